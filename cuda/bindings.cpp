@@ -1,0 +1,226 @@
+// The Python module nfc_gs._core: checks and unpacks arrays, releases the GIL and calls the CPU core.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cmath>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/parallel.h"
+#include "cpu/render.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+template <class T>
+using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+using Floats = Array<float>;
+using MaybeFloats = std::optional<Floats>;
+
+template <class T>
+T* pointer(const std::optional<Array<T>>& array) {
+  return array ? array->data() : nullptr;
+}
+
+template <class T>
+void check(const Array<T>& array, size_t size, const char* name) {
+  if (array.size() != size)
+    throw std::invalid_argument(std::string(name) + " holds " + std::to_string(array.size()) + " values, expected " +
+                                std::to_string(size));
+}
+
+template <class T>
+void check(const std::optional<Array<T>>& array, size_t size, const char* name) {
+  if (array) check(*array, size, name);
+}
+
+// The inputs of one rendering; forward and backward take the same object.
+struct Scene {
+  Floats means, quats, scales, opacities;
+  MaybeFloats sh, features, background;
+  int sh_degree;
+  Floats viewmat, intrinsics;
+  int width, height;
+  bool antialiased, depth;
+  Array<int32_t> radii;
+  Floats means2d, out, out_alpha;
+  MaybeFloats out_depth;
+
+  nfc::RenderJob job() const {
+    nfc::RenderJob j{};
+    const size_t n = means.shape(0), pixels = size_t(width) * size_t(height);
+    check(means, 3 * n, "means"), check(quats, 4 * n, "quats"), check(scales, 3 * n, "scales");
+    check(opacities, n, "opacities"), check(viewmat, 16, "viewmat"), check(intrinsics, 4, "intrinsics");
+    j.count = int(n);
+    if (sh) {
+      j.sh_bases = int(sh->shape(1)), j.sh_degree = sh_degree, j.sh = sh->data();
+      check(*sh, 3 * n * j.sh_bases, "sh_coeffs");
+      if (sh_degree < 0 || sh_degree > 3 || (sh_degree + 1) * (sh_degree + 1) > j.sh_bases)
+        throw std::invalid_argument("sh_degree does not fit sh_coeffs");
+    }
+    if (features) {
+      j.feature_channels = int(features->shape(1)), j.features = features->data();
+      check(*features, n * j.feature_channels, "features");
+    }
+    const int drawn = (sh ? 3 : 0) + j.feature_channels;
+    j.channels = drawn + (depth ? 1 : 0);
+    if (j.channels > 64 || j.channels < 1) throw std::invalid_argument("between 1 and 64 channels can be drawn");
+    for (int i = 0; i < 16; ++i) j.camera.viewmat[i] = viewmat.data()[i];
+    for (int i = 0; i < 4; ++i) j.camera.intrinsics[i] = intrinsics.data()[i];
+    j.camera.width = width, j.camera.height = height;
+    j.antialiased = antialiased, j.depth = depth;
+    j.means = means.data(), j.quats = quats.data(), j.scales = scales.data(), j.opacities = opacities.data();
+    check(background, drawn, "background");
+    j.background = pointer(background);
+    check(radii, 2 * n, "radii"), check(means2d, 2 * n, "means2d");
+    check(out, pixels * drawn, "out"), check(out_alpha, pixels, "out_alpha"), check(out_depth, pixels, "out_depth");
+    if (depth && !out_depth) throw std::invalid_argument("depth needs out_depth");
+    j.radii = radii.data(), j.means2d = means2d.data();
+    j.out = out.data(), j.out_alpha = out_alpha.data(), j.out_depth = pointer(out_depth);
+    return j;
+  }
+};
+
+struct Gradients {
+  MaybeFloats v_out, v_alpha, v_depth;
+  Floats v_means, v_quats, v_scales, v_opacities;
+  MaybeFloats v_sh, v_features, v_viewmat, v_background;
+  Floats v_means2d;
+  MaybeFloats v_means2d_abs;
+};
+
+void forward(nfc::Frame& frame, const Scene& scene) {
+  nfc::RenderJob job = scene.job();
+  nb::gil_scoped_release release;
+  frame.forward(job);
+}
+
+void backward(nfc::Frame& frame, const Scene& scene, const Gradients& g) {
+  nfc::RenderJob job = scene.job();
+  const size_t n = size_t(job.count), pixels = size_t(job.camera.width) * size_t(job.camera.height);
+  const size_t drawn = size_t(job.channels - (job.depth ? 1 : 0));
+  check(g.v_out, pixels * drawn, "v_out"), check(g.v_alpha, pixels, "v_alpha"), check(g.v_depth, pixels, "v_depth");
+  check(g.v_means, 3 * n, "v_means"), check(g.v_quats, 4 * n, "v_quats"), check(g.v_scales, 3 * n, "v_scales");
+  check(g.v_opacities, n, "v_opacities"), check(g.v_sh, 3 * n * job.sh_bases, "v_sh");
+  check(g.v_features, n * job.feature_channels, "v_features"), check(g.v_viewmat, 16, "v_viewmat");
+  check(g.v_background, drawn, "v_background"), check(g.v_means2d, 2 * n, "v_means2d");
+  check(g.v_means2d_abs, 2 * n, "v_means2d_abs");
+  if (job.sh && !g.v_sh) throw std::invalid_argument("v_sh is missing");
+  job.v_out = pointer(g.v_out), job.v_alpha = pointer(g.v_alpha), job.v_depth = job.depth ? pointer(g.v_depth) : nullptr;
+  job.v_means = g.v_means.data(), job.v_quats = g.v_quats.data(), job.v_scales = g.v_scales.data();
+  job.v_opacities = g.v_opacities.data(), job.v_sh = pointer(g.v_sh), job.v_features = pointer(g.v_features);
+  job.v_means2d = g.v_means2d.data(), job.v_means2d_abs = pointer(g.v_means2d_abs);
+  job.absgrad = job.v_means2d_abs != nullptr;
+  if (job.absgrad && job.channels > nfc::kMaxChannelsAtOnce)
+    throw std::invalid_argument("absolute gradients need at most 4 channels");
+  float *v_viewmat = pointer(g.v_viewmat), *v_background = pointer(g.v_background);
+  nb::gil_scoped_release release;
+  frame.backward(job, v_viewmat, v_background);
+}
+
+nb::tuple loss(Floats rendered, Array<uint8_t> target, std::optional<Array<uint8_t>> mask, float l1_weight,
+               float ssim_weight, float mse_weight, MaybeFloats gradient) {
+  nfc::LossJob job{};
+  job.height = int(rendered.shape(0)), job.width = int(rendered.shape(1));
+  const size_t pixels = size_t(job.height) * size_t(job.width);
+  check(rendered, 3 * pixels, "rendered"), check(target, 3 * pixels, "target"), check(mask, pixels, "mask");
+  check(gradient, 3 * pixels, "gradient");
+  job.rendered = rendered.data(), job.target = target.data(), job.mask = pointer(mask);
+  job.l1_weight = l1_weight, job.ssim_weight = ssim_weight, job.mse_weight = mse_weight;
+  job.gradient = pointer(gradient);
+  size_t counted = pixels;
+  if (job.mask) {
+    counted = 0;
+    for (size_t i = 0; i < pixels; ++i) counted += job.mask[i] >= 128;
+  }
+  job.inv_count = counted ? float(1.0 / (3.0 * double(counted))) : 0.0f;
+  nfc::LossValues values;
+  {
+    nb::gil_scoped_release release;
+    values = nfc::photometric_loss(job);
+  }
+  return nb::make_tuple(values.l1, values.dssim, values.mse);
+}
+
+void adam(Floats value, Floats gradient, Floats first, Floats second, std::optional<Array<bool>> visible,
+          const std::vector<float>& rates, int active_columns, float beta1, float beta2, float epsilon, int step) {
+  nfc::AdamJob job{};
+  job.columns = int(rates.size());
+  if (job.columns == 0 || value.size() % rates.size() || active_columns > job.columns)
+    throw std::invalid_argument("rates do not fit the values");
+  job.rows = int(value.size() / rates.size()), job.active_columns = active_columns;
+  check(gradient, value.size(), "gradient"), check(first, value.size(), "first"), check(second, value.size(), "second");
+  check(visible, size_t(job.rows), "visible");
+  job.value = value.data(), job.gradient = gradient.data(), job.first = first.data(), job.second = second.data();
+  job.visible = visible ? reinterpret_cast<const uint8_t*>(visible->data()) : nullptr;
+  job.rates = rates.data(), job.beta1 = beta1, job.beta2 = beta2, job.epsilon = epsilon;
+  job.correction1 = float(1.0 / (1.0 - std::pow(double(beta1), step)));
+  job.correction2 = float(1.0 / (1.0 - std::pow(double(beta2), step)));
+  nb::gil_scoped_release release;
+  nfc::adam_step(job);
+}
+
+void mcmc_noise(Floats means, Floats quats, Floats scales, Floats opacities, float strength, float sharpness,
+                float threshold, uint64_t seed, uint64_t step) {
+  const size_t n = means.shape(0);
+  check(means, 3 * n, "means"), check(quats, 4 * n, "quats"), check(scales, 3 * n, "scales");
+  check(opacities, n, "opacities");
+  nb::gil_scoped_release release;
+  nfc::mcmc_noise(int(n), means.data(), quats.data(), scales.data(), opacities.data(), strength, sharpness, threshold,
+                  seed, step);
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+  nb::set_leak_warnings(false);  // frames may live in autograd graphs until the process ends
+  nb::class_<Scene>(m, "Scene")
+      .def(nb::init<Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats, MaybeFloats, int, Floats, Floats, int, int,
+                    bool, bool, Array<int32_t>, Floats, Floats, Floats, MaybeFloats>(),
+           nb::arg("means"), nb::arg("quats"), nb::arg("scales"), nb::arg("opacities"), nb::arg("sh").none(),
+           nb::arg("features").none(), nb::arg("background").none(), nb::arg("sh_degree"), nb::arg("viewmat"),
+           nb::arg("intrinsics"), nb::arg("width"), nb::arg("height"), nb::arg("antialiased"), nb::arg("depth"),
+           nb::arg("radii"), nb::arg("means2d"), nb::arg("out"), nb::arg("out_alpha"), nb::arg("out_depth").none());
+  nb::class_<Gradients>(m, "Gradients")
+      .def(nb::init<MaybeFloats, MaybeFloats, MaybeFloats, Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats,
+                    MaybeFloats, MaybeFloats, Floats, MaybeFloats>(),
+           nb::arg("v_out").none(), nb::arg("v_alpha").none(), nb::arg("v_depth").none(), nb::arg("v_means"),
+           nb::arg("v_quats"), nb::arg("v_scales"), nb::arg("v_opacities"), nb::arg("v_sh").none(),
+           nb::arg("v_features").none(), nb::arg("v_viewmat").none(), nb::arg("v_background").none(),
+           nb::arg("v_means2d"), nb::arg("v_means2d_abs").none());
+  nb::class_<nfc::Frame>(m, "Frame")
+      .def(nb::init<>())
+      .def("forward", &forward)
+      .def("backward", &backward)
+      .def_prop_ro("entries", &nfc::Frame::entries)
+      .def("evaluated_pairs", [](const nfc::Frame& f, const Scene& s) {
+        nfc::RenderJob job = s.job();
+        job.tiles_x = (job.camera.width + nfc::kTile - 1) / nfc::kTile;
+        job.tiles_y = (job.camera.height + nfc::kTile - 1) / nfc::kTile;
+        return f.evaluated_pairs(job);
+      })
+      .def_prop_ro("seconds", [](const nfc::Frame& f) {
+        return nb::make_tuple(f.seconds[0], f.seconds[1], f.seconds[2], f.seconds[3], f.seconds[4]);
+      });
+  m.def("photometric_loss", &loss, nb::arg("rendered"), nb::arg("target"), nb::arg("mask").none(), nb::arg("l1_weight"),
+        nb::arg("ssim_weight"), nb::arg("mse_weight"), nb::arg("gradient").none());
+  m.def("adam", &adam, nb::arg("value"), nb::arg("gradient"), nb::arg("first"), nb::arg("second"),
+        nb::arg("visible").none(), nb::arg("rates"), nb::arg("active_columns"), nb::arg("beta1"), nb::arg("beta2"),
+        nb::arg("epsilon"), nb::arg("step"));
+  m.def("mcmc_noise", &mcmc_noise, nb::arg("means"), nb::arg("quats"), nb::arg("scales"), nb::arg("opacities"),
+        nb::arg("strength"), nb::arg("sharpness"), nb::arg("threshold"), nb::arg("seed"), nb::arg("step"));
+  m.def("blend_ceiling", [](int splats, int repeats) {
+    nb::gil_scoped_release release;
+    return nfc::kernels().blend_ceiling(splats, repeats);
+  });
+  m.def("set_threads", &nfc::set_thread_count);
+  m.def("threads", &nfc::thread_count);
+  m.def("instruction_set", [] { return std::string(nfc::kernels().name); });
+  m.def("use_instruction_set", [](const std::string& name) { return nfc::use_kernels(name.c_str()); });
+}

@@ -1,0 +1,179 @@
+// Sorting the visible Gaussians by depth and handing them to the tiles they touch.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "parallel.h"
+#include "render.h"
+
+namespace nfc {
+namespace {
+
+constexpr int kChunks = 32;  // the list of visible Gaussians is cut into this many pieces, whatever the thread count
+
+// The tiles [first, last) of a tile row.
+struct Span {
+  int first, last;
+};
+
+int clamp_int(float x, int low, int high) { return x <= float(low) ? low : x >= float(high) ? high : int(x); }
+
+// The ellipse that bounds a splat, { sigma <= reach }, in offsets from the mean: a dx^2 + 2 b dx dy + c dy^2 <= 2 reach.
+class Ellipse {
+ public:
+  explicit Ellipse(const SplatRecord& s) : s_(s) {
+    inv_a_ = 1.0f / s.conic_a;
+    two_reach_ = s.extent_y * s.extent_y / (s.conic_a / det()) ;
+    // dy at the leftmost and rightmost points: the slope of the line through them is cov_xy / cov_xx
+    dy_right_ = s.covariance_xy * s.extent_x / (s.conic_c / det());
+  }
+
+  // Smallest and largest dx with low <= dy <= high.
+  void range(float low, float high, float* left, float* right) const {
+    low = std::max(low, -s_.extent_y), high = std::min(high, s_.extent_y);
+    const float middle_low = -s_.conic_b * low * inv_a_, middle_high = -s_.conic_b * high * inv_a_;
+    const float half_low = half_width(low), half_high = half_width(high);
+    *right = dy_right_ >= low && dy_right_ <= high ? s_.extent_x
+                                                   : std::max(middle_low + half_low, middle_high + half_high);
+    *left = -dy_right_ >= low && -dy_right_ <= high ? -s_.extent_x
+                                                    : std::min(middle_low - half_low, middle_high - half_high);
+  }
+
+ private:
+  float det() const { return s_.conic_a * s_.conic_c - s_.conic_b * s_.conic_b; }
+
+  // half the chord at dy: sqrt(a 2 reach - det(conic) dy^2) / a
+  float half_width(float dy) const {
+    const float inside = 1.0f - dy * dy / (s_.extent_y * s_.extent_y);
+    return inside > 0.0f ? std::sqrt(inside * two_reach_ * inv_a_) : 0.0f;
+  }
+
+  const SplatRecord& s_;
+  float inv_a_, two_reach_, dy_right_;
+};
+
+// Calls found(tile) for every tile that a splat touches, row by row. A tile counts if the ellipse reaches one of its
+// pixel centres; the slack makes rounding add a tile rather than lose one.
+template <class Found>
+void for_each_tile(const SplatRecord& s, int tiles_x, int tiles_y, Found&& found) {
+  const float slack = 0.02f, inv = 1.0f / kTile;
+  const float x0 = s.mean_x - 0.5f, y0 = s.mean_y - 0.5f;  // pixel centres at integers
+  const float last = float(kTile - 1);
+  const int row_begin = clamp_int(std::ceil((y0 - s.extent_y - slack - last) * inv), 0, tiles_y);
+  const int row_end = clamp_int(std::floor((y0 + s.extent_y + slack) * inv) + 1.0f, 0, tiles_y);
+  const int box_begin = clamp_int(std::ceil((x0 - s.extent_x - slack - last) * inv), 0, tiles_x);
+  const int box_end = clamp_int(std::floor((x0 + s.extent_x + slack) * inv) + 1.0f, 0, tiles_x);
+  if (row_end - row_begin <= 1 || box_end - box_begin <= 1) {  // the box is exact enough
+    for (int row = row_begin; row < row_end; ++row)
+      for (int column = box_begin; column < box_end; ++column) found(row * tiles_x + column);
+    return;
+  }
+  const Ellipse ellipse(s);
+  for (int row = row_begin; row < row_end; ++row) {
+    const float top = float(row * kTile) - y0;
+    float left, right;
+    ellipse.range(top - slack, top + last + slack, &left, &right);
+    // Rounding grows with the ellipse: allow for it.
+    const float room = slack + 1e-5f * s.extent_x;
+    const int begin = std::max(box_begin, clamp_int(std::ceil((x0 + left - room - last) * inv), 0, tiles_x));
+    const int end = std::min(box_end, clamp_int(std::floor((x0 + right + room) * inv) + 1.0f, 0, tiles_x));
+    for (int column = begin; column < end; ++column) found(row * tiles_x + column);
+  }
+}
+
+// Stable least-significant-digit radix sort of 32-bit keys; the result is in keys and values.
+void radix_sort(size_t n, uint32_t*& keys, uint32_t*& values, uint32_t*& spare_keys, uint32_t*& spare_values) {
+  constexpr int kBits = 11, kDigits = 1 << kBits;
+  static thread_local uint32_t counts[3][kDigits];
+  std::memset(counts, 0, sizeof counts);
+  for (size_t i = 0; i < n; ++i)
+    for (int pass = 0; pass < 3; ++pass) ++counts[pass][keys[i] >> (kBits * pass) & (kDigits - 1)];
+  for (int pass = 0; pass < 3; ++pass) {
+    uint32_t* count = counts[pass];
+    uint32_t sum = 0;
+    bool one_digit = false;
+    for (int d = 0; d < kDigits; ++d) {
+      one_digit |= count[d] == n;
+      const uint32_t c = count[d];
+      count[d] = sum, sum += c;
+    }
+    if (one_digit) continue;
+    for (size_t i = 0; i < n; ++i) {
+      const uint32_t at = count[keys[i] >> (kBits * pass) & (kDigits - 1)]++;
+      spare_keys[at] = keys[i], spare_values[at] = values[i];
+    }
+    std::swap(keys, spare_keys), std::swap(values, spare_values);
+  }
+}
+
+}  // namespace
+
+void Frame::bin(const RenderJob& job) {
+  const size_t n = size_t(job.count), tiles = size_t(job.tiles_x) * job.tiles_y;
+  uint32_t *keys = keys_.reserve(n), *order = order_.reserve(n);
+  uint32_t *spare_keys = spare_keys_.reserve(n), *spare_order = spare_order_.reserve(n);
+  size_t visible = 0;
+  for (size_t i = 0; i < n; ++i) {
+    if (job.radii[2 * i] <= 0) continue;
+    std::memcpy(&keys[visible], &job.records[i].depth, 4);  // positive floats order like their bits
+    order[visible++] = uint32_t(i);
+  }
+  radix_sort(visible, keys, order, spare_keys, spare_order);
+
+  // Each chunk of the depth order lists the tiles of its Gaussians and counts per tile.
+  uint32_t* splat_tiles = splat_tiles_.reserve(n);
+  uint32_t* histogram = histogram_.reserve(kChunks * tiles);
+  chunk_tiles_.resize(kChunks);
+  const size_t chunk_size = (visible + kChunks - 1) / kChunks;
+  const auto chunk_begin = [&](int chunk) { return std::min(visible, chunk_size * chunk); };
+  parallel_for(kChunks, [&](int chunk) {
+    uint32_t* count = histogram + size_t(chunk) * tiles;
+    std::memset(count, 0, tiles * sizeof(uint32_t));
+    std::vector<uint32_t>& list = chunk_tiles_[chunk];
+    list.clear();
+    for (size_t k = chunk_begin(chunk); k < chunk_begin(chunk + 1); ++k) {
+      const size_t before = list.size();
+      for_each_tile(job.records[order[k]], job.tiles_x, job.tiles_y, [&](int tile) {
+        list.push_back(uint32_t(tile));
+        ++count[tile];
+      });
+      splat_tiles[order[k]] = uint32_t(list.size() - before);
+    }
+  });
+
+  // Where each chunk writes in each tile, and where its entries begin.
+  uint32_t* tile_begin = tile_begin_.reserve(tiles + 1);
+  uint32_t slots = 0;
+  for (size_t tile = 0; tile < tiles; ++tile) {
+    tile_begin[tile] = slots;
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      uint32_t& count = histogram[size_t(chunk) * tiles + tile];
+      const uint32_t c = count;
+      count = slots, slots += c;
+    }
+  }
+  tile_begin[tiles] = slots;
+  entries_ = slots;
+  uint32_t first_entry[kChunks + 1] = {};
+  for (int chunk = 0; chunk < kChunks; ++chunk)
+    first_entry[chunk + 1] = first_entry[chunk] + uint32_t(chunk_tiles_[chunk].size());
+
+  uint32_t *tile_splat = tile_splat_.reserve(slots), *tile_entry = tile_entry_.reserve(slots);
+  uint32_t* splat_entry = splat_entry_.reserve(n);
+  parallel_for(kChunks, [&](int chunk) {
+    uint32_t* next = histogram + size_t(chunk) * tiles;
+    const uint32_t* list = chunk_tiles_[chunk].data();
+    uint32_t entry = first_entry[chunk];
+    for (size_t k = chunk_begin(chunk); k < chunk_begin(chunk + 1); ++k) {
+      const uint32_t i = order[k];
+      splat_entry[i] = entry;
+      for (uint32_t j = 0; j < splat_tiles[i]; ++j, ++entry) {
+        const uint32_t slot = next[*list++]++;
+        tile_splat[slot] = i, tile_entry[slot] = entry;
+      }
+    }
+  });
+}
+
+}  // namespace nfc

@@ -1,0 +1,55 @@
+// Every kernel of the CPU core, compiled once per instruction set (CMake gives NFC_ISA and the flags).
+
+#include "kernels.h"
+
+#include "simd.h"  // before the mathematics, whose templates must see the operations on vectors
+
+#include "../include/nfc_gs/projection.h"
+#include "../include/nfc_gs/sh.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+namespace {
+
+#include "project.inl"
+#include "raster.inl"
+#include "loss.inl"
+#include "adam.inl"
+
+// The ceiling that the rasterizer is measured against (tools/bench.py): a 16 x 16 tile, splats that cover all of it,
+// nothing skipped, nothing sorted, nothing stored but transmittance and colour.
+float blend_ceiling(int splats, int repeats) {
+  alignas(64) float T[kTilePixels], sum[3][kTilePixels];
+  float result = 0.0f;
+  for (int repeat = 0; repeat < repeats; ++repeat) {
+    for (int i = 0; i < kTilePixels; ++i) T[i] = 1.0f, sum[0][i] = sum[1][i] = sum[2][i] = 0.0f;
+    for (int s = 0; s < splats; ++s) {
+      const float mean_x = 8.0f + 0.001f * float(s % 7), mean_y = 8.0f - 0.001f * float(s % 5);
+      const float colour[3] = {0.25f, 0.5f, 0.001f * float(s % 11)};
+      for (int row = 0; row < kTile; ++row) {
+        const float dy = float(row) + 0.5f - mean_y;
+        for (int column = 0; column < kTile; column += kLanes) {
+          float x[kLanes];
+          for (int i = 0; i < kLanes; ++i) x[i] = float(column + i) + 0.5f;
+          const Vf u = 0.05f * (load(x) - mean_x) + 0.01f * dy;
+          const Vf alpha = exp_2((-8.0f - 0.0025f * dy * dy) - u * u);
+          const int pixel = kTile * row + column;
+          const Vf t = load(T + pixel), weight = alpha * t;
+          store(T + pixel, t - weight);
+          for (int c = 0; c < 3; ++c) store(sum[c] + pixel, load(sum[c] + pixel) + weight * colour[c]);
+        }
+      }
+    }
+    result += T[0] + sum[0][17] + sum[1][34] + sum[2][255];
+  }
+  return result;
+}
+
+}  // namespace
+
+extern const Kernels kernels;
+const Kernels kernels = {NFC_ISA_NAME,   kLanes,        project,       raster, raster_backward, project_backward,
+                         loss_horizontal, loss_vertical, loss_gradient, adam,   blend_ceiling};
+
+}  // namespace NFC_ISA
+}  // namespace nfc

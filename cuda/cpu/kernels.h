@@ -1,0 +1,107 @@
+// What the per-instruction-set kernels share with the code that calls them: plain data and function pointers.
+// Nothing here may use the standard library's templates (see the note on namespaces in numeric.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../include/nfc_gs/constants.h"
+
+namespace nfc {
+
+constexpr int kTile = NFC_TILE_SIZE;
+constexpr int kTilePixels = kTile * kTile;
+constexpr int kMaxChannelsAtOnce = 4;
+constexpr int kMoments = 8;  // geometric sums a splat collects from a tile, before its channels (see raster.inl)
+constexpr int kMaxBases = 16;
+
+// A projected Gaussian, one cache line. 2^(log2_opacity - u^2 - v^2) with u = p dx + q dy and v = r dy is its uncapped
+// alpha at the offset (dx, dy) from its mean: a sum of squares never cancels, and needs two multiply-adds.
+struct SplatRecord {
+  float mean_x, mean_y, p, q, r, log2_opacity, extent_x, extent_y;
+  float conic_a, conic_b, conic_c, opacity, depth, covariance_xy, unused[2];
+};
+
+struct CameraArgs {
+  float viewmat[16], intrinsics[4];  // row-major; fx, fy, cx, cy
+  int width, height;
+};
+
+// Everything one rendering reads, keeps and writes. Arrays are row-major; null where not asked for.
+struct RenderJob {
+  CameraArgs camera;
+  int count, sh_bases, sh_degree, feature_channels;  // sh_bases: bases stored per Gaussian, 0 for no SH
+  int channels;                                      // SH colour (3 or 0) + features + depth (1 or 0)
+  bool antialiased, depth;
+  const float *means, *quats, *scales, *opacities, *sh, *features, *background;
+
+  // kept from forward to backward
+  SplatRecord* records;       // [N]
+  float* colors;              // [N, channels]
+  int tiles_x, tiles_y;
+  const uint32_t* tile_begin;   // [tiles + 1] ranges of the two arrays below
+  const uint32_t* tile_splat;   // [M] Gaussian, nearest first within a tile
+  const uint32_t* tile_entry;   // [M] the place of this (Gaussian, tile) pair in Gaussian-major order
+  const uint32_t* splat_entry;  // [N] first entry of a Gaussian
+  const uint32_t* splat_tiles;  // [N] number of its entries
+  uint32_t* tile_used;          // [tiles] entries blended before the tile was opaque
+
+  // results
+  int32_t* radii;   // [N, 2]
+  float* means2d;   // [N, 2]
+  float *out, *out_alpha, *out_depth;  // [H, W, channels - depth], [H, W], [H, W]
+
+  // backward
+  bool absgrad;
+  const float *v_out, *v_alpha, *v_depth;
+  float* partial;         // [M, kMoments + channels]
+  float* tile_background; // [tiles, channels]
+  float* camera_partial;  // [blocks of kCameraBlock Gaussians, 12]
+  float *v_means, *v_quats, *v_scales, *v_opacities, *v_sh, *v_features, *v_means2d, *v_means2d_abs;
+};
+
+constexpr int kCameraBlock = 1024;  // Gaussians whose view matrix gradients are summed together
+
+struct LossJob {
+  int width, height;
+  const float* rendered;      // [H, W, 3]
+  const uint8_t* target;      // [H, W, 3]
+  const uint8_t* mask;        // [H, W] or null
+  float l1_weight, ssim_weight, mse_weight;
+  float inv_count;            // 1 / (3 * number of pixels that count)
+  float* gradient;            // [H, W, 3] or null
+  float* horizontal;          // [4, H, stride] scratch
+  float* derivative;          // [3, H, stride] scratch
+  int stride;                 // floats of a scratch row
+  double* row_sums;           // [H, 3]: L1, 1 - SSIM, squared error, each summed over counted values
+};
+
+struct AdamJob {
+  int rows, columns, active_columns;  // columns past the active ones have no gradient and stay
+  float* value;
+  const float* gradient;
+  float *first, *second;
+  const uint8_t* visible;  // [rows] or null: all
+  const float* rates;      // [columns]
+  float beta1, beta2, epsilon, correction1, correction2;  // 1 / (1 - beta^t) of both moments
+};
+
+struct Kernels {
+  const char* name;
+  int lanes;
+  void (*project)(const RenderJob&, int begin, int end);
+  void (*raster)(const RenderJob&, int tile);
+  void (*raster_backward)(const RenderJob&, int tile);
+  void (*project_backward)(const RenderJob&, int block);
+  void (*loss_horizontal)(const LossJob&, int row);
+  void (*loss_vertical)(const LossJob&, int row);
+  void (*loss_gradient)(const LossJob&, int row);
+  void (*adam)(const AdamJob&, int begin, int end);
+  float (*blend_ceiling)(int splats, int repeats);
+};
+
+// The best kernels this machine can run, or the named ones ("baseline", "avx2", "avx512"); null if it cannot.
+const Kernels* best_kernels();
+const Kernels* kernels_by_name(const char* name);
+
+}  // namespace nfc

@@ -1,0 +1,127 @@
+#include "parallel.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#define NFC_PAUSE() _mm_pause()
+#else
+#define NFC_PAUSE() std::this_thread::yield()
+#endif
+
+namespace nfc {
+namespace {
+
+constexpr int kSpins = 4000;  // about 50 us: the gap between two stages of a step, much less than waking a thread costs
+
+class Pool {
+ public:
+  explicit Pool(int threads) : workers_count_(threads - 1) {
+    for (int i = 0; i < workers_count_; ++i) workers_.emplace_back([this] { work(); });
+  }
+
+  ~Pool() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      stop_ = true;
+      generation_.fetch_add(1);
+    }
+    wake_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
+  void run(int items, const std::function<void(int)>& body) {
+    body_ = &body, items_ = items;
+    next_.store(0, std::memory_order_relaxed);
+    busy_.store(workers_count_, std::memory_order_relaxed);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      generation_.fetch_add(1);
+    }
+    wake_.notify_all();
+    take_items();
+    for (int spin = 0; busy_.load(std::memory_order_acquire) > 0; ++spin) {
+      if (spin < kSpins) {
+        NFC_PAUSE();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+ private:
+  void take_items() {
+    for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) (*body_)(i);
+  }
+
+  void work() {
+    unsigned seen = 0;
+    for (;;) {
+      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin) NFC_PAUSE();
+      if (generation_.load(std::memory_order_acquire) == seen) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return generation_.load() != seen; });
+      }
+      seen = generation_.load(std::memory_order_acquire);
+      if (stop_) return;
+      take_items();
+      busy_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  const int workers_count_;
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::atomic<unsigned> generation_{0};
+  std::atomic<int> next_{0}, busy_{0};
+  bool stop_ = false;
+  int items_ = 0;
+  const std::function<void(int)>* body_ = nullptr;
+};
+
+std::mutex pool_mutex;
+Pool* pool = nullptr;
+int wanted_threads = 1, pool_threads = 0;
+
+#if !defined(_WIN32)
+// A forked child has none of the pool's threads: it leaves the old pool alone and makes a new one when it needs one.
+void forget_pool() { pool = nullptr, pool_threads = 0; }
+const int fork_handler = pthread_atfork([] { pool_mutex.lock(); }, [] { pool_mutex.unlock(); },
+                                        [] { forget_pool(), pool_mutex.unlock(); });
+#endif
+
+}  // namespace
+
+void set_thread_count(int count) {
+  std::lock_guard<std::mutex> lock(pool_mutex);
+  wanted_threads = std::max(1, count);
+}
+
+int thread_count() {
+  std::lock_guard<std::mutex> lock(pool_mutex);
+  return wanted_threads;
+}
+
+void parallel_for(int items, const std::function<void(int)>& body) {
+  std::lock_guard<std::mutex> lock(pool_mutex);
+  if (wanted_threads == 1 || items <= 1) {
+    for (int i = 0; i < items; ++i) body(i);
+    return;
+  }
+  if (pool_threads != wanted_threads) {
+    delete pool;
+    pool = new Pool(wanted_threads), pool_threads = wanted_threads;
+  }
+  pool->run(items, body);
+}
+
+}  // namespace nfc

@@ -1,0 +1,284 @@
+// Rasterization of one 16 x 16 tile, forward and backward. A row of a tile is 16 / kLanes vectors of pixels.
+//
+// Transmittance T also says whether a pixel is finished: a finished pixel holds -T. The backward pass walks front to
+// back like the forward pass and so sees the same T, bit for bit; what lies behind a splat is the finished picture
+// minus what has been blended so far.
+
+constexpr int kRowVectors = kTile / kLanes;
+
+struct TileView {
+  int x, y, columns, rows;  // first pixel, size inside the image
+};
+
+static inline TileView tile_view(const RenderJob& job, int tile) {
+  TileView v;
+  v.x = tile % job.tiles_x * kTile, v.y = tile / job.tiles_x * kTile;
+  v.columns = job.camera.width - v.x < kTile ? job.camera.width - v.x : kTile;
+  v.rows = job.camera.height - v.y < kTile ? job.camera.height - v.y : kTile;
+  return v;
+}
+
+// The rows and vectors of a tile that a splat can reach. Pixels outside would fail the alpha test anyway; the slack
+// keeps rounding from cutting off one that passes it.
+struct Reach {
+  int row_begin, row_end, vector_begin, vector_end;
+};
+
+static inline int clamp_int(float x, int low, int high) {
+  return x <= float(low) ? low : x >= float(high) ? high : int(x);
+}
+
+static inline Reach reach(const SplatRecord& s, const TileView& v) {
+  const float slack = 0.01f;
+  const float y = s.mean_y - float(v.y) - 0.5f, x = s.mean_x - float(v.x) - 0.5f;
+  const float ey = s.extent_y + slack, ex = s.extent_x + slack;
+  Reach r;
+  r.row_begin = clamp_int(ceilf(y - ey), 0, v.rows), r.row_end = clamp_int(floorf(y + ey) + 1.0f, 0, v.rows);
+  if (kRowVectors == 1) {
+    r.vector_begin = 0, r.vector_end = 1;
+  } else {
+    r.vector_begin = clamp_int(ceilf(x - ex), 0, kTile) / kLanes;
+    r.vector_end = (clamp_int(floorf(x + ex) + 1.0f, 0, kTile) + kLanes - 1) / kLanes;
+  }
+  return r;
+}
+
+// Uncapped alpha of a vector of pixels and whether it counts; u = p dx + q dy, base = log2(opacity) - (r dy)^2.
+static inline Vf splat_alpha(Vf u, float base, Mask* counts) {
+  const float log2_alpha_min = -7.9943534f;  // log2(1 / 255)
+  const Vf exponent = base - u * u;
+  *counts = exponent >= broadcast(log2_alpha_min);
+  return exp_2(maximum(exponent, broadcast(-100.0f)));
+}
+
+static inline void start_transmittance(const TileView& v, float* T) {
+  for (int row = 0; row < kTile; ++row)
+    for (int column = 0; column < kTile; ++column)
+      T[kTile * row + column] = row < v.rows && column < v.columns ? 1.0f : -1.0f;
+}
+
+static inline bool all_finished(const float* T) {
+  Vf top = load(T);
+  for (int i = kLanes; i < kTilePixels; i += kLanes) top = maximum(top, load(T + i));
+  float lanes[kLanes];
+  store(lanes, top);
+  bool finished = true;
+  for (int i = 0; i < kLanes; ++i) finished &= lanes[i] <= 0.0f;
+  return finished;
+}
+
+static inline Vf column_centres(const TileView& v, int vector) {
+  float x[kLanes];
+  for (int i = 0; i < kLanes; ++i) x[i] = float(v.x + vector * kLanes + i) + 0.5f;
+  return load(x);
+}
+
+// Blends channels [first, first + D) of the tile.
+template <int D>
+static void raster_channels(const RenderJob& job, int tile, int first) {
+  const TileView view = tile_view(job, tile);
+  alignas(64) float T[kTilePixels], sum[D][kTilePixels];
+  start_transmittance(view, T);
+  memset(sum, 0, sizeof sum);
+  Vf centre[kRowVectors];
+  for (int k = 0; k < kRowVectors; ++k) centre[k] = column_centres(view, k);
+
+  const uint32_t begin = job.tile_begin[tile], end = job.tile_begin[tile + 1];
+  uint32_t slot = begin;
+  for (; slot < end; ++slot) {
+    if ((slot - begin) % 16 == 15 && all_finished(T)) break;
+    const uint32_t i = job.tile_splat[slot];
+    const SplatRecord& s = job.records[i];
+    const float* colour = job.colors + size_t(i) * job.channels + first;
+    const Reach to = reach(s, view);
+    for (int k = to.vector_begin; k < to.vector_end; ++k) {
+      const Vf pdx = s.p * (centre[k] - s.mean_x);
+      for (int row = to.row_begin; row < to.row_end; ++row) {
+        const float dy = float(view.y + row) + 0.5f - s.mean_y;
+        const float v = s.r * dy;
+        Mask counts;
+        Vf alpha = splat_alpha(pdx + s.q * dy, s.log2_opacity - v * v, &counts);
+        alpha = select(counts, minimum(alpha, broadcast(NFC_ALPHA_MAX)), Vf{});
+        const int pixel = kTile * row + kLanes * k;
+        const Vf t = load(T + pixel), next = t - t * alpha;
+        const Mask live = next >= broadcast(NFC_TRANSMITTANCE_MIN);
+        const Vf weight = select(live, alpha * t, Vf{});
+        store(T + pixel, select(live, next, minimum(t, -t)));
+        for (int c = 0; c < D; ++c) store(sum[c] + pixel, load(sum[c] + pixel) + weight * colour[c]);
+      }
+    }
+  }
+  job.tile_used[tile] = slot - begin;
+
+  const int out_channels = job.channels - (job.depth ? 1 : 0);
+  for (int row = 0; row < view.rows; ++row) {
+    for (int column = 0; column < view.columns; ++column) {
+      const int pixel = kTile * row + column;
+      const size_t at = size_t(view.y + row) * job.camera.width + size_t(view.x + column);
+      const float left = fabsf(T[pixel]), alpha = 1.0f - left;
+      job.out_alpha[at] = alpha;
+      for (int c = 0; c < D; ++c) {
+        const int channel = first + c;
+        if (channel == out_channels) {
+          job.out_depth[at] = sum[c][pixel] / (alpha > 1e-10f ? alpha : 1e-10f);
+        } else {
+          const float behind = job.background ? left * job.background[channel] : 0.0f;
+          job.out[at * out_channels + channel] = sum[c][pixel] + behind;
+        }
+      }
+    }
+  }
+}
+
+// What the backward pass needs at each pixel of a tile.
+template <int D>
+struct PixelGradients {
+  alignas(64) float T[kTilePixels];
+  alignas(64) float behind[kTilePixels];   // gradient-weighted light of everything not blended yet
+  alignas(64) float v[D][kTilePixels];     // gradient of each composited channel
+};
+
+template <int D>
+static inline void load_gradients(const RenderJob& job, int tile, const TileView& view, int first, PixelGradients<D>* g) {
+  const int out_channels = job.channels - (job.depth ? 1 : 0);
+  start_transmittance(view, g->T);
+  memset(g->behind, 0, sizeof g->behind);
+  memset(g->v, 0, sizeof g->v);
+  float v_background[D] = {};
+  for (int row = 0; row < view.rows; ++row) {
+    for (int column = 0; column < view.columns; ++column) {
+      const int pixel = kTile * row + column;
+      const size_t at = size_t(view.y + row) * job.camera.width + size_t(view.x + column);
+      const float alpha = job.out_alpha[at], left = 1.0f - alpha;
+      const float v_depth = job.v_depth ? job.v_depth[at] : 0.0f;
+      float behind = 0.0f;
+      for (int c = 0; c < D; ++c) {
+        const int channel = first + c;
+        if (channel == out_channels) {  // depth = sum / max(alpha, 1e-10)
+          const float covered = alpha > 1e-10f ? alpha : 1e-10f;
+          g->v[c][pixel] = v_depth / covered;
+          behind += job.out_depth[at] * v_depth;
+        } else if (job.v_out) {
+          const float v = job.v_out[at * out_channels + channel];
+          g->v[c][pixel] = v;
+          behind += job.out[at * out_channels + channel] * v;
+          v_background[c] += left * v;
+        }
+      }
+      if (first == 0) {  // alpha = 1 - T; the alpha gradient goes with the first channels
+        float v_alpha = job.v_alpha ? job.v_alpha[at] : 0.0f;
+        if (job.v_depth && alpha > 1e-10f) v_alpha -= v_depth * job.out_depth[at] / alpha;
+        behind -= left * v_alpha;
+      }
+      g->behind[pixel] = behind;
+    }
+  }
+  for (int c = 0; c < D; ++c)
+    if (first + c < out_channels) job.tile_background[size_t(tile) * job.channels + first + c] = v_background[c];
+}
+
+// Collects, for every splat of the tile, the sums over its pixels of g = alpha v_alpha times 1, dx, dy, dx^2, dx dy,
+// dy^2 (all that the gradients of opacity, mean and conic need), of |gradient of the mean| with Abs, and the
+// gradients of its channels.
+template <int D, bool Abs>
+static void raster_channels_backward(const RenderJob& job, int tile, int first) {
+  const TileView view = tile_view(job, tile);
+  PixelGradients<D> g;
+  load_gradients<D>(job, tile, view, first, &g);
+  Vf centre[kRowVectors];
+  for (int k = 0; k < kRowVectors; ++k) centre[k] = column_centres(view, k);
+
+  const int stride = kMoments + job.channels;
+  const uint32_t begin = job.tile_begin[tile], end = job.tile_begin[tile + 1], used = begin + job.tile_used[tile];
+  for (uint32_t slot = begin; slot < used; ++slot) {
+    const uint32_t i = job.tile_splat[slot];
+    const SplatRecord& s = job.records[i];
+    const float* colour = job.colors + size_t(i) * job.channels + first;
+    const Reach to = reach(s, view);
+    Vf moment[6] = {}, absolute[2] = {}, v_colour[D] = {};
+    for (int k = to.vector_begin; k < to.vector_end; ++k) {
+      const Vf dx = centre[k] - s.mean_x, pdx = s.p * dx;
+      Vf g0 = {}, g1 = {}, g2 = {};  // sums down the columns of g, g dy, g dy^2
+      for (int row = to.row_begin; row < to.row_end; ++row) {
+        const float dy = float(view.y + row) + 0.5f - s.mean_y;
+        const float v = s.r * dy;
+        Mask counts;
+        const Vf uncapped = splat_alpha(pdx + s.q * dy, s.log2_opacity - v * v, &counts);
+        const Vf alpha = select(counts, minimum(uncapped, broadcast(NFC_ALPHA_MAX)), Vf{});
+        const int pixel = kTile * row + kLanes * k;
+        const Vf t = load(g.T + pixel), next = t - t * alpha;
+        const Mask live = next >= broadcast(NFC_TRANSMITTANCE_MIN);
+        const Vf weight = select(live, alpha * t, Vf{});
+        store(g.T + pixel, select(live, next, minimum(t, -t)));
+        Vf light = Vf{};
+        for (int c = 0; c < D; ++c) {
+          const Vf v_c = load(g.v[c] + pixel);
+          v_colour[c] = v_colour[c] + weight * v_c;
+          light = light + colour[c] * v_c;
+        }
+        light = light * weight;
+        const Vf behind = load(g.behind + pixel) - light;
+        store(g.behind + pixel, behind);
+        // alpha v_alpha = alpha (T light - behind / (1 - alpha)); capped and finished pixels pass nothing on
+        Vf ga = light - alpha * behind * reciprocal(1.0f - alpha);
+        ga = select(both(live, uncapped < broadcast(NFC_ALPHA_MAX)), ga, Vf{});
+        g0 = g0 + ga;
+        const Vf gy = ga * dy;
+        g1 = g1 + gy;
+        g2 = g2 + gy * dy;
+        if (Abs) {
+          const Vf to_x = ga * (s.conic_a * dx + s.conic_b * dy), to_y = ga * (s.conic_b * dx + s.conic_c * dy);
+          absolute[0] = absolute[0] + maximum(to_x, -to_x);
+          absolute[1] = absolute[1] + maximum(to_y, -to_y);
+        }
+      }
+      moment[0] = moment[0] + g0, moment[2] = moment[2] + g1, moment[5] = moment[5] + g2;
+      const Vf gx = g0 * dx;
+      moment[1] = moment[1] + gx, moment[3] = moment[3] + gx * dx, moment[4] = moment[4] + g1 * dx;
+    }
+    float* out = job.partial + size_t(job.tile_entry[slot]) * stride;
+    if (first == 0) {
+      for (int j = 0; j < 6; ++j) out[j] = sum_lanes(moment[j]);
+      for (int j = 0; j < 2; ++j) out[6 + j] = Abs ? sum_lanes(absolute[j]) : 0.0f;
+    } else {
+      for (int j = 0; j < 6; ++j) out[j] += sum_lanes(moment[j]);
+    }
+    for (int c = 0; c < D; ++c) out[kMoments + first + c] = sum_lanes(v_colour[c]);
+  }
+  for (uint32_t slot = used; slot < end; ++slot) {
+    float* out = job.partial + size_t(job.tile_entry[slot]) * stride;
+    if (first == 0) memset(out, 0, kMoments * sizeof(float));
+    memset(out + kMoments + first, 0, D * sizeof(float));
+  }
+}
+
+static void raster(const RenderJob& job, int tile) {
+  for (int first = 0; first < job.channels; first += kMaxChannelsAtOnce) {
+    switch (job.channels - first) {
+      case 1: raster_channels<1>(job, tile, first); break;
+      case 2: raster_channels<2>(job, tile, first); break;
+      case 3: raster_channels<3>(job, tile, first); break;
+      default: raster_channels<4>(job, tile, first); break;
+    }
+  }
+}
+
+template <bool Abs>
+static void raster_backward_with(const RenderJob& job, int tile) {
+  for (int first = 0; first < job.channels; first += kMaxChannelsAtOnce) {
+    switch (job.channels - first) {
+      case 1: raster_channels_backward<1, Abs>(job, tile, first); break;
+      case 2: raster_channels_backward<2, Abs>(job, tile, first); break;
+      case 3: raster_channels_backward<3, Abs>(job, tile, first); break;
+      default: raster_channels_backward<4, Abs>(job, tile, first); break;
+    }
+  }
+}
+
+static void raster_backward(const RenderJob& job, int tile) {
+  if (job.absgrad) {
+    raster_backward_with<true>(job, tile);
+  } else {
+    raster_backward_with<false>(job, tile);
+  }
+}

@@ -1,0 +1,196 @@
+#include "render.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "parallel.h"
+
+namespace nfc {
+namespace {
+
+std::atomic<const Kernels*> chosen{nullptr};
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+constexpr int kRowsAtOnce = 512;  // Gaussians per item of parallel work
+
+int items_of(int count, int size) { return (count + size - 1) / size; }
+
+}  // namespace
+
+const Kernels& kernels() {
+  if (!chosen.load()) chosen.store(best_kernels());
+  return *chosen.load();
+}
+
+bool use_kernels(const char* name) {
+  const Kernels* wanted = kernels_by_name(name);
+  if (wanted) chosen.store(wanted);
+  return wanted != nullptr;
+}
+
+void Frame::attach(RenderJob& job) {
+  const size_t n = size_t(job.count);
+  job.tiles_x = items_of(job.camera.width, kTile), job.tiles_y = items_of(job.camera.height, kTile);
+  job.records = records_.reserve(n);
+  job.colors = colors_.reserve(n * job.channels);
+  job.tile_used = tile_used_.reserve(size_t(job.tiles_x) * job.tiles_y);
+  job.tile_begin = tile_begin_.get(), job.tile_splat = tile_splat_.get(), job.tile_entry = tile_entry_.get();
+  job.splat_entry = splat_entry_.get(), job.splat_tiles = splat_tiles_.get();
+}
+
+void Frame::forward(RenderJob& job) {
+  const Kernels& k = kernels();
+  const double start = now();
+  attach(job);
+  parallel_for(items_of(job.count, kRowsAtOnce), [&](int item) {
+    const int begin = item * kRowsAtOnce;
+    k.project(job, begin, begin + kRowsAtOnce < job.count ? begin + kRowsAtOnce : job.count);
+  });
+  const double projected = now();
+  bin(job);
+  attach(job);
+  const double binned = now();
+  parallel_for(job.tiles_x * job.tiles_y, [&](int tile) { k.raster(job, tile); });
+  seconds[0] = projected - start, seconds[1] = binned - projected, seconds[2] = now() - binned;
+}
+
+void Frame::backward(RenderJob& job, float* v_viewmat, float* v_background) {
+  const Kernels& k = kernels();
+  const double start = now();
+  attach(job);
+  const int tiles = job.tiles_x * job.tiles_y, blocks = items_of(job.count, kCameraBlock);
+  job.partial = partial_.reserve(entries_ * size_t(kMoments + job.channels));
+  job.tile_background = tile_background_.reserve(size_t(tiles) * job.channels);
+  job.camera_partial = camera_partial_.reserve(12 * size_t(blocks));
+  parallel_for(tiles, [&](int tile) { k.raster_backward(job, tile); });
+  const double rastered = now();
+  parallel_for(blocks, [&](int block) { k.project_backward(job, block); });
+  if (v_viewmat) {
+    double sum[12] = {};
+    for (int block = 0; block < blocks; ++block)
+      for (int j = 0; j < 12; ++j) sum[j] += double(job.camera_partial[12 * size_t(block) + j]);
+    for (int j = 0; j < 16; ++j) v_viewmat[j] = j < 12 ? float(sum[j]) : 0.0f;
+  }
+  if (v_background) {
+    const int channels = job.channels - (job.depth ? 1 : 0);
+    for (int c = 0; c < channels; ++c) {
+      double sum = 0.0;
+      for (int tile = 0; tile < tiles; ++tile) sum += double(job.tile_background[size_t(tile) * job.channels + c]);
+      v_background[c] = float(sum);
+    }
+  }
+  seconds[3] = rastered - start, seconds[4] = now() - rastered;
+}
+
+size_t Frame::evaluated_pairs(const RenderJob& job) const {
+  size_t rows = 0;
+  for (int tile = 0; tile < job.tiles_x * job.tiles_y; ++tile) {
+    const float top = float(tile / job.tiles_x * kTile) + 0.5f;
+    const int height = std::min(kTile, job.camera.height - tile / job.tiles_x * kTile);
+    for (uint32_t slot = tile_begin_.get()[tile]; slot < tile_begin_.get()[tile] + tile_used_.get()[tile]; ++slot) {
+      const SplatRecord& s = records_.get()[tile_splat_.get()[slot]];
+      const float y = s.mean_y - top, extent = s.extent_y + 0.01f;
+      const int begin = int(std::fmin(std::fmax(std::ceil(y - extent), 0.0f), float(height)));
+      const int end = int(std::fmin(std::fmax(std::floor(y + extent) + 1.0f, 0.0f), float(height)));
+      rows += size_t(end > begin ? end - begin : 0);
+    }
+  }
+  return rows * kTile;
+}
+
+LossValues photometric_loss(LossJob& job) {
+  static thread_local Buffer<float> horizontal, derivative;
+  static thread_local Buffer<double> sums;
+  const Kernels& k = kernels();
+  job.stride = (3 * job.width + 31) / 16 * 16;
+  job.horizontal = horizontal.reserve(4 * size_t(job.height) * job.stride);
+  job.derivative = derivative.reserve(3 * size_t(job.height) * job.stride);
+  job.row_sums = sums.reserve(3 * size_t(job.height));
+  constexpr int kRows = 8;
+  const auto by_rows = [&](void (*pass)(const LossJob&, int)) {
+    parallel_for(items_of(job.height, kRows), [&](int item) {
+      for (int row = item * kRows; row < job.height && row < (item + 1) * kRows; ++row) pass(job, row);
+    });
+  };
+  const bool ssim = job.ssim_weight != 0.0f;
+  if (ssim) {
+    by_rows(k.loss_horizontal);
+    by_rows(k.loss_vertical);
+  }
+  by_rows(k.loss_gradient);
+  LossValues values = {0.0, 0.0, 0.0};
+  for (int row = 0; row < job.height; ++row) {
+    values.l1 += job.row_sums[3 * size_t(row)];
+    if (ssim) values.dssim += job.row_sums[3 * size_t(row) + 1];
+    values.mse += job.row_sums[3 * size_t(row) + 2];
+  }
+  values.l1 *= job.inv_count, values.dssim *= job.inv_count, values.mse *= job.inv_count;
+  return values;
+}
+
+void adam_step(const AdamJob& job) {
+  const Kernels& k = kernels();
+  parallel_for(items_of(job.rows, kRowsAtOnce), [&](int item) {
+    const int begin = item * kRowsAtOnce;
+    k.adam(job, begin, begin + kRowsAtOnce < job.rows ? begin + kRowsAtOnce : job.rows);
+  });
+}
+
+namespace {
+
+// A counter-based generator: the value depends on (seed, step, index) alone. SplitMix64's finaliser (Steele et al.
+// 2014) over the mixed counters.
+uint64_t mix(uint64_t x) {
+  x += 0x9E3779B97F4A7C15ull;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
+  return x ^ (x >> 31);
+}
+
+float uniform(uint32_t bits) { return (float(bits >> 8) + 0.5f) * (1.0f / 16777216.0f); }
+
+// Two normal values from 64 random bits (Box and Muller 1958).
+void normal_pair(uint64_t random, float* a, float* b) {
+  const float radius = std::sqrt(-2.0f * std::log(uniform(uint32_t(random))));
+  const float angle = 6.2831853f * uniform(uint32_t(random >> 32));
+  *a = radius * std::cos(angle), *b = radius * std::sin(angle);
+}
+
+}  // namespace
+
+void mcmc_noise(int count, float* means, const float* quats, const float* scales, const float* opacities,
+                float strength, float sharpness, float threshold, uint64_t seed, uint64_t step) {
+  const uint64_t key = mix(mix(seed) ^ step);
+  parallel_for(items_of(count, kRowsAtOnce), [&](int item) {
+    const int end = std::min(count, (item + 1) * kRowsAtOnce);
+    for (int i = item * kRowsAtOnce; i < end; ++i) {
+      const float gate = 1.0f / (1.0f + std::exp(sharpness * (opacities[i] - threshold)));
+      if (!(gate > 1e-6f)) continue;  // a million times weaker than at full strength
+      float z[4];
+      normal_pair(mix(key ^ (2 * uint64_t(i))), z, z + 1);
+      normal_pair(mix(key ^ (2 * uint64_t(i) + 1)), z + 2, z + 3);
+      const float *q = quats + 4 * size_t(i), *s = scales + 3 * size_t(i);
+      const float inv = 1.0f / std::sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
+      const float w = q[0] * inv, x = q[1] * inv, y = q[2] * inv, zz = q[3] * inv;
+      const float R[9] = {1 - 2 * (y * y + zz * zz), 2 * (x * y - w * zz),     2 * (x * zz + w * y),
+                          2 * (x * y + w * zz),     1 - 2 * (x * x + zz * zz), 2 * (y * zz - w * x),
+                          2 * (x * zz - w * y),     2 * (y * zz + w * x),     1 - 2 * (x * x + y * y)};
+      float local[3];  // Sigma z = R S^2 R^T z
+      for (int j = 0; j < 3; ++j)
+        local[j] = s[j] * s[j] * (R[j] * z[0] + R[3 + j] * z[1] + R[6 + j] * z[2]) * gate * strength;
+      float* mean = means + 3 * size_t(i);
+      for (int j = 0; j < 3; ++j) {
+        const float step_j = R[3 * j] * local[0] + R[3 * j + 1] * local[1] + R[3 * j + 2] * local[2];
+        if (step_j - step_j == 0.0f) mean[j] += step_j;
+      }
+    }
+  });
+}
+
+}  // namespace nfc

@@ -1,0 +1,82 @@
+// One rendering on the CPU, forward and backward, and the other fused passes of a training step.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "kernels.h"
+
+namespace nfc {
+
+// Memory whose contents are not initialised and which only grows.
+template <class T>
+class Buffer {
+ public:
+  T* reserve(size_t count) {
+    if (count > capacity_) {
+      const size_t wanted = count + count / 4 + 64;
+      data_.reset(static_cast<T*>(::operator new(wanted * sizeof(T), std::align_val_t(64))));
+      capacity_ = wanted;
+    }
+    return data_.get();
+  }
+  T* get() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, std::align_val_t(64)); }
+  };
+  std::unique_ptr<T, Free> data_;
+  size_t capacity_ = 0;
+};
+
+// Everything a forward rendering keeps for its backward; reused from step to step so that no memory is asked for.
+class Frame {
+ public:
+  // Renders `job` (inputs and results set by the caller).
+  void forward(RenderJob& job);
+  // Gradients of the last forward; `job` as it was then, with the gradient pointers set.
+  // v_viewmat: [16] or null. v_background: [channels] or null.
+  void backward(RenderJob& job, float* v_viewmat, float* v_background);
+
+  // Number of (Gaussian, tile) pairs, and of pixel-Gaussian pairs that the rasterizer evaluates, of the last forward.
+  size_t entries() const { return entries_; }
+  size_t evaluated_pairs(const RenderJob& job) const;
+
+  // Seconds of the stages of the last forward (projection, binning, raster) and backward (raster, projection).
+  double seconds[5] = {};
+
+ private:
+  void attach(RenderJob& job);
+  void bin(const RenderJob& job);
+
+  size_t entries_ = 0;
+  Buffer<SplatRecord> records_;
+  Buffer<float> colors_, partial_, tile_background_, camera_partial_;
+  Buffer<uint32_t> tile_begin_, tile_splat_, tile_entry_, splat_entry_, splat_tiles_, tile_used_;
+  Buffer<uint32_t> keys_, order_, spare_keys_, spare_order_, histogram_;
+  std::vector<std::vector<uint32_t>> chunk_tiles_;
+  int visible_ = 0;
+};
+
+struct LossValues {
+  double l1, dssim, mse;
+};
+
+// Fused L1 + SSIM + MSE; fills job.gradient if set. `job`'s scratch pointers are set here.
+LossValues photometric_loss(LossJob& job);
+
+// Fused Adam over visible rows.
+void adam_step(const AdamJob& job);
+
+// Adds MCMC's exploration noise (Kheradmand et al. 2024, eq. 8) to the means; see the binding for the arguments.
+void mcmc_noise(int count, float* means, const float* quats, const float* scales, const float* opacities,
+                float strength, float sharpness, float threshold, uint64_t seed, uint64_t step);
+
+// The kernels in use, and choosing others by name (false if this machine cannot run them).
+const Kernels& kernels();
+bool use_kernels(const char* name);
+
+}  // namespace nfc

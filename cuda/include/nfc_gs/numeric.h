@@ -1,0 +1,50 @@
+// The few numeric operations that the splat mathematics needs beyond + - * /, for plain floats.
+// The mathematics is templated on the number type F: `float` on a GPU thread, a SIMD vector of Gaussians on the CPU
+// (cuda/cpu/simd.h gives the same operations for vectors).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__CUDACC__)
+#define NFC_HD __host__ __device__ __forceinline__
+#elif defined(_MSC_VER)
+#define NFC_HD __forceinline
+#else
+#define NFC_HD inline __attribute__((always_inline))
+#endif
+
+// Every translation unit that is compiled for its own instruction set has a namespace of its own: the linker must
+// never take an inline function from a unit that this machine cannot run.
+#ifndef NFC_ISA
+#define NFC_ISA portable
+#endif
+
+namespace nfc {
+inline namespace NFC_ISA {
+
+NFC_HD float select(bool mask, float yes, float no) { return mask ? yes : no; }
+NFC_HD float minimum(float a, float b) { return a < b ? a : b; }
+NFC_HD float maximum(float a, float b) { return a > b ? a : b; }
+NFC_HD float square_root(float a) { return sqrtf(a); }
+NFC_HD float log_2(float a) { return log2f(a); }
+NFC_HD bool both(bool a, bool b) { return a && b; }
+
+template <class F>
+struct Vec3 {
+  F x, y, z;
+};
+
+template <class F>
+NFC_HD F dot(const Vec3<F>& a, const Vec3<F>& b) {
+  return a.x * b.x + a.y * b.y + a.z * b.z;
+}
+
+template <class F>
+NFC_HD Vec3<F> cross(const Vec3<F>& a, const Vec3<F>& b) {
+  return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
+}
+
+}  // namespace NFC_ISA
+}  // namespace nfc

@@ -1,0 +1,1 @@
+"""Words and values every other layer uses: cameras, constants, errors, events, rotations, SH."""

@@ -1,0 +1,11 @@
+"""The one error type for mistakes a user can mend."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user gave is wrong or missing.
+
+    The message is one sentence that says what is wrong, where (file, frame, field) and what to do.
+    The command line prints it without a traceback and exits with code 2.
+    """

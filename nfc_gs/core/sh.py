@@ -1,0 +1,128 @@
+"""Real spherical harmonics up to degree 3, with the signs of 3D Gaussian splatting.
+
+The basis is orthonormal on the sphere and includes the Condon-Shortley phase, as in Kerbl et al. 2023; polynomials
+as in Sloan, "Efficient Spherical Harmonic Evaluation", JCGT 2013. Bands follow each other: degree l takes the
+2 l + 1 coefficients from l^2 on, by order m = -l .. l.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+MAX_DEGREE = 3
+
+_C0 = 0.5 / math.sqrt(math.pi)
+_C1 = math.sqrt(3 / (4 * math.pi))
+_C2_XY = math.sqrt(15 / (4 * math.pi))
+_C2_ZZ = math.sqrt(5 / (16 * math.pi))
+_C2_XX_YY = math.sqrt(15 / (16 * math.pi))
+_C3_OUTER = math.sqrt(35 / (32 * math.pi))
+_C3_XYZ = math.sqrt(105 / (4 * math.pi))
+_C3_XZZ = math.sqrt(21 / (32 * math.pi))
+_C3_ZZZ = math.sqrt(7 / (16 * math.pi))
+_C3_Z_XX_YY = math.sqrt(105 / (16 * math.pi))
+
+
+def sh_bases(degree: int) -> int:
+    """How many coefficients per channel SH up to `degree` has."""
+    return (degree + 1) ** 2
+
+
+def sh_basis(directions: Tensor, degree: int) -> Tensor:
+    """The values of the basis functions.
+
+    Args:
+        directions: [..., 3] unit vectors.
+        degree: 0..3.
+
+    Returns:
+        [..., K], K = (degree + 1)^2.
+    """
+    if not 0 <= degree <= MAX_DEGREE:
+        raise ValueError(f"SH degree is {degree}, expected 0..{MAX_DEGREE}")
+    x, y, z = directions.unbind(-1)
+    basis = [torch.full_like(x, _C0)]
+    if degree >= 1:
+        basis += [-_C1 * y, _C1 * z, -_C1 * x]
+    if degree >= 2:
+        basis += [
+            _C2_XY * x * y,
+            -_C2_XY * y * z,
+            _C2_ZZ * (3 * z * z - 1),
+            -_C2_XY * x * z,
+            _C2_XX_YY * (x * x - y * y),
+        ]
+    if degree >= 3:
+        basis += [
+            -_C3_OUTER * y * (3 * x * x - y * y),
+            _C3_XYZ * x * y * z,
+            -_C3_XZZ * y * (5 * z * z - 1),
+            _C3_ZZZ * z * (5 * z * z - 3),
+            -_C3_XZZ * x * (5 * z * z - 1),
+            _C3_Z_XX_YY * z * (x * x - y * y),
+            -_C3_OUTER * x * (x * x - 3 * y * y),
+        ]
+    return torch.stack(basis, dim=-1)
+
+
+def eval_sh(coeffs: Tensor, directions: Tensor, degree: int) -> Tensor:
+    """The function that coefficients stand for: sum_k Y_k(d) coeffs[k].
+
+    Args:
+        coeffs: [..., K, 3], K >= (degree + 1)^2; what is beyond the degree is not used.
+        directions: [..., 3] unit vectors.
+        degree: 0..3.
+
+    Returns:
+        [..., 3]. A splat's colour is max(0, 0.5 + this).
+    """
+    basis = sh_basis(directions, degree)
+    return (basis[..., None] * coeffs[..., : sh_bases(degree), :]).sum(-2)
+
+
+def rgb_to_sh0(rgb: Tensor) -> Tensor:
+    """The coefficient of degree 0 that gives a colour in [0, 1] from every side; any shape."""
+    return (rgb - 0.5) / _C0
+
+
+def sh0_to_rgb(sh0: Tensor) -> Tensor:
+    """The colour that a coefficient of degree 0 gives by itself, not clamped; any shape."""
+    return sh0 * _C0 + 0.5
+
+
+def rotate_sh(coeffs: Tensor, rotation: Tensor) -> Tensor:
+    """Turn the functions that coefficients stand for: f'(R d) = f(d).
+
+    A band of SH is closed under rotation, so its matrix D follows from 2 l + 1 or more directions d_j:
+    Y(R d_j) D c = Y(d_j) c for every c. We solve that by least squares in float64 on directions spread over the
+    sphere (a Fibonacci spiral), for which Y is well conditioned.
+
+    Args:
+        coeffs: [..., K, 3], K = 1, 4, 9 or 16.
+        rotation: [3, 3], orthogonal with determinant 1.
+
+    Returns:
+        [..., K, 3] in the dtype of `coeffs`.
+    """
+    degree = math.isqrt(coeffs.shape[-2]) - 1
+    directions = _spread_directions(32).to(rotation.device)
+    here = sh_basis(directions, degree)
+    there = sh_basis(directions @ rotation.double().T, degree)
+    bands = []
+    for band in range(degree + 1):
+        part = slice(band**2, (band + 1) ** 2)
+        matrix = torch.linalg.lstsq(there[:, part], here[:, part]).solution  # [2 l + 1, 2 l + 1]
+        bands.append(torch.einsum("kj,...jc->...kc", matrix.to(coeffs), coeffs[..., part, :]))
+    return torch.cat(bands, dim=-2)
+
+
+def _spread_directions(count: int) -> Tensor:
+    """[count, 3] float64 unit vectors spread evenly over the sphere (Fibonacci spiral)."""
+    i = torch.arange(count, dtype=torch.float64) + 0.5
+    z = 1 - 2 * i / count
+    turn = math.pi * (1 + math.sqrt(5)) * i
+    radius = (1 - z * z).sqrt()
+    return torch.stack([radius * turn.cos(), radius * turn.sin(), z], dim=-1)

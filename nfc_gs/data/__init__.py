@@ -1,0 +1,1 @@
+"""From a capture on disk to `SceneData`."""

@@ -1,0 +1,164 @@
+"""What a reader of one format hands to `open.load_scene`: the capture as it stands on disk, before any decision."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.lens import Lens
+
+log = logging.getLogger("nfc_gs")
+
+IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .tif .tiff .webp .bmp .gif .ppm .pgm .pnm .tga .jp2".split())
+
+
+class Notes(list[str]):
+    """Sentences on what was decided, each said aloud as it is added."""
+
+    def info(self, sentence: str) -> None:
+        log.info(sentence)
+        self.append(sentence)
+
+    def warning(self, sentence: str) -> None:
+        log.warning(sentence)
+        self.append(sentence)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One photo of a capture.
+
+    Attributes:
+        name: path relative to the image folder, with forward slashes.
+        path: the image file.
+        lens: calibration; its size need not be that of the file.
+        viewmat: [4, 4] float64 world-to-camera in the capture's world frame, OpenCV axes, rigid.
+        mask: a mask image, or None.
+        time: as the capture gives it, or None.
+        reduced: the file is a copy that the capture holds at 1 / `reduced` of the size of its images.
+    """
+
+    name: str
+    path: Path
+    lens: Lens
+    viewmat: np.ndarray
+    mask: Path | None = None
+    time: float | None = None
+    reduced: int = 1
+
+
+@dataclass(frozen=True)
+class Capture:
+    """All that a reader found.
+
+    Attributes:
+        root: the capture's folder.
+        shots: sorted by name, names unique.
+        xyz: [P, 3] float64 in the capture's world frame; rgb: [P, 3] uint8. P may be 0.
+        test_names: names that the capture itself holds out for testing; None where it says nothing.
+        alpha: what an alpha channel means where the user does not say: a mask, or transparency over white.
+        notes: what the reader decided.
+    """
+
+    root: Path
+    shots: list[Shot]
+    xyz: np.ndarray
+    rgb: np.ndarray
+    test_names: frozenset[str] | None
+    alpha: Literal["mask", "white"]
+    notes: Notes = field(default_factory=Notes)
+
+
+class FileIndex:
+    """Finds files below a folder by relative name, forgiving the case and the extension.
+
+    The folder is only walked when a name is not there as it stands.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._by_name: dict[str, Path] | None = None
+        self._by_stem: dict[str, Path | None] = {}
+
+    def find(self, name: str) -> Path | None:
+        """The file of that relative name; else in another case; else the only image with another extension."""
+        if not name or "\0" in name:
+            return None
+        path = self.folder / name
+        if is_file(path):
+            return path
+        if self._by_name is None:
+            self._by_name = {}
+            for file in image_files(self.folder):
+                key = file.relative_to(self.folder).as_posix().casefold()
+                self._by_name.setdefault(key, file)
+                stem = _stem(key)
+                self._by_stem[stem] = None if stem in self._by_stem else file
+        key = os.path.normpath(name).replace("\\", "/").casefold()
+        return self._by_name.get(key) or self._by_stem.get(_stem(key))
+
+
+def _stem(name: str) -> str:
+    base, suffix = os.path.splitext(name)
+    return base if suffix in IMAGE_SUFFIXES else name
+
+
+def is_file(path: Path) -> bool:
+    """`Path.is_file` that answers False for names no file system takes."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def image_files(folder: Path) -> Iterator[Path]:
+    """All image files below a folder, sorted within each level."""
+    for base, folders, files in os.walk(folder):
+        folders.sort()
+        for file in sorted(files):
+            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES and not file.startswith("."):
+                yield Path(base) / file
+
+
+def find_mask(masks: FileIndex, name: str) -> Path | None:
+    """The mask of an image: the image's name, the name with '.png' added, or another extension."""
+    for candidate in (f"{name}.png", name):
+        path = masks.find(candidate)
+        if path is not None:
+            return path
+    return None
+
+
+def check_missing(missing: Sequence[str], total: int, where: Path | str, notes: Notes) -> None:
+    """Say which images are not on disk.
+
+    Raises:
+        UserError: more than half of them are missing.
+    """
+    if not missing:
+        return
+    some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    if 2 * len(missing) > total:
+        raise UserError(
+            f"{len(missing)} of {total} images of the capture are not on disk below {where} ({some}); "
+            "put the images there or give the folder that has them."
+        )
+    notes.warning(f"{len(missing)} of {total} images of the capture are not on disk and are left out: {some}.")
+
+
+def unique_shots(shots: Iterable[Shot], notes: Notes) -> list[Shot]:
+    """Sorted by name; of shots that share a name only the first is kept."""
+    kept: dict[str, Shot] = {}
+    for shot in shots:
+        if shot.name in kept:
+            notes.warning(f"The image {shot.name} occurs more than once; only its first entry is used.")
+        else:
+            kept[shot.name] = shot
+    return [kept[name] for name in sorted(kept)]

@@ -1,0 +1,366 @@
+"""Pictures of a capture: decoding, masks, resizing, undistortion, and the cache that holds them as uint8."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.lens import Lens, Pinhole, sampling_map
+from nfc_gs.data.scene import Frame, View
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IGNORED_SHARE = 1e-3
+"""A pixel is ignored when more than this share of it is: its colour is mixed with what should not be seen. The
+share is not zero only to be deaf to rounding."""
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an image file says of itself before it is decoded; sizes in pixels as stored."""
+
+    width: int
+    height: int
+    swaps_sides: bool
+    """Its EXIF orientation turns it by a quarter."""
+    has_alpha: bool
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """How the picture of a view is made from its file."""
+
+    path: Path
+    header: ImageHeader
+    turn: bool
+    """Apply the EXIF orientation."""
+    width: int
+    height: int
+    """Size the file is brought to before anything else is done."""
+    background: tuple[float, float, float] | None = None
+    """What transparent pixels are laid on; None: they are ignored (or, with `alpha_is_mask` false, kept as stored)."""
+    alpha_is_mask: bool = True
+    mask: Path | None = None
+    lens: Lens | None = None
+    pinhole: Pinhole | None = None
+    """With a `lens`: the picture is resampled to this pinhole."""
+
+
+def read_header(path: Path) -> ImageHeader:
+    """Size, orientation and alpha of an image file, without decoding it.
+
+    Raises:
+        UserError: it is not an image that can be read.
+    """
+    try:
+        with _open(path) as image:
+            try:
+                orientation = image.getexif().get(0x0112, 1)
+            except Exception:  # broken EXIF: PIL raises whatever its parser meets
+                orientation = 1
+            alpha = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+            return ImageHeader(image.width, image.height, orientation in (5, 6, 7, 8), alpha)
+    except UserError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+def decode(source: ImageSource) -> Frame:
+    """The picture at full working size.
+
+    Raises:
+        UserError: the file is gone, cut short, or not what it was when the capture was opened.
+    """
+    header = source.header
+    try:
+        with _open(source.path) as image:
+            if (image.width, image.height) != (header.width, header.height):
+                raise UserError(f"The image {source.path} has changed since the capture was opened; start again.")
+            rgb, alpha = _pixels(_turned(image) if source.turn else image)
+        mask = None if source.mask is None else _mask(source.mask)
+    except UserError:
+        raise
+    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise _unreadable(source.path, error) from None
+    size = (source.width, source.height)
+    ignored = np.zeros((source.height, source.width), dtype=bool)
+    if alpha is not None and source.background is not None:
+        rgb = _composite(rgb, alpha, source.background)
+    elif alpha is not None and source.alpha_is_mask:
+        ignored |= _shrink_ignored(alpha < 128, size)
+    if mask is not None:
+        ignored |= _shrink_ignored(~mask, size)
+    rgb = area_average(rgb, size)
+    if source.lens is not None and source.pinhole is not None:
+        rgb, ignored = _undistort(rgb, ignored, source.lens, source.pinhole)
+    return _frame(rgb, ignored)
+
+
+def shrink(frame: Frame, width: int, height: int) -> Frame:
+    """A smaller picture by averaging over area; a pixel counts only where all that it covers counts."""
+    if frame.rgb.shape[:2] == (height, width):
+        return frame
+    rgb = area_average(frame.rgb, (width, height))
+    if frame.mask is None:
+        return Frame(rgb, None)
+    return _frame(rgb, _shrink_ignored(frame.mask == 0, (width, height)))
+
+
+def area_average(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize to (width, height), each output pixel the mean over the area it covers, pixels being squares.
+
+    Args:
+        image: [H, W] or [H, W, C], uint8.
+
+    Returns:
+        uint8, rounded, of the new size; the array itself where the size is the same.
+    """
+    from PIL import Image
+
+    width, height = size
+    old_height, old_width = image.shape[:2]
+    if (old_width, old_height) == size:
+        return image
+    if old_width % width == 0 and old_height % height == 0:
+        return np.array(Image.fromarray(image).reduce((old_width // width, old_height // height)))
+    mean = _average_axis(_average_axis(image.astype(np.float32), width, 1), height, 0)
+    return np.clip(mean + 0.5, 0, 255).astype(np.uint8)
+
+
+def _average_axis(image: np.ndarray, length: int, axis: int) -> np.ndarray:
+    """Exact area average along one axis, [.., old, ..] -> [.., length, ..], as a product with a sparse matrix."""
+    from scipy.sparse import csr_matrix
+
+    old = image.shape[axis]
+    if old == length:
+        return image
+    edges = np.arange(length + 1) * (old / length)
+    edges[-1] = old
+    cuts = np.union1d(edges, np.arange(old + 1))  # between two cuts lies one piece of one old and one new pixel
+    middles = (cuts[:-1] + cuts[1:]) / 2
+    rows = np.minimum(np.searchsorted(edges, middles, side="right") - 1, length - 1)
+    weights = np.diff(cuts) * (length / old)
+    matrix = csr_matrix((weights.astype(np.float32), (rows, middles.astype(np.int64))), shape=(length, old))
+    moved = np.moveaxis(image, axis, 0)
+    mean = matrix @ moved.reshape(old, -1)
+    return np.ascontiguousarray(np.moveaxis(mean.reshape(length, *moved.shape[1:]), 0, axis))
+
+
+def _shrink_ignored(ignored: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Which pixels of the new size cover an ignored one, [H, W] bool."""
+    width, height = size
+    if ignored.shape == (height, width) or not ignored.any():
+        return ignored if ignored.shape == (height, width) else np.zeros((height, width), dtype=bool)
+    share = _average_axis(_average_axis(ignored.astype(np.float32), width, 1), height, 0)
+    return share > IGNORED_SHARE
+
+
+def _frame(rgb: np.ndarray, ignored: np.ndarray) -> Frame:
+    mask = np.where(ignored, np.uint8(0), np.uint8(255)) if ignored.any() else None
+    return Frame(np.ascontiguousarray(rgb), mask)
+
+
+def _undistort(rgb: np.ndarray, ignored: np.ndarray, lens: Lens, pinhole: Pinhole) -> tuple[np.ndarray, np.ndarray]:
+    """Bilinear resampling to the pinhole; a pixel counts only where all four pixels it is mixed of count."""
+    import torch
+    from torch.nn.functional import grid_sample
+
+    positions, inside = sampling_map(lens, pinhole)
+    grid = torch.from_numpy(positions)[None]
+
+    def sample(planes: np.ndarray) -> np.ndarray:  # [H, W, C] -> [H', W', C]
+        values = torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32)).permute(2, 0, 1)[None]
+        result = grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return result[0].permute(1, 2, 0).numpy()
+
+    picture = np.clip(sample(rgb) + 0.5, 0, 255).astype(np.uint8)
+    picture[~inside] = 0
+    lost = ~inside
+    if ignored.any():
+        lost |= sample(ignored[..., None])[..., 0] > IGNORED_SHARE
+    return picture, lost
+
+
+def _composite(rgb: np.ndarray, alpha: np.ndarray, background: tuple[float, float, float]) -> np.ndarray:
+    """Over a plain colour, in the image's own (sRGB) values as its author saw them blended."""
+    a = alpha[..., None].astype(np.float32) / 255.0
+    behind = np.array(background, dtype=np.float32) * 255.0
+    return np.clip(rgb * a + behind * (1.0 - a) + 0.5, 0, 255).astype(np.uint8)
+
+
+def _open(path: Path) -> Image.Image:
+    from PIL import Image
+
+    return Image.open(path)
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
+
+
+def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """RGB [H, W, 3] and alpha [H, W] (or None), uint8, of any image PIL reads."""
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        if image.mode == "La":
+            image = image.convert("LA")
+        rgba = np.array(image.convert("RGBA"))
+        alpha = np.ascontiguousarray(rgba[..., 3])
+        return np.ascontiguousarray(rgba[..., :3]), None if (alpha == 255).all() else alpha
+    if image.mode.startswith("I"):  # 16 bits of grey; older PIL calls it "I"
+        grey = np.array(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("it has more than 16 bits per channel")
+        grey = ((grey + 128) // 257).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2), None
+    if image.mode == "F":
+        raise ValueError("it holds floating-point numbers, not colours")
+    return np.array(image.convert("RGB")), None
+
+
+def _mask(path: Path) -> np.ndarray:
+    """Which pixels of a mask image count, [H, W] bool: those brighter than half of its brightest (0/1 or 0/255)."""
+    try:
+        with _open(path) as image:
+            deep = image.mode.startswith("I") or image.mode == "F"
+            values = np.array(image if deep else image.convert("L"))
+    except Exception as error:
+        raise _unreadable(path, error) from None
+    return (values > 0) & (values > values.max() / 2)
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"The image {path} is not there (any more); put it back or start again without it.")
+    if isinstance(error, PermissionError):
+        return UserError(f"The image {path} may not be read: permission is denied; change its permissions.")
+    if isinstance(error, UnidentifiedImageError):
+        return UserError(f"The file {path} is not an image that can be read; replace or remove it.")
+    cause = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"The image {path} is damaged or cut short ({cause}); replace or remove it.")
+
+
+class ImageCache:
+    """Decoded pictures of the views of one scene, within a bound of memory.
+
+    Pictures are decoded by threads; what was not used for longest goes first. A picture does not depend on what
+    is in the cache, on timing, or on the number of threads.
+
+    Args:
+        cache_gb: bound in 10^9 bytes. The newest picture is kept even if it alone is larger.
+        threads: decoding threads; by default one per processor, at most 4.
+    """
+
+    def __init__(self, cache_gb: float = 2.0, threads: int | None = None) -> None:
+        self._limit = int(cache_gb * 1e9)
+        self._threads = threads or max(1, min(4, os.cpu_count() or 1))
+        self._lock = threading.Lock()
+        self._frames: OrderedDict[tuple[str, int], Frame] = OrderedDict()
+        self._bytes = 0
+        self._running: dict[tuple[str, int], Future[Frame]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of pixels held now."""
+        return self._bytes
+
+    def frame(self, view: View, divisor: int = 1) -> Frame:
+        """The picture of a view, 1 / `divisor` of its size; see `SceneData.frame`.
+
+        The arrays are the cache's own: do not write to them.
+
+        Raises:
+            UserError: the file cannot be read any more.
+        """
+        key = (view.name, divisor)
+        while True:
+            with self._lock:
+                if key in self._frames:
+                    self._frames.move_to_end(key)
+                    return self._frames[key]
+                running = self._running.get(key)
+                if running is None or running.cancel():  # not begun: do it here and now
+                    running = None
+                    own: Future[Frame] = Future()
+                    own.set_running_or_notify_cancel()
+                    self._running[key] = own
+            if running is None:
+                return self._finish(key, own, view, divisor)
+            try:
+                return running.result()
+            except CancelledError:
+                continue
+
+    def prefetch(self, views: Sequence[View], divisor: int = 1) -> None:
+        """Start making pictures in the background; errors show when the picture is asked for."""
+        with self._lock:
+            for view in views:
+                key = (view.name, divisor)
+                if key in self._frames or key in self._running:
+                    continue
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="images")
+                self._running[key] = self._pool.submit(self._make_in_background, key, view, divisor)
+
+    def _make_in_background(self, key: tuple[str, int], view: View, divisor: int) -> Frame:
+        try:
+            frame = self._make(view, divisor)
+        except BaseException:
+            with self._lock:
+                self._running.pop(key, None)
+            raise
+        with self._lock:
+            self._store(key, frame, evict=True)
+            self._running.pop(key, None)
+        return frame
+
+    def _finish(self, key: tuple[str, int], own: Future[Frame], view: View, divisor: int) -> Frame:
+        try:
+            frame = self._make_in_background(key, view, divisor)
+        except BaseException as error:
+            own.set_exception(error)
+            raise
+        own.set_result(frame)
+        return frame
+
+    def _make(self, view: View, divisor: int) -> Frame:
+        if divisor == 1:
+            return decode(view.source)
+        with self._lock:
+            full = self._frames.get((view.name, 1))
+        if full is None:
+            full = decode(view.source)
+            with self._lock:  # spares the next, larger stage the decoding, but never at the cost of another picture
+                self._store((view.name, 1), full, evict=False)
+        height, width = full.rgb.shape[:2]
+        return shrink(full, max(1, round(width / divisor)), max(1, round(height / divisor)))
+
+    def _store(self, key: tuple[str, int], frame: Frame, evict: bool) -> None:
+        """Keep a picture; the lock is held."""
+        size = _size(frame)
+        if key in self._frames or (not evict and self._bytes + size > self._limit):
+            return
+        self._frames[key] = frame
+        self._bytes += size
+        while self._bytes > self._limit and len(self._frames) > 1:
+            _, gone = self._frames.popitem(last=False)
+            self._bytes -= _size(gone)
+
+
+def _size(frame: Frame) -> int:
+    return frame.rgb.nbytes + (0 if frame.mask is None else frame.mask.nbytes)

@@ -1,0 +1,37 @@
+"""The order in which training visits the views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class ViewSampler:
+    """Every view once per epoch, in an order that depends on nothing but (seed, epoch).
+
+    It keeps no state, so a resumed run needs only the number of its step to go on as if it had never stopped.
+
+    Args:
+        train: indices of the views to visit; at least one.
+        seed: any integer.
+    """
+
+    def __init__(self, train: Sequence[int], seed: int) -> None:
+        assert len(train) > 0, "no views to sample"
+        self._train = np.array(train, dtype=np.int64)
+        self._seed = seed % 2**63
+        self._order = (-1, self._train)  # (epoch, its permutation): one assignment, so threads may share a sampler
+
+    def index(self, step: int) -> int:
+        """The view to train on at `step`, counted from 0."""
+        epoch, position = divmod(step, len(self._train))
+        cached, order = self._order
+        if cached != epoch:
+            order = np.random.default_rng([self._seed, epoch]).permutation(self._train)
+            self._order = (epoch, order)
+        return int(order[position])
+
+    def upcoming(self, step: int, count: int) -> list[int]:
+        """The views of `step`, `step + 1`, ... `step + count - 1`, without repeats, soonest first."""
+        return list(dict.fromkeys(self.index(s) for s in range(step, step + count)))

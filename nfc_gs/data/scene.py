@@ -1,0 +1,115 @@
+"""What every reader produces and everything after it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nfc_gs.core.camera import Camera
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Sparse points of a scene.
+
+    Attributes:
+        xyz: [P, 3] float32, in the frame of the scene that holds them.
+        rgb: [P, 3] uint8.
+    """
+
+    xyz: np.ndarray
+    rgb: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The decoded picture of a view.
+
+    Attributes:
+        rgb: [H, W, 3] uint8, contiguous.
+        mask: [H, W] uint8, 255 where the pixel counts and 0 where it is ignored; None where all count.
+    """
+
+    rgb: np.ndarray
+    mask: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class View:
+    """One image of a capture and the camera that took it.
+
+    Attributes:
+        name: unique in the scene; the path of the image relative to the image folder, with forward slashes.
+        camera: pinhole camera of the picture as `SceneData.frame` returns it (undistorted, resized), CPU float32.
+        source: how the picture is made from the file; only `data.images` looks inside.
+        time: as the capture gives it, or None.
+    """
+
+    name: str
+    camera: Camera
+    source: Any
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class SceneData:
+    """A capture, ready to train on.
+
+    Attributes:
+        root: the folder it was read from.
+        views: all views, sorted by name.
+        train, test: indices into `views`; disjoint.
+        points: SfM points or seeded random ones, in the normalised frame.
+        transform: [4, 4] float64 similarity from the capture's world frame to the normalised frame in which
+            cameras and points are given; `export` undoes it.
+        extent: radius of the cameras around their centre in the normalised frame, scene units (3DGS's
+            `cameras_extent`: 1.1 times the largest distance of a camera from the mean camera).
+        background: colour in [0, 1] that transparent pixels were composited on, or None.
+        notes: sentences on what the reader decided (several models, missing images, ...), also logged.
+        images: the cache that decodes pictures (`data.images.ImageCache`).
+    """
+
+    root: Path
+    views: tuple[View, ...]
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    points: PointCloud
+    transform: np.ndarray
+    extent: float
+    background: tuple[float, float, float] | None = None
+    notes: tuple[str, ...] = ()
+    images: Any = field(default=None, repr=False, compare=False)
+
+    def frame(self, index: int, divisor: int = 1) -> Frame:
+        """The picture of `views[index]`, decoded or from the cache.
+
+        Args:
+            divisor: a power of two; the picture is made smaller by averaging, to
+                (max(1, round(W / divisor)), max(1, round(H / divisor))); use `camera(index, divisor)` with it.
+
+        Raises:
+            UserError: the file cannot be read any more.
+        """
+        return self.images.frame(self.views[index], divisor)
+
+    def prefetch(self, indices: Sequence[int], divisor: int = 1) -> None:
+        """Start decoding these pictures in the background; returns at once."""
+        self.images.prefetch([self.views[i] for i in indices], divisor)
+
+    def camera(self, index: int, divisor: int = 1) -> Camera:
+        """The camera of `frame(index, divisor)`."""
+        camera = self.views[index].camera
+        if divisor == 1:
+            return camera
+        return camera.resized(max(1, round(camera.width / divisor)), max(1, round(camera.height / divisor)))
+
+    def with_split(self, train: Sequence[int], test: Sequence[int]) -> SceneData:
+        """The same scene with other views for training and testing."""
+        return replace(self, train=tuple(train), test=tuple(test))

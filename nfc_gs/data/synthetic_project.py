@@ -1,0 +1,117 @@
+"""Writing the built-in capture to disk as a COLMAP project."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
+from nfc_gs.core.files import make_folder, write_error
+from nfc_gs.data.synthetic import Drawing, Tracks, cameras, draw, track_points
+
+
+def write_capture(
+    folder: Path | str,
+    views: int = 48,
+    width: int = 320,
+    height: int = 240,
+    seed: int = 0,
+    time: float = 0.0,
+    ground_truth: bool = False,
+) -> Path:
+    """Draw the built-in capture and write it as a COLMAP project.
+
+    `images/0001.png`, ...; `sparse/0/*.bin` with one PINHOLE camera, exact poses and a sparse cloud with tracks;
+    with `ground_truth` also `depth/0001.npy` ([H, W] float32, camera z, infinity for the sky) and
+    `labels/0001.png` (what each pixel shows, 0 for the sky). The folder appears only when it is complete.
+    The same arguments give the same bytes.
+
+    Args:
+        views: at least 2.
+        seed: of the sparse points' choice and noise; the pictures do not depend on it.
+        time: 0..1.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the folder is there and not empty, or cannot be written; or the sizes make no sense.
+    """
+    target = Path(folder)
+    if views < 2 or width < 8 or height < 8:
+        raise UserError(
+            f"Cannot draw {views} views of {width} x {height}; ask for at least 2 views of at least 8 x 8 pixels."
+        )
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"Cannot write the capture to {target}: it is not an empty folder; choose another name.")
+    make_folder(target.parent)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        shots = cameras(views, width, height)
+        drawings = [draw(camera, time) for camera in shots]
+        names = [f"{k + 1:04d}.png" for k in range(views)]
+        _write_pictures(partial, names, drawings, ground_truth)
+        _write_model(partial / "sparse" / "0", names, shots, track_points(shots, drawings, seed, time))
+        if target.exists():
+            target.rmdir()  # empty, or this fails
+        partial.rename(target)
+    except OSError as error:
+        raise write_error(target, error) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _write_pictures(folder: Path, names: list[str], drawings: list[Drawing], ground_truth: bool) -> None:
+    from PIL import Image
+
+    for name in ("images", "depth", "labels") if ground_truth else ("images",):
+        make_folder(folder / name)
+    for name, drawing in zip(names, drawings, strict=True):
+        Image.fromarray(drawing.rgb).save(folder / "images" / name)
+        if ground_truth:
+            np.save((folder / "depth" / name).with_suffix(".npy"), drawing.depth)
+            Image.fromarray(drawing.mask).save(folder / "labels" / name)
+
+
+def _write_model(folder: Path, names: list[str], shots: list[Camera], tracks: Tracks) -> None:
+    """Write the COLMAP model and read it back: its writer does not say when the disk is full."""
+    import pycolmap
+
+    make_folder(folder)
+    model = pycolmap.Reconstruction()
+    first = shots[0]
+    camera = pycolmap.Camera(
+        model="PINHOLE",
+        width=first.width,
+        height=first.height,
+        params=[first.fx, first.fy, first.cx, first.cy],
+        camera_id=1,
+    )
+    model.add_camera_with_trivial_rig(camera)
+    for k, (name, shot) in enumerate(zip(names, shots, strict=True)):
+        image = pycolmap.Image(name=name, keypoints=tracks.keypoints[tracks.views == k], camera_id=1, image_id=k + 1)
+        pose = pycolmap.Rigid3d(shot.viewmat.double().numpy()[:3])
+        model.add_image_with_trivial_frame(image, pose)
+    slot = np.empty(len(tracks.views), np.int64)  # each observation's place among its image's keypoints
+    for k in range(len(shots)):
+        here = tracks.views == k
+        slot[here] = np.arange(here.sum())
+    for p, (xyz, rgb) in enumerate(zip(tracks.xyz, tracks.rgb, strict=True)):
+        track = pycolmap.Track()
+        for observation in range(tracks.starts[p], tracks.starts[p + 1]):
+            track.add_element(int(tracks.views[observation]) + 1, int(slot[observation]))
+        model.add_point3D(xyz, track, rgb)
+    model.update_point_3d_errors()
+    try:
+        model.write_binary(folder)
+        again = pycolmap.Reconstruction(folder)
+        complete = again.num_images() == len(shots) and again.num_points3D() == len(tracks.xyz)
+    except (RuntimeError, ValueError):
+        complete = False
+    if not complete:
+        raise UserError(f"Cannot write {folder}: the model came out incomplete; is the disk full?")

@@ -1,0 +1,1 @@
+"""Everything written for others to open: PLY, video, report."""

@@ -1,0 +1,315 @@
+"""Camera paths for videos: an orbit around what a capture looks at, and a smooth way through given cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.scene import SceneData
+
+_FULL_CIRCLE_GAP = np.radians(120)
+"""Cameras around a centre make a full circle if they leave no gap of azimuth wider than this."""
+
+
+def orbit(scene: SceneData, frames: int, *, width: int | None = None, height: int | None = None) -> list[Camera]:
+    """A smooth closed path around what the training cameras look at.
+
+    The centre is the point nearest to the viewing axes in least squares. If the cameras go around it, so does the
+    path, at a distance and height that follow theirs; otherwise (forward-facing captures, arcs) the path is an
+    ellipse within the region that the cameras cover. Where they look outwards, the path goes through them.
+
+    Args:
+        frames: number of cameras, >= 1; the last is one step before the first, so that a video loops.
+        width, height: of the pictures in pixels; as the first training view has them if not given.
+
+    Returns:
+        `frames` cameras in the frame of the scene.
+
+    Raises:
+        UserError: no frames are asked for, or the scene has no views.
+    """
+    cameras = [scene.views[i].camera for i in scene.train or range(len(scene.views))]
+    _check(cameras, frames)
+    poses = _Poses.of(cameras)
+    centre = _focus(poses, scene.points.xyz)
+    if centre is None:
+        return interpolate(cameras, frames, closed=True, order="nearest", width=width, height=height)
+    up = _up(poses)
+    east = _perpendicular(up, poses.centres.mean(0) - centre)
+    north = np.cross(up, east)
+    local = (poses.centres - centre) @ np.stack([east, north, up]).T  # [C, 3], up is the third axis
+    turns = np.linspace(0, 2 * np.pi, frames, endpoint=False)
+    azimuths = np.arctan2(local[:, 1], local[:, 0])
+    gap, gap_middle = _widest_gap(azimuths)
+    if gap <= _FULL_CIRCLE_GAP:
+        points = _circle(local, azimuths, turns)
+    else:
+        points = _ellipse(local, azimuths, turns, front=gap_middle + np.pi)
+    eyes = points @ np.stack([east, north, up]) + centre
+    lens = _lens(cameras[0], width, height)
+    up_tensor = torch.from_numpy(up).float()
+    target = torch.from_numpy(centre).float()
+    return [_with_pose(lens, look_at(torch.from_numpy(eye).float(), target, up_tensor)) for eye in eyes]
+
+
+def interpolate(
+    cameras: Sequence[Camera],
+    frames: int,
+    *,
+    closed: bool = False,
+    order: Literal["given", "nearest"] = "given",
+    width: int | None = None,
+    height: int | None = None,
+) -> list[Camera]:
+    """A smooth path through the poses of given cameras, at an even pace.
+
+    Positions follow a centripetal Catmull-Rom spline (Yuksel et al., "Parameterization and applications of
+    Catmull-Rom curves", 2011), rotations a cubic rotation spline with continuous angular acceleration.
+
+    Args:
+        frames: number of cameras of the path, >= 1.
+        closed: come back to the first camera; the last is one step before it.
+        order: "given" keeps the order of the cameras; "nearest" goes the short way through them, from the first on.
+        width, height: of the pictures in pixels; as the first camera has them if not given.
+
+    Returns:
+        `frames` cameras; an open path begins at the first camera and ends at the last.
+
+    Raises:
+        UserError: no frames or no cameras.
+    """
+    from scipy.interpolate import CubicHermiteSpline
+    from scipy.spatial.transform import Rotation, RotationSpline
+
+    _check(cameras, frames)
+    lens = _lens(cameras[0], width, height)
+    poses = _Poses.of(cameras)
+    if order == "nearest":
+        poses = poses[_short_way(poses, closed)]
+    poses = poses[_distinct(poses, closed)]
+    if len(poses) == 1:
+        return [_with_pose(lens, torch.from_numpy(poses.viewmats[0]).float())] * frames
+    keys = np.arange(len(poses))
+    if closed:  # go on a little before the first key and behind the last, so that the seam is as smooth as the rest
+        margin = 3
+        keys = np.arange(-margin, len(poses) + margin + 1) % len(poses)
+    poses = poses[keys]
+    times = np.concatenate([[0.0], np.cumsum(np.sqrt(_steps(poses)))])
+    slopes = np.gradient(poses.centres, times, axis=0)  # of the parabola through three neighbours
+    position = CubicHermiteSpline(times, poses.centres, slopes)
+    rotation = RotationSpline(times, Rotation.from_matrix(poses.viewmats[:, :3, :3]))
+    begin, end = (times[3], times[-4]) if closed else (times[0], times[-1])
+
+    def sample(moments: np.ndarray) -> _Poses:
+        return _Poses.at(position(moments), rotation(moments).as_matrix())
+
+    fine = np.linspace(begin, end, max(20 * len(poses), 4 * frames))
+    length = np.concatenate([[0.0], np.cumsum(_steps(sample(fine), poses.size))])
+    wanted = np.linspace(0, length[-1], frames, endpoint=not closed)
+    path = sample(np.interp(wanted, length, fine))
+    return [_with_pose(lens, torch.from_numpy(viewmat).float()) for viewmat in path.viewmats]
+
+
+@dataclass(frozen=True)
+class _Poses:
+    """Poses of C cameras as arrays.
+
+    Attributes:
+        viewmats: [C, 4, 4] float64, world to camera.
+        centres: [C, 3] their positions.
+    """
+
+    viewmats: np.ndarray
+    centres: np.ndarray
+
+    @staticmethod
+    def of(cameras: Sequence[Camera]) -> _Poses:
+        viewmats = np.stack([camera.viewmat.detach().cpu().double().numpy() for camera in cameras])
+        return _Poses(viewmats, -np.einsum("cji,cj->ci", viewmats[:, :3, :3], viewmats[:, :3, 3]))
+
+    @staticmethod
+    def at(centres: np.ndarray, rotations: np.ndarray) -> _Poses:
+        viewmats = np.tile(np.eye(4), (len(centres), 1, 1))
+        viewmats[:, :3, :3] = rotations
+        viewmats[:, :3, 3] = -np.einsum("cij,cj->ci", rotations, centres)
+        return _Poses(viewmats, centres)
+
+    def __len__(self) -> int:
+        return len(self.viewmats)
+
+    def __getitem__(self, index: np.ndarray | list[int]) -> _Poses:
+        return _Poses(self.viewmats[index], self.centres[index])
+
+    @property
+    def forwards(self) -> np.ndarray:
+        """[C, 3] viewing directions."""
+        return self.viewmats[:, 2, :3]
+
+    @property
+    def size(self) -> float:
+        """The distance that counts as much as a turn of one radian: the spread of the positions, never 0."""
+        return float(np.linalg.norm(self.centres - self.centres.mean(0), axis=1).mean()) or 1.0
+
+
+def _check(cameras: Sequence[Camera], frames: int) -> None:
+    if frames < 1:
+        raise UserError(f"A camera path of {frames} frames is empty; ask for at least 1.")
+    if not cameras:
+        raise UserError("A camera path needs at least one camera, and there is none.")
+
+
+def _lens(camera: Camera, width: int | None, height: int | None) -> Camera:
+    """`camera` with a centred principal point and another size in pixels; what it shows is cropped, never widened."""
+    width, height = width or camera.width, height or camera.height
+    if width < 1 or height < 1:
+        raise UserError(f"A picture of {width} x {height} pixels cannot be drawn; give a positive size.")
+    zoom = max(width / camera.width, height / camera.height)
+    return Camera(camera.viewmat, camera.fx * zoom, camera.fy * zoom, width / 2, height / 2, width, height)
+
+
+def _with_pose(lens: Camera, viewmat: torch.Tensor) -> Camera:
+    return Camera(viewmat, lens.fx, lens.fy, lens.cx, lens.cy, lens.width, lens.height)
+
+
+def _up(poses: _Poses) -> np.ndarray:
+    """The direction that is up for the cameras, [3].
+
+    Photographers hold the camera level, so up is perpendicular to every camera's right; among such directions
+    (there are many if all look the same way) it is the one nearest to the mean of the cameras' own up.
+    """
+    rights, ups = poses.viewmats[:, 0, :3], -poses.viewmats[:, 1, :3]
+    mean = ups.mean(0)
+    _, vectors = np.linalg.eigh(rights.T @ rights / len(rights) - 0.02 * np.outer(mean, mean))
+    up = vectors[:, 0]
+    return up if up @ mean >= 0 else -up
+
+
+def _focus(poses: _Poses, points: np.ndarray) -> np.ndarray | None:
+    """The point that the cameras look at, [3]; None if they look outwards.
+
+    It minimises sum |(I - d d^T) (p - c)|^2 over positions c and directions d. Nearly parallel axes leave its
+    depth open, so there (and if it lies behind the cameras) the median depth of the scene's points decides.
+    """
+    forwards, centres = poses.forwards, poses.centres
+    mean = forwards.mean(0)
+    across = np.eye(3) - np.einsum("ci,cj->cij", forwards, forwards)  # [C, 3, 3]
+    matrix = across.mean(0)
+    if np.linalg.eigvalsh(matrix)[0] > 0.005:  # the axes spread by about 4 degrees or more
+        focus = np.linalg.solve(matrix, np.einsum("cij,cj->i", across, centres) / len(poses))
+        in_front = ((focus - centres) * forwards).sum(1) > 0
+        if in_front.mean() > 0.8:
+            return focus
+    if np.linalg.norm(mean) < 0.5:
+        return None
+    forward = mean / np.linalg.norm(mean)
+    depths = (points - centres.mean(0)) @ forward
+    depths = depths[depths > 0]
+    depth = float(np.median(depths)) if len(depths) else 4 * poses.size
+    return centres.mean(0) + depth * forward
+
+
+def _perpendicular(up: np.ndarray, towards: np.ndarray) -> np.ndarray:
+    """A unit vector perpendicular to `up`, as near to `towards` as can be."""
+    flat = towards - up * (up @ towards)
+    if np.linalg.norm(flat) < 1e-6 * max(np.linalg.norm(towards), 1e-12):
+        flat = np.eye(3)[np.abs(up).argmin()]
+        flat = flat - up * (up @ flat)
+    return flat / np.linalg.norm(flat)
+
+
+def _widest_gap(azimuths: np.ndarray) -> tuple[float, float]:
+    """The widest angle around the circle with no camera in it, and its middle; radians."""
+    turned = np.sort(azimuths)
+    gaps = np.diff(np.append(turned, turned[0] + 2 * np.pi))
+    widest = int(gaps.argmax())
+    return float(gaps[widest]), float(turned[widest] + gaps[widest] / 2)
+
+
+def _circle(local: np.ndarray, azimuths: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """A closed way around the origin whose distance and height follow the cameras', [F, 3].
+
+    Both are fitted by a + b cos(azimuth) + c sin(azimuth), with b and c drawn towards 0.
+    """
+
+    def waves(angles: np.ndarray) -> np.ndarray:
+        return np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)], axis=1)
+
+    basis = waves(azimuths)
+    values = np.stack([np.hypot(local[:, 0], local[:, 1]), local[:, 2]], axis=1)
+    damping = np.diag([0.0, 0.2, 0.2]) * len(local)
+    distance, height = (waves(turns) @ np.linalg.solve(basis.T @ basis + damping, basis.T @ values)).T
+    distance = np.maximum(distance, 0.5 * values[:, 0].mean())
+    return np.stack([distance * np.cos(turns), distance * np.sin(turns), height], axis=1)
+
+
+def _ellipse(local: np.ndarray, azimuths: np.ndarray, turns: np.ndarray, front: float) -> np.ndarray:
+    """A closed way on a sphere within the azimuths and elevations of the cameras, around azimuth `front`, [F, 3]."""
+    radii = np.linalg.norm(local, axis=1)
+    elevations = np.arcsin(np.clip(local[:, 2] / np.maximum(radii, 1e-12), -1, 1))
+
+    def middle_and_reach(values: np.ndarray, least: float) -> tuple[float, float]:
+        low, high = np.percentile(values, [10, 90])
+        return (low + high) / 2, max((high - low) / 2, least)
+
+    sides = (azimuths - front + np.pi) % (2 * np.pi) - np.pi  # the gap lies at +-pi, so no camera's wraps around
+    side, sideways = middle_and_reach(sides, np.radians(3))
+    elevation, upwards = middle_and_reach(elevations, np.radians(1.5))
+    a = front + side + sideways * np.sin(turns)
+    e = elevation + min(upwards, 0.4 * sideways) * np.cos(turns)
+    directions = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], axis=1)
+    return np.median(radii) * directions
+
+
+def _steps(poses: _Poses, size: float | None = None) -> np.ndarray:
+    """[C - 1] how far each pose is from the one before: distance in units of `size`, plus the turn in radians."""
+    moves = np.linalg.norm(np.diff(poses.centres, axis=0), axis=1) / (size or poses.size)
+    return moves + _angles(poses.viewmats[:-1], poses.viewmats[1:])
+
+
+def _angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[C] angles x in radians between rotations, exact for small ones too: |A - B|_F = 2 sqrt(2) sin(x / 2)."""
+    chord = np.linalg.norm(a[..., :3, :3] - b[..., :3, :3], axis=(-2, -1))
+    return 2 * np.arcsin(np.minimum(chord / (2 * np.sqrt(2)), 1.0))
+
+
+def _distinct(poses: _Poses, closed: bool) -> list[int]:
+    """Indices of the poses that differ from the one before them (on a closed way the last from the first too)."""
+    kept = [0, *(np.flatnonzero(_steps(poses) > 1e-6) + 1).tolist()]
+    if closed and len(kept) > 1 and _steps(poses[[kept[-1], 0]], poses.size)[0] <= 1e-6:
+        kept.pop()
+    return kept
+
+
+def _short_way(poses: _Poses, closed: bool) -> list[int]:
+    """An order of the poses, from the first on, that makes the way short: nearest neighbour, then 2-opt."""
+    n = len(poses)
+    distance = np.linalg.norm(poses.centres[:, None] - poses.centres[None], axis=2) / poses.size
+    distance += _angles(poses.viewmats[:, None], poses.viewmats[None])
+    left = set(range(1, n))
+    way = [0]
+    while left:
+        way.append(min(left, key=lambda i: (distance[way[-1], i], i)))
+        left.remove(way[-1])
+    improved = n <= 500  # beyond, the greedy order has to do
+    while improved:
+        improved = False
+        for i in range(1, n - 1):
+            tour = np.array(way)
+            ends, nexts = tour[i + 1 :], np.append(tour[i + 2 :], 0)  # turn way[i..j] around, for every j > i
+            before = distance[tour[i - 1], tour[i]] + distance[ends, nexts]
+            turned = distance[tour[i - 1], ends] + distance[tour[i], nexts]
+            gain = before - turned
+            if not closed:  # no edge follows the last
+                gain[-1] = distance[tour[i - 1], tour[i]] - distance[tour[i - 1], tour[-1]]
+            best = int(gain.argmax())
+            if gain[best] > 1e-9:
+                j = i + 1 + best
+                way[i : j + 1] = way[i : j + 1][::-1]
+                improved = True
+    return way

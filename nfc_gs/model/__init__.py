@@ -1,0 +1,1 @@
+"""The trainable scene: Gaussians and what colours them."""

@@ -1,0 +1,170 @@
+"""Measuring a model on the held-out views of its scene."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+
+from nfc_gs.core.files import atomic_write, make_folder, write_text
+from nfc_gs.data.scene import SceneData
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.objective import metrics as measure
+from nfc_gs.render.backend import RasterBackend, get_backend
+from nfc_gs.render.pipeline import render
+
+METRICS_NAME = "metrics.json"
+
+
+@dataclass(frozen=True)
+class ViewMetrics:
+    """How well one view is rendered: PSNR in dB, SSIM and LPIPS (None where it cannot be had)."""
+
+    name: str
+    psnr: float
+    ssim: float
+    lpips: float | None = None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The held-out views' metrics and their means, None where there are no views."""
+
+    views: tuple[ViewMetrics, ...]
+
+    @property
+    def psnr(self) -> float | None:
+        """Mean over views, dB."""
+        return self._mean("psnr")
+
+    @property
+    def ssim(self) -> float | None:
+        """Mean over views."""
+        return self._mean("ssim")
+
+    @property
+    def lpips(self) -> float | None:
+        """Mean over views; None unless all have it."""
+        return self._mean("lpips")
+
+    def _mean(self, name: str) -> float | None:
+        values = [getattr(view, name) for view in self.views]
+        if None in values:
+            return None
+        values = [value for value in values if not math.isnan(value)]  # a view that its mask ignores whole
+        return sum(values) / len(values) if values else None
+
+
+@torch.no_grad()
+def evaluate(
+    model: GaussianModel,
+    scene: SceneData,
+    *,
+    backend: str | RasterBackend = "auto",
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    antialiased: bool = False,
+    sh_degree: int | None = None,
+    lpips: bool = False,
+    save_to: Path | None = None,
+) -> Metrics:
+    """Render every held-out view at full size and compare it with its picture.
+
+    Args:
+        lpips: also LPIPS; where it cannot be had, a sentence says so and the other metrics stand.
+        save_to: folder for `<stem>.png` and `<stem>_truth.png` of every view, made if need be.
+
+    Raises:
+        UserError: a picture cannot be read, or an image not be written.
+    """
+    engine = get_backend(backend) if isinstance(backend, str) else backend
+    stems = image_stems([scene.views[i].name for i in scene.test])
+    if save_to is not None:
+        make_folder(save_to)
+    views = []
+    for position, index in enumerate(scene.test):
+        scene.prefetch(scene.test[position + 1 : position + 3])
+        view, frame = scene.views[index], scene.frame(index)
+        out = render(
+            model,
+            scene.camera(index),
+            background=background,
+            backend=engine,
+            sh_degree=sh_degree,
+            antialiased=antialiased,
+        )
+        image = out.rgb.clamp(0.0, 1.0)  # [H, W, 3]
+        views.append(
+            ViewMetrics(
+                name=view.name,
+                psnr=measure.psnr(image, frame.rgb, frame.mask),
+                ssim=measure.ssim(image, frame.rgb, frame.mask),
+                lpips=measure.lpips(image, frame.rgb) if lpips else None,
+            )
+        )
+        if save_to is not None:
+            _save(save_to / f"{stems[position]}.png", (image * 255.0).round().to(torch.uint8).cpu().numpy())
+            _save(save_to / f"{stems[position]}_truth.png", frame.rgb)
+    return Metrics(tuple(views))
+
+
+def write_metrics(
+    run: Path, metrics: Metrics, *, gaussians: int, steps: int, train_seconds: float, extras: Mapping[str, Any]
+) -> Path:
+    """Write `metrics.json` of a run and return its path.
+
+    Args:
+        extras: further plain values on the top level (device, timings, memory, ...).
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    test: dict[str, Any] = {"psnr": metrics.psnr, "ssim": metrics.ssim}
+    if metrics.lpips is not None:
+        test["lpips"] = metrics.lpips
+    test["views"] = [
+        {name: value for name, value in asdict(view).items() if value is not None} for view in metrics.views
+    ]
+    content = {"test": test, "gaussians": gaussians, "steps": steps, "train_seconds": train_seconds, **extras}
+    path = Path(run) / METRICS_NAME
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def image_stems(names: Sequence[str]) -> list[str]:
+    """File names without suffix for views, one each: folders become underscores, clashes keep their suffix."""
+    flat = [str(PurePosixPath(name).with_suffix("")).replace("/", "_") for name in names]
+    whole = [name.replace("/", "_").replace(".", "_") for name in names]
+    return [stem if flat.count(stem) == 1 else other for stem, other in zip(flat, whole, strict=True)]
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory this process has held, MiB, or None where the system does not say."""
+    try:
+        import resource
+        import sys
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity: a perfect picture's PSNR becomes null."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    from PIL import Image
+
+    with atomic_write(path) as temporary:
+        Image.fromarray(pixels).save(temporary)

@@ -1,0 +1,154 @@
+"""Adam that updates only the Gaussians a step has seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Rate = float | tuple[float, float, int]
+"""A learning rate; or (rate of the first columns, rate of the rest, number of first columns) of the flattened row."""
+
+
+@dataclass(frozen=True)
+class AdamConstants:
+    """The numbers of one Adam step (Kingma & Ba 2015, algorithm 1).
+
+    Attributes:
+        beta1, beta2: decay of the moments.
+        eps: added to the root of the second moment.
+        correction1, correction2: 1 - beta1^t and 1 - beta2^t at step t.
+    """
+
+    beta1: float
+    beta2: float
+    eps: float
+    correction1: float
+    correction2: float
+
+
+Tensors = Mapping[str, Tensor]
+Kernel = Callable[
+    [Tensors, Mapping[str, Tensor | None], Tensors, Tensors, Tensor, Mapping[str, Rate], AdamConstants], None
+]
+
+
+@torch.no_grad()
+def adam_step_reference(
+    params: Tensors,
+    grads: Mapping[str, Tensor | None],
+    m: Tensors,
+    v: Tensors,
+    visible: Tensor,  # [N] bool
+    rates: Mapping[str, Rate],
+    constants: AdamConstants,
+) -> None:
+    """One Adam step on the visible rows of every parameter that has a gradient, in place. All shapes are [N, ...].
+
+    m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
+    p -= rate / correction1 * m / (sqrt(v) / sqrt(correction2) + eps).
+    Rows that are not visible keep their value and their moments.
+    """
+    rows = visible.nonzero().squeeze(1)  # [V]
+    root_correction2 = math.sqrt(constants.correction2)
+    for name, param in params.items():
+        grad = grads[name]
+        if grad is None:
+            continue
+        g = grad.index_select(0, rows).flatten(1) if grad.dim() > 1 else grad.index_select(0, rows)[:, None]  # [V, C]
+        first = m[name].index_select(0, rows).view_as(g) * constants.beta1 + g * (1.0 - constants.beta1)
+        second = v[name].index_select(0, rows).view_as(g) * constants.beta2 + g * g * (1.0 - constants.beta2)
+        direction = first / (second.sqrt() / root_correction2 + constants.eps)
+        rate = rates[name]
+        if isinstance(rate, tuple):
+            direction[:, : rate[2]] *= rate[0] / constants.correction1
+            direction[:, rate[2] :] *= rate[1] / constants.correction1
+        else:
+            direction *= rate / constants.correction1
+        shape = (len(rows), *param.shape[1:])
+        param.index_add_(0, rows, direction.view(shape), alpha=-1)
+        m[name].index_copy_(0, rows, first.view(shape))
+        v[name].index_copy_(0, rows, second.view(shape))
+
+
+def kernel_for(device: torch.device) -> Kernel:
+    """The implementation of an Adam step for tensors on `device`; all compute what the reference computes."""
+    return adam_step_reference
+
+
+class VisibleAdam:
+    """Adam for the rows of visible Gaussians only, as in Taming 3DGS (Mallick et al. 2024) and gsplat's SelectiveAdam.
+
+    The bias correction counts all steps, not those in which a row was visible.
+
+    Attributes:
+        params: the tensors it updates in place, all [N, ...] with the same N, detached.
+        m, v: first and second moments by parameter name, shaped like `params`.
+        steps: number of steps taken.
+    """
+
+    def __init__(
+        self, params: Mapping[str, Tensor], betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-15
+    ) -> None:
+        self.params = dict(params)
+        self.m = {name: torch.zeros_like(tensor) for name, tensor in self.params.items()}
+        self.v = {name: torch.zeros_like(tensor) for name, tensor in self.params.items()}
+        self.betas = betas
+        self.eps = eps
+        self.steps = 0
+        self._kernel = kernel_for(next(iter(self.params.values())).device)
+
+    def step(self, grads: Mapping[str, Tensor | None], visible: Tensor, rates: Mapping[str, Rate]) -> None:
+        """Move the visible rows.
+
+        Args:
+            grads: gradient by parameter name, shaped like the parameters; None leaves that parameter alone.
+            visible: [N] bool.
+            rates: learning rate by parameter name.
+        """
+        self.steps += 1
+        beta1, beta2 = self.betas
+        constants = AdamConstants(beta1, beta2, self.eps, 1.0 - beta1**self.steps, 1.0 - beta2**self.steps)
+        self._kernel(self.params, grads, self.m, self.v, visible, rates, constants)
+
+    def bind(self, params: Mapping[str, Tensor]) -> None:
+        """Go on with other tensors of the shapes the moments have (after `select` or `append`)."""
+        for name, tensor in params.items():
+            assert tensor.shape == self.m[name].shape, f"{name}: {tuple(tensor.shape)} and {tuple(self.m[name].shape)}"
+        self.params = dict(params)
+
+    def select(self, indices: Tensor) -> None:
+        """Keep the moments of these rows, in this order; `bind` the selected parameters next."""
+        for moments in (self.m, self.v):
+            for name in moments:
+                moments[name] = moments[name].index_select(0, indices)
+
+    def append(self, count: int) -> None:
+        """Add `count` rows of zero moments; `bind` the longer parameters next."""
+        for moments in (self.m, self.v):
+            for name, tensor in moments.items():
+                moments[name] = torch.cat([tensor, tensor.new_zeros(count, *tensor.shape[1:])])
+
+    def reset_rows(self, indices: Tensor, names: tuple[str, ...] | None = None) -> None:
+        """Set the moments of these rows to zero, of all parameters or of those named."""
+        for moments in (self.m, self.v):
+            for name in names if names is not None else moments:
+                moments[name].index_fill_(0, indices, 0.0)
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments as "m.<name>" and "v.<name>", sharing memory."""
+        return {
+            f"{kind}.{name}": tensor
+            for kind, moments in (("m", self.m), ("v", self.v))
+            for name, tensor in moments.items()
+        }
+
+    def load_state(self, state: Mapping[str, Tensor], steps: int) -> None:
+        """The inverse of `state`; raises KeyError if a moment is missing."""
+        for kind, moments in (("m", self.m), ("v", self.v)):
+            for name in moments:
+                moments[name] = state[f"{kind}.{name}"].to(moments[name], copy=True)
+        self.steps = steps

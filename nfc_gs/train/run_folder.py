@@ -1,0 +1,63 @@
+"""The folder of a run: whose it is, what it says about itself, and what it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint
+from nfc_gs.core.errors import UserError
+from nfc_gs.core.files import write_text
+from nfc_gs.data.scene import SceneData
+from nfc_gs.train.config import ResolvedConfig
+from nfc_gs.train.history import HISTORY_NAME
+
+CONFIG_NAME = "config.yaml"
+
+
+def claim_run_folder(run: Path | str) -> None:
+    """Check that `run` does not hold a run already, before work is done for it.
+
+    Raises:
+        UserError: it does.
+    """
+    for name in (CHECKPOINT_NAME, CONFIG_NAME, HISTORY_NAME):
+        if (Path(run) / name).exists():
+            raise UserError(
+                f"{run} holds a run already, and a run is never overwritten; choose another --out, "
+                f"or go on with it: --resume {run}."
+            )
+
+
+def evaluation_background(config: ResolvedConfig, scene: SceneData) -> tuple[float, float, float]:
+    """The colour behind the splats when views are measured: the capture's own if it has one, else black."""
+    if config.background == "white":
+        return (1.0, 1.0, 1.0)
+    if config.background == "auto" and scene.background is not None:
+        return scene.background
+    return (0.0, 0.0, 0.0)
+
+
+def write_config(run: Path, config: ResolvedConfig, capture: Path, scene_options: Mapping[str, Any]) -> None:
+    """Write `config.yaml`, for people to read; `Trainer.resume` reads the checkpoint."""
+    document = {"capture": str(capture), "scene_options": dict(scene_options), **config.to_dict()}
+    write_text(run / CONFIG_NAME, yaml.safe_dump(document, sort_keys=False))
+
+
+def check_same_scene(scene: SceneData, checkpoint: Checkpoint) -> None:
+    """Raise if the capture is not what the run was started on."""
+    names = [scene.views[i].name for i in scene.train]
+    if names != checkpoint.state.get("train_views"):
+        raise UserError(
+            f"The capture {checkpoint.capture} has other training views than when the run began; "
+            "restore it, or start a new run."
+        )
+    if not np.allclose(scene.transform, checkpoint.transform, rtol=1e-6, atol=1e-9):
+        raise UserError(
+            f"The cameras of the capture {checkpoint.capture} have changed since the run began; "
+            "restore it, or start a new run."
+        )

@@ -1,0 +1,456 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from nfc_gs import checkpoint as checkpoints
+from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.errors import UserError
+from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinished, TrainStarted
+from nfc_gs.data.scene import Frame, PointCloud, SceneData, View
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.render.backend import get_backend
+from nfc_gs.render.pipeline import render
+from nfc_gs.train import schedules, trainer as trainer_module
+from nfc_gs.train.config import AdcConfig, LearningRates, RefineConfig, TrainConfig
+from nfc_gs.train.history import read_history
+from nfc_gs.train.trainer import Trainer
+
+WIDTH, HEIGHT = 32, 24
+
+
+def available_backends() -> list[str]:
+    names = ["torch"]
+    try:
+        get_backend("cpu")
+        names.append("cpu")
+    except Exception:  # not built, or not written yet
+        pass
+    return names
+
+
+@pytest.fixture(params=available_backends())
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+class StillImages:
+    """Frames held in memory, in the place of an ImageCache."""
+
+    def __init__(self, frames: dict[str, Frame]) -> None:
+        self.frames = frames
+
+    def frame(self, view: View, divisor: int = 1) -> Frame:
+        full = self.frames[view.name]
+        if divisor == 1:
+            return full
+        height, width = max(1, round(full.rgb.shape[0] / divisor)), max(1, round(full.rgb.shape[1] / divisor))
+        small = full.rgb[: height * divisor : divisor, : width * divisor : divisor]
+        mask = None if full.mask is None else np.ascontiguousarray(full.mask[::divisor, ::divisor][:height, :width])
+        return Frame(np.ascontiguousarray(small), mask)
+
+    def prefetch(self, views: list[View], divisor: int = 1) -> None:
+        pass
+
+
+def blobs(count: int, seed: int = 0) -> GaussianModel:
+    g = torch.Generator().manual_seed(seed)
+    return GaussianModel(
+        {
+            "means": torch.randn(count, 3, generator=g) * 0.5,
+            "log_scales": torch.full((count, 3), math.log(0.15)),
+            "quats": torch.randn(count, 4, generator=g),
+            "opacity_logits": torch.full((count,), 1.5),
+            "sh_coeffs": torch.randn(count, 1, 3, generator=g) * 0.8,
+        }
+    )
+
+
+def tiny_scene(views: int = 8, points: int = 30) -> SceneData:
+    """A few coloured blobs, drawn from a circle of cameras."""
+    truth = blobs(12)
+    frames, listed = {}, []
+    for i in range(views):
+        angle = 2 * math.pi * i / views
+        eye = torch.tensor([3 * math.cos(angle), -0.5, 3 * math.sin(angle)])
+        viewmat = look_at(eye, torch.zeros(3), torch.tensor([0.0, -1.0, 0.0]))
+        camera = Camera(viewmat, 30.0, 30.0, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT)
+        with torch.no_grad():
+            rgb = render(truth, camera, backend="torch").rgb
+        name = f"view_{i:02d}.png"
+        frames[name] = Frame((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy(), None)
+        listed.append(View(name, camera, None))
+    rng = np.random.default_rng(0)
+    cloud = PointCloud(
+        rng.normal(scale=0.5, size=(points, 3)).astype(np.float32), rng.integers(0, 255, (points, 3)).astype(np.uint8)
+    )
+    return SceneData(
+        root=Path("tiny"),
+        views=tuple(listed),
+        train=tuple(i for i in range(views) if i % 4),
+        test=tuple(i for i in range(views) if not i % 4),
+        points=cloud,
+        transform=np.diag([2.0, 2.0, 2.0, 1.0]),
+        extent=1.0,
+        images=StillImages(frames),
+    )
+
+
+def tiny_config(**changes: object) -> TrainConfig:
+    base = TrainConfig(
+        preset="fast",
+        steps=30,
+        device="cpu",
+        backend="torch",
+        max_gaussians=50,
+        sh_degree=1,
+        coarse_factor=2,
+        refine=RefineConfig(every=5, every_at_least=5, every_fraction=0.1, start=0.0, stop=0.9),
+        grow_factor=0.2,
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def small_images_may_be_smaller_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "MIN_SIDE", 12)
+
+
+def all_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {**trainer.model.tensors(), **trainer.optimizer.state(), **trainer.density.tensors()}
+
+
+def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def stop_after(steps: int, holder: list[Trainer]):
+    def listener(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == steps:
+            holder[0].stop()
+
+    return listener
+
+
+def test_training_brings_the_rendering_nearer_to_the_pictures(tmp_path: Path, backend: str) -> None:
+    rates = LearningRates(sh0=0.05, means=1e-3)  # for a run as short as this
+    config = tiny_config(steps=80, backend=backend, rates=rates)
+    trainer = Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny")
+    before = trainer.evaluate().psnr
+    finished = trainer.train()
+    after = trainer.evaluate().psnr
+    assert finished.reason == "done" and finished.step == 80
+    assert before is not None and after is not None
+    assert after > before + 3.0
+    assert len(trainer.model) > 30
+
+
+@pytest.mark.parametrize("density", ["mcmc", "adc", "none"])
+def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(tmp_path: Path, backend: str, density: str) -> None:
+    adc = AdcConfig(grow_grad2d=1e-6, reset_every=0.2, reset_at_least=4, stop=0.9)
+    config = tiny_config(density=density, backend=backend, adc=adc, background="random")
+    whole = Trainer(tiny_scene(), config, tmp_path / "whole", capture="tiny")
+    whole.train()
+
+    holder: list[Trainer] = []
+    first = Trainer(tiny_scene(), config, tmp_path / "broken", [stop_after(15, holder)], capture="tiny")
+    holder.append(first)
+    assert first.train().reason == "interrupted"
+    assert first.steps_done == 15
+    second = Trainer.resume(tmp_path / "broken", scene=tiny_scene())
+    assert second.steps_done == 15
+    assert second.train().reason == "done"
+
+    assert_same_bits(all_tensors(whole), all_tensors(second))
+    assert whole.density.state() == second.density.state()
+    if density != "none":
+        assert len(whole.model) != 30
+
+
+def test_the_number_of_torch_threads_changes_nothing_and_is_restored(tmp_path: Path, backend: str) -> None:
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            trainer = Trainer(
+                tiny_scene(), tiny_config(backend=backend, steps=12), tmp_path / f"run{threads}", capture="tiny"
+            )
+            trainer.train()
+            assert torch.get_num_threads() == threads
+            results.append(all_tensors(trainer))
+    finally:
+        torch.set_num_threads(before)
+    assert_same_bits(*results)
+
+
+def test_another_seed_gives_another_model(tmp_path: Path) -> None:
+    models = []
+    for seed in (0, 1):
+        trainer = Trainer(tiny_scene(), tiny_config(seed=seed, steps=5), tmp_path / str(seed), capture="tiny")
+        trainer.train()
+        models.append(trainer.model.means.detach())
+    assert not torch.equal(*models)
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
+    Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny")
+    with pytest.raises(UserError, match="holds a run already.*--resume"):
+        Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny")
+
+
+def test_a_new_run_can_be_resumed_at_once_and_says_how_it_was_configured(tmp_path: Path) -> None:
+    Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture=tmp_path, scene_options={"test_every": 4})
+    resumed = Trainer.resume(tmp_path / "run", scene=tiny_scene())
+    assert resumed.steps_done == 0
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert saved["capture"] == str(tmp_path)
+    assert saved["scene_options"] == {"test_every": 4}
+    assert saved["steps"] == 30 and saved["rates"]["means"] == 1.6e-4
+
+
+def test_resume_of_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    Trainer(tiny_scene(), tiny_config(steps=3), tmp_path / "run", capture="tiny").train()
+    assert Trainer.resume(tmp_path / "run", scene=tiny_scene()).train().step == 3
+
+
+def test_resume_refuses_a_capture_that_has_changed(tmp_path: Path) -> None:
+    Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny")
+    scene = tiny_scene()
+    with pytest.raises(UserError, match="other training views"):
+        Trainer.resume(tmp_path / "run", scene=scene.with_split(scene.train[1:], scene.test))
+    with pytest.raises(UserError, match="cameras of the capture"):
+        Trainer.resume(tmp_path / "run", scene=replace(scene, transform=np.eye(4)))
+
+
+def test_resume_of_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a run"):
+        Trainer.resume(tmp_path)
+    with pytest.raises(UserError, match="There is no run"):
+        Trainer.resume(tmp_path / "nowhere")
+
+
+def test_a_scene_whose_views_are_all_held_out_is_refused(tmp_path: Path) -> None:
+    scene = tiny_scene()
+    with pytest.raises(UserError, match="no view left to train on"):
+        Trainer(scene.with_split((), (0,)), tiny_config(), tmp_path / "run", capture="tiny")
+
+
+def test_a_single_view_trains_without_evaluation(tmp_path: Path) -> None:
+    scene = tiny_scene()
+    trainer = Trainer(scene.with_split((0,), ()), tiny_config(steps=4), tmp_path / "run", capture="tiny")
+    trainer.train()
+    metrics = trainer.evaluate()
+    assert metrics.psnr is None and metrics.views == ()
+    content = json.loads(trainer.write_metrics(metrics).read_text())
+    assert content["test"] == {"psnr": None, "ssim": None, "views": []}
+
+
+def test_listeners_hear_the_run_in_order(tmp_path: Path) -> None:
+    events = []
+    Trainer(tiny_scene(), tiny_config(steps=8), tmp_path / "run", [events.append], capture="tiny").train()
+    kinds = [type(event) for event in events]
+    assert kinds[:2] == [CheckpointSaved, TrainStarted]
+    assert kinds[-2:] == [CheckpointSaved, TrainFinished]
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [event.step for event in steps] == list(range(1, 9))
+    assert [event.width for event in steps] == [16] * 4 + [32] * 4
+    assert steps[-1].progress == 1.0 and steps[-1].remaining_seconds == 0.0
+    assert [event.step for event in events if isinstance(event, Evaluated)] == [2, 4, 6]
+    finished = events[-1]
+    assert set(finished.timings) == {"view", "render", "loss", "backward", "optimizer", "density", "events"}
+    assert sum(finished.timings.values()) == pytest.approx(finished.seconds, rel=1e-6)
+
+
+def test_a_listener_that_raises_is_dropped_and_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = []
+
+    def bad(event: object) -> None:
+        heard.append(event)
+        raise RuntimeError("no good")
+
+    others = []
+    finished = Trainer(
+        tiny_scene(), tiny_config(steps=4), tmp_path / "run", [bad, others.append], capture="tiny"
+    ).train()
+    assert finished.reason == "done"
+    assert len(heard) == 1 and len(others) > 4
+    assert "is dropped; training goes on" in caplog.text
+
+
+def test_the_history_has_a_line_per_step_of_a_short_run_and_is_cut_to_the_checkpoint(tmp_path: Path) -> None:
+    holder: list[Trainer] = []
+    config = tiny_config(steps=12, eval_every=0.5)
+    trainer = Trainer(tiny_scene(), config, tmp_path / "run", [stop_after(8, holder)], capture="tiny")
+    holder.append(trainer)
+    trainer.train()
+    lines = read_history(tmp_path / "run")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 6, 7, 8]
+    assert set(lines[0]) == {"step", "seconds", "loss", "psnr", "gaussians", "width", "height"}
+    assert set(lines[6]) == {"step", "seconds", "test_psnr", "test_ssim"}
+
+    with open(tmp_path / "run" / "history.jsonl", "a") as handle:
+        handle.write('{"step": 9, "loss": 1.0}\n{"step": 10, "lo')  # as a killed run leaves it
+    resumed = Trainer.resume(tmp_path / "run", scene=tiny_scene())
+    assert [line["step"] for line in read_history(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 6, 7, 8]
+    resumed.train()
+    assert [line["step"] for line in read_history(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11, 12]
+
+
+def test_a_time_budget_ends_the_run_and_goes_through_the_whole_schedule(tmp_path: Path) -> None:
+    events = []
+    config = tiny_config(steps=None, time_budget="1.5s", eval_every=0.0)
+    trainer = Trainer(tiny_scene(), config, tmp_path / "run", [events.append], capture="tiny")
+    finished = trainer.train()
+    assert finished.reason == "done" and finished.seconds >= 1.5
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert steps[0].sh_degree == 0 and steps[-1].sh_degree == 1
+    assert steps[0].width == 16 and steps[-1].width == 32
+    assert [event.progress for event in steps] == sorted(event.progress for event in steps)
+
+
+def test_a_non_finite_loss_stops_saves_and_names_step_and_view(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = trainer_module.photometric, []
+
+    def poisoned(*args: object):
+        result = real(*args)  # type: ignore[arg-type]
+        calls.append(1)
+        return replace(result, total=result.total * math.nan) if len(calls) == 5 else result
+
+    monkeypatch.setattr(trainer_module, "photometric", poisoned)
+    events = []
+    trainer = Trainer(tiny_scene(), tiny_config(), tmp_path / "run", [events.append], capture="tiny")
+    with pytest.raises(UserError, match=r"nan at step 5, on the view view_0\d\.png"):
+        trainer.train()
+    assert events[-1].reason == "non-finite loss"
+    saved = checkpoints.load_checkpoint(tmp_path / "run")
+    assert saved.step == 4
+    assert all(bool(tensor.isfinite().all()) for tensor in saved.model.values())
+
+
+def test_a_model_that_broke_before_its_loss_does_not_replace_the_last_good_checkpoint(tmp_path: Path) -> None:
+    trainer = Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny")
+    trainer.step()
+    trainer.model.sh_coeffs.data.fill_(math.nan)
+    with pytest.raises(UserError, match="The loss became"):
+        trainer.train()
+    assert checkpoints.load_checkpoint(tmp_path / "run").step == 0
+
+
+def test_a_view_that_shows_nothing_of_the_model_does_no_harm(tmp_path: Path, backend: str) -> None:
+    scene = tiny_scene()
+    away = look_at(torch.tensor([9.0, 0.0, 0.0]), torch.tensor([20.0, 0.0, 0.0]), torch.tensor([0.0, -1.0, 0.0]))
+    views = tuple(replace(view, camera=replace(view.camera, viewmat=away)) for view in scene.views)
+    trainer = Trainer(
+        replace(scene, views=views), tiny_config(steps=3, backend=backend), tmp_path / "run", capture="tiny"
+    )
+    before = {name: tensor.clone() for name, tensor in trainer.model.tensors().items()}
+    trainer.step()
+    for name in ("quats", "sh_coeffs", "log_scales"):
+        assert torch.equal(before[name], trainer.model.tensors()[name])
+
+
+def test_a_masked_picture_trains_on_what_counts_alone(tmp_path: Path) -> None:
+    """What a mask leaves out cannot change a single bit of the model."""
+    models = []
+    for ignored in (0, 200):
+        scene = tiny_scene()
+        for name, frame in scene.images.frames.items():
+            mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+            mask[: HEIGHT // 2] = 0
+            rgb = frame.rgb.copy()
+            rgb[: HEIGHT // 2] = ignored
+            scene.images.frames[name] = Frame(rgb, mask)
+        trainer = Trainer(scene, tiny_config(steps=6), tmp_path / str(ignored), capture="tiny")
+        trainer.train()
+        models.append(trainer.model.tensors())
+    assert_same_bits(*models)
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals need the main thread")
+def test_ctrl_c_ends_after_the_step_with_everything_saved_and_restores_the_handler(tmp_path: Path) -> None:
+    def interrupt(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    trainer = Trainer(tiny_scene(), tiny_config(), tmp_path / "run", [interrupt], capture="tiny")
+    finished = trainer.train()
+    assert (finished.reason, finished.step) == ("interrupted", 3)
+    assert checkpoints.load_checkpoint(tmp_path / "run").step == 3
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_second_ctrl_c_aborts_at_once(tmp_path: Path) -> None:
+    def interrupt(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    trainer = Trainer(tiny_scene(), tiny_config(), tmp_path / "run", [interrupt], capture="tiny")
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert checkpoints.load_checkpoint(tmp_path / "run").step == 0
+
+
+def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
+    trainer = Trainer(tiny_scene(), tiny_config(steps=3), tmp_path / "run", capture="tiny")
+    reasons: list[str] = []
+    worker = threading.Thread(target=lambda: reasons.append(trainer.train().reason))
+    worker.start()
+    worker.join()
+    assert reasons == ["done"]
+
+
+def test_a_run_killed_at_any_moment_can_be_resumed(tmp_path: Path) -> None:
+    """A child trains, saving after each step, and is killed without warning while it does."""
+    script = (
+        "import sys; sys.path[:0] = [sys.argv[2], sys.argv[3]]\n"
+        "from test_train_trainer import Trainer, tiny_config, tiny_scene\n"
+        "config = tiny_config(steps=100000, checkpoint_every=0.0)\n"
+        "Trainer(tiny_scene(), config, sys.argv[1], capture='tiny').train()\n"
+    )
+    run, here = tmp_path / "run", Path(__file__).resolve().parent
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(run), str(here), str(here.parent)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and child.poll() is None:
+        if len(read_history(run)) >= 1:
+            break
+        time.sleep(0.02)
+    assert child.poll() is None, "the child ended by itself"
+    child.kill()
+    child.wait()
+    resumed = Trainer.resume(run, scene=tiny_scene())
+    before = resumed.steps_done
+    assert before > 0
+    resumed.step()
+    assert resumed.steps_done == before + 1
+    assert not list(run.glob("checkpoint.safetensors.*"))
+
+
+def test_a_learning_rate_out_of_range_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="learning rate"):
+        Trainer(tiny_scene(), tiny_config(rates=LearningRates(means=-1.0)), tmp_path / "run", capture="tiny")
+    assert not (tmp_path / "run").exists()
