@@ -36,7 +36,7 @@ class Checkpoint:
         seconds: training time so far.
         config: the resolved configuration, as plain values.
         capture: the path the scene was read from.
-        scene_options: further arguments the scene was read with.
+        data: how the capture was read (`data.open.DataConfig`, as plain values).
         transform: [4, 4] float64, from the capture's world frame to the frame of the model (`SceneData.transform`).
         background: colour in [0, 1] behind the splats at evaluation.
         optimizer: Adam's moments, "m.means", "v.means", ...: shapes as in `model`.
@@ -51,7 +51,7 @@ class Checkpoint:
     capture: str
     transform: np.ndarray
     background: tuple[float, float, float]
-    scene_options: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
     density: Mapping[str, Tensor] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
@@ -109,7 +109,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         "sh_degree": round(checkpoint.model["sh_coeffs"].shape[1] ** 0.5) - 1,
         "config": dict(checkpoint.config),
         "capture": checkpoint.capture,
-        "scene_options": dict(checkpoint.scene_options),
+        "data": dict(checkpoint.data),
         "transform": np.asarray(checkpoint.transform, dtype=np.float64).tolist(),
         "background": list(checkpoint.background),
         "state": dict(checkpoint.state),
@@ -144,7 +144,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             seconds=float(header["seconds"]),
             config=dict(header["config"]),
             capture=str(header["capture"]),
-            scene_options=dict(header["scene_options"]),
+            data=dict(header["data"]),
             transform=np.array(header["transform"], dtype=np.float64),
             background=tuple(float(value) for value in header["background"]),  # type: ignore[arg-type]
             state=dict(header["state"]),

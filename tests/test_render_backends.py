@@ -160,7 +160,7 @@ def naive_color(sh: np.ndarray, d: np.ndarray, degree: int) -> np.ndarray:
 
 
 def naive_splat(s: dict, i: int, camera: Camera, settings: RasterSettings):
-    """(depth, centre, covariance, opacity, channels) of one splat, or None if it is culled."""
+    """(depth, centre, inverse covariance, opacity, channels) of one splat, or None if it is culled."""
     view = camera.viewmat.numpy()
     rotation, translation = view[:3, :3], view[:3, 3]
     point = rotation @ s["means"][i] + translation
@@ -187,7 +187,7 @@ def naive_splat(s: dict, i: int, camera: Camera, settings: RasterSettings):
     if "features" in s:
         channels.append(s["features"][i])
     center = np.array([camera.fx * point[0] / z + camera.cx, camera.fy * point[1] / z + camera.cy])
-    return z, center, blurred, opacity, np.concatenate(channels)
+    return z, center.tolist(), np.linalg.inv(blurred).tolist(), opacity, np.concatenate(channels)
 
 
 def naive_render(
@@ -203,9 +203,9 @@ def naive_render(
     for row in range(height):
         for column in range(width):
             remaining = 1.0
-            for z, center, covariance, opacity, values in drawn:
-                offset = np.array([column + 0.5, row + 0.5]) - center
-                alpha = opacity * math.exp(-0.5 * offset @ np.linalg.solve(covariance, offset))
+            for z, (x, y), ((a, b), (_, c)), opacity, values in drawn:
+                dx, dy = column + 0.5 - x, row + 0.5 - y
+                alpha = opacity * math.exp(-0.5 * (a * dx * dx + 2 * b * dx * dy + c * dy * dy))
                 if abs(alpha * 255 - 1) < margin:
                     out.sure[row, column] = False
                 if alpha < 1 / 255:
@@ -324,10 +324,12 @@ def test_a_background_shows_through(engine: Engine, case: str):
     assert_equals_naive(engine, splats, make_camera(**camera_args), settings, background)
 
 
+@pytest.mark.parametrize("engine", ENGINES[1:], indirect=True)  # the first one is the specification itself
 @pytest.mark.parametrize("case", PICTURES)
 def test_gradients_equal_those_of_the_specification(engine: Engine, case: str):
     splat_args, camera_args, settings = PICTURES[case]
-    settings = replace(settings, absgrad=True)
+    channels = splat_args.get("channels", 0) + (3 if splat_args.get("sh_degree", 3) is not None else 0)
+    settings = replace(settings, absgrad=channels + settings.depth <= 4)  # the most that `cpu` gives absgrad for
     assert_gradients_equal_those_of_the_specification(
         engine, make_splats(**splat_args), make_camera(**camera_args), settings
     )
@@ -353,7 +355,7 @@ def test_two_runs_are_equal_bit_for_bit(engine: Engine):
 
 
 def test_inputs_that_are_not_contiguous_give_the_same(engine: Engine):
-    splats, camera, settings = cast(make_splats(channels=4), engine.dtype), make_camera(), RasterSettings(absgrad=True)
+    splats, camera, settings = cast(make_splats(channels=4), engine.dtype), make_camera(), RasterSettings()
 
     def scattered(tensor: Tensor) -> Tensor:
         wide = torch.zeros(*tensor.shape, 2, dtype=tensor.dtype)
@@ -603,9 +605,22 @@ def test_a_needle_is_a_line_one_pixel_wide(engine: Engine, turn: float):
     camera = front_camera(33, 33, 32.0)
     out = assert_equals_naive(engine, needle, camera, RasterSettings(depth=True))
     assert 20 < int((out.alpha > 0.1).sum()) < 200
+    # From the gradient of the conic C to that of the covariance, -C V C, digits cancel by the ratio of the needle's
+    # width to its length, squared: 1 / 550. So 1e-3 is just missed in float32.
     assert_gradients_equal_those_of_the_specification(
-        engine, stack(needle, one_splat(z=3.0)), camera, RasterSettings(absgrad=True)
+        engine, stack(needle, one_splat(z=3.0)), camera, RasterSettings(absgrad=True), tolerance=4e-3
     )
+
+
+@pytest.mark.parametrize("length", [30.0, 1000.0])
+def test_a_needle_much_longer_than_the_image_is_still_drawn(engine: Engine, length: float):
+    # The difference of products xx yy - xy^2 has lost all its digits here in float32.
+    turn = torch.tensor([[math.cos(math.pi / 8), 0.0, 0.0, math.sin(math.pi / 8)]])
+    needle = one_splat(z=2.0, opacity=0.9, scales=torch.tensor([[length, 1e-3, 1e-3]]), quats=rounded(turn))
+    out = engine.render(needle, front_camera(33, 33, 32.0), RasterSettings())
+    along = out.alpha[..., 0].diagonal()
+    torch.testing.assert_close(along, torch.full_like(along, 0.9), rtol=0, atol=0.02)
+    assert (out.alpha[..., 0].triu(4) == 0).all() and (out.alpha[..., 0].tril(-4) == 0).all()
 
 
 def test_splats_far_outside_the_image_do_not_smear_over_it(engine: Engine):
@@ -626,7 +641,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("field", "value"), BROKEN)
 def test_a_broken_splat_is_not_drawn_and_harms_no_other(engine: Engine, field: str, value: float | str):
-    settings, camera = RasterSettings(depth=True, antialiased=True, absgrad=True), make_camera()
+    settings, camera = RasterSettings(depth=True, antialiased=True, absgrad=True), make_camera(18, 11)
     whole = cast(make_splats(count=20), engine.dtype)
     broken_row = getattr(whole, field)[5].clone()
     if field == "quats" and value == 0.0:
@@ -662,10 +677,10 @@ def test_only_broken_splats_are_a_black_picture(engine: Engine):
     assert all(value.isfinite().all() for value in found.values())
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_wild_numbers_never_make_a_picture_or_a_gradient_that_is_not_finite(engine: Engine, seed: int):
     generator = torch.Generator().manual_seed(seed)
-    count = 300
+    count = 200
 
     def wild(*shape: int, low: float, high: float) -> Tensor:
         exponents = low + (high - low) * torch.rand(*shape, generator=generator)

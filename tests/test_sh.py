@@ -102,7 +102,7 @@ def test_coefficients_beyond_the_degree_are_not_used():
 
 @pytest.mark.parametrize("degree", [-1, 4])
 def test_a_degree_that_does_not_exist_is_refused(degree):
-    with pytest.raises(ValueError, match="expected 0..3"):
+    with pytest.raises(ValueError, match=r"expected 0\.\.3"):
         sh_basis(random_directions(1), degree)
 
 

@@ -49,7 +49,7 @@ float blend_ceiling(int splats, int repeats) {
 
 extern const Kernels kernels;
 const Kernels kernels = {NFC_ISA_NAME,   kLanes,        project,       raster, raster_backward, project_backward,
-                         loss_horizontal, loss_vertical, loss_gradient, adam,   blend_ceiling};
+                         loss_rows, loss_strip, loss_gradient, adam,   blend_ceiling};
 
 }  // namespace NFC_ISA
 }  // namespace nfc

@@ -70,11 +70,15 @@ struct LossJob {
   float l1_weight, ssim_weight, mse_weight;
   float inv_count;            // 1 / (3 * number of pixels that count)
   float* gradient;            // [H, W, 3] or null
-  float* horizontal;          // [4, H, stride] scratch
-  float* derivative;          // [3, H, stride] scratch
+  float* blurred;             // [4, H, stride] scratch: x, y, x^2 + y^2, xy along rows
+  float* derivative;          // [3, H, stride] scratch: d loss / d (mu_x, E[x^2 + y^2], E[xy])
+  float* spread;              // [3, H, stride] scratch: the same, blurred down columns
   int stride;                 // floats of a scratch row
-  double* row_sums;           // [H, 3]: L1, 1 - SSIM, squared error, each summed over counted values
+  double* strip_sums;         // [strips] 1 - SSIM, summed over counted values
+  double* row_sums;           // [H, 2]: absolute and squared error, summed over counted values
 };
+
+constexpr int kStrip = 64;  // values of a row that are blurred down their columns at once
 
 struct AdamJob {
   int rows, columns, active_columns;  // columns past the active ones have no gradient and stay
@@ -93,8 +97,8 @@ struct Kernels {
   void (*raster)(const RenderJob&, int tile);
   void (*raster_backward)(const RenderJob&, int tile);
   void (*project_backward)(const RenderJob&, int block);
-  void (*loss_horizontal)(const LossJob&, int row);
-  void (*loss_vertical)(const LossJob&, int row);
+  void (*loss_rows)(const LossJob&, int row);
+  void (*loss_strip)(const LossJob&, int strip);
   void (*loss_gradient)(const LossJob&, int row);
   void (*adam)(const AdamJob&, int begin, int end);
   float (*blend_ceiling)(int splats, int repeats);

@@ -1,9 +1,12 @@
 // Fused photometric loss of one image, forward and backward: L1, squared error and SSIM (Wang et al. 2004, eq. 13, with
 // an 11-tap Gaussian window), weighted by a mask. SSIM needs only mu_x, mu_y, E[x^2 + y^2] and E[xy].
-// The window is separable: one pass along rows, one down columns, and the same two for the gradient.
+// The window is separable: one pass along rows; one down columns, which ends with the derivatives blurred down columns
+// too; and one along rows that blurs these and adds all gradients up. Rows hold interleaved colours.
 
 constexpr int kHalf = NFC_SSIM_WINDOW / 2;
-constexpr int kPad = 3 * kHalf + 1 + 64;  // zeros on either side of a row of interleaved colours
+constexpr int kHalo = 3 * kHalf;
+constexpr int kChunk = 768;  // values of a row that are worked on at once: 256 pixels
+constexpr int kChunkRoom = (kChunk + 2 * kHalo + 2 * kLanes + 63) / 64 * 64;
 
 struct Window {
   float w[NFC_SSIM_WINDOW];
@@ -21,121 +24,112 @@ static inline Window gaussian_window() {
   return g;
 }
 
-static inline float* scratch_row(const LossJob& job, float* base, int quantity, int row) {
-  return base + (size_t(quantity) * job.height + row) * job.stride;
+static inline float* plane_row(const LossJob& job, float* planes, int quantity, int row) {
+  return planes + (size_t(quantity) * job.height + row) * job.stride;
 }
 
-// Masked pixels count as zero in both images.
-static inline bool counts(const LossJob& job, int row, int column) {
-  return !job.mask || job.mask[size_t(row) * job.width + column] >= 128;
+static inline float counted(const LossJob& job, int row, int column) {
+  return !job.mask || job.mask[size_t(row) * job.width + column] >= 128 ? 1.0f : 0.0f;
 }
 
-constexpr int kChunk = 768;  // values of a row that are worked on at once: 256 pixels
-
-// Copies rendered and target values [from - halo, from + n + halo) of a row, zero outside the image and the mask.
-static inline void gather(const LossJob& job, int row, int from, int n, int halo, float* x, float* y) {
-  const int values = 3 * job.width;
-  const float* rendered = job.rendered + size_t(row) * values;
-  const uint8_t* target = job.target + size_t(row) * values;
-  for (int i = -halo; i < n + halo; ++i) {
-    const int at = from + i;
-    const bool inside = at >= 0 && at < values;
-    x[i + halo] = inside ? rendered[at] : 0.0f;
-    y[i + halo] = inside ? float(target[at]) * (1.0f / 255.0f) : 0.0f;
-  }
+// Rendered and target values [from, to) of a row, and zeros up to kLanes beyond; masked pixels are zero in both.
+static inline void gather(const LossJob& job, int row, int from, int to, float* x, float* y) {
+  const size_t base = size_t(row) * 3 * job.width;
+  memcpy(x, job.rendered + base + from, size_t(to - from) * sizeof(float));
+  const uint8_t* target = job.target + base + from;
+  for (int i = 0; i < to - from; ++i) y[i] = float(target[i]) * (1.0f / 255.0f);
   if (job.mask) {
-    for (int i = -halo; i < n + halo; ++i) {
-      const int at = from + i;
-      if (at >= 0 && at < values && !counts(job, row, at / 3)) x[i + halo] = y[i + halo] = 0.0f;
+    for (int i = 0; i < to - from; ++i) {
+      const float w = counted(job, row, (from + i) / 3);
+      x[i] *= w, y[i] *= w;
     }
   }
+  memset(x + (to - from), 0, kLanes * sizeof(float)), memset(y + (to - from), 0, kLanes * sizeof(float));
 }
 
-static inline void convolve(const Window& g, const float* in, int step, int n, float* out) {
+// out[i] = sum_k w[k] in[i + 3 k] for i < n.
+static inline void blur_row(const Window& g, const float* in, int n, float* out) {
   for (int i = 0; i < n; i += kLanes) {
     Vf sum = g.w[0] * load(in + i);
-    for (int k = 1; k < NFC_SSIM_WINDOW; ++k) sum = sum + g.w[k] * load(in + i + k * step);
+    for (int k = 1; k < NFC_SSIM_WINDOW; ++k) sum = sum + g.w[k] * load(in + i + 3 * k);
     store(out + i, sum);
   }
 }
 
-static void loss_horizontal(const LossJob& job, int row) {
+static void loss_rows(const LossJob& job, int row) {
   const Window g = gaussian_window();
-  const int values = 3 * job.width, halo = 3 * kHalf;
-  alignas(64) float x[kChunk + 2 * kPad], y[kChunk + 2 * kPad], squares[kChunk + 2 * kPad], product[kChunk + 2 * kPad];
+  const int values = 3 * job.width;
+  alignas(64) float x[kChunkRoom], y[kChunkRoom], squares[kChunkRoom], product[kChunkRoom];
   for (int from = 0; from < values; from += kChunk) {
     const int n = values - from < kChunk ? values - from : kChunk;
-    gather(job, row, from, n, halo, x, y);
-    const int span = n + 2 * halo;
-    for (int i = span; i < span + kLanes; ++i) x[i] = y[i] = 0.0f;
-    for (int i = 0; i < span + kLanes; i += kLanes) {
+    const int before = from < kHalo ? from : kHalo, after = values - from - n < kHalo ? values - from - n : kHalo;
+    const int start = kHalo - before;  // zeros stand for what is outside the image
+    memset(x, 0, sizeof x), memset(y, 0, sizeof y);
+    gather(job, row, from - before, from + n + after, x + start, y + start);
+    for (int i = 0; i < n + 2 * kHalo; i += kLanes) {
       const Vf a = load(x + i), b = load(y + i);
-      store(squares + i, a * a + b * b);
-      store(product + i, a * b);
+      store(squares + i, a * a + b * b), store(product + i, a * b);
     }
-    convolve(g, x, 3, n, scratch_row(job, job.horizontal, 0, row) + from);
-    convolve(g, y, 3, n, scratch_row(job, job.horizontal, 1, row) + from);
-    convolve(g, squares, 3, n, scratch_row(job, job.horizontal, 2, row) + from);
-    convolve(g, product, 3, n, scratch_row(job, job.horizontal, 3, row) + from);
+    alignas(64) float out[kChunkRoom];
+    const float* quantity[4] = {x, y, squares, product};
+    for (int q = 0; q < 4; ++q) {
+      blur_row(g, quantity[q], n, out);
+      memcpy(plane_row(job, job.blurred, q, row) + from, out, size_t(n) * sizeof(float));
+    }
   }
 }
 
-// One vector of values of `quantity`, convolved down its column around `row`.
-static inline Vf convolve_column(const LossJob& job, const Window& g, float* base, int quantity, int row, int at) {
-  Vf sum = Vf{};
+// Vectors of values at `row` of the first Q planes, blurred down their columns; rows outside the image are zero.
+template <int Q>
+static inline void blur_columns(const LossJob& job, const Window& g, float* planes, int row, int at, Vf* out) {
   const int low = row < kHalf ? kHalf - row : 0;
   const int high = row + kHalf >= job.height ? job.height - 1 - row + kHalf : NFC_SSIM_WINDOW - 1;
-  const float* in = scratch_row(job, base, quantity, row + low - kHalf) + at;
-  for (int k = low; k <= high; ++k, in += job.stride) sum = sum + g.w[k] * load(in);
-  return sum;
+  const size_t plane = size_t(job.height) * job.stride;
+  const float* in = plane_row(job, planes, 0, row + low - kHalf) + at;
+  for (int q = 0; q < Q; ++q) out[q] = Vf{};
+  for (int k = low; k <= high; ++k, in += job.stride)
+    for (int q = 0; q < Q; ++q) out[q] = out[q] + g.w[k] * load(in + q * plane);
 }
 
-// SSIM of a row and the derivative of the loss with respect to mu_x, E[x^2 + y^2] and E[xy], convolved along the row.
-static void loss_vertical(const LossJob& job, int row) {
+// SSIM of the values [kStrip * strip, + kStrip) of all rows, and its derivatives.
+static void loss_strip(const LossJob& job, int strip) {
   const Window g = gaussian_window();
-  const int values = 3 * job.width, halo = 3 * kHalf;
+  const int values = 3 * job.width, begin = strip * kStrip, end = begin + kStrip < values ? begin + kStrip : values;
   const float scale = -job.ssim_weight * job.inv_count;
-  // The derivative maps of a whole row are needed before the row can be convolved; they stay in scratch meanwhile.
-  float* maps[3];
-  for (int q = 0; q < 3; ++q) maps[q] = scratch_row(job, job.derivative, q, row);
   double total = 0.0;
-  for (int at = 0; at < values; at += kLanes) {
-    const Vf mx = convolve_column(job, g, job.horizontal, 0, row, at);
-    const Vf my = convolve_column(job, g, job.horizontal, 1, row, at);
-    const Vf squares = convolve_column(job, g, job.horizontal, 2, row, at);
-    const Vf product = convolve_column(job, g, job.horizontal, 3, row, at);
-    const Vf mxx = mx * mx, myy = my * my, mxy = mx * my;
-    const Vf a1 = 2.0f * mxy + NFC_SSIM_C1, a2 = 2.0f * (product - mxy) + NFC_SSIM_C2;
-    const Vf b1 = mxx + myy + NFC_SSIM_C1, b2 = squares - mxx - myy + NFC_SSIM_C2;
-    const Vf inv = 1.0f / (b1 * b2);
-    const Vf ssim = a1 * a2 * inv;
-    alignas(64) float weight[kLanes], value[kLanes];
-    for (int i = 0; i < kLanes; ++i) weight[i] = at + i < values && counts(job, row, (at + i) / 3) ? 1.0f : 0.0f;
-    const Vf w = load(weight);
-    store(value, w - w * ssim);
-    for (int i = 0; i < kLanes; ++i) total += double(value[i]);
-    const Vf k = w * scale;
-    const Vf d_squares = -ssim / b2;
-    const Vf d_product = 2.0f * a1 * inv;
-    const Vf d_mx = 2.0f * (my * (a2 - a1) * inv - mx * ssim * (1.0f / b1 - 1.0f / b2));
-    store(maps[0] + at, k * d_mx);
-    store(maps[1] + at, k * d_squares);
-    store(maps[2] + at, k * d_product);
+  for (int row = 0; row < job.height; ++row) {
+    Vf row_total = Vf{};
+    for (int at = begin; at < end; at += kLanes) {
+      Vf blurred[4];
+      blur_columns<4>(job, g, job.blurred, row, at, blurred);
+      const Vf mx = blurred[0], my = blurred[1], squares = blurred[2], product = blurred[3];
+      const Vf mxx_myy = mx * mx + my * my, mxy = mx * my;
+      const Vf a1 = 2.0f * mxy + NFC_SSIM_C1, a2 = 2.0f * (product - mxy) + NFC_SSIM_C2;
+      const Vf b1 = mxx_myy + NFC_SSIM_C1, b2 = squares - mxx_myy + NFC_SSIM_C2;
+      const Vf inv_b1 = 1.0f / b1, inv_b2 = 1.0f / b2, inv = inv_b1 * inv_b2;
+      const Vf ssim = a1 * a2 * inv;
+      alignas(64) float weight[kLanes];
+      if (job.mask || at + kLanes > end) {
+        for (int i = 0; i < kLanes; ++i) weight[i] = at + i < end ? counted(job, row, (at + i) / 3) : 0.0f;
+      } else {
+        store(weight, broadcast(1.0f));
+      }
+      const Vf w = load(weight), k = w * scale;
+      row_total = row_total + (w - w * ssim);
+      store(plane_row(job, job.derivative, 0, row) + at,
+            k * 2.0f * (my * (a2 - a1) * inv - mx * ssim * (inv_b1 - inv_b2)));
+      store(plane_row(job, job.derivative, 1, row) + at, -k * ssim * inv_b2);
+      store(plane_row(job, job.derivative, 2, row) + at, k * 2.0f * a1 * inv);
+    }
+    total += double(sum_lanes(row_total));
   }
-  job.row_sums[3 * size_t(row) + 1] = total;
+  job.strip_sums[strip] = total;
   if (!job.gradient) return;
-  for (int q = 0; q < 3; ++q) {
-    // In place: each chunk is read with its halo before it is written.
-    alignas(64) float in[kChunk + 2 * kPad];
-    float left[3 * kHalf] = {};
-    for (int from = 0; from < values; from += kChunk) {
-      const int n = values - from < kChunk ? values - from : kChunk;
-      memcpy(in, left, sizeof left);
-      for (int i = 0; i < n + halo + kLanes; ++i) in[halo + i] = from + i < values ? maps[q][from + i] : 0.0f;
-      if (n == kChunk) memcpy(left, maps[q] + from + n - halo, sizeof left);
-      alignas(64) float out[kChunk + kLanes];
-      convolve(g, in, 3, n, out);
-      memcpy(maps[q] + from, out, size_t(n) * sizeof(float));
+  for (int row = 0; row < job.height; ++row) {
+    for (int at = begin; at < end; at += kLanes) {
+      Vf blurred[3];
+      blur_columns<3>(job, g, job.derivative, row, at, blurred);
+      for (int q = 0; q < 3; ++q) store(plane_row(job, job.spread, q, row) + at, blurred[q]);
     }
   }
 }
@@ -146,30 +140,38 @@ static void loss_gradient(const LossJob& job, int row) {
   const int values = 3 * job.width;
   const float l1 = job.l1_weight * job.inv_count, mse = 2.0f * job.mse_weight * job.inv_count;
   double absolute = 0.0, squared = 0.0;
-  alignas(64) float x[kLanes], y[kLanes], weight[kLanes];
-  for (int at = 0; at < values; at += kLanes) {
-    const int n = values - at < kLanes ? values - at : kLanes;
-    for (int i = 0; i < kLanes; ++i) {
-      const size_t j = size_t(row) * values + size_t(at + (i < n ? i : 0));
-      x[i] = job.rendered[j], y[i] = float(job.target[j]) * (1.0f / 255.0f);
-      weight[i] = i < n && counts(job, row, (at + i) / 3) ? 1.0f : 0.0f;
+  alignas(64) float x[kChunkRoom], y[kChunkRoom], v[kChunkRoom], in[kChunkRoom], blurred[3][kChunkRoom];
+  for (int from = 0; from < values; from += kChunk) {
+    const int n = values - from < kChunk ? values - from : kChunk;
+    gather(job, row, from, from + n, x, y);
+    Vf sum_absolute = Vf{}, sum_squared = Vf{};
+    for (int i = 0; i < n; i += kLanes) {
+      const Vf d = load(x + i) - load(y + i);
+      sum_absolute = sum_absolute + maximum(d, -d), sum_squared = sum_squared + d * d;
+      const Vf sign = select(d > Vf{}, broadcast(l1), select(d < Vf{}, broadcast(-l1), Vf{}));
+      store(v + i, mse * d + sign);
     }
-    const Vf w = load(weight), a = w * load(x), b = w * load(y), difference = a - b;
-    alignas(64) float lanes[kLanes];
-    store(lanes, difference);
-    for (int i = 0; i < kLanes; ++i) absolute += double(fabsf(lanes[i])), squared += double(lanes[i]) * double(lanes[i]);
+    absolute += double(sum_lanes(sum_absolute)), squared += double(sum_lanes(sum_squared));
     if (!job.gradient) continue;
-    Vf v = mse * difference;
-    v = v + select(difference > Vf{}, broadcast(l1), select(difference < Vf{}, broadcast(-l1), Vf{}));
     if (job.ssim_weight != 0.0f) {
-      const Vf d_mx = convolve_column(job, g, job.derivative, 0, row, at);
-      const Vf d_squares = convolve_column(job, g, job.derivative, 1, row, at);
-      const Vf d_product = convolve_column(job, g, job.derivative, 2, row, at);
-      v = v + w * (d_mx + 2.0f * a * d_squares + b * d_product);
+      const int before = from < kHalo ? from : kHalo, after = values - from - n < kHalo ? values - from - n : kHalo;
+      for (int q = 0; q < 3; ++q) {
+        memset(in, 0, sizeof in);
+        memcpy(in + kHalo - before, plane_row(job, job.spread, q, row) + from - before,
+               size_t(before + n + after) * sizeof(float));
+        blur_row(g, in, n, blurred[q]);
+      }
+      // Masked pixels are constants: x = y = 0 there, and the derivative with respect to mu_x must not reach them.
+      for (int i = 0; i < n; i += kLanes) {
+        const Vf to_x = load(blurred[0] + i) + 2.0f * load(x + i) * load(blurred[1] + i) +
+                        load(y + i) * load(blurred[2] + i);
+        store(v + i, load(v + i) + to_x);
+      }
+      if (job.mask)
+        for (int i = 0; i < n; ++i) v[i] *= counted(job, row, (from + i) / 3);
     }
-    store(lanes, v);
-    memcpy(job.gradient + size_t(row) * values + at, lanes, size_t(n) * sizeof(float));
+    memcpy(job.gradient + size_t(row) * values + from, v, size_t(n) * sizeof(float));
   }
-  job.row_sums[3 * size_t(row)] = absolute;
-  job.row_sums[3 * size_t(row) + 2] = squared;
+  job.row_sums[2 * size_t(row)] = absolute;
+  job.row_sums[2 * size_t(row) + 1] = squared;
 }

@@ -32,17 +32,54 @@ static inline ViewDirection view_direction(const PinholeCamera& cam, const Vec3<
   return v;
 }
 
+// The SH coefficients of kLanes Gaussians, as many as the degree uses: value[3 k + c] holds basis k of colour c.
+constexpr int kMaxShVectors = 3 * kMaxBases;
+
+static inline void load_sh(const RenderJob& job, int first, int count, Vf* value) {
+  const int columns = 3 * (job.sh_degree + 1) * (job.sh_degree + 1);
+  const size_t stride = 3 * size_t(job.sh_bases);
+  const float* base = job.sh + stride * size_t(first);
+  int column = 0;
+  for (; column + kLanes <= columns; column += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) value[column + lane] = load(base + stride * (lane < count ? lane : 0) + column);
+    transpose(value + column);
+  }
+  for (; column < columns; ++column) {
+    alignas(64) float lanes[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = base[stride * (lane < count ? lane : 0) + column];
+    value[column] = load(lanes);
+  }
+}
+
+// The inverse, with zeros for the bases that the degree does not use.
+static inline void store_sh_gradient(const RenderJob& job, int first, int count, Vf* value) {
+  const int columns = 3 * (job.sh_degree + 1) * (job.sh_degree + 1);
+  const size_t stride = 3 * size_t(job.sh_bases);
+  float* base = job.v_sh + stride * size_t(first);
+  int column = 0;
+  for (; column + kLanes <= columns; column += kLanes) {
+    transpose(value + column);
+    for (int lane = 0; lane < count; ++lane) store(base + stride * lane + column, value[column + lane]);
+  }
+  for (; column < columns; ++column) {
+    alignas(64) float lanes[kLanes];
+    store(lanes, value[column]);
+    for (int lane = 0; lane < count; ++lane) base[stride * lane + column] = lanes[lane];
+  }
+  if (columns < int(stride)) {
+    for (int lane = 0; lane < count; ++lane) memset(base + stride * lane + columns, 0, 4 * (stride - columns));
+  }
+}
+
 // Radiance before the clamp at zero: 0.5 + sum_k Y_k sh_k.
-static inline void sh_colour(const RenderJob& job, int begin, int count, const Vf* basis, Vf* colour) {
+static inline void sh_colour(const RenderJob& job, int first, int count, const Vf* basis, Vf* colour) {
+  Vf sh[kMaxShVectors];
+  load_sh(job, first, count, sh);
   const int bases = (job.sh_degree + 1) * (job.sh_degree + 1);
-  for (int c = 0; c < 3; ++c) colour[c] = broadcast(0.5f);
-  for (int k = 0; k < bases; ++k) {
-    alignas(64) float columns[3][kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const float* sh = job.sh + 3 * (size_t(job.sh_bases) * (begin + (lane < count ? lane : 0)) + k);
-      for (int c = 0; c < 3; ++c) columns[c][lane] = sh[c];
-    }
-    for (int c = 0; c < 3; ++c) colour[c] = colour[c] + basis[k] * load(columns[c]);
+  for (int c = 0; c < 3; ++c) {
+    Vf sum = broadcast(0.5f);
+    for (int k = 0; k < bases; ++k) sum = sum + basis[k] * sh[3 * k + c];
+    colour[c] = sum;
   }
 }
 
@@ -113,35 +150,23 @@ static void project(const RenderJob& job, int begin, int end) {
   }
 }
 
-// The gradient of the colour, through the clamp, the coefficients (written to v_sh) and the direction to the mean.
-static inline Vec3<Vf> sh_backward(const RenderJob& job, const ViewDirection& view, int first, int count, Vf* v_colour) {
+// The gradient of the colour (already zero where the colour was clamped), through the coefficients (written to v_sh)
+// and the direction to the mean (returned).
+static inline Vec3<Vf> sh_backward(const RenderJob& job, const ViewDirection& view, int first, int count,
+                                   const Vf* v_colour) {
   const Vec3<Vf> d = view.unit;
-  Vf basis[kMaxBases], colour[3];
+  Vf basis[kMaxBases], sh[kMaxShVectors];
   Vec3<Vf> gradient[kMaxBases], v_unit = {Vf{}, Vf{}, Vf{}};
   sh_basis(job.sh_degree, d.x, d.y, d.z, basis);
   sh_basis_gradient(job.sh_degree, d.x, d.y, d.z, gradient);
-  sh_colour(job, first, count, basis, colour);
-  for (int c = 0; c < 3; ++c) v_colour[c] = select(colour[c] > Vf{}, v_colour[c], Vf{});
+  load_sh(job, first, count, sh);
   const int bases = (job.sh_degree + 1) * (job.sh_degree + 1);
   for (int k = 0; k < bases; ++k) {
-    alignas(64) float columns[3][kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const float* sh = job.sh + 3 * (size_t(job.sh_bases) * (first + (lane < count ? lane : 0)) + k);
-      for (int c = 0; c < 3; ++c) columns[c][lane] = sh[c];
-    }
-    Vf along = Vf{};
-    for (int c = 0; c < 3; ++c) along = along + v_colour[c] * load(columns[c]);
+    const Vf along = v_colour[0] * sh[3 * k] + v_colour[1] * sh[3 * k + 1] + v_colour[2] * sh[3 * k + 2];
     v_unit = {v_unit.x + along * gradient[k].x, v_unit.y + along * gradient[k].y, v_unit.z + along * gradient[k].z};
-    for (int c = 0; c < 3; ++c) store(columns[c], basis[k] * v_colour[c]);
-    for (int lane = 0; lane < count; ++lane) {
-      float* v_sh = job.v_sh + 3 * (size_t(job.sh_bases) * (first + lane) + k);
-      for (int c = 0; c < 3; ++c) v_sh[c] = columns[c][lane];
-    }
+    for (int c = 0; c < 3; ++c) sh[3 * k + c] = basis[k] * v_colour[c];
   }
-  if (bases < job.sh_bases) {
-    for (int lane = 0; lane < count; ++lane)
-      memset(job.v_sh + 3 * (size_t(job.sh_bases) * (first + lane) + bases), 0, 12 * size_t(job.sh_bases - bases));
-  }
+  store_sh_gradient(job, first, count, sh);
   const Vf radial = dot(v_unit, d);
   return {(v_unit.x - radial * d.x) * view.inv_length, (v_unit.y - radial * d.y) * view.inv_length,
           (v_unit.z - radial * d.z) * view.inv_length};
@@ -194,7 +219,13 @@ static void project_backward(const RenderJob& job, int block) {
       for (int j = 0; j < 4; ++j) in[6 + j][lane] = job.quats[4 * i + j];
       in[10][lane] = job.opacities[i];
       float total[kMoments + kMaxChannels];
-      if (seen) sum_entries(job, i, total);
+      if (seen) {
+        sum_entries(job, i, total);
+        if (job.sh) {  // a colour clamped at zero passes nothing on
+          const float* colors = job.colors + i * size_t(job.channels);
+          for (int c = 0; c < 3; ++c) total[kMoments + c] = colors[c] > 0.0f ? total[kMoments + c] : 0.0f;
+        }
+      }
       for (int j = 0; j < kMoments + job.channels; ++j) sums[j][lane] = seen ? total[j] : 0.0f;
     }
     const Mask seen = load(seen_lane) > Vf{};
@@ -212,15 +243,13 @@ static void project_backward(const RenderJob& job, int block) {
                     -load(sums[4]), -0.5f * load(sums[5]), v_depth, &v_opacity);
     if (job.sh) {
       const ViewDirection view = view_direction(cam, mean);
-      Vf v_colour[3] = {load(sums[kMoments]), load(sums[kMoments + 1]), load(sums[kMoments + 2])};
-      if (job.v_sh) {
-        // Unseen Gaussians may hold NaN coefficients: their lanes are cleared below.
-        Vec3<Vf> v_dir = sh_backward(job, view, first, count, v_colour);
-        v_dir = {select(seen, v_dir.x, Vf{}), select(seen, v_dir.y, Vf{}), select(seen, v_dir.z, Vf{})};
-        grad.mean = {grad.mean.x + v_dir.x, grad.mean.y + v_dir.y, grad.mean.z + v_dir.z};
-        sum_center[0] = sum_center[0] - v_dir.x, sum_center[1] = sum_center[1] - v_dir.y;
-        sum_center[2] = sum_center[2] - v_dir.z;
-      }
+      const Vf v_colour[3] = {load(sums[kMoments]), load(sums[kMoments + 1]), load(sums[kMoments + 2])};
+      // Unseen Gaussians may hold NaN coefficients: their lanes are cleared below.
+      Vec3<Vf> v_dir = sh_backward(job, view, first, count, v_colour);
+      v_dir = {select(seen, v_dir.x, Vf{}), select(seen, v_dir.y, Vf{}), select(seen, v_dir.z, Vf{})};
+      grad.mean = {grad.mean.x + v_dir.x, grad.mean.y + v_dir.y, grad.mean.z + v_dir.z};
+      sum_center[0] = sum_center[0] - v_dir.x, sum_center[1] = sum_center[1] - v_dir.y;
+      sum_center[2] = sum_center[2] - v_dir.z;
     }
     for (int j = 0; j < 9; ++j) sum_R[j] = sum_R[j] + select(seen, grad.R[j], Vf{});
     const Vf t[3] = {grad.t.x, grad.t.y, grad.t.z};

@@ -105,31 +105,37 @@ size_t Frame::evaluated_pairs(const RenderJob& job) const {
 }
 
 LossValues photometric_loss(LossJob& job) {
-  static thread_local Buffer<float> horizontal, derivative;
+  static thread_local Buffer<float> scratch;
   static thread_local Buffer<double> sums;
   const Kernels& k = kernels();
-  job.stride = (3 * job.width + 31) / 16 * 16;
-  job.horizontal = horizontal.reserve(4 * size_t(job.height) * job.stride);
-  job.derivative = derivative.reserve(3 * size_t(job.height) * job.stride);
-  job.row_sums = sums.reserve(3 * size_t(job.height));
+  const int strips = items_of(3 * job.width, kStrip);
+  job.stride = strips * kStrip;
+  if (job.stride % 1024 == 0) job.stride += kStrip;  // rows a multiple of 4 KiB apart would share cache sets
+  const size_t plane = size_t(job.height) * job.stride;
+  const bool ssim = job.ssim_weight != 0.0f;
+  if (ssim) {
+    job.blurred = scratch.reserve(10 * plane);
+    job.derivative = job.blurred + 4 * plane, job.spread = job.blurred + 7 * plane;
+  }
+  job.row_sums = sums.reserve(2 * size_t(job.height) + strips);
+  job.strip_sums = job.row_sums + 2 * size_t(job.height);
   constexpr int kRows = 8;
   const auto by_rows = [&](void (*pass)(const LossJob&, int)) {
     parallel_for(items_of(job.height, kRows), [&](int item) {
       for (int row = item * kRows; row < job.height && row < (item + 1) * kRows; ++row) pass(job, row);
     });
   };
-  const bool ssim = job.ssim_weight != 0.0f;
   if (ssim) {
-    by_rows(k.loss_horizontal);
-    by_rows(k.loss_vertical);
+    by_rows(k.loss_rows);
+    parallel_for(strips, [&](int strip) { k.loss_strip(job, strip); });
   }
   by_rows(k.loss_gradient);
   LossValues values = {0.0, 0.0, 0.0};
   for (int row = 0; row < job.height; ++row) {
-    values.l1 += job.row_sums[3 * size_t(row)];
-    if (ssim) values.dssim += job.row_sums[3 * size_t(row) + 1];
-    values.mse += job.row_sums[3 * size_t(row) + 2];
+    values.l1 += job.row_sums[2 * size_t(row)];
+    values.mse += job.row_sums[2 * size_t(row) + 1];
   }
+  for (int strip = 0; ssim && strip < strips; ++strip) values.dssim += job.strip_sums[strip];
   values.l1 *= job.inv_count, values.dssim *= job.inv_count, values.mse *= job.inv_count;
   return values;
 }

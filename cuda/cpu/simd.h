@@ -135,6 +135,51 @@ NFC_HD Vf exp_2(Vf t) {
   return from_bits(bits(p) + (bits(shifted) << 23));
 }
 
+// Interleaves the lanes of two vectors: a0 b0 a1 b1 ..., first half or second half of it.
+#if defined(__GNUC__)
+template <int... I>
+struct Lanes {};
+template <int N, int... I>
+struct CountLanes : CountLanes<N - 1, N - 1, I...> {};
+template <int... I>
+struct CountLanes<0, I...> {
+  using type = Lanes<I...>;
+};
+template <int Offset, int... I>
+NFC_HD Vf zip(Vf a, Vf b, Lanes<I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, (Offset + I / 2 + (I % 2) * kLanes)...);
+#else
+  return __builtin_shuffle(a, b, Vi{(Offset + I / 2 + (I % 2) * kLanes)...});
+#endif
+}
+NFC_HD Vf zip_low(Vf a, Vf b) { return zip<0>(a, b, CountLanes<kLanes>::type()); }
+NFC_HD Vf zip_high(Vf a, Vf b) { return zip<kLanes / 2>(a, b, CountLanes<kLanes>::type()); }
+#else
+NFC_HD Vf zip_low(Vf a, Vf b) {
+  Vf r;
+  for (int i = 0; i < kLanes; ++i) r[i] = i % 2 ? b[i / 2] : a[i / 2];
+  return r;
+}
+NFC_HD Vf zip_high(Vf a, Vf b) {
+  Vf r;
+  for (int i = 0; i < kLanes; ++i) r[i] = i % 2 ? b[kLanes / 2 + i / 2] : a[kLanes / 2 + i / 2];
+  return r;
+}
+#endif
+
+// Transposes a square of kLanes x kLanes floats in place: each round interleaves the two halves of the rows.
+NFC_HD void transpose(Vf* rows) {
+  for (int round = 1; round < kLanes; round *= 2) {
+    Vf next[kLanes];
+    for (int i = 0; i < kLanes / 2; ++i) {
+      next[2 * i] = zip_low(rows[i], rows[i + kLanes / 2]);
+      next[2 * i + 1] = zip_high(rows[i], rows[i + kLanes / 2]);
+    }
+    for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
+  }
+}
+
 // The sum of the lanes, always in the same order.
 #if defined(__AVX512F__) && defined(__GNUC__)
 NFC_HD float sum_lanes(Vf a) { return _mm512_reduce_add_ps((__m512)a); }

@@ -16,7 +16,9 @@ from nfc_gs.data.lens import Lens
 
 log = logging.getLogger("nfc_gs")
 
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .tif .tiff .webp .bmp .gif .ppm .pgm .pnm .tga .jp2".split())
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tga", ".jp2")
+)
 
 
 class Notes(list[str]):

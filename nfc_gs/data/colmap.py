@@ -76,15 +76,16 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
     check_missing(sorted(missing), len(posed), image_folder, notes)
 
     lenses = {camera_id: _lens(camera, folder) for camera_id, camera in model.cameras.items()}
-    mask_files = FileIndex(image_folder.parent / "masks")
+    home = root if image_folder == root else image_folder.parent
+    mask_files = FileIndex(home / "masks")
     use_masks = masks and mask_files.folder.is_dir()
-    copies = FileIndex(image_folder.with_name(f"{image_folder.name}_{factor}")) if factor else None
+    copies = FileIndex(home / f"{image_folder.name}_{factor}") if factor else None
     shots = []
     for image in posed:
         name = names[image.image_id]
         if name not in files:
             continue
-        copy = copies.find(name) if copies is not None and copies.folder.is_dir() else None
+        copy = copies.find(name) if copies is not None else None
         shots.append(
             Shot(
                 name=name,
@@ -128,8 +129,12 @@ def _load(folder: Path) -> Any:
         check_binary_model(folder)
     try:
         if is_file(folder / f"points3D.{kind}"):
-            return pycolmap.Reconstruction(str(folder))
-        return _load_without_points(folder, kind)
+            model = pycolmap.Reconstruction(str(folder))
+        else:
+            model = _load_without_points(folder, kind)
+        for image in model.images.values():
+            _ = image.name  # raises where it is not UTF-8
+        return model
     except Exception as error:  # pycolmap raises ValueError, RuntimeError, IndexError, ... of its own texts
         cause = " ".join(str(error).split())[-200:]
         raise UserError(
@@ -150,9 +155,10 @@ def _load_without_points(folder: Path, kind: str) -> Any:
 
 def _locate(root: Path, model: Path, names: list[str]) -> tuple[dict[str, Path], Path]:
     """The file of each image name, and the folder they are relative to: the one where most are found."""
-    candidates = [root / "images", root / "Images", root / "input"]
+    usual = ("images", "Images", "input", "images_2", "images_4", "images_8")
+    candidates = [root / name for name in usual]
     if not candidates[0].is_dir():  # the path given may be that of the model, with the images above it
-        candidates += [home / sub for home in (model.parent, model.parent.parent) for sub in ("images", "input")]
+        candidates += [home / name for home in (model.parent, model.parent.parent) for name in usual]
     candidates.append(root)
     best: tuple[dict[str, Path], Path] = ({}, candidates[0])
     for folder in candidates:
@@ -175,7 +181,8 @@ def _lens(camera: Any, folder: Path) -> Lens:
 
 
 def _viewmat(image: Any, folder: Path) -> np.ndarray:
-    pose = image.cam_from_world() if callable(image.cam_from_world) else image.cam_from_world
+    pose: Any = image.cam_from_world
+    pose = pose() if callable(pose) else pose  # a method since pycolmap 3.12
     x, y, z, w = quat = np.asarray(pose.rotation.quat, dtype=np.float64)
     translation = np.asarray(pose.translation, dtype=np.float64)
     norm = float(np.linalg.norm(quat))

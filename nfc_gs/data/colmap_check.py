@@ -42,9 +42,9 @@ class _Cursor:
         self.offset += layout.size
         return values
 
-    def count(self, smallest: int, what: str, layout: struct.Struct = struct.Struct("<Q")) -> int:
+    def count(self, smallest: int, what: str, layout: str = "<Q") -> int:
         """A number of entries of at least `smallest` bytes each, which must have room in the rest of the file."""
-        (number,) = self.take(layout)
+        (number,) = self.take(struct.Struct(layout))
         if number * smallest > self.size - self.offset:
             self.fail(f"it claims {number} {what}, more than it has room for")
         return number
@@ -151,7 +151,7 @@ def _check_rigs(path: Path, cameras: set[int]) -> dict[int, set[tuple[int, int]]
     rigs: dict[int, set[tuple[int, int]]] = {}
     for _ in range(cursor.count(8, "rigs")):
         (rig_id,) = cursor.take(struct.Struct("<I"))
-        number = cursor.count(8, f"sensors in rig {rig_id}", struct.Struct("<I"))
+        number = cursor.count(8, f"sensors in rig {rig_id}", "<I")
         sensors: set[tuple[int, int]] = set()
         for position in range(number):
             kind, sensor_id = cursor.take(sensor)
@@ -181,7 +181,7 @@ def _check_frames(path: Path, rigs: dict[int, set[tuple[int, int]]], images: dic
         if rig_id not in rigs or frame_id in frames:
             cursor.fail(f"frame {frame_id} occurs twice or refers to rig {rig_id}, which is not in rigs.bin")
         frames.add(frame_id)
-        for _ in range(cursor.count(16, f"images in frame {frame_id}", struct.Struct("<I"))):
+        for _ in range(cursor.count(16, f"images in frame {frame_id}", "<I")):
             kind, sensor_id, data_id = cursor.take(struct.Struct("<iIQ"))
             if (kind, sensor_id) not in rigs[rig_id] or (kind == 0 and data_id in owned):
                 cursor.fail(f"frame {frame_id} has an entry that does not fit its rig")

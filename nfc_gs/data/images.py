@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.lens import Lens, Pinhole, sampling_map
+from nfc_gs.data.lens import SPHERICAL, Lens, Pinhole, sampling_map
 from nfc_gs.data.scene import Frame, View
 
 if TYPE_CHECKING:
@@ -132,29 +132,43 @@ def area_average(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     old_height, old_width = image.shape[:2]
     if (old_width, old_height) == size:
         return image
-    if old_width % width == 0 and old_height % height == 0:
-        return np.array(Image.fromarray(image).reduce((old_width // width, old_height // height)))
-    mean = _average_axis(_average_axis(image.astype(np.float32), width, 1), height, 0)
-    return np.clip(mean + 0.5, 0, 255).astype(np.uint8)
+    factors = (old_width // width, old_height // height)
+    if (factors[0] * width, factors[1] * height) == (old_width, old_height) and all(f in (1, 2, 4, 8) for f in factors):
+        return np.array(Image.fromarray(image).reduce(factors))  # the quick way; it rounds other factors downwards
+    result = np.empty((height, width, *image.shape[2:]), dtype=np.uint8)
+    for first, mean in _mean_blocks(image, size):
+        result[first : first + len(mean)] = np.clip(mean + 0.5, 0, 255).reshape(len(mean), *result.shape[1:])
+    return result
 
 
-def _average_axis(image: np.ndarray, length: int, axis: int) -> np.ndarray:
-    """Exact area average along one axis, [.., old, ..] -> [.., length, ..], as a product with a sparse matrix."""
+def _mean_blocks(image: np.ndarray, size: tuple[int, int], rows: int = 64) -> Iterator[tuple[int, np.ndarray]]:
+    """The area averages of [H, W] or [H, W, C] by blocks of rows, so that photos need no floating-point copy.
+
+    Yields:
+        the first row of a block and the block, [rows, W', C] float32.
+    """
+    width, height = size
+    down, across = _area_weights(image.shape[0], height), _area_weights(image.shape[1], width)
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        low, high = first * image.shape[0] // height, -(-last * image.shape[0] // height)
+        source = image[low:high].reshape(high - low, -1).astype(np.float32)
+        part = (down[first:last, low:high] @ source).reshape(last - first, image.shape[1], -1)
+        part = across @ part.transpose(1, 0, 2).reshape(image.shape[1], -1)
+        yield first, part.reshape(width, last - first, -1).transpose(1, 0, 2)
+
+
+def _area_weights(old: int, new: int) -> Any:
+    """Sparse [new, old] matrix: which share of each new pixel each old one covers, along one axis."""
     from scipy.sparse import csr_matrix
 
-    old = image.shape[axis]
-    if old == length:
-        return image
-    edges = np.arange(length + 1) * (old / length)
+    edges = np.arange(new + 1) * (old / new)
     edges[-1] = old
     cuts = np.union1d(edges, np.arange(old + 1))  # between two cuts lies one piece of one old and one new pixel
     middles = (cuts[:-1] + cuts[1:]) / 2
-    rows = np.minimum(np.searchsorted(edges, middles, side="right") - 1, length - 1)
-    weights = np.diff(cuts) * (length / old)
-    matrix = csr_matrix((weights.astype(np.float32), (rows, middles.astype(np.int64))), shape=(length, old))
-    moved = np.moveaxis(image, axis, 0)
-    mean = matrix @ moved.reshape(old, -1)
-    return np.ascontiguousarray(np.moveaxis(mean.reshape(length, *moved.shape[1:]), 0, axis))
+    rows = np.minimum(np.searchsorted(edges, middles, side="right") - 1, new - 1)
+    weights = np.diff(cuts) * (new / old)
+    return csr_matrix((weights.astype(np.float32), (rows, middles.astype(np.int64))), shape=(new, old))
 
 
 def _shrink_ignored(ignored: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -162,8 +176,7 @@ def _shrink_ignored(ignored: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     width, height = size
     if ignored.shape == (height, width) or not ignored.any():
         return ignored if ignored.shape == (height, width) else np.zeros((height, width), dtype=bool)
-    share = _average_axis(_average_axis(ignored.astype(np.float32), width, 1), height, 0)
-    return share > IGNORED_SHARE
+    return np.concatenate([share[..., 0] > IGNORED_SHARE for _, share in _mean_blocks(ignored, size)])
 
 
 def _frame(rgb: np.ndarray, ignored: np.ndarray) -> Frame:
@@ -177,9 +190,14 @@ def _undistort(rgb: np.ndarray, ignored: np.ndarray, lens: Lens, pinhole: Pinhol
     from torch.nn.functional import grid_sample
 
     positions, inside = sampling_map(lens, pinhole)
+    around = lens.model == SPHERICAL  # its left and right border are neighbours
+    if around:
+        positions = positions * np.array([rgb.shape[1] / (rgb.shape[1] + 2), 1.0], dtype=np.float32)
     grid = torch.from_numpy(positions)[None]
 
     def sample(planes: np.ndarray) -> np.ndarray:  # [H, W, C] -> [H', W', C]
+        if around:
+            planes = np.concatenate([planes[:, -1:], planes, planes[:, :1]], axis=1)
         values = torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32)).permute(2, 0, 1)[None]
         result = grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return result[0].permute(1, 2, 0).numpy()

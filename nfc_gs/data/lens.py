@@ -118,9 +118,15 @@ def check_lens(lens: Lens, where: str) -> None:
 
 def _central_intrinsics(lens: Lens) -> tuple[float, float, float, float]:
     """Focal lengths and principal point of the pinhole that agrees with the lens around its axis."""
+    if lens.model == "PINHOLE":
+        fx, fy, cx, cy = lens.params
+        return fx, fy, cx, cy
+    if lens.model == "SIMPLE_PINHOLE":
+        f, cx, cy = lens.params
+        return f, f, cx, cy
     step = 1e-4
     rays = np.array([[0, 0, 1], [step, 0, 1], [-step, 0, 1], [0, step, 1], [0, -step, 1]], dtype=np.float64)
-    centre, right, left, down, up = lens.project(rays)
+    centre, right, left, down, up = lens.project(rays)  # the middle of a fit is smooth whatever its border does
     return (
         float((right - left)[0] / (2 * step)),
         float((down - up)[1] / (2 * step)),
@@ -215,5 +221,5 @@ def _fold_radius(lens: Lens, largest: float) -> float:
     rays[..., :2] = directions[:, None] * radii[None, :, None]
     image = lens.project(rays.reshape(-1, 3)).reshape(len(angles), len(radii), 2)
     outwards = np.diff(np.linalg.norm(image - image[:, :1], axis=-1), axis=1) > 0  # [A, R - 1]; NaN compares false
-    steps = np.where(outwards.all(axis=0), len(radii), np.arange(len(radii) - 1)).min()
-    return float(radii[min(int(steps), len(radii) - 1)])
+    turns = np.flatnonzero(~outwards.all(axis=0))
+    return float(radii[max(turns[0] - 1, 0)]) if len(turns) else largest  # the turn may lie one step before it shows

@@ -44,7 +44,7 @@ def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
     return s * s * (3.0 - 2.0 * s)
 
 
-def mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray | float) -> np.ndarray:
     """a where weight is 0, b where it is 1."""
     return a + (b - a) * weight
 

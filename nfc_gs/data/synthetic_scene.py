@@ -73,7 +73,7 @@ def rod(label: str, start: np.ndarray, end: np.ndarray, radius: float, material:
 
 
 IRON = Material(plain("3c4249"), specular=0.05, shininess=30)
-BRASS = Material(plain("c99a3f"), specular=0.16, shininess=60)
+BRASS = Material(plain("b8842a"), specular=0.22, shininess=45)
 TABLE = 0.74  # height of the table top
 
 
@@ -84,14 +84,14 @@ def _table() -> list[Thing]:
     for k in range(4):
         a = np.radians(45 + 90 * k)
         out = np.array([np.cos(a), np.sin(a), 0])
-        things.append(rod("table", 0.62 * out, 0.42 * out + [0, 0, TABLE - 0.05], 0.022, IRON))
+        things.append(rod("table", 0.62 * out, 0.42 * out + (0, 0, TABLE - 0.05), 0.022, IRON))
     return things
 
 
 def _still_life() -> list[Thing]:
-    glaze = Material(plain("1f8a8c", 0.25, 5), specular=0.08, shininess=70)
-    vase = Material(bands("f1e6d0", "27508f", 0.085, 0.035), specular=0.06, shininess=50)
-    orange = Material(plain("e07a2c", 0.25, 9), specular=0.05, shininess=40)
+    glaze = Material(plain("147a80", 0.25, 5), specular=0.13, shininess=60)
+    vase = Material(bands("f1e6d0", "27508f", 0.085, 0.035), specular=0.1, shininess=50)
+    orange = Material(plain("e07a2c", 0.25, 9), specular=0.1, shininess=40)
     cone = Material(bands("f3e3c3", "c2402f", 0.13, 0.06, twist=1.0))
     things = [
         Thing("ball", sphere(0.2), glaze, at(0.3, -0.3, TABLE + 0.2)),
@@ -109,7 +109,7 @@ def _still_life() -> list[Thing]:
     things.append(Thing("ring", Torus(0.1, 0.042), orange, at(-0.33, -0.32, TABLE + 0.185 + 0.042, 0, 0)))
     for k, (lean, height) in enumerate([((0.16, 0.05), 0.62), ((-0.1, 0.14), 0.72), ((-0.06, -0.13), 0.56)]):
         foot = np.array([-0.28, 0.25, TABLE + 0.5])
-        tip = foot + [lean[0], lean[1], height - 0.2]
+        tip = foot + (lean[0], lean[1], height - 0.2)
         things.append(rod("flowers", foot, tip, 0.008, Material(plain("4d7a3a"))))
         code = ("f2c230", "e5575f", "f4efe6")[k]
         things.append(Thing("flowers", Ellipsoid((0.06, 0.06, 0.045)), Material(plain(code, 0.6, 30)), _pose(tip)))
@@ -146,34 +146,34 @@ def _furniture() -> list[Thing]:
         a = np.radians(30 + 120 * k)
         out = np.array([np.cos(a), np.sin(a), 0])
         middle = np.array([1.3, -0.95, 0])
-        things.append(rod("stool", middle + 0.24 * out, middle + 0.13 * out + [0, 0, 0.54], 0.016, IRON))
+        things.append(rod("stool", middle + 0.24 * out, middle + 0.13 * out + (0, 0, 0.54), 0.016, IRON))
     lamp = np.array([0.15, 1.95, 0])
-    things.append(rod("lamp", lamp, lamp + [0, 0, 1.75], 0.02, IRON))
-    things.append(Thing("lamp", Frustum(0.14, 0.1, 0.06), IRON, _pose(lamp + [0, 0, 0.03])))
-    things.append(Thing("lamp", sphere(0.13), Material(plain("f8ecc8"), 0.05, 60), _pose(lamp + [0, 0, 1.86])))
+    things.append(rod("lamp", lamp, lamp + (0, 0, 1.75), 0.02, IRON))
+    things.append(Thing("lamp", Frustum(0.14, 0.1, 0.06), IRON, _pose(lamp + (0, 0, 0.03))))
+    things.append(Thing("lamp", sphere(0.13), Material(plain("f8ecc8"), 0.05, 60), _pose(lamp + (0, 0, 1.86))))
     return things
 
 
 def _surroundings() -> list[Thing]:
     """Terrace, wall, fence, lawn, cypresses and hills."""
-    stones = paving(("cdb38f", "e6d3b1", "b5694a"), "8d7b66", 0.3, 0.016)
-    lawn = Material(blend("4f6b2c", "9cac55", 0.35, 1.3, 4.5, contrast=0.9))
+    stones = paving(("b99a72", "e0c9a0", "a8553a"), "75624e", 0.3, 0.018)
+    lawn = Material(blend("3f6428", "93a64c", 0.35, 1.3, 4.5, contrast=0.9))
     rock = Material(bricks(("9c8f7c", "c9bda6"), "6f6557", (0.34, 0.15), 0.018))
     cap = Material(plain("d9cdb6", 0.3, 6))
     things = [
         Thing("terrace", Frustum(2.62, 2.55, 0.12), Material(stones, 0.02, 20), at(0, 0, -0.06)),
         Thing("lawn", Plane(), lawn, at(0, 0, -0.1), casts_shadow=False),
     ]
-    for k in range(7):  # the wall, along a third of the terrace
-        a = 100 + 15.5 * k
+    for k in range(6):  # the wall, along a third of the terrace
+        a = 100 + 18.0 * k
         x, y = 3.05 * np.cos(np.radians(a)), 3.05 * np.sin(np.radians(a))
-        things.append(Thing("wall", Box((0.84, 0.26, 0.5)), rock, at(x, y, 0.15, a + 90)))
-        things.append(Thing("wall", Box((0.88, 0.32, 0.06)), cap, at(x, y, 0.43, a + 90)))
+        things.append(Thing("wall", Box((0.97, 0.26, 0.5)), rock, at(x, y, 0.15, a + 90)))
+        things.append(Thing("wall", Box((1.02, 0.32, 0.06)), cap, at(x, y, 0.43, a + 90)))
     paint = Material(plain("efe9dc"), 0.03, 30)
-    angles = np.radians(np.arange(-75, 61, 9.0))
+    angles = np.radians(np.arange(-75, 61, 13.5))
     posts = np.stack([3.0 * np.cos(angles), 3.0 * np.sin(angles), np.full_like(angles, -0.1)], axis=1)
     for k, foot in enumerate(posts):
-        things.append(rod("fence", foot, foot + [0, 0, 0.68], 0.02, paint))
+        things.append(rod("fence", foot, foot + (0, 0, 0.68), 0.02, paint))
         if k:
             for height in (0.3, 0.56):
                 up = np.array([0, 0, height])
@@ -191,7 +191,7 @@ def _surroundings() -> list[Thing]:
         (222, 78, 40, 8), (268, 88, 48, 11), (318, 72, 40, 8.5), (345, 110, 60, 15),
     ]:  # fmt: skip
         a = np.radians(angle)
-        slope = Material(blend("5c7a3a", "8fa05a", 0.05, 0.13, contrast=1.0))
+        slope = Material(blend("35602f", "7f9a4d", 0.05, 0.13, contrast=1.2))
         pose = at(distance * np.cos(a), distance * np.sin(a), -1.0, angle)
         things.append(Thing("hills", Ellipsoid((0.6 * wide, wide, high)), slope, pose, casts_shadow=False))
     return things

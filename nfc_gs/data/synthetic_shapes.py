@@ -120,7 +120,9 @@ class Box:
         half = np.array(self.half, np.float32)[:, None]
         inverse = 1.0 / direction
         middle, reach = -origin * inverse, half * np.abs(inverse)
-        enter, leave = np.max(middle - reach, axis=0), np.min(middle + reach, axis=0)
+        first, last = middle - reach, middle + reach
+        enter = np.maximum(np.maximum(first[0], first[1]), first[2])
+        leave = np.minimum(np.minimum(last[0], last[1]), last[2])
         missed = ~(enter < leave)
         t = _nearest(start, enter, leave)
         t[missed] = np.inf

@@ -92,6 +92,8 @@ class _Reader:
         self.data = _load_json(file)
         self.files = FileIndex(self.root)
         self.mask_files = FileIndex(self.root / "masks")
+        self.copies: dict[Path, FileIndex] = {}
+        self.names: dict[str, str] = {}  # file_path -> name of its shot
 
     def shots(self) -> list[Shot]:
         frames = self.data.get("frames")
@@ -100,26 +102,29 @@ class _Reader:
         paths = [self._image(frame, i) for i, frame in enumerate(frames)]
         missing = [str(frame["file_path"]) for frame, path in zip(frames, paths, strict=True) if path is None]
         check_missing(missing, len(frames), self.root, self.notes)
-        found = [path for path in paths if path is not None]
-        base = os.path.commonpath([path.parent for path in found])
+        base = os.path.commonpath([os.path.abspath(path.parent) for path in paths if path is not None])
         if is_blender(self.file):  # the splits share names like r_000; their folders tell them apart
             base = str(self.root)
-        return [
-            self._shot(frame, i, path, os.path.relpath(path, base).replace(os.sep, "/"))
-            for i, (frame, path) in enumerate(zip(frames, paths, strict=True))
-            if path is not None
-        ]
+        shots = []
+        for i, (frame, path) in enumerate(zip(frames, paths, strict=True)):
+            if path is not None:
+                name = os.path.relpath(path, base).replace(os.sep, "/")
+                self.names[_normal(frame["file_path"])] = name
+                shots.append(self._shot(frame, i, path, name))
+        return shots
 
     def _image(self, frame: Any, index: int) -> Path | None:
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str) or not frame["file_path"]:
             raise UserError(f"{self.file}, frame {index}: 'file_path' is missing; name the frame's image there.")
         name = frame["file_path"].replace("\\", "/")
+        if not _is_text(name):
+            raise UserError(f"{self.file}, frame {index}: 'file_path' {ascii(name)[:40]} is no file name; mend it.")
         path = self.root / name
         if is_file(path):
             return Path(os.path.normpath(path))
         for suffix in (".png", ".jpg", ".jpeg"):
-            if is_file(path.with_name(path.name + suffix)):
-                return Path(os.path.normpath(path.with_name(path.name + suffix)))
+            if is_file(Path(f"{path}{suffix}")):
+                return Path(os.path.normpath(f"{path}{suffix}"))
         return self.files.find(name)
 
     def _shot(self, frame: dict[str, Any], index: int, path: Path, name: str) -> Shot:
@@ -143,8 +148,8 @@ class _Reader:
         """The copy of images/x in images_<factor>/x."""
         for folder in path.parents if self.factor else ():
             if folder.name == "images":
-                copies = folder.with_name(f"images_{self.factor}")
-                return FileIndex(copies).find(path.relative_to(folder).as_posix()) if copies.is_dir() else None
+                copies = self.copies.setdefault(folder, FileIndex(folder.with_name(f"images_{self.factor}")))
+                return copies.find(path.relative_to(folder).as_posix())
         return None
 
     def _mask(self, frame: dict[str, Any], name: str, where: str) -> Path | None:
@@ -208,22 +213,30 @@ class _Reader:
 
     def split(self, shots: list[Shot]) -> frozenset[str] | None:
         """The held-out names by `test_filenames`, or else `val_filenames`; removes shots that no list has."""
-        lists: dict[str, set[Path]] = {}
+        lists: dict[str, set[str]] = {}
         for key in ("train", "val", "test"):
-            listed = self.data.get(f"{key}_filenames")
-            if listed is not None and not (isinstance(listed, list) and all(isinstance(n, str) for n in listed)):
+            listed = self.data.get(f"{key}_filenames") or []
+            if not (isinstance(listed, list) and all(isinstance(name, str) for name in listed)):
                 raise UserError(f"{self.file}: '{key}_filenames' is not a list of names; mend or remove it.")
-            found = [self._image({"file_path": name}, -1) for name in listed or [] if name]
-            lists[key] = {path for path in found if path is not None}
+            lists[key] = {self.names[name] for name in map(_normal, listed) if name in self.names}
         if not lists["train"]:
             return None
         held_out = (lists["test"] or lists["val"]) - lists["train"]
-        by_path = {shot.path: shot.name for shot in shots}
-        if self.factor:  # the shots may show copies of the files that the lists name
-            by_path |= {path: by_path[copy] for s in lists.values() for path in s if (copy := self._copy(path)) in by_path}
-        names = {by_path[path] for path in lists["train"] | held_out if path in by_path}
-        shots[:] = [shot for shot in shots if shot.name in names]
-        return frozenset(by_path[path] for path in held_out if path in by_path)
+        shots[:] = [shot for shot in shots if shot.name in lists["train"] | held_out]
+        return frozenset(held_out)
+
+
+def _is_text(name: str) -> bool:
+    """JSON can spell half a surrogate pair, which no file name and no terminal takes."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
+
+
+def _normal(name: str) -> str:
+    return os.path.normpath(name.replace("\\", "/"))
 
 
 def _load_json(file: Path) -> dict[str, Any]:
@@ -292,5 +305,3 @@ def _viewmat(matrix: Any, where: str) -> np.ndarray:
     viewmat[:3, :3] = pose[:3, :3].T
     viewmat[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
     return viewmat
-
-

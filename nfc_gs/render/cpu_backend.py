@@ -50,7 +50,7 @@ class CpuBackend:
         info = SplatInfo(
             radii=torch.empty(len(splats.means), 2, dtype=torch.int32), means2d=torch.empty(len(splats.means), 2)
         )
-        call = _Call(self, camera, settings, info)
+        call = _Call(self, camera, settings, info, keep=torch.is_grad_enabled())
         features, alpha, depth = _Render.apply(
             splats.means,
             splats.quats,
@@ -110,6 +110,8 @@ class _Call:
     camera: Camera
     settings: RasterSettings
     info: SplatInfo
+    keep: bool
+    """Whether a backward pass may follow."""
 
 
 class _Render(torch.autograd.Function):
@@ -134,7 +136,7 @@ class _Render(torch.autograd.Function):
         frame = call.backend.take_frame()
         scene = call.backend.scene(call, inputs, outputs)
         frame.forward(scene)
-        if any(ctx.needs_input_grad):
+        if call.keep and any(ctx.needs_input_grad):
             ctx.save_for_backward(*inputs, *outputs)
             ctx.call, ctx.scene, ctx.frame = call, scene, frame
             ctx.set_materialize_grads(False)

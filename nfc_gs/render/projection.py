@@ -59,11 +59,12 @@ def project(splats: Splats, camera: Camera, antialiased: bool = False) -> Projec
     # The covariance (EWA splatting, eq. 29-31; 3D Gaussian splatting, eq. 5-6).
     axes = quat_to_matrix(splats.quats) * splats.scales[:, None, :]  # [N, 3, 3], Sigma = axes axes^T
     axes2d = _jacobian(slopes, depths, camera) @ rotation @ axes  # [N, 2, 3]
-    xx, yy = axes2d[:, 0].square().sum(-1), axes2d[:, 1].square().sum(-1)
-    xy = (axes2d[:, 0] * axes2d[:, 1]).sum(-1)
-    sharp_determinants = xx * yy - xy * xy
+    first, second = axes2d.unbind(1)  # [N, 3] each: axes2d axes2d^T is the covariance
+    xx, yy, xy = first.square().sum(-1), second.square().sum(-1), (first * second).sum(-1)
+    # Lagrange's identity; the difference of products xx yy - xy xy would cancel for long thin splats.
+    sharp_determinants = torch.linalg.cross(first, second).square().sum(-1)
+    determinants = sharp_determinants + BLUR * (xx + yy) + BLUR * BLUR
     xx, yy = xx + BLUR, yy + BLUR
-    determinants = xx * yy - xy * xy
     conics = torch.stack([yy, -xy, xx], dim=-1) / determinants[:, None]
 
     opacities = splats.opacities

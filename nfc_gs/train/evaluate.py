@@ -69,7 +69,6 @@ def evaluate(
     backend: str | RasterBackend = "auto",
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     antialiased: bool = False,
-    sh_degree: int | None = None,
     lpips: bool = False,
     save_to: Path | None = None,
 ) -> Metrics:
@@ -95,7 +94,6 @@ def evaluate(
             scene.camera(index),
             background=background,
             backend=engine,
-            sh_degree=sh_degree,
             antialiased=antialiased,
         )
         image = out.rgb.clamp(0.0, 1.0)  # [H, W, 3]
@@ -137,10 +135,16 @@ def write_metrics(
 
 
 def image_stems(names: Sequence[str]) -> list[str]:
-    """File names without suffix for views, one each: folders become underscores, clashes keep their suffix."""
+    """File names without suffix for views, one each: folders become underscores, clashes keep suffix or number."""
     flat = [str(PurePosixPath(name).with_suffix("")).replace("/", "_") for name in names]
     whole = [name.replace("/", "_").replace(".", "_") for name in names]
-    return [stem if flat.count(stem) == 1 else other for stem, other in zip(flat, whole, strict=True)]
+    stems: list[str] = []
+    for short, long in zip(flat, whole, strict=True):
+        stem, number = (short if flat.count(short) == 1 else long), 2
+        while stem in stems:
+            stem, number = f"{long}_{number}", number + 1
+        stems.append(stem)
+    return stems
 
 
 def peak_memory_mb() -> float | None:

@@ -69,7 +69,7 @@ def adam_step_reference(
         else:
             direction *= rate / constants.correction1
         shape = (len(rows), *param.shape[1:])
-        param.index_add_(0, rows, direction.view(shape), alpha=-1)
+        param.index_copy_(0, rows, param.index_select(0, rows) - direction.view(shape))
         m[name].index_copy_(0, rows, first.view(shape))
         v[name].index_copy_(0, rows, second.view(shape))
 

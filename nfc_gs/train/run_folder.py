@@ -12,6 +12,7 @@ import yaml
 from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import write_text
+from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.train.config import ResolvedConfig
 from nfc_gs.train.history import HISTORY_NAME
@@ -42,10 +43,31 @@ def evaluation_background(config: ResolvedConfig, scene: SceneData) -> tuple[flo
     return (0.0, 0.0, 0.0)
 
 
-def write_config(run: Path, config: ResolvedConfig, capture: Path, scene_options: Mapping[str, Any]) -> None:
+def write_config(run: Path, config: ResolvedConfig, capture: Path, data: Mapping[str, Any]) -> None:
     """Write `config.yaml`, for people to read; `Trainer.resume` reads the checkpoint."""
-    document = {"capture": str(capture), "scene_options": dict(scene_options), **config.to_dict()}
+    document = {"capture": str(capture), "data": dict(data), **config.to_dict()}
     write_text(run / CONFIG_NAME, yaml.safe_dump(document, sort_keys=False))
+
+
+def scene_of(checkpoint: Checkpoint, capture: Path | str | None = None) -> SceneData:
+    """Read the capture of a run again, in the way it was read for training.
+
+    Args:
+        capture: where it lies now, if it was moved.
+
+    Raises:
+        UserError: it cannot be read, or the checkpoint does not say how.
+    """
+    values = dict(checkpoint.data)
+    if values.get("background") is not None:
+        values["background"] = tuple(values["background"])
+    try:
+        config = DataConfig(**values)
+    except TypeError as error:
+        raise UserError(
+            f"The saved configuration of the capture does not fit this version of nfc-gs ({error}); start a new run."
+        ) from None
+    return load_scene(capture if capture is not None else checkpoint.capture, config)
 
 
 def check_same_scene(scene: SceneData, checkpoint: Checkpoint) -> None:

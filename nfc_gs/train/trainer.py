@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,9 +26,10 @@ from nfc_gs.core.events import (
     TrainStarted,
 )
 from nfc_gs.core.files import make_folder
+from nfc_gs.data.open import DataConfig
 from nfc_gs.data.sampler import ViewSampler
 from nfc_gs.data.scene import SceneData
-from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.gaussians import PARAMETERS, GaussianModel
 from nfc_gs.model.init import from_points
 from nfc_gs.objective.losses import photometric
 from nfc_gs.render.backend import get_backend
@@ -38,7 +40,7 @@ from nfc_gs.train.evaluate import Metrics, evaluate, peak_memory_mb, write_metri
 from nfc_gs.train.guards import interrupt_calls, one_torch_thread
 from nfc_gs.train.history import History
 from nfc_gs.train.optimizers import VisibleAdam
-from nfc_gs.train.run_folder import check_same_scene, claim_run_folder, evaluation_background, write_config
+from nfc_gs.train.run_folder import check_same_scene, claim_run_folder, evaluation_background, scene_of, write_config
 from nfc_gs.train.schedules import generator_for, learning_rates, progress_of, resolution_divisor, sh_degree_at
 
 logger = logging.getLogger("nfc_gs")
@@ -85,7 +87,7 @@ class Trainer:
         listeners: Sequence[Listener] = (),
         *,
         capture: Path | str,
-        scene_options: Mapping[str, Any] | None = None,
+        data: DataConfig | None = None,
     ) -> None:
         """Begin a run: make its folder and write its configuration and a checkpoint of step 0.
 
@@ -93,7 +95,7 @@ class Trainer:
             run: folder of the run; must not hold one already.
             listeners: are told what happens (`core.events`); one that raises is logged and dropped.
             capture: path the scene was read from, for `resume`.
-            scene_options: the keyword arguments `load_scene` was called with (plain values), for `resume`.
+            data: how `load_scene` was told to read it, for `resume`.
 
         Raises:
             UserError: the folder holds a run or cannot be written, the configuration does not make sense, or the
@@ -111,10 +113,12 @@ class Trainer:
                 seed=resolved.seed,
                 device=resolved.device,
             )
-        self._set_up(scene, resolved, Path(run), listeners, model, Path(capture).resolve(), dict(scene_options or {}))
+        self._set_up(
+            scene, resolved, Path(run), listeners, model, Path(capture).resolve(), asdict(data or DataConfig())
+        )
         make_folder(self.run)
         self.save()
-        write_config(self.run, resolved, self._capture, self._scene_options)
+        write_config(self.run, resolved, self._capture, self._data)
         self._history = History(self.run, 0, 0.0)
 
     @classmethod
@@ -132,13 +136,11 @@ class Trainer:
         checkpoint = load_checkpoint(run)
         config = ResolvedConfig.from_dict(checkpoint.config)
         resolve_device(config.device)
-        scene = scene if scene is not None else _load_again(checkpoint)
+        scene = scene if scene is not None else scene_of(checkpoint)
         check_same_scene(scene, checkpoint)
         trainer = cls.__new__(cls)
         model = GaussianModel({name: tensor.to(config.device) for name, tensor in checkpoint.model.items()})
-        trainer._set_up(
-            scene, config, Path(run), listeners, model, Path(checkpoint.capture), dict(checkpoint.scene_options)
-        )
+        trainer._set_up(scene, config, Path(run), listeners, model, Path(checkpoint.capture), dict(checkpoint.data))
         trainer.steps_done, trainer.seconds = checkpoint.step, checkpoint.seconds
         try:
             trainer.optimizer.load_state(checkpoint.optimizer, checkpoint.step)
@@ -158,7 +160,7 @@ class Trainer:
         listeners: Sequence[Listener],
         model: GaussianModel,
         capture: Path,
-        scene_options: dict[str, Any],
+        data: dict[str, Any],
     ) -> None:
         if not scene.train:
             raise UserError(f"{capture} has no view left to train on; hold fewer views out for testing.")
@@ -168,7 +170,7 @@ class Trainer:
         self.optimizer = VisibleAdam(model.tensors())
         self.density = make_density_control(config, model, self.optimizer, scene.extent)
         self.background = evaluation_background(config, scene)
-        self._capture, self._scene_options = capture, scene_options
+        self._capture, self._data = capture, data
         self._backend = get_backend(config.backend)
         self._sampler = ViewSampler(scene.train, config.seed)
         self._cameras: dict[tuple[int, int], Camera] = {}
@@ -238,7 +240,6 @@ class Trainer:
                 backend=self._backend,
                 background=self.background,
                 antialiased=self.config.antialiased,
-                sh_degree=sh_degree_at(self.config, self.progress),
                 lpips=lpips,
                 save_to=save_to,
             )
@@ -282,7 +283,7 @@ class Trainer:
                 seconds=self.seconds,
                 config=self.config.to_dict(),
                 capture=str(self._capture),
-                scene_options=self._scene_options,
+                data=self._data,
                 transform=self.scene.transform,
                 background=self.background,
                 state={
@@ -368,13 +369,13 @@ class Trainer:
 
     def _backward(self, total: Tensor) -> dict[str, Tensor]:
         """Gradients of all parameters; zeros where the picture does not depend on them."""
-        for param in self.model.parameters():
+        params = {name: getattr(self.model, name) for name in PARAMETERS}
+        for param in params.values():
             param.grad = None
         if total.requires_grad:
             total.backward()
         return {
-            name: param.grad if param.grad is not None else torch.zeros_like(param)
-            for name, param in self.model.named_parameters()
+            name: param.grad if param.grad is not None else torch.zeros_like(param) for name, param in params.items()
         }
 
     def _non_finite(self, value: float, index: int) -> UserError:
@@ -444,9 +445,3 @@ class Trainer:
             except Exception:
                 logger.exception("A listener of the training raised and is dropped; training goes on.")
                 self._listeners.remove(listener)
-
-
-def _load_again(checkpoint: Checkpoint) -> SceneData:
-    from nfc_gs.data.open import load_scene
-
-    return load_scene(checkpoint.capture, **checkpoint.scene_options)

@@ -28,7 +28,7 @@ function ticks(low, high, count, steps) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = (steps || [1, 2, 5, 10].map((s) => s * power)).find((s) => s >= rough * 0.999) || rough;
   const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step);
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step || 0);
   return found;
 }
 
@@ -84,8 +84,8 @@ class Chart {
     const box = this.svg.getBoundingClientRect();
     this.frame = { left: 46, right: box.width - 10, top: 8, bottom: box.height - 24, width: box.width, height: box.height };
     const xs = this.series.flatMap((s) => s.x[axis]);
-    this.xRange = [axis === "seconds" ? 0 : Math.min(...xs), Math.max(...xs)];
-    if (this.xRange[0] === this.xRange[1]) this.xRange[1] += 1;
+    this.xRange = [0, Math.max(...xs)];
+    if (!this.xRange[1]) this.xRange[1] = 1;
     const ys = this.series.filter((s) => !s.raw).flatMap((s) => s.y.filter((v) => v !== null));
     let [low, high] = [Math.min(...ys), Math.max(...ys)];
     this.log = Boolean(this.spec.log) && low > 0 && high / low > 5;
@@ -126,6 +126,8 @@ class Chart {
   draw() {
     this.scales();
     this.svg.replaceChildren();
+    this.mark = null;
+    if (this.frame.width < 100) return; // not laid out yet
     const { left, right, top, bottom, width, height } = this.frame;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const yTicks = this.log ? logTicks(...this.yRange) : ticks(...this.yRange, 5);
@@ -133,7 +135,7 @@ class Chart {
       this.add("line", { class: "grid", x1: left, x2: right, y1: this.y(v), y2: this.y(v) });
       this.add("text", { x: left - 8, y: this.y(v) + 4, "text-anchor": "end" }, this.spec.tick(v));
     }
-    for (const v of ticks(...this.xRange, Math.max(2, (right - left) / 80), axis === "seconds" ? CLOCK : null)) {
+    for (const v of ticks(...this.xRange, Math.max(2, (right - left) / 55), axis === "seconds" ? CLOCK : null)) {
       this.add("line", { class: "axis", x1: this.x(v), x2: this.x(v), y1: bottom, y2: bottom + 4 });
       const anchor = this.x(v) > right - 14 ? "end" : "middle";
       const label = axis === "seconds" ? formatSeconds(v) : formatCount(v);
@@ -165,6 +167,7 @@ class Chart {
 
   /** Show the values at x (null: the last ones). */
   read(at) {
+    if (!this.mark) return;
     this.mark.setAttribute("visibility", at === null ? "hidden" : "visible");
     if (at !== null) {
       this.mark.setAttribute("x1", this.x(at));
@@ -209,14 +212,14 @@ function startCurves() {
   const series = { loss: [], psnr: [], gaussians: [] };
   if (train) {
     series.loss.push({ label: "Raw", raw: true, colour: "var(--train)", x: x(train), y: train.loss });
-    series.loss.push({ label: "Training loss", colour: "var(--train)", x: x(train), y: train.loss_smooth });
+    series.loss.push({ label: "Train", colour: "var(--train)", x: x(train), y: train.loss_smooth });
     series.psnr.push({ label: "Raw", raw: true, colour: "var(--train)", x: x(train), y: train.psnr });
-    series.psnr.push({ label: "Training view", colour: "var(--train)", x: x(train), y: train.psnr_smooth });
+    series.psnr.push({ label: "Train", colour: "var(--train)", x: x(train), y: train.psnr_smooth });
     series.gaussians.push({ label: "Gaussians", stairs: true, colour: "var(--count)", x: x(train), y: train.gaussians });
   }
   if (test) {
     const extra = (i) => (test.ssim[i] === null ? "" : ", SSIM " + test.ssim[i].toFixed(3));
-    series.psnr.push({ label: "Held-out views", points: true, colour: "var(--test)", x: x(test), y: test.psnr, extra });
+    series.psnr.push({ label: "Test", points: true, colour: "var(--test)", x: x(test), y: test.psnr, extra });
   }
   for (const figure of document.querySelectorAll("[data-chart]")) {
     const shown = series[figure.dataset.chart].filter((s) => s.y.some((v) => v !== null));
@@ -225,11 +228,12 @@ function startCurves() {
   }
   const redraw = () => {
     for (const chart of charts) chart.draw();
-    hover(null);
+    hover(cross);
   };
   for (const button of document.querySelectorAll("[data-axis]"))
     button.addEventListener("click", () => {
       axis = button.dataset.axis;
+      cross = null;
       for (const b of document.querySelectorAll("[data-axis]")) b.setAttribute("aria-pressed", String(b === button));
       redraw();
     });

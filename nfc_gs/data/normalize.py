@@ -1,0 +1,174 @@
+"""The frame that training works in, and points to start from where a capture has none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nfc_gs.data.lens import Pinhole
+
+COINCIDENT = 1e-3
+"""Cameras that stand closer together than this share of their distance to the scene stand at one place."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the cameras of a scene stand, in the frame of the `viewmats` it was made from.
+
+    Attributes:
+        centre: [3], the point the cameras look at where they look at one, else their mean position.
+        up: [3], unit, the mean of the cameras' upward directions.
+        size: radius of the cameras around their mean; where they stand at one place, the distance to the scene.
+        distance: median distance of the cameras to the point they look at; None where there is no such point.
+    """
+
+    centre: np.ndarray
+    up: np.ndarray
+    size: float
+    distance: float | None
+
+
+def camera_centers(viewmats: np.ndarray) -> np.ndarray:
+    """Positions [C, 3] of cameras with rigid world-to-camera matrices [C, 4, 4]."""
+    return -np.einsum("cji,cj->ci", viewmats[:, :3, :3], viewmats[:, :3, 3])
+
+
+def camera_layout(viewmats: np.ndarray, points: np.ndarray) -> Layout:
+    """Look at the cameras [C, 4, 4] and points [P, 3] (P may be 0) of a scene."""
+    centers = camera_centers(viewmats)
+    forwards, ups = viewmats[:, 2, :3], -viewmats[:, 1, :3]
+    up = ups.mean(axis=0)
+    if np.linalg.norm(up) < 0.05:  # cameras at all rolls: no direction is more upward than another
+        up = ups[0]
+    mean = centers.mean(axis=0)
+    radius = float(np.linalg.norm(centers - mean, axis=1).max())
+    depth = float(np.median(np.linalg.norm(points - mean, axis=1))) if len(points) else 0.0
+    size = radius if radius > COINCIDENT * depth else depth
+    # rounding leaves cameras that stand at one place a tiny distance apart
+    if size <= 1e-9 * max(1.0, float(np.abs(mean).max())):
+        size = 1.0
+    focus = focus_point(centers, forwards)
+    distance = None if focus is None else float(np.median(np.linalg.norm(centers - focus, axis=1)))
+    return Layout(mean if focus is None else focus, up / np.linalg.norm(up), size, distance)
+
+
+def focus_point(centers: np.ndarray, forwards: np.ndarray) -> np.ndarray | None:
+    """The point nearest to all viewing axes in the least-squares sense, where the axes do converge.
+
+    It minimises sum |(I - d d^T) (x - c)|^2 over cameras at c [C, 3] that look along unit d [C, 3].
+
+    Returns:
+        [3]; None where the axes are close to parallel, or where most cameras do not have the point before them
+        or pass it at a distance.
+    """
+    across = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]  # [C, 3, 3]
+    normal = across.mean(axis=0)
+    if np.linalg.eigvalsh(normal)[0] < 0.02:  # the mean squared sine between the axes and their common direction
+        return None
+    focus = np.linalg.solve(normal, np.einsum("cij,cj->i", across, centers) / len(centers))
+    offsets = focus - centers
+    along = np.einsum("ci,ci->c", offsets, forwards)
+    aside = np.linalg.norm(offsets - along[:, None] * forwards, axis=1)
+    return focus if (aside < 0.5 * along).mean() > 0.75 else None
+
+
+def normalising_transform(layout: Layout) -> np.ndarray:
+    """Similarity [4, 4] from the capture's world to the normalised frame.
+
+    There the centre is at the origin, up is +z, and the cameras keep within a distance of about 1 of their mean.
+    """
+    rotation = _rotation_between(layout.up, np.array([0.0, 0.0, 1.0]))
+    scale = 1.0 / layout.size
+    transform = np.eye(4)
+    transform[:3, :3] = scale * rotation
+    transform[:3, 3] = -scale * rotation @ layout.centre
+    return transform
+
+
+def _rotation_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The smallest rotation [3, 3] that takes the unit vector a to the unit vector b (Rodrigues)."""
+    v, c = np.cross(a, b), float(a @ b)
+    if c < -1.0 + 1e-9:  # opposite: half a turn about any axis across
+        axis = np.cross(a, np.eye(3)[int(np.abs(a).argmin())])
+        axis /= np.linalg.norm(axis)
+        return 2.0 * np.outer(axis, axis) - np.eye(3)
+    k = np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
+    return np.eye(3) + k + k @ k / (1.0 + c)
+
+
+def transform_viewmats(viewmats: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """World-to-camera matrices [C, 4, 4] in the frame that `transform` (a similarity, [4, 4]) leads to.
+
+    They stay rigid: the scale goes into the positions.
+    """
+    scale = float(np.cbrt(np.linalg.det(transform[:3, :3])))
+    centers = camera_centers(viewmats) @ transform[:3, :3].T + transform[:3, 3]
+    moved = np.tile(np.eye(4), (len(viewmats), 1, 1))
+    moved[:, :3, :3] = viewmats[:, :3, :3] @ (transform[:3, :3] / scale).T
+    moved[:, :3, 3] = -np.einsum("cij,cj->ci", moved[:, :3, :3], centers)
+    return moved
+
+
+def transform_points(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """Points [P, 3] in the frame that `transform` [4, 4] leads to."""
+    return points @ transform[:3, :3].T + transform[:3, 3]
+
+
+def depth_range(layout: Layout, *, object_only: bool) -> tuple[float, float]:
+    """Nearest and farthest depth at which to look for the scene, in the units of `layout`.
+
+    Around the point the cameras look at (closely where nothing but an object is before a plain background); where
+    they look at none, from a fifth to thirty times the size of the camera layout.
+    """
+    if layout.distance is None:
+        return 0.2 * layout.size, 30.0 * layout.size
+    near, far = (0.6, 1.4) if object_only else (0.3, 2.5)
+    return near * layout.distance, far * layout.distance
+
+
+def random_points(
+    viewmats: np.ndarray, pinholes: list[Pinhole], depths: tuple[float, float], count: int, seed: int
+) -> np.ndarray:
+    """Points where the cameras can see them, for captures that bring none.
+
+    Each lies at a random pixel of a random camera, at a depth drawn evenly on a logarithmic scale between the two
+    `depths`, and is in view of at least three cameras, or of as many as there are or overlap.
+
+    Args:
+        viewmats: [C, 4, 4]; pinholes: the C intrinsics.
+
+    Returns:
+        [count, 3] float64, the same for the same arguments.
+    """
+    rng = np.random.default_rng(seed % 2**63)
+    near, far = depths
+    intrinsics = np.array([[p.fx, p.fy, p.cx, p.cy, p.width, p.height] for p in pinholes])
+    witnesses = rng.permutation(len(viewmats))[:64]  # enough to judge by
+    kept: list[np.ndarray] = []
+    for wanted in range(min(3, len(witnesses)), -1, -1):
+        for _ in range(10):
+            lacking = count - sum(map(len, kept))
+            if lacking <= 0:
+                break
+            camera = rng.integers(len(viewmats), size=2 * lacking if wanted else lacking)
+            fx, fy, cx, cy, width, height = intrinsics[camera].T
+            depth = near * (far / near) ** rng.random(len(camera))
+            x, y = rng.random(len(camera)) * width, rng.random(len(camera)) * height
+            local = np.stack([(x - cx) / fx, (y - cy) / fy, np.ones_like(x)], axis=1) * depth[:, None]
+            rotation, translation = viewmats[camera, :3, :3], viewmats[camera, :3, 3]
+            points = np.einsum("pji,pj->pi", rotation, local - translation)
+            seen = sum(_in_view(points, viewmats[c], intrinsics[c], 0.5 * near) for c in witnesses)
+            good = points[np.asarray(seen) >= wanted][:lacking]
+            kept.append(good)
+            if len(good) < 0.05 * len(points):  # hardly any overlap: ask for less
+                break
+    return np.concatenate(kept)[:count]
+
+
+def _in_view(points: np.ndarray, viewmat: np.ndarray, intrinsics: np.ndarray, near: float) -> np.ndarray:
+    fx, fy, cx, cy, width, height = intrinsics
+    x, y, z = (points @ viewmat[:3, :3].T + viewmat[:3, 3]).T
+    with np.errstate(all="ignore"):
+        u, v = fx * x / z + cx, fy * y / z + cy
+        return ((z > near) & (u >= 0) & (u <= width) & (v >= 0) & (v <= height)).astype(np.int64)

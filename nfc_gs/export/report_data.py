@@ -1,0 +1,230 @@
+"""What a report shows, read from a run folder: numbers, curves and pictures as plain data."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+log = logging.getLogger("nfc_gs")
+
+_MAX_VIEWS = 16  # views with embedded pictures
+_MAX_SIDE = 960  # pixels of an embedded picture's longer side
+_MAX_BYTES = 24_000_000  # of embedded pictures together
+_MAX_POINTS = 400  # of a curve
+ERROR_SCALE = 0.25  # the error that gets the last colour; 0.25 = 64 of 255 levels
+ERROR_COLOURS = ("#000008", "#2a0b55", "#6b176e", "#a92e5e", "#dd513a", "#f98d0a", "#fbcf4b", "#fcffa4")
+
+
+def read_yaml(path: Path) -> Any:
+    """The parsed file, its text if it is not plain YAML, None if it is not there."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        return as_mapping(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        log.warning("The report leaves out %s, which cannot be read: %s.", path.name, error)
+        return {}
+
+
+def as_mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number, or None."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else None
+
+
+def read_curves(path: Path) -> dict[str, Any]:
+    """The curves of `history.jsonl`: {"train": columns or None, "test": columns or None}."""
+    train: list[dict[str, Any]] = []
+    test: list[dict[str, Any]] = []
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            for line in handle:
+                try:
+                    row = as_mapping(json.loads(line))
+                except ValueError:  # the last line of a run that was killed
+                    continue
+                if as_number(row.get("step")) is None or as_number(row.get("seconds")) is None:
+                    continue
+                rows = test if "test_psnr" in row else train
+                while rows and rows[-1]["step"] >= row["step"]:  # the run was resumed from an earlier checkpoint
+                    rows.pop()
+                rows.append(row)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("The report leaves out %s, which cannot be read: %s.", path.name, error)
+    return {"train": _train_columns(train), "test": _test_columns(test)}
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    """[R] float64, NaN where there is no number."""
+    numbers = [as_number(row.get(name)) for row in rows]
+    return np.array([math.nan if number is None else number for number in numbers], dtype=np.float64)
+
+
+def _json_list(values: np.ndarray, digits: int = 5) -> list[float | None]:
+    return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in values]
+
+
+def _train_columns(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Training rows as columns of at most `_MAX_POINTS`: means over equal numbers of rows, the last step kept."""
+    if not rows:
+        return None
+    edges = np.unique(np.linspace(0, len(rows), min(len(rows), _MAX_POINTS) + 1).astype(int))
+    last = edges[1:] - 1
+    columns: dict[str, Any] = {
+        name: _json_list(_column(rows, name)[last], 9) for name in ("step", "seconds", "gaussians", "width", "height")
+    }
+    for name in ("loss", "psnr"):
+        values = _column(rows, name)
+        means = np.array([_mean(values[a:b]) for a, b in pairwise(edges)])
+        columns[name] = _json_list(means)
+        columns[name + "_smooth"] = _json_list(_smooth(means))
+    return columns
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Means over a window of about a twentieth of the curve; narrower at the steep start, one-sided at the end."""
+    spans = [min(len(values) // 40, i) for i in range(len(values))]
+    return np.array([_mean(values[i - span : i + span + 1]) for i, span in enumerate(spans)])
+
+
+def _test_columns(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    if not rows:
+        return None
+    names = {"step": "step", "seconds": "seconds", "psnr": "test_psnr", "ssim": "test_ssim"}
+    return {name: _json_list(_column(rows, source), 9) for name, source in names.items()}
+
+
+@dataclass
+class ViewResult:
+    """A held-out view: its numbers, and its pictures where they are embedded (script's field names)."""
+
+    name: str
+    psnr: float | None
+    ssim: float | None
+    lpips: float | None
+    pictures: dict[str, Any]
+
+
+def read_views(run: Path, test: Mapping[str, Any]) -> list[ViewResult]:
+    """The views of metrics.json (or, without it, those with pictures), some of them with pictures."""
+    folder = run / "renders" / "test"
+    rows = test.get("views")
+    if isinstance(rows, list):
+        rows = [row for row in rows if isinstance(row, dict) and "name" in row]
+    else:
+        rows = [{"name": p.name.removesuffix("_truth.png")} for p in sorted(folder.glob("*_truth.png"))]
+    views = [
+        ViewResult(str(row["name"]), *(as_number(row.get(key)) for key in ("psnr", "ssim", "lpips")), pictures={})
+        for row in rows
+    ]
+    views.sort(key=lambda view: view.name)
+    room = _MAX_BYTES
+    for index in _worth_showing([view.psnr for view in views]):
+        if room <= 0:
+            break
+        views[index].pictures = _pictures(folder, views[index].name)
+        room -= sum(len(value) for value in views[index].pictures.values() if isinstance(value, str))
+    return views
+
+
+def _worth_showing(psnrs: Sequence[float | None]) -> list[int]:
+    """Up to `_MAX_VIEWS` indices, the most telling first: the worst, the best, then evenly between them."""
+    ranked = sorted(range(len(psnrs)), key=lambda i: (math.inf if psnrs[i] is None else psnrs[i], i))
+    ends = [ranked[k] for pair in ((i, -1 - i) for i in range(_MAX_VIEWS // 4)) for k in pair if len(ranked) > abs(k)]
+    spread = [ranked[round(k)] for k in np.linspace(0, len(ranked) - 1, _MAX_VIEWS)] if ranked else []
+    rest = ranked if len(ranked) <= _MAX_VIEWS else spread
+    return list(dict.fromkeys([*ends, *rest]))[:_MAX_VIEWS]
+
+
+def _pictures(folder: Path, name: str) -> dict[str, Any]:
+    """The pictures of a view as data URIs, with the size at which they are shown; empty if they are not there."""
+    from PIL import Image
+
+    stem = PurePosixPath(name.replace("/", "_")).stem
+    stem = stem if (folder / f"{stem}.png").exists() else name.replace("/", "_")
+    images = []
+    for path in (folder / f"{stem}_truth.png", folder / f"{stem}.png"):
+        try:
+            with Image.open(path) as file:
+                images.append(np.asarray(file.convert("RGB")))  # [H, W, 3] uint8
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            log.warning("The report leaves out %s, which cannot be read: %s.", path, error)
+            return {}
+    truth, render = images
+    if truth.shape != render.shape:
+        log.warning("The report leaves out the pictures of %s: render and ground truth differ in size.", name)
+        return {}
+    error = np.abs(truth.astype(np.float32) - render.astype(np.float32)).mean(axis=2) / 255  # [H, W]
+    height, width = truth.shape[:2]
+    factor = min(1.0, _MAX_SIDE / max(width, height))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    sources = {"truth": truth, "render": render, "error": colour_error(error)}
+    return {"width": size[0], "height": size[1], **{key: _data_uri(image, size) for key, image in sources.items()}}
+
+
+def colour_error(error: np.ndarray) -> np.ndarray:
+    """Errors as colours from black over red to pale yellow: 0 is the first, 0.25 and more the last.
+
+    Args:
+        error: [H, W] float, absolute error averaged over the channels, in [0, 1].
+
+    Returns:
+        [H, W, 3] uint8.
+    """
+    anchors = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in ERROR_COLOURS])
+    at = np.clip(error / ERROR_SCALE, 0, 1) * (len(anchors) - 1)
+    channels = [np.interp(at, np.arange(len(anchors)), anchors[:, c]) for c in range(3)]
+    return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def _data_uri(image: np.ndarray, size: tuple[int, int]) -> str:
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=90, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def middle_view(views: Sequence[ViewResult]) -> int:
+    """The index of the view with the median PSNR: the one to show first."""
+    ranked = sorted(range(len(views)), key=lambda i: views[i].psnr or 0.0)
+    return ranked[len(ranked) // 2] if ranked else 0

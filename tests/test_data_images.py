@@ -1,0 +1,267 @@
+"""Decoding, masks, resizing and the image cache."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.images import ImageCache, ImageSource, area_average, decode, read_header, shrink
+from nfc_gs.data.scene import Frame, View
+
+
+def source_of(path: Path, **changes) -> ImageSource:
+    header = read_header(path)
+    size = {"width": header.width, "height": header.height}
+    return ImageSource(path=path, header=header, turn=False, **{**size, **changes})
+
+
+def view_of(path: Path, **changes) -> View:
+    source = source_of(path, **changes)
+    return View(path.name, Camera(torch.eye(4), 1.0, 1.0, 0.0, 0.0, source.width, source.height), source)
+
+
+def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, **options) -> Path:
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def naive_area_average(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The definition, pixel by pixel: overlap of intervals times value."""
+    width, height = size
+    old_height, old_width = image.shape[:2]
+    overlap = lambda n, old: np.array(  # noqa: E731
+        [[max(0.0, min((i + 1) * old / n, j + 1) - max(i * old / n, j)) for j in range(old)] for i in range(n)]
+    )
+    rows, columns = overlap(height, old_height), overlap(width, old_width)
+    total = np.einsum("ij,jkc,lk->ilc", rows, image.astype(np.float64), columns)
+    return total * (width * height / (old_width * old_height))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.data())
+def test_area_averages_are_means_over_the_area_each_pixel_covers(height, width, data):
+    size = data.draw(st.integers(1, width)), data.draw(st.integers(1, height))
+    image = noise(height, width)
+    # rounding to eight bits is half a step; float32 sums may fall on the other side of it
+    assert np.abs(area_average(image, size) - naive_area_average(image, size)).max() <= 0.501
+
+
+def test_tall_images_are_averaged_block_by_block_without_seams():
+    image = noise(413, 3)
+    assert np.abs(area_average(image, (3, 301)) - naive_area_average(image, (3, 301))).max() <= 0.501
+
+
+def test_a_pixel_counts_only_where_all_it_covers_counts():
+    mask = np.full((6, 9), 255, dtype=np.uint8)
+    mask[4, 0] = 0
+    small = shrink(Frame(noise(6, 9), mask), 4, 3)
+    assert small.mask is not None
+    assert (small.mask == 0).tolist() == [[False] * 4, [False] * 4, [True, False, False, False]]
+
+
+def test_a_mask_that_ignores_nothing_is_none(tmp_path):
+    path = save(tmp_path / "a.png", np.dstack([noise(4, 4), np.full((4, 4), 255, np.uint8)]))
+    assert decode(source_of(path)).mask is None
+
+
+def test_grey_images_have_three_equal_channels(tmp_path):
+    grey = noise(5, 7)[..., 0]
+    frame = decode(source_of(save(tmp_path / "grey.png", grey)))
+    assert np.array_equal(frame.rgb, np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_sixteen_bits_of_grey_become_the_nearest_eight(tmp_path):
+    deep = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)
+    frame = decode(source_of(save(tmp_path / "deep.png", deep)))
+    assert frame.rgb[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
+
+
+def test_one_bit_images_are_black_and_white(tmp_path):
+    Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1").save(tmp_path / "bit.png")
+    assert decode(source_of(tmp_path / "bit.png")).rgb[0, :, 0].tolist() == [0, 255]
+
+
+def test_palette_images_show_their_colours_and_transparency(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "palette.png", transparency=0)
+    assert read_header(tmp_path / "palette.png").has_alpha
+    frame = decode(source_of(tmp_path / "palette.png"))
+    assert frame.rgb[0, 1].tolist() == [200, 100, 50]
+    assert frame.mask is not None and frame.mask.tolist() == [[0, 255]]
+
+
+def test_cmyk_photos_become_rgb(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "ink.jpg", quality=95)
+    red = decode(source_of(tmp_path / "ink.jpg")).rgb[4, 4].astype(int)
+    assert red[0] > 240 and red[1] < 15 and red[2] < 15
+
+
+def test_floating_point_images_are_refused_by_name(tmp_path):
+    Image.fromarray(np.zeros((2, 2), dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(UserError, match=r"float\.tif.*floating-point"):
+        decode(source_of(tmp_path / "float.tif"))
+
+
+def test_an_alpha_channel_is_a_mask_without_a_background(tmp_path):
+    alpha = np.array([[0, 127, 128, 255]], dtype=np.uint8)
+    path = save(tmp_path / "a.png", np.dstack([noise(1, 4), alpha]))
+    mask = decode(source_of(path)).mask
+    assert mask is not None and mask.tolist() == [[0, 0, 255, 255]]
+    assert decode(source_of(path, alpha_is_mask=False)).mask is None
+
+
+def test_transparent_pixels_are_laid_on_the_background(tmp_path):
+    rgba = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], dtype=np.uint8)
+    frame = decode(source_of(save(tmp_path / "a.png", rgba), background=(0.0, 1.0, 0.5)))
+    assert frame.mask is None
+    # 0.2 * colour + 0.8 * (0, 255, 127.5), rounded
+    assert frame.rgb[0].tolist() == [[200, 100, 0], [0, 255, 128], [40, 224, 102]]
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_black_in_a_mask_is_ignored_whether_it_is_stored_as_ones_or_as_255(tmp_path, white):
+    path = save(tmp_path / "a.png", noise(2, 2))
+    mask = save(tmp_path / "mask.png", np.array([[0, white], [white, white]], dtype=np.uint8))
+    found = decode(source_of(path, mask=mask)).mask
+    assert found is not None and found.tolist() == [[0, 255], [255, 255]]
+
+
+def test_an_all_black_mask_ignores_everything(tmp_path):
+    path, mask = save(tmp_path / "a.png", noise(2, 2)), save(tmp_path / "m.png", np.zeros((2, 2), np.uint8))
+    found = decode(source_of(path, mask=mask)).mask
+    assert found is not None and not found.any()
+
+
+def test_mask_and_alpha_both_count(tmp_path):
+    rgba = np.dstack([noise(1, 3), np.array([[0, 255, 255]], np.uint8)])
+    mask = save(tmp_path / "m.png", np.array([[255, 255, 0]], np.uint8))
+    found = decode(source_of(save(tmp_path / "a.png", rgba), mask=mask)).mask
+    assert found is not None and found.tolist() == [[0, 255, 0]]
+
+
+def test_a_truncated_jpeg_names_the_file(tmp_path):
+    path = save(tmp_path / "photo.jpg", noise(64, 64))
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(UserError, match=r"photo\.jpg is damaged or cut short"):
+        decode(source_of(path))
+
+
+def test_a_file_that_is_no_image_names_the_file(tmp_path):
+    (tmp_path / "a.png").write_text("hello")
+    with pytest.raises(UserError, match=r"a\.png is not an image"):
+        read_header(tmp_path / "a.png")
+
+
+def test_a_file_that_vanished_names_the_file(tmp_path):
+    source = source_of(save(tmp_path / "a.png", noise(2, 2)))
+    source.path.unlink()
+    with pytest.raises(UserError, match=r"a\.png is not there"):
+        decode(source)
+
+
+def test_a_file_that_changed_size_is_refused(tmp_path):
+    source = source_of(save(tmp_path / "a.png", noise(2, 2)))
+    save(source.path, noise(3, 2))
+    with pytest.raises(UserError, match="has changed"):
+        decode(source)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PIL's, on what it met in the file
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "gif", "bmp", "tif", "ppm"])
+def test_broken_image_files_of_every_kind_raise_only_our_error(tmp_path, kind):
+    rng = np.random.default_rng(1)
+    path = save(tmp_path / f"a.{kind}", noise(24, 24))
+    whole = path.read_bytes()
+    for _ in range(40):
+        broken = bytearray(whole[: rng.integers(len(whole) + 1)] if rng.random() < 0.5 else whole)
+        for position in rng.integers(0, max(1, len(broken)), 4):
+            if len(broken):
+                broken[position] = rng.integers(256)
+        path.write_bytes(broken)
+        try:
+            decode(source_of(path))
+        except UserError as error:
+            assert path.name in str(error)
+
+
+# --- the cache ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cached_picture_is_the_same_object_until_it_is_evicted(tmp_path):
+    views = [view_of(save(tmp_path / f"{i}.png", noise(10, 10, seed=i))) for i in range(3)]
+    cache = ImageCache(cache_gb=650e-9)  # room for two of 300 bytes
+    first = cache.frame(views[0])
+    assert cache.frame(views[0]) is first
+    cache.frame(views[1])
+    cache.frame(views[0])  # used again, so 1 is the one to go
+    cache.frame(views[2])
+    assert cache.nbytes == 600
+    assert cache.frame(views[0]) is first
+
+
+def test_the_cache_never_holds_more_than_its_bound(tmp_path):
+    views = [view_of(save(tmp_path / f"{i}.png", noise(10, 10, seed=i))) for i in range(8)]
+    cache = ImageCache(cache_gb=1000e-9, threads=3)
+    for step in range(40):
+        cache.prefetch([views[(step + k) % 8] for k in range(4)], 1 + step % 3)
+        cache.frame(views[step % 8], 1 + step % 3)
+        assert cache.nbytes <= 1000
+
+
+@pytest.mark.parametrize("cache_gb", [0.0, 1.0])
+def test_pictures_do_not_depend_on_cache_size_threads_or_order(tmp_path, cache_gb):
+    views = [view_of(save(tmp_path / f"{i}.png", noise(21, 17, seed=i))) for i in range(4)]
+    expected = {
+        (i, d): shrink(decode(v.source), max(1, round(17 / d)), max(1, round(21 / d)))
+        for i, v in enumerate(views)
+        for d in (1, 2, 4)
+    }
+    cache = ImageCache(cache_gb, threads=3)
+    failures: list[object] = []
+
+    def worker(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(30):
+            i, d = int(rng.integers(4)), int(2 ** rng.integers(3))
+            cache.prefetch([views[int(rng.integers(4))]], d)
+            if not np.array_equal(cache.frame(views[i], d).rgb, expected[i, d].rgb):
+                failures.append((i, d))
+
+    threads = [threading.Thread(target=worker, args=(s,)) for s in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not failures and not any(thread.is_alive() for thread in threads)
+
+
+def test_divisors_round_sizes_as_the_camera_does(tmp_path):
+    view = view_of(save(tmp_path / "a.png", noise(11, 9)))
+    assert ImageCache().frame(view, 2).rgb.shape == (round(11 / 2), round(9 / 2), 3)
+    assert ImageCache().frame(view, 64).rgb.shape == (1, 1, 3)
+
+
+def test_an_error_in_the_background_shows_when_the_picture_is_asked_for(tmp_path):
+    path = save(tmp_path / "a.jpg", noise(64, 64))
+    view = view_of(path)
+    path.write_bytes(path.read_bytes()[:1500])
+    cache = ImageCache(threads=1)
+    cache.prefetch([view])
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"a\.jpg"):
+            cache.frame(view)

@@ -1,0 +1,166 @@
+"""Lenses: every model of pycolmap to a pinhole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+from PIL import Image
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.images import ImageSource, decode, read_header
+from nfc_gs.data.lens import RADIAL4, Lens, check_lens, is_pinhole, pinholes, sampling_map
+
+WIDTH, HEIGHT = 160, 120
+
+# every model with noticeable, plausible distortion
+PARAMS = {
+    "SIMPLE_PINHOLE": [140, 82, 57],
+    "PINHOLE": [140, 150, 82, 57],
+    "SIMPLE_RADIAL": [140, 82, 57, -0.15],
+    "RADIAL": [140, 82, 57, -0.15, 0.04],
+    "OPENCV": [140, 150, 82, 57, 0.12, -0.05, 0.004, -0.006],
+    "FULL_OPENCV": [140, 150, 82, 57, -0.1, 0.02, 0.002, -0.003, 0.01, 0.05, 0.01, 0.002],
+    "SIMPLE_RADIAL_FISHEYE": [90, 82, 57, -0.02],
+    "RADIAL_FISHEYE": [90, 82, 57, -0.02, 0.003],
+    "OPENCV_FISHEYE": [90, 95, 82, 57, -0.02, 0.004, 0.001, -0.0005],
+    "SIMPLE_FISHEYE": [90, 82, 57],
+    "FISHEYE": [90, 95, 82, 57],
+    "THIN_PRISM_FISHEYE": [90, 95, 82, 57, -0.02, 0.004, 0.002, -0.001, 0.001, 0.0, 0.002, -0.001],
+    "RAD_TAN_THIN_PRISM_FISHEYE": [90, 95, 82, 57, -0.02, 0.004, 0, 0, 0, 0, 0.001, -0.001, 0.001, 0, -0.001, 0],
+    "FOV": [140, 150, 82, 57, 0.6],
+    "SIMPLE_DIVISION": [140, 82, 57, -0.1],
+    "DIVISION": [140, 150, 82, 57, -0.1],
+    "EUCM": [140, 150, 82, 57, 0.5, 1.1],
+    "EQUIRECTANGULAR": [WIDTH, HEIGHT],
+}
+
+
+def lens_of(model: str) -> Lens:
+    return Lens(model, WIDTH, HEIGHT, tuple(float(v) for v in PARAMS[model]))
+
+
+def colour_of(rays: np.ndarray) -> np.ndarray:
+    """A smooth colour for each direction, [.., 3] -> [.., 3], in 0..255."""
+    d = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+    phases = d @ np.array([[3.0, -1.0, 2.0], [1.0, 3.0, -2.0], [-1.0, 2.0, 3.0]])
+    return 127.5 + 110.0 * np.sin(phases)
+
+
+def photo(path: Path, rays: np.ndarray) -> Path:
+    pixels = np.where(np.isfinite(rays).all(axis=1, keepdims=True), np.nan_to_num(colour_of(rays)), 0)
+    Image.fromarray(np.round(pixels).astype(np.uint8).reshape(HEIGHT, WIDTH, 3)).save(path)
+    return path
+
+
+def pixel_grid(width: int, height: int) -> np.ndarray:
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    return np.stack([x, y], axis=-1).reshape(-1, 2)
+
+
+def test_the_table_covers_every_model_that_pycolmap_knows():
+    assert PARAMS.keys() == pycolmap.CameraModelId.__members__.keys() - {"INVALID"}
+
+
+@pytest.mark.parametrize("model", sorted(PARAMS))
+def test_an_undistorted_photo_shows_each_direction_where_the_pinhole_sees_it(tmp_path, model):
+    lens = lens_of(model)
+    camera = pycolmap.Camera(model=model, width=WIDTH, height=HEIGHT, params=list(lens.params))
+    # the photo is drawn through the inverse of the model, which the code under test never calls
+    rays = np.asarray(camera.cam_ray_from_img(pixel_grid(WIDTH, HEIGHT)))
+    path = photo(tmp_path / "photo.png", rays)
+    for target in pinholes(lens):
+        resample = not is_pinhole(lens)
+        source = ImageSource(
+            path, read_header(path), False, WIDTH, HEIGHT, lens=lens if resample else None, pinhole=target
+        )
+        frame = decode(source)
+        assert frame.rgb.shape == (target.height, target.width, 3)
+        positions = pixel_grid(target.width, target.height)
+        rays = np.column_stack([(positions - [target.cx, target.cy]) / [target.fx, target.fy], np.ones(len(positions))])
+        expected = colour_of(rays @ np.array(target.rotation)).reshape(frame.rgb.shape)
+        counts = np.full(frame.rgb.shape[:2], True) if frame.mask is None else frame.mask == 255
+        counts[[0, -1]] = counts[:, [0, -1]] = False  # the outermost half pixel repeats its neighbour
+        assert counts.mean() > 0.6
+        # two roundings to eight bits, and the curvature that bilinear interpolation cuts off
+        assert np.abs(frame.rgb - expected)[counts].max() < 2.0
+
+
+@pytest.mark.parametrize("model", sorted(PARAMS))
+def test_a_pinhole_keeps_size_scale_and_principal_point(model):
+    lens = lens_of(model)
+    for target in pinholes(lens):
+        if target.label:
+            assert target.width == target.height == round(WIDTH / np.pi)
+            continue
+        near_axis = np.array([[1e-3, -2e-3, 1.0]])
+        pixel = lens.project(near_axis)[0]
+        ours = np.array([target.fx * 1e-3 + target.cx, -target.fy * 2e-3 + target.cy])
+        assert np.abs(pixel - ours).max() < 1e-3
+        assert (target.width, target.height) == (WIDTH, HEIGHT)
+
+
+def test_only_lenses_that_move_no_pixel_are_pinholes():
+    undistorted = {m: lens_of(m) for m in ("OPENCV", "SIMPLE_RADIAL", "FULL_OPENCV")}
+    for model, lens in undistorted.items():
+        plain = Lens(model, WIDTH, HEIGHT, lens.params[: 3 if model == "SIMPLE_RADIAL" else 4] + (0.0,) * 8)
+        plain = Lens(model, WIDTH, HEIGHT, plain.params[: len(lens.params)])
+        assert is_pinhole(plain) and not is_pinhole(lens)
+    assert not is_pinhole(lens_of("SIMPLE_FISHEYE"))  # no distortion parameters, yet no pinhole
+
+
+def test_a_very_wide_fisheye_is_narrowed_to_120_degrees():
+    lens = Lens("SIMPLE_FISHEYE", 400, 400, (400 / np.radians(220), 200.0, 200.0))
+    (target,) = pinholes(lens)
+    assert np.degrees(2 * np.arctan(target.width / 2 / target.fx)) == pytest.approx(120.0)
+    assert sampling_map(lens, target)[1].all()
+
+
+def test_pixels_that_the_lens_never_saw_are_masked(tmp_path):
+    lens = Lens("SIMPLE_RADIAL", WIDTH, HEIGHT, (140.0, 80.0, 60.0, 0.3))  # pincushion: the border has no source
+    path = tmp_path / "white.png"
+    Image.fromarray(np.full((HEIGHT, WIDTH, 3), 255, np.uint8)).save(path)
+    (target,) = pinholes(lens)
+    frame = decode(ImageSource(path, read_header(path), False, WIDTH, HEIGHT, lens=lens, pinhole=target))
+    assert frame.mask is not None
+    assert frame.mask[0, 0] == 0 and frame.mask[HEIGHT // 2, WIDTH // 2] == 255
+    assert (frame.rgb[frame.mask == 255] == 255).all()
+
+
+def test_a_polynomial_that_folds_back_shows_nothing_twice():
+    # radius r (1 - 0.5 r^2) turns back at r = 0.816, well inside this image
+    lens = Lens("SIMPLE_RADIAL", 400, 400, (150.0, 200.0, 200.0, -0.5))
+    (target,) = pinholes(lens)
+    inside = sampling_map(lens, target)[1]
+    radius = np.linalg.norm(pixel_grid(400, 400) - 200, axis=1).reshape(400, 400) / 150
+    assert not inside[radius > 0.8165].any()
+    assert inside[radius < 0.80].all()
+
+
+def test_the_r8_term_of_nerfstudio_agrees_with_opencv_where_it_is_zero():
+    opencv = lens_of("OPENCV")
+    fx, fy, cx, cy, k1, k2, p1, p2 = opencv.params
+    ours = Lens(RADIAL4, WIDTH, HEIGHT, (fx, fy, cx, cy, k1, k2, 0.0, 0.0, p1, p2))
+    rays = np.random.default_rng(0).normal(size=(50, 3)) * [0.3, 0.3, 0.1] + [0, 0, 1]
+    assert np.abs(ours.project(rays) - opencv.project(rays)).max() < 1e-9
+    ours = Lens(RADIAL4, WIDTH, HEIGHT, (fx, fy, cx, cy, 0.0, 0.0, 0.1, 0.2, 0.0, 0.0))
+    assert ours.project(np.array([[1.0, 0.0, 1.0]]))[0] == pytest.approx([fx * 1.3 + cx, cy])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"width": 0}, "not possible"),
+        ({"params": (float("nan"), 80.0, 60.0)}, "not finite"),
+        ({"params": (0.0, 80.0, 60.0)}, "focal length"),
+        ({"params": (-140.0, 80.0, 60.0)}, "focal length"),
+        ({"params": (1e9, 80.0, 60.0)}, "focal length"),
+        ({"params": (140.0, 1e7, 60.0)}, "principal point"),
+    ],
+)
+def test_calibrations_that_no_lens_has_are_refused(change, sentence):
+    fields = {"model": "SIMPLE_PINHOLE", "width": 160, "height": 120, "params": (140.0, 80.0, 60.0), **change}
+    with pytest.raises(UserError, match=f"here: .*{sentence}"):
+        check_lens(Lens(**fields), "here")

@@ -1,0 +1,288 @@
+"""The HTML report: what it says, that it asks nothing of the network, and that it works in a browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.export.report import write_report
+from nfc_gs.export.report_data import colour_error, read_curves, read_views
+
+EVIL = "sub/<img src=x onerror=alert(1)>&\"'</script>{{data}}.png"
+
+
+def picture(seed: int, height: int = 30, width: int = 40) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save_view(run: Path, name: str, truth: np.ndarray, render: np.ndarray) -> None:
+    folder = run / "renders" / "test"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = name.replace("/", "_").rsplit(".", 1)[0]
+    Image.fromarray(truth).save(folder / f"{stem}_truth.png")
+    Image.fromarray(render).save(folder / f"{stem}.png")
+
+
+def fake_run(run: Path, names: tuple[str, ...] = ("b.png", EVIL, "a.png")) -> Path:
+    """A run folder with everything in it; the first view is the worst."""
+    run.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(names):
+        truth = picture(i)
+        save_view(run, name, truth, (truth // 2 + 40 * i % 90).astype(np.uint8))
+    views = [{"name": name, "psnr": 20.0 + i, "ssim": 0.8 + i / 100} for i, name in enumerate(names)]
+    metrics = {
+        "test": {"psnr": 21.123, "ssim": 0.8123, "views": views},
+        "gaussians": 12345,
+        "steps": 600,
+        "train_seconds": 83.0,
+        "device": "cpu <fast>",
+        "peak_memory_mb": 512,
+        "timings": {"forward": 40.0, "<b>backward": 30.0},
+    }
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    rows = [
+        {
+            "step": s,
+            "seconds": s / 10,
+            "loss": 1 / s,
+            "psnr": 10 + s / 100,
+            "gaussians": 5 * s,
+            "width": 40,
+            "height": 30,
+        }
+        for s in range(1, 601)
+    ]
+    tests = [{"step": s, "seconds": s / 10, "test_psnr": 9 + s / 100, "test_ssim": 0.5} for s in (200, 400, 600)]
+    (run / "history.jsonl").write_text("\n".join(json.dumps(row) for row in [*rows, *tests]) + "\n")
+    (run / "config.yaml").write_text("capture: /x/<i>fox\nseed: 0\ntrain:\n  rates: {means: 1.6e-4, sh: null}\n")
+    return run
+
+
+def test_the_report_shows_the_numbers_the_views_the_timings_and_the_config(tmp_path: Path) -> None:
+    path = write_report(fake_run(tmp_path / "my run"))
+    text = path.read_text(encoding="utf-8")
+    assert path == tmp_path / "my run" / "report.html"
+    for words in ("<h1>my run</h1>", "21.12 <small>dB", "0.8123", "12,345", "1 min 23 s", "512 <small>MB"):
+        assert words in text
+    for words in ("a.png", "b.png", "22.00", "0.8200", "train", "rates.means", "forward", "cpu &lt;fast&gt;"):
+        assert words in text
+    assert text.count("data:image/jpeg;base64,") == 9
+
+
+def test_the_report_asks_nothing_of_the_network(tmp_path: Path) -> None:
+    text = write_report(fake_run(tmp_path, names=("a.png", "b.png"))).read_text(encoding="utf-8")
+    bare = re.sub(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+", "", text)
+    assert not re.search(r"https?://|//[a-z0-9.-]+\.[a-z]{2,}/|@import|url\((?!#)|<script[^>]+src", bare)
+    assert not re.search(r"\ssrc\s*=\s*[\"']", bare) and re.findall(r"href=\"[^\"]*\"", bare) == ['href="data:,"']
+    assert "default-src 'none'" in bare
+
+
+def test_names_and_settings_cannot_inject_html(tmp_path: Path) -> None:
+    text = write_report(fake_run(tmp_path)).read_text(encoding="utf-8")
+    for piece in ("<img src=x", "<b>backward", "<i>fox", "<fast>"):
+        assert piece not in text
+    assert text.count("</script>") == 2  # the data's and the script's own
+    block = text.split('<script type="application/json" id="data">')[1].split("</script>")[0]
+    assert EVIL in [view["name"] for view in json.loads(block)["views"]]
+
+
+def test_an_empty_run_and_a_run_of_garbage_still_give_a_report(tmp_path: Path, caplog) -> None:
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "Nothing has been trained here yet" in text and "No view was held out" in text and "No history" in text
+    (tmp_path / "metrics.json").write_text('{"test": {"psnr": NaN, "views": [3, {"name": 5}, {}]}, "steps": "many"')
+    (tmp_path / "history.jsonl").write_bytes(
+        b'\xff\x00\n[1]\n{"step": 1}\n{"step": 3, "seconds": 1, "loss": NaN}\n{"st'
+    )
+    (tmp_path / "config.yaml").write_text("a: !!python/object:os.system {x: <b>}\n")
+    with caplog.at_level(logging.WARNING, "nfc_gs"):
+        text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "metrics.json" in caplog.text and "x: &lt;b&gt;" in text
+    (tmp_path / "metrics.json").write_text('{"test": {"psnr": NaN, "views": [3, {"name": 5}, {}]}, "steps": "many"}')
+    assert '<td data-value="5">5</td>' in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_a_missing_run_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run folder"):
+        write_report(tmp_path / "none")
+
+
+def test_pictures_without_metrics_are_shown_and_broken_ones_left_out(tmp_path: Path, caplog) -> None:
+    save_view(tmp_path, "a.png", picture(0), picture(1))
+    save_view(tmp_path, "b.png", picture(0), picture(1, height=31))
+    save_view(tmp_path, "c.png", picture(0), picture(1))
+    (tmp_path / "renders" / "test" / "c.png").write_bytes(b"not a picture")
+    with caplog.at_level(logging.WARNING, "nfc_gs"):
+        views = read_views(tmp_path, {})
+    assert [(view.name, bool(view.pictures)) for view in views] == [("a", True), ("b", False), ("c", False)]
+    assert "differ in size" in caplog.text and "c.png" in caplog.text
+
+
+def test_a_large_capture_embeds_few_views_with_the_worst_and_the_best_among_them(tmp_path: Path) -> None:
+    names = [f"{i:03d}.png" for i in range(60)]
+    for name in names:
+        save_view(tmp_path, name, picture(0, 6, 1000), picture(1, 6, 1000))
+    psnrs = np.random.default_rng(0).permutation(60).astype(float)
+    test = {"views": [{"name": name, "psnr": psnr} for name, psnr in zip(names, psnrs, strict=True)]}
+    views = read_views(tmp_path, test)
+    shown = [view for view in views if view.pictures]
+    assert len(views) == 60 and len(shown) == 16
+    assert {0.0, 1.0, 58.0, 59.0} <= {view.psnr for view in shown}
+    assert {(view.pictures["width"], view.pictures["height"]) for view in shown} == {(960, 6)}
+
+
+def test_the_error_picture_shows_the_mean_absolute_error_on_the_stated_scale(tmp_path: Path) -> None:
+    scale = colour_error(np.array([[0.0, 0.125, 0.25, 0.9]]))
+    assert scale[0, 0].tolist() == [0, 0, 8] and scale[0, 2].tolist() == [252, 255, 164]
+    assert scale[0, 3].tolist() == scale[0, 2].tolist() and scale[0].sum(axis=1)[1] not in scale[0].sum(axis=1)[[0, 2]]
+    truth = np.full((16, 16, 3), 100, np.uint8)
+    save_view(tmp_path, "a.png", truth, truth + np.array([30, 0, 60], np.uint8))
+    uri = read_views(tmp_path, {})[0].pictures["error"]
+    got = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+    expected = colour_error(np.array([[30 / 255]]))[0, 0].astype(int)
+    assert np.abs(got.astype(int) - expected).max() <= 4  # JPEG
+
+
+def test_curves_are_thinned_smoothed_and_forget_what_a_resumed_run_did_again(tmp_path: Path) -> None:
+    def row(step: int, loss: float) -> str:
+        return json.dumps({"step": step, "seconds": step, "loss": loss, "psnr": 20, "gaussians": step})
+
+    lines = [row(s, 9.0) for s in range(1, 2001)] + [row(s, 1.0 + (-1) ** s / 2) for s in range(501, 3001)]
+    (tmp_path / "history.jsonl").write_text("\n".join(lines))
+    train = read_curves(tmp_path / "history.jsonl")["train"]
+    assert len(train["step"]) == 400 and train["step"][-1] == 3000 and train["step"] == sorted(train["step"])
+    after = [loss for step, loss in zip(train["step"], train["loss_smooth"], strict=True) if step > 800]
+    assert max(after) < 1.1 and min(after) > 0.9
+    assert read_curves(tmp_path / "history.jsonl")["test"] is None
+
+
+# ---- in a browser ----
+
+
+def find_chromium() -> str | None:
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if path := shutil.which(name):
+            return path
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return None
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    return path if Path(path).exists() else None
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no Chromium is found: install one, or run 'playwright install chromium'")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, tmp_path: Path):
+    """The fake run's report in a browser; at the end no error may have been logged and nothing asked for."""
+    report = write_report(fake_run(tmp_path / "run"))
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    troubles: list[str] = []
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("dialog", lambda dialog: (troubles.append("dialog"), dialog.dismiss()))
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url))
+    page.goto(report.as_uri())
+    yield page
+    assert troubles == []
+    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+    page.close()
+
+
+def middle(page, selector: str) -> tuple[float, float]:
+    page.locator(selector).scroll_into_view_if_needed()
+    box = page.locator(selector).bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_the_slider_follows_the_mouse_and_the_keys(page) -> None:
+    handle = page.locator("#handle")
+    x, y = middle(page, "#slider")
+    width = page.locator("#slider").bounding_box()["width"]
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + width / 4, y)
+    page.mouse.up()
+    assert abs(int(handle.get_attribute("aria-valuenow")) - 75) <= 1
+    assert page.locator("#slide-render").evaluate("e => getComputedStyle(e).clipPath").startswith("inset(0px 0px 0px 7")
+    page.mouse.move(x, y)
+    assert abs(int(handle.get_attribute("aria-valuenow")) - 75) <= 1  # let go
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert handle.get_attribute("aria-valuenow") == "2"
+
+
+def test_the_curves_are_drawn_and_read_out_under_the_mouse(page) -> None:
+    for name in ("loss", "psnr", "gaussians"):
+        chart = page.locator(f"[data-chart={name}]")
+        assert len(chart.locator("path:not(.raw)").first.get_attribute("d")) > 200
+        assert chart.locator("text").count() >= 5
+    assert "Step 600" in page.inner_text("#readout")
+    page.mouse.move(*middle(page, "[data-chart=gaussians] svg"))
+    step = int(re.search(r"Step (\d+)", page.inner_text("#readout")).group(1))  # type: ignore[union-attr]
+    assert 240 < step < 400
+    shown = page.inner_text("[data-chart=gaussians] .legend b")
+    assert int(shown.replace(",", "")) == 5 * step
+    assert page.locator("[data-chart=loss] .cross").get_attribute("visibility") == "visible"
+    page.click("[data-axis=seconds]")
+    labels = page.locator("[data-chart=psnr] svg text").all_text_contents()
+    assert "0 s" in labels and "30 s" in labels
+
+
+def test_a_click_in_the_table_chooses_the_view(page) -> None:
+    assert page.inner_text("#view-name") == EVIL  # the one in the middle is shown first
+    before = page.locator("#image-truth").get_attribute("src")
+    page.click("tr:has-text('b.png')")
+    assert page.inner_text("#view-name") == "b.png" and "PSNR 20.00 dB" in page.inner_text("#view-metrics")
+    assert page.locator("#image-truth").get_attribute("src") != before
+    assert page.locator("tr.chosen").inner_text().startswith("b.png")
+    size = page.locator("#slide-render").evaluate("e => [e.naturalWidth, e.naturalHeight]")
+    assert size == [40, 30]
+    page.click("#next")
+    assert page.inner_text("#view-name") == EVIL
+
+
+def test_the_table_sorts_by_any_column(page) -> None:
+    def first() -> str:
+        return page.locator("#views tbody tr").first.inner_text()
+
+    page.click("th button:has-text('PSNR')")
+    assert first().startswith("b.png")
+    page.click("th button:has-text('PSNR')")
+    assert first().startswith("a.png")
+    page.click("th button:has-text('View')")
+    assert first().startswith("a.png")
+
+
+def test_nothing_is_wider_than_a_phone(page) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.click("summary")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    width = page.locator("[data-chart=loss] svg").bounding_box()["width"]
+    assert 250 < width < 390
+    page.wait_for_function(f"document.querySelector('svg').getAttribute('viewBox').startsWith('0 0 {width:g} ')")

@@ -1,0 +1,275 @@
+"""Losses against naive loops, metrics against scikit-image."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from nfc_gs.objective import losses, metrics
+from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
+
+
+def pictures(height: int = 19, width: int = 23, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """A rendering (some values beyond [0, 1]), a photograph and a mask."""
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    rendered = target / 255 + 0.3 * rng.standard_normal(target.shape)
+    mask = rng.choice(np.array([0, 127, 128, 255], dtype=np.uint8), (height, width))
+    return torch.from_numpy(rendered), torch.from_numpy(target), torch.from_numpy(mask)
+
+
+def naive_ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """SSIM window by window, in two dimensions, with zeros beyond the borders."""
+    offsets = np.arange(-5, 6)
+    window = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * 1.5**2))
+    window = (window / window.sum())[..., None]
+    pad = ((5, 5), (5, 5), (0, 0))
+    x, y = np.pad(x, pad), np.pad(y, pad)
+    result = np.zeros((x.shape[0] - 10, x.shape[1] - 10, x.shape[2]))
+    for row in range(result.shape[0]):
+        for column in range(result.shape[1]):
+            a, b = x[row : row + 11, column : column + 11], y[row : row + 11, column : column + 11]
+            mean_a, mean_b = (window * a).sum((0, 1)), (window * b).sum((0, 1))
+            var_a, var_b = (window * (a - mean_a) ** 2).sum((0, 1)), (window * (b - mean_b) ** 2).sum((0, 1))
+            cov = (window * (a - mean_a) * (b - mean_b)).sum((0, 1))
+            result[row, column] = ((2 * mean_a * mean_b + 1e-4) * (2 * cov + 9e-4)) / (
+                (mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4)
+            )
+    return result
+
+
+def naive_values(rendered: Tensor, target: Tensor, mask: Tensor | None) -> dict[str, float]:
+    x, y = rendered.numpy(), target.numpy() / 255
+    counted = np.ones(x.shape[:2], bool) if mask is None else mask.numpy() / 255 >= 0.5
+    similarity = naive_ssim_map(x * counted[..., None], y * counted[..., None])
+    return {
+        "l1": np.abs(x - y)[counted].mean(),
+        "ssim": similarity[counted].mean(),
+        "mse": ((x - y) ** 2)[counted].mean(),
+    }
+
+
+# ---- the loss -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [(19, 23), (11, 11), (4, 30), (1, 1)])
+def test_every_value_equals_that_of_plain_loops(masked: bool, size: tuple[int, int]):
+    rendered, target, mask = pictures(*size)
+    mask = mask if masked and size != (1, 1) else None
+    result = photometric(rendered, target, mask, ObjectiveConfig(l1=0.7, ssim=0.4))
+    expected = naive_values(rendered, target, mask)
+    assert result.values.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(result.values[name]) == pytest.approx(value, rel=1e-9, abs=1e-12), name
+    assert float(result.total) == pytest.approx(0.7 * expected["l1"] + 0.4 * (1 - expected["ssim"]), rel=1e-9)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_gradient_of_the_loss_equals_finite_differences(masked: bool):
+    rendered, target, mask = pictures(5, 4)
+    mask = mask if masked else None
+
+    def total(image: Tensor) -> Tensor:
+        return photometric(image, target, mask, ObjectiveConfig()).total
+
+    assert torch.autograd.gradcheck(total, rendered.requires_grad_())
+
+
+def test_equal_pictures_cost_nothing():
+    _, target, mask = pictures()
+    result = photometric(target.double() / 255, target, mask, ObjectiveConfig())
+    assert float(result.total) == pytest.approx(0, abs=1e-12)
+    assert float(result.values["ssim"]) == pytest.approx(1)
+
+
+def test_pixels_behind_the_mask_change_nothing_and_get_no_gradient():
+    rendered, target, mask = pictures()
+    ignored = mask < 128
+    other = rendered.clone()
+    other[ignored] = 0.123
+    other.requires_grad_()
+    result = photometric(other, target, mask, ObjectiveConfig())
+    result.total.backward()
+    torch.testing.assert_close(result.total, photometric(rendered, target, mask, ObjectiveConfig()).total)
+    assert other.grad is not None and (other.grad[ignored] == 0).all() and (other.grad[~ignored] != 0).any()
+
+
+def test_a_mask_that_ignores_everything_costs_nothing_and_gives_a_gradient_of_zero():
+    rendered, target, mask = pictures()
+    rendered.requires_grad_()
+    result = photometric(rendered, target, torch.zeros_like(mask), ObjectiveConfig())
+    result.total.backward()
+    assert float(result.total.detach()) == 0 and all(math.isfinite(value) for value in result.values.values())
+    assert rendered.grad is not None and (rendered.grad == 0).all()
+
+
+def test_a_term_of_weight_zero_is_measured_but_has_no_gradient():
+    rendered, target, _ = pictures()
+    rendered.requires_grad_()
+    result = photometric(rendered, target, None, ObjectiveConfig(l1=1.0, ssim=0.0))
+    assert float(result.values["ssim"]) < 1 and not result.values["ssim"].requires_grad
+    (gradient,) = torch.autograd.grad(result.total, rendered)
+    difference = rendered.detach() - target / 255
+    torch.testing.assert_close(gradient, difference.sign() / difference.numel())
+
+
+def test_values_beyond_white_are_not_clamped_by_the_loss():
+    _, target, _ = pictures()
+    bright = torch.full(target.shape, 3.0, dtype=torch.float64)
+    white = torch.full_like(target, 255)
+    assert float(photometric(bright, white, None, ObjectiveConfig()).values["l1"]) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("size", [(37, 50), (16, 16), (64, 300), (5, 7), (1, 1)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_loss_of_float32_images_on_the_cpu_equals_the_reference(masked: bool, size: tuple[int, int]):
+    """This is the path that compiled code may take."""
+    rendered, target, mask = pictures(*size, seed=1)
+    mask = mask if masked else None
+    config = ObjectiveConfig()
+    exact, fast = rendered.clone().requires_grad_(), rendered.float().requires_grad_()
+    expected, actual = photometric_reference(exact, target, mask, config), photometric(fast, target, mask, config)
+    (2 * expected.total).backward()
+    (2 * actual.total).backward()
+    assert float(actual.total.detach()) == pytest.approx(float(expected.total.detach()), rel=1e-5)
+    for name, value in expected.values.items():
+        assert float(actual.values[name]) == pytest.approx(float(value), rel=1e-5), name
+    assert exact.grad is not None and fast.grad is not None
+    limit = 1e-4 * float(exact.grad.abs().max())
+    torch.testing.assert_close(fast.grad.double(), exact.grad, rtol=0, atol=limit)
+
+
+def test_a_rendering_that_is_not_contiguous_gives_the_same_loss_and_gradient():
+    rendered, target, mask = pictures()
+    plain = rendered.float().requires_grad_()
+    wide = torch.cat([rendered, rendered[..., :1]], dim=-1).float().requires_grad_()
+    expected = photometric(plain, target, mask, ObjectiveConfig()).total
+    actual = photometric(wide[..., :3], target.flip(0).flip(0), mask.T.contiguous().T, ObjectiveConfig()).total
+    expected.backward(), actual.backward()
+    assert torch.equal(actual, expected)
+    assert plain.grad is not None and wide.grad is not None
+    assert torch.equal(wide.grad[..., :3], plain.grad) and (wide.grad[..., 3] == 0).all()
+
+
+def test_every_weight_of_the_config_names_a_term():
+    assert set(losses.TERMS) == set(vars(ObjectiveConfig()))
+
+
+def test_pictures_of_different_sizes_are_refused_with_both_numbers():
+    rendered, target, mask = pictures()
+    with pytest.raises(ValueError, match=r"target.*W is 22 here but 23 in rendered"):
+        photometric(rendered, target[:, 1:], None, ObjectiveConfig())
+    with pytest.raises(ValueError, match=r"mask.*H is 18 here but 19 in rendered"):
+        photometric(rendered, target, mask[1:], ObjectiveConfig())
+
+
+# ---- metrics ------------------------------------------------------------------------------------------------------
+
+
+def unit_pictures(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / 10
+    truth = np.stack([np.sin(x) * 0.4 + 0.5, np.cos(y) * 0.4 + 0.5, np.sin(x * y) * 0.4 + 0.5], axis=-1)
+    return np.clip(truth + 0.1 * rng.standard_normal(truth.shape), 0, 1), truth
+
+
+@pytest.mark.parametrize("size", [(40, 52), (11, 11), (12, 64)])
+def test_ssim_equals_that_of_scikit_image(size: tuple[int, int]):
+    from skimage.metrics import structural_similarity
+
+    image, truth = unit_pictures(*size)
+    expected = structural_similarity(
+        image,
+        truth,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=1,
+        channel_axis=-1,
+    )
+    assert metrics.ssim(image, truth) == pytest.approx(expected, abs=1e-9)
+    assert metrics.ssim(torch.from_numpy(image), torch.from_numpy(truth)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_psnr_equals_that_of_scikit_image():
+    from skimage.metrics import peak_signal_noise_ratio
+
+    image, truth = unit_pictures(40, 52)
+    expected = peak_signal_noise_ratio(truth, image, data_range=1)
+    assert metrics.psnr(image, truth) == pytest.approx(expected, abs=1e-9)
+
+
+def test_metrics_clamp_what_is_beyond_black_and_white():
+    image, truth = unit_pictures(20, 20)
+    wild = np.where(image > 0.9, 7.0, np.where(image < 0.1, -3.0, image))
+    tame = np.clip(wild, 0, 1)
+    assert metrics.psnr(wild, truth) == metrics.psnr(tame, truth)
+    assert metrics.ssim(wild, truth) == metrics.ssim(tame, truth)
+
+
+def test_metrics_take_bytes_as_well():
+    image, truth = (np.round(picture * 255).astype(np.uint8) for picture in unit_pictures(20, 20))
+    assert metrics.psnr(image, truth) == pytest.approx(metrics.psnr(image / 255, truth / 255), abs=1e-9)
+    assert metrics.ssim(image, truth) == pytest.approx(metrics.ssim(image / 255, truth / 255), abs=1e-9)
+
+
+def test_metrics_look_only_at_what_the_mask_shows():
+    image, truth = unit_pictures(30, 40)
+    mask = np.zeros((30, 40), np.uint8)
+    mask[:, :25] = 255
+    hidden = image.copy()
+    hidden[:, 25:] = 0.77
+    assert metrics.psnr(hidden, truth, mask) == pytest.approx(metrics.psnr(image[:, :25], truth[:, :25]))
+    assert metrics.ssim(hidden, truth, mask) == pytest.approx(metrics.ssim(image, truth, mask > 127))
+    assert metrics.ssim(hidden, truth, mask) != pytest.approx(metrics.ssim(hidden, truth))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (10, 10)])
+def test_pictures_smaller_than_the_window_are_measured_too(size: tuple[int, int]):
+    image, truth = unit_pictures(*size)
+    assert metrics.ssim(truth, truth) == pytest.approx(1)
+    assert metrics.ssim(image, truth) == pytest.approx(naive_ssim_map(image, truth).mean())
+    assert math.isfinite(metrics.psnr(image, truth))
+
+
+def test_equal_pictures_are_infinitely_good_and_hidden_ones_are_not_a_number():
+    _, truth = unit_pictures(20, 20)
+    assert metrics.psnr(truth, truth) == math.inf
+    nothing = np.zeros((20, 20), np.uint8)
+    assert math.isnan(metrics.psnr(truth, truth, nothing)) and math.isnan(metrics.ssim(truth, truth, nothing))
+
+
+def test_lpips_without_its_package_says_so_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    metrics._lpips_network.cache_clear()
+    image, truth = unit_pictures(20, 20)
+    with caplog.at_level(logging.WARNING, logger="nfc_gs"):
+        assert metrics.lpips(image, truth) is None
+        assert metrics.lpips(image, truth) is None
+    assert len(caplog.messages) == 1 and "pip install 'nfc-gs[metrics]'" in caplog.messages[0]
+    metrics._lpips_network.cache_clear()
+
+
+def test_lpips_without_its_weights_says_where_they_belong_and_downloads_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path
+):
+    class Package:
+        @staticmethod
+        def LPIPS(*args, **kwargs):  # noqa: N802
+            raise AssertionError("the network must not be built, for that would download its weights")
+
+    monkeypatch.setitem(sys.modules, "lpips", Package)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    metrics._lpips_network.cache_clear()
+    image, truth = unit_pictures(20, 20)
+    with caplog.at_level(logging.WARNING, logger="nfc_gs"):
+        assert metrics.lpips(image, truth) is None
+    assert str(tmp_path) in caplog.text and "vgg16-397923af.pth" in caplog.text
+    metrics._lpips_network.cache_clear()

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.train.config import LearningRates, ResolvedConfig, TrainConfig, parse_duration, resolve
+from nfc_gs.train.schedules import (
+    gaussian_cap,
+    generator_for,
+    learning_rates,
+    progress_of,
+    resolution_divisor,
+    seed_for,
+    sh_degree_at,
+)
+
+CPU = TrainConfig(device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("120s", 120), ("3m", 180), ("1h", 3600), ("90", 90), ("1h30m", 5400), (" 1.5 min ", 90), (".5s", 0.5)],
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "3 parsecs", "-5s", "0s", "1h-3m", "5s5", "nan", "inf", "1e3s"])
+def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+    if text == "5s5":
+        assert parse_duration(text) == 10  # a bare number counts seconds
+        return
+    with pytest.raises(UserError, match="not a time budget; write for example 120s, 3m or 1h"):
+        parse_duration(text)
+
+
+def test_the_preset_fills_in_what_is_left_out_and_nothing_else() -> None:
+    fast, own = resolve(CPU), resolve(replace(CPU, steps=77, max_gaussians=5, sh_degree=0))
+    assert fast.preset == "fast" and fast.backend == "cpu"
+    assert fast.steps is not None and fast.steps > 77
+    assert (own.steps, own.max_gaussians, own.sh_degree) == (77, 5, 0)
+    assert own.coarse_factor == fast.coarse_factor
+
+
+def test_the_paper_preset_has_the_numbers_of_the_papers() -> None:
+    paper = resolve(replace(CPU, preset="paper"))
+    assert paper.steps == 30_000
+    assert paper.coarse_factor == 1
+    assert (paper.objective.l1, paper.objective.ssim) == (0.8, 0.2)
+    rates = paper.rates
+    assert (rates.means, rates.means_final, rates.sh0, rates.sh_rest) == (1.6e-4, 1.6e-6, 2.5e-3, 1.25e-4)
+    assert (rates.opacities, rates.scales, rates.quats) == (5e-2, 5e-3, 1e-3)
+    assert (paper.mcmc.noise, paper.mcmc.opacity_reg, paper.mcmc.scale_reg) == (5e5, 0.01, 0.01)
+    assert paper.grow_factor == 0.05
+    assert gaussian_cap(paper, 0.0, 100) == paper.max_gaussians
+    assert [sh_degree_at(paper, step / 30_000) for step in (0, 999, 1000, 2000, 3000)] == [0, 0, 1, 2, 3]
+
+
+def test_a_resolved_configuration_survives_json() -> None:
+    resolved = resolve(replace(CPU, time_budget="3m", rates=LearningRates(means=0.1 + 0.2)))
+    assert ResolvedConfig.from_dict(json.loads(json.dumps(resolved.to_dict()))) == resolved
+
+
+def test_a_saved_configuration_with_other_fields_is_refused() -> None:
+    values = resolve(CPU).to_dict()
+    values["rates"]["warp"] = 9
+    with pytest.raises(UserError, match=r"rates\.warp"):
+        ResolvedConfig.from_dict(values)
+    with pytest.raises(UserError, match="does not fit this version"):
+        ResolvedConfig.from_dict({"preset": "fast"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "--steps is 0, but must be at least 1"),
+        ({"steps": 5, "time_budget": "1m"}, "exclude each other"),
+        ({"max_gaussians": 0}, "--max-gaussians"),
+        ({"sh_degree": 4}, "--sh-degree is 4, but must be between 0 and 3"),
+        ({"seed": -1}, "--seed"),
+        ({"coarse_factor": 3}, "--coarse-factor"),
+        ({"eval_every": 1.5}, "--eval-every is 1.5, but is a fraction"),
+        ({"init_opacity": 1.0}, "--init-opacity"),
+        ({"checkpoint_every": -1.0}, "must not be negative"),
+        ({"backend": "gpu"}, "There is no backend 'gpu'"),
+        ({"backend": "gsplat"}, "'gsplat' does not work on the device 'cpu'"),
+        ({"device": "tpu"}, "There is no device 'tpu'"),
+        ({"preset": "slow"}, "There is no preset 'slow'"),
+        ({"background": "pink"}, "--background is 'pink'"),
+        ({"density": "more"}, "--density is 'more'"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve(replace(CPU, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_asking_for_a_gpu_where_there_is_none_says_what_to_do() -> None:
+    with pytest.raises(UserError, match="torch sees no GPU here; use --device cpu"):
+        resolve(TrainConfig(device="cuda"))
+
+
+def test_progress_follows_the_steps_or_the_time() -> None:
+    by_steps = resolve(replace(CPU, steps=200))
+    assert progress_of(by_steps, 50, 1e9) == 0.25
+    by_time = resolve(replace(CPU, time_budget="100s"))
+    assert by_time.steps is None
+    assert progress_of(by_time, 10**9, 25.0) == 0.25
+    assert progress_of(by_time, 0, 1000.0) == 1.0
+
+
+def test_images_grow_to_full_size_in_equal_parts_of_the_time() -> None:
+    config = resolve(replace(CPU, coarse_factor=4, full_resolution_at=0.4))
+    divisors = [resolution_divisor(config, p, 640, 480) for p in (0.0, 0.19, 0.2, 0.39, 0.4, 1.0)]
+    assert divisors == [4, 4, 2, 2, 1, 1]
+
+
+def test_small_images_are_not_made_too_small_for_the_window_of_ssim() -> None:
+    config = resolve(replace(CPU, coarse_factor=8, full_resolution_at=0.4))
+    assert resolution_divisor(config, 0.0, 640, 480) == 8
+    assert resolution_divisor(config, 0.0, 640, 100) == 2
+    assert resolution_divisor(config, 0.0, 50, 40) == 1
+
+
+def test_no_coarse_phase_means_full_size_at_once() -> None:
+    assert resolution_divisor(resolve(replace(CPU, full_resolution_at=0.0)), 0.0, 640, 480) == 1
+    assert resolution_divisor(resolve(replace(CPU, coarse_factor=1)), 0.0, 640, 480) == 1
+
+
+def test_the_number_of_gaussians_follows_its_curve() -> None:
+    config = resolve(replace(CPU, max_gaussians=1000, growth_end=0.5))
+    assert [gaussian_cap(config, p, 200) for p in (0.0, 0.25, 0.5, 0.9)] == [200, 600, 1000, 1000]
+    assert gaussian_cap(config, 0.1, 5000) == 1000
+
+
+def test_the_rate_of_the_centres_falls_a_hundredfold_and_scales_with_the_scene() -> None:
+    rates = LearningRates()
+    assert learning_rates(rates, 0.0, 2.0)["means"] == pytest.approx(3.2e-4, rel=1e-12)
+    assert learning_rates(rates, 0.5, 1.0)["means"] == pytest.approx(1.6e-5, rel=1e-9)
+    assert learning_rates(rates, 1.0, 1.0)["means"] == pytest.approx(1.6e-6, rel=1e-9)
+    assert learning_rates(rates, 0.7, 3.0)["sh_coeffs"] == (2.5e-3, 1.25e-4, 3)
+
+
+def test_random_numbers_depend_on_seed_purpose_and_step_alone() -> None:
+    seeds = {seed_for(seed, purpose, step) for seed in range(3) for purpose in ("a", "b") for step in range(3)}
+    assert len(seeds) == 18
+    assert seed_for(1, "grow", 2) == seed_for(1, "grow", 2)
+    draws = [torch.rand(3, generator=generator_for(0, "x", 1)) for _ in range(2)]
+    assert torch.equal(*draws)

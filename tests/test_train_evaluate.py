@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nfc_gs.core.camera import Camera
+from nfc_gs.data.scene import Frame, PointCloud, SceneData, View
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.train.evaluate import Metrics, ViewMetrics, evaluate, image_stems, peak_memory_mb, write_metrics
+
+
+class StillImages:
+    def __init__(self, frames: dict[str, Frame]) -> None:
+        self.frames = frames
+
+    def frame(self, view: View, divisor: int = 1) -> Frame:
+        return self.frames[view.name]
+
+    def prefetch(self, views: list[View], divisor: int = 1) -> None:
+        pass
+
+
+def empty_model() -> GaussianModel:
+    """One Gaussian behind every camera: pictures show the background alone."""
+    return GaussianModel(
+        {
+            "means": torch.tensor([[0.0, 0.0, -5.0]]),
+            "log_scales": torch.zeros(1, 3),
+            "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+            "opacity_logits": torch.zeros(1),
+            "sh_coeffs": torch.zeros(1, 1, 3),
+        }
+    )
+
+
+def scene_of(frames: dict[str, Frame]) -> SceneData:
+    camera = Camera(torch.eye(4), 20.0, 20.0, 16.0, 12.0, 32, 24)
+    views = tuple(View(name, camera, None) for name in frames)
+    return SceneData(
+        root=Path("tiny"),
+        views=views,
+        train=(),
+        test=tuple(range(len(views))),
+        points=PointCloud(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.uint8)),
+        transform=np.eye(4),
+        extent=1.0,
+        images=StillImages(frames),
+    )
+
+
+def grey(value: int) -> np.ndarray:
+    return np.full((24, 32, 3), value, np.uint8)
+
+
+def test_a_constant_error_gives_its_psnr_for_each_view_and_their_mean() -> None:
+    scene = scene_of({"a.png": Frame(grey(51), None), "b.png": Frame(grey(255), None)})
+    metrics = evaluate(empty_model(), scene, backend="torch", background=(0.4, 0.4, 0.4))
+    expected = [-20 * math.log10(0.2), -20 * math.log10(0.6)]
+    assert [view.psnr for view in metrics.views] == pytest.approx(expected, rel=1e-5)
+    assert [view.name for view in metrics.views] == ["a.png", "b.png"]
+    assert metrics.psnr == pytest.approx(sum(expected) / 2, rel=1e-5)
+    assert metrics.lpips is None
+
+
+def test_what_a_mask_leaves_out_does_not_count() -> None:
+    rgb, mask = grey(51), np.full((24, 32), 255, np.uint8)
+    rgb[:12], mask[:12] = 200, 0
+    metrics = evaluate(empty_model(), scene_of({"a.png": Frame(rgb, mask)}), backend="torch", background=(0.4,) * 3)
+    assert metrics.psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5)
+
+
+def test_a_view_that_its_mask_ignores_whole_does_not_spoil_the_mean() -> None:
+    frames = {"a.png": Frame(grey(51), None), "b.png": Frame(grey(9), np.zeros((24, 32), np.uint8))}
+    metrics = evaluate(empty_model(), scene_of(frames), backend="torch", background=(0.4,) * 3)
+    assert metrics.psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5)
+
+
+def test_rendered_and_true_pictures_are_saved_side_by_side(tmp_path: Path) -> None:
+    scene = scene_of({"left/a.png": Frame(grey(51), None), "right/a.jpg": Frame(grey(255), None)})
+    evaluate(empty_model(), scene, backend="torch", background=(1.0, 0.5, 0.0), save_to=tmp_path / "test")
+    names = sorted(path.name for path in (tmp_path / "test").iterdir())
+    assert names == ["left_a.png", "left_a_truth.png", "right_a.png", "right_a_truth.png"]
+    assert np.asarray(Image.open(tmp_path / "test" / "left_a.png"))[3, 3].tolist() == [255, 128, 0]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "test" / "right_a_truth.png")), grey(255))
+
+
+def test_names_that_differ_in_their_suffix_alone_get_files_of_their_own() -> None:
+    assert image_stems(["a.png", "a.jpg", "b.png", "c/d.png", "c_d.png"]) == [
+        "a_png",
+        "a_jpg",
+        "b",
+        "c_d_png",
+        "c_d_png_2",
+    ]
+
+
+def test_metrics_json_holds_what_scripts_look_for(tmp_path: Path) -> None:
+    metrics = Metrics((ViewMetrics("a.png", 30.0, 0.9), ViewMetrics("b.png", math.inf, 1.0)))
+    path = write_metrics(
+        tmp_path, metrics, gaussians=5, steps=10, train_seconds=1.5, extras={"device": "cpu", "timings": {"view": 1.0}}
+    )
+    content = json.loads(path.read_text())
+    assert content["test"]["views"] == [
+        {"name": "a.png", "psnr": 30.0, "ssim": 0.9},
+        {"name": "b.png", "psnr": None, "ssim": 1.0},
+    ]
+    assert content["test"]["ssim"] == pytest.approx(0.95)
+    assert (content["gaussians"], content["steps"], content["train_seconds"]) == (5, 10, 1.5)
+    assert content["device"] == "cpu"
+
+
+def test_the_peak_memory_is_that_of_a_process_with_torch() -> None:
+    peak = peak_memory_mb()
+    assert peak is None or 50 < peak < 1e6

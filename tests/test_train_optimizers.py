@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nfc_gs.train.optimizers import VisibleAdam, adam_step_reference, kernel_for
+
+
+def make_params(n: int = 7) -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return {
+        "means": torch.randn(n, 3, generator=g),
+        "opacity_logits": torch.randn(n, generator=g),
+        "sh_coeffs": torch.randn(n, 4, 3, generator=g),
+    }
+
+
+def make_grads(params: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(tensor.shape, generator=g) for name, tensor in params.items()}
+
+
+RATES = {"means": 1e-2, "opacity_logits": 5e-2, "sh_coeffs": (2e-2, 1e-3, 3)}
+
+
+def test_with_all_rows_visible_it_is_torchs_adam() -> None:
+    ours = make_params()
+    theirs = {name: tensor.clone().requires_grad_() for name, tensor in ours.items()}
+    base = theirs["sh_coeffs"].detach()[:, :1].clone().requires_grad_()
+    rest = theirs["sh_coeffs"].detach()[:, 1:].clone().requires_grad_()
+    reference = torch.optim.Adam(
+        [
+            {"params": [theirs["means"]], "lr": 1e-2},
+            {"params": [theirs["opacity_logits"]], "lr": 5e-2},
+            {"params": [base], "lr": 2e-2},
+            {"params": [rest], "lr": 1e-3},
+        ],
+        eps=1e-15,
+    )
+    adam = VisibleAdam(ours)
+    for step in range(5):
+        grads = make_grads(ours, step)
+        adam.step(grads, torch.ones(7, dtype=torch.bool), RATES)
+        theirs["means"].grad, theirs["opacity_logits"].grad = grads["means"], grads["opacity_logits"]
+        base.grad, rest.grad = grads["sh_coeffs"][:, :1], grads["sh_coeffs"][:, 1:]
+        reference.step()
+    torch.testing.assert_close(ours["means"], theirs["means"].detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours["opacity_logits"], theirs["opacity_logits"].detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours["sh_coeffs"], torch.cat([base, rest], 1).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_rows_out_of_sight_keep_value_and_moments() -> None:
+    params = make_params()
+    adam = VisibleAdam(params)
+    adam.step(make_grads(params, 0), torch.ones(7, dtype=torch.bool), RATES)
+    before = {name: tensor.clone() for name, tensor in {**params, **adam.state()}.items()}
+    visible = torch.tensor([True, False, True, False, False, True, False])
+    adam.step(make_grads(params, 1), visible, RATES)
+    for name, tensor in {**params, **adam.state()}.items():
+        assert torch.equal(tensor[~visible], before[name][~visible]), name
+        assert not torch.equal(tensor[visible], before[name][visible]), name
+
+
+def test_the_bias_correction_counts_all_steps() -> None:
+    params = {"means": torch.zeros(2, 3)}
+    adam = VisibleAdam(params)
+    ones = {"means": torch.ones(2, 3)}
+    for _ in range(9):
+        adam.step(ones, torch.tensor([True, False]), {"means": 1.0})
+    adam.step(ones, torch.tensor([False, True]), {"means": 1.0})
+    first = (0.1 / (1 - 0.9**10)) / (0.001 / (1 - 0.999**10)) ** 0.5
+    torch.testing.assert_close(params["means"][1], torch.full((3,), -first), rtol=1e-5, atol=0)
+
+
+def test_a_parameter_without_gradient_is_left_alone() -> None:
+    params = make_params()
+    adam = VisibleAdam(params)
+    before = params["means"].clone()
+    adam.step({**make_grads(params, 0), "means": None}, torch.ones(7, dtype=torch.bool), RATES)
+    assert torch.equal(params["means"], before)
+
+
+def test_nothing_visible_changes_nothing() -> None:
+    params = make_params()
+    before = {name: tensor.clone() for name, tensor in params.items()}
+    VisibleAdam(params).step(make_grads(params, 0), torch.zeros(7, dtype=torch.bool), RATES)
+    assert all(torch.equal(params[name], before[name]) for name in params)
+
+
+def test_moments_follow_selected_appended_and_reset_rows() -> None:
+    params = make_params(4)
+    adam = VisibleAdam(params)
+    adam.step(make_grads(params, 0), torch.ones(4, dtype=torch.bool), RATES)
+    before = adam.m["sh_coeffs"].clone()
+    adam.select(torch.tensor([3, 1]))
+    adam.append(2)
+    assert torch.equal(adam.m["sh_coeffs"], torch.cat([before[[3, 1]], torch.zeros(2, 4, 3)]))
+    adam.bind({name: torch.cat([tensor[[3, 1]], tensor[:2]]) for name, tensor in params.items()})
+    adam.reset_rows(torch.tensor([0]), ("sh_coeffs",))
+    assert not adam.m["sh_coeffs"][0].any() and not adam.v["sh_coeffs"][0].any()
+    assert adam.m["means"][0].any()
+    adam.reset_rows(torch.tensor([0, 1]))
+    assert not any(tensor.any() for tensor in adam.state().values())
+
+
+def test_a_state_taken_up_again_goes_on_with_the_same_bits() -> None:
+    params = make_params()
+    adam = VisibleAdam(params)
+    visible = torch.ones(7, dtype=torch.bool)
+    adam.step(make_grads(params, 0), visible, RATES)
+    copy = {name: tensor.clone() for name, tensor in params.items()}
+    other = VisibleAdam(copy)
+    other.load_state({name: tensor.clone() for name, tensor in adam.state().items()}, adam.steps)
+    for optimizer, tensors in ((adam, params), (other, copy)):
+        optimizer.step(make_grads(tensors, 1), visible, RATES)
+    assert all(torch.equal(params[name], copy[name]) for name in params)
+
+
+@pytest.mark.parametrize("n", [1, 7, 1000])
+def test_the_kernel_in_use_computes_what_the_reference_computes(n: int) -> None:
+    params = make_params(n)
+    copy = {name: tensor.clone() for name, tensor in params.items()}
+    ours, reference = VisibleAdam(params), VisibleAdam(copy)
+    ours._kernel, reference._kernel = kernel_for(torch.device("cpu")), adam_step_reference
+    for step in range(3):
+        grads = make_grads(params, step)
+        visible = torch.rand(n, generator=torch.Generator().manual_seed(step)) < 0.6
+        ours.step(grads, visible, RATES)
+        reference.step(grads, visible, RATES)
+    for name in params:
+        torch.testing.assert_close(params[name], copy[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours.v[name], reference.v[name], rtol=1e-5, atol=1e-12)
