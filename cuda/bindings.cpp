@@ -149,31 +149,32 @@ nb::tuple loss(Floats rendered, Array<uint8_t> target, std::optional<Array<uint8
 }
 
 void adam(Floats value, Floats gradient, Floats first, Floats second, std::optional<Array<bool>> visible,
-          const std::vector<float>& rates, int active_columns, float beta1, float beta2, float epsilon, int step) {
+          const std::vector<float>& rates, double beta1, double beta2, float epsilon, float correction1,
+          float correction2) {
   nfc::AdamJob job{};
   job.columns = int(rates.size());
-  if (job.columns == 0 || value.size() % rates.size() || active_columns > job.columns)
+  if (job.columns == 0 || value.size() % rates.size())
     throw std::invalid_argument("rates do not fit the values");
-  job.rows = int(value.size() / rates.size()), job.active_columns = active_columns;
+  job.rows = int(value.size() / rates.size());
   check(gradient, value.size(), "gradient"), check(first, value.size(), "first"), check(second, value.size(), "second");
   check(visible, size_t(job.rows), "visible");
   job.value = value.data(), job.gradient = gradient.data(), job.first = first.data(), job.second = second.data();
   job.visible = visible ? reinterpret_cast<const uint8_t*>(visible->data()) : nullptr;
-  job.rates = rates.data(), job.beta1 = beta1, job.beta2 = beta2, job.epsilon = epsilon;
-  job.correction1 = float(1.0 / (1.0 - std::pow(double(beta1), step)));
-  job.correction2 = float(1.0 / (1.0 - std::pow(double(beta2), step)));
+  job.rates = rates.data(), job.epsilon = epsilon;
+  job.beta1 = float(beta1), job.beta2 = float(beta2), job.gain1 = float(1.0 - beta1), job.gain2 = float(1.0 - beta2);
+  job.correction1 = correction1, job.correction2 = correction2;
   nb::gil_scoped_release release;
   nfc::adam_step(job);
 }
 
-void mcmc_noise(Floats means, Floats quats, Floats scales, Floats opacities, float strength, float sharpness,
+void mcmc_noise(Floats means, Floats quats, Floats log_scales, Floats opacity_logits, float strength, float sharpness,
                 float threshold, uint64_t seed, uint64_t step) {
   const size_t n = means.shape(0);
-  check(means, 3 * n, "means"), check(quats, 4 * n, "quats"), check(scales, 3 * n, "scales");
-  check(opacities, n, "opacities");
+  check(means, 3 * n, "means"), check(quats, 4 * n, "quats"), check(log_scales, 3 * n, "log_scales");
+  check(opacity_logits, n, "opacity_logits");
   nb::gil_scoped_release release;
-  nfc::mcmc_noise(int(n), means.data(), quats.data(), scales.data(), opacities.data(), strength, sharpness, threshold,
-                  seed, step);
+  nfc::mcmc_noise(int(n), means.data(), quats.data(), log_scales.data(), opacity_logits.data(), strength, sharpness,
+                  threshold, seed, step);
 }
 
 }  // namespace
@@ -211,10 +212,10 @@ NB_MODULE(_core, m) {
   m.def("photometric_loss", &loss, nb::arg("rendered"), nb::arg("target"), nb::arg("mask").none(), nb::arg("l1_weight"),
         nb::arg("ssim_weight"), nb::arg("mse_weight"), nb::arg("gradient").none());
   m.def("adam", &adam, nb::arg("value"), nb::arg("gradient"), nb::arg("first"), nb::arg("second"),
-        nb::arg("visible").none(), nb::arg("rates"), nb::arg("active_columns"), nb::arg("beta1"), nb::arg("beta2"),
-        nb::arg("epsilon"), nb::arg("step"));
-  m.def("mcmc_noise", &mcmc_noise, nb::arg("means"), nb::arg("quats"), nb::arg("scales"), nb::arg("opacities"),
-        nb::arg("strength"), nb::arg("sharpness"), nb::arg("threshold"), nb::arg("seed"), nb::arg("step"));
+        nb::arg("visible").none(), nb::arg("rates"), nb::arg("beta1"), nb::arg("beta2"),
+        nb::arg("epsilon"), nb::arg("correction1"), nb::arg("correction2"));
+  m.def("mcmc_noise", &mcmc_noise, nb::arg("means"), nb::arg("quats"), nb::arg("log_scales"),
+        nb::arg("opacity_logits"), nb::arg("strength"), nb::arg("sharpness"), nb::arg("threshold"), nb::arg("seed"), nb::arg("step"));
   m.def("blend_ceiling", [](int splats, int repeats) {
     nb::gil_scoped_release release;
     return nfc::kernels().blend_ceiling(splats, repeats);

@@ -84,8 +84,9 @@ def test_an_undistorted_photo_shows_each_direction_where_the_pinhole_sees_it(tmp
         counts = np.full(frame.rgb.shape[:2], True) if frame.mask is None else frame.mask == 255
         counts[[0, -1]] = counts[:, [0, -1]] = False  # the outermost half pixel repeats its neighbour
         assert counts.mean() > 0.6
-        # two roundings to eight bits, and the curvature that bilinear interpolation cuts off
-        assert np.abs(frame.rgb - expected)[counts].max() < 2.0
+        # two roundings to eight bits, and the curvature that bilinear interpolation cuts off; within half a pixel
+        # (0.75 degrees) of a panorama's poles the nearest row is repeated
+        assert np.abs(frame.rgb - expected)[counts].max() < (4.0 if target.label in ("up", "down") else 2.0)
 
 
 @pytest.mark.parametrize("model", sorted(PARAMS))

@@ -81,13 +81,14 @@ struct LossJob {
 constexpr int kStrip = 64;  // values of a row that are blurred down their columns at once
 
 struct AdamJob {
-  int rows, columns, active_columns;  // columns past the active ones have no gradient and stay
+  int rows, columns;
   float* value;
   const float* gradient;
   float *first, *second;
   const uint8_t* visible;  // [rows] or null: all
   const float* rates;      // [columns]
-  float beta1, beta2, epsilon, correction1, correction2;  // 1 / (1 - beta^t) of both moments
+  float beta1, beta2, gain1, gain2;         // gain = 1 - beta, rounded once: 1 - 0.999f is off by 5e-5
+  float epsilon, correction1, correction2;  // corrections: 1 / (1 - beta^t)
 };
 
 struct Kernels {

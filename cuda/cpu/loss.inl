@@ -74,7 +74,9 @@ static void loss_rows(const LossJob& job, int row) {
     const float* quantity[4] = {x, y, squares, product};
     for (int q = 0; q < 4; ++q) {
       blur_row(g, quantity[q], n, out);
-      memcpy(plane_row(job, job.blurred, q, row) + from, out, size_t(n) * sizeof(float));
+      // Whole vectors, so that the columns' pass finds no garbage beyond the last value.
+      const int whole = (n + kLanes - 1) / kLanes * kLanes;
+      memcpy(plane_row(job, job.blurred, q, row) + from, out, size_t(whole) * sizeof(float));
     }
   }
 }

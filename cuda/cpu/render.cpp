@@ -170,18 +170,22 @@ void normal_pair(uint64_t random, float* a, float* b) {
 
 }  // namespace
 
-void mcmc_noise(int count, float* means, const float* quats, const float* scales, const float* opacities,
+void mcmc_noise(int count, float* means, const float* quats, const float* log_scales, const float* opacity_logits,
                 float strength, float sharpness, float threshold, uint64_t seed, uint64_t step) {
   const uint64_t key = mix(mix(seed) ^ step);
+  // Beyond this logit the gate is below 1e-6: a million times weaker than at full strength, and skipped.
+  const float highest = threshold + 13.815510f / sharpness;
+  const float highest_logit = highest < 1.0f ? std::log(highest / (1.0f - highest)) : 1e30f;
   parallel_for(items_of(count, kRowsAtOnce), [&](int item) {
     const int end = std::min(count, (item + 1) * kRowsAtOnce);
     for (int i = item * kRowsAtOnce; i < end; ++i) {
-      const float gate = 1.0f / (1.0f + std::exp(sharpness * (opacities[i] - threshold)));
-      if (!(gate > 1e-6f)) continue;  // a million times weaker than at full strength
+      if (!(opacity_logits[i] < highest_logit)) continue;
+      const float opacity = 1.0f / (1.0f + std::exp(-opacity_logits[i]));
+      const float gate = 1.0f / (1.0f + std::exp(sharpness * (opacity - threshold)));
       float z[4];
       normal_pair(mix(key ^ (2 * uint64_t(i))), z, z + 1);
       normal_pair(mix(key ^ (2 * uint64_t(i) + 1)), z + 2, z + 3);
-      const float *q = quats + 4 * size_t(i), *s = scales + 3 * size_t(i);
+      const float *q = quats + 4 * size_t(i), *log_s = log_scales + 3 * size_t(i);
       const float inv = 1.0f / std::sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
       const float w = q[0] * inv, x = q[1] * inv, y = q[2] * inv, zz = q[3] * inv;
       const float R[9] = {1 - 2 * (y * y + zz * zz), 2 * (x * y - w * zz),     2 * (x * zz + w * y),
@@ -189,7 +193,7 @@ void mcmc_noise(int count, float* means, const float* quats, const float* scales
                           2 * (x * zz - w * y),     2 * (y * zz + w * x),     1 - 2 * (x * x + y * y)};
       float local[3];  // Sigma z = R S^2 R^T z
       for (int j = 0; j < 3; ++j)
-        local[j] = s[j] * s[j] * (R[j] * z[0] + R[3 + j] * z[1] + R[6 + j] * z[2]) * gate * strength;
+        local[j] = std::exp(2.0f * log_s[j]) * (R[j] * z[0] + R[3 + j] * z[1] + R[6 + j] * z[2]) * gate * strength;
       float* mean = means + 3 * size_t(i);
       for (int j = 0; j < 3; ++j) {
         const float step_j = R[3 * j] * local[0] + R[3 * j + 1] * local[1] + R[3 * j + 2] * local[2];

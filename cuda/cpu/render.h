@@ -71,8 +71,9 @@ LossValues photometric_loss(LossJob& job);
 // Fused Adam over visible rows.
 void adam_step(const AdamJob& job);
 
-// Adds MCMC's exploration noise (Kheradmand et al. 2024, eq. 8) to the means; see the binding for the arguments.
-void mcmc_noise(int count, float* means, const float* quats, const float* scales, const float* opacities,
+// Adds MCMC's exploration noise (Kheradmand et al. 2024, eq. 8) to the means: a function
+// of the arguments and the row alone.
+void mcmc_noise(int count, float* means, const float* quats, const float* log_scales, const float* opacity_logits,
                 float strength, float sharpness, float threshold, uint64_t seed, uint64_t step);
 
 // The kernels in use, and choosing others by name (false if this machine cannot run them).

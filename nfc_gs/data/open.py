@@ -100,8 +100,8 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
         background = None
 
     drafts: list[_Draft] = []
-    for shot, header in zip(shots, headers, strict=True):
-        turn = _fit(shot, header)
+    turns = _fit_all(shots, headers)
+    for shot, header, turn in zip(shots, headers, turns, strict=True):
         if shot.mask is not None:
             _check_mask(shot, mask_headers[shot.mask], header, turn)
         drafts += _draft(shot, header, turn, factor / shot.reduced, side, background, config.masks)
@@ -269,14 +269,28 @@ def _draft(
     return drafts
 
 
-def _fit(shot: Shot, header: ImageHeader) -> bool:
-    """Whether the picture must be turned by its EXIF orientation to fit its camera.
+def _fit_all(shots: list[Shot], headers: list[ImageHeader]) -> list[bool]:
+    """Whether each picture must be turned by its EXIF orientation to fit its camera.
 
-    COLMAP looks at the pixels as stored, other programs turn them first: the camera's size tells.
+    Images may be smaller or larger than their cameras, but all by the same factor.
 
     Raises:
-        UserError: it fits neither way.
+        UserError: an image does not fit its camera.
     """
+    turns = [_fit(shot, header) for shot, header in zip(shots, headers, strict=True)]
+    scales = [
+        (header.height if turn else header.width) / shot.lens.width * shot.reduced
+        for shot, header, turn in zip(shots, headers, turns, strict=True)
+    ]
+    usual = float(np.median(scales)) if scales else 1.0
+    for shot, header, scale in zip(shots, headers, scales, strict=True):
+        if abs(scale / usual - 1.0) > 0.1:  # one pixel of rounding is less than this in all but tiny images
+            raise _misfit(shot, header)
+    return turns
+
+
+def _fit(shot: Shot, header: ImageHeader) -> bool:
+    """COLMAP looks at the pixels as stored, other programs turn them first: the camera's size tells."""
     stored, camera = (header.width, header.height), (shot.lens.width, shot.lens.height)
     turned = (header.height, header.width)
     if stored == camera:
@@ -287,9 +301,13 @@ def _fit(shot: Shot, header: ImageHeader) -> bool:
         return False
     if header.swaps_sides and _same_picture(turned, camera):
         return True
-    raise UserError(
+    raise _misfit(shot, header)
+
+
+def _misfit(shot: Shot, header: ImageHeader) -> UserError:
+    return UserError(
         f"The image {shot.path} is {header.width} x {header.height} pixels, but its camera is "
-        f"{camera[0]} x {camera[1]}; give the images that the cameras were calibrated with."
+        f"{shot.lens.width} x {shot.lens.height}; give the images that the cameras were calibrated with."
     )
 
 

@@ -11,6 +11,7 @@ from nfc_gs.data.synthetic_caster import Caster, sun_directions
 from nfc_gs.data.synthetic_scene import things
 
 _CONTRAST = 0.06  # of square roots of light between neighbours, above which a pixel gets more rays
+_SPREAD = 0.1  # share of a pixel's light that a lens lays on each neighbour
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def draw(camera: Camera, time: float = 0.0, supersample: int = 2) -> Drawing:
         if supersample > 1:
             busy = np.flatnonzero(_busy(light.reshape(3, height, width), index.reshape(height, width)))
             light[:, busy] = _supersampled(caster, rays, x[busy], y[busy], supersample)
+    light = _blurred(light.reshape(3, height, width)).reshape(3, -1)
     ids = np.append(caster.ids, np.uint8(0))  # index -1 is the sky
     rgb = np.ascontiguousarray(_encode(light).T).reshape(height, width, 3)
     return Drawing(rgb, (distance * z).reshape(height, width), ids[index].reshape(height, width))
@@ -92,6 +94,15 @@ def _supersampled(caster: Caster, rays: Rays, x: np.ndarray, y: np.ndarray, supe
         directions, _ = rays.through(x + (dx + 0.5) / supersample, y + (dy + 0.5) / supersample)
         total += _tone(caster.radiance(rays.origin, directions, sun, 1.0 / (rays.camera.fx * supersample))[0])
     return total / supersample**2
+
+
+def _blurred(light: np.ndarray) -> np.ndarray:
+    """Light [3, H, W] as a lens lays it on the sensor: spread over neighbouring pixels, variance 2 * _SPREAD."""
+    for _ in range(2):  # along rows, then along columns
+        padded = np.pad(light, [(0, 0), (1, 1), (0, 0)], mode="edge")
+        light = (1.0 - 2.0 * _SPREAD) * light + _SPREAD * (padded[:, :-2] + padded[:, 2:])
+        light = light.transpose(0, 2, 1)
+    return np.ascontiguousarray(light)
 
 
 def _busy(light: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -122,10 +122,10 @@ def _pose(position: np.ndarray) -> np.ndarray:
 
 def _furniture() -> list[Thing]:
     """What stands on the terrace around the table."""
-    brick = Material(bricks(("a8482c", "d4855a"), "d8cbb8", (0.2, 0.075), 0.012))
-    leaves = Material(blend("1f4a22", "86ab4e", 9.0, 20.0, contrast=1.5))
+    brick = Material(bricks(("a8482c", "cc7a50"), "cdb79c", (0.26, 0.09), 0.014))
+    leaves = Material(blend("1f4a22", "86ab4e", 7.0, 15.0, contrast=1.1))
     marble = Material(blend("b7ab98", "f2ecdf", 5.0, 13.0), specular=0.04, shininess=40)
-    tiles = Material(checker("f0e4cb", "2a6f7a", 0.11), specular=0.04, shininess=50)
+    tiles = Material(checker("f0e4cb", "2a6f7a", 0.147), specular=0.04, shininess=50)
     seat = Material(plain("b8392f", 0.25, 8), specular=0.04, shininess=40)
     things = [
         Thing("planter", Box((0.8, 0.5, 0.45)), brick, at(-1.25, -1.05, 0.225, 40)),
@@ -156,9 +156,9 @@ def _furniture() -> list[Thing]:
 
 def _surroundings() -> list[Thing]:
     """Terrace, wall, fence, lawn, cypresses and hills."""
-    stones = paving(("b99a72", "e0c9a0", "a8553a"), "75624e", 0.3, 0.018)
-    lawn = Material(blend("3f6428", "93a64c", 0.35, 1.3, 4.5, contrast=0.9))
-    rock = Material(bricks(("9c8f7c", "c9bda6"), "6f6557", (0.34, 0.15), 0.018))
+    stones = paving(("b99a72", "e0c9a0", "a8553a"), "8a735a", 0.3, 0.02)
+    lawn = Material(blend("3f6428", "93a64c", 0.35, 1.3, 4.5, contrast=0.6))
+    rock = Material(bricks(("9c8f7c", "c9bda6"), "786d5e", (0.38, 0.165), 0.02))
     cap = Material(plain("d9cdb6", 0.3, 6))
     things = [
         Thing("terrace", Frustum(2.62, 2.55, 0.12), Material(stones, 0.02, 20), at(0, 0, -0.06)),
@@ -169,17 +169,17 @@ def _surroundings() -> list[Thing]:
         x, y = 3.05 * np.cos(np.radians(a)), 3.05 * np.sin(np.radians(a))
         things.append(Thing("wall", Box((0.97, 0.26, 0.5)), rock, at(x, y, 0.15, a + 90)))
         things.append(Thing("wall", Box((1.02, 0.32, 0.06)), cap, at(x, y, 0.43, a + 90)))
-    paint = Material(plain("efe9dc"), 0.03, 30)
+    paint = Material(plain("d9cbb0"), 0.03, 30)
     angles = np.radians(np.arange(-75, 61, 13.5))
     posts = np.stack([3.0 * np.cos(angles), 3.0 * np.sin(angles), np.full_like(angles, -0.1)], axis=1)
     for k, foot in enumerate(posts):
-        things.append(rod("fence", foot, foot + (0, 0, 0.68), 0.02, paint))
+        things.append(rod("fence", foot, foot + (0, 0, 0.68), 0.026, paint))
         if k:
             for height in (0.3, 0.56):
                 up = np.array([0, 0, height])
-                things.append(rod("fence", posts[k - 1] + up, foot + up, 0.013, paint))
+                things.append(rod("fence", posts[k - 1] + up, foot + up, 0.017, paint))
     trunk = Material(plain("6a4a32", 0.4, 5))
-    needles = Material(blend("1d3b20", "5d8040", 1.6, 3.6, contrast=1.1))
+    needles = Material(blend("1d3b20", "5d8040", 1.6, 3.6, contrast=0.9))
     trees = [(9.5, 2.5, 4.2), (8.2, 6.6, 3.6), (-3.0, 10.5, 4.4), (-8.8, 5.2, 3.8), (-10.5, -2.0, 4.6)]
     trees += [(-6.0, -9.0, 3.9), (0.8, -10.8, 4.3), (7.4, -7.2, 3.7)]
     for x, y, height in trees:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.rotation import quat_to_matrix
+from nfc_gs.render import extension
 from nfc_gs.train.schedules import generator_for
 
 Tensors = Mapping[str, Tensor]
@@ -138,10 +139,16 @@ def mcmc_noise_(
     means += Sigma z gate(o) strength with z ~ N(0, I) and gate(o) = sigmoid(-k (o - t)), k = 100, t = 0.005
     (Kheradmand et al. 2024, eq. 8; there Sigma^(1/2) is meant as in their code: the covariance).
 
+    The compiled core draws from a counter-based generator of its own, so its noise differs from PyTorch's.
+
     Args:
         strength: noise weight times the learning rate of the centres.
         seed, step: the noise depends on these and the row number alone.
     """
+    if means.dtype == torch.float32 and means.device.type == "cpu" and extension.available():
+        arrays = (tensor.numpy() for tensor in (means, quats, log_scales, opacity_logits))
+        extension.core().mcmc_noise(*arrays, strength, NOISE_STEEPNESS, NOISE_OPACITY, seed, step)
+        return
     gate = torch.sigmoid(-NOISE_STEEPNESS * (opacity_logits.sigmoid() - NOISE_OPACITY))
     normal = torch.randn(means.shape, generator=generator_for(seed, "noise", step))
     rows = (gate > _NOISE_GATE_MIN).nonzero().squeeze(1)

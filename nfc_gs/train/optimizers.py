@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfc_gs.render import extension
+
 Rate = float | tuple[float, float, int]
 """A learning rate; or (rate of the first columns, rate of the rest, number of first columns) of the flattened row."""
 
@@ -74,9 +76,48 @@ def adam_step_reference(
         v[name].index_copy_(0, rows, second.view(shape))
 
 
+@torch.no_grad()
+def adam_step_compiled(
+    params: Tensors,
+    grads: Mapping[str, Tensor | None],
+    m: Tensors,
+    v: Tensors,
+    visible: Tensor,  # [N] bool
+    rates: Mapping[str, Rate],
+    constants: AdamConstants,
+) -> None:
+    """`adam_step_reference` for float32 on the CPU: one pass over each parameter in the compiled core."""
+    core = extension.core()
+    seen = visible.numpy()
+    for name, param in params.items():
+        grad = grads[name]
+        if grad is None:
+            continue
+        columns = param[0].numel() if len(param) else 1
+        core.adam(
+            param.numpy(),
+            grad.contiguous().numpy(),
+            m[name].numpy(),
+            v[name].numpy(),
+            seen,
+            _column_rates(rates[name], columns),
+            constants.beta1,
+            constants.beta2,
+            constants.eps,
+            1.0 / constants.correction1,
+            1.0 / constants.correction2,
+        )
+
+
+def _column_rates(rate: Rate, columns: int) -> list[float]:
+    if isinstance(rate, tuple):
+        return [rate[0]] * rate[2] + [rate[1]] * (columns - rate[2])
+    return [rate] * columns
+
+
 def kernel_for(device: torch.device) -> Kernel:
     """The implementation of an Adam step for tensors on `device`; all compute what the reference computes."""
-    return adam_step_reference
+    return adam_step_compiled if device.type == "cpu" and extension.available() else adam_step_reference
 
 
 class VisibleAdam:

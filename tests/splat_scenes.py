@@ -1,0 +1,212 @@
+"""Scenes for the tests of the backends, and an independent renderer in plain loops.
+
+`naive_render` is written from the formulas alone, pixel by pixel and splat by splat in float64, and shares no code with
+the package.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.render.backend import RasterOutput, RasterSettings, Splats, get_backend
+
+FIELDS = ("means", "quats", "scales", "opacities", "sh_coeffs", "features")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A backend and the dtype to test it in."""
+
+    name: str
+    dtype: torch.dtype
+
+    @property
+    def tolerance(self) -> float:
+        """Of colours near 1. float32: some hundred roundings of 6e-8 in the conic, more where it is thin."""
+        return 1e-11 if self.dtype == torch.float64 else 1e-4
+
+    def render(
+        self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None
+    ) -> RasterOutput:
+        background = None if background is None else background.to(self.dtype)
+        return get_backend(self.name).render(
+            cast(splats, self.dtype), camera.to(dtype=self.dtype), settings, background
+        )
+
+
+def cast(splats: Splats, dtype: torch.dtype) -> Splats:
+    return map_splats(splats, lambda tensor: tensor.to(dtype))
+
+
+def map_splats(splats: Splats, function) -> Splats:
+    values = {f.name: getattr(splats, f.name) for f in fields(splats)}
+    return Splats(**{name: None if value is None else function(value) for name, value in values.items()})
+
+
+def leaves(splats: Splats, dtype: torch.dtype) -> Splats:
+    """A copy whose tensors collect gradients."""
+    return map_splats(splats, lambda tensor: tensor.detach().to(dtype).clone().requires_grad_())
+
+
+def rounded(tensor: Tensor) -> Tensor:
+    """Values that float32 holds exactly, so that every dtype draws the same scene."""
+    return tensor.float().double()
+
+
+def make_camera(width: int = 37, height: int = 21, **changes: float) -> Camera:
+    eye, target, up = torch.tensor([[0.3, -0.2, -3.0], [0.0, 0.1, 0.2], [0.1, -1.0, 0.0]], dtype=torch.float64)
+    intrinsics = {"fx": 30.0, "fy": 33.0, "cx": width / 2 + 1.5, "cy": height / 2 - 2.25} | changes
+    return Camera(viewmat=look_at(eye, target, up), width=width, height=height, **intrinsics)
+
+
+def front_camera(width: int = 16, height: int = 16, focal: float = 16.0) -> Camera:
+    """At the origin, looking along z."""
+    return Camera(torch.eye(4, dtype=torch.float64), focal, focal, width / 2, height / 2, width, height)
+
+
+def make_splats(count: int = 40, seed: int = 0, sh_degree: int | None = 3, channels: int = 0) -> Splats:
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, dtype=torch.float64, generator=generator)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    splats = Splats(
+        means=normal(count, 3) * torch.tensor([0.9, 0.6, 0.6]),
+        quats=normal(count, 4),
+        scales=0.03 + 0.3 * uniform(count, 3),
+        opacities=0.05 + 0.9 * uniform(count),
+        sh_coeffs=None if sh_degree is None else 0.3 * normal(count, (sh_degree + 1) ** 2, 3),
+        features=uniform(count, channels) if channels else None,
+    )
+    return map_splats(splats, rounded)
+
+
+def one_splat(z: float = 2.0, scale: float = 0.2, opacity: float = 0.8, color: float = 1.0, **changes) -> Splats:
+    """On the axis of `front_camera`, one feature channel."""
+    values = {
+        "means": torch.tensor([[0.0, 0.0, z]], dtype=torch.float64),
+        "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+        "scales": torch.full((1, 3), scale),
+        "opacities": torch.tensor([opacity]),
+        "features": torch.tensor([[color]]),
+    }
+    return cast(Splats(**(values | changes)), torch.float64)
+
+
+def stack(*parts: Splats) -> Splats:
+    """All splats of several bundles, in order."""
+    columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Splats)}
+    return Splats(**{name: None if column[0] is None else torch.cat(column) for name, column in columns.items()})
+
+
+# ---- the independent renderer -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Naive:
+    features: np.ndarray
+    alpha: np.ndarray
+    depth: np.ndarray
+    sure: np.ndarray
+    """[H, W] False where some decision was so close that rounding may turn it."""
+
+
+def naive_rotation(quat: np.ndarray) -> np.ndarray:
+    """v -> q v q* for the three axes, by the vector form of the sandwich product."""
+    w, u = quat[0] / np.linalg.norm(quat), quat[1:] / np.linalg.norm(quat)
+    columns = [v + 2 * w * np.cross(u, v) + 2 * np.cross(u, np.cross(u, v)) for v in np.eye(3)]
+    return np.stack(columns, axis=1)
+
+
+def naive_color(sh: np.ndarray, d: np.ndarray, degree: int) -> np.ndarray:
+    x, y, z = d
+    basis = [0.28209479177387814, -0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
+    basis += [
+        1.0925484305920792 * x * y,
+        -1.0925484305920792 * y * z,
+        0.31539156525252005 * (2 * z * z - x * x - y * y),
+    ]
+    basis += [-1.0925484305920792 * x * z, 0.5462742152960396 * (x * x - y * y)]
+    basis += [-0.5900435899266435 * y * (3 * x * x - y * y), 2.890611442640554 * x * y * z]
+    basis += [-0.4570457994644658 * y * (4 * z * z - x * x - y * y)]
+    basis += [0.3731763325901154 * z * (2 * z * z - 3 * x * x - 3 * y * y)]
+    basis += [-0.4570457994644658 * x * (4 * z * z - x * x - y * y), 1.445305721320277 * z * (x * x - y * y)]
+    basis += [-0.5900435899266435 * x * (x * x - 3 * y * y)]
+    count = (degree + 1) ** 2
+    return np.maximum(0, 0.5 + np.asarray(basis[:count]) @ sh[:count])
+
+
+def naive_splat(s: dict, i: int, camera: Camera, settings: RasterSettings):
+    """(depth, centre, inverse covariance, opacity, channels) of one splat, or None if it is culled."""
+    view = camera.viewmat.numpy()
+    rotation, translation = view[:3, :3], view[:3, 3]
+    point = rotation @ s["means"][i] + translation
+    if point[2] < 0.01:
+        return None
+    axes = naive_rotation(s["quats"][i]) * s["scales"][i]
+    covariance = rotation @ axes @ axes.T @ rotation.T
+    limits = []
+    for focal, center, size in ((camera.fx, camera.cx, camera.width), (camera.fy, camera.cy, camera.height)):
+        margin = 0.3 * size / (2 * focal)
+        limits.append((-center / focal - margin, (size - center) / focal + margin))
+    z = point[2]
+    u, v = (min(max(point[k] / z, limits[k][0]), limits[k][1]) for k in range(2))
+    jacobian = np.array([[camera.fx / z, 0, -camera.fx * u / z], [0, camera.fy / z, -camera.fy * v / z]])
+    sharp = jacobian @ covariance @ jacobian.T
+    blurred = sharp + 0.3 * np.eye(2)
+    opacity = s["opacities"][i]
+    if settings.antialiased:
+        opacity = opacity * math.sqrt(max(np.linalg.det(sharp) / np.linalg.det(blurred), 1e-12))
+    channels = []
+    if "sh_coeffs" in s:
+        direction = s["means"][i] - np.linalg.inv(view)[:3, 3]
+        channels.append(naive_color(s["sh_coeffs"][i], direction / np.linalg.norm(direction), settings.sh_degree))
+    if "features" in s:
+        channels.append(s["features"][i])
+    center = np.array([camera.fx * point[0] / z + camera.cx, camera.fy * point[1] / z + camera.cy])
+    return z, center.tolist(), np.linalg.inv(blurred).tolist(), opacity, np.concatenate(channels)
+
+
+def naive_render(
+    splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None, margin: float = 1e-3
+) -> Naive:
+    s = {name: getattr(splats, name).numpy() for name in FIELDS if getattr(splats, name) is not None}
+    drawn = [naive_splat(s, i, camera, settings) for i in range(len(s["means"]))]
+    drawn = sorted((d for d in drawn if d is not None), key=lambda d: d[0])
+    height, width = camera.height, camera.width
+    channels = 0 if not drawn else len(drawn[0][4])
+    out = Naive(np.zeros((height, width, channels)), *(np.zeros((height, width, 1)) for _ in range(2)),
+                sure=np.ones((height, width), bool))  # fmt: skip
+    for row in range(height):
+        for column in range(width):
+            remaining = 1.0
+            for z, (x, y), ((a, b), (_, c)), opacity, values in drawn:
+                dx, dy = column + 0.5 - x, row + 0.5 - y
+                alpha = opacity * math.exp(-0.5 * (a * dx * dx + 2 * b * dx * dy + c * dy * dy))
+                if abs(alpha * 255 - 1) < margin:
+                    out.sure[row, column] = False
+                if alpha < 1 / 255:
+                    continue
+                alpha = min(0.99, alpha)
+                after = remaining * (1 - alpha)
+                if abs(after / 1e-4 - 1) < margin:
+                    out.sure[row, column] = False
+                if after < 1e-4:
+                    break
+                out.features[row, column] += remaining * alpha * values
+                out.depth[row, column] += remaining * alpha * z
+                remaining = after
+            out.alpha[row, column] = 1 - remaining
+            if background is not None:
+                out.features[row, column] += remaining * background.numpy()
+    out.depth /= np.maximum(out.alpha, 1e-10)
+    return out

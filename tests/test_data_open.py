@@ -1,0 +1,566 @@
+"""Opening captures: splits, sizes, masks, normalisation, points, and what is said of bad ones."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+from PIL import Image
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.lens import Pinhole
+from nfc_gs.data.normalize import camera_layout, focus_point, normalising_transform, random_points, transform_viewmats
+from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.sampler import ViewSampler
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+needs_captures = pytest.mark.skipif(not SHARED.is_dir(), reason="the real captures are not here")
+
+WIDTH, HEIGHT = 32, 24
+
+
+def look_at_origin(position: np.ndarray) -> np.ndarray:
+    """OpenCV world-to-camera [4, 4] of a camera that looks at the origin, with +z up."""
+    forward = -position / np.linalg.norm(position)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    viewmat = np.eye(4)
+    viewmat[:3, :3] = [right, np.cross(forward, right), forward]
+    viewmat[:3, 3] = -viewmat[:3, :3] @ position
+    return viewmat
+
+
+def ring(count: int, radius: float = 4.0) -> list[np.ndarray]:
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return [look_at_origin(np.array([radius * np.cos(a), radius * np.sin(a), 1.0])) for a in angles]
+
+
+def write_images(folder: Path, names: list[str], size: tuple[int, int] = (WIDTH, HEIGHT), mode: str = "RGB") -> None:
+    for seed, name in enumerate(names):
+        pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], len(mode)), dtype=np.uint8)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[..., 0] if mode == "L" else pixels).save(path)
+
+
+def write_colmap(
+    folder: Path,
+    names: list[str],
+    *,
+    model: str = "PINHOLE",
+    params: tuple[float, ...] = (30.0, 30.0, 16.0, 12.0),
+    viewmats: list[np.ndarray] | None = None,
+    points: int = 20,
+    text: bool = False,
+) -> Path:
+    """A COLMAP model of cameras on a ring, with points at random that all of them observe."""
+    reconstruction = pycolmap.Reconstruction()
+    camera = pycolmap.Camera(camera_id=1, model=model, width=WIDTH, height=HEIGHT, params=list(params))
+    reconstruction.add_camera_with_trivial_rig(camera)
+    for number, (name, viewmat) in enumerate(zip(names, viewmats or ring(len(names)), strict=True), start=1):
+        image = pycolmap.Image(image_id=number, name=name, camera_id=1)
+        image.points2D = pycolmap.Point2DList([pycolmap.Point2D(np.array([k, 1.0])) for k in range(points)])
+        pose = pycolmap.Rigid3d(pycolmap.Rotation3d(viewmat[:3, :3]), viewmat[:3, 3])
+        reconstruction.add_image_with_trivial_frame(image, pose)
+    rng = np.random.default_rng(0)
+    for k in range(points):
+        track = pycolmap.Track()
+        for number in range(1, len(names) + 1):
+            track.add_element(number, k)
+        reconstruction.add_point3D(rng.normal(size=3), track, rng.integers(0, 256, 3).astype(np.uint8))
+    folder.mkdir(parents=True, exist_ok=True)
+    (reconstruction.write_text if text else reconstruction.write)(str(folder))
+    return folder
+
+
+def write_capture(root: Path, count: int = 9, suffix: str = ".png", **options) -> Path:
+    names = [f"im{i:02d}{suffix}" for i in range(count)]
+    write_colmap(root / "sparse" / "0", names, **options)
+    write_images(root / "images", names)
+    return root
+
+
+def write_transforms(root: Path, count: int = 9, mode: str = "RGB", name: str = "transforms.json", **fields) -> Path:
+    """A nerfstudio capture; returns the JSON file."""
+    names = [f"images/im{i:02d}.png" for i in range(count)]
+    write_images(root, names, mode=mode)
+    frames = []
+    for image, viewmat in zip(names, ring(count), strict=True):
+        matrix = np.linalg.inv(viewmat) @ np.diag([1.0, -1.0, -1.0, 1.0])
+        frames.append({"file_path": image, "transform_matrix": matrix.tolist()})
+    data = {"fl_x": 30.0, "fl_y": 31.0, "cx": 15.0, "cy": 12.5, "w": WIDTH, "h": HEIGHT, "frames": frames, **fields}
+    (root / name).write_text(json.dumps(data))
+    return root / name
+
+
+# --- splits ------------------------------------------------------------------------------------------------------
+
+
+def test_every_eighth_image_by_name_is_held_out(tmp_path):
+    scene = load_scene(write_capture(tmp_path, 17))
+    assert scene.test == (0, 8, 16)
+    assert sorted(scene.train + scene.test) == list(range(17))
+    assert [v.name for v in scene.views] == sorted(v.name for v in scene.views)
+
+
+@pytest.mark.parametrize(("every", "test"), [(0, ()), (4, (0, 4, 8)), (10, (0,))])
+def test_the_number_of_held_out_images_can_be_chosen(tmp_path, every, test):
+    assert load_scene(write_capture(tmp_path), DataConfig(test_every=every)).test == test
+
+
+def test_two_views_are_both_trained_on(tmp_path):
+    scene = load_scene(write_capture(tmp_path, 2))
+    assert (scene.train, scene.test) == ((0, 1), ())
+    assert any("none is held out" in note for note in scene.notes)
+
+
+def test_a_test_txt_beside_the_model_is_the_captures_own_split(tmp_path):
+    write_capture(tmp_path)
+    (tmp_path / "sparse" / "0" / "test.txt").write_text("im03.png\nim05.png\n")
+    assert load_scene(tmp_path).test == (3, 5)
+    assert load_scene(tmp_path, DataConfig(test_every=8)).test == (0, 8)
+
+
+def test_split_lists_of_nerfstudio_win_and_unlisted_frames_are_left_out(tmp_path):
+    names = [f"images/im{i:02d}.png" for i in range(9)]
+    write_transforms(tmp_path, train_filenames=names[:5], test_filenames=["./" + names[6]], val_filenames=[names[7]])
+    scene = load_scene(tmp_path)
+    assert [v.name for v in scene.views] == ["im00.png", "im01.png", "im02.png", "im03.png", "im04.png", "im06.png"]
+    assert scene.test == (5,)
+
+
+def test_the_sampler_shows_each_view_once_per_epoch_and_needs_no_state():
+    sampler = ViewSampler([3, 5, 7, 9], seed=1)
+    order = [sampler.index(step) for step in range(40)]
+    for epoch in range(10):
+        assert sorted(order[4 * epoch : 4 * epoch + 4]) == [3, 5, 7, 9]
+    assert len({tuple(order[4 * e : 4 * e + 4]) for e in range(10)}) > 3
+    assert [ViewSampler([3, 5, 7, 9], seed=1).index(step) for step in (39, 2, 17)] == [order[39], order[2], order[17]]
+    assert [ViewSampler([3, 5, 7, 9], seed=2).index(step) for step in range(40)] != order
+
+
+def test_the_sampler_tells_what_comes_next_without_repeats():
+    sampler = ViewSampler(range(5), seed=0)
+    order = [sampler.index(step) for step in range(20)]
+    assert sampler.upcoming(3, 6) == list(dict.fromkeys(order[3:9]))
+
+
+# --- sizes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "size"), [("1", (32, 24)), ("2", (16, 12)), ("16px", (16, 12)), ("800px", (32, 24))])
+def test_downscaling_takes_the_camera_along(tmp_path, text, size):
+    scene = load_scene(write_capture(tmp_path), DataConfig(downscale=text))
+    camera, frame = scene.views[0].camera, scene.frame(0)
+    assert (camera.width, camera.height) == size and frame.rgb.shape == (size[1], size[0], 3)
+    scale = size[0] / WIDTH
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (30 * scale, 30 * scale, 16 * scale, 12 * scale)
+
+
+def test_auto_leaves_1600_pixels_on_the_longest_side(tmp_path):
+    write_transforms(tmp_path, 2, w=3200, h=80, cx=1600.0, cy=40.0, fl_x=3000.0, fl_y=3000.0)
+    write_images(tmp_path, ["images/im00.png", "images/im01.png"], (3200, 80))
+    scene = load_scene(tmp_path)
+    assert (scene.views[0].camera.width, scene.views[0].camera.height) == (1600, 40)
+    assert scene.views[0].camera.fx == 1500.0
+
+
+@pytest.mark.parametrize("text", ["", "half", "0", "-2", "nan", "inf", "infpx", "0px", "1.5px", "px", "1e99"])
+def test_a_downscale_that_means_nothing_is_refused(tmp_path, text):
+    with pytest.raises(UserError, match="downscale"):
+        load_scene(write_capture(tmp_path), DataConfig(downscale=text))
+
+
+def test_the_captures_own_smaller_copies_are_used_at_their_own_size(tmp_path):
+    write_capture(tmp_path)
+    names = [f"im{i:02d}.JPG" for i in range(9)]  # another extension, and rounded upwards
+    write_images(tmp_path / "images_5", names, (7, 5))
+    scene = load_scene(tmp_path, DataConfig(downscale="5"))
+    assert scene.frame(0).rgb.shape == (5, 7, 3)
+    assert scene.views[0].source.path == tmp_path / "images_5" / "im00.JPG"
+    assert scene.views[0].camera.fx == pytest.approx(30 * 7 / 32) and scene.views[0].name == "im00.png"
+
+
+def test_images_at_another_scale_than_their_camera_take_the_camera_along(tmp_path):
+    write_capture(tmp_path)
+    write_images(tmp_path / "images", [f"im{i:02d}.png" for i in range(9)], (16, 12))
+    camera = load_scene(tmp_path).views[0].camera
+    assert (camera.width, camera.height, camera.fx, camera.cx) == (16, 12, 15.0, 8.0)
+
+
+@pytest.mark.parametrize("size", [(29, 24), (24, 32), (16, 12)])  # the last has the right shape, alone of all
+def test_an_image_that_does_not_fit_its_camera_is_named_with_both_sizes(tmp_path, size):
+    write_capture(tmp_path)
+    write_images(tmp_path / "images", ["im04.png"], size)
+    with pytest.raises(UserError, match=rf"im04\.png is {size[0]} x {size[1]} pixels, but its camera is 32 x 24"):
+        load_scene(tmp_path)
+
+
+def test_smaller_divisors_give_the_camera_of_the_smaller_picture(tmp_path):
+    scene = load_scene(write_capture(tmp_path))
+    camera, frame = scene.camera(0, 4), scene.frame(0, 4)
+    assert frame.rgb.shape == (camera.height, camera.width, 3) == (6, 8, 3)
+
+
+@pytest.mark.parametrize("camera_sees_turned", [False, True])
+def test_the_size_of_the_camera_decides_whether_exif_rotation_counts(tmp_path, camera_sees_turned):
+    write_capture(tmp_path, 3, suffix=".jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate by 90 degrees clockwise to view"
+    upright = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    upright[: HEIGHT // 2] = 255  # bright above
+    stored = np.rot90(upright) if camera_sees_turned else upright
+    Image.fromarray(stored).save(tmp_path / "images" / "im01.jpg", exif=exif, quality=95)
+    frame = load_scene(tmp_path).frame(1)
+    assert frame.rgb.shape == (HEIGHT, WIDTH, 3)
+    assert frame.rgb[:10].mean() > 250 and frame.rgb[-10:].mean() < 5
+
+
+# --- masks and backgrounds ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", ["{name}", "{name}.png", "{stem}.png", "{stem}.PNG"])
+def test_masks_are_found_by_the_name_of_their_image(tmp_path, style):
+    names = [f"left/im{i}.jpg" for i in range(3)]
+    write_colmap(tmp_path / "sparse", names)
+    write_images(tmp_path / "images", names)
+    mask = np.full((HEIGHT, WIDTH), 255, dtype=np.uint8)
+    mask[:, :8] = 0
+    (tmp_path / "masks" / "left").mkdir(parents=True)
+    path = tmp_path / "masks" / style.format(name=names[1], stem="left/im1")
+    Image.fromarray(mask).save(path, quality=95) if path.suffix == ".jpg" else Image.fromarray(mask).save(path)
+    scene = load_scene(tmp_path)
+    found = scene.frame(1).mask
+    assert found is not None and np.array_equal(found == 0, mask == 0)
+    assert scene.frame(0).mask is None
+    assert load_scene(tmp_path, DataConfig(masks=False)).frame(1).mask is None
+
+
+def test_a_mask_of_another_shape_is_refused_by_name(tmp_path):
+    write_capture(tmp_path)
+    write_images(tmp_path / "masks", ["im02.png"], (24, 24), "L")
+    with pytest.raises(UserError, match=r"masks/im02\.png is 24 x 24 pixels, but its image is 32 x 24"):
+        load_scene(tmp_path)
+
+
+def test_mask_path_of_a_frame_is_used(tmp_path):
+    file = write_transforms(tmp_path)
+    data = json.loads(file.read_text())
+    data["frames"][2]["mask_path"] = "m/two.png"
+    file.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r"frame 2 .*m/two\.png is not on disk"):
+        load_scene(tmp_path)
+    (tmp_path / "m").mkdir()
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(tmp_path / "m" / "two.png")
+    mask = load_scene(tmp_path).frame(2).mask
+    assert mask is not None and not mask.any()
+
+
+def test_alpha_is_a_mask_in_photos_and_white_in_blender_renders(tmp_path):
+    photos = tmp_path / "photos"
+    write_transforms(photos, mode="RGBA")
+    scene = load_scene(photos)
+    assert scene.background is None and scene.frame(0).mask is not None
+    scene = load_scene(photos, DataConfig(background=(0.0, 0.0, 0.0)))
+    assert scene.background == (0.0, 0.0, 0.0) and scene.frame(0).mask is None
+    blender = tmp_path / "blender"
+    write_transforms(blender, mode="RGBA", name="transforms_train.json")
+    scene = load_scene(blender)
+    assert scene.background == (1.0, 1.0, 1.0) and scene.frame(0).mask is None
+
+
+def test_captures_without_alpha_have_no_background(tmp_path):
+    assert load_scene(write_capture(tmp_path), DataConfig(background=(0.0, 0.0, 0.0))).background is None
+
+
+# --- normalisation -----------------------------------------------------------------------------------------------
+
+
+def project(scene, index: int, points: np.ndarray) -> np.ndarray:
+    camera = scene.views[index].camera
+    local = points @ camera.viewmat[:3, :3].numpy().T.astype(np.float64) + camera.viewmat[:3, 3].numpy()
+    return local[:, :2] / local[:, 2:] * [camera.fx, camera.fy] + [camera.cx, camera.cy]
+
+
+def test_normalising_changes_no_picture(tmp_path):
+    write_capture(tmp_path)
+    plain, ours = load_scene(tmp_path, DataConfig(normalize=False)), load_scene(tmp_path)
+    assert np.array_equal(plain.transform, np.eye(4)) and not np.allclose(ours.transform, np.eye(4))
+    for index in range(9):
+        assert np.abs(project(plain, index, plain.points.xyz) - project(ours, index, ours.points.xyz)).max() < 1e-3
+
+
+def test_the_normalised_frame_has_its_centre_in_focus_up_along_z_and_cameras_at_one(tmp_path):
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    turn *= np.sign(np.linalg.det(turn))
+    world = np.eye(4)
+    world[:3, :3], world[:3, 3] = turn, [100.0, -50.0, 7.0]
+    write_capture(tmp_path, viewmats=[viewmat @ np.linalg.inv(world) for viewmat in ring(9)])
+    scene = load_scene(tmp_path)
+    centers = np.stack([v.camera.center.numpy() for v in scene.views])
+    assert np.linalg.norm(centers[:, :2], axis=1) == pytest.approx(1.0, abs=1e-5)
+    assert centers[:, 2] == pytest.approx(0.25, abs=1e-5)  # one above, four away from what they look at
+    assert scene.extent == pytest.approx(1.1, abs=1e-6)
+    assert scene.transform @ [100.0, -50.0, 7.0, 1.0] == pytest.approx([0.0, 0.0, 0.0, 1.0], abs=1e-5)
+
+
+def test_parallel_cameras_have_no_focus_and_are_centred_on_their_mean():
+    forwards = np.tile([0.0, 0.0, 1.0], (5, 1))
+    centers = np.random.default_rng(0).normal(size=(5, 3))
+    assert focus_point(centers, forwards) is None
+    assert focus_point(centers, -forwards) is None
+
+
+def test_cameras_that_look_outwards_have_no_focus():
+    inwards = np.stack(ring(8))
+    centers = -np.einsum("cji,cj->ci", inwards[:, :3, :3], inwards[:, :3, 3])
+    assert focus_point(centers, inwards[:, 2, :3]) == pytest.approx(np.zeros(3), abs=1e-9)
+    assert focus_point(centers, -inwards[:, 2, :3]) is None
+
+
+@pytest.mark.parametrize("points", [0, 50])
+def test_cameras_at_one_place_give_a_sensible_scale(points):
+    viewmats = np.stack(ring(6))
+    viewmats[:, :3, 3] = 0.0
+    cloud = np.random.default_rng(0).normal(size=(points, 3)) * 30.0
+    layout = camera_layout(viewmats, cloud)
+    assert layout.size == (1.0 if points == 0 else pytest.approx(np.median(np.linalg.norm(cloud, axis=1))))
+    assert np.isfinite(normalising_transform(layout)).all()
+
+
+def test_a_scene_that_hangs_upside_down_is_turned_over():
+    viewmats = np.stack(ring(6)) @ np.diag([1.0, -1.0, -1.0, 1.0])
+    transform = normalising_transform(camera_layout(viewmats, np.zeros((0, 3))))
+    assert np.linalg.det(transform[:3, :3]) > 0
+    moved = transform_viewmats(viewmats, transform)
+    assert (-moved[:, 1, :3]).mean(axis=0)[2] > 0.9
+    assert moved[:, :3, :3] @ moved[:, :3, :3].transpose(0, 2, 1) == pytest.approx(np.tile(np.eye(3), (6, 1, 1)))
+
+
+# --- points ------------------------------------------------------------------------------------------------------
+
+
+def test_captures_without_points_get_seeded_ones_in_view(tmp_path, caplog):
+    write_capture(tmp_path, points=0)
+    with caplog.at_level(logging.WARNING, "nfc_gs"):
+        scene = load_scene(tmp_path, DataConfig(random_points=500), seed=4)
+    assert "no points" in caplog.text and any("no points" in note for note in scene.notes)
+    xyz = scene.points.xyz
+    assert xyz.shape == (500, 3) and xyz.dtype == np.float32 and scene.points.rgb.dtype == np.uint8
+    assert np.array_equal(xyz, load_scene(tmp_path, DataConfig(random_points=500), seed=4).points.xyz)
+    assert not np.array_equal(xyz, load_scene(tmp_path, DataConfig(random_points=500), seed=5).points.xyz)
+    seen = np.zeros(500, dtype=int)
+    for index, view in enumerate(scene.views):
+        before = xyz @ view.camera.viewmat[2, :3].numpy() + view.camera.viewmat[2, 3].numpy() > 0
+        pixel = project(scene, index, xyz)
+        seen += before & (pixel > -0.01).all(axis=1) & (pixel < [WIDTH + 0.01, HEIGHT + 0.01]).all(axis=1)
+    assert seen.min() >= 3
+
+
+def test_random_points_do_without_overlap_where_there_is_none():
+    pinholes = [Pinhole(200.0, 200.0, 5.0, 5.0, 10, 10)] * 2  # narrow, back to back
+    viewmats = np.stack([np.eye(4), np.diag([-1.0, 1.0, -1.0, 1.0])])
+    points = random_points(viewmats, pinholes, (1.0, 10.0), 300, 0)
+    assert points.shape == (300, 3) and 0.3 < (points[:, 2] > 0).mean() < 0.7
+
+
+def test_points_that_are_not_finite_or_absurdly_far_are_dropped_and_counted(tmp_path):
+    file = write_transforms(tmp_path, ply_file_path="points.ply")
+    rows = [f"{x} 0 0 255 0 0" for x in range(10)] + ["nan 0 0 0 0 0", "1e20 0 0 0 0 0", "1e9 0 0 0 0 0"]
+    write_ply(tmp_path / "points.ply", rows)
+    scene = load_scene(file)
+    assert len(scene.points) == 10 and (scene.points.rgb == [255, 0, 0]).all()
+    assert any("3 of 13 points" in note for note in scene.notes)
+
+
+def write_ply(path: Path, rows: list[str], count: int | None = None, names: str = "xyz") -> None:
+    header = ["ply", "format ascii 1.0", f"element vertex {len(rows) if count is None else count}"]
+    header += [f"property float {name}" for name in names]
+    header += [f"property uchar {name}" for name in ("red", "green", "blue")]
+    path.write_text("\n".join([*header, "end_header", *rows]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "sentence"),
+    [
+        (["0 0 0 0 0 0"], {"count": 10**9}, "claims 1000000000 entries"),
+        (["0 0 0 0 0 0"], {"count": 12}, "cannot be read"),
+        (["0 0 0 0 0"], {"names": "xy"}, "has no property z"),
+        (["a b c d e f"], {}, "cannot be read"),
+    ],
+)
+def test_broken_point_files_are_named(tmp_path, rows, options, sentence):
+    file = write_transforms(tmp_path, ply_file_path="points.ply")
+    write_ply(tmp_path / "points.ply", rows, **options)
+    with pytest.raises(UserError, match=rf"points\.ply.*{sentence}"):
+        load_scene(file)
+
+
+def test_points_named_but_not_on_disk_are_replaced_by_random_ones(tmp_path):
+    scene = load_scene(write_transforms(tmp_path, ply_file_path="gone.ply"), DataConfig(random_points=50))
+    assert len(scene.points) == 50 and any("gone.ply" in note for note in scene.notes)
+
+
+# --- bad paths and folders ---------------------------------------------------------------------------------------
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path):
+    for path in (tmp_path / "nowhere", tmp_path / ("x" * 5000), "a\0b"):
+        with pytest.raises(UserError, match="There is no"):
+            load_scene(path)
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    with pytest.raises(UserError, match="is empty"):
+        load_scene(tmp_path)
+
+
+def test_images_without_poses_say_what_to_run(tmp_path):
+    write_images(tmp_path / "images", ["a.jpg"])
+    with pytest.raises(UserError, match="run COLMAP"):
+        load_scene(tmp_path)
+
+
+def test_a_folder_of_something_else_says_what_is_lacking(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(UserError, match="is no capture"):
+        load_scene(tmp_path)
+
+
+def test_a_file_that_is_no_capture_is_refused(tmp_path):
+    (tmp_path / "video.mp4").write_bytes(b"x")
+    with pytest.raises(UserError, match="is a file, not a capture"):
+        load_scene(tmp_path / "video.mp4")
+
+
+def test_one_single_view_is_too_few(tmp_path):
+    with pytest.raises(UserError, match="has 1 usable view, and a scene needs at least 2"):
+        load_scene(write_capture(tmp_path, 1))
+
+
+def test_a_model_without_images_on_disk_says_where_it_looked(tmp_path):
+    write_colmap(tmp_path / "sparse" / "0", [f"im{i}.png" for i in range(4)])
+    with pytest.raises(UserError, match=r"4 of 4 images of the capture are not on disk below .*images"):
+        load_scene(tmp_path)
+
+
+def test_one_missing_image_is_left_out_with_a_warning_and_more_than_half_stops(tmp_path, caplog):
+    write_capture(tmp_path, 6)
+    (tmp_path / "images" / "im01.png").unlink()
+    with caplog.at_level(logging.WARNING, "nfc_gs"):
+        scene = load_scene(tmp_path)
+    assert "1 of 6 images" in caplog.text and "im01.png" in caplog.text
+    assert [v.name for v in scene.views] == ["im00.png", "im02.png", "im03.png", "im04.png", "im05.png"]
+    for i in (0, 2):
+        (tmp_path / "images" / f"im0{i}.png").unlink()
+    assert len(load_scene(tmp_path).views) == 3
+    (tmp_path / "images" / "im03.png").unlink()
+    with pytest.raises(UserError, match="4 of 6 images"):
+        load_scene(tmp_path)
+
+
+def test_a_truncated_jpeg_shows_when_a_small_capture_is_opened(tmp_path):
+    write_capture(tmp_path, suffix=".jpg")
+    path = tmp_path / "images" / "im05.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"im05\.jpg is damaged or cut short"):
+        load_scene(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (DataConfig(test_every=-1), "test_every"),
+        (DataConfig(test_every=1), "test_every"),
+        (DataConfig(random_points=0), "random_points"),
+        (DataConfig(cache_gb=-1.0), "cache_gb"),
+        (DataConfig(cache_gb=float("nan")), "cache_gb"),
+        (DataConfig(background=(0.0, 2.0, 0.0)), "background"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(tmp_path, config, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load_scene(tmp_path, config)
+
+
+# --- real captures -----------------------------------------------------------------------------------------------
+
+
+@needs_captures
+@pytest.mark.parametrize(
+    ("name", "views", "held_out", "size", "points"),
+    [
+        ("fox", 50, 7, (270, 480), 4905),
+        ("fox_distorted", 50, 7, (270, 480), 4905),
+        ("fox_transforms", 50, 7, (270, 480), 20000),
+        ("snowmiku", 97, 13, (504, 378), 25784),
+        ("hand_books", 86, 11, (512, 384), 20000),
+        ("suzanne", 120, 20, (200, 200), 20000),
+    ],
+)
+def test_real_captures_open(name, views, held_out, size, points):
+    scene = load_scene(SHARED / name)
+    assert len(scene.views) == views and len(scene.test) == held_out and len(scene.points) == points
+    assert (scene.views[0].camera.width, scene.views[0].camera.height) == size
+    assert scene.frame(0).rgb.shape == (size[1], size[0], 3)
+    assert np.isfinite(scene.points.xyz).all() and scene.extent == pytest.approx(1.1, abs=1e-6)
+    dynamic = name in ("hand_books", "suzanne")
+    assert all((view.time is not None) == dynamic for view in scene.views)
+
+
+@needs_captures
+@pytest.mark.parametrize("name", ["fox", "fox_distorted"])
+def test_points_seen_through_a_scene_are_as_near_to_their_observations_as_in_colmap(name):
+    scene = load_scene(SHARED / name)
+    model = pycolmap.Reconstruction(str(SHARED / name / "sparse" / "0"))
+    lens = model.cameras[1]
+    ours, theirs = [], []
+    for image in model.images.values():
+        index = next(i for i, view in enumerate(scene.views) if view.name == image.name)
+        seen = [p for p in image.points2D if p.has_point3D()]
+        world = np.array([model.points3D[p.point3D_id].xyz for p in seen])
+        keypoints = np.array([p.xy for p in seen])
+        pose = image.cam_from_world().matrix()
+        theirs.append(np.linalg.norm(lens.img_from_cam(world @ pose[:, :3].T + pose[:, 3]) - keypoints, axis=1))
+        normalised = (world @ scene.transform[:3, :3].T + scene.transform[:3, 3]).astype(np.float32)
+        camera = scene.views[index].camera
+        rays = np.asarray(lens.cam_from_img(keypoints))
+        observed = rays[:, :2] * [camera.fx, camera.fy] + [camera.cx, camera.cy]
+        ours.append(np.linalg.norm(project(scene, index, normalised) - observed, axis=1))
+    ours, theirs = np.concatenate(ours), np.concatenate(theirs)
+    assert theirs.mean() < 0.5
+    # the lens stretches its pixels by at most some percent where it is undone; a pinhole does not
+    assert ours.mean() == pytest.approx(theirs.mean(), rel=1e-3 if name == "fox" else 0.03)
+
+
+@needs_captures
+def test_our_undistorted_fox_is_the_fox_that_colmap_undistorted():
+    ours, theirs = load_scene(SHARED / "fox_distorted"), load_scene(SHARED / "fox")
+    for index in (0, 25, 49):
+        frame, camera = ours.frame(index), ours.views[index].camera
+        other, target = theirs.frame(index).rgb.astype(np.float64), theirs.views[index].camera
+        # COLMAP chose a slightly longer focal length: look its picture up at our pixels
+        x = (np.arange(270) + 0.5 - camera.cx) / camera.fx * target.fx + target.cx - 0.5
+        y = (np.arange(480) + 0.5 - camera.cy) / camera.fy * target.fy + target.cy - 0.5
+        picture = bilinear(other, x, y)
+        assert frame.mask is not None
+        counts = (frame.mask == 255) & (x >= 0)[None] & (x <= 269)[None] & (y >= 0)[:, None] & (y <= 479)[:, None]
+        error = (frame.rgb - picture)[counts] / 255.0
+        assert counts.mean() > 0.9
+        # both went through JPEG or bilinear interpolation once more than the other; half a pixel off gives 27 dB
+        assert -10 * np.log10((error**2).mean()) > 33
+
+
+def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """[H, W, C] at the columns x and rows y (indices), clamped at the border."""
+
+    def along(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+        low = np.clip(np.floor(at).astype(int), 0, len(values) - 2)
+        share = (at - low).reshape(-1, *[1] * (values.ndim - 1))
+        return values[low] * (1 - share) + values[low + 1] * share
+
+    return along(along(image, y).swapaxes(0, 1), x).swapaxes(0, 1)
