@@ -200,15 +200,7 @@ NB_MODULE(_core, m) {
       .def("forward", &forward)
       .def("backward", &backward)
       .def_prop_ro("entries", &nfc::Frame::entries)
-      .def("evaluated_pairs", [](const nfc::Frame& f, const Scene& s) {
-        nfc::RenderJob job = s.job();
-        job.tiles_x = (job.camera.width + nfc::kTile - 1) / nfc::kTile;
-        job.tiles_y = (job.camera.height + nfc::kTile - 1) / nfc::kTile;
-        return f.evaluated_pairs(job);
-      })
-      .def_prop_ro("seconds", [](const nfc::Frame& f) {
-        return nb::make_tuple(f.seconds[0], f.seconds[1], f.seconds[2], f.seconds[3], f.seconds[4]);
-      });
+      .def("evaluated_pairs", &nfc::Frame::evaluated_pairs);
   m.def("photometric_loss", &loss, nb::arg("rendered"), nb::arg("target"), nb::arg("mask").none(), nb::arg("l1_weight"),
         nb::arg("ssim_weight"), nb::arg("mse_weight"), nb::arg("gradient").none());
   m.def("adam", &adam, nb::arg("value"), nb::arg("gradient"), nb::arg("first"), nb::arg("second"),
@@ -219,6 +211,12 @@ NB_MODULE(_core, m) {
   m.def("blend_ceiling", [](int splats, int repeats) {
     nb::gil_scoped_release release;
     return nfc::kernels().blend_ceiling(splats, repeats);
+  });
+  m.def("stage_seconds", [] {
+    nb::dict seconds;
+    for (int stage = 0; stage < nfc::kStages; ++stage)
+      seconds[nfc::kStageNames[stage]] = nfc::stage_seconds(nfc::Stage(stage));
+    return seconds;
   });
   m.def("set_threads", &nfc::set_thread_count);
   m.def("threads", &nfc::thread_count);

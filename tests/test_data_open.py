@@ -551,8 +551,9 @@ def test_our_undistorted_fox_is_the_fox_that_colmap_undistorted():
         counts = (frame.mask == 255) & (x >= 0)[None] & (x <= 269)[None] & (y >= 0)[:, None] & (y <= 479)[:, None]
         error = (frame.rgb - picture)[counts] / 255.0
         assert counts.mean() > 0.9
-        # both went through JPEG or bilinear interpolation once more than the other; half a pixel off gives 27 dB
-        assert -10 * np.log10((error**2).mean()) > 33
+        # mean over the capture: 40.2 dB (each went once through an interpolation and JPEG that the other did not
+        # see); a shift by a quarter of a pixel gives 37.5
+        assert -10 * np.log10((error**2).mean()) > 38
 
 
 def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

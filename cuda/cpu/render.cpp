@@ -13,15 +13,32 @@ namespace {
 
 std::atomic<const Kernels*> chosen{nullptr};
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+std::atomic<int64_t> stage_nanoseconds[kStages];
+
+// Adds the time between its making and its end to a stage.
+class StageTimer {
+ public:
+  explicit StageTimer(Stage stage) : stage_(stage), start_(std::chrono::steady_clock::now()) {}
+  ~StageTimer() {
+    const auto spent = std::chrono::steady_clock::now() - start_;
+    stage_nanoseconds[stage_] += std::chrono::duration_cast<std::chrono::nanoseconds>(spent).count();
+  }
+
+ private:
+  Stage stage_;
+  std::chrono::steady_clock::time_point start_;
+};
 
 constexpr int kRowsAtOnce = 512;  // Gaussians per item of parallel work
 
 int items_of(int count, int size) { return (count + size - 1) / size; }
 
 }  // namespace
+
+const char* const kStageNames[kStages] = {"project",          "bin",  "raster", "raster_backward",
+                                          "project_backward", "loss", "adam",   "noise"};
+
+double stage_seconds(Stage stage) { return 1e-9 * double(stage_nanoseconds[stage].load()); }
 
 const Kernels& kernels() {
   if (!chosen.load()) chosen.store(best_kernels());
@@ -46,30 +63,36 @@ void Frame::attach(RenderJob& job) {
 
 void Frame::forward(RenderJob& job) {
   const Kernels& k = kernels();
-  const double start = now();
   attach(job);
-  parallel_for(items_of(job.count, kRowsAtOnce), [&](int item) {
-    const int begin = item * kRowsAtOnce;
-    k.project(job, begin, begin + kRowsAtOnce < job.count ? begin + kRowsAtOnce : job.count);
-  });
-  const double projected = now();
-  bin(job);
-  attach(job);
-  const double binned = now();
-  parallel_for(job.tiles_x * job.tiles_y, [&](int tile) { k.raster(job, tile); });
-  seconds[0] = projected - start, seconds[1] = binned - projected, seconds[2] = now() - binned;
+  tiles_x_ = job.tiles_x, tiles_ = job.tiles_x * job.tiles_y, height_ = job.camera.height;
+  {
+    StageTimer timer(kProject);
+    parallel_for(items_of(job.count, kRowsAtOnce), [&](int item) {
+      const int begin = item * kRowsAtOnce;
+      k.project(job, begin, std::min(begin + kRowsAtOnce, job.count));
+    });
+  }
+  {
+    StageTimer timer(kBin);
+    bin(job);
+    attach(job);
+  }
+  StageTimer timer(kRaster);
+  parallel_for(tiles_, [&](int tile) { k.raster(job, tile); });
 }
 
 void Frame::backward(RenderJob& job, float* v_viewmat, float* v_background) {
   const Kernels& k = kernels();
-  const double start = now();
   attach(job);
-  const int tiles = job.tiles_x * job.tiles_y, blocks = items_of(job.count, kCameraBlock);
+  const int tiles = tiles_, blocks = items_of(job.count, kCameraBlock);
   job.partial = partial_.reserve(entries_ * size_t(kMoments + job.channels));
   job.tile_background = tile_background_.reserve(size_t(tiles) * job.channels);
   job.camera_partial = camera_partial_.reserve(12 * size_t(blocks));
-  parallel_for(tiles, [&](int tile) { k.raster_backward(job, tile); });
-  const double rastered = now();
+  {
+    StageTimer timer(kRasterBackward);
+    parallel_for(tiles, [&](int tile) { k.raster_backward(job, tile); });
+  }
+  StageTimer timer(kProjectBackward);
   parallel_for(blocks, [&](int block) { k.project_backward(job, block); });
   if (v_viewmat) {
     double sum[12] = {};
@@ -85,14 +108,13 @@ void Frame::backward(RenderJob& job, float* v_viewmat, float* v_background) {
       v_background[c] = float(sum);
     }
   }
-  seconds[3] = rastered - start, seconds[4] = now() - rastered;
 }
 
-size_t Frame::evaluated_pairs(const RenderJob& job) const {
+size_t Frame::evaluated_pairs() const {
   size_t rows = 0;
-  for (int tile = 0; tile < job.tiles_x * job.tiles_y; ++tile) {
-    const float top = float(tile / job.tiles_x * kTile) + 0.5f;
-    const int height = std::min(kTile, job.camera.height - tile / job.tiles_x * kTile);
+  for (int tile = 0; tile < tiles_; ++tile) {
+    const float top = float(tile / tiles_x_ * kTile) + 0.5f;
+    const int height = std::min(kTile, height_ - tile / tiles_x_ * kTile);
     for (uint32_t slot = tile_begin_.get()[tile]; slot < tile_begin_.get()[tile] + tile_used_.get()[tile]; ++slot) {
       const SplatRecord& s = records_.get()[tile_splat_.get()[slot]];
       const float y = s.mean_y - top, extent = s.extent_y + 0.01f;
@@ -105,6 +127,7 @@ size_t Frame::evaluated_pairs(const RenderJob& job) const {
 }
 
 LossValues photometric_loss(LossJob& job) {
+  StageTimer timer(kLoss);
   static thread_local Buffer<float> scratch;
   static thread_local Buffer<double> sums;
   const Kernels& k = kernels();
@@ -141,10 +164,11 @@ LossValues photometric_loss(LossJob& job) {
 }
 
 void adam_step(const AdamJob& job) {
+  StageTimer timer(kAdam);
   const Kernels& k = kernels();
   parallel_for(items_of(job.rows, kRowsAtOnce), [&](int item) {
     const int begin = item * kRowsAtOnce;
-    k.adam(job, begin, begin + kRowsAtOnce < job.rows ? begin + kRowsAtOnce : job.rows);
+    k.adam(job, begin, std::min(begin + kRowsAtOnce, job.rows));
   });
 }
 
@@ -172,6 +196,7 @@ void normal_pair(uint64_t random, float* a, float* b) {
 
 void mcmc_noise(int count, float* means, const float* quats, const float* log_scales, const float* opacity_logits,
                 float strength, float sharpness, float threshold, uint64_t seed, uint64_t step) {
+  StageTimer timer(kNoise);
   const uint64_t key = mix(mix(seed) ^ step);
   // Beyond this logit the gate is below 1e-6: a million times weaker than at full strength, and skipped.
   const float highest = threshold + 13.815510f / sharpness;

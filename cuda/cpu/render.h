@@ -41,24 +41,22 @@ class Frame {
   // v_viewmat: [16] or null. v_background: [channels] or null.
   void backward(RenderJob& job, float* v_viewmat, float* v_background);
 
-  // Number of (Gaussian, tile) pairs, and of pixel-Gaussian pairs that the rasterizer evaluates, of the last forward.
+  // Of the last forward: the number of (Gaussian, tile) pairs, and of pixel-Gaussian pairs that the rasterizer looked
+  // at (rows of 16 pixels that a splat can reach, until the tile was opaque).
   size_t entries() const { return entries_; }
-  size_t evaluated_pairs(const RenderJob& job) const;
-
-  // Seconds of the stages of the last forward (projection, binning, raster) and backward (raster, projection).
-  double seconds[5] = {};
+  size_t evaluated_pairs() const;
 
  private:
   void attach(RenderJob& job);
   void bin(const RenderJob& job);
 
   size_t entries_ = 0;
+  int tiles_x_ = 0, tiles_ = 0, height_ = 0;
   Buffer<SplatRecord> records_;
   Buffer<float> colors_, partial_, tile_background_, camera_partial_;
   Buffer<uint32_t> tile_begin_, tile_splat_, tile_entry_, splat_entry_, splat_tiles_, tile_used_;
   Buffer<uint32_t> keys_, order_, spare_keys_, spare_order_, histogram_;
   std::vector<std::vector<uint32_t>> chunk_tiles_;
-  int visible_ = 0;
 };
 
 struct LossValues {
@@ -75,6 +73,11 @@ void adam_step(const AdamJob& job);
 // of the arguments and the row alone.
 void mcmc_noise(int count, float* means, const float* quats, const float* log_scales, const float* opacity_logits,
                 float strength, float sharpness, float threshold, uint64_t seed, uint64_t step);
+
+// Seconds spent in each stage since the program began, by all callers together (for tools/bench.py).
+enum Stage { kProject, kBin, kRaster, kRasterBackward, kProjectBackward, kLoss, kAdam, kNoise, kStages };
+extern const char* const kStageNames[kStages];
+double stage_seconds(Stage stage);
 
 // The kernels in use, and choosing others by name (false if this machine cannot run them).
 const Kernels& kernels();

@@ -19,9 +19,10 @@ from nfc_gs.data.capture import (
     find_mask,
     image_files,
     is_file,
+    log,
     unique_shots,
 )
-from nfc_gs.data.colmap_check import check_binary_model
+from nfc_gs.data.colmap_check import check_binary_model, check_text_model
 from nfc_gs.data.lens import Lens, check_lens
 from nfc_gs.data.ply_points import read_ply_points
 
@@ -125,8 +126,7 @@ def _load(folder: Path) -> Any:
     import pycolmap
 
     kind = "bin" if is_file(folder / "cameras.bin") and is_file(folder / "images.bin") else "txt"
-    if kind == "bin":
-        check_binary_model(folder)
+    (check_binary_model if kind == "bin" else check_text_model)(folder)
     try:
         if is_file(folder / f"points3D.{kind}"):
             model = pycolmap.Reconstruction(str(folder))
@@ -135,10 +135,10 @@ def _load(folder: Path) -> Any:
         for image in model.images.values():
             _ = image.name  # raises where it is not UTF-8
         return model
-    except Exception as error:  # pycolmap raises ValueError, RuntimeError, IndexError, ... of its own texts
-        cause = " ".join(str(error).split())[-200:]
+    except Exception as error:  # pycolmap raises ValueError, RuntimeError, IndexError, ... in the words of its C++
+        log.debug("pycolmap: %s", error)
         raise UserError(
-            f"The COLMAP model in {folder} (.{kind}) is damaged ({cause}); export the model again."
+            f"The COLMAP model in {folder} is damaged: pycolmap cannot read its .{kind} files; export it again."
         ) from None
 
 

@@ -1,7 +1,8 @@
-"""A look at the binary files of a COLMAP model before pycolmap reads them.
+"""A look at the files of a COLMAP model before pycolmap reads them.
 
-pycolmap trusts the counts in the files: bytes that are not a model can make it ask for terabytes or end the
-process. Here every record is walked and every count held against what is left of the file.
+pycolmap trusts the counts in binary files: bytes that are not a model can make it ask for terabytes or end the
+process. Here every record is walked and every count held against what is left of the file. Of text files it
+says in C++ what it could not read; here the line is named.
 
 Format: https://colmap.github.io/format.html (little endian).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,6 +80,65 @@ def check_binary_model(folder: Path) -> None:
     if (folder / "rigs.bin").is_file() and (folder / "frames.bin").is_file():
         rigs = _check_rigs(folder / "rigs.bin", cameras)
         _check_frames(folder / "frames.bin", rigs, images)
+
+
+def check_text_model(folder: Path) -> None:
+    """Hold cameras.txt, images.txt, points3D.txt and frames.txt against their format, but for 2D points and tracks.
+
+    Raises:
+        UserError: naming the file, the line and what is wrong.
+    """
+    import pycolmap
+
+    def numbers(path: Path, line: int, words: list[str], what: str) -> list[float]:
+        try:
+            values = [float(word) for word in words]
+        except ValueError:
+            values = [math.nan]
+        if not all(math.isfinite(value) for value in values):
+            raise UserError(
+                f"{path} is damaged: {what} in line {line} is not made of finite numbers; export the model again."
+            )
+        return values
+
+    path = folder / "cameras.txt"
+    for line, words in _records(path, least=4):
+        if words[1] not in pycolmap.CameraModelId.__members__ or words[1] == "INVALID":
+            raise UserError(
+                f"{path} is damaged: line {line} has the unknown camera model {words[1][:40]}; export it again."
+            )
+        numbers(path, line, [words[0], *words[2:]], f"camera {words[0][:20]}")
+    path = folder / "images.txt"
+    for line, words in _records(path, least=10, lines_each=2):
+        pose = numbers(path, line, words[1:8], f"the pose of image {words[9][:200]}")
+        if not 1e-6 < math.hypot(*pose[:4]) < 1e6:
+            raise UserError(
+                f"{path} is damaged: the rotation of image {words[9][:200]} in line {line} is no rotation; "
+                "export the COLMAP model again."
+            )
+    for name, least in (("points3D.txt", 8), ("frames.txt", 9)):
+        path = folder / name
+        for line, words in _records(path, least) if path.is_file() else ():
+            numbers(path, line, words[:least], f"entry {words[0][:20]}")
+
+
+def _records(path: Path, least: int, lines_each: int = 1) -> Iterator[tuple[int, list[str]]]:
+    """The words of each record's first line and its number; comments and empty lines between records are skipped."""
+    try:
+        lines = enumerate(path.read_text(encoding="utf-8").split("\n"), start=1)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is damaged: it is not text; export the COLMAP model again.") from None
+    for number, line in lines:
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) < least:
+            raise UserError(f"{path} is damaged: line {number} ends too early; export the COLMAP model again.")
+        yield number, words
+        for _ in range(lines_each - 1):
+            next(lines, None)
 
 
 def _check_cameras(path: Path) -> set[int]:

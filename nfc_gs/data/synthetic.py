@@ -35,7 +35,7 @@ def cameras(count: int = 48, width: int = 320, height: int = 240) -> list[Camera
     result = []
     for k in range(count):
         phase = 2 * np.pi * k / count
-        angle, distance = turns * phase, 4.75 + 0.45 * np.cos(2 * phase + 0.4)
+        angle, distance = turns * phase, 4.85 + 0.4 * np.cos(2 * phase + 0.4)
         eye = [distance * np.cos(angle), distance * np.sin(angle), 2.15 + 0.95 * np.sin(3 * phase + 0.7)]
         target = [0.15 * np.cos(2 * phase), 0.15 * np.sin(phase), 0.62]
         position, aim, up = (torch.tensor(v, dtype=torch.float64) for v in (eye, target, [0.0, 0.0, 1.0]))

@@ -23,8 +23,13 @@ _BOUNCE_LIGHT = np.array([[0.36], [0.3], [0.22]], np.float32)
 _ZENITH, _HORIZON = 0.95 * linear("2b7ddb"), 0.95 * linear("dbeaf2")
 _CLOUD = 1.3 * linear("fffaf2")
 _HAZE_DISTANCE = 100.0  # metres after which 1 - 1/e of a surface's light is replaced by haze
-_SHADOW_RANGE = 22.0  # metres from the middle beyond which nothing casts a shadow
+_SHADOW_RANGE = 26.0  # metres from the middle beyond which nothing casts a shadow
 _LIFT = 1e-3  # metres a shadow ray starts above its surface
+
+
+def _quiet() -> np.errstate:
+    """For functions in which rays that miss give infinities and NaN on the way."""
+    return np.errstate(divide="ignore", invalid="ignore", over="ignore")
 
 
 def sun_directions(count: int) -> np.ndarray:
@@ -54,9 +59,8 @@ def sky(directions: np.ndarray) -> np.ndarray:
     """Radiance [3, R] of the sky with its soft clouds in unit directions [3, R]."""
     x, y, z = directions
     stretch = 1.9 / (np.maximum(z, 0.0) + 0.35)
-    clouds = 0.65 * value_noise(x * stretch + 5.2, y * stretch + 1.7, np.full_like(z, 3.5))
-    clouds += 0.35 * value_noise(x * stretch * 2.3, y * stretch * 2.3, np.full_like(z, 8.5))
-    return mix(clear_sky(directions), _CLOUD, 0.75 * smoothstep(0.45, 0.75, clouds) * smoothstep(0.02, 0.25, z))
+    clouds = value_noise(x * stretch + 5.2, y * stretch + 1.7, np.full_like(z, 3.5))
+    return mix(clear_sky(directions), _CLOUD, 0.6 * smoothstep(0.35, 0.85, clouds) * smoothstep(0.02, 0.25, z))
 
 
 def _groups(index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -100,6 +104,7 @@ class Caster:
         # Measured from `middle` the numbers are small: float32 is exact enough however far the origin is.
         return middle + self.things[k].shape.hit(o + middle * d, d, -middle)
 
+    @_quiet()
     def cast(self, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The nearest thing along each ray.
 
@@ -206,6 +211,7 @@ class Caster:
         places, centers = across @ points, self.centers @ across
         return np.searchsorted(places, centers - reach), np.searchsorted(places, centers + reach)
 
+    @_quiet()
     def radiance(self, origin: np.ndarray, direction: np.ndarray, light: np.ndarray, pixel: float) -> _Seen:
         """Linear light [3, R] that comes back along rays, with the distance [R] and thing index [R] as `cast` gives.
 

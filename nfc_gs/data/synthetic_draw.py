@@ -11,6 +11,7 @@ from nfc_gs.data.synthetic_caster import Caster, sun_directions
 from nfc_gs.data.synthetic_scene import things
 
 _CONTRAST = 0.06  # of square roots of light between neighbours, above which a pixel gets more rays
+_RAYS_AT_ONCE = 1 << 17
 _SPREAD = 0.1  # share of a pixel's light that a lens lays on each neighbour
 
 
@@ -72,28 +73,44 @@ def draw(camera: Camera, time: float = 0.0, supersample: int = 2) -> Drawing:
     """
     caster, rays = Caster(things(), time), Rays(camera)
     height, width = camera.height, camera.width
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        y, x = np.indices((height, width)).reshape(2, -1)
-        directions, z = rays.through(x + 0.5, y + 0.5)
-        light, distance, index = caster.radiance(rays.origin, directions, sun_directions(1)[:, 0], 1.0 / camera.fx)
-        light = _tone(light)
-        if supersample > 1:
-            busy = np.flatnonzero(_busy(light.reshape(3, height, width), index.reshape(height, width)))
-            light[:, busy] = _supersampled(caster, rays, x[busy], y[busy], supersample)
+    sun = sun_directions(1)[:, 0]
+    y, x = np.indices((height, width)).reshape(2, -1)
+    light = np.empty((3, x.size), np.float32)
+    depth, index = np.empty(x.size, np.float32), np.empty(x.size, np.int32)
+    for part in _parts(x.size):
+        light[:, part], depth[part], index[part] = _sample(caster, rays, x[part] + 0.5, y[part] + 0.5, sun)
+    if supersample > 1:
+        busy = np.flatnonzero(_busy(light.reshape(3, height, width), index.reshape(height, width)))
+        suns = sun_directions(supersample**2)
+        for part in _parts(busy.size):
+            pixels = busy[part]
+            total = np.zeros((3, pixels.size), np.float32)
+            for k in range(supersample**2):
+                dy, dx = ((v + 0.5) / supersample for v in divmod(k, supersample))
+                total += _sample(caster, rays, x[pixels] + dx, y[pixels] + dy, suns[:, k], supersample)[0]
+            light[:, pixels] = total / supersample**2
     light = _blurred(light.reshape(3, height, width)).reshape(3, -1)
     ids = np.append(caster.ids, np.uint8(0))  # index -1 is the sky
     rgb = np.ascontiguousarray(_encode(light).T).reshape(height, width, 3)
-    return Drawing(rgb, (distance * z).reshape(height, width), ids[index].reshape(height, width))
+    return Drawing(rgb, depth.reshape(height, width), ids[index].reshape(height, width))
 
 
-def _supersampled(caster: Caster, rays: Rays, x: np.ndarray, y: np.ndarray, supersample: int) -> np.ndarray:
-    """Displayed linear light [3, R] of pixels (x, y) [R]: the mean of supersample x supersample rays in each."""
-    total = np.zeros((3, x.size), np.float32)
-    for k, sun in enumerate(sun_directions(supersample**2).T):
-        dy, dx = divmod(k, supersample)
-        directions, _ = rays.through(x + (dx + 0.5) / supersample, y + (dy + 0.5) / supersample)
-        total += _tone(caster.radiance(rays.origin, directions, sun, 1.0 / (rays.camera.fx * supersample))[0])
-    return total / supersample**2
+def _parts(count: int) -> list[slice]:
+    """The range 0 .. count in parts that keep memory small however large the picture."""
+    return [slice(k, min(k + _RAYS_AT_ONCE, count)) for k in range(0, count, _RAYS_AT_ONCE)]
+
+
+def _sample(
+    caster: Caster, rays: Rays, x: np.ndarray, y: np.ndarray, sun: np.ndarray, per_side: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One ray through each image point (x, y) [R]: displayed linear light [3, R], depth [R], thing [R] (-1: sky).
+
+    Args:
+        sun: [3], unit direction to it; per_side: rays along a pixel's side.
+    """
+    directions, z = rays.through(x, y)
+    light, distance, index = caster.radiance(rays.origin, directions, sun, 1.0 / (rays.camera.fx * per_side))
+    return _tone(light), distance * z, index
 
 
 def _blurred(light: np.ndarray) -> np.ndarray:

@@ -59,6 +59,11 @@ def at(x: float, y: float, z: float, turn: float = 0.0, tilt: float = 0.0) -> np
     return pose
 
 
+def above(point: np.ndarray, height: float) -> np.ndarray:
+    """The point [3] moved up."""
+    return point + np.array([0.0, 0.0, height])
+
+
 def rod(label: str, start: np.ndarray, end: np.ndarray, radius: float, material: Material) -> Thing:
     """A round bar from `start` to `end`, both [3]."""
     along = end - start
@@ -84,7 +89,7 @@ def _table() -> list[Thing]:
     for k in range(4):
         a = np.radians(45 + 90 * k)
         out = np.array([np.cos(a), np.sin(a), 0])
-        things.append(rod("table", 0.62 * out, 0.42 * out + (0, 0, TABLE - 0.05), 0.022, IRON))
+        things.append(rod("table", 0.62 * out, above(0.42 * out, TABLE - 0.05), 0.022, IRON))
     return things
 
 
@@ -109,7 +114,7 @@ def _still_life() -> list[Thing]:
     things.append(Thing("ring", Torus(0.1, 0.042), orange, at(-0.33, -0.32, TABLE + 0.185 + 0.042, 0, 0)))
     for k, (lean, height) in enumerate([((0.16, 0.05), 0.62), ((-0.1, 0.14), 0.72), ((-0.06, -0.13), 0.56)]):
         foot = np.array([-0.28, 0.25, TABLE + 0.5])
-        tip = foot + (lean[0], lean[1], height - 0.2)
+        tip = above(foot, height - 0.2) + np.array([*lean, 0.0])
         things.append(rod("flowers", foot, tip, 0.008, Material(plain("4d7a3a"))))
         code = ("f2c230", "e5575f", "f4efe6")[k]
         things.append(Thing("flowers", Ellipsoid((0.06, 0.06, 0.045)), Material(plain(code, 0.6, 30)), _pose(tip)))
@@ -146,18 +151,18 @@ def _furniture() -> list[Thing]:
         a = np.radians(30 + 120 * k)
         out = np.array([np.cos(a), np.sin(a), 0])
         middle = np.array([1.3, -0.95, 0])
-        things.append(rod("stool", middle + 0.24 * out, middle + 0.13 * out + (0, 0, 0.54), 0.016, IRON))
+        things.append(rod("stool", middle + 0.24 * out, middle + above(0.13 * out, 0.54), 0.016, IRON))
     lamp = np.array([0.15, 1.95, 0])
-    things.append(rod("lamp", lamp, lamp + (0, 0, 1.75), 0.02, IRON))
-    things.append(Thing("lamp", Frustum(0.14, 0.1, 0.06), IRON, _pose(lamp + (0, 0, 0.03))))
-    things.append(Thing("lamp", sphere(0.13), Material(plain("f8ecc8"), 0.05, 60), _pose(lamp + (0, 0, 1.86))))
+    things.append(rod("lamp", lamp, above(lamp, 1.75), 0.02, IRON))
+    things.append(Thing("lamp", Frustum(0.14, 0.1, 0.06), IRON, _pose(above(lamp, 0.03))))
+    things.append(Thing("lamp", sphere(0.13), Material(plain("f8ecc8"), 0.05, 60), _pose(above(lamp, 1.86))))
     return things
 
 
 def _surroundings() -> list[Thing]:
     """Terrace, wall, fence, lawn, cypresses and hills."""
     stones = paving(("b99a72", "e0c9a0", "a8553a"), "8a735a", 0.3, 0.02)
-    lawn = Material(blend("3f6428", "93a64c", 0.35, 1.3, 4.5, contrast=0.6))
+    lawn = Material(blend("3f6428", "93a64c", 0.35, 1.3, 4.5, contrast=0.5))
     rock = Material(bricks(("9c8f7c", "c9bda6"), "786d5e", (0.38, 0.165), 0.02))
     cap = Material(plain("d9cdb6", 0.3, 6))
     things = [
@@ -167,21 +172,21 @@ def _surroundings() -> list[Thing]:
     for k in range(6):  # the wall, along a third of the terrace
         a = 100 + 18.0 * k
         x, y = 3.05 * np.cos(np.radians(a)), 3.05 * np.sin(np.radians(a))
-        things.append(Thing("wall", Box((0.97, 0.26, 0.5)), rock, at(x, y, 0.15, a + 90)))
-        things.append(Thing("wall", Box((1.02, 0.32, 0.06)), cap, at(x, y, 0.43, a + 90)))
-    paint = Material(plain("d9cbb0"), 0.03, 30)
-    angles = np.radians(np.arange(-75, 61, 13.5))
+        things.append(Thing("wall", Box((0.97, 0.26, 0.38)), rock, at(x, y, 0.09, a + 90)))
+        things.append(Thing("wall", Box((1.02, 0.32, 0.06)), cap, at(x, y, 0.31, a + 90)))
+    paint = Material(plain("b89d74"), 0.03, 30)
+    angles = np.radians(np.arange(-62, 30, 13.5))
     posts = np.stack([3.0 * np.cos(angles), 3.0 * np.sin(angles), np.full_like(angles, -0.1)], axis=1)
     for k, foot in enumerate(posts):
-        things.append(rod("fence", foot, foot + (0, 0, 0.68), 0.026, paint))
+        things.append(rod("fence", foot, above(foot, 0.68), 0.026, paint))
         if k:
             for height in (0.3, 0.56):
                 up = np.array([0, 0, height])
                 things.append(rod("fence", posts[k - 1] + up, foot + up, 0.017, paint))
     trunk = Material(plain("6a4a32", 0.4, 5))
-    needles = Material(blend("1d3b20", "5d8040", 1.6, 3.6, contrast=0.9))
-    trees = [(9.5, 2.5, 4.2), (8.2, 6.6, 3.6), (-3.0, 10.5, 4.4), (-8.8, 5.2, 3.8), (-10.5, -2.0, 4.6)]
-    trees += [(-6.0, -9.0, 3.9), (0.8, -10.8, 4.3), (7.4, -7.2, 3.7)]
+    needles = Material(blend("2f5a30", "7a9a52", 1.8, 4.0, contrast=1.0))
+    trees = [(12.5, 4.0, 4.3), (9.5, 8.5, 3.7), (-4.0, 12.5, 4.4), (-13.0, -1.5, 4.5), (-8.0, -10.5, 3.9)]
+    trees.append((3.5, -12.8, 4.2))
     for x, y, height in trees:
         things.append(Thing("trees", Frustum(0.13, 0.09, 0.9), trunk, at(x, y, 0.3)))
         size = (0.15 * height, 0.15 * height, 0.47 * height)
@@ -191,7 +196,7 @@ def _surroundings() -> list[Thing]:
         (222, 78, 40, 8), (268, 88, 48, 11), (318, 72, 40, 8.5), (345, 110, 60, 15),
     ]:  # fmt: skip
         a = np.radians(angle)
-        slope = Material(blend("35602f", "7f9a4d", 0.05, 0.13, contrast=1.2))
+        slope = Material(blend("35602f", "7f9a4d", 0.05, 0.13, contrast=0.9))
         pose = at(distance * np.cos(a), distance * np.sin(a), -1.0, angle)
         things.append(Thing("hills", Ellipsoid((0.6 * wide, wide, high)), slope, pose, casts_shadow=False))
     return things

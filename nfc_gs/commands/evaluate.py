@@ -1,0 +1,75 @@
+"""`nfc-gs eval`: measure the held-out views of a run again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from nfc_gs.commands.console import Output, decibels, ratio, table
+from nfc_gs.commands.runs import REPORT_NAME, TEST_RENDERS, open_run
+from nfc_gs.core.errors import UserError
+from nfc_gs.export.report import write_report
+from nfc_gs.train.config import BackendName, Device
+from nfc_gs.train.evaluate import Metrics, evaluate
+from nfc_gs.train.guards import one_torch_thread
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measure the held-out views of a run: PSNR, SSIM and, if asked for, LPIPS.
+
+    Renders them from the run's checkpoint and writes metrics.json, renders/test and report.html anew. Example:
+      nfc-gs eval runs/garden
+    """
+
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or its checkpoint.safetensors."""
+
+    lpips: bool = False
+    """Also LPIPS (needs the extra: pip install 'nfc-gs[metrics]', and its network's weights)."""
+
+    capture: Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
+    """Where the capture lies now, if it was moved since the training."""
+
+    device: Device = "auto"
+    """Where to compute; auto takes a GPU if there is one."""
+
+    backend: BackendName = "auto"
+    """The rasterizer; auto takes the one that the run was trained with."""
+
+    def run(self) -> int:
+        """Measure; returns the exit code."""
+        run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend)
+        if not run.scene.test:
+            raise UserError(f"{self.path} has no held-out views to measure; train with --test-every 8, say.")
+        with one_torch_thread():
+            metrics = evaluate(
+                run.model,
+                run.scene,
+                backend=run.backend,
+                background=run.checkpoint.background,
+                antialiased=run.config.antialiased,
+                lpips=self.lpips,
+                save_to=run.folder / TEST_RENDERS,
+            )
+        path = run.save_metrics(metrics)
+        write_report(run.folder)
+        output = Output()
+        output.print(metrics_table(metrics))
+        output.line(f"Metrics:  {path}")
+        output.line(f"Pictures: {run.folder / TEST_RENDERS}")
+        output.line(f"Report:   {run.folder / REPORT_NAME}")
+        return 0
+
+
+def metrics_table(metrics: Metrics):
+    """Every view and the mean."""
+    heads = ["View", "PSNR", "SSIM"]
+    rows = [[view.name, decibels(view.psnr), ratio(view.ssim), ratio(view.lpips)] for view in metrics.views]
+    rows.append(["mean", decibels(metrics.psnr), ratio(metrics.ssim), ratio(metrics.lpips)])
+    if metrics.lpips is not None:
+        heads.append("LPIPS")
+    return table("Held-out views", [row[: len(heads)] for row in rows], heads)

@@ -1,0 +1,134 @@
+"""`nfc-gs info`: what something is."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+import nfc_gs
+from nfc_gs.checkpoint import CHECKPOINT_NAME, load_model
+from nfc_gs.commands.console import Output, decibels, duration, ratio, size_on_disk, table
+from nfc_gs.commands.runs import read_json, device_in_words
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.open import load_scene
+from nfc_gs.export.ply import read_ply
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.render import extension
+from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
+from nfc_gs.train.evaluate import METRICS_NAME
+
+PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "gsplat", "lpips", "tensorboard")
+
+Rows = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what a capture, a run or a splat is; without one, what this machine and installation are.
+
+    For example:
+      nfc-gs info
+      nfc-gs info captures/garden
+      nfc-gs info splat.ply
+    """
+
+    path: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CAPTURE_OR_RUN_OR_PLY", help_behavior_hint="")] = None
+    """A capture, a run folder or its checkpoint, or a PLY."""
+
+    def run(self) -> int:
+        """Print a table; returns the exit code."""
+        output = Output()
+        if self.path is None:
+            output.print(table("nfc-gs", _installation()))
+            return 0
+        path, suffix = self.path, self.path.suffix.lower()
+        if not path.exists():
+            raise UserError(f"There is no {path}; give a capture, a run folder, a checkpoint or a PLY.")
+        if path.is_file() and suffix == ".ply":
+            title, rows = "Splat", _gaussians(read_ply(path))
+        elif suffix == ".safetensors" or (path / CHECKPOINT_NAME).is_file():
+            title, rows = "Run" if path.is_dir() else "Checkpoint", _run(path)
+        elif path.is_dir() or suffix == ".json":
+            title, rows = "Capture", _capture(path)
+        else:
+            raise UserError(f"{path} is no capture, run folder, checkpoint (.safetensors) or splat (.ply); give one.")
+        place = path.parent if suffix == ".json" else path
+        rows += [("Size on disk", size_on_disk(place)), ("Device here", device_in_words(resolve(TrainConfig())))]
+        output.line(str(path), style="bold")
+        output.print(table(title, rows))
+        return 0
+
+
+def _installation() -> Rows:
+    rows = [("nfc-gs", nfc_gs.__version__), ("Python", f"{platform.python_version()} on {platform.platform()}")]
+    for name in PACKAGES:
+        try:
+            rows.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            rows.append((name, "not installed"))
+    try:
+        core = extension.core()
+        rows.append(("CPU core", f"{core.instruction_set()}, threads: {core.threads()}"))
+    except UserError as error:
+        rows.append(("CPU core", str(error)))
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    rows.append(("GPU", ", ".join(gpus) or "none that torch sees"))
+    try:
+        rows.append(("Device auto", device_in_words(resolve(TrainConfig()))))
+    except UserError as error:
+        rows.append(("Device auto", str(error)))
+    return rows
+
+
+def _capture(path: Path) -> Rows:
+    scene = load_scene(path)
+    sizes = Counter((view.camera.width, view.camera.height) for view in scene.views)
+    common = ", ".join(f"{w} x {h}" + (f" ({n})" if len(sizes) > 1 else "") for (w, h), n in sizes.most_common(4))
+    lenses = {
+        tuple(round(value, 3) for value in (v.camera.fx, v.camera.fy, v.camera.cx, v.camera.cy)) for v in scene.views
+    }
+    rows = [
+        ("Views", f"{len(scene.views)}: {len(scene.train)} to train on, {len(scene.test)} held out"),
+        ("Cameras", str(len(lenses))),
+        ("Image size", common + (", ..." if len(sizes) > 4 else "")),
+        ("Points", f"{len(scene.points):,}"),
+    ]
+    times = sorted(view.time for view in scene.views if view.time is not None)
+    if times and times[0] < times[-1]:
+        rows.append(("Time", f"{times[0]:g} to {times[-1]:g}"))
+    return rows
+
+
+def _run(path: Path) -> Rows:
+    loaded = load_model(path)
+    checkpoint = loaded.checkpoint
+    config = ResolvedConfig.from_dict(checkpoint.config)
+    views = checkpoint.state.get("train_views", [])
+    whole = f" of {config.steps:,}" if config.steps is not None else ""
+    if config.time_budget is not None:
+        whole = f", {duration(checkpoint.seconds)} of {duration(config.time_budget)}"
+    rows = [
+        ("Capture", checkpoint.capture),
+        ("Views", f"{len(views)} to train on"),
+        ("Steps", f"{checkpoint.step:,}{whole}"),
+        ("Training time", duration(checkpoint.seconds)),
+        ("Trained on", f"{config.device}, backend {config.backend}, preset {config.preset}, seed {config.seed}"),
+        *_gaussians(loaded.model),
+    ]
+    test = read_json(path / METRICS_NAME).get("test") if path.is_dir() else None
+    if isinstance(test, dict) and isinstance(test.get("psnr"), float):
+        ssim = test.get("ssim")
+        rows.append(("Test PSNR", decibels(test["psnr"])))
+        rows.append(("Test SSIM", ratio(ssim if isinstance(ssim, float) else None)))
+    return rows
+
+
+def _gaussians(model: GaussianModel) -> Rows:
+    return [("Gaussians", f"{len(model):,}"), ("SH degree", str(model.sh_degree))]

@@ -1,0 +1,65 @@
+"""How options that may be left out look in the help, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+AUTO = "auto"
+"""What stands for None on the command line and in the help."""
+
+_WORDS: dict[type, tuple[str, str]] = {
+    int: ("INT", "a whole number"),
+    float: ("FLOAT", "a number"),
+    str: ("STR", "a text"),
+    Path: ("PATH", "a path"),
+}
+
+registry = ConstructorRegistry()
+
+
+@registry.primitive_rule
+def optional_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """Show `X | None` as X with the default `auto`, for an int, float, str, Path or a tuple of one of them."""
+    if get_origin(info.type) not in (Union, UnionType):
+        return None
+    kinds = [kind for kind in get_args(info.type) if kind is not type(None)]
+    if len(kinds) != 1 or len(get_args(info.type)) != 2:
+        return None
+    items = get_args(kinds[0]) if get_origin(kinds[0]) is tuple else (kinds[0],)
+    if any(item not in _WORDS for item in items):
+        return None
+    readers = [_reader(item) for item in items]
+
+    def read(words: list[str]) -> Any:
+        if words[0] == AUTO:
+            return None
+        values = tuple(reader(word) for reader, word in zip(readers, words, strict=True))
+        return values if get_origin(kinds[0]) is tuple else values[0]
+
+    def write(value: Any) -> list[str]:
+        if value is None:
+            return [AUTO]
+        return [str(part) for part in (value if isinstance(value, tuple) else (value,))]
+
+    return PrimitiveConstructorSpec(
+        nargs=len(items),
+        metavar=" ".join(_WORDS[item][0] for item in items),
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, (kinds[0] if len(items) == 1 else tuple)),
+        str_from_instance=write,
+    )
+
+
+def _reader(kind: type) -> Callable[[str], Any]:
+    def read(word: str) -> Any:
+        try:
+            return kind(word)
+        except ValueError:
+            raise ValueError(f"'{word}' is not {_WORDS[kind][1]}") from None
+
+    return read

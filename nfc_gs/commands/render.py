@@ -1,0 +1,189 @@
+"""`nfc-gs render`: pictures and videos of a trained splat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import tyro
+
+from nfc_gs.commands.console import Output
+from nfc_gs.commands.runs import RENDERS, OpenRun, open_run, prepare_file
+from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
+from nfc_gs.core.files import make_folder
+from nfc_gs.export.paths import interpolate, orbit
+from nfc_gs.export.video import write_png, write_video
+from nfc_gs.render.pipeline import render
+from nfc_gs.train.config import BackendName, Device
+from nfc_gs.train.evaluate import image_stems
+from nfc_gs.train.guards import one_torch_thread
+
+What = Literal["test", "orbit", "path"]
+Picture = Literal["rgb", "depth"]
+
+DEPTH_SAMPLES = 8
+"""From so many cameras of a path, drawn small, the range of depths is taken."""
+
+DEPTH_SAMPLE_SIDE = 160
+"""Longest side of these small pictures, pixels."""
+
+
+@dataclass(frozen=True)
+class Render:
+    """Draw a trained splat: its held-out views, an orbit, or a path through the cameras.
+
+    For example:
+      nfc-gs render runs/garden
+      nfc-gs render runs/garden --what test --out pictures
+      nfc-gs render runs/garden --what path --frames 240 --fps 30 --out walk.mp4
+    """
+
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or its checkpoint.safetensors."""
+
+    what: What = "orbit"
+    """test: a picture of each held-out view; orbit: a closed way around the scene; path: a way through the cameras."""
+
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
+    """A video (.mp4 or .gif) or, without a suffix, a folder of PNGs. By default renders/orbit.mp4, renders/path.mp4 or
+    renders/views in the run folder."""
+
+    frames: int = 120
+    """Number of pictures of an orbit or a path."""
+
+    fps: float = 30.0
+    """Pictures per second of a video."""
+
+    width: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Width in pixels; as the capture has it if left out. One of the two sizes is enough."""
+
+    height: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Height in pixels."""
+
+    outputs: tuple[Picture, ...] = ("rgb",)
+    """rgb, depth (near is white), or both side by side."""
+
+    capture: Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
+    """Where the capture lies now, if it was moved since the training."""
+
+    device: Device = "auto"
+    """Where to compute; auto takes a GPU if there is one."""
+
+    backend: BackendName = "auto"
+    """The rasterizer; auto takes the one that the run was trained with."""
+
+    def run(self) -> int:
+        """Draw; returns the exit code."""
+        for name in ("frames", "width", "height"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} is {value}, but must be at least 1.")
+        if not self.outputs:
+            raise UserError("--outputs is empty; give rgb, depth or both.")
+        run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend)
+        cameras = self._cameras(run)
+        out = self.out or run.folder / RENDERS / {"test": "views", "orbit": "orbit.mp4", "path": "path.mp4"}[self.what]
+        with one_torch_thread(), torch.no_grad():
+            pictures = _draw(run, cameras, self.outputs)
+            if self.what == "test" and not out.suffix:
+                _write_views(run, out, pictures)
+            else:
+                write_video(prepare_file(out), pictures, self.fps)
+        Output().line(f"{len(cameras)} pictures of {cameras[0].width} x {cameras[0].height}: {out}")
+        return 0
+
+    def _cameras(self, run: OpenRun) -> list[Camera]:
+        """The cameras to draw from, at the size asked for."""
+        scene = run.scene
+        if self.what == "test" and not scene.test:
+            raise UserError(f"{self.path} has no held-out views; draw --what orbit or --what path.")
+        if self.what == "test":
+            return [_sized(scene.views[i].camera, self.width, self.height) for i in scene.test]
+        first = scene.views[scene.train[0]].camera
+        width, height = _size(first, self.width, self.height)
+        if self.what == "orbit":
+            return orbit(scene, self.frames, width=width, height=height)
+        cameras = [scene.views[i].camera for i in scene.train]
+        return interpolate(cameras, self.frames, order="nearest", width=width, height=height)
+
+
+def _size(camera: Camera, width: int | None, height: int | None) -> tuple[int, int]:
+    """The size in pixels; a side that is left out follows from the other."""
+    if width is None and height is None:
+        return camera.width, camera.height
+    if width is None:
+        assert height is not None
+        return max(1, round(camera.width * height / camera.height)), height
+    return width, height if height is not None else max(1, round(camera.height * width / camera.width))
+
+
+def _sized(camera: Camera, width: int | None, height: int | None) -> Camera:
+    """The camera at another size; where the sides' ratio differs, the middle of its picture is cut out."""
+    w, h = _size(camera, width, height)
+    zoom = max(w / camera.width, h / camera.height)
+    return replace(
+        camera,
+        fx=camera.fx * zoom,
+        fy=camera.fy * zoom,
+        cx=camera.cx * zoom - (camera.width * zoom - w) / 2,
+        cy=camera.cy * zoom - (camera.height * zoom - h) / 2,
+        width=w,
+        height=h,
+    )
+
+
+def _draw(run: OpenRun, cameras: Sequence[Camera], outputs: tuple[Picture, ...]) -> Iterator[np.ndarray]:
+    """The pictures one by one, [H, W, 3] in [0, 1]; several outputs stand side by side."""
+    near, far = _depth_range(run, cameras) if "depth" in outputs else (0.0, 1.0)
+    for camera in cameras:
+        out = _render(run, camera, outputs)
+        parts = []
+        for output in outputs:
+            if output == "rgb":
+                parts.append(out.rgb.clamp(0.0, 1.0).cpu().numpy())
+            else:
+                assert out.depth is not None
+                closeness = ((far - out.depth) / (far - near)).clamp(0.0, 1.0) * out.alpha  # [H, W, 1]
+                parts.append(closeness.expand(-1, -1, 3).cpu().numpy())
+        yield np.concatenate(parts, axis=1)
+
+
+def _render(run: OpenRun, camera: Camera, outputs: tuple[Picture, ...]):
+    return render(
+        run.model,
+        camera,
+        background=run.checkpoint.background,
+        outputs=("rgb", "depth") if "depth" in outputs else ("rgb",),
+        backend=run.backend,
+        antialiased=run.config.antialiased,
+    )
+
+
+def _depth_range(run: OpenRun, cameras: Sequence[Camera]) -> tuple[float, float]:
+    """Depths that become white and black, the same for all pictures: the 1st and 98th percentile of what is seen."""
+    depths = []
+    for index in np.unique(np.linspace(0, len(cameras) - 1, DEPTH_SAMPLES).astype(int)):
+        camera = cameras[index]
+        shrink = min(1.0, DEPTH_SAMPLE_SIDE / max(camera.width, camera.height))
+        small = camera.resized(max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
+        out = _render(run, small, ("depth",))
+        assert out.depth is not None
+        depths.append(out.depth[out.alpha > 0.5].cpu().numpy())
+    seen = np.concatenate(depths)
+    if len(seen) == 0:
+        return 0.0, 1.0
+    near, far = np.percentile(seen, [1, 98])
+    return float(near), float(max(far, near + 1e-6))
+
+
+def _write_views(run: OpenRun, folder: Path, pictures: Iterator[np.ndarray]) -> None:
+    """A PNG for each held-out view, under its name."""
+    make_folder(folder)
+    stems = image_stems([run.scene.views[i].name for i in run.scene.test])
+    for stem, picture in zip(stems, pictures, strict=True):
+        write_png(folder / f"{stem}.png", picture)

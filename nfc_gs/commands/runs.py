@@ -1,0 +1,231 @@
+"""Run folders, as the commands begin them, finish them and open them again."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
+from nfc_gs.commands.console import Output, decibels, duration, logger, ratio, table
+from nfc_gs.commands.progress import Progress
+from nfc_gs.core.errors import UserError
+from nfc_gs.core.files import make_folder
+from nfc_gs.data.scene import SceneData
+from nfc_gs.export.ply import write_ply
+from nfc_gs.export.report import write_report
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.render import extension
+from nfc_gs.render.backend import RasterBackend, get_backend
+from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
+from nfc_gs.train.evaluate import METRICS_NAME, Metrics
+from nfc_gs.train.run_folder import CONFIG_NAME, scene_of
+from nfc_gs.train.trainer import Trainer
+
+RUNS = Path("runs")
+"""Where runs go if `--out` does not say."""
+
+SPLAT_NAME = "splat.ply"
+REPORT_NAME = "report.html"
+RENDERS = Path("renders")
+TEST_RENDERS = RENDERS / "test"
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+
+def free_folder(wanted: Path) -> Path:
+    """`wanted`, or `wanted-2`, `wanted-3`, ...: the first that is not there yet."""
+    path, number = wanted, 2
+    while path.exists():
+        path, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+    return path
+
+
+def default_run_folder(capture: Path) -> Path:
+    """`runs/<capture>-<date-time>`, never one that is there."""
+    place = capture.resolve()
+    name = (place.parent if place.suffix == ".json" else place).name or "capture"
+    return free_folder(RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def device_in_words(config: ResolvedConfig) -> str:
+    """The device and how it computes: 'cpu (2 threads, avx512)', 'cuda (NVIDIA ..., backend gsplat)'."""
+    if config.device == "cuda":
+        import torch
+
+        return f"cuda ({torch.cuda.get_device_name()}, backend {config.backend})"
+    if config.backend != "cpu":
+        return f"{config.device} (backend {config.backend})"
+    threads = extension.threads()
+    return f"cpu ({threads} thread{'s' if threads != 1 else ''}, {extension.core().instruction_set()})"
+
+
+def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> int:
+    """Train, then leave everything a run should hold and say what came out.
+
+    Returns:
+        The exit code: 0, or 130 after Ctrl-C.
+
+    Raises:
+        UserError: as `Trainer.train`; the run holds its last good checkpoint.
+    """
+    scene, run = trainer.scene, trainer.run
+    held_out = f"{len(scene.test)} held out" if scene.test else "none held out"
+    output.line(f"Run folder: {run}")
+    output.line(
+        f"{'Training' if trainer.steps_done == 0 else f'Going on after step {trainer.steps_done:,}'} on "
+        f"{len(scene.train)} views ({held_out}) with {len(trainer.model):,} Gaussians, "
+        f"on {device_in_words(trainer.config)}, preset {trainer.config.preset}."
+    )
+    with progress.shown():
+        finished = trainer.train()
+    interrupted = finished.reason == "interrupted"
+    metrics = finish(trainer)
+    output.print(results_table(trainer, metrics))
+    for line in places(run):
+        output.line(line)
+    if interrupted:
+        output.line(
+            f"Interrupted after step {trainer.steps_done:,}; everything is saved. Go on with: "
+            f"nfc-gs train --resume {run}"
+        )
+    return INTERRUPTED if interrupted or metrics is None else 0
+
+
+def finish(trainer: Trainer) -> Metrics | None:
+    """Write splat, metrics, renders and report of a run as it stands.
+
+    Returns:
+        The metrics, or None if Ctrl-C cut the measuring short: the rest is written all the same.
+    """
+    run = trainer.run
+    write_ply(run / SPLAT_NAME, trainer.model, trainer.scene.transform)
+    metrics: Metrics | None = None
+    try:
+        metrics = trainer.evaluate(save_to=run / TEST_RENDERS)
+    except KeyboardInterrupt:
+        logger.warning("Interrupted while held-out views were measured: the metrics leave them out.")
+    trainer.write_metrics(metrics or Metrics(()))
+    write_report(run)
+    return metrics
+
+
+def results_table(trainer: Trainer, metrics: Metrics | None) -> Any:
+    """What came out of a run, in a few numbers."""
+    rows = []
+    if metrics is not None and metrics.views:
+        rows += [("Test PSNR", decibels(metrics.psnr)), ("Test SSIM", ratio(metrics.ssim))]
+        rows += [("Test views", str(len(metrics.views)))]
+    else:
+        rows += [("Test views", "not measured" if metrics is None else "none held out")]
+    rate = trainer.steps_done / trainer.seconds if trainer.seconds > 0 else 0.0
+    rows += [
+        ("Gaussians", f"{len(trainer.model):,}"),
+        ("Steps", f"{trainer.steps_done:,}"),
+        ("Training time", f"{duration(trainer.seconds)} ({rate:.1f} steps/s)"),
+        ("Device", device_in_words(trainer.config)),
+    ]
+    return table("Results", rows)
+
+
+def places(run: Path) -> list[str]:
+    """A line for each thing that lies in a run folder."""
+    things = (
+        ("Report", REPORT_NAME),
+        ("Splat", SPLAT_NAME),
+        ("Checkpoint", CHECKPOINT_NAME),
+        ("Metrics", METRICS_NAME),
+        ("Settings", CONFIG_NAME),
+        ("Pictures", str(TEST_RENDERS)),
+    )
+    return [f"{name + ':':<12}{run / file}" for name, file in things if (run / file).exists()]
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run opened for rendering.
+
+    Attributes:
+        folder: of the run.
+        config: what it was trained with.
+        model: on `device`.
+        backend: ready to draw on `device`.
+        scene: the capture it was trained on.
+    """
+
+    folder: Path
+    checkpoint: Checkpoint
+    config: ResolvedConfig
+    model: GaussianModel
+    device: str
+    backend: RasterBackend
+    scene: SceneData
+
+    def save_metrics(self, metrics: Metrics) -> Path:
+        """Write `metrics.json` anew; what an earlier one says of training is kept. Returns its path."""
+        from nfc_gs.train.evaluate import write_metrics
+
+        own = {"test", "gaussians", "steps", "train_seconds"}
+        extras = {"device": self.config.device, "backend": self.config.backend, "preset": self.config.preset}
+        extras |= {name: value for name, value in read_json(self.folder / METRICS_NAME).items() if name not in own}
+        extras.setdefault("timings", self.checkpoint.state.get("timings", {}))
+        return write_metrics(
+            self.folder,
+            metrics,
+            gaussians=len(self.model),
+            steps=self.checkpoint.step,
+            train_seconds=self.checkpoint.seconds,
+            extras=extras,
+        )
+
+
+def open_run(path: Path, *, capture: Path | None, device: str, backend: str) -> OpenRun:
+    """Open a run folder or its checkpoint.
+
+    Args:
+        capture: where the capture lies now; None where it lay when the run was trained.
+        device, backend: names as in `TrainConfig`; "auto" takes the run's own backend where it works.
+
+    Raises:
+        UserError: no such run, a broken checkpoint, a capture that is gone, a device that is not there.
+    """
+    checkpoint = load_checkpoint(path)
+    config = ResolvedConfig.from_dict(checkpoint.config)
+    here = resolve(TrainConfig(device=device, backend=backend))  # type: ignore[arg-type]
+    name = config.backend if backend == "auto" and config.device == here.device else here.backend
+    return OpenRun(
+        folder=path if path.is_dir() else path.parent,
+        checkpoint=checkpoint,
+        config=config,
+        model=GaussianModel({key: tensor.to(here.device) for key, tensor in checkpoint.model.items()}),
+        device=here.device,
+        backend=get_backend(name),
+        scene=scene_again(checkpoint, capture),
+    )
+
+
+def scene_again(checkpoint: Checkpoint, capture: Path | None) -> SceneData:
+    """Read the capture of a run again; raises UserError if it is gone."""
+    if capture is None and not Path(checkpoint.capture).exists():
+        raise UserError(
+            f"The capture of this run, {checkpoint.capture}, is not there any more; say where it is with --capture."
+        )
+    return scene_of(checkpoint, capture)
+
+
+def prepare_file(path: Path) -> Path:
+    """Make the folder in which a file shall be written; returns the path."""
+    make_folder(path.parent)
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

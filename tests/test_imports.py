@@ -1,0 +1,178 @@
+"""The layers of the package: imports go down only, one file loads compiled code, nothing is unpickled."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+import nfc_gs
+
+PACKAGE = Path(nfc_gs.__file__).parent
+
+LAYERS = (
+    {"core"},
+    {"data"},
+    {"model"},
+    {"render"},
+    {"objective"},
+    {"checkpoint"},
+    {"train", "export", "viewer"},
+    {"__init__"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+)
+"""From the bottom up. A part imports itself and what lies below; parts that share a layer never import each other."""
+
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+
+COMPILED_CODE = "nfc_gs._core"
+
+UNPICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+
+HEAVY = {"gsplat", "imageio", "imageio_ffmpeg", "matplotlib", "pycolmap", "rich", "scipy", "skimage", "tyro", "viser"}
+"""What `import nfc_gs` leaves for later."""
+
+SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported(source: str, file: str) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything that a file imports, wherever it stands and under whatever condition.
+
+    A string that names a module of the package (for `import_module`) counts as an import of it.
+    """
+    package = ".".join(["nfc_gs", *Path(file).parts[:-1]])
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"nfc_gs(\.\w+)+", str(node.value)):
+            yield node.lineno, node.value
+
+
+def part_of(file: str) -> str:
+    """The part of the package that a file belongs to: its folder, or its own name at the top."""
+    return Path(file).parts[0].removesuffix(".py")
+
+
+def imports_that_go_up(source: str, file: str) -> list[str]:
+    """One line for each import of `file` that its layer does not allow."""
+    part, wrong = part_of(file), []
+    for line, name in imported(source, file):
+        words = name.split(".")
+        if words[0] != "nfc_gs" or name in (COMPILED_CODE, "nfc_gs.__version__"):
+            continue
+        target = words[1] if len(words) > 1 and words[1] in LEVEL else "__init__"
+        if target != part and LEVEL[target] >= LEVEL[part]:
+            wrong.append(f"nfc_gs/{file}:{line} imports {name}: {part} stands below or beside {target}")
+    return wrong
+
+
+def loads_compiled_code(source: str, file: str) -> bool:
+    return any(f"{name}.".startswith(f"{COMPILED_CODE}.") for _, name in imported(source, file))
+
+
+def unpickling(source: str, file: str) -> list[str]:
+    """One line for each place of `file` that could unpickle something: pickles run code of whoever wrote them."""
+    found = [
+        f"nfc_gs/{file}:{line} imports {name}"
+        for line, name in imported(source, file)
+        if name.split(".")[0] in UNPICKLERS or name == "torch.load"
+    ]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load":
+            found.append(f"nfc_gs/{file}:{node.lineno} uses torch.load")
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
+            found.append(f"nfc_gs/{file}:{node.value.lineno} allows pickles")
+    return found
+
+
+def test_every_file_belongs_to_a_layer() -> None:
+    assert {part_of(file) for file in SOURCES} - set(LEVEL) == set()
+
+
+def test_imports_go_down_only() -> None:
+    assert [line for file, source in SOURCES.items() for line in imports_that_go_up(source, file)] == []
+
+
+def test_only_the_extension_module_loads_compiled_code() -> None:
+    files = [file for file, source in SOURCES.items() if loads_compiled_code(source, file)]
+    assert files == ["render/extension.py"]
+
+
+def test_nothing_is_unpickled() -> None:
+    assert [line for file, source in SOURCES.items() for line in unpickling(source, file)] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("model/a.py", "from nfc_gs.render import backend"),
+        ("model/a.py", "def f():\n    import nfc_gs.render.backend"),
+        ("core/a.py", "if TYPE_CHECKING:\n    from nfc_gs.data.scene import SceneData"),
+        ("train/a.py", "from nfc_gs.export.ply import write_ply"),
+        ("export/a.py", "from ..train import trainer"),
+        ("render/a.py", "from nfc_gs import checkpoint"),
+        ("data/a.py", "import nfc_gs"),
+        ("data/a.py", "from nfc_gs import render"),
+        ("__init__.py", "from nfc_gs.cli import main"),
+        ("__init__.py", "import_module('nfc_gs.commands.train')"),
+        ("commands/a.py", "from nfc_gs.cli import main"),
+    ],
+)
+def test_an_import_that_goes_up_is_seen(file: str, source: str) -> None:
+    assert len(imports_that_go_up(source, file)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("train/a.py", "from nfc_gs.train.config import TrainConfig"),
+        ("train/a.py", "from . import config"),
+        ("checkpoint.py", "from nfc_gs import __version__"),
+        ("commands/a.py", "import nfc_gs"),
+        ("core/a.py", "import logging\nlogging.getLogger('nfc_gs')"),
+    ],
+)
+def test_an_import_that_goes_down_or_stays_is_allowed(file: str, source: str) -> None:
+    assert imports_that_go_up(source, file) == []
+
+
+@pytest.mark.parametrize(
+    "source", ["import pickle", "from torch import load", "torch.load(path)", "np.load(path, allow_pickle=True)"]
+)
+def test_unpickling_is_seen(source: str) -> None:
+    assert len(unpickling(source, "data/a.py")) == 1
+
+
+def test_import_nfc_gs_is_light_and_silent(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch\n"
+        "before = set(sys.modules)\n"
+        "import nfc_gs\n"
+        "with open('modules.txt', 'w') as file:\n"
+        "    file.write('\\n'.join(set(sys.modules) - before))\n"
+    )
+    paths = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        capture_output=True,
+        text=True,
+    )
+    modules = (tmp_path / "modules.txt").read_text().split()
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert "nfc_gs.core.camera" in modules
+    assert {name.split(".")[0] for name in modules} & HEAVY == set()
+    assert COMPILED_CODE not in modules

@@ -1,0 +1,244 @@
+"""Benchmarks. Every claim of speed comes from here, as a ratio of things run in turn in one go.
+
+    python tools/bench.py cpu                       the CPU core on the built-in capture
+    python tools/bench.py cpu --capture FOLDER      ... on another capture
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.scene import PointCloud, SceneData
+from nfc_gs.data.synthetic import write_capture
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.init import from_points
+from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
+from nfc_gs.render import extension
+from nfc_gs.render.cpu_backend import CpuBackend
+from nfc_gs.render.pipeline import render
+from nfc_gs.train.config import TrainConfig
+from nfc_gs.train.guards import one_torch_thread
+from nfc_gs.train.trainer import Trainer
+
+CEILING_SPLATS = 2000
+"""Splats that the blending loop lays over one tile of 16 x 16 pixels."""
+
+CORE_STAGES = ("project", "bin", "raster", "loss", "raster_backward", "project_backward", "adam", "noise")
+
+console = Console(width=120)
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The CPU core: throughput against a plain blending loop, training steps, where a step's time goes."""
+
+    capture: Path | None = None
+    """A capture to measure on; by default the built-in one."""
+    gaussians: tuple[int, ...] = (0, 50_000)
+    """Sizes of the model; 0 means the capture's own points."""
+    threads: tuple[int, ...] = (1, 2)
+    """Thread counts to compare."""
+    rounds: int = 7
+    """How often everything is measured in turn; medians are shown."""
+    steps: int = 20
+    """Training steps (one view each) per round."""
+    reference: bool = True
+    """Also time the torch reference (seconds per step)."""
+
+
+class CountingBackend(CpuBackend):
+    """The CPU backend, counting pixel-Gaussian pairs as it goes."""
+
+    pairs = 0
+
+    def give_frame(self, frame) -> None:
+        self.pairs = frame.evaluated_pairs()
+        super().give_frame(frame)
+
+
+@dataclass
+class Samples:
+    """Measurements by name, one list entry per round."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, name: str, value: float) -> None:
+        self.values.setdefault(name, []).append(value)
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.values[name])
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def model_of(scene: SceneData, gaussians: int) -> GaussianModel:
+    """A model of the scene's points; more than it has are made by jittered copies."""
+    points = scene.points
+    if gaussians > len(points):
+        copies = -(-gaussians // len(points))
+        jitter = np.random.default_rng(0).normal(0.0, 0.01, (copies, *points.xyz.shape)).astype(np.float32)
+        jitter[0] = 0.0
+        points = PointCloud((points.xyz + jitter).reshape(-1, 3)[:gaussians], np.tile(points.rgb, (copies, 1))[:gaussians])
+    return from_points(points, sh_degree=3, max_gaussians=gaussians or None)
+
+
+class Work:
+    """The pieces of a training step on a scene, one after the other over its training views."""
+
+    def __init__(self, scene: SceneData, gaussians: int) -> None:
+        self.scene, self.model, self.backend = scene, model_of(scene, gaussians), CountingBackend()
+        self.folder = tempfile.TemporaryDirectory()
+        config = TrainConfig(
+            preset="paper", steps=1_000_000, max_gaussians=len(self.model), density="mcmc", sh_ramp=0.0, device="cpu",
+            checkpoint_every=1e9, eval_every=0.0,
+        )
+        counted = replace(scene, points=PointCloud(self.model.means.detach().numpy(), scene.points.rgb[:1].repeat(len(self.model), 0)))
+        self.trainer = Trainer(counted, config, Path(self.folder.name) / "run", capture=scene.root)
+        self.trainer.model.replace(self.model.tensors())
+        self.trainer.optimizer.bind(self.trainer.model.tensors())
+        self.views = [scene.train[i % len(scene.train)] for i in range(0, 997, 7)]
+
+    def view(self, i: int):
+        index = self.views[i % len(self.views)]
+        return self.scene.camera(index), torch.from_numpy(self.scene.frame(index).rgb)
+
+    def forward(self, i: int) -> None:
+        with torch.no_grad():
+            render(self.model, self.view(i)[0], backend=self.backend)
+
+    def forward_backward(self, i: int) -> None:
+        out = render(self.model, self.view(i)[0], backend=self.backend)
+        for param in self.model.parameters():
+            param.grad = None
+        torch.autograd.backward(out.rgb, torch.ones_like(out.rgb))
+
+    def reference(self, i: int) -> None:
+        camera, target = self.view(i)
+        out = render(self.model, camera, backend="torch")
+        photometric_reference(out.rgb, target, None, ObjectiveConfig()).total.backward()
+
+    def compiled(self, i: int) -> None:
+        camera, target = self.view(i)
+        out = render(self.model, camera, backend=self.backend)
+        photometric(out.rgb, target, None, ObjectiveConfig()).total.backward()
+
+
+def ceiling() -> float:
+    """Pixel-Gaussian pairs per second of the plain blending loop on one thread."""
+    repeats = 10
+    seconds = seconds_of(lambda: extension.core().blend_ceiling(CEILING_SPLATS, repeats))
+    return 256 * CEILING_SPLATS * repeats / seconds
+
+
+def measure_round(work: Work, steps: int, threads: int, samples: Samples) -> None:
+    """One round at one thread count: ceiling, forward, forward + backward, training steps, in turn."""
+    extension.set_threads(threads)
+    core = extension.core()
+    samples.add("ceiling", ceiling())
+    for name, piece in (("forward", work.forward), ("both", work.forward_backward)):
+        seconds, pairs = 0.0, 0
+        before = core.stage_seconds()
+        for i in range(steps):
+            seconds += seconds_of(lambda i=i, piece=piece: piece(i))
+            pairs += work.backend.pairs
+        after = core.stage_seconds()
+        samples.add(name, pairs / seconds)
+        samples.add(f"{name}_seconds", seconds / steps)
+        samples.add("pairs", pairs / steps)
+        if name == "forward":
+            samples.add("raster_pairs", pairs / (after["raster"] - before["raster"]))
+    before = core.stage_seconds()
+    seconds = seconds_of(lambda: [work.trainer.step() for _ in range(steps)])
+    after = core.stage_seconds()
+    samples.add("step", seconds / steps)
+    inside = 0.0
+    for stage in CORE_STAGES:
+        samples.add(stage, (after[stage] - before[stage]) / steps)
+        inside += (after[stage] - before[stage]) / steps
+    samples.add("python", seconds / steps - inside)
+
+
+def show(scene: SceneData, size: int, by_threads: dict[int, Samples], reference: tuple[float, float] | None) -> None:
+    """Print the medians of one model size."""
+    camera = scene.camera(scene.train[0])
+    pairs = next(iter(by_threads.values())).median("pairs")
+    table = Table(title=f"{size} Gaussians, {camera.width} x {camera.height}, {pairs / 1e6:.2f} M pairs per image")
+    table.add_column("")
+    for threads in by_threads:
+        table.add_column(f"{threads} thread{'s' if threads > 1 else ''}", justify="right")
+
+    def row(title: str, text: Callable[[Samples, int], str]) -> None:
+        table.add_row(title, *(text(samples, threads) for threads, samples in by_threads.items()))
+
+    row("blending loop, G pairs/s and thread", lambda s, t: f"{s.median('ceiling') / 1e9:.2f}")
+    row("rasterizer alone, G pairs/s", lambda s, t: f"{s.median('raster_pairs') / 1e9:.2f}")
+    row("  of the ceiling", lambda s, t: f"{s.median('raster_pairs') / s.median('ceiling') / t:.0%}")
+    row("forward, G pairs/s", lambda s, t: f"{s.median('forward') / 1e9:.2f}")
+    row("  of the ceiling", lambda s, t: f"{s.median('forward') / s.median('ceiling') / t:.0%}")
+    row("forward + backward, G pairs/s", lambda s, t: f"{s.median('both') / 1e9:.2f}")
+    row("backward / forward", lambda s, t: f"{s.median('both_seconds') / s.median('forward_seconds') - 1:.2f}")
+    row("training steps per second", lambda s, t: f"{1 / s.median('step'):.1f}")
+    row("training step, ms", lambda s, t: f"{1e3 * s.median('step'):.2f}")
+    for stage in (*CORE_STAGES, "python"):
+        row(f"  {stage}", lambda s, t, stage=stage: f"{1e3 * s.median(stage):.2f} ({s.median(stage) / s.median('step'):.0%})")
+    first = next(iter(by_threads))
+    row(f"step, speed-up over {first} thread", lambda s, t: f"{by_threads[first].median('step') / s.median('step'):.2f}")
+    if reference is not None:
+        table.add_row("torch reference / this, render + loss + gradients", f"{reference[0] / reference[1]:.0f} x")
+        table.add_row("  torch reference, ms", f"{1e3 * reference[0]:.0f}")
+    console.print(table)
+
+
+def run_cpu(args: Cpu) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as folder:
+        capture = args.capture or write_capture(Path(folder) / "capture")
+        scene = load_scene(capture, DataConfig())
+        core = extension.core()
+        console.print(f"{capture.name}: {len(scene.views)} views; kernels: {core.instruction_set()}; torch {torch.__version__}")
+        for size in args.gaussians:
+            work = Work(scene, size)
+            by_threads = {threads: Samples() for threads in args.threads}
+            with one_torch_thread():
+                for i in range(3):
+                    work.compiled(i)
+                    work.trainer.step()
+                for _ in range(args.rounds):
+                    for threads, samples in by_threads.items():
+                        measure_round(work, args.steps, threads, samples)
+            reference = None
+            if args.reference:
+                extension.set_threads(torch.get_num_threads())
+                pairs = [(seconds_of(lambda i=i: work.reference(i)), seconds_of(lambda i=i: work.compiled(i))) for i in range(3)]
+                reference = (statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs))
+            show(scene, len(work.model), by_threads, reference)
+
+
+def main() -> int:
+    """Run the benchmark named on the command line."""
+    command = tyro.extras.subcommand_cli_from_dict({"cpu": Cpu}, description=__doc__)
+    assert isinstance(command, Cpu)
+    run_cpu(command)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
