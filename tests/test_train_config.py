@@ -52,6 +52,7 @@ def test_the_paper_preset_has_the_numbers_of_the_papers() -> None:
     assert paper.coarse_factor == 1
     assert (paper.objective.l1, paper.objective.ssim) == (0.8, 0.2)
     rates = paper.rates
+    assert (paper.means_factor, paper.rate_factor) == (1.0, 1.0)
     assert (rates.means, rates.means_final, rates.sh0, rates.sh_rest) == (1.6e-4, 1.6e-6, 2.5e-3, 1.25e-4)
     assert (rates.opacities, rates.scales, rates.quats) == (5e-2, 5e-3, 1e-3)
     assert (paper.mcmc.noise, paper.mcmc.opacity_reg, paper.mcmc.scale_reg) == (5e5, 0.01, 0.01)
@@ -85,6 +86,7 @@ def test_a_saved_configuration_with_other_fields_is_refused() -> None:
         ({"coarse_factor": 3}, "--coarse-factor"),
         ({"eval_every": 1.5}, "--eval-every is 1.5, but is a fraction"),
         ({"init_opacity": 1.0}, "--init-opacity"),
+        ({"rate_factor": 0.0}, "--rate-factor"),
         ({"checkpoint_every": -1.0}, "must not be negative"),
         ({"backend": "gpu"}, "There is no backend 'gpu'"),
         ({"backend": "gsplat"}, "'gsplat' does not work on the device 'cpu'"),
@@ -139,11 +141,19 @@ def test_the_number_of_gaussians_follows_its_curve() -> None:
 
 
 def test_the_rate_of_the_centres_falls_a_hundredfold_and_scales_with_the_scene() -> None:
-    rates = LearningRates()
+    rates = resolve(replace(CPU, preset="paper"))
     assert learning_rates(rates, 0.0, 2.0)["means"] == pytest.approx(3.2e-4, rel=1e-12)
     assert learning_rates(rates, 0.5, 1.0)["means"] == pytest.approx(1.6e-5, rel=1e-9)
     assert learning_rates(rates, 1.0, 1.0)["means"] == pytest.approx(1.6e-6, rel=1e-9)
     assert learning_rates(rates, 0.7, 3.0)["sh_coeffs"] == (2.5e-3, 1.25e-4, 3)
+
+
+def test_a_short_run_may_have_higher_rates() -> None:
+    config = resolve(replace(CPU, means_factor=10.0, rate_factor=3.0))
+    first, last = learning_rates(config, 0.0, 1.0), learning_rates(config, 1.0, 1.0)
+    assert first["means"] == pytest.approx(1.6e-3) and last["means"] == pytest.approx(4.8e-6)
+    assert first["sh_coeffs"] == pytest.approx((7.5e-3, 3.75e-4, 3))
+    assert (first["opacity_logits"], first["quats"]) == pytest.approx((5e-2, 3e-3))
 
 
 def test_random_numbers_depend_on_seed_purpose_and_step_alone() -> None:

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from nfc_gs import checkpoint as checkpoints
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinished, TrainStarted
-from nfc_gs.data.open import DataConfig
+from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import Frame, PointCloud, SceneData, View
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.backend import get_backend
@@ -224,6 +225,38 @@ def test_a_new_run_can_be_resumed_at_once_and_says_how_it_was_configured(tmp_pat
     assert saved["capture"] == str(tmp_path)
     assert saved["data"]["test_every"] == 4
     assert saved["steps"] == 30 and saved["rates"]["means"] == 1.6e-4
+
+
+def test_resume_reads_the_capture_again_as_it_was_read_before(tmp_path: Path) -> None:
+    """A capture on disk, read with options of its own, half trained, and gone on with from the run folder alone."""
+    scene, capture = tiny_scene(), tmp_path / "capture"
+    (capture / "images").mkdir(parents=True)
+    frames = []
+    for view in scene.views:
+        Image.fromarray(scene.frame(scene.views.index(view)).rgb).save(capture / "images" / view.name)
+        pose = np.linalg.inv(view.camera.viewmat.double().numpy()) @ np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL axes
+        frames.append({"file_path": f"images/{view.name}", "transform_matrix": pose.tolist()})
+    lens = {"fl_x": 30.0, "fl_y": 30.0, "cx": WIDTH / 2, "cy": HEIGHT / 2, "w": WIDTH, "h": HEIGHT}
+    (capture / "transforms.json").write_text(json.dumps({**lens, "frames": frames}))
+    options = DataConfig(test_every=3, random_points=25, background=(0.1, 0.2, 0.3))
+
+    whole = Trainer(load_scene(capture, options), tiny_config(steps=6), tmp_path / "a", capture=capture, data=options)
+    whole.train()
+    holder: list[Trainer] = []
+    first = Trainer(
+        load_scene(capture, options),
+        tiny_config(steps=6),
+        tmp_path / "b",
+        [stop_after(3, holder)],
+        capture=capture,
+        data=options,
+    )
+    holder.append(first)
+    first.train()
+    second = Trainer.resume(tmp_path / "b")
+    second.train()
+    assert len(second.scene.test) == 3
+    assert_same_bits(all_tensors(whole), all_tensors(second))
 
 
 def test_resume_of_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:

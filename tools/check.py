@@ -53,7 +53,7 @@ def main() -> int:
 
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"{sys.executable} has no {', '.join(missing)}; run: pip install \".[dev]\"", file=sys.stderr)
+        print(f'{sys.executable} has no {", ".join(missing)}; run: pip install ".[dev]"', file=sys.stderr)
         return 1
 
     environment = {**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}

@@ -66,7 +66,7 @@ class Render:
     """Height in pixels."""
 
     outputs: tuple[Picture, ...] = ("rgb",)
-    """rgb, depth (near is white), or both side by side."""
+    """rgb, depth (as 1 / depth: near is white), or both side by side."""
 
     capture: Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
     """Where the capture lies now, if it was moved since the training."""
@@ -139,7 +139,7 @@ def _sized(camera: Camera, width: int | None, height: int | None) -> Camera:
 
 def _draw(run: OpenRun, cameras: Sequence[Camera], outputs: tuple[Picture, ...]) -> Iterator[np.ndarray]:
     """The pictures one by one, [H, W, 3] in [0, 1]; several outputs stand side by side."""
-    near, far = _depth_range(run, cameras) if "depth" in outputs else (0.0, 1.0)
+    near, far = _depth_range(run, cameras) if "depth" in outputs else (1.0, 2.0)
     for camera in cameras:
         out = _render(run, camera, outputs)
         parts = []
@@ -148,7 +148,8 @@ def _draw(run: OpenRun, cameras: Sequence[Camera], outputs: tuple[Picture, ...])
                 parts.append(out.rgb.clamp(0.0, 1.0).cpu().numpy())
             else:
                 assert out.depth is not None
-                closeness = ((far - out.depth) / (far - near)).clamp(0.0, 1.0) * out.alpha  # [H, W, 1]
+                closeness = (1 / out.depth.clamp(min=near) - 1 / far) / (1 / near - 1 / far)
+                closeness = closeness.clamp(0.0, 1.0) * out.alpha  # [H, W, 1]
                 parts.append(closeness.expand(-1, -1, 3).cpu().numpy())
         yield np.concatenate(parts, axis=1)
 
@@ -165,7 +166,7 @@ def _render(run: OpenRun, camera: Camera, outputs: tuple[Picture, ...]):
 
 
 def _depth_range(run: OpenRun, cameras: Sequence[Camera]) -> tuple[float, float]:
-    """Depths that become white and black, the same for all pictures: the 1st and 98th percentile of what is seen."""
+    """Depths that become white and black, the same for all pictures: the 1st and 99th percentile of what is seen."""
     depths = []
     for index in np.unique(np.linspace(0, len(cameras) - 1, DEPTH_SAMPLES).astype(int)):
         camera = cameras[index]
@@ -176,9 +177,9 @@ def _depth_range(run: OpenRun, cameras: Sequence[Camera]) -> tuple[float, float]
         depths.append(out.depth[out.alpha > 0.5].cpu().numpy())
     seen = np.concatenate(depths)
     if len(seen) == 0:
-        return 0.0, 1.0
-    near, far = np.percentile(seen, [1, 98])
-    return float(near), float(max(far, near + 1e-6))
+        return 1.0, 2.0
+    near, far = np.percentile(seen, [1, 99])
+    return float(near), float(max(far, 1.001 * near))
 
 
 def _write_views(run: OpenRun, folder: Path, pictures: Iterator[np.ndarray]) -> None:

@@ -80,6 +80,8 @@ def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> in
         f"{len(scene.train)} views ({held_out}) with {len(trainer.model):,} Gaussians, "
         f"on {device_in_words(trainer.config)}, preset {trainer.config.preset}."
     )
+    if trainer.progress >= 1.0:
+        output.line("The run is complete; what it left is measured and written anew.")
     with progress.shown():
         finished = trainer.train()
     interrupted = finished.reason == "interrupted"

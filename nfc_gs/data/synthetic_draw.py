@@ -12,7 +12,7 @@ from nfc_gs.data.synthetic_scene import things
 
 _CONTRAST = 0.06  # of square roots of light between neighbours, above which a pixel gets more rays
 _RAYS_AT_ONCE = 1 << 17
-_SPREAD = 0.1  # share of a pixel's light that a lens lays on each neighbour
+_SPREAD = 0.12  # share of a pixel's light that a lens lays on each neighbour
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def _furniture() -> list[Thing]:
         Thing("cube", Box((0.44, 0.44, 0.44)), tiles, at(1.3, 1.05, 0.22, 28)),
         Thing("cube", Box((0.26, 0.26, 0.26)), brick, at(1.27, 1.02, 0.57, 62)),
         Thing("stool", Frustum(0.22, 0.22, 0.05), seat, at(1.3, -0.95, 0.555)),
-        Thing("urn", Torus(0.3, 0.085), Material(bands("c9653b", "e8b07a", 0.05, 0.02)), at(0.25, -1.75, 0.3, 25, 74)),
+        Thing("hoop", Torus(0.3, 0.085), Material(bands("c9653b", "e8b07a", 0.05, 0.02)), at(0.25, -1.75, 0.3, 25, 74)),
     ]
     for dx, dy, r in [(-0.22, 0.0, 0.25), (0.02, 0.04, 0.3), (0.24, -0.02, 0.24)]:
         a = np.radians(40)

@@ -209,7 +209,7 @@ class Torus:
         foot, reach = -dot(o, d), self.ring + self.tube
         travelled = np.maximum(np.broadcast_to(start * speed, entry.shape)[rays], foot - reach)
         end = foot + reach
-        for _ in range(48):
+        for _ in range(200):
             gap = self.distance(o + travelled * d)
             travelled = travelled + gap
             done = gap < 2e-5

@@ -135,6 +135,10 @@ class TrainConfig:
     """Fraction of the run after which the number of Gaussians may reach its maximum."""
     grow_factor: float | None = None
     """Each refinement adds at most this fraction of the Gaussians (MCMC: 0.05)."""
+    means_factor: float | None = None
+    """The learning rate of the centres begins this many times higher than in `rates`, made for 30 000 steps."""
+    rate_factor: float | None = None
+    """The same for all other rates but the opacities', and for the final rate of the centres."""
     sh_ramp: float = 0.1
     """Fraction of the run after which the full SH degree is used (3DGS: one degree per 1 000 of 30 000 steps)."""
     eval_every: float = 0.25
@@ -176,6 +180,8 @@ class ResolvedConfig:
     full_resolution_at: float
     growth_end: float
     grow_factor: float
+    means_factor: float
+    rate_factor: float
     sh_ramp: float
     eval_every: float
     checkpoint_every: float
@@ -215,12 +221,14 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "steps": 3000,
         "max_gaussians": 20_000,
         "sh_degree": 2,
-        "init_opacity": 0.1,
+        "init_opacity": 0.3,
         "init_scale": 1.0,
         "coarse_factor": 4,
         "full_resolution_at": 0.4,
         "growth_end": 0.5,
         "grow_factor": 0.1,
+        "means_factor": 16.0,
+        "rate_factor": 4.0,
     },
     "quality": {
         "steps": 15_000,
@@ -232,6 +240,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "full_resolution_at": 0.25,
         "growth_end": 0.5,
         "grow_factor": 0.05,
+        "means_factor": 4.0,
+        "rate_factor": 2.0,
     },
     "paper": {
         "steps": 30_000,
@@ -243,6 +253,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "full_resolution_at": 0.0,
         "growth_end": 0.0,
         "grow_factor": 0.05,
+        "means_factor": 1.0,
+        "rate_factor": 1.0,
     },
 }
 
@@ -337,6 +349,8 @@ def _check(config: ResolvedConfig) -> None:
         raise UserError("--init-opacity must lie between 0 and 1, and --init-scale must be positive.")
     if not (config.grow_factor >= 0.0 and config.checkpoint_every >= 0.0):
         raise UserError("--grow-factor and --checkpoint-every must not be negative.")
+    if not (config.means_factor > 0.0 and config.rate_factor > 0.0):
+        raise UserError("--means-factor and --rate-factor must be positive.")
     if not all(0.0 < rate < math.inf for rate in dataclasses.astuple(config.rates)):
         raise UserError("Every learning rate must be a positive number.")
     for name, choices in (("background", ("auto", "black", "white", "random")), ("density", ("mcmc", "adc", "none"))):

@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from nfc_gs.train.config import LearningRates, ResolvedConfig
+from nfc_gs.train.config import ResolvedConfig
 
 MIN_SIDE = 32
 """Pixels that the shorter side of a training image keeps at least: SSIM's window has 11."""
@@ -56,14 +56,17 @@ def gaussian_cap(config: ResolvedConfig, progress: float, initial: int) -> int:
     return min(config.max_gaussians, initial + int((config.max_gaussians - initial) * progress / config.growth_end))
 
 
-def learning_rates(rates: LearningRates, progress: float, extent: float) -> dict[str, float | tuple[float, float, int]]:
+def learning_rates(
+    config: ResolvedConfig, progress: float, extent: float
+) -> dict[str, float | tuple[float, float, int]]:
     """Adam's rates by parameter, as `VisibleAdam.step` takes them; `extent` is that of the scene."""
+    rates, factor = config.rates, config.rate_factor
     return {
-        "means": exponential(rates.means, rates.means_final, progress) * extent,
-        "log_scales": rates.scales,
-        "quats": rates.quats,
+        "means": exponential(rates.means * config.means_factor, rates.means_final * factor, progress) * extent,
+        "log_scales": rates.scales * factor,
+        "quats": rates.quats * factor,
         "opacity_logits": rates.opacities,
-        "sh_coeffs": (rates.sh0, rates.sh_rest, 3),
+        "sh_coeffs": (rates.sh0 * factor, rates.sh_rest * factor, 3),
     }
 
 

@@ -323,7 +323,7 @@ class Trainer:
         t3 = perf_counter()
         grads = self._backward(loss.total)
         t4 = perf_counter()
-        rates = learning_rates(config.rates, progress, self.scene.extent)
+        rates = learning_rates(config, progress, self.scene.extent)
         self.density.add_gradients(grads)
         self.optimizer.step(grads, out.info.visible, rates)
         t5 = perf_counter()

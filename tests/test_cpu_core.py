@@ -1,0 +1,278 @@
+"""The compiled core alone: threads, instruction sets, reuse of memory, noise, and its environment variable."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.objective.losses import ObjectiveConfig, photometric
+from nfc_gs.render import extension
+from nfc_gs.render.backend import RasterSettings, SplatInfo, Splats, get_backend
+from nfc_gs.train.density_ops import mcmc_noise_
+
+pytestmark = pytest.mark.skipif(not extension.available(), reason="the compiled core is not built")
+
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+
+
+@pytest.fixture(autouse=True)
+def same_core_afterwards() -> Iterator[None]:
+    """Puts thread count and instruction set back."""
+    threads, instruction_set = extension.threads(), extension.core().instruction_set()
+    yield
+    extension.set_threads(threads)
+    extension.core().use_instruction_set(instruction_set)
+
+
+def some_splats(count: int = 3000, seed: int = 0) -> Splats:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return Splats(
+        means=normal(count, 3).mul_(0.9).requires_grad_(),
+        quats=normal(count, 4).requires_grad_(),
+        scales=(normal(count, 3) * 0.5 - 3.0).exp().requires_grad_(),
+        opacities=normal(count).mul_(2.0).sigmoid().requires_grad_(),
+        sh_coeffs=normal(count, 16, 3).mul_(0.3).requires_grad_(),
+        features=normal(count, 3).requires_grad_(),
+    )
+
+
+def some_camera(width: int = 150, height: int = 97) -> Camera:
+    eye, target, up = (torch.tensor(v) for v in ([0.2, -0.1, -3.0], [0.0, 0.0, 0.0], [0.0, -1.0, 0.0]))
+    return Camera(look_at(eye, target, up).requires_grad_(), 130.0, 125.0, 70.0, 50.0, width, height)
+
+
+def draw_and_differentiate(splats: Splats, camera: Camera) -> list[torch.Tensor]:
+    """Picture, alpha, depth, radii and every gradient."""
+    inputs = [*vars(splats).values(), camera.viewmat, torch.rand(6, generator=torch.Generator().manual_seed(9))]
+    background = inputs[-1].requires_grad_()
+    out = get_backend("cpu").render(splats, camera, RasterSettings(3, depth=True), background)
+    assert out.depth is not None
+    weights = torch.rand(out.features.shape, generator=torch.Generator().manual_seed(1))
+    loss = (out.features * weights).sum() + out.alpha.square().sum() + out.depth.mean()
+    grads = torch.autograd.grad(loss, inputs)
+    assert out.info.means2d_grad is not None
+    return [out.features, out.alpha, out.depth, out.info.radii, out.info.means2d_grad, *grads]
+
+
+def test_pictures_and_gradients_are_the_same_bits_for_any_number_of_threads() -> None:
+    splats, camera = some_splats(), some_camera()
+    results = []
+    for threads in (1, 2, 3, 7):
+        extension.set_threads(threads)
+        results.append(draw_and_differentiate(splats, camera))
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            assert torch.equal(first, second)
+
+
+def test_the_loss_and_its_gradient_are_the_same_bits_for_any_number_of_threads() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 256, (131, 97, 3), generator=generator, dtype=torch.uint8)
+    mask = torch.randint(0, 2, (131, 97), generator=generator, dtype=torch.uint8) * 255
+    results = []
+    for threads in (1, 2, 3):
+        extension.set_threads(threads)
+        rendered = torch.rand(131, 97, 3, generator=torch.Generator().manual_seed(4)).requires_grad_()
+        loss = photometric(rendered, target, mask, ObjectiveConfig())
+        loss.total.backward()
+        results.append((loss.total.detach(), rendered.grad))
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_every_instruction_set_draws_what_the_best_one_draws(name: str) -> None:
+    splats, camera = some_splats(), some_camera()
+    best = draw_and_differentiate(splats, camera)
+    if not extension.core().use_instruction_set(name):
+        pytest.skip(f"this machine has no {name}")
+    assert extension.core().instruction_set() == name
+    other = draw_and_differentiate(splats, camera)
+    for picture, twin in zip(best[:3], other[:3], strict=True):
+        # A pixel on the edge of a splat may fall on either side of alpha = 1/255, worth 0.004 of a feature of about 4.
+        assert (picture - twin).abs().max() < 2e-2
+        assert (picture - twin).abs().mean() < 1e-5
+    for gradient, twin in zip(best[4:], other[4:], strict=True):
+        assert (gradient - twin).abs().max() <= 1e-3 * gradient.abs().max()
+
+
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_every_instruction_set_measures_the_loss_alike(name: str) -> None:
+    rendered = torch.rand(45, 51, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    target = torch.full((45, 51, 3), 99, dtype=torch.uint8)
+    best = photometric(rendered, target, None, ObjectiveConfig())
+    (best_gradient,) = torch.autograd.grad(best.total, rendered)
+    if not extension.core().use_instruction_set(name):
+        pytest.skip(f"this machine has no {name}")
+    other = photometric(rendered, target, None, ObjectiveConfig())
+    (gradient,) = torch.autograd.grad(other.total, rendered)
+    torch.testing.assert_close(other.total, best.total, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, best_gradient, rtol=1e-3, atol=1e-4 * float(best_gradient.abs().max()))
+
+
+def test_an_unknown_instruction_set_is_refused() -> None:
+    assert not extension.core().use_instruction_set("sse9")
+
+
+def test_renderings_whose_backward_passes_come_late_keep_their_own_memory() -> None:
+    splats, camera = some_splats(400), some_camera(60, 50)
+    other = some_splats(700, seed=3)
+    backend = get_backend("cpu")
+
+    def gradient(of: Splats, between: bool) -> torch.Tensor:
+        out = backend.render(of, camera, RasterSettings(2))
+        if between:  # other renderings before the backward pass
+            draw_and_differentiate(other, camera)
+            with torch.no_grad():
+                backend.render(other, camera, RasterSettings(1))
+        (grad,) = torch.autograd.grad(out.features.sum(), of.means)
+        return grad
+
+    assert torch.equal(gradient(splats, False), gradient(splats, True))
+
+
+def test_a_second_backward_pass_through_one_rendering_gives_the_same_gradients() -> None:
+    splats, camera = some_splats(300), some_camera(40, 30)
+    out = get_backend("cpu").render(splats, camera, RasterSettings(3))
+    (first,) = torch.autograd.grad(out.features.sum(), splats.means, retain_graph=True)
+    draw_and_differentiate(some_splats(500, seed=8), camera)
+    (second,) = torch.autograd.grad(out.features.sum(), splats.means)
+    assert torch.equal(first, second)
+
+
+def test_changing_a_parameter_between_forward_and_backward_is_an_error() -> None:
+    splats = some_splats(50)
+    out = get_backend("cpu").render(splats, some_camera(40, 30), RasterSettings(3))
+    with torch.no_grad():
+        splats.means.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.features.sum().backward()
+
+
+def test_two_python_threads_can_draw_at_once() -> None:
+    splats, camera = some_splats(2000), some_camera()
+    expected = draw_and_differentiate(splats, camera)
+    failures: list[int] = []
+
+    def work() -> None:
+        for _ in range(5):
+            result = draw_and_differentiate(splats, camera)
+            failures.extend(i for i, pair in enumerate(zip(result, expected, strict=True)) if not torch.equal(*pair))
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not failures
+
+
+def test_visible_counts_the_splats_that_were_drawn() -> None:
+    splats, camera = some_splats(500), some_camera()
+    info = get_backend("cpu").render(splats, camera, RasterSettings(0)).info
+    assert isinstance(info, SplatInfo)
+    assert 0 < int(info.visible.sum()) < 500
+    assert torch.equal(info.visible, info.radii[:, 1] > 0)
+
+
+def noise_of(count: int, logit: float, seed: int = 0, step: int = 1, strength: float = 1.0) -> torch.Tensor:
+    means = torch.zeros(count, 3)
+    quats = torch.tensor([0.8, 0.1, -0.5, 0.3]).repeat(count, 1)
+    log_scales = torch.tensor([0.5, 1.0, 2.0]).log().repeat(count, 1)
+    mcmc_noise_(means, quats, log_scales, torch.full((count,), logit), strength, seed, step)
+    return means
+
+
+def test_noise_has_the_covariance_of_the_squared_gaussian() -> None:
+    count = 200_000
+    noise = noise_of(count, logit=-20.0).double()  # opacity 0: the gate is sigmoid(0.5)
+    w, x, y, z = (torch.tensor([0.8, 0.1, -0.5, 0.3]).double() / np.sqrt(0.99)).tolist()
+    rotation = torch.tensor(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    ).double()
+    covariance = rotation @ torch.diag(torch.tensor([0.25, 1.0, 4.0]).double()) @ rotation.T
+    gate = torch.sigmoid(torch.tensor(0.5)).double()
+    expected = gate**2 * covariance @ covariance
+    measured = noise.T @ noise / count
+    # 200 000 samples leave a relative error of about 0.3 % (sqrt(2 / n)); five of these
+    assert (measured - expected).abs().max() < 0.016 * expected.abs().max()
+    assert noise.mean(0).abs().max() < 5 * float(expected.max()) ** 0.5 / count**0.5
+
+
+def test_noise_leaves_solid_gaussians_alone_and_depends_on_seed_step_and_row_only() -> None:
+    assert noise_of(10, logit=0.0).abs().max() == 0.0
+    one = noise_of(50, logit=-8.0)
+    assert torch.equal(one, noise_of(50, logit=-8.0))
+    assert torch.equal(one[:20], noise_of(20, logit=-8.0))
+    assert not torch.equal(one, noise_of(50, logit=-8.0, seed=1))
+    assert not torch.equal(one, noise_of(50, logit=-8.0, step=2))
+    assert len({tuple(row) for row in one.tolist()}) == 50
+
+
+def test_noise_is_the_same_bits_for_any_number_of_threads() -> None:
+    results = []
+    for threads in (1, 2, 3):
+        extension.set_threads(threads)
+        results.append(noise_of(5000, logit=-6.0))
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+def test_the_environment_variable_sets_the_number_of_threads() -> None:
+    result = run_python("from nfc_gs.render import extension; print(extension.threads())", NFC_GS_THREADS="3")
+    assert result.stdout.strip() == "3", result.stderr
+
+
+def test_a_thread_count_that_is_no_number_gives_one_sentence() -> None:
+    code = (
+        "from nfc_gs.render import extension\nfrom nfc_gs import UserError\n"
+        "try:\n    extension.core()\nexcept UserError as error:\n    print(error)"
+    )
+    result = run_python(code, NFC_GS_THREADS="many")
+    assert result.stdout.strip() == (
+        "NFC_GS_THREADS is 'many'; set it to a number of threads from 1 to 1024, or unset it."
+    ), result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_the_core_works_in_a_forked_process() -> None:
+    code = """
+import os, sys, torch
+sys.path.insert(0, "tests")
+from test_cpu_core import *
+extension.set_threads(3)
+splats, camera = some_splats(300), some_camera(40, 30)
+with torch.no_grad():
+    first = get_backend("cpu").render(splats, camera, RasterSettings(3)).features
+child = os.fork()
+if child == 0:
+    with torch.no_grad():
+        again = get_backend("cpu").render(splats, camera, RasterSettings(3)).features
+    os._exit(0 if torch.equal(first, again) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    code = code.replace('"tests"', repr(os.path.dirname(__file__)))
+    result = run_python(code)
+    assert result.stdout.strip() == "0", result.stderr
