@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Union
@@ -96,7 +97,8 @@ def parse(words: Sequence[str]) -> Any:
 
 
 def _fail(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # stderr may lie on the very disk that is full
+        print(f"error: {sentence}", file=sys.stderr)
     return USER_ERROR
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -219,7 +218,7 @@ def test_glossy_things_look_different_from_elsewhere_and_matt_ones_do_not() -> N
             distance = np.linalg.norm(direction)
             light, t, _ = caster.radiance(origin, direction / distance, sun, 1e-4)
             np.testing.assert_allclose(t[0], distance, rtol=1e-3)  # it is this point that is seen
-            result.append(light[:, 0] * np.exp((distance - 6.0) / 1e9))
+            result.append(light[:, 0])
         return np.array(result)
 
     normal = np.array([0.0, -0.6, 0.8])
@@ -227,7 +226,7 @@ def test_glossy_things_look_different_from_elsewhere_and_matt_ones_do_not() -> N
     eyes = [[0.3, -2.5, 2.5], [2.0, -2.0, 3.0], [-1.0, -2.5, 3.0]]
     ball = colors(on_ball.tolist(), eyes)
     assert np.abs(ball - ball[0]).max() > 0.05
-    terrace = colors([0.6, -2.2, -0.1 + 0.1 - 0.0], eyes)
+    terrace = colors([0.6, -2.2, 0.0], eyes)
     bush = colors([-1.25 + 0.02, -1.05 + 0.04, 0.5 + 0.4 * 0.3 + 0.85 * 0.3 - 0.002], [[-1.2, -3, 2.5], [-3, -1, 2.5]])
     assert np.abs(terrace - terrace[0]).max() < np.abs(ball - ball[0]).max()
     np.testing.assert_allclose(bush[0], bush[1], atol=1e-3)
@@ -317,7 +316,7 @@ def test_points_lie_near_surfaces_and_reach_the_background(model: pycolmap.Recon
     gap = np.min([np.abs(outside_thing(thing, xyz)) for thing in things()], axis=0)
     distance = np.linalg.norm(xyz, axis=0) + 4.0
     assert (gap < 3e-3 * distance).all()
-    assert (distance > 12).sum() > 50 and (distance > 40).sum() > 10
+    assert (distance > 12).sum() > 100 and (distance > 40).any()
     assert len(xyz.T) > 1000
 
 
@@ -370,6 +369,7 @@ def test_a_folder_that_cannot_be_made_gives_one_sentence(tmp_path: Path) -> None
 @pytest.mark.parametrize("limit", [300, 1500])
 def test_a_full_disk_gives_one_sentence_and_leaves_nothing_behind(tmp_path: Path, limit: int) -> None:
     """300 bytes stop the pictures, 1500 the model."""
+    resource = pytest.importorskip("resource", reason="file size limits need a Unix system")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,15 +18,22 @@ logger = logging.getLogger("nfc_gs")
 
 
 class Output(Console):
-    """A rich console on stdout; when the reader of a pipe goes away, it falls silent and the work goes on."""
+    """A rich console on stdout; where nothing can be written any more, it falls silent and the work goes on."""
 
     def __init__(self) -> None:
         super().__init__(file=sys.stdout, highlight=False, markup=False, emoji=False)
 
     def on_broken_pipe(self) -> None:
-        """Write to nowhere from now on."""
+        """The reader of a pipe has gone away: write to nowhere from now on."""
         self.quiet = True
         silence_stdout()
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich has it; a full disk under a redirected stdout does not stop the work."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.quiet = True
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print one line as it is: no markup, no wrapping at the edge of the terminal."""

@@ -53,13 +53,18 @@ class Demo:
     device: Device = "auto"
     """Where to compute; auto takes a GPU if there is one."""
 
+    @staticmethod
+    def default_folder() -> Path:
+        """The first of runs/demo, runs/demo-2, ... that is not there yet."""
+        return free_folder(RUNS / "demo")
+
     def run(self) -> int:
         """Draw, train, measure, export; returns the exit code."""
         training = replace(DEMO_TRAINING, time_budget=self.time_budget, seed=self.seed, device=self.device)
         if self.steps is not None:
             training = replace(training, time_budget=None, steps=self.steps)
         resolve(training)
-        run = self.out if self.out is not None else free_folder(RUNS / "demo")
+        run = self.out if self.out is not None else self.default_folder()
         claim_run_folder(run)
         output = Output()
         capture = run / CAPTURE_NAME

@@ -15,7 +15,7 @@ import tyro
 import nfc_gs
 from nfc_gs.checkpoint import CHECKPOINT_NAME, load_model
 from nfc_gs.commands.console import Output, decibels, duration, ratio, size_on_disk, table
-from nfc_gs.commands.runs import read_json, device_in_words
+from nfc_gs.commands.runs import device_in_words, read_json
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.open import load_scene
 from nfc_gs.export.ply import read_ply
@@ -39,7 +39,9 @@ class Info:
       nfc-gs info splat.ply
     """
 
-    path: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CAPTURE_OR_RUN_OR_PLY", help_behavior_hint="")] = None
+    path: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CAPTURE_OR_RUN_OR_PLY", help_behavior_hint="")
+    ] = None
     """A capture, a run folder or its checkpoint, or a PLY."""
 
     def run(self) -> int:

@@ -52,11 +52,10 @@ class Progress:
         if not self._output.is_terminal:
             yield
             return
-        self._live = Live(
-            console=self._output, get_renderable=self._picture, refresh_per_second=4, transient=True, screen=False
-        )
+        live = Live(console=self._output, get_renderable=self._picture, refresh_per_second=4, transient=True)
+        self._live = live
         try:
-            with self._live:
+            with live:
                 yield
         finally:
             self._live = None
@@ -134,7 +133,7 @@ def tensorboard_listener(folder: Path) -> Listener:
         UserError: TensorBoard is not installed.
     """
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard import SummaryWriter  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
             "--tensorboard needs the package tensorboard, which is not installed; "

@@ -103,7 +103,7 @@ class Render:
         if self.what == "test" and not scene.test:
             raise UserError(f"{self.path} has no held-out views; draw --what orbit or --what path.")
         if self.what == "test":
-            return [_sized(scene.views[i].camera, self.width, self.height) for i in scene.test]
+            return [sized(scene.views[i].camera, self.width, self.height) for i in scene.test]
         first = scene.views[scene.train[0]].camera
         width, height = _size(first, self.width, self.height)
         if self.what == "orbit":
@@ -122,7 +122,7 @@ def _size(camera: Camera, width: int | None, height: int | None) -> tuple[int, i
     return width, height if height is not None else max(1, round(camera.height * width / camera.width))
 
 
-def _sized(camera: Camera, width: int | None, height: int | None) -> Camera:
+def sized(camera: Camera, width: int | None, height: int | None) -> Camera:
     """The camera at another size; where the sides' ratio differs, the middle of its picture is cut out."""
     w, h = _size(camera, width, height)
     zoom = max(w / camera.width, h / camera.height)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> in
     if interrupted:
         output.line(
             f"Interrupted after step {trainer.steps_done:,}; everything is saved. Go on with: "
-            f"nfc-gs train --resume {run}"
+            f"nfc-gs train --resume {shlex.quote(str(run))}"
         )
     return INTERRUPTED if interrupted or metrics is None else 0
 

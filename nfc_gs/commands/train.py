@@ -25,7 +25,9 @@ from nfc_gs.train.trainer import Trainer
 class CaptureOptions(DataConfig):
     """`DataConfig` on the command line, where `--background` is what the splats are drawn on."""
 
-    background: Annotated[tuple[float, float, float] | None, tyro.conf.arg(name="image-background", metavar="R G B")] = None
+    background: Annotated[
+        tuple[float, float, float] | None, tyro.conf.arg(name="image-background", metavar="R G B")
+    ] = None
     """Lay transparent pixels of the images on this colour: red, green, blue in 0..1. By default white for Blender
     captures; elsewhere an alpha channel is a mask, and transparent pixels are ignored."""
 
@@ -48,7 +50,9 @@ class Train:
     checkpoint.safetensors and renders/. Ctrl-C ends early with everything saved.
     """
 
-    capture: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
+    capture: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = (
+        None
+    )
     """Folder of the capture, or its transforms.json. With --resume only needed if the capture was moved."""
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None

@@ -16,7 +16,7 @@ import torch
 
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
-from nfc_gs.core.files import make_folder, write_error
+from nfc_gs.core.files import write_error
 from nfc_gs.data.synthetic_draw import Drawing, draw
 from nfc_gs.data.synthetic_tracks import Tracks, track_points
 
@@ -58,7 +58,7 @@ def write_capture(
     `images/0001.png`, ...; `sparse/0/*.bin` with one PINHOLE camera, exact poses and a sparse cloud with tracks;
     with `ground_truth` also `depth/0001.npy` ([H, W] float32, camera z, infinity for the sky) and
     `labels/0001.png` (what each pixel shows, 0 for the sky). The folder appears only when it is complete.
-    The same arguments give the same bytes.
+    The same arguments give the same bytes (on one machine: processors round differently).
 
     Args:
         views: at least 2.
@@ -76,16 +76,17 @@ def write_capture(
         raise UserError(
             f"Cannot draw {views} views of {width} x {height}; ask for at least 2 views of at least 8 x 8 pixels."
         )
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"Cannot write the capture to {target}: it is not an empty folder; choose another name.")
-    make_folder(target.parent)
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise UserError(f"Cannot write the capture to {target}: it is not an empty folder; choose another name.")
+        partial.mkdir(parents=True)
         shots = cameras(views, width, height)
         drawings = [draw(camera, time) for camera in shots]
         names = [f"{k + 1:04d}.png" for k in range(views)]
         _write_pictures(partial, names, drawings, ground_truth)
-        _write_model(partial / "sparse" / "0", names, shots, track_points(shots, drawings, seed, time))
+        if not _write_model(partial / "sparse" / "0", names, shots, track_points(shots, drawings, seed, time)):
+            raise UserError(f"Cannot write {target}: the COLMAP model came out incomplete; is the disk full?")
         if target.exists():
             target.rmdir()  # empty, or this fails
         partial.rename(target)
@@ -100,7 +101,7 @@ def _write_pictures(folder: Path, names: list[str], drawings: list[Drawing], gro
     from PIL import Image
 
     for name in ("images", "depth", "labels") if ground_truth else ("images",):
-        make_folder(folder / name)
+        (folder / name).mkdir()
     for name, drawing in zip(names, drawings, strict=True):
         Image.fromarray(drawing.rgb).save(folder / "images" / name)
         if ground_truth:
@@ -108,11 +109,11 @@ def _write_pictures(folder: Path, names: list[str], drawings: list[Drawing], gro
             Image.fromarray(drawing.mask).save(folder / "labels" / name)
 
 
-def _write_model(folder: Path, names: list[str], shots: list[Camera], tracks: Tracks) -> None:
-    """Write the COLMAP model and read it back: its writer does not say when the disk is full."""
+def _write_model(folder: Path, names: list[str], shots: list[Camera], tracks: Tracks) -> bool:
+    """Write the COLMAP model; whether it came out whole (COLMAP's writer does not say when the disk is full)."""
     import pycolmap
 
-    make_folder(folder)
+    folder.mkdir(parents=True)
     model = pycolmap.Reconstruction()
     first = shots[0]
     camera = pycolmap.Camera(
@@ -137,11 +138,15 @@ def _write_model(folder: Path, names: list[str], shots: list[Camera], tracks: Tr
             track.add_element(int(tracks.views[observation]) + 1, int(slot[observation]))
         model.add_point3D(xyz, track, rgb)
     model.update_point_3d_errors()
+    # The large files must have the sizes that COLMAP's format gives them, and all of them must be readable.
+    observations = len(tracks.views)
+    images = 8 + sum(73 + len(name.encode()) for name in names) + 24 * observations
+    points = 8 + 51 * len(tracks.xyz) + 8 * observations
     try:
         model.write_binary(folder)
+        if (folder / "images.bin").stat().st_size != images or (folder / "points3D.bin").stat().st_size != points:
+            return False
         again = pycolmap.Reconstruction(folder)
-        complete = again.num_images() == len(shots) and again.num_points3D() == len(tracks.xyz)
-    except (RuntimeError, ValueError):
-        complete = False
-    if not complete:
-        raise UserError(f"Cannot write {folder}: the model came out incomplete; is the disk full?")
+    except (RuntimeError, ValueError, LookupError):
+        return False
+    return again.num_images() == len(names) and again.num_points3D() == len(tracks.xyz)

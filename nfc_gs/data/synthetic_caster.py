@@ -156,6 +156,7 @@ class Caster:
             normals[:, here] = self.to_world[k] @ self.things[k].shape.normal(local)
         return normals
 
+    @_quiet()
     def shadowed(self, points: np.ndarray, light: np.ndarray) -> np.ndarray:
         """Whether something stands between points [3, R] and the sun in unit direction light [3].
 

@@ -210,7 +210,7 @@ class Torus:
         travelled = np.maximum(np.broadcast_to(start * speed, entry.shape)[rays], foot - reach)
         end = foot + reach
         for _ in range(200):
-            gap = self.distance(o + travelled * d)
+            gap = np.abs(self.distance(o + travelled * d))
             travelled = travelled + gap
             done = gap < 2e-5
             if done.any():

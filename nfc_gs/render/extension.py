@@ -13,6 +13,8 @@ from nfc_gs.core.errors import UserError
 THREADS_VARIABLE = "NFC_GS_THREADS"
 """Environment variable with the number of threads of the CPU core; torch's own number if unset."""
 
+_TORCH_THREADS = torch.get_num_threads()  # before training makes torch compute in one thread
+
 
 @functools.lru_cache(maxsize=1)
 def core() -> ModuleType:
@@ -54,7 +56,7 @@ def threads() -> int:
 def _wanted_threads() -> int:
     text = os.environ.get(THREADS_VARIABLE, "").strip()
     if not text:
-        return torch.get_num_threads()
+        return _TORCH_THREADS
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
         raise UserError(f"{THREADS_VARIABLE} is '{text}'; set it to a number of threads from 1 to 1024, or unset it.")
     return int(text)

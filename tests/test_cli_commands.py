@@ -1,0 +1,407 @@
+"""The commands from end to end, on a capture small enough to train in a moment."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from plyfile import PlyData
+
+import nfc_gs
+from nfc_gs import cli
+from nfc_gs.checkpoint import load_checkpoint
+from nfc_gs.commands import demo, runs, train
+from nfc_gs.commands.render import sized
+from nfc_gs.core.events import Event, StepDone
+from nfc_gs.data.synthetic import write_capture
+from nfc_gs.train.trainer import Trainer
+
+SMALL = ("--max-gaussians", "60", "--backend", "cpu", "--device", "cpu", "--no-view")
+
+
+@pytest.fixture(scope="session")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_capture(tmp_path_factory.mktemp("cli") / "still life", views=8, width=64, height=48)
+
+
+@pytest.fixture(scope="session")
+def trained(capture: Path) -> Path:
+    """A run of 12 steps; read it, do not change it."""
+    run = capture.parent / "trained"
+    assert nfc("train", capture, "--out", run, "--steps", 12, "--test-every", 4, "--seed", 3, *SMALL) == 0
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def nfc(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def read_metrics(run: Path) -> dict:
+    return json.loads((run / "metrics.json").read_text())
+
+
+# ---- help ----
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert cli.main([*words, "--help"]) == 0
+    return capsys.readouterr().out
+
+
+def test_help_names_every_command_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys)
+    for name in ("demo", "train", "eval", "render", "export", "info"):
+        assert f"• {name} " in text
+    assert "NFC_GS_THREADS" in text
+    assert "nfc-gs export runs" not in text, "examples belong to the help of each command"
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        (
+            "train",
+            "CAPTURE --out --steps --time-budget --seed --device --max-gaussians --test-every --resume --no-view "
+            "--view --preset --downscale --cache-gb --tensorboard --objective.l1 --mcmc.noise {auto,cpu,cuda}",
+        ),
+        ("demo", "--out --no-view"),
+        ("eval", "RUN --lpips --capture"),
+        ("render", "RUN --what {test,orbit,path} --out --frames --fps --width --height --outputs"),
+        ("export", "RUN --out FILE.ply"),
+        ("info", "CAPTURE_OR_RUN_OR_PLY"),
+    ],
+)
+def test_help_of_a_command_has_an_example_and_the_names_that_scripts_use(
+    command: str, names: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(capsys, command)
+    assert f"  nfc-gs {command}" in text
+    for name in names.split():
+        assert name in text
+    assert "None" not in text and "{None}" not in text
+
+
+def test_no_words_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    assert "nfc-gs demo" in capsys.readouterr().out
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nfc-gs {nfc_gs.__version__}\n"
+
+
+def test_the_module_is_the_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "nfc_gs", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"nfc-gs {nfc_gs.__version__}\n"
+
+
+def test_options_left_out_may_be_written_as_auto() -> None:
+    command = cli.parse(
+        ["train", "x", "--steps", "auto", "--test-every", "auto", "--image-background", "0", "0.5", "1"]
+    )
+    assert command.training.steps is None and command.data.config().test_every is None
+    assert command.data.config().background == (0.0, 0.5, 1.0)
+
+
+def test_every_setting_of_the_library_has_an_option() -> None:
+    command = cli.parse(["train", "x", "--rates.means", "0.5", "--adc.stop", "0.25", "--no-masks", "--no-normalize"])
+    assert command.training.rates.means == 0.5 and command.training.adc.stop == 0.25
+    assert command.data.config() == nfc_gs.DataConfig(masks=False, normalize=False)
+
+
+def test_a_misspelt_option_exits_with_2_and_suggests_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "x", "--stps", "3"]) == 2
+    assert "--steps" in capsys.readouterr().err
+
+
+def test_a_number_that_is_none_is_told_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "x", "--steps", "many"]) == 2
+    assert "'many' is not a whole number" in capsys.readouterr().err
+
+
+# ---- train ----
+
+
+def test_a_run_holds_everything(trained: Path) -> None:
+    names = "splat.ply checkpoint.safetensors metrics.json config.yaml history.jsonl report.html renders/test/0001.png"
+    for name in names.split():
+        assert (trained / name).is_file(), name
+    metrics = read_metrics(trained)
+    assert metrics["gaussians"] == 60 and metrics["steps"] == 12 and metrics["train_seconds"] > 0
+    assert [view["name"] for view in metrics["test"]["views"]] == ["0001.png", "0005.png"]
+    assert 0 < metrics["test"]["psnr"] < 60 and -1 < metrics["test"]["ssim"] <= 1
+    assert load_checkpoint(trained).config["seed"] == 3
+
+
+def test_the_results_and_places_are_printed(capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert nfc("train", capture, "--out", tmp_path / "run", "--steps", 4, *SMALL) == 0
+    out, err = capsys.readouterr()
+    for text in ("Test PSNR", "Gaussians", "preset fast", str(tmp_path / "run" / "report.html"), "step 4/4"):
+        assert text in out
+    assert err.count("chosen at random") == 1, "what the library says is printed once"
+
+
+def test_without_out_a_run_gets_a_folder_of_its_own(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs.time, "strftime", lambda form: "20260101-120000")
+    for _ in range(2):
+        assert nfc("train", capture, "--steps", 1, "--eval-every", 0, *SMALL) == 0
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names == ["still life-20260101-120000", "still life-20260101-120000-2"]
+
+
+def test_no_held_out_views_are_no_failure(capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert nfc("train", capture, "--out", tmp_path / "run", "--steps", 2, "--test-every", 0, *SMALL) == 0
+    assert "none held out" in capsys.readouterr().out
+    assert read_metrics(tmp_path / "run")["test"] == {"psnr": None, "ssim": None, "views": []}
+    assert nfc("eval", tmp_path / "run") == 2
+    assert "--test-every" in capsys.readouterr().err
+
+
+class CtrlC(train.Progress):
+    """Presses Ctrl-C after the seventh step."""
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if isinstance(event, StepDone) and event.step == 7:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_saves_everything_and_the_run_goes_on_to_the_same_end(
+    capture: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "a run"
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "Progress", CtrlC)
+        options = ("--steps", 12, "--test-every", 4, "--seed", 3)
+        assert nfc("train", capture, "--out", run, *options, *SMALL) == 130
+    assert f"nfc-gs train --resume {shlex.quote(str(run))}" in capsys.readouterr().out
+    assert read_metrics(run)["steps"] == 7
+    for name in ("splat.ply", "report.html", "renders/test/0001.png"):
+        assert (run / name).is_file()
+    assert nfc("train", "--resume", run, "--no-view") == 0
+    assert read_metrics(run)["steps"] == 12
+    assert (run / "splat.ply").read_bytes() == (trained / "splat.ply").read_bytes()
+
+
+def test_ctrl_c_while_views_are_measured_still_leaves_the_rest(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Trainer, save_to: Path | None = None, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "evaluate", interrupted)
+    assert nfc("train", capture, "--out", tmp_path / "run", "--steps", 2, "--eval-every", 0, *SMALL) == 130
+    assert read_metrics(tmp_path / "run")["test"]["views"] == []
+    assert (tmp_path / "run" / "report.html").is_file() and (tmp_path / "run" / "splat.ply").is_file()
+
+
+def test_resume_refuses_other_settings_and_folders(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert nfc("train", "--resume", run, "--steps", 50, "--masks", "--rates.means", 1) == 2
+    assert "--steps, --rates" in capsys.readouterr().err
+    assert nfc("train", "--resume", run, "--out", run.parent / "other") == 2
+    assert "--out" in capsys.readouterr().err
+    assert nfc("train", "--resume", run, "--out", run) == 0
+
+
+def test_a_finished_run_can_be_resumed_without_harm(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "splat.ply").read_bytes()
+    assert nfc("train", "--resume", run) == 0
+    assert "complete" in capsys.readouterr().out
+    assert (run / "splat.ply").read_bytes() == before and read_metrics(run)["steps"] == 12
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_training(capture: Path, tmp_path: Path) -> None:
+    words = ["train", str(capture), "--out", str(tmp_path / "run"), "--steps", "3", *SMALL]
+    process = subprocess.Popen([sys.executable, "-m", "nfc_gs", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    assert process.wait(timeout=120) == 0, err
+    assert "Traceback" not in err and "BrokenPipe" not in err
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_tensorboard_without_its_package_is_told_before_anything_is_done(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert nfc("train", capture, "--out", tmp_path / "run", "--tensorboard", *SMALL) == 2
+    assert "nfc-gs[tensorboard]" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+# ---- demo ----
+
+
+def test_the_demo_goes_the_whole_road(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("DEMO_VIEWS", 8), ("DEMO_WIDTH", 48), ("DEMO_HEIGHT", 36)):
+        monkeypatch.setattr(demo, name, value)
+    assert nfc("demo", "--no-view", "--steps", 3, "--device", "cpu") == 0
+    assert nfc("demo", "--out", tmp_path / "mine", "--steps", 3, "--device", "cpu") == 0
+    assert demo.Demo().default_folder() == Path("runs/demo-2")
+    out = capsys.readouterr().out
+    for run in (Path("runs/demo"), tmp_path / "mine"):
+        assert f"{run / 'capture'}" in out and f"{run / 'report.html'}" in out
+        assert (run / "capture" / "sparse" / "0" / "cameras.bin").is_file()
+        assert read_metrics(run)["steps"] == 3
+
+
+# ---- eval, render, export, info ----
+
+
+def test_eval_gives_the_numbers_of_the_training_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = read_metrics(run)
+    for name in ("metrics.json", "report.html"):
+        (run / name).unlink()
+    shutil.rmtree(run / "renders")
+    assert nfc("eval", run) == 0
+    after = read_metrics(run)
+    assert after["test"] == before["test"] and after["steps"] == 12 and after["gaussians"] == 60
+    assert after["timings"] and (run / "report.html").is_file() and (run / "renders" / "test" / "0005.png").is_file()
+    assert "0005.png" in capsys.readouterr().out
+
+
+def test_eval_keeps_what_the_metrics_say_of_training(run: Path) -> None:
+    before = read_metrics(run)
+    assert nfc("eval", run / "checkpoint.safetensors") == 0
+    assert read_metrics(run) == before
+
+
+def test_render_draws_held_out_views_as_the_evaluation_did(run: Path) -> None:
+    assert nfc("render", run, "--what", "test") == 0
+    for name in ("0001.png", "0005.png"):
+        assert (run / "renders" / "views" / name).read_bytes() == (run / "renders" / "test" / name).read_bytes()
+
+
+def test_render_draws_sizes_depth_and_both(run: Path, tmp_path: Path) -> None:
+    words = ("render", run, "--what", "test", "--out", tmp_path / "out", "--width", 32)
+    assert nfc(*words, "--outputs", "rgb", "depth") == 0
+    image = np.asarray(Image.open(tmp_path / "out" / "0001.png"))
+    assert image.shape == (24, 64, 3)
+    assert image[:, :32].std() > 0
+    depth = image[:, 32:].astype(int)
+    assert (depth[..., 0] == depth[..., 2]).all() and depth.max() > depth.min()
+
+
+@pytest.mark.parametrize("what", ["orbit", "path"])
+def test_render_draws_a_folder_of_frames(what: str, run: Path, tmp_path: Path) -> None:
+    words = ("--what", what, "--frames", 3, "--height", 24, "--out", tmp_path / "frames")
+    assert nfc("render", run, *words) == 0
+    pictures = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "frames").iterdir())]
+    assert [picture.shape for picture in pictures] == [(24, 32, 3)] * 3
+    assert (pictures[0] != pictures[1]).any()
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif"])
+def test_render_writes_videos(name: str, run: Path, tmp_path: Path) -> None:
+    assert nfc("render", run, "--frames", 4, "--width", 32, "--height", 32, "--out", tmp_path / "new" / name) == 0
+    assert (tmp_path / "new" / name).stat().st_size > 500
+
+
+def test_a_picture_of_another_shape_is_cut_out_of_the_middle() -> None:
+    camera = nfc_gs.Camera(torch.eye(4), fx=60.0, fy=62.0, cx=30.0, cy=25.0, width=64, height=48)
+    assert sized(camera, 48, 48) == replace(camera, cx=22.0, width=48)
+    assert sized(camera, 128, 48) == replace(camera, fx=120.0, fy=124.0, cx=60.0, cy=26.0, width=128)
+    assert sized(camera, None, 24) == camera.resized(32, 24)
+
+
+def test_export_writes_the_same_splat_from_run_checkpoint_and_ply(run: Path, tmp_path: Path) -> None:
+    whole = (run / "splat.ply").read_bytes()
+    assert len(PlyData.read(str(run / "splat.ply"))["vertex"]) == 60
+    assert nfc("export", run, "--out", tmp_path / "new" / "a.ply") == 0
+    assert nfc("export", run / "checkpoint.safetensors", "--out", tmp_path / "b.ply") == 0
+    assert nfc("export", run / "splat.ply", "--out", tmp_path / "c.ply") == 0
+    assert (tmp_path / "new" / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes() == whole
+    a, c = (PlyData.read(str(path))["vertex"] for path in (tmp_path / "b.ply", tmp_path / "c.ply"))
+    for name in ("x", "opacity", "scale_1", "f_dc_2"):
+        np.testing.assert_array_equal(a[name], c[name])
+
+
+def test_info_says_what_things_are(
+    capture: Path, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    expected = {
+        capture: ("8: 7 to train on, 1 held out", "64 x 48", "Points"),
+        run: ("12 of 12", "60", "Test PSNR", "seed 3"),
+        run / "checkpoint.safetensors": ("12 of 12", "60"),
+        run / "splat.ply": ("Gaussians", "60", "kB"),
+    }
+    for path, texts in expected.items():
+        assert nfc("info", path) == 0
+        out = capsys.readouterr().out
+        for text in (*texts, "Device here", "cpu"):
+            assert text in out
+    assert nfc("info") == 0
+    out = capsys.readouterr().out
+    assert nfc_gs.__version__ in out and torch.__version__ in out and "threads" in out
+
+
+# ---- what else can happen ----
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_used_up_memory_is_told(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raises(self: object) -> int:
+        raise error
+
+    monkeypatch.setattr(train.Train, "run", raises)
+    assert nfc("train", "x") == 2
+    assert "--max-gaussians" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(self: object) -> int:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(train.Train, "run", raises)
+    with pytest.raises(RuntimeError, match="a bug"):
+        nfc("train", "x")
+
+
+def test_ctrl_c_elsewhere_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def raises(self: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.Train, "run", raises)
+    assert nfc("train", "x") == 130
+    assert "Interrupted" in capsys.readouterr().err
+
+
+def test_importing_the_package_does_not_import_heavy_parts() -> None:
+    heavy = ("pycolmap", "gsplat", "scipy", "imageio", "tyro", "rich", "nfc_gs.train", "nfc_gs.viewer", "nfc_gs._core")
+    code = f"import sys, nfc_gs; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n" and done.stderr == ""
+
+
+def test_every_public_name_is_there() -> None:
+    for name in nfc_gs.__all__:
+        assert getattr(nfc_gs, name).__doc__
+    with pytest.raises(AttributeError, match="nothing_like_that"):
+        _ = nfc_gs.nothing_like_that  # type: ignore[attr-defined]
