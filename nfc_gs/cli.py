@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Union
@@ -54,6 +55,10 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the words after `nfc-gs`; those of the process if None.
     """
     words = list(sys.argv[1:] if args is None else args)
+    if args is None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a terminal that knows no "ü" shows "?"
     try:
         if words in (["--version"], ["-V"]):
             print(f"nfc-gs {__version__}", flush=True)
@@ -87,8 +92,9 @@ def parse(words: Sequence[str]) -> Any:
     for name, kind in COMMANDS.items():
         summary = (kind.__doc__ or "").split("\n", 1)[0] if brief else None
         choices.append(Annotated[kind, tyro.conf.subcommand(name, description=summary, prefix_name=False)])
+    command: Any = Union[tuple(choices)]  # noqa: UP007
     return tyro.cli(
-        Union[tuple(choices)],  # noqa: UP007
+        command,
         prog="nfc-gs",
         description=DESCRIPTION,
         args=words,

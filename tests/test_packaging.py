@@ -28,7 +28,7 @@ def installed() -> importlib.metadata.Distribution:
         distribution = importlib.metadata.distribution("nfc-gs")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("nfc-gs is not installed here: the tests run on its sources")
-    if not any(str(path).startswith("nfc_gs/") for path in distribution.files or []):
+    if "nfc_gs/__init__.py" not in installed_files(distribution):
         pytest.skip("nfc-gs is installed in editable form: its files are those of the sources")
     return distribution
 

@@ -77,6 +77,8 @@ class Train:
         """Train; returns the exit code."""
         output = Output()
         progress = Progress(output)
+        if self.resume is None and self.capture is not None:
+            output.line(f"Reading the capture {self.capture}")
         trainer = self._resumed([progress]) if self.resume is not None else self._begun([progress])
         return train_and_finish(trainer, output, progress)
 
