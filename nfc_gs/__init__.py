@@ -1,4 +1,4 @@
-"""nfc-gs: 3D Gaussian splatting with classification colour heads, on CPU and GPU.
+"""nfc-gs: 3D Gaussian splatting that trains on a plain CPU, and on a GPU where there is one.
 
 From a capture to a trained splat:
 

@@ -1,7 +1,7 @@
 """Benchmarks. Every claim of speed comes from here, as a ratio of things run in turn in one go.
 
-    python tools/bench.py cpu                       the CPU core on the built-in capture
-    python tools/bench.py cpu --capture FOLDER      ... on another capture
+python tools/bench.py cpu                       the CPU core on the built-in capture
+python tools/bench.py cpu --capture FOLDER      ... on another capture
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +22,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from nfc_gs.core.camera import Camera
 from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import PointCloud, SceneData
 from nfc_gs.data.synthetic import write_capture
-from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.init import from_points
 from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
 from nfc_gs.render import extension
@@ -64,7 +66,8 @@ class CountingBackend(CpuBackend):
 
     pairs = 0
 
-    def give_frame(self, frame) -> None:
+    def give_frame(self, frame: Any) -> None:
+        """Count, then keep the memory."""
         self.pairs = frame.evaluated_pairs()
         super().give_frame(frame)
 
@@ -89,34 +92,32 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def model_of(scene: SceneData, gaussians: int) -> GaussianModel:
-    """A model of the scene's points; more than it has are made by jittered copies."""
+def with_points(scene: SceneData, gaussians: int) -> SceneData:
+    """The scene with as many points as Gaussians are wanted: a part of its own, or jittered copies of them."""
     points = scene.points
-    if gaussians > len(points):
-        copies = -(-gaussians // len(points))
-        jitter = np.random.default_rng(0).normal(0.0, 0.01, (copies, *points.xyz.shape)).astype(np.float32)
-        jitter[0] = 0.0
-        points = PointCloud((points.xyz + jitter).reshape(-1, 3)[:gaussians], np.tile(points.rgb, (copies, 1))[:gaussians])
-    return from_points(points, sh_degree=3, max_gaussians=gaussians or None)
+    wanted = gaussians or len(points)
+    copies = -(-wanted // len(points))
+    jitter = np.random.default_rng(0).normal(0.0, 0.01, (copies, *points.xyz.shape)).astype(np.float32)
+    jitter[0] = 0.0
+    xyz, rgb = (points.xyz + jitter).reshape(-1, 3), np.tile(points.rgb, (copies, 1))
+    return replace(scene, points=PointCloud(xyz[:wanted], rgb[:wanted]))
 
 
 class Work:
     """The pieces of a training step on a scene, one after the other over its training views."""
 
-    def __init__(self, scene: SceneData, gaussians: int) -> None:
-        self.scene, self.model, self.backend = scene, model_of(scene, gaussians), CountingBackend()
-        self.folder = tempfile.TemporaryDirectory()
+    def __init__(self, scene: SceneData, gaussians: int, folder: Path) -> None:
+        self.scene, self.backend = with_points(scene, gaussians), CountingBackend()
+        count = len(self.scene.points)
         config = TrainConfig(
-            preset="paper", steps=1_000_000, max_gaussians=len(self.model), density="mcmc", sh_ramp=0.0, device="cpu",
-            checkpoint_every=1e9, eval_every=0.0,
-        )
-        counted = replace(scene, points=PointCloud(self.model.means.detach().numpy(), scene.points.rgb[:1].repeat(len(self.model), 0)))
-        self.trainer = Trainer(counted, config, Path(self.folder.name) / "run", capture=scene.root)
-        self.trainer.model.replace(self.model.tensors())
-        self.trainer.optimizer.bind(self.trainer.model.tensors())
-        self.views = [scene.train[i % len(scene.train)] for i in range(0, 997, 7)]
+            preset="paper", steps=1_000_000, max_gaussians=count, sh_ramp=0.0, device="cpu", init_opacity=0.1,
+            init_scale=1.0, checkpoint_every=1e9, eval_every=0.0,
+        )  # fmt: skip
+        self.trainer = Trainer(self.scene, config, folder, capture=scene.root)
+        self.model = from_points(self.scene.points, sh_degree=3)
+        self.views = [scene.train[7 * i % len(scene.train)] for i in range(len(scene.train))]
 
-    def view(self, i: int):
+    def view(self, i: int) -> tuple[Camera, torch.Tensor]:
         index = self.views[i % len(self.views)]
         return self.scene.camera(index), torch.from_numpy(self.scene.frame(index).rgb)
 
@@ -157,7 +158,7 @@ def measure_round(work: Work, steps: int, threads: int, samples: Samples) -> Non
         seconds, pairs = 0.0, 0
         before = core.stage_seconds()
         for i in range(steps):
-            seconds += seconds_of(lambda i=i, piece=piece: piece(i))
+            seconds += seconds_of(partial(piece, i))
             pairs += work.backend.pairs
         after = core.stage_seconds()
         samples.add(name, pairs / seconds)
@@ -198,13 +199,27 @@ def show(scene: SceneData, size: int, by_threads: dict[int, Samples], reference:
     row("training steps per second", lambda s, t: f"{1 / s.median('step'):.1f}")
     row("training step, ms", lambda s, t: f"{1e3 * s.median('step'):.2f}")
     for stage in (*CORE_STAGES, "python"):
-        row(f"  {stage}", lambda s, t, stage=stage: f"{1e3 * s.median(stage):.2f} ({s.median(stage) / s.median('step'):.0%})")
+
+        def share(samples: Samples, threads: int, stage: str = stage) -> str:
+            return f"{1e3 * samples.median(stage):.2f} ({samples.median(stage) / samples.median('step'):.0%})"
+
+        row(f"  {stage}", share)
     first = next(iter(by_threads))
-    row(f"step, speed-up over {first} thread", lambda s, t: f"{by_threads[first].median('step') / s.median('step'):.2f}")
+    row(
+        f"step, speed-up over {first} thread", lambda s, t: f"{by_threads[first].median('step') / s.median('step'):.2f}"
+    )
     if reference is not None:
         table.add_row("torch reference / this, render + loss + gradients", f"{reference[0] / reference[1]:.0f} x")
         table.add_row("  torch reference, ms", f"{1e3 * reference[0]:.0f}")
     console.print(table)
+
+
+def time_reference(work: Work) -> tuple[float, float]:
+    """Seconds of render + loss + gradients by the torch reference and by the core, in turn; medians of three views."""
+    seconds = []
+    for i in range(3):
+        seconds.append((seconds_of(partial(work.reference, i)), seconds_of(partial(work.compiled, i))))
+    return statistics.median(s[0] for s in seconds), statistics.median(s[1] for s in seconds)
 
 
 def run_cpu(args: Cpu) -> None:
@@ -212,10 +227,10 @@ def run_cpu(args: Cpu) -> None:
     with tempfile.TemporaryDirectory() as folder:
         capture = args.capture or write_capture(Path(folder) / "capture")
         scene = load_scene(capture, DataConfig())
-        core = extension.core()
-        console.print(f"{capture.name}: {len(scene.views)} views; kernels: {core.instruction_set()}; torch {torch.__version__}")
+        kernels = extension.core().instruction_set()
+        console.print(f"{capture.name}: {len(scene.views)} views; kernels: {kernels}; torch {torch.__version__}")
         for size in args.gaussians:
-            work = Work(scene, size)
+            work = Work(scene, size, Path(folder) / f"run{size}")
             by_threads = {threads: Samples() for threads in args.threads}
             with one_torch_thread():
                 for i in range(3):
@@ -224,12 +239,7 @@ def run_cpu(args: Cpu) -> None:
                 for _ in range(args.rounds):
                     for threads, samples in by_threads.items():
                         measure_round(work, args.steps, threads, samples)
-            reference = None
-            if args.reference:
-                extension.set_threads(torch.get_num_threads())
-                pairs = [(seconds_of(lambda i=i: work.reference(i)), seconds_of(lambda i=i: work.compiled(i))) for i in range(3)]
-                reference = (statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs))
-            show(scene, len(work.model), by_threads, reference)
+            show(scene, len(work.model), by_threads, time_reference(work) if args.reference else None)
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.runs import RUNS, free_folder, train_and_finish
 from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.synthetic import write_capture
-from nfc_gs.train.config import Device, TrainConfig, resolve
+from nfc_gs.train.config import TrainConfig, resolve
 from nfc_gs.train.run_folder import claim_run_folder
 from nfc_gs.train.trainer import Trainer
 
@@ -50,8 +50,8 @@ class Demo:
     seed: int = 0
     """The same seed and number of steps give the same result."""
 
-    device: Device = "auto"
-    """Where to compute; auto takes a GPU if there is one."""
+    device: str = "auto"
+    """Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."""
 
     @staticmethod
     def default_folder() -> Path:

@@ -12,7 +12,6 @@ from nfc_gs.commands.console import Output, decibels, ratio, table
 from nfc_gs.commands.runs import REPORT_NAME, TEST_RENDERS, open_run
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.report import write_report
-from nfc_gs.train.config import BackendName, Device
 from nfc_gs.train.evaluate import Metrics, evaluate
 from nfc_gs.train.guards import one_torch_thread
 
@@ -34,10 +33,10 @@ class Eval:
     capture: Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
     """Where the capture lies now, if it was moved since the training."""
 
-    device: Device = "auto"
-    """Where to compute; auto takes a GPU if there is one."""
+    device: str = "auto"
+    """Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."""
 
-    backend: BackendName = "auto"
+    backend: str = "auto"
     """The rasterizer; auto takes the one that the run was trained with."""
 
     def run(self) -> int:

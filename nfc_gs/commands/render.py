@@ -19,7 +19,6 @@ from nfc_gs.core.files import make_folder
 from nfc_gs.export.paths import interpolate, orbit
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.render.pipeline import render
-from nfc_gs.train.config import BackendName, Device
 from nfc_gs.train.evaluate import image_stems
 from nfc_gs.train.guards import one_torch_thread
 
@@ -71,10 +70,10 @@ class Render:
     capture: Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
     """Where the capture lies now, if it was moved since the training."""
 
-    device: Device = "auto"
-    """Where to compute; auto takes a GPU if there is one."""
+    device: str = "auto"
+    """Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."""
 
-    backend: BackendName = "auto"
+    backend: str = "auto"
     """The rasterizer; auto takes the one that the run was trained with."""
 
     def run(self) -> int:

@@ -143,13 +143,13 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
 
 def _check_config(config: DataConfig) -> None:
     if config.test_every is not None and config.test_every < 0:
-        raise UserError(f"test_every {config.test_every} is negative; give 0 for no test images, or 2 or more.")
+        raise UserError(f"--test-every {config.test_every} is negative; give 0 for no test images, or 2 or more.")
     if config.test_every == 1:
-        raise UserError("test_every 1 leaves no image to train on; give 0 for no test images, or 2 or more.")
+        raise UserError("--test-every 1 leaves no image to train on; give 0 for no test images, or 2 or more.")
     if config.random_points < FEW_POINTS:
-        raise UserError(f"random_points {config.random_points} is too few to start from; give at least {FEW_POINTS}.")
+        raise UserError(f"--random-points {config.random_points} is too few to start from; give at least {FEW_POINTS}.")
     if not (math.isfinite(config.cache_gb) and config.cache_gb >= 0):
-        raise UserError(f"cache_gb {config.cache_gb} is no amount of memory; give a number of gigabytes.")
+        raise UserError(f"--cache-gb {config.cache_gb} is no amount of memory; give a number of gigabytes.")
     if config.background is not None and not all(0.0 <= value <= 1.0 for value in config.background):
         raise UserError(f"background {config.background} is no colour; give red, green and blue between 0 and 1.")
 
@@ -165,7 +165,7 @@ def _parse_downscale(text: str) -> tuple[float, int | None]:
         value = math.nan
     if not 1.0 <= value <= 1e6 or (word.endswith("px") and value != int(value)):
         raise UserError(
-            f"downscale {text!r} is not understood; give auto, a factor of 1 or more, or a side as in 800px."
+            f"--downscale {text!r} is not understood; give auto, a factor of 1 or more, or a side as in 800px."
         )
     return (1.0, int(value)) if word.endswith("px") else (value, None)
 

@@ -37,7 +37,13 @@ class GaussianModel(nn.Module):
         """Put other tensors (perhaps with another N) in place of all parameters."""
         n = tensors["means"].shape[0]
         k = tensors["sh_coeffs"].shape[1]
-        shapes = {"means": (n, 3), "log_scales": (n, 3), "quats": (n, 4), "opacity_logits": (n,), "sh_coeffs": (n, k, 3)}
+        shapes = {
+            "means": (n, 3),
+            "log_scales": (n, 3),
+            "quats": (n, 4),
+            "opacity_logits": (n,),
+            "sh_coeffs": (n, k, 3),
+        }
         for name in PARAMETERS:
             if tuple(tensors[name].shape) != shapes[name]:
                 raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {shapes[name]}")
@@ -63,7 +69,7 @@ class GaussianModel(nn.Module):
     @property
     def sh_degree(self) -> int:
         """The highest SH degree the model can hold, 0..3."""
-        return int(round(self.sh_coeffs.shape[1] ** 0.5)) - 1
+        return round(self.sh_coeffs.shape[1] ** 0.5) - 1
 
     @property
     def device(self) -> torch.device:

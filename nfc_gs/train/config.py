@@ -20,8 +20,6 @@ from nfc_gs.objective.losses import ObjectiveConfig
 from nfc_gs.render.backend import BACKEND_NAMES, auto_backend
 
 Preset = Literal["auto", "fast", "quality", "paper"]
-Device = Literal["auto", "cpu", "cuda"]
-BackendName = Literal["auto", "torch", "cpu", "gsplat"]
 DensityName = Literal["mcmc", "adc", "none"]
 BackgroundName = Literal["auto", "black", "white", "random"]
 
@@ -111,10 +109,10 @@ class TrainConfig:
     """Most Gaussians the model may have."""
     seed: int = 0
     """The same seed gives the same result."""
-    device: Device = "auto"
-    """Where to compute; auto takes a GPU if there is one."""
-    backend: BackendName = "auto"
-    """The rasterizer; auto takes the fast one of the device."""
+    device: str = "auto"
+    """Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."""
+    backend: str = "auto"
+    """The rasterizer: auto, torch, cpu or gsplat; auto takes the fast one of the device."""
     sh_degree: int | None = None
     """Degree of the view-dependent colour, 0 (none) to 3."""
     antialiased: bool = False
@@ -219,12 +217,12 @@ _PARTS: dict[str, type] = {
 _PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
         "steps": 3000,
-        "max_gaussians": 20_000,
-        "sh_degree": 2,
+        "max_gaussians": 30_000,
+        "sh_degree": 3,
         "init_opacity": 0.3,
         "init_scale": 1.0,
         "coarse_factor": 4,
-        "full_resolution_at": 0.4,
+        "full_resolution_at": 0.25,
         "growth_end": 0.5,
         "grow_factor": 0.1,
         "means_factor": 16.0,
@@ -363,10 +361,12 @@ def _flag(name: str) -> str:
 
 
 def _build(kind: type[_T], values: Any, prefix: str) -> _T:
-    """An instance of the dataclass `kind` from a dictionary that must name exactly its fields."""
-    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if not isinstance(values, Mapping) or set(values) != names:
-        odd = sorted(names ^ set(values)) if isinstance(values, Mapping) else sorted(names)
+    """An instance of the dataclass `kind` from a dictionary of its fields; those with a default may be missing."""
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    names = {f.name for f in fields}
+    needed = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    if not isinstance(values, Mapping) or not needed <= set(values) <= names:
+        odd = sorted((set(values) - names) | (needed - set(values))) if isinstance(values, Mapping) else sorted(names)
         raise UserError(
             f"The saved configuration does not fit this version of nfc-gs (field {prefix}{odd[0]}); start a new run."
         )
