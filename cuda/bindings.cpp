@@ -112,7 +112,8 @@ void backward(nfc::Frame& frame, const Scene& scene, const Gradients& g) {
   check(g.v_background, drawn, "v_background"), check(g.v_means2d, 2 * n, "v_means2d");
   check(g.v_means2d_abs, 2 * n, "v_means2d_abs");
   if (job.sh && !g.v_sh) throw std::invalid_argument("v_sh is missing");
-  job.v_out = pointer(g.v_out), job.v_alpha = pointer(g.v_alpha), job.v_depth = job.depth ? pointer(g.v_depth) : nullptr;
+  job.v_out = pointer(g.v_out), job.v_alpha = pointer(g.v_alpha),
+  job.v_depth = job.depth ? pointer(g.v_depth) : nullptr;
   job.v_means = g.v_means.data(), job.v_quats = g.v_quats.data(), job.v_scales = g.v_scales.data();
   job.v_opacities = g.v_opacities.data(), job.v_sh = pointer(g.v_sh), job.v_features = pointer(g.v_features);
   job.v_means2d = g.v_means2d.data(), job.v_means2d_abs = pointer(g.v_means2d_abs);
@@ -153,8 +154,7 @@ void adam(Floats value, Floats gradient, Floats first, Floats second, std::optio
           float correction2) {
   nfc::AdamJob job{};
   job.columns = int(rates.size());
-  if (job.columns == 0 || value.size() % rates.size())
-    throw std::invalid_argument("rates do not fit the values");
+  if (job.columns == 0 || value.size() % rates.size()) throw std::invalid_argument("rates do not fit the values");
   job.rows = int(value.size() / rates.size());
   check(gradient, value.size(), "gradient"), check(first, value.size(), "first"), check(second, value.size(), "second");
   check(visible, size_t(job.rows), "visible");
@@ -180,21 +180,25 @@ void mcmc_noise(Floats means, Floats quats, Floats log_scales, Floats opacity_lo
 }  // namespace
 
 NB_MODULE(_core, m) {
+  // Arrays that are written to are marked noconvert: a converted copy would swallow the result.
   nb::set_leak_warnings(false);  // frames may live in autograd graphs until the process ends
   nb::class_<Scene>(m, "Scene")
-      .def(nb::init<Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats, MaybeFloats, int, Floats, Floats, int, int,
-                    bool, bool, Array<int32_t>, Floats, Floats, Floats, MaybeFloats>(),
+      .def(nb::init<Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats, MaybeFloats, int, Floats, Floats, int,
+                    int, bool, bool, Array<int32_t>, Floats, Floats, Floats, MaybeFloats>(),
            nb::arg("means"), nb::arg("quats"), nb::arg("scales"), nb::arg("opacities"), nb::arg("sh").none(),
            nb::arg("features").none(), nb::arg("background").none(), nb::arg("sh_degree"), nb::arg("viewmat"),
            nb::arg("intrinsics"), nb::arg("width"), nb::arg("height"), nb::arg("antialiased"), nb::arg("depth"),
-           nb::arg("radii"), nb::arg("means2d"), nb::arg("out"), nb::arg("out_alpha"), nb::arg("out_depth").none());
+           nb::arg("radii").noconvert(), nb::arg("means2d").noconvert(), nb::arg("out").noconvert(),
+           nb::arg("out_alpha").noconvert(), nb::arg("out_depth").noconvert().none());
   nb::class_<Gradients>(m, "Gradients")
       .def(nb::init<MaybeFloats, MaybeFloats, MaybeFloats, Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats,
                     MaybeFloats, MaybeFloats, Floats, MaybeFloats>(),
-           nb::arg("v_out").none(), nb::arg("v_alpha").none(), nb::arg("v_depth").none(), nb::arg("v_means"),
-           nb::arg("v_quats"), nb::arg("v_scales"), nb::arg("v_opacities"), nb::arg("v_sh").none(),
-           nb::arg("v_features").none(), nb::arg("v_viewmat").none(), nb::arg("v_background").none(),
-           nb::arg("v_means2d"), nb::arg("v_means2d_abs").none());
+           nb::arg("v_out").none(), nb::arg("v_alpha").none(), nb::arg("v_depth").none(),
+           nb::arg("v_means").noconvert(), nb::arg("v_quats").noconvert(), nb::arg("v_scales").noconvert(),
+           nb::arg("v_opacities").noconvert(), nb::arg("v_sh").noconvert().none(),
+           nb::arg("v_features").noconvert().none(), nb::arg("v_viewmat").noconvert().none(),
+           nb::arg("v_background").noconvert().none(), nb::arg("v_means2d").noconvert(),
+           nb::arg("v_means2d_abs").noconvert().none());
   nb::class_<nfc::Frame>(m, "Frame")
       .def(nb::init<>())
       .def("forward", &forward)
@@ -202,12 +206,13 @@ NB_MODULE(_core, m) {
       .def_prop_ro("entries", &nfc::Frame::entries)
       .def("evaluated_pairs", &nfc::Frame::evaluated_pairs);
   m.def("photometric_loss", &loss, nb::arg("rendered"), nb::arg("target"), nb::arg("mask").none(), nb::arg("l1_weight"),
-        nb::arg("ssim_weight"), nb::arg("mse_weight"), nb::arg("gradient").none());
-  m.def("adam", &adam, nb::arg("value"), nb::arg("gradient"), nb::arg("first"), nb::arg("second"),
-        nb::arg("visible").none(), nb::arg("rates"), nb::arg("beta1"), nb::arg("beta2"),
+        nb::arg("ssim_weight"), nb::arg("mse_weight"), nb::arg("gradient").noconvert().none());
+  m.def("adam", &adam, nb::arg("value").noconvert(), nb::arg("gradient"), nb::arg("first").noconvert(),
+        nb::arg("second").noconvert(), nb::arg("visible").none(), nb::arg("rates"), nb::arg("beta1"), nb::arg("beta2"),
         nb::arg("epsilon"), nb::arg("correction1"), nb::arg("correction2"));
-  m.def("mcmc_noise", &mcmc_noise, nb::arg("means"), nb::arg("quats"), nb::arg("log_scales"),
-        nb::arg("opacity_logits"), nb::arg("strength"), nb::arg("sharpness"), nb::arg("threshold"), nb::arg("seed"), nb::arg("step"));
+  m.def("mcmc_noise", &mcmc_noise, nb::arg("means").noconvert(), nb::arg("quats"), nb::arg("log_scales"),
+        nb::arg("opacity_logits"), nb::arg("strength"), nb::arg("sharpness"), nb::arg("threshold"), nb::arg("seed"),
+        nb::arg("step"));
   m.def("blend_ceiling", [](int splats, int repeats) {
     nb::gil_scoped_release release;
     return nfc::kernels().blend_ceiling(splats, repeats);

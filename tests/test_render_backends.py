@@ -441,6 +441,20 @@ def test_a_needle_much_longer_than_the_image_is_still_drawn(engine: Engine, leng
     assert (out.alpha[..., 0].triu(4) == 0).all() and (out.alpha[..., 0].tril(-4) == 0).all()
 
 
+@pytest.mark.parametrize("turn", [0.3, math.pi / 4, 1.2])
+@pytest.mark.parametrize("length", [100.0, 800.0])
+def test_a_needle_across_many_tiles_misses_none(engine: Engine, turn: float, length: float):
+    # sigma is 5 000 and 40 000 pixels: the determinant of the conic has cancelled to nothing in float32.
+    quats = rounded(torch.tensor([[math.cos(turn / 2), 0.0, 0.0, math.sin(turn / 2)]]))
+    needle = one_splat(z=2.0, opacity=0.9, scales=torch.tensor([[length, 1e-3, 1e-3]]), quats=quats)
+    alpha = engine.render(needle, front_camera(100, 100, 100.0), RasterSettings()).alpha[..., 0]
+    rows, columns = torch.meshgrid(torch.arange(100) - 49.5, torch.arange(100) - 49.5, indexing="ij")
+    distance = (rows * math.cos(turn) - columns * math.sin(turn)).double()
+    # A needle this thin is the blur alone: a variance of 0.3 square pixels (and 0.0025 of its own) across the line.
+    expected = 0.9 * torch.exp(-0.5 * distance.square() / 0.3025)
+    torch.testing.assert_close(alpha.double(), torch.where(expected < 1 / 255, 0.0, expected), rtol=0, atol=0.02)
+
+
 def test_splats_far_outside_the_image_do_not_smear_over_it(engine: Engine):
     means = torch.tensor([[30.0, 0.0, 1.0], [-50.0, 40.0, 0.5], [4.0, -3.0, 0.3], [0.0, 0.0, 4.0]])
     parts = [one_splat(scale=0.8, means=mean[None]) for mean in means]

@@ -22,8 +22,7 @@ static void adam(const AdamJob& job, int begin, int end) {
     if (job.visible && !job.visible[row]) continue;
     const size_t first = size_t(row) * job.columns;
     int column = 0;
-    for (; column + kLanes <= job.columns; column += kLanes)
-      adam_vector(job, first + column, load(job.rates + column));
+    for (; column + kLanes <= job.columns; column += kLanes) adam_vector(job, first + column, load(job.rates + column));
     for (; column < job.columns; ++column) adam_value(job, first + column, job.rates[column]);
   }
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <new>
 
 #include "parallel.h"
 #include "render.h"
@@ -19,38 +20,38 @@ struct Span {
 
 int clamp_int(float x, int low, int high) { return x <= float(low) ? low : x >= float(high) ? high : int(x); }
 
-// The ellipse that bounds a splat, { sigma <= reach }, in offsets from the mean: a dx^2 + 2 b dx dy + c dy^2 <= 2 reach.
+// The ellipse that bounds a splat, { sigma <= reach }, in offsets from the mean: a dx^2 + 2 b dx dy + c dy^2 <= 2
+// reach.
 class Ellipse {
  public:
   explicit Ellipse(const SplatRecord& s) : s_(s) {
+    // From the covariance and not from the determinant of the conic, which cancels to nothing for long needles.
+    two_reach_ = s.extent_y * s.extent_y / s.covariance_yy;
+    slope_ = s.covariance_xy / s.covariance_yy;  // of the line through the middles of the chords
+    dy_right_ = s.covariance_xy * s.extent_x / s.covariance_xx;
     inv_a_ = 1.0f / s.conic_a;
-    two_reach_ = s.extent_y * s.extent_y / (s.conic_a / det()) ;
-    // dy at the leftmost and rightmost points: the slope of the line through them is cov_xy / cov_xx
-    dy_right_ = s.covariance_xy * s.extent_x / (s.conic_c / det());
   }
 
   // Smallest and largest dx with low <= dy <= high.
   void range(float low, float high, float* left, float* right) const {
     low = std::max(low, -s_.extent_y), high = std::min(high, s_.extent_y);
-    const float middle_low = -s_.conic_b * low * inv_a_, middle_high = -s_.conic_b * high * inv_a_;
+    const float middle_low = slope_ * low, middle_high = slope_ * high;
     const float half_low = half_width(low), half_high = half_width(high);
-    *right = dy_right_ >= low && dy_right_ <= high ? s_.extent_x
-                                                   : std::max(middle_low + half_low, middle_high + half_high);
+    *right =
+        dy_right_ >= low && dy_right_ <= high ? s_.extent_x : std::max(middle_low + half_low, middle_high + half_high);
     *left = -dy_right_ >= low && -dy_right_ <= high ? -s_.extent_x
                                                     : std::min(middle_low - half_low, middle_high - half_high);
   }
 
  private:
-  float det() const { return s_.conic_a * s_.conic_c - s_.conic_b * s_.conic_b; }
-
-  // half the chord at dy: sqrt(a 2 reach - det(conic) dy^2) / a
+  // half the chord at dy: sqrt(2 reach (1 - (dy / extent_y)^2) / a)
   float half_width(float dy) const {
     const float inside = 1.0f - dy * dy / (s_.extent_y * s_.extent_y);
     return inside > 0.0f ? std::sqrt(inside * two_reach_ * inv_a_) : 0.0f;
   }
 
   const SplatRecord& s_;
-  float inv_a_, two_reach_, dy_right_;
+  float two_reach_, slope_, dy_right_, inv_a_;
 };
 
 // Calls found(tile) for every tile that a splat touches, row by row. A tile counts if the ellipse reaches one of its
@@ -141,6 +142,10 @@ void Frame::bin(const RenderJob& job) {
       splat_tiles[order[k]] = uint32_t(list.size() - before);
     }
   });
+
+  size_t total = 0;
+  for (const std::vector<uint32_t>& list : chunk_tiles_) total += list.size();
+  if (total > UINT32_MAX) throw std::bad_alloc();
 
   // Where each chunk writes in each tile, and where its entries begin.
   uint32_t* tile_begin = tile_begin_.reserve(tiles + 1);

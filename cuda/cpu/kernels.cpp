@@ -48,8 +48,8 @@ float blend_ceiling(int splats, int repeats) {
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {NFC_ISA_NAME,   kLanes,        project,       raster, raster_backward, project_backward,
-                         loss_rows, loss_strip, loss_gradient, adam,   blend_ceiling};
+const Kernels kernels = {NFC_ISA_NAME, kLanes,     project,       raster, raster_backward, project_backward,
+                         loss_rows,    loss_strip, loss_gradient, adam,   blend_ceiling};
 
 }  // namespace NFC_ISA
 }  // namespace nfc

@@ -19,7 +19,7 @@ constexpr int kMaxBases = 16;
 // alpha at the offset (dx, dy) from its mean: a sum of squares never cancels, and needs two multiply-adds.
 struct SplatRecord {
   float mean_x, mean_y, p, q, r, log2_opacity, extent_x, extent_y;
-  float conic_a, conic_b, conic_c, opacity, depth, covariance_xy, unused[2];
+  float conic_a, conic_b, conic_c, opacity, depth, covariance_xx, covariance_xy, covariance_yy;
 };
 
 struct CameraArgs {
@@ -36,8 +36,8 @@ struct RenderJob {
   const float *means, *quats, *scales, *opacities, *sh, *features, *background;
 
   // kept from forward to backward
-  SplatRecord* records;       // [N]
-  float* colors;              // [N, channels]
+  SplatRecord* records;  // [N]
+  float* colors;         // [N, channels]
   int tiles_x, tiles_y;
   const uint32_t* tile_begin;   // [tiles + 1] ranges of the two arrays below
   const uint32_t* tile_splat;   // [M] Gaussian, nearest first within a tile
@@ -47,16 +47,16 @@ struct RenderJob {
   uint32_t* tile_used;          // [tiles] entries blended before the tile was opaque
 
   // results
-  int32_t* radii;   // [N, 2]
-  float* means2d;   // [N, 2]
+  int32_t* radii;                      // [N, 2]
+  float* means2d;                      // [N, 2]
   float *out, *out_alpha, *out_depth;  // [H, W, channels - depth], [H, W], [H, W]
 
   // backward
   bool absgrad;
   const float *v_out, *v_alpha, *v_depth;
-  float* partial;         // [M, kMoments + channels]
-  float* tile_background; // [tiles, channels]
-  float* camera_partial;  // [blocks of kCameraBlock Gaussians, 12]
+  float* partial;          // [M, kMoments + channels]
+  float* tile_background;  // [tiles, channels]
+  float* camera_partial;   // [blocks of kCameraBlock Gaussians, 12]
   float *v_means, *v_quats, *v_scales, *v_opacities, *v_sh, *v_features, *v_means2d, *v_means2d_abs;
 };
 
@@ -64,18 +64,17 @@ constexpr int kCameraBlock = 1024;  // Gaussians whose view matrix gradients are
 
 struct LossJob {
   int width, height;
-  const float* rendered;      // [H, W, 3]
-  const uint8_t* target;      // [H, W, 3]
-  const uint8_t* mask;        // [H, W] or null
+  const float* rendered;  // [H, W, 3]
+  const uint8_t* target;  // [H, W, 3]
+  const uint8_t* mask;    // [H, W] or null
   float l1_weight, ssim_weight, mse_weight;
-  float inv_count;            // 1 / (3 * number of pixels that count)
-  float* gradient;            // [H, W, 3] or null
-  float* blurred;             // [4, H, stride] scratch: x, y, x^2 + y^2, xy along rows
-  float* derivative;          // [3, H, stride] scratch: d loss / d (mu_x, E[x^2 + y^2], E[xy])
-  float* spread;              // [3, H, stride] scratch: the same, blurred down columns
-  int stride;                 // floats of a scratch row
-  double* strip_sums;         // [strips] 1 - SSIM, summed over counted values
-  double* row_sums;           // [H, 2]: absolute and squared error, summed over counted values
+  float inv_count;     // 1 / (3 * number of pixels that count)
+  float* gradient;     // [H, W, 3] or null
+  float* blurred;      // [4, H, stride] scratch: x, y, x^2 + y^2, xy along rows; then `derivative` down columns
+  float* derivative;   // [3, H, stride] scratch: d loss / d (mu_x, E[x^2 + y^2], E[xy])
+  int stride;          // floats of a scratch row
+  double* strip_sums;  // [strips] 1 - SSIM, summed over counted values
+  double* row_sums;    // [H, 2]: absolute and squared error, summed over counted values
 };
 
 constexpr int kStrip = 64;  // values of a row that are blurred down their columns at once
@@ -85,8 +84,8 @@ struct AdamJob {
   float* value;
   const float* gradient;
   float *first, *second;
-  const uint8_t* visible;  // [rows] or null: all
-  const float* rates;      // [columns]
+  const uint8_t* visible;                   // [rows] or null: all
+  const float* rates;                       // [columns]
   float beta1, beta2, gain1, gain2;         // gain = 1 - beta, rounded once: 1 - 0.999f is off by 5e-5
   float epsilon, correction1, correction2;  // corrections: 1 / (1 - beta^t)
 };

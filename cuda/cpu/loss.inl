@@ -127,11 +127,12 @@ static void loss_strip(const LossJob& job, int strip) {
   }
   job.strip_sums[strip] = total;
   if (!job.gradient) return;
+  // What was blurred along rows has served its purpose: its place takes the derivatives blurred down columns.
   for (int row = 0; row < job.height; ++row) {
     for (int at = begin; at < end; at += kLanes) {
       Vf blurred[3];
       blur_columns<3>(job, g, job.derivative, row, at, blurred);
-      for (int q = 0; q < 3; ++q) store(plane_row(job, job.spread, q, row) + at, blurred[q]);
+      for (int q = 0; q < 3; ++q) store(plane_row(job, job.blurred, q, row) + at, blurred[q]);
     }
   }
 }
@@ -159,14 +160,14 @@ static void loss_gradient(const LossJob& job, int row) {
       const int before = from < kHalo ? from : kHalo, after = values - from - n < kHalo ? values - from - n : kHalo;
       for (int q = 0; q < 3; ++q) {
         memset(in, 0, sizeof in);
-        memcpy(in + kHalo - before, plane_row(job, job.spread, q, row) + from - before,
+        memcpy(in + kHalo - before, plane_row(job, job.blurred, q, row) + from - before,
                size_t(before + n + after) * sizeof(float));
         blur_row(g, in, n, blurred[q]);
       }
       // Masked pixels are constants: x = y = 0 there, and the derivative with respect to mu_x must not reach them.
       for (int i = 0; i < n; i += kLanes) {
-        const Vf to_x = load(blurred[0] + i) + 2.0f * load(x + i) * load(blurred[1] + i) +
-                        load(y + i) * load(blurred[2] + i);
+        const Vf to_x =
+            load(blurred[0] + i) + 2.0f * load(x + i) * load(blurred[1] + i) + load(y + i) * load(blurred[2] + i);
         store(v + i, load(v + i) + to_x);
       }
       if (job.mask)

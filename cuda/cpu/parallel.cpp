@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if !defined(_WIN32)
@@ -24,8 +27,12 @@ constexpr int kSpins = 4000;  // about 50 us: the gap between two stages of a st
 
 class Pool {
  public:
-  explicit Pool(int threads) : workers_count_(threads - 1) {
-    for (int i = 0; i < workers_count_; ++i) workers_.emplace_back([this] { work(); });
+  explicit Pool(int threads) {
+    try {
+      for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+      // The system allows no more threads: those that have started will do.
+    }
   }
 
   ~Pool() {
@@ -41,7 +48,7 @@ class Pool {
   void run(int items, const std::function<void(int)>& body) {
     body_ = &body, items_ = items;
     next_.store(0, std::memory_order_relaxed);
-    busy_.store(workers_count_, std::memory_order_relaxed);
+    busy_.store(int(workers_.size()), std::memory_order_relaxed);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       generation_.fetch_add(1);
@@ -55,11 +62,19 @@ class Pool {
         std::this_thread::yield();
       }
     }
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
  private:
+  // An item that throws (memory is used up) ends the work; the caller of `run` gets the first exception.
   void take_items() {
-    for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) (*body_)(i);
+    try {
+      for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) (*body_)(i);
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (!failure_) failure_ = std::current_exception();
+      next_.store(items_, std::memory_order_relaxed);
+    }
   }
 
   void work() {
@@ -77,7 +92,6 @@ class Pool {
     }
   }
 
-  const int workers_count_;
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -85,6 +99,7 @@ class Pool {
   std::atomic<int> next_{0}, busy_{0};
   bool stop_ = false;
   int items_ = 0;
+  std::exception_ptr failure_;
   const std::function<void(int)>* body_ = nullptr;
 };
 
@@ -95,8 +110,8 @@ int wanted_threads = 1, pool_threads = 0;
 #if !defined(_WIN32)
 // A forked child has none of the pool's threads: it leaves the old pool alone and makes a new one when it needs one.
 void forget_pool() { pool = nullptr, pool_threads = 0; }
-const int fork_handler = pthread_atfork([] { pool_mutex.lock(); }, [] { pool_mutex.unlock(); },
-                                        [] { forget_pool(), pool_mutex.unlock(); });
+const int fork_handler =
+    pthread_atfork([] { pool_mutex.lock(); }, [] { pool_mutex.unlock(); }, [] { forget_pool(), pool_mutex.unlock(); });
 #endif
 
 }  // namespace

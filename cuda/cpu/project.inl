@@ -41,7 +41,8 @@ static inline void load_sh(const RenderJob& job, int first, int count, Vf* value
   const float* base = job.sh + stride * size_t(first);
   int column = 0;
   for (; column + kLanes <= columns; column += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) value[column + lane] = load(base + stride * (lane < count ? lane : 0) + column);
+    for (int lane = 0; lane < kLanes; ++lane)
+      value[column + lane] = load(base + stride * (lane < count ? lane : 0) + column);
     transpose(value + column);
   }
   for (; column < columns; ++column) {
@@ -86,8 +87,7 @@ static inline void sh_colour(const RenderJob& job, int first, int count, const V
 static inline bool finite(float x) { return x - x == 0.0f; }
 
 static void project(const RenderJob& job, int begin, int end) {
-  const PinholeCamera cam =
-      make_camera(job.camera.viewmat, job.camera.intrinsics, job.camera.width, job.camera.height);
+  const PinholeCamera cam = make_camera(job.camera.viewmat, job.camera.intrinsics, job.camera.width, job.camera.height);
   const float width = float(cam.width), height = float(cam.height);
   for (int first = begin; first < end; first += kLanes) {
     const int count = end - first < kLanes ? end - first : kLanes;
@@ -133,8 +133,9 @@ static void project(const RenderJob& job, int begin, int end) {
         job.means2d[2 * i] = job.means2d[2 * i + 1] = 0.0f;
         continue;
       }
-      record = {mx, my, p[lane], skew[lane], r[lane], log2_alpha[lane], ex, ey,
-                o.conic_a[lane], o.conic_b[lane], o.conic_c[lane], alpha[lane], depth, o.xy[lane], {0.0f, 0.0f}};
+      record = {mx,    my,         p[lane],         skew[lane],      r[lane],         log2_alpha[lane],
+                ex,    ey,         o.conic_a[lane], o.conic_b[lane], o.conic_c[lane], alpha[lane],
+                depth, o.xx[lane], o.xy[lane],      o.yy[lane]};
       const float limit = 1073741824.0f;
       const float rx = ceilf(ex), ry = ceilf(ey);
       job.radii[2 * i] = rx < 1.0f ? 1 : int32_t(rx < limit ? rx : limit);
@@ -194,8 +195,7 @@ static inline void sum_entries(const RenderJob& job, size_t i, float* sums) {
 constexpr int kMaxChannels = 64;
 
 static void project_backward(const RenderJob& job, int block) {
-  const PinholeCamera cam =
-      make_camera(job.camera.viewmat, job.camera.intrinsics, job.camera.width, job.camera.height);
+  const PinholeCamera cam = make_camera(job.camera.viewmat, job.camera.intrinsics, job.camera.width, job.camera.height);
   const int begin = block * kCameraBlock;
   const int end = begin + kCameraBlock < job.count ? begin + kCameraBlock : job.count;
   Vf sum_R[9] = {}, sum_t[3] = {}, sum_center[3] = {};
@@ -255,7 +255,8 @@ static void project_backward(const RenderJob& job, int block) {
     const Vf t[3] = {grad.t.x, grad.t.y, grad.t.z};
     for (int j = 0; j < 3; ++j) sum_t[j] = sum_t[j] + select(seen, t[j], Vf{});
 
-    const Vf v_mean[3] = {grad.mean.x, grad.mean.y, grad.mean.z}, v_scale[3] = {grad.scale.x, grad.scale.y, grad.scale.z};
+    const Vf v_mean[3] = {grad.mean.x, grad.mean.y, grad.mean.z},
+             v_scale[3] = {grad.scale.x, grad.scale.y, grad.scale.z};
     const Vf v_mean2d[2] = {v_mean_x, v_mean_y};
     store_rows<3>(job.v_means + 3 * size_t(first), count, v_mean);
     store_rows<3>(job.v_scales + 3 * size_t(first), count, v_scale);

@@ -134,12 +134,13 @@ static void raster_channels(const RenderJob& job, int tile, int first) {
 template <int D>
 struct PixelGradients {
   alignas(64) float T[kTilePixels];
-  alignas(64) float behind[kTilePixels];   // gradient-weighted light of everything not blended yet
-  alignas(64) float v[D][kTilePixels];     // gradient of each composited channel
+  alignas(64) float behind[kTilePixels];  // gradient-weighted light of everything not blended yet
+  alignas(64) float v[D][kTilePixels];    // gradient of each composited channel
 };
 
 template <int D>
-static inline void load_gradients(const RenderJob& job, int tile, const TileView& view, int first, PixelGradients<D>* g) {
+static inline void load_gradients(const RenderJob& job, int tile, const TileView& view, int first,
+                                  PixelGradients<D>* g) {
   const int out_channels = job.channels - (job.depth ? 1 : 0);
   start_transmittance(view, g->T);
   memset(g->behind, 0, sizeof g->behind);
@@ -255,10 +256,18 @@ static void raster_channels_backward(const RenderJob& job, int tile, int first) 
 static void raster(const RenderJob& job, int tile) {
   for (int first = 0; first < job.channels; first += kMaxChannelsAtOnce) {
     switch (job.channels - first) {
-      case 1: raster_channels<1>(job, tile, first); break;
-      case 2: raster_channels<2>(job, tile, first); break;
-      case 3: raster_channels<3>(job, tile, first); break;
-      default: raster_channels<4>(job, tile, first); break;
+      case 1:
+        raster_channels<1>(job, tile, first);
+        break;
+      case 2:
+        raster_channels<2>(job, tile, first);
+        break;
+      case 3:
+        raster_channels<3>(job, tile, first);
+        break;
+      default:
+        raster_channels<4>(job, tile, first);
+        break;
     }
   }
 }
@@ -267,10 +276,18 @@ template <bool Abs>
 static void raster_backward_with(const RenderJob& job, int tile) {
   for (int first = 0; first < job.channels; first += kMaxChannelsAtOnce) {
     switch (job.channels - first) {
-      case 1: raster_channels_backward<1, Abs>(job, tile, first); break;
-      case 2: raster_channels_backward<2, Abs>(job, tile, first); break;
-      case 3: raster_channels_backward<3, Abs>(job, tile, first); break;
-      default: raster_channels_backward<4, Abs>(job, tile, first); break;
+      case 1:
+        raster_channels_backward<1, Abs>(job, tile, first);
+        break;
+      case 2:
+        raster_channels_backward<2, Abs>(job, tile, first);
+        break;
+      case 3:
+        raster_channels_backward<3, Abs>(job, tile, first);
+        break;
+      default:
+        raster_channels_backward<4, Abs>(job, tile, first);
+        break;
     }
   }
 }

@@ -137,8 +137,8 @@ LossValues photometric_loss(LossJob& job) {
   const size_t plane = size_t(job.height) * job.stride;
   const bool ssim = job.ssim_weight != 0.0f;
   if (ssim) {
-    job.blurred = scratch.reserve(10 * plane);
-    job.derivative = job.blurred + 4 * plane, job.spread = job.blurred + 7 * plane;
+    job.blurred = scratch.reserve(7 * plane);
+    job.derivative = job.blurred + 4 * plane;
   }
   job.row_sums = sums.reserve(2 * size_t(job.height) + strips);
   job.strip_sums = job.row_sums + 2 * size_t(job.height);
@@ -213,9 +213,9 @@ void mcmc_noise(int count, float* means, const float* quats, const float* log_sc
       const float *q = quats + 4 * size_t(i), *log_s = log_scales + 3 * size_t(i);
       const float inv = 1.0f / std::sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
       const float w = q[0] * inv, x = q[1] * inv, y = q[2] * inv, zz = q[3] * inv;
-      const float R[9] = {1 - 2 * (y * y + zz * zz), 2 * (x * y - w * zz),     2 * (x * zz + w * y),
-                          2 * (x * y + w * zz),     1 - 2 * (x * x + zz * zz), 2 * (y * zz - w * x),
-                          2 * (x * zz - w * y),     2 * (y * zz + w * x),     1 - 2 * (x * x + y * y)};
+      const float R[9] = {1 - 2 * (y * y + zz * zz), 2 * (x * y - w * zz),      2 * (x * zz + w * y),
+                          2 * (x * y + w * zz),      1 - 2 * (x * x + zz * zz), 2 * (y * zz - w * x),
+                          2 * (x * zz - w * y),      2 * (y * zz + w * x),      1 - 2 * (x * x + y * y)};
       float local[3];  // Sigma z = R S^2 R^T z
       for (int j = 0; j < 3; ++j)
         local[j] = std::exp(2.0f * log_s[j]) * (R[j] * z[0] + R[3 + j] * z[1] + R[6 + j] * z[2]) * gate * strength;

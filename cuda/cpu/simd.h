@@ -46,30 +46,66 @@ struct Vf {
   float& operator[](int i) { return v[i]; }
 };
 #define NFC_EACH for (int i = 0; i < kLanes; ++i)
-#define NFC_BINARY(op)                                                          \
-  NFC_HD Vf operator op(Vf a, Vf b) { NFC_EACH a.v[i] = a.v[i] op b.v[i]; return a; } \
-  NFC_HD Vf operator op(Vf a, float b) { NFC_EACH a.v[i] = a.v[i] op b; return a; }   \
-  NFC_HD Vf operator op(float a, Vf b) { NFC_EACH b.v[i] = a op b.v[i]; return b; }
+#define NFC_BINARY(op)                   \
+  NFC_HD Vf operator op(Vf a, Vf b) {    \
+    NFC_EACH a.v[i] = a.v[i] op b.v[i];  \
+    return a;                            \
+  }                                      \
+  NFC_HD Vf operator op(Vf a, float b) { \
+    NFC_EACH a.v[i] = a.v[i] op b;       \
+    return a;                            \
+  }                                      \
+  NFC_HD Vf operator op(float a, Vf b) { \
+    NFC_EACH b.v[i] = a op b.v[i];       \
+    return b;                            \
+  }
 NFC_BINARY(+)
 NFC_BINARY(-)
 NFC_BINARY(*)
 NFC_BINARY(/)
 #undef NFC_BINARY
-NFC_HD Vf operator-(Vf a) { NFC_EACH a.v[i] = -a.v[i]; return a; }
-#define NFC_COMPARE(op) \
-  NFC_HD Mask operator op(Vf a, Vf b) { Mask m; NFC_EACH m.v[i] = a.v[i] op b.v[i] ? -1 : 0; return m; }
+NFC_HD Vf operator-(Vf a) {
+  NFC_EACH a.v[i] = -a.v[i];
+  return a;
+}
+#define NFC_COMPARE(op)                          \
+  NFC_HD Mask operator op(Vf a, Vf b) {          \
+    Mask m;                                      \
+    NFC_EACH m.v[i] = a.v[i] op b.v[i] ? -1 : 0; \
+    return m;                                    \
+  }
 NFC_COMPARE(<)
 NFC_COMPARE(>)
 NFC_COMPARE(<=)
 NFC_COMPARE(>=)
 NFC_COMPARE(==)
 #undef NFC_COMPARE
-NFC_HD Vi operator+(Vi a, Vi b) { NFC_EACH a.v[i] += b.v[i]; return a; }
-NFC_HD Vi operator<<(Vi a, int s) { NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) << s); return a; }
-NFC_HD Vf select(Mask mask, Vf yes, Vf no) { NFC_EACH no.v[i] = mask.v[i] ? yes.v[i] : no.v[i]; return no; }
-NFC_HD Vi bits(Vf a) { Vi r; memcpy(&r, &a, sizeof r); return r; }
-NFC_HD Vf from_bits(Vi a) { Vf r; memcpy(&r, &a, sizeof r); return r; }
-NFC_HD Mask both(Mask a, Mask b) { NFC_EACH a.v[i] &= b.v[i]; return a; }
+NFC_HD Vi operator+(Vi a, Vi b) {
+  NFC_EACH a.v[i] += b.v[i];
+  return a;
+}
+NFC_HD Vi operator<<(Vi a, int s) {
+  NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) << s);
+  return a;
+}
+NFC_HD Vf select(Mask mask, Vf yes, Vf no) {
+  NFC_EACH no.v[i] = mask.v[i] ? yes.v[i] : no.v[i];
+  return no;
+}
+NFC_HD Vi bits(Vf a) {
+  Vi r;
+  memcpy(&r, &a, sizeof r);
+  return r;
+}
+NFC_HD Vf from_bits(Vi a) {
+  Vf r;
+  memcpy(&r, &a, sizeof r);
+  return r;
+}
+NFC_HD Mask both(Mask a, Mask b) {
+  NFC_EACH a.v[i] &= b.v[i];
+  return a;
+}
 #undef NFC_EACH
 
 #endif

@@ -73,6 +73,12 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         raise
 
 
+def remove_leftovers(folder: Path | str) -> None:
+    """Remove the temporary files that a process left in `folder` when it was killed in the middle of a write."""
+    for path in Path(folder).glob(".*.partial*"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write UTF-8 text through `atomic_write`."""
     with atomic_write(path) as temporary:

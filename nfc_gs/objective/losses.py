@@ -152,7 +152,7 @@ class _FusedLoss(torch.autograd.Function):
     def forward(
         ctx: Any, rendered: Tensor, target: Tensor, mask: Tensor | None, config: ObjectiveConfig
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        gradient = torch.empty_like(rendered) if ctx.needs_input_grad[0] else None
+        gradient = torch.empty(rendered.shape) if ctx.needs_input_grad[0] else None
         l1, dssim, mse = extension.core().photometric_loss(
             rendered.detach().contiguous().numpy(),
             target.contiguous().numpy(),

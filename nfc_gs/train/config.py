@@ -106,7 +106,7 @@ class TrainConfig:
     time_budget: str | None = None
     """Train as well as possible in this time instead of for a number of steps: 120s, 3m, 1h."""
     max_gaussians: int | None = None
-    """Most Gaussians the model may have."""
+    """Most Gaussians the model may have. By default the preset's number, or what the time budget affords."""
     seed: int = 0
     """The same seed gives the same result."""
     device: str = "auto"
@@ -293,6 +293,8 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
         if values[name] is None:
             values[name] = value
     budget = None if config.time_budget is None else parse_duration(config.time_budget)
+    if budget is not None and config.max_gaussians is None and device == "cpu":
+        values["max_gaussians"] = affordable_gaussians(budget)
     values.update(
         preset=preset,
         device=device,
@@ -303,6 +305,15 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     resolved = ResolvedConfig(**values)
     _check(resolved)
     return resolved
+
+
+def affordable_gaussians(seconds: float) -> int:
+    """How many Gaussians a CPU can train well in this time.
+
+    Measured on captures of about 50 views of 0.1 megapixels on two cores: more leave too few steps, fewer too
+    little detail. `tools/results/budget.md` has the figures.
+    """
+    return round(30_000 * (seconds / 60.0) ** 0.6)
 
 
 def resolve_device(device: str = "auto", backend: str = "auto") -> Literal["cpu", "cuda"]:

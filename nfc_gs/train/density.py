@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -119,8 +120,8 @@ class McmcControl(DensityControl):
         """Move the dead to places drawn by opacity among the living."""
         tensors, floor = self.optimizer.params, self.config.mcmc.min_opacity
         opacities = tensors["opacity_logits"].sigmoid()
-        dead = opacities <= floor
-        rows, living = dead.nonzero().squeeze(1), (~dead).nonzero().squeeze(1)
+        alive = opacities > floor  # not so for NaN, which is healed like the dead
+        rows, living = (~alive).nonzero().squeeze(1), alive.nonzero().squeeze(1)
         if len(rows) == 0 or len(living) == 0:
             return
         picks = ops.sample_proportional(opacities[living], len(rows), self._generator("relocate", step))
@@ -133,7 +134,7 @@ class McmcControl(DensityControl):
         """Add copies up to what the growth curve allows."""
         count = len(self.model)
         cap = gaussian_cap(self.config, progress, self.initial)
-        new = min(cap, int(count * (1.0 + self.config.grow_factor))) - count
+        new = min(cap, math.ceil(count * (1.0 + self.config.grow_factor))) - count
         if new <= 0:
             return False
         tensors = self.optimizer.params

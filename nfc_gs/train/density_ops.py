@@ -65,13 +65,13 @@ def sample_proportional(weights: Tensor, count: int, generator: torch.Generator)
     """Draw `count` indices with replacement, each with a probability proportional to its weight.
 
     Args:
-        weights: [N] >= 0, not all zero; any N (torch.multinomial ends at 2^24).
+        weights: [N] >= 0, not all zero, NaN counts as 0; any N (torch.multinomial ends at 2^24).
         generator: on the CPU.
 
     Returns:
         [count] int64 on the device of `weights`.
     """
-    cumulative = weights.to(torch.float64).cumsum(0)
+    cumulative = weights.to(torch.float64).nan_to_num(0.0).cumsum(0)
     draws = torch.rand(count, generator=generator, dtype=torch.float64).to(weights.device) * cumulative[-1]
     return torch.searchsorted(cumulative, draws, right=True).clamp_(max=len(weights) - 1)
 

@@ -8,8 +8,8 @@ import torch
 
 from nfc_gs.train.config import ResolvedConfig
 
-MIN_SIDE = 32
-"""Pixels that the shorter side of a training image keeps at least: SSIM's window has 11."""
+MIN_SIDE = 96
+"""Pixels that the shorter side of a training image keeps at least: with fewer, what is learnt has to be unlearnt."""
 
 
 def exponential(start: float, end: float, progress: float) -> float:

@@ -25,7 +25,7 @@ from nfc_gs.core.events import (
     TrainFinished,
     TrainStarted,
 )
-from nfc_gs.core.files import make_folder
+from nfc_gs.core.files import make_folder, remove_leftovers
 from nfc_gs.data.open import DataConfig
 from nfc_gs.data.sampler import ViewSampler
 from nfc_gs.data.scene import SceneData
@@ -149,6 +149,7 @@ class Trainer:
             trainer._evaluations = int(checkpoint.state["evaluations"])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"The checkpoint of {run} lacks {error}; it cannot be resumed.") from None
+        remove_leftovers(trainer.run)
         trainer._history = History(trainer.run, trainer.steps_done, trainer.progress)
         return trainer
 
@@ -291,6 +292,7 @@ class Trainer:
                     "timings": self.timings,
                     "evaluations": self._evaluations,
                     "train_views": [self.scene.views[i].name for i in self.scene.train],
+                    "test_views": [self.scene.views[i].name for i in self.scene.test],
                 },
             ),
         )
@@ -303,7 +305,11 @@ class Trainer:
         config, step, progress = self.config, self.steps_done, self.progress
         t0 = perf_counter()
         index = self._sampler.index(step)
-        camera, target, mask = self._view(index, step, progress)
+        try:
+            camera, target, mask = self._view(index, step, progress)
+        except UserError:  # the picture cannot be read: nothing learnt so far is lost
+            self.save()
+            raise
         degree = sh_degree_at(config, progress)
         t1 = perf_counter()
         out = render(
@@ -384,10 +390,12 @@ class Trainer:
         if sound:
             self.save()
         self._emit(TrainFinished(self.steps_done, self.seconds, "non-finite loss", dict(self.timings)))
+        where = f"at step {self.steps_done + 1}, on the view {self.scene.views[index].name}"
+        if self.config.device != "cpu":  # the loss is not read at every step
+            where = f"in the {_GPU_READS} steps up to step {self.steps_done + 1}"
         return UserError(
-            f"The loss became {value} at step {self.steps_done + 1}, on the view {self.scene.views[index].name}; "
-            f"the last good state is in {self.run / CHECKPOINT_NAME}: check this view's image and camera, or lower "
-            "the learning rates."
+            f"The loss became {value} {where}; the last good state is in {self.run / CHECKPOINT_NAME}: "
+            "check the images and cameras, or lower the learning rates."
         )
 
     def _report(self, loss: float, mse: Tensor, camera: Camera, degree: int) -> None:
@@ -433,6 +441,7 @@ class Trainer:
         every, progress = self.config.eval_every, self.progress
         if every > 0.0 and self.scene.test and progress + 1e-9 >= (self._evaluations + 1) * every and progress < 1.0:
             self._evaluations = int(progress / every + 1e-9)
+            self.save()  # a picture that cannot be read ends the run: nothing learnt so far is lost
             self.evaluate()
         pause = max(self.config.checkpoint_every, _SAVE_SHARE * self._save_seconds)
         if perf_counter() - self._last_save >= pause and progress < 1.0:

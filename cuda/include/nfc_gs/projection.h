@@ -36,16 +36,16 @@ inline PinholeCamera make_camera(const float* viewmat, const float* intrinsics, 
 // What forward and backward projection share: the 2D covariance is A A^T with A = J W, W = R Rq diag(scales).
 template <class F>
 struct Projection {
-  Vec3<F> p;                      // mean in camera coordinates
-  F mean_x, mean_y;               // pixels
-  F inv_z, slope_x, slope_y;      // slopes after clamping
-  F quat[4], inv_norm;            // normalised quaternion, 1 / norm of the raw one
-  F Rq[9];                        // rotation of the Gaussian
-  Vec3<F> W[3];                   // rows: camera-frame principal axes times scales
-  Vec3<F> A0, A1, normal;         // rows of A in pixels, and A0 x A1
-  F xx, xy, yy, det;              // blurred covariance, its determinant
-  F conic_a, conic_b, conic_c;    // its inverse
-  F det_raw, compensation;        // determinant before the blur; Mip-Splatting's opacity factor (1 if unused)
+  Vec3<F> p;                    // mean in camera coordinates
+  F mean_x, mean_y;             // pixels
+  F inv_z, slope_x, slope_y;    // slopes after clamping
+  F quat[4], inv_norm;          // normalised quaternion, 1 / norm of the raw one
+  F Rq[9];                      // rotation of the Gaussian
+  Vec3<F> W[3];                 // rows: camera-frame principal axes times scales
+  Vec3<F> A0, A1, normal;       // rows of A in pixels, and A0 x A1
+  F xx, xy, yy, det;            // blurred covariance, its determinant
+  F conic_a, conic_b, conic_c;  // its inverse
+  F det_raw, compensation;      // determinant before the blur; Mip-Splatting's opacity factor (1 if unused)
 };
 
 template <class F>
@@ -69,8 +69,8 @@ NFC_HD Projection<F> project(const PinholeCamera& cam, const Vec3<F>& mean, cons
   o.slope_x = minimum(maximum(raw_x, F{} + cam.slope_x_min), F{} + cam.slope_x_max);
   o.slope_y = minimum(maximum(raw_y, F{} + cam.slope_y_min), F{} + cam.slope_y_max);
 
-  const F norm2 = raw_quat[0] * raw_quat[0] + raw_quat[1] * raw_quat[1] + raw_quat[2] * raw_quat[2] +
-                  raw_quat[3] * raw_quat[3];
+  const F norm2 =
+      raw_quat[0] * raw_quat[0] + raw_quat[1] * raw_quat[1] + raw_quat[2] * raw_quat[2] + raw_quat[3] * raw_quat[3];
   o.inv_norm = 1.0f / square_root(norm2);
   for (int i = 0; i < 4; ++i) o.quat[i] = raw_quat[i] * o.inv_norm;
   quat_to_matrix(o.quat, o.Rq);
