@@ -149,7 +149,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             background=tuple(float(value) for value in header["background"]),  # type: ignore[arg-type]
             state=dict(header["state"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"The checkpoint {file} has a broken header ({error}); use another checkpoint.") from None
     _check_shapes(file, checkpoint, header.get("gaussians"))
     return checkpoint
@@ -184,19 +184,19 @@ def _read_header(file: Path) -> dict[str, Any]:
         raise _cut_short(file)
     try:
         table = json.loads(raw)
-        ends = [entry["data_offsets"][1] for name, entry in table.items() if name != "__metadata__"]
+        end = max((int(entry["data_offsets"][1]) for name, entry in table.items() if name != "__metadata__"), default=0)
         header = json.loads(table["__metadata__"]["nfc_gs"])
         if header["format"] != FORMAT:
             raise UserError(foreign)
         version = header["version"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UserError(foreign) from None
     if version != VERSION:
         raise UserError(
             f"The checkpoint {file} has format version {version}, but this nfc-gs reads version {VERSION}; "
             "use the nfc-gs that wrote it, or train again."
         )
-    if size < 8 + length + max(ends, default=0):
+    if size < 8 + length + end:
         raise _cut_short(file)
     return header
 

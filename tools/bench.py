@@ -115,11 +115,11 @@ class Work:
         )  # fmt: skip
         self.trainer = Trainer(self.scene, config, folder, capture=scene.root)
         self.model = from_points(self.scene.points, sh_degree=3)
-        self.views = [scene.train[7 * i % len(scene.train)] for i in range(len(scene.train))]
+        views = [scene.train[7 * i % len(scene.train)] for i in range(len(scene.train))]
+        self.views = [(scene.camera(i), torch.from_numpy(scene.frame(i).rgb)) for i in views]
 
     def view(self, i: int) -> tuple[Camera, torch.Tensor]:
-        index = self.views[i % len(self.views)]
-        return self.scene.camera(index), torch.from_numpy(self.scene.frame(index).rgb)
+        return self.views[i % len(self.views)]
 
     def forward(self, i: int) -> None:
         with torch.no_grad():

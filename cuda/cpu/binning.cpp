@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "parallel.h"
 #include "render.h"
@@ -25,11 +26,13 @@ int clamp_int(float x, int low, int high) { return x <= float(low) ? low : x >= 
 class Ellipse {
  public:
   explicit Ellipse(const SplatRecord& s) : s_(s) {
-    // From the covariance and not from the determinant of the conic, which cancels to nothing for long needles.
-    two_reach_ = s.extent_y * s.extent_y / s.covariance_yy;
-    slope_ = s.covariance_xy / s.covariance_yy;  // of the line through the middles of the chords
-    dy_right_ = s.covariance_xy * s.extent_x / s.covariance_xx;
+    // By way of ratios and of r, which knows the variance of y: the determinant of the conic cancels to nothing for
+    // long needles.
+    const float inv_variance_y = s.r * s.r / (kExponentScale * kExponentScale);
     inv_a_ = 1.0f / s.conic_a;
+    two_reach_ = s.extent_y * s.extent_y * inv_variance_y;
+    slope_ = -s.conic_b * inv_a_;  // of the line through the middles of the chords
+    dy_right_ = -s.conic_b * s.extent_x / s.conic_c;
   }
 
   // Smallest and largest dx with low <= dy <= high.
@@ -131,7 +134,7 @@ void Frame::bin(const RenderJob& job) {
   parallel_for(kChunks, [&](int chunk) {
     uint32_t* count = histogram + size_t(chunk) * tiles;
     std::memset(count, 0, tiles * sizeof(uint32_t));
-    std::vector<uint32_t>& list = chunk_tiles_[chunk];
+    std::vector<uint32_t> list = std::move(chunk_tiles_[chunk]);  // its header on this thread's own stack
     list.clear();
     for (size_t k = chunk_begin(chunk); k < chunk_begin(chunk + 1); ++k) {
       const size_t before = list.size();
@@ -141,6 +144,7 @@ void Frame::bin(const RenderJob& job) {
       });
       splat_tiles[order[k]] = uint32_t(list.size() - before);
     }
+    chunk_tiles_[chunk] = std::move(list);
   });
 
   size_t total = 0;

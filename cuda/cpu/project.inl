@@ -84,6 +84,10 @@ static inline void sh_colour(const RenderJob& job, int first, int count, const V
   }
 }
 
+static inline int clamp_int(float x, int low, int high) {
+  return x <= float(low) ? low : x >= float(high) ? high : int(x);
+}
+
 static inline bool finite(float x) { return x - x == 0.0f; }
 
 static void project(const RenderJob& job, int begin, int end) {
@@ -104,7 +108,7 @@ static void project(const RenderJob& job, int begin, int end) {
     // alpha >= ALPHA_MIN while sigma <= reach: the tight bound of the splat (and log(255 alpha) needs alpha >= 1/255)
     const Vf reach = 0.69314718f * log2_alpha + 5.5412635f;
     const Vf extent_x = square_root(2.0f * reach * o.xx), extent_y = square_root(2.0f * reach * o.yy);
-    const float k = 0.84932180f;  // sqrt(log2(e) / 2)
+    const float k = kExponentScale;
     const Vf root = square_root(o.yy);
     const Vf inv_root_det = 1.0f / square_root(o.det);
     const Vf p = k * root * inv_root_det, r = k / root, skew = -k * o.xy * inv_root_det / root;
@@ -120,7 +124,6 @@ static void project(const RenderJob& job, int begin, int end) {
       const size_t i = size_t(first + lane);
       const float mx = o.mean_x[lane], my = o.mean_y[lane], ex = extent_x[lane], ey = extent_y[lane];
       const float depth = o.p.z[lane];
-      SplatRecord& record = job.records[i];
       // Written so that a NaN anywhere fails a comparison and the Gaussian is culled.
       const bool seen = depth >= NFC_NEAR_PLANE && finite(depth) && alpha[lane] >= NFC_ALPHA_MIN &&
                         finite(alpha[lane]) && finite(p[lane]) && p[lane] > 0.0f && finite(skew[lane]) &&
@@ -128,14 +131,28 @@ static void project(const RenderJob& job, int begin, int end) {
                         finite(o.conic_c[lane]) && finite(ex) && finite(ey) && mx + ex > 0.0f && mx - ex < width &&
                         my + ey > 0.0f && my - ey < height;
       if (!seen) {
-        record.opacity = 0.0f;
         job.radii[2 * i] = job.radii[2 * i + 1] = 0;
         job.means2d[2 * i] = job.means2d[2 * i + 1] = 0.0f;
         continue;
       }
-      record = {mx,    my,         p[lane],         skew[lane],      r[lane],         log2_alpha[lane],
-                ex,    ey,         o.conic_a[lane], o.conic_b[lane], o.conic_c[lane], alpha[lane],
-                depth, o.xx[lane], o.xy[lane],      o.yy[lane]};
+      // The slack keeps rounding from cutting off a pixel that passes the alpha test.
+      const float slack = 0.01f, x = mx - 0.5f, y = my - 0.5f;
+      job.records[i] = {mx,
+                        my,
+                        p[lane],
+                        skew[lane],
+                        r[lane],
+                        log2_alpha[lane],
+                        ex,
+                        ey,
+                        o.conic_a[lane],
+                        o.conic_b[lane],
+                        o.conic_c[lane],
+                        depth,
+                        clamp_int(ceilf(y - ey - slack), 0, cam.height),
+                        clamp_int(floorf(y + ey + slack) + 1.0f, 0, cam.height),
+                        clamp_int(ceilf(x - ex - slack), 0, cam.width),
+                        clamp_int(floorf(x + ex + slack) + 1.0f, 0, cam.width)};
       const float limit = 1073741824.0f;
       const float rx = ceilf(ex), ry = ceilf(ey);
       job.radii[2 * i] = rx < 1.0f ? 1 : int32_t(rx < limit ? rx : limit);
@@ -244,7 +261,7 @@ static void project_backward(const RenderJob& job, int block) {
     if (job.sh) {
       const ViewDirection view = view_direction(cam, mean);
       const Vf v_colour[3] = {load(sums[kMoments]), load(sums[kMoments + 1]), load(sums[kMoments + 2])};
-      // Unseen Gaussians may hold NaN coefficients: their lanes are cleared below.
+      // Unseen Gaussians may hold NaN coefficients.
       Vec3<Vf> v_dir = sh_backward(job, view, first, count, v_colour);
       v_dir = {select(seen, v_dir.x, Vf{}), select(seen, v_dir.y, Vf{}), select(seen, v_dir.z, Vf{})};
       grad.mean = {grad.mean.x + v_dir.x, grad.mean.y + v_dir.y, grad.mean.z + v_dir.z};
@@ -255,12 +272,15 @@ static void project_backward(const RenderJob& job, int block) {
     const Vf t[3] = {grad.t.x, grad.t.y, grad.t.z};
     for (int j = 0; j < 3; ++j) sum_t[j] = sum_t[j] + select(seen, t[j], Vf{});
 
-    const Vf v_mean[3] = {grad.mean.x, grad.mean.y, grad.mean.z},
-             v_scale[3] = {grad.scale.x, grad.scale.y, grad.scale.z};
-    const Vf v_mean2d[2] = {v_mean_x, v_mean_y};
+    const auto of_seen = [&](Vf v) { return select(seen, v, Vf{}); };
+    const Vf v_mean[3] = {of_seen(grad.mean.x), of_seen(grad.mean.y), of_seen(grad.mean.z)};
+    const Vf v_scale[3] = {of_seen(grad.scale.x), of_seen(grad.scale.y), of_seen(grad.scale.z)};
+    const Vf v_quat[4] = {of_seen(grad.quat[0]), of_seen(grad.quat[1]), of_seen(grad.quat[2]), of_seen(grad.quat[3])};
+    const Vf v_mean2d[2] = {of_seen(v_mean_x), of_seen(v_mean_y)};
+    v_opacity = of_seen(v_opacity);
     store_rows<3>(job.v_means + 3 * size_t(first), count, v_mean);
     store_rows<3>(job.v_scales + 3 * size_t(first), count, v_scale);
-    store_rows<4>(job.v_quats + 4 * size_t(first), count, grad.quat);
+    store_rows<4>(job.v_quats + 4 * size_t(first), count, v_quat);
     store_rows<1>(job.v_opacities + first, count, &v_opacity);
     store_rows<2>(job.v_means2d + 2 * size_t(first), count, v_mean2d);
     if (job.v_means2d_abs) {
@@ -273,8 +293,6 @@ static void project_backward(const RenderJob& job, int block) {
         for (int c = 0; c < job.feature_channels; ++c)
           job.v_features[size_t(first + lane) * job.feature_channels + c] = sums[offset + c][lane];
     }
-    for (int lane = 0; lane < count; ++lane)
-      if (seen_lane[lane] == 0.0f) zero_gradients(job, first + lane, 1);
   }
   float* out = job.camera_partial + 12 * size_t(block);
   float v_center[3];

@@ -18,29 +18,28 @@ static inline TileView tile_view(const RenderJob& job, int tile) {
   return v;
 }
 
-// The rows and vectors of a tile that a splat can reach. Pixels outside would fail the alpha test anyway; the slack
-// keeps rounding from cutting off one that passes it.
+// The rows and vectors of a tile that a splat can reach; pixels outside would fail the alpha test.
 struct Reach {
   int row_begin, row_end, vector_begin, vector_end;
 };
 
-static inline int clamp_int(float x, int low, int high) {
-  return x <= float(low) ? low : x >= float(high) ? high : int(x);
-}
+static inline int clamp_int(int x, int high) { return x < 0 ? 0 : x < high ? x : high; }
 
 static inline Reach reach(const SplatRecord& s, const TileView& v) {
-  const float slack = 0.01f;
-  const float y = s.mean_y - float(v.y) - 0.5f, x = s.mean_x - float(v.x) - 0.5f;
-  const float ey = s.extent_y + slack, ex = s.extent_x + slack;
   Reach r;
-  r.row_begin = clamp_int(ceilf(y - ey), 0, v.rows), r.row_end = clamp_int(floorf(y + ey) + 1.0f, 0, v.rows);
-  if (kRowVectors == 1) {
-    r.vector_begin = 0, r.vector_end = 1;
-  } else {
-    r.vector_begin = clamp_int(ceilf(x - ex), 0, kTile) / kLanes;
-    r.vector_end = (clamp_int(floorf(x + ex) + 1.0f, 0, kTile) + kLanes - 1) / kLanes;
-  }
+  r.row_begin = clamp_int(s.row_begin - v.y, v.rows), r.row_end = clamp_int(s.row_end - v.y, v.rows);
+  r.vector_begin = clamp_int(s.column_begin - v.x, kTile) / kLanes;
+  r.vector_end = (clamp_int(s.column_end - v.x, kTile) + kLanes - 1) / kLanes;
   return r;
+}
+
+// Records are met in the order of depth, all over memory: fetch them some entries ahead.
+static inline void prefetch_splat(const RenderJob& job, uint32_t slot, uint32_t end) {
+  constexpr uint32_t kAhead = 8;
+  if (slot + kAhead >= end) return;
+  const uint32_t i = job.tile_splat[slot + kAhead];
+  NFC_PREFETCH(job.records + i);
+  NFC_PREFETCH(job.colors + size_t(i) * job.channels);
 }
 
 // Uncapped alpha of a vector of pixels and whether it counts; u = p dx + q dy, base = log2(opacity) - (r dy)^2.
@@ -87,6 +86,7 @@ static void raster_channels(const RenderJob& job, int tile, int first) {
   uint32_t slot = begin;
   for (; slot < end; ++slot) {
     if ((slot - begin) % 16 == 15 && all_finished(T)) break;
+    prefetch_splat(job, slot, end);
     const uint32_t i = job.tile_splat[slot];
     const SplatRecord& s = job.records[i];
     const float* colour = job.colors + size_t(i) * job.channels + first;
@@ -192,6 +192,7 @@ static void raster_channels_backward(const RenderJob& job, int tile, int first) 
   const int stride = kMoments + job.channels;
   const uint32_t begin = job.tile_begin[tile], end = job.tile_begin[tile + 1], used = begin + job.tile_used[tile];
   for (uint32_t slot = begin; slot < used; ++slot) {
+    prefetch_splat(job, slot, end);
     const uint32_t i = job.tile_splat[slot];
     const SplatRecord& s = job.records[i];
     const float* colour = job.colors + size_t(i) * job.channels + first;

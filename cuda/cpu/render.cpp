@@ -64,7 +64,7 @@ void Frame::attach(RenderJob& job) {
 void Frame::forward(RenderJob& job) {
   const Kernels& k = kernels();
   attach(job);
-  tiles_x_ = job.tiles_x, tiles_ = job.tiles_x * job.tiles_y, height_ = job.camera.height;
+  tiles_x_ = job.tiles_x, tiles_ = job.tiles_x * job.tiles_y;
   {
     StageTimer timer(kProject);
     parallel_for(items_of(job.count, kRowsAtOnce), [&](int item) {
@@ -113,14 +113,11 @@ void Frame::backward(RenderJob& job, float* v_viewmat, float* v_background) {
 size_t Frame::evaluated_pairs() const {
   size_t rows = 0;
   for (int tile = 0; tile < tiles_; ++tile) {
-    const float top = float(tile / tiles_x_ * kTile) + 0.5f;
-    const int height = std::min(kTile, height_ - tile / tiles_x_ * kTile);
-    for (uint32_t slot = tile_begin_.get()[tile]; slot < tile_begin_.get()[tile] + tile_used_.get()[tile]; ++slot) {
+    const int top = tile / tiles_x_ * kTile;
+    const uint32_t begin = tile_begin_.get()[tile];
+    for (uint32_t slot = begin; slot < begin + tile_used_.get()[tile]; ++slot) {
       const SplatRecord& s = records_.get()[tile_splat_.get()[slot]];
-      const float y = s.mean_y - top, extent = s.extent_y + 0.01f;
-      const int begin = int(std::fmin(std::fmax(std::ceil(y - extent), 0.0f), float(height)));
-      const int end = int(std::fmin(std::fmax(std::floor(y + extent) + 1.0f, 0.0f), float(height)));
-      rows += size_t(end > begin ? end - begin : 0);
+      rows += size_t(std::max(0, std::min(s.row_end, top + kTile) - std::max(s.row_begin, top)));
     }
   }
   return rows * kTile;

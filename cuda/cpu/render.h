@@ -51,7 +51,7 @@ class Frame {
   void bin(const RenderJob& job);
 
   size_t entries_ = 0;
-  int tiles_x_ = 0, tiles_ = 0, height_ = 0;
+  int tiles_x_ = 0, tiles_ = 0;
   Buffer<SplatRecord> records_;
   Buffer<float> colors_, partial_, tile_background_, camera_partial_;
   Buffer<uint32_t> tile_begin_, tile_splat_, tile_entry_, splat_entry_, splat_tiles_, tile_used_;

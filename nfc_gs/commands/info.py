@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -13,16 +14,20 @@ import torch
 import tyro
 
 import nfc_gs
-from nfc_gs.checkpoint import CHECKPOINT_NAME, load_model
+from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_model
 from nfc_gs.commands.console import Output, decibels, duration, ratio, size_on_disk, table
-from nfc_gs.commands.runs import device_in_words, read_json
+from nfc_gs.commands.runs import device_in_words
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.images import treatment
 from nfc_gs.data.open import load_scene
+from nfc_gs.data.scene import SceneData, View
 from nfc_gs.export.ply import read_ply
+from nfc_gs.export.report_data import read_json
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render import extension
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
 from nfc_gs.train.evaluate import METRICS_NAME
+from nfc_gs.train.run_folder import check_same_scene, scene_of
 
 PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "gsplat", "lpips", "tensorboard")
 
@@ -91,37 +96,42 @@ def _installation() -> Rows:
 
 def _capture(path: Path) -> Rows:
     scene = load_scene(path)
-    sizes = Counter((view.camera.width, view.camera.height) for view in scene.views)
-    common = ", ".join(f"{w} x {h}" + (f" ({n})" if len(sizes) > 1 else "") for (w, h), n in sizes.most_common(4))
-    lenses = {
-        tuple(round(value, 3) for value in (v.camera.fx, v.camera.fy, v.camera.cx, v.camera.cy)) for v in scene.views
-    }
-    rows = [
-        ("Views", f"{len(scene.views)}: {len(scene.train)} to train on, {len(scene.test)} held out"),
-        ("Cameras", str(len(lenses))),
-        ("Image size", common + (", ..." if len(sizes) > 4 else "")),
-        ("Points", f"{len(scene.points):,}"),
-    ]
+    rows = [_views(len(scene.train), len(scene.test)), *_cameras(scene.views), ("Points", f"{len(scene.points):,}")]
     times = sorted(view.time for view in scene.views if view.time is not None)
     if times and times[0] < times[-1]:
         rows.append(("Time", f"{times[0]:g} to {times[-1]:g}"))
     return rows
 
 
+def _views(train: int, test: int) -> tuple[str, str]:
+    return "Views", f"{train + test}: {train} to train on, {test or 'none'} held out"
+
+
+def _cameras(views: Sequence[View]) -> Rows:
+    sizes = Counter((view.camera.width, view.camera.height) for view in views)
+    common = ", ".join(f"{w} x {h}" + (f" ({n})" if len(sizes) > 1 else "") for (w, h), n in sizes.most_common(4))
+    cameras = {tuple(round(value, 3) for value in (c.fx, c.fy, c.cx, c.cy)) for c in (view.camera for view in views)}
+    return [
+        ("Cameras", str(len(cameras))),
+        ("Image size", common + (", ..." if len(sizes) > 4 else "")),
+        ("Images are", ", ".join(treatment(views)) or "taken as they are"),
+    ]
+
+
 def _run(path: Path) -> Rows:
     loaded = load_model(path)
     checkpoint = loaded.checkpoint
     config = ResolvedConfig.from_dict(checkpoint.config)
-    views = checkpoint.state.get("train_views", [])
     whole = f" of {config.steps:,}" if config.steps is not None else ""
     if config.time_budget is not None:
         whole = f", {duration(checkpoint.seconds)} of {duration(config.time_budget)}"
     rows = [
         ("Capture", checkpoint.capture),
-        ("Views", f"{len(views)} to train on"),
+        *_trained_on(checkpoint, config),
         ("Steps", f"{checkpoint.step:,}{whole}"),
         ("Training time", duration(checkpoint.seconds)),
         ("Trained on", f"{config.device}, backend {config.backend}, preset {config.preset}, seed {config.seed}"),
+        ("Objective", " + ".join(f"{weight:g} {term}" for term, weight in asdict(config.objective).items())),
         *_gaussians(loaded.model),
     ]
     test = read_json(path / METRICS_NAME).get("test") if path.is_dir() else None
@@ -130,6 +140,28 @@ def _run(path: Path) -> Rows:
         rows.append(("Test PSNR", decibels(test["psnr"])))
         rows.append(("Test SSIM", ratio(ssim if isinstance(ssim, float) else None)))
     return rows
+
+
+def _trained_on(checkpoint: Checkpoint, config: ResolvedConfig) -> Rows:
+    """Views, cameras and points of a run; what its checkpoint does not hold is read from the capture again."""
+    scene: SceneData | None = None
+    try:
+        if Path(checkpoint.capture).exists():
+            scene = scene_of(checkpoint)
+            check_same_scene(scene, checkpoint)
+        problem = "the capture is not there any more"
+    except UserError as error:
+        scene, problem = None, str(error)
+    rows: Rows = [("Cameras", f"not known any more: {problem}")]
+    if scene is not None:
+        start = min(len(scene.points), config.max_gaussians)
+        rows = [*_cameras(scene.views), ("Points at start", f"{start:,}")]
+    train, test = (checkpoint.state.get(name) for name in ("train_views", "test_views"))
+    if isinstance(train, list) and isinstance(test, list):
+        return [_views(len(train), len(test)), *rows]
+    if scene is not None:  # checkpoints of before did not name the views held out
+        return [_views(len(scene.train), len(scene.test)), *rows]
+    return [("Views", f"{len(train)} to train on" if isinstance(train, list) else "not known"), *rows]
 
 
 def _gaussians(model: GaussianModel) -> Rows:

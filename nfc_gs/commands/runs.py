@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from nfc_gs.core.files import make_folder
 from nfc_gs.data.scene import SceneData
 from nfc_gs.export.ply import write_ply
 from nfc_gs.export.report import write_report
+from nfc_gs.export.report_data import read_json
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render import extension
 from nfc_gs.render.backend import RasterBackend, get_backend
@@ -135,7 +135,7 @@ def results_table(trainer: Trainer, metrics: Metrics | None) -> Any:
 
 
 def places(run: Path) -> list[str]:
-    """A line for each thing that lies in a run folder."""
+    """A line for each thing that lies in a run folder; empty folders are nothing."""
     things = (
         ("Report", REPORT_NAME),
         ("Splat", SPLAT_NAME),
@@ -144,7 +144,11 @@ def places(run: Path) -> list[str]:
         ("Settings", CONFIG_NAME),
         ("Pictures", str(TEST_RENDERS)),
     )
-    return [f"{name + ':':<12}{run / file}" for name, file in things if (run / file).exists()]
+    return [f"{name + ':':<12}{run / file}" for name, file in things if _holds_something(run / file)]
+
+
+def _holds_something(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 @dataclass(frozen=True)
@@ -223,12 +227,3 @@ def prepare_file(path: Path) -> Path:
     """Make the folder in which a file shall be written; returns the path."""
     make_folder(path.parent)
     return path
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

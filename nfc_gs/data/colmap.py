@@ -22,7 +22,7 @@ from nfc_gs.data.capture import (
     log,
     unique_shots,
 )
-from nfc_gs.data.colmap_check import check_binary_model, check_text_model
+from nfc_gs.data.colmap_check import Points, check_binary_model, check_text_model
 from nfc_gs.data.lens import Lens, check_lens
 from nfc_gs.data.ply_points import read_ply_points
 
@@ -67,7 +67,7 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
         UserError: the model is damaged, or most of its images are not on disk.
     """
     notes = Notes()
-    folder, model = _largest(find_models(root), notes)
+    folder, model, stripped = _largest(find_models(root), notes)
     posed = [image for image in model.images.values() if image.has_pose]
     if not posed:
         raise UserError(f"The COLMAP model in {folder} has no registered image; run the mapper again.")
@@ -97,44 +97,50 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
                 reduced=factor if copy and factor else 1,
             )
         )
-    xyz, rgb = _points(model, folder, notes)
+    xyz, rgb = _points(model, folder, notes) if stripped is None else stripped
     shots = unique_shots(shots, notes)
     _note_extra_images(image_folder, shots, notes)
     return Capture(root, shots, xyz, rgb, _own_split(root, folder, shots), "mask", notes)
 
 
-def _largest(folders: list[Path], notes: Notes) -> tuple[Path, Any]:
-    """The model with the most images; a damaged one is passed over when there is another."""
+def _largest(folders: list[Path], notes: Notes) -> tuple[Path, Any, Points | None]:
+    """The folder of the model with the most images, and `_load` of it; a damaged one is passed over for another."""
     models, damage = [], []
     for folder in folders:
         try:
-            models.append((folder, _load(folder)))
+            models.append((folder, *_load(folder)))
         except UserError as error:
             damage.append(error)
     if not models:
         raise damage[0]
     for error in damage:
         notes.warning(f"A model is passed over: {error}")
-    folder, model = max(models, key=lambda pair: pair[1].num_reg_images())  # the first of equals
+    folder, model, stripped = max(models, key=lambda entry: entry[1].num_reg_images())  # the first of equals
     if len(folders) > 1:
-        sizes = ", ".join(f"{f.name}: {m.num_reg_images()}" for f, m in models)
+        sizes = ", ".join(f"{f.name}: {m.num_reg_images()}" for f, m, _ in models)
         notes.info(f"The capture has {len(folders)} COLMAP models (images in each: {sizes}); {folder.name} is used.")
-    return folder, model
+    if stripped is not None:
+        notes.info(
+            f"The points of the COLMAP model in {folder} refer to 2D points that its images do not hold, as in a "
+            f"model stripped of them; its {len(stripped[0])} points are used all the same."
+        )
+    return folder, model, stripped
 
 
-def _load(folder: Path) -> Any:
+def _load(folder: Path) -> tuple[Any, Points | None]:
+    """The model of a folder; without its points where only these files' own reader can have them, given beside it."""
     import pycolmap
 
     kind = "bin" if is_file(folder / "cameras.bin") and is_file(folder / "images.bin") else "txt"
-    (check_binary_model if kind == "bin" else check_text_model)(folder)
+    stripped = (check_binary_model if kind == "bin" else check_text_model)(folder)
     try:
-        if is_file(folder / f"points3D.{kind}"):
+        if stripped is None and is_file(folder / f"points3D.{kind}"):
             model = pycolmap.Reconstruction(str(folder))
         else:
             model = _load_without_points(folder, kind)
         for image in model.images.values():
             _ = image.name  # raises where it is not UTF-8
-        return model
+        return model, stripped
     except Exception as error:  # pycolmap raises ValueError, RuntimeError, IndexError, ... in the words of its C++
         log.debug("pycolmap: %s", error)
         raise UserError(
@@ -143,7 +149,7 @@ def _load(folder: Path) -> Any:
 
 
 def _load_without_points(folder: Path, kind: str) -> Any:
-    """pycolmap wants all files of a model; the one of the points may be missing."""
+    """pycolmap wants all files of a model; the one of the points may be missing, or lead to 2D points that are."""
     import pycolmap
 
     with tempfile.TemporaryDirectory() as temporary:

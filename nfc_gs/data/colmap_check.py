@@ -9,14 +9,21 @@ Format: https://colmap.github.io/format.html (little endian).
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import struct
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from nfc_gs.core.errors import UserError
+
+Points = tuple[np.ndarray, np.ndarray]
+"""xyz [P, 3] float64 and rgb [P, 3] uint8, in the order of the file."""
 
 _NO_POINT = 2**64 - 1
 
@@ -67,23 +74,30 @@ class _Cursor:
             self.fail(f"{self.size - self.offset} bytes follow its last entry")
 
 
-def check_binary_model(folder: Path) -> None:
+def check_binary_model(folder: Path) -> Points | None:
     """Hold the .bin files of a model against their format and against each other.
+
+    Returns:
+        The points, where their tracks lead to 2D points that the images do not hold: pycolmap refuses such a model,
+        which tools that strip models of their observations leave behind. None where it can be left to pycolmap.
 
     Raises:
         UserError: naming the file and what is wrong.
     """
     cameras = _check_cameras(folder / "cameras.bin")
     images = _check_images(folder / "images.bin", cameras)
-    if (folder / "points3D.bin").is_file():
-        _check_points(folder / "points3D.bin", images)
+    stripped = _check_points(folder / "points3D.bin", images) if (folder / "points3D.bin").is_file() else None
     if (folder / "rigs.bin").is_file() and (folder / "frames.bin").is_file():
         rigs = _check_rigs(folder / "rigs.bin", cameras)
         _check_frames(folder / "frames.bin", rigs, images)
+    return stripped
 
 
-def check_text_model(folder: Path) -> None:
-    """Hold cameras.txt, images.txt, points3D.txt and frames.txt against their format, but for 2D points and tracks.
+def check_text_model(folder: Path) -> Points | None:
+    """Hold cameras.txt, images.txt, points3D.txt and frames.txt against their format, but for 2D points.
+
+    Returns:
+        As `check_binary_model`.
 
     Raises:
         UserError: naming the file, the line and what is wrong.
@@ -102,28 +116,45 @@ def check_text_model(folder: Path) -> None:
         return values
 
     path = folder / "cameras.txt"
-    for line, words in _records(path, least=4):
+    for line, words, _ in _records(path, least=4):
         if words[1] not in pycolmap.CameraModelId.__members__ or words[1] == "INVALID":
             raise UserError(
                 f"{path} is damaged: line {line} has the unknown camera model {words[1][:40]}; export it again."
             )
         numbers(path, line, [words[0], *words[2:]], f"camera {words[0][:20]}")
     path = folder / "images.txt"
-    for line, words in _records(path, least=10, lines_each=2):
+    points_of: dict[int, int] = {}  # 2D points of each image
+    for line, words, below in _records(path, least=10, lines_each=2):
         pose = numbers(path, line, words[1:8], f"the pose of image {words[9][:200]}")
         if not 1e-6 < math.hypot(*pose[:4]) < 1e6:
             raise UserError(
                 f"{path} is damaged: the rotation of image {words[9][:200]} in line {line} is no rotation; "
                 "export the COLMAP model again."
             )
-    for name, least in (("points3D.txt", 8), ("frames.txt", 9)):
-        path = folder / name
-        for line, words in _records(path, least) if path.is_file() else ():
-            numbers(path, line, words[:least], f"entry {words[0][:20]}")
+        with contextlib.suppress(ValueError):  # what is not a number here is left to pycolmap
+            points_of[int(words[0])] = len(below.split()) // 3
+    path = folder / "frames.txt"
+    for line, words, _ in _records(path, least=9) if path.is_file() else ():
+        numbers(path, line, words[:9], f"entry {words[0][:20]}")
+    path = folder / "points3D.txt"
+    values, stray = array("d"), False
+    for line, words, _ in _records(path, least=8) if path.is_file() else ():
+        values.extend(numbers(path, line, words[:8], f"entry {words[0][:20]}")[1:7])
+        with contextlib.suppress(ValueError):
+            track = [int(word) for word in words[8:]]
+            pairs = zip(track[::2], track[1::2], strict=False)
+            stray |= any(not 0 <= index < points_of.get(image, math.inf) for image, index in pairs)
+    return _points(values) if stray else None
 
 
-def _records(path: Path, least: int, lines_each: int = 1) -> Iterator[tuple[int, list[str]]]:
-    """The words of each record's first line and its number; comments and empty lines between records are skipped."""
+def _points(values: array[float]) -> Points:
+    """The points from x, y, z, red, green, blue of each in turn."""
+    table = np.array(values).reshape(-1, 6)
+    return table[:, :3], table[:, 3:].clip(0, 255).astype(np.uint8)
+
+
+def _records(path: Path, least: int, lines_each: int = 1) -> Iterator[tuple[int, list[str], str]]:
+    """The number and words of each record's first line, and its last line; comments and empty lines are skipped."""
     try:
         lines = enumerate(path.read_text(encoding="utf-8").split("\n"), start=1)
     except OSError as error:
@@ -136,9 +167,9 @@ def _records(path: Path, least: int, lines_each: int = 1) -> Iterator[tuple[int,
             continue
         if len(words) < least:
             raise UserError(f"{path} is damaged: line {number} ends too early; export the COLMAP model again.")
-        yield number, words
         for _ in range(lines_each - 1):
-            next(lines, None)
+            line = next(lines, (0, ""))[1]
+        yield number, words, line
 
 
 def _check_cameras(path: Path) -> set[int]:
@@ -186,23 +217,28 @@ def _check_images(path: Path, cameras: set[int]) -> dict[int, int]:
     return points
 
 
-def _check_points(path: Path, images: dict[int, int]) -> None:
+def _check_points(path: Path, images: dict[int, int]) -> Points | None:
+    """The points, where the track of one leads to a 2D point that its image does not hold."""
     cursor = _Cursor(path)
     # id, xyz, rgb, error; then the track: image, index of the 2D point
     head, elements = struct.Struct("<Q3d3Bd"), struct.Struct("<II")
     seen: set[int] = set()
+    values, stray = array("d"), False
     for _ in range(cursor.count(head.size + 8, "points")):
-        point_id = cursor.take(head)[0]
+        point_id, *entry = cursor.take(head)
+        values.extend(entry[:6])
         if point_id in seen or point_id == _NO_POINT:
             cursor.fail(f"point {point_id} occurs twice or has no number")
         seen.add(point_id)
         length = cursor.count(8, f"observations of point {point_id}")
         track = cursor.data[cursor.offset : cursor.offset + 8 * length]
         for image_id, index in elements.iter_unpack(track):
-            if index >= images.get(image_id, 0):
+            if image_id not in images:
                 cursor.fail(f"point {point_id} refers to point {index} of image {image_id}, which is not there")
+            stray |= index >= images[image_id]
         cursor.offset += 8 * length
     cursor.end()
+    return _points(values) if stray else None
 
 
 def _check_rigs(path: Path, cameras: set[int]) -> dict[int, set[tuple[int, int]]]:

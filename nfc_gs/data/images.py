@@ -76,6 +76,24 @@ def read_header(path: Path) -> ImageHeader:
         raise _unreadable(path, error) from None
 
 
+def treatment(views: Sequence[View]) -> list[str]:
+    """What is done to the pictures of these views, in words, with the number of views where it is not all of them."""
+    sources: list[ImageSource] = [view.source for view in views]
+    clear = [source.header.has_alpha for source in sources]
+    laid = [alpha and source.background is not None for alpha, source in zip(clear, sources, strict=True)]
+    ignored = [
+        alpha and source.background is None and source.alpha_is_mask
+        for alpha, source in zip(clear, sources, strict=True)
+    ]
+    counts = {
+        "undistorted": sum(source.lens is not None for source in sources),
+        "masked by images": sum(source.mask is not None for source in sources),
+        "masked by their transparency": sum(ignored),
+        "transparency laid on a colour": sum(laid),
+    }
+    return [what if n == len(sources) else f"{what} ({n} of {len(sources)})" for what, n in counts.items() if n]
+
+
 def decode(source: ImageSource) -> Frame:
     """The picture at full working size.
 

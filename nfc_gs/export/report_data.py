@@ -40,16 +40,18 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is none, or (with a warning) if it cannot be read."""
     try:
         return as_mapping(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        log.warning("The report leaves out %s, which cannot be read: %s.", path.name, error)
+        log.warning("%s cannot be read and is left out: %s.", path, error)
         return {}
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
+    """The value itself if it is a dict, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 

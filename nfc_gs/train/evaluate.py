@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nfc_gs.core.files import atomic_write, make_folder, write_text
-from nfc_gs.data.scene import SceneData
+from nfc_gs.data.scene import Frame, SceneData
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective import metrics as measure
 from nfc_gs.render.backend import RasterBackend, get_backend
@@ -75,15 +76,16 @@ def evaluate(
     """Render every held-out view at full size and compare it with its picture.
 
     Args:
-        lpips: also LPIPS; where it cannot be had, a sentence says so and the other metrics stand.
-        save_to: folder for `<stem>.png` and `<stem>_truth.png` of every view, made if need be.
+        lpips: also LPIPS; where it cannot be had, a sentence says so and the other metrics stand. It knows no
+            masks: what one leaves out is black in both pictures, and counts as equal.
+        save_to: folder for `<stem>.png` and `<stem>_truth.png` of every view, made if there is a view.
 
     Raises:
         UserError: a picture cannot be read, or an image not be written.
     """
     engine = get_backend(backend) if isinstance(backend, str) else backend
     stems = image_stems([scene.views[i].name for i in scene.test])
-    if save_to is not None:
+    if save_to is not None and scene.test:
         make_folder(save_to)
     views = []
     for position, index in enumerate(scene.test):
@@ -102,13 +104,24 @@ def evaluate(
                 name=view.name,
                 psnr=measure.psnr(image, frame.rgb, frame.mask),
                 ssim=measure.ssim(image, frame.rgb, frame.mask),
-                lpips=measure.lpips(image, frame.rgb) if lpips else None,
+                lpips=_lpips(image, frame) if lpips else None,
             )
         )
         if save_to is not None:
             _save(save_to / f"{stems[position]}.png", (image * 255.0).round().to(torch.uint8).cpu().numpy())
             _save(save_to / f"{stems[position]}_truth.png", frame.rgb)
     return Metrics(tuple(views))
+
+
+def _lpips(image: Tensor, frame: Frame) -> float | None:
+    """LPIPS of `image` [H, W, 3] in [0, 1], what the mask leaves out being black in both; NaN if no pixel counts."""
+    truth = torch.from_numpy(frame.rgb)
+    if frame.mask is not None:
+        counts = torch.from_numpy(frame.mask >= 128)[..., None]  # [H, W, 1] bool
+        if not counts.any():
+            return math.nan
+        image, truth = image * counts.to(image.device), truth * counts
+    return measure.lpips(image, truth)
 
 
 def write_metrics(

@@ -15,6 +15,12 @@
 #define NFC_HD inline __attribute__((always_inline))
 #endif
 
+#if defined(__GNUC__) && !defined(__CUDACC__)
+#define NFC_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define NFC_PREFETCH(address)
+#endif
+
 // Every translation unit that is compiled for its own instruction set has a namespace of its own: the linker must
 // never take an inline function from a unit that this machine cannot run.
 #ifndef NFC_ISA
