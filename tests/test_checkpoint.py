@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,35 @@ def test_a_header_with_missing_or_odd_fields_is_broken(saved: Path) -> None:
     rewrite_header(saved, {"transform": [[1.0]]})
     with pytest.raises(UserError, match="do not fit together"):
         load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("step", math.inf),
+        ("step", math.nan),
+        ("seconds", 10**400),
+        ("transform", [10**400]),
+        ("background", [10**400] * 3),
+    ],
+)
+def test_numbers_that_fit_no_run_are_a_broken_header(saved: Path, field: str, value: object) -> None:
+    rewrite_header(saved, {field: value})
+    with pytest.raises(UserError, match="broken header"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    ["[]", "[0]", '[0, "end"]', '"ab"', "[0, Infinity]", "[0, [1]]", "{}", pytest.param("[" * 200_000, id="deep")],
+)
+def test_a_safetensors_header_of_odd_values_is_not_a_checkpoint(tmp_path: Path, offsets: str) -> None:
+    ours = json.dumps(json.dumps({"format": "nfc-gs checkpoint", "version": 1}))
+    header = f'{{"__metadata__": {{"nfc_gs": {ours}}}, "model.means": {{"data_offsets": {offsets}}}}}'
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(100))
+    with pytest.raises(UserError, match="is not an nfc-gs checkpoint"):
+        load_checkpoint(path)
 
 
 def test_a_folder_that_is_not_there_cannot_be_written(tmp_path: Path) -> None:

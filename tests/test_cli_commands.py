@@ -20,7 +20,7 @@ from plyfile import PlyData
 
 import nfc_gs
 from nfc_gs import cli
-from nfc_gs.checkpoint import load_checkpoint
+from nfc_gs.checkpoint import load_checkpoint, save_checkpoint
 from nfc_gs.commands import demo, runs, train
 from nfc_gs.commands.render import sized
 from nfc_gs.core.events import Event, StepDone
@@ -178,7 +178,11 @@ def test_without_out_a_run_gets_a_folder_of_its_own(
 
 def test_no_held_out_views_are_no_failure(capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nfc("train", capture, "--out", tmp_path / "run", "--steps", 2, "--test-every", 0, *SMALL) == 0
-    assert "none held out" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "none held out" in out and "Pictures" not in out
+    assert not (tmp_path / "run" / "renders" / "test").exists()
+    (tmp_path / "run" / "renders" / "test").mkdir(parents=True)
+    assert not any("Pictures" in line for line in runs.places(tmp_path / "run")), "an empty folder holds no pictures"
     assert read_metrics(tmp_path / "run")["test"] == {"psnr": None, "ssim": None, "views": []}
     assert nfc("eval", tmp_path / "run") == 2
     assert "--test-every" in capsys.readouterr().err
@@ -351,10 +355,11 @@ def test_info_says_what_things_are(
     capture: Path, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    of_a_run = ("8: 6 to train on, 2 held out", "64 x 48", "Points at start", "Training time", "0.8 l1 + 0.2 ssim")
     expected = {
-        capture: ("8: 7 to train on, 1 held out", "64 x 48", "Points"),
-        run: ("12 of 12", "60", "Test PSNR", "seed 3"),
-        run / "checkpoint.safetensors": ("12 of 12", "60"),
+        capture: ("8: 7 to train on, 1 held out", "64 x 48", "Points", "taken as they are"),
+        run: ("12 of 12", "60", "Test PSNR", "seed 3", *of_a_run),
+        run / "checkpoint.safetensors": ("12 of 12", "60", *of_a_run),
         run / "splat.ply": ("Gaussians", "60", "kB"),
     }
     for path, texts in expected.items():
@@ -365,6 +370,33 @@ def test_info_says_what_things_are(
     assert nfc("info") == 0
     out = capsys.readouterr().out
     assert nfc_gs.__version__ in out and torch.__version__ in out and "threads" in out
+
+
+def test_info_knows_a_run_whose_capture_is_gone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_checkpoint(run / "checkpoint.safetensors", replace(load_checkpoint(run), capture=str(run / "gone")))
+    assert nfc("info", run) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "8: 6 to train on, 2 held out" in out and "the capture is not there any more" in out
+
+
+@pytest.mark.parametrize(("gone", "views"), [(False, "8: 6 to train on, 2 held out"), (True, "6 to train on")])
+def test_info_knows_runs_that_do_not_name_the_views_held_out(
+    gone: bool, views: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = load_checkpoint(run)
+    state = {name: value for name, value in saved.state.items() if name != "test_views"}
+    assert len(state) == len(saved.state) - 1
+    place = str(run / "gone") if gone else saved.capture
+    save_checkpoint(run / "checkpoint.safetensors", replace(saved, state=state, capture=place))
+    assert nfc("info", run) == 0
+    assert views in capsys.readouterr().out
+
+
+def test_metrics_that_cannot_be_read_are_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "metrics.json").write_text("{")
+    assert nfc("info", run) == 0
+    out, err = capsys.readouterr()
+    assert "metrics.json cannot be read" in err and "Test PSNR" not in out and "12 of 12" in out
 
 
 # ---- what else can happen ----

@@ -14,6 +14,7 @@ from PIL import Image
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.colmap import find_models
+from nfc_gs.data.images import treatment
 from nfc_gs.data.open import DataConfig, load_scene
 
 WIDTH, HEIGHT, POINTS = 32, 24, 12
@@ -141,6 +142,54 @@ def test_a_model_without_points_file_gets_random_points(capture):
     assert len(load_scene(capture, CONFIG).points) == 20
 
 
+def strip_images(folder: Path, keep: int) -> None:
+    """Leave each image only its first `keep` 2D points, as tools do that make models smaller."""
+    if (folder / "images.txt").is_file():
+        lines = (folder / "images.txt").read_text().split("\n")
+        first = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+        for i in range(first + 1, len(lines), 2):
+            lines[i] = " ".join(lines[i].split()[: 3 * keep])
+        (folder / "images.txt").write_text("\n".join(lines))
+        return
+    old = (folder / "images.bin").read_bytes()
+    new, offset = old[:8], 8
+    for _ in range(struct.unpack_from("<Q", old)[0]):
+        after_name = old.index(b"\0", offset + 64) + 1
+        (count,) = struct.unpack_from("<Q", old, after_name)
+        start = after_name + 8
+        new += old[offset:after_name] + struct.pack("<Q", keep) + old[start : start + 24 * keep]
+        offset = start + 24 * count
+    (folder / "images.bin").write_bytes(new)
+
+
+@pytest.mark.parametrize("rigs", [False, True])
+@pytest.mark.parametrize("keep", [0, 5])
+@pytest.mark.parametrize("text", [False, True])
+def test_a_model_stripped_of_its_2d_points_keeps_its_points(tmp_path, caplog, text, keep, rigs):
+    folder = write_model(tmp_path / "sparse" / "0", NAMES, text)
+    strip_images(folder, keep)
+    if not rigs:
+        for path in [*folder.glob("rigs.*"), *folder.glob("frames.*")]:
+            path.unlink()
+    write_images(tmp_path / "images", NAMES)
+    with pytest.raises(IndexError):
+        pycolmap.Reconstruction(str(folder))
+    with caplog.at_level(logging.INFO, "nfc_gs"):
+        scene = load_scene(tmp_path, DataConfig(normalize=False))
+    assert len(scene.views) == 4 and len(scene.points) == POINTS
+    expected = np.stack([0.1 * np.arange(POINTS), np.full(POINTS, 0.2), np.zeros(POINTS)], axis=1)
+    order = np.argsort(scene.points.rgb[:, 0])
+    assert scene.points.xyz[order] == pytest.approx(expected, abs=1e-6)
+    assert scene.points.rgb[order].tolist() == [[k, 2, 3] for k in range(POINTS)]
+    assert f"its {POINTS} points are used all the same" in caplog.text
+
+
+def test_a_whole_model_is_not_called_stripped(capture, caplog):
+    with caplog.at_level(logging.INFO, "nfc_gs"):
+        load_scene(capture)
+    assert "stripped" not in caplog.text
+
+
 def test_points_in_a_ply_beside_the_model_stand_in_for_points3d(tmp_path):
     write_model(tmp_path / "sparse", NAMES, points=0)
     write_images(tmp_path / "images", NAMES)
@@ -201,6 +250,17 @@ def test_distorted_lenses_become_pinholes_of_the_same_size(tmp_path, camera):
     assert (scene.views[0].camera.width, scene.views[0].camera.height) == (16, 12)
     assert scene.frame(0).rgb.shape == (12, 16, 3)
     assert scene.views[0].camera.fx == pytest.approx(float(camera.split()[1]) / 2)
+
+
+def test_what_is_done_to_the_pictures_is_told(tmp_path):
+    write_model(tmp_path / "sparse", NAMES, camera="SIMPLE_RADIAL 30 16 12 0.1")
+    write_images(tmp_path / "images", NAMES)
+    write_images(tmp_path / "masks", NAMES[:1])
+    Image.new("RGBA", (WIDTH, HEIGHT), (9, 9, 9, 0)).save(tmp_path / "images" / NAMES[3])
+    told = treatment(load_scene(tmp_path).views)
+    assert told == ["undistorted", "masked by images (1 of 4)", "masked by their transparency (1 of 4)"]
+    told = treatment(load_scene(tmp_path, DataConfig(background=(0.0, 0.0, 1.0), masks=False)).views)
+    assert told == ["undistorted", "transparency laid on a colour (1 of 4)"]
 
 
 def test_a_panorama_becomes_the_six_faces_of_a_cube(tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 from nfc_gs.core.camera import Camera
 from nfc_gs.data.scene import Frame, PointCloud, SceneData, View
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.objective import metrics as measure
 from nfc_gs.train.evaluate import Metrics, ViewMetrics, evaluate, image_stems, peak_memory_mb, write_metrics
 
 
@@ -79,6 +80,32 @@ def test_a_view_that_its_mask_ignores_whole_does_not_spoil_the_mean() -> None:
     frames = {"a.png": Frame(grey(51), None), "b.png": Frame(grey(9), np.zeros((24, 32), np.uint8))}
     metrics = evaluate(empty_model(), scene_of(frames), backend="torch", background=(0.4,) * 3)
     assert metrics.psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5)
+
+
+def test_lpips_sees_black_in_both_pictures_where_the_mask_leaves_something_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def distance(image: torch.Tensor, truth: torch.Tensor) -> float:
+        seen.append((torch.as_tensor(image), torch.as_tensor(truth)))
+        return 0.25
+
+    monkeypatch.setattr(measure, "lpips", distance)
+    mask = np.full((24, 32), 255, np.uint8)
+    mask[:12] = 0
+    frames = {"a.png": Frame(grey(51), mask), "b.png": Frame(grey(51), None), "c.png": Frame(grey(51), 0 * mask)}
+    metrics = evaluate(empty_model(), scene_of(frames), backend="torch", background=(0.4, 0.4, 0.4), lpips=True)
+    (image, truth), (whole, whole_truth) = seen
+    assert not image[:12].any() and not truth[:12].any()
+    assert torch.allclose(image[12:], torch.tensor(0.4)) and (truth[12:] == 51).all()
+    assert torch.allclose(whole, torch.tensor(0.4)) and (whole_truth == 51).all()
+    assert [view.lpips for view in metrics.views[:2]] == [0.25, 0.25] and metrics.lpips == 0.25
+
+
+def test_without_held_out_views_no_folder_is_made(tmp_path: Path) -> None:
+    evaluate(empty_model(), scene_of({}), backend="torch", save_to=tmp_path / "renders" / "test")
+    assert not (tmp_path / "renders").exists()
 
 
 def test_rendered_and_true_pictures_are_saved_side_by_side(tmp_path: Path) -> None:

@@ -454,33 +454,42 @@ def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
     assert reasons == ["done"]
 
 
-def test_a_run_killed_at_any_moment_can_be_resumed(tmp_path: Path) -> None:
-    """A child trains, saving after each step, and is killed without warning while it does."""
+def test_a_run_killed_again_and_again_ends_as_the_unbroken_one_bit_for_bit(tmp_path: Path) -> None:
+    """A child trains, saving after each step, and is killed without warning while it does; the next one goes on."""
     script = (
         "import sys; sys.path[:0] = [sys.argv[2], sys.argv[3]]\n"
-        "from test_train_trainer import Trainer, tiny_config, tiny_scene\n"
-        "config = tiny_config(steps=100000, checkpoint_every=0.0)\n"
-        "Trainer(tiny_scene(), config, sys.argv[1], capture='tiny').train()\n"
+        "from test_train_trainer import Path, Trainer, schedules, tiny_config, tiny_scene, trainer_module\n"
+        "schedules.MIN_SIDE, trainer_module._SAVE_SHARE, run = 12, 0, Path(sys.argv[1])\n"
+        "trainer = (\n"
+        "    Trainer.resume(run, scene=tiny_scene()) if run.exists()\n"
+        "    else Trainer(tiny_scene(), tiny_config(steps=200, checkpoint_every=0.0), run, capture='tiny')\n"
+        ")\n"
+        "trainer.train()\n"
     )
     run, here = tmp_path / "run", Path(__file__).resolve().parent
-    child = subprocess.Popen(
-        [sys.executable, "-c", script, str(run), str(here), str(here.parent)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and child.poll() is None:
-        if len(read_history(run)) >= 1:
-            break
-        time.sleep(0.02)
-    assert child.poll() is None, "the child ended by itself"
-    child.kill()
-    child.wait()
+    for step, delay in ((2, 0.0), (25, 0.007), (50, 0.018)):  # killed once it has done that step, that much later
+        child = subprocess.Popen(
+            [sys.executable, "-c", script, str(run), str(here), str(here.parent)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and child.poll() is None:
+            if any(line["step"] >= step for line in read_history(run)):
+                break
+            time.sleep(0.002)
+        time.sleep(delay)
+        assert child.poll() is None, "the child ended by itself"
+        child.kill()
+        child.wait()
+        assert checkpoints.load_checkpoint(run).step >= step - 1
+    (run / ".checkpoint.0123abcd.partial.safetensors").touch()  # as one killed in the middle of a write leaves it
     resumed = Trainer.resume(run, scene=tiny_scene())
-    before = resumed.steps_done
-    assert before > 0
-    resumed.step()
-    assert resumed.steps_done == before + 1
-    assert not list(run.glob("checkpoint.safetensors.*"))
+    assert not list(run.glob(".*partial*"))
+    assert resumed.steps_done < 200
+    resumed.train()
+    whole = Trainer(tiny_scene(), tiny_config(steps=200), tmp_path / "whole", capture="tiny")
+    whole.train()
+    assert_same_bits(all_tensors(whole), all_tensors(resumed))
 
 
 def test_a_learning_rate_out_of_range_is_refused(tmp_path: Path) -> None:

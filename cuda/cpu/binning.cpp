@@ -14,12 +14,15 @@ namespace {
 
 constexpr int kChunks = 32;  // the list of visible Gaussians is cut into this many pieces, whatever the thread count
 
-// The tiles [first, last) of a tile row.
-struct Span {
-  int first, last;
-};
+// ceil(x) and floor(x) + 1, kept within [0, high]; conversions are far quicker than the library's rounding.
+int ceil_within(float x, int high) {
+  if (!(x > 0.0f)) return 0;
+  if (x >= float(high)) return high;
+  const int whole = int(x);
+  return whole + (float(whole) < x);
+}
 
-int clamp_int(float x, int low, int high) { return x <= float(low) ? low : x >= float(high) ? high : int(x); }
+int end_within(float x, int high) { return !(x >= 0.0f) ? 0 : x >= float(high) ? high : int(x) + 1; }
 
 // The ellipse that bounds a splat, { sigma <= reach }, in offsets from the mean: a dx^2 + 2 b dx dy + c dy^2 <= 2
 // reach.
@@ -64,10 +67,10 @@ void for_each_tile(const SplatRecord& s, int tiles_x, int tiles_y, Found&& found
   const float slack = 0.02f, inv = 1.0f / kTile;
   const float x0 = s.mean_x - 0.5f, y0 = s.mean_y - 0.5f;  // pixel centres at integers
   const float last = float(kTile - 1);
-  const int row_begin = clamp_int(std::ceil((y0 - s.extent_y - slack - last) * inv), 0, tiles_y);
-  const int row_end = clamp_int(std::floor((y0 + s.extent_y + slack) * inv) + 1.0f, 0, tiles_y);
-  const int box_begin = clamp_int(std::ceil((x0 - s.extent_x - slack - last) * inv), 0, tiles_x);
-  const int box_end = clamp_int(std::floor((x0 + s.extent_x + slack) * inv) + 1.0f, 0, tiles_x);
+  const int row_begin = ceil_within((y0 - s.extent_y - slack - last) * inv, tiles_y);
+  const int row_end = end_within((y0 + s.extent_y + slack) * inv, tiles_y);
+  const int box_begin = ceil_within((x0 - s.extent_x - slack - last) * inv, tiles_x);
+  const int box_end = end_within((x0 + s.extent_x + slack) * inv, tiles_x);
   if (row_end - row_begin <= 1 || box_end - box_begin <= 1) {  // the box is exact enough
     for (int row = row_begin; row < row_end; ++row)
       for (int column = box_begin; column < box_end; ++column) found(row * tiles_x + column);
@@ -80,8 +83,8 @@ void for_each_tile(const SplatRecord& s, int tiles_x, int tiles_y, Found&& found
     ellipse.range(top - slack, top + last + slack, &left, &right);
     // Rounding grows with the ellipse: allow for it.
     const float room = slack + 1e-5f * s.extent_x;
-    const int begin = std::max(box_begin, clamp_int(std::ceil((x0 + left - room - last) * inv), 0, tiles_x));
-    const int end = std::min(box_end, clamp_int(std::floor((x0 + right + room) * inv) + 1.0f, 0, tiles_x));
+    const int begin = std::max(box_begin, ceil_within((x0 + left - room - last) * inv, tiles_x));
+    const int end = std::min(box_end, end_within((x0 + right + room) * inv, tiles_x));
     for (int column = begin; column < end; ++column) found(row * tiles_x + column);
   }
 }

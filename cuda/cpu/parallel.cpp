@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <exception>
 #include <mutex>
 #include <system_error>
@@ -46,16 +47,17 @@ class Pool {
   }
 
   void run(int items, const std::function<void(int)>& body) {
-    body_ = &body, items_ = items;
-    next_.store(0, std::memory_order_relaxed);
-    busy_.store(int(workers_.size()), std::memory_order_relaxed);
+    body_ = &body;
+    done_.store(0, std::memory_order_relaxed);
+    ticket_.store(uint64_t(items) << 32, std::memory_order_release);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       generation_.fetch_add(1);
     }
     wake_.notify_all();
     take_items();
-    for (int spin = 0; busy_.load(std::memory_order_acquire) > 0; ++spin) {
+    // Only items count: a worker that wakes too late finds none left and nobody waits for it.
+    for (int spin = 0; done_.load(std::memory_order_acquire) < items; ++spin) {
       if (spin < kSpins) {
         NFC_PAUSE();
       } else {
@@ -66,14 +68,19 @@ class Pool {
   }
 
  private:
-  // An item that throws (memory is used up) ends the work; the caller of `run` gets the first exception.
+  // The ticket holds the number of items above and the next item below, so that one read tells of the same run.
   void take_items() {
-    try {
-      for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) (*body_)(i);
-    } catch (...) {
-      std::lock_guard<std::mutex> lock(mutex_);
-      if (!failure_) failure_ = std::current_exception();
-      next_.store(items_, std::memory_order_relaxed);
+    for (;;) {
+      const uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
+      const uint32_t item = uint32_t(ticket), items = uint32_t(ticket >> 32);
+      if (item >= items) return;
+      try {
+        (*body_)(int(item));
+      } catch (...) {  // memory is used up: the caller of `run` gets the first exception
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (!failure_) failure_ = std::current_exception();
+      }
+      done_.fetch_add(1, std::memory_order_release);
     }
   }
 
@@ -88,7 +95,6 @@ class Pool {
       seen = generation_.load(std::memory_order_acquire);
       if (stop_) return;
       take_items();
-      busy_.fetch_sub(1, std::memory_order_release);
     }
   }
 
@@ -96,9 +102,9 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::atomic<unsigned> generation_{0};
-  std::atomic<int> next_{0}, busy_{0};
+  std::atomic<uint64_t> ticket_{0};
+  std::atomic<int> done_{0};
   bool stop_ = false;
-  int items_ = 0;
   std::exception_ptr failure_;
   const std::function<void(int)>* body_ = nullptr;
 };
