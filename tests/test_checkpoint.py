@@ -181,7 +181,7 @@ def test_a_header_with_missing_or_odd_fields_is_broken(saved: Path) -> None:
     [
         ("step", math.inf),
         ("step", math.nan),
-        ("seconds", 10**400),
+        pytest.param("seconds", 10**400, id="seconds-huge"),
         ("transform", [10**400]),
         ("background", [10**400] * 3),
     ],

@@ -128,31 +128,36 @@ void Frame::bin(const RenderJob& job) {
   }
   radix_sort(visible, keys, order, spare_keys, spare_order);
 
-  // Each chunk of the depth order lists the tiles of its Gaussians and counts per tile.
-  uint32_t* splat_tiles = splat_tiles_.reserve(n);
+  uint32_t* splat_rank = splat_rank_.reserve(n);
+  for (size_t k = 0; k < visible; ++k) splat_rank[order[k]] = uint32_t(k);
+
+  // Each chunk of the depth order lists the tiles of its Gaussians and counts per tile. Threads take chunks that are
+  // far apart, so that they do not write to the same cache lines.
+  uint32_t* entry_begin = entry_begin_.reserve(visible + 1);
   uint32_t* histogram = histogram_.reserve(kChunks * tiles);
   chunk_tiles_.resize(kChunks);
   const size_t chunk_size = (visible + kChunks - 1) / kChunks;
   const auto chunk_begin = [&](int chunk) { return std::min(visible, chunk_size * chunk); };
-  parallel_for(kChunks, [&](int chunk) {
+  const auto chunk_of = [](int item) { return item % 2 * (kChunks / 2) + item / 2; };
+  parallel_for(kChunks, [&](int item) {
+    const int chunk = chunk_of(item);
     uint32_t* count = histogram + size_t(chunk) * tiles;
     std::memset(count, 0, tiles * sizeof(uint32_t));
     std::vector<uint32_t> list = std::move(chunk_tiles_[chunk]);  // its header on this thread's own stack
     list.clear();
     for (size_t k = chunk_begin(chunk); k < chunk_begin(chunk + 1); ++k) {
-      const size_t before = list.size();
+      entry_begin[k] = uint32_t(list.size());  // within the chunk, for now
       for_each_tile(job.records[order[k]], job.tiles_x, job.tiles_y, [&](int tile) {
         list.push_back(uint32_t(tile));
         ++count[tile];
       });
-      splat_tiles[order[k]] = uint32_t(list.size() - before);
     }
     chunk_tiles_[chunk] = std::move(list);
   });
-
   size_t total = 0;
   for (const std::vector<uint32_t>& list : chunk_tiles_) total += list.size();
   if (total > UINT32_MAX) throw std::bad_alloc();
+  entries_ = total;
 
   // Where each chunk writes in each tile, and where its entries begin.
   uint32_t* tile_begin = tile_begin_.reserve(tiles + 1);
@@ -166,24 +171,23 @@ void Frame::bin(const RenderJob& job) {
     }
   }
   tile_begin[tiles] = slots;
-  entries_ = slots;
   uint32_t first_entry[kChunks + 1] = {};
   for (int chunk = 0; chunk < kChunks; ++chunk)
     first_entry[chunk + 1] = first_entry[chunk] + uint32_t(chunk_tiles_[chunk].size());
+  entry_begin[visible] = slots;
 
-  uint32_t *tile_splat = tile_splat_.reserve(slots), *tile_entry = tile_entry_.reserve(slots);
-  uint32_t* splat_entry = splat_entry_.reserve(n);
-  parallel_for(kChunks, [&](int chunk) {
+  TileEntry* tile_entries = tile_entries_.reserve(total);
+  parallel_for(kChunks, [&](int item) {
+    const int chunk = chunk_of(item);
     uint32_t* next = histogram + size_t(chunk) * tiles;
-    const uint32_t* list = chunk_tiles_[chunk].data();
+    const uint32_t* tile = chunk_tiles_[chunk].data();
+    const uint32_t* const end = tile + chunk_tiles_[chunk].size();
     uint32_t entry = first_entry[chunk];
     for (size_t k = chunk_begin(chunk); k < chunk_begin(chunk + 1); ++k) {
-      const uint32_t i = order[k];
-      splat_entry[i] = entry;
-      for (uint32_t j = 0; j < splat_tiles[i]; ++j, ++entry) {
-        const uint32_t slot = next[*list++]++;
-        tile_splat[slot] = i, tile_entry[slot] = entry;
-      }
+      const bool last = k + 1 == chunk_begin(chunk + 1);
+      const uint32_t* const stop = last ? end : chunk_tiles_[chunk].data() + entry_begin[k + 1];
+      entry_begin[k] += first_entry[chunk];
+      for (; tile < stop; ++tile, ++entry) tile_entries[next[*tile]++] = {order[k], entry};
     }
   });
 }

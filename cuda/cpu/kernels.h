@@ -24,6 +24,11 @@ struct SplatRecord {
   int32_t row_begin, row_end, column_begin, column_end;  // the pixels of the image that it can reach
 };
 
+// One (tile, Gaussian) pair; `entry` is its place if all pairs are ordered by Gaussian, for the sums of backward.
+struct TileEntry {
+  uint32_t splat, entry;
+};
+
 struct CameraArgs {
   float viewmat[16], intrinsics[4];  // row-major; fx, fy, cx, cy
   int width, height;
@@ -41,12 +46,11 @@ struct RenderJob {
   SplatRecord* records;  // [N]
   float* colors;         // [N, channels]
   int tiles_x, tiles_y;
-  const uint32_t* tile_begin;   // [tiles + 1] ranges of the two arrays below
-  const uint32_t* tile_splat;   // [M] Gaussian, nearest first within a tile
-  const uint32_t* tile_entry;   // [M] the place of this (Gaussian, tile) pair in Gaussian-major order
-  const uint32_t* splat_entry;  // [N] first entry of a Gaussian
-  const uint32_t* splat_tiles;  // [N] number of its entries
-  uint32_t* tile_used;          // [tiles] entries blended before the tile was opaque
+  const uint32_t* tile_begin;     // [tiles + 1] ranges of tile_entries
+  const TileEntry* tile_entries;  // [M] nearest first within a tile
+  const uint32_t* splat_rank;     // [N] the place of a visible Gaussian in the order of depth
+  const uint32_t* entry_begin;    // [visible + 1] by rank: the entries of a Gaussian
+  uint32_t* tile_used;            // [tiles] entries blended before the tile was opaque
 
   // results
   int32_t* radii;                      // [N, 2]

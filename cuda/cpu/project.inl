@@ -204,8 +204,9 @@ static inline void zero_gradients(const RenderJob& job, int first, int count) {
 static inline void sum_entries(const RenderJob& job, size_t i, float* sums) {
   const int stride = kMoments + job.channels;
   for (int j = 0; j < stride; ++j) sums[j] = 0.0f;
-  const float* row = job.partial + size_t(job.splat_entry[i]) * stride;
-  for (uint32_t e = 0; e < job.splat_tiles[i]; ++e, row += stride)
+  const uint32_t rank = job.splat_rank[i];
+  const float* row = job.partial + size_t(job.entry_begin[rank]) * stride;
+  for (uint32_t e = job.entry_begin[rank]; e < job.entry_begin[rank + 1]; ++e, row += stride)
     for (int j = 0; j < stride; ++j) sums[j] += row[j];
 }
 

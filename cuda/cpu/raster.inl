@@ -37,7 +37,7 @@ static inline Reach reach(const SplatRecord& s, const TileView& v) {
 static inline void prefetch_splat(const RenderJob& job, uint32_t slot, uint32_t end) {
   constexpr uint32_t kAhead = 8;
   if (slot + kAhead >= end) return;
-  const uint32_t i = job.tile_splat[slot + kAhead];
+  const uint32_t i = job.tile_entries[slot + kAhead].splat;
   NFC_PREFETCH(job.records + i);
   NFC_PREFETCH(job.colors + size_t(i) * job.channels);
 }
@@ -87,7 +87,7 @@ static void raster_channels(const RenderJob& job, int tile, int first) {
   for (; slot < end; ++slot) {
     if ((slot - begin) % 16 == 15 && all_finished(T)) break;
     prefetch_splat(job, slot, end);
-    const uint32_t i = job.tile_splat[slot];
+    const uint32_t i = job.tile_entries[slot].splat;
     const SplatRecord& s = job.records[i];
     const float* colour = job.colors + size_t(i) * job.channels + first;
     const Reach to = reach(s, view);
@@ -193,7 +193,7 @@ static void raster_channels_backward(const RenderJob& job, int tile, int first) 
   const uint32_t begin = job.tile_begin[tile], end = job.tile_begin[tile + 1], used = begin + job.tile_used[tile];
   for (uint32_t slot = begin; slot < used; ++slot) {
     prefetch_splat(job, slot, end);
-    const uint32_t i = job.tile_splat[slot];
+    const uint32_t i = job.tile_entries[slot].splat;
     const SplatRecord& s = job.records[i];
     const float* colour = job.colors + size_t(i) * job.channels + first;
     const Reach to = reach(s, view);
@@ -238,7 +238,7 @@ static void raster_channels_backward(const RenderJob& job, int tile, int first) 
       const Vf gx = g0 * dx;
       moment[1] = moment[1] + gx, moment[3] = moment[3] + gx * dx, moment[4] = moment[4] + g1 * dx;
     }
-    float* out = job.partial + size_t(job.tile_entry[slot]) * stride;
+    float* out = job.partial + size_t(job.tile_entries[slot].entry) * stride;
     if (first == 0) {
       for (int j = 0; j < 6; ++j) out[j] = sum_lanes(moment[j]);
       for (int j = 0; j < 2; ++j) out[6 + j] = Abs ? sum_lanes(absolute[j]) : 0.0f;
@@ -248,7 +248,7 @@ static void raster_channels_backward(const RenderJob& job, int tile, int first) 
     for (int c = 0; c < D; ++c) out[kMoments + first + c] = sum_lanes(v_colour[c]);
   }
   for (uint32_t slot = used; slot < end; ++slot) {
-    float* out = job.partial + size_t(job.tile_entry[slot]) * stride;
+    float* out = job.partial + size_t(job.tile_entries[slot].entry) * stride;
     if (first == 0) memset(out, 0, kMoments * sizeof(float));
     memset(out + kMoments + first, 0, D * sizeof(float));
   }

@@ -57,8 +57,8 @@ void Frame::attach(RenderJob& job) {
   job.records = records_.reserve(n);
   job.colors = colors_.reserve(n * job.channels);
   job.tile_used = tile_used_.reserve(size_t(job.tiles_x) * job.tiles_y);
-  job.tile_begin = tile_begin_.get(), job.tile_splat = tile_splat_.get(), job.tile_entry = tile_entry_.get();
-  job.splat_entry = splat_entry_.get(), job.splat_tiles = splat_tiles_.get();
+  job.tile_begin = tile_begin_.get(), job.tile_entries = tile_entries_.get();
+  job.splat_rank = splat_rank_.get(), job.entry_begin = entry_begin_.get();
 }
 
 void Frame::forward(RenderJob& job) {
@@ -116,7 +116,7 @@ size_t Frame::evaluated_pairs() const {
     const int top = tile / tiles_x_ * kTile;
     const uint32_t begin = tile_begin_.get()[tile];
     for (uint32_t slot = begin; slot < begin + tile_used_.get()[tile]; ++slot) {
-      const SplatRecord& s = records_.get()[tile_splat_.get()[slot]];
+      const SplatRecord& s = records_.get()[tile_entries_.get()[slot].splat];
       rows += size_t(std::max(0, std::min(s.row_end, top + kTile) - std::max(s.row_begin, top)));
     }
   }

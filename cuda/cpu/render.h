@@ -54,7 +54,8 @@ class Frame {
   int tiles_x_ = 0, tiles_ = 0;
   Buffer<SplatRecord> records_;
   Buffer<float> colors_, partial_, tile_background_, camera_partial_;
-  Buffer<uint32_t> tile_begin_, tile_splat_, tile_entry_, splat_entry_, splat_tiles_, tile_used_;
+  Buffer<uint32_t> tile_begin_, tile_used_, splat_rank_, entry_begin_;
+  Buffer<TileEntry> tile_entries_;
   Buffer<uint32_t> keys_, order_, spare_keys_, spare_order_, histogram_;
   std::vector<std::vector<uint32_t>> chunk_tiles_;
 };
