@@ -79,7 +79,7 @@ def test_help_names_every_command_with_a_line(capsys: pytest.CaptureFixture[str]
         (
             "train",
             "CAPTURE --out --steps --time-budget --seed --device --max-gaussians --test-every --resume --no-view "
-            "--view --preset --downscale --cache-gb --tensorboard --objective.l1 --mcmc.noise {auto,cpu,cuda}",
+            "--view --preset --downscale --cache-gb --tensorboard --objective.l1 --mcmc.noise --device",
         ),
         ("demo", "--out --no-view"),
         ("eval", "RUN --lpips --capture"),

@@ -474,11 +474,11 @@ def test_a_truncated_jpeg_shows_when_a_small_capture_is_opened(tmp_path):
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        (DataConfig(test_every=-1), "test_every"),
-        (DataConfig(test_every=1), "test_every"),
-        (DataConfig(random_points=0), "random_points"),
-        (DataConfig(cache_gb=-1.0), "cache_gb"),
-        (DataConfig(cache_gb=float("nan")), "cache_gb"),
+        (DataConfig(test_every=-1), "--test-every"),
+        (DataConfig(test_every=1), "--test-every"),
+        (DataConfig(random_points=0), "--random-points"),
+        (DataConfig(cache_gb=-1.0), "--cache-gb"),
+        (DataConfig(cache_gb=float("nan")), "--cache-gb"),
         (DataConfig(background=(0.0, 2.0, 0.0)), "background"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from nfc_gs.core.errors import UserError
 from nfc_gs.train.config import LearningRates, ResolvedConfig, TrainConfig, parse_duration, resolve
 from nfc_gs.train.schedules import (
+    MIN_SIDE,
     gaussian_cap,
     generator_for,
     learning_rates,
@@ -122,11 +123,18 @@ def test_images_grow_to_full_size_in_equal_parts_of_the_time() -> None:
     assert divisors == [4, 4, 2, 2, 1, 1]
 
 
-def test_small_images_are_not_made_too_small_for_the_window_of_ssim() -> None:
+def test_small_images_are_made_less_coarse() -> None:
     config = resolve(replace(CPU, coarse_factor=8, full_resolution_at=0.4))
-    assert resolution_divisor(config, 0.0, 640, 480) == 8
-    assert resolution_divisor(config, 0.0, 640, 100) == 2
+    assert resolution_divisor(config, 0.0, 1000, 8 * MIN_SIDE) == 8
+    assert resolution_divisor(config, 0.0, 1000, 8 * MIN_SIDE - 1) == 4
+    assert resolution_divisor(config, 0.0, 2 * MIN_SIDE, 1000) == 2
     assert resolution_divisor(config, 0.0, 50, 40) == 1
+
+
+def test_a_longer_budget_affords_more_gaussians_on_a_cpu() -> None:
+    numbers = [resolve(replace(CPU, steps=None, time_budget=t)).max_gaussians for t in ("1m", "3m", "10m")]
+    assert numbers[0] == 30_000 and numbers == sorted(set(numbers))
+    assert resolve(replace(CPU, steps=None, time_budget="10m", max_gaussians=7)).max_gaussians == 7
 
 
 def test_no_coarse_phase_means_full_size_at_once() -> None:

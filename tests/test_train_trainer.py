@@ -121,6 +121,7 @@ def tiny_config(**changes: object) -> TrainConfig:
         max_gaussians=50,
         sh_degree=1,
         coarse_factor=2,
+        full_resolution_at=0.4,
         refine=RefineConfig(every=5, every_at_least=5, every_fraction=0.1, start=0.0, stop=0.9),
         grow_factor=0.2,
     )
