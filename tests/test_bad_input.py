@@ -22,6 +22,9 @@ from PIL import Image
 from nfc_gs.cli import main
 from nfc_gs.data.synthetic import write_capture
 
+HERE = Path(__file__).resolve().parent
+"""Where child processes run: not in the sources, which would hide the installed package."""
+
 TINY = ("--steps", "3", "--max-gaussians", "60", "--backend", "cpu", "--device", "cpu", "--eval-every", "0")
 """Options of a training that takes no time."""
 
@@ -103,7 +106,9 @@ def told(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Told:
 def subprocess_error(*words: object, **variables: str) -> str:
     """The error sentence of a command in a process of its own, which must exit with 2."""
     command = [sys.executable, "-m", "nfc_gs", *(str(word) for word in words)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables}, timeout=120)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=HERE, env={**os.environ, **variables}, timeout=120
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     return only_sentence(done.stdout, done.stderr)
 

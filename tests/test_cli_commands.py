@@ -27,6 +27,9 @@ from nfc_gs.core.events import Event, StepDone
 from nfc_gs.data.synthetic import write_capture
 from nfc_gs.train.trainer import Trainer
 
+HERE = Path(__file__).resolve().parent
+"""Where child processes run: not in the sources, which would hide the installed package."""
+
 SMALL = ("--max-gaussians", "60", "--backend", "cpu", "--device", "cpu", "--no-view")
 
 
@@ -109,13 +112,15 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_module_is_the_program() -> None:
-    done = subprocess.run([sys.executable, "-m", "nfc_gs", "--version"], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "nfc_gs", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE)
     assert done.stdout == f"nfc-gs {nfc_gs.__version__}\n"
 
 
 def test_a_terminal_that_knows_ascii_alone_is_no_problem() -> None:
     command = [sys.executable, "-m", "nfc_gs", "--help"]
-    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=True)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=True, cwd=HERE)
     assert b"NFC_GS_THREADS" in done.stdout and done.stderr == b""
 
 
@@ -243,7 +248,9 @@ def test_a_finished_run_can_be_resumed_without_harm(run: Path, capsys: pytest.Ca
 
 def test_a_reader_that_goes_away_does_not_stop_the_training(capture: Path, tmp_path: Path) -> None:
     words = ["train", str(capture), "--out", str(tmp_path / "run"), "--steps", "3", *SMALL]
-    process = subprocess.Popen([sys.executable, "-m", "nfc_gs", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nfc_gs", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=HERE
+    )
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     err = process.stderr.read().decode()

@@ -236,7 +236,12 @@ def test_noise_is_the_same_bits_for_any_number_of_threads() -> None:
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=os.path.dirname(__file__),  # not in the sources, which would hide the installed package
+        env={**os.environ, **environment},
+        check=False,
     )
 
 
@@ -260,7 +265,7 @@ def test_a_thread_count_that_is_no_number_gives_one_sentence() -> None:
 def test_the_core_works_in_a_forked_process() -> None:
     code = """
 import os, sys, torch
-sys.path.insert(0, "tests")
+sys.path.insert(0, os.getcwd())
 from test_cpu_core import *
 extension.set_threads(3)
 splats, camera = some_splats(300), some_camera(40, 30)
@@ -273,6 +278,5 @@ if child == 0:
     os._exit(0 if torch.equal(first, again) else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    code = code.replace('"tests"', repr(os.path.dirname(__file__)))
     result = run_python(code)
     assert result.stdout.strip() == "0", result.stderr

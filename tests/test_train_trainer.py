@@ -458,7 +458,7 @@ def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
 def test_a_run_killed_again_and_again_ends_as_the_unbroken_one_bit_for_bit(tmp_path: Path) -> None:
     """A child trains, saving after each step, and is killed without warning while it does; the next one goes on."""
     script = (
-        "import sys; sys.path[:0] = [sys.argv[2], sys.argv[3]]\n"
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from test_train_trainer import Path, Trainer, schedules, tiny_config, tiny_scene, trainer_module\n"
         "schedules.MIN_SIDE, trainer_module._SAVE_SHARE, run = 12, 0, Path(sys.argv[1])\n"
         "trainer = (\n"
@@ -470,7 +470,8 @@ def test_a_run_killed_again_and_again_ends_as_the_unbroken_one_bit_for_bit(tmp_p
     run, here = tmp_path / "run", Path(__file__).resolve().parent
     for step, delay in ((2, 0.0), (25, 0.007), (50, 0.018)):  # killed once it has done that step, that much later
         child = subprocess.Popen(
-            [sys.executable, "-c", script, str(run), str(here), str(here.parent)],
+            [sys.executable, "-c", script, str(run), str(here)],
+            cwd=here,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         deadline = time.monotonic() + 60
