@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -142,18 +143,26 @@ class Work:
         photometric(out.rgb, target, None, ObjectiveConfig()).total.backward()
 
 
-def ceiling() -> float:
-    """Pixel-Gaussian pairs per second of the plain blending loop on one thread."""
-    repeats = 10
-    seconds = seconds_of(lambda: extension.core().blend_ceiling(CEILING_SPLATS, repeats))
-    return 256 * CEILING_SPLATS * repeats / seconds
+def ceiling(threads: int) -> float:
+    """Pixel-Gaussian pairs per second of the plain blending loop, run by that many independent threads at once.
+
+    The second thread of a small machine often shares a core with the first: this says what is there to be had.
+    """
+    repeats = 100
+    loops = [Thread(target=extension.core().blend_ceiling, args=(CEILING_SPLATS, repeats)) for _ in range(threads)]
+    start = time.perf_counter()
+    for loop in loops:
+        loop.start()
+    for loop in loops:
+        loop.join()
+    return 256 * CEILING_SPLATS * repeats * threads / (time.perf_counter() - start)
 
 
 def measure_round(work: Work, steps: int, threads: int, samples: Samples) -> None:
     """One round at one thread count: ceiling, forward, forward + backward, training steps, in turn."""
     extension.set_threads(threads)
     core = extension.core()
-    samples.add("ceiling", ceiling())
+    samples.add("ceiling", ceiling(threads))
     for name, piece in (("forward", work.forward), ("both", work.forward_backward)):
         seconds, pairs = 0.0, 0
         before = core.stage_seconds()
@@ -189,11 +198,11 @@ def show(scene: SceneData, size: int, by_threads: dict[int, Samples], reference:
     def row(title: str, text: Callable[[Samples, int], str]) -> None:
         table.add_row(title, *(text(samples, threads) for threads, samples in by_threads.items()))
 
-    row("blending loop, G pairs/s and thread", lambda s, t: f"{s.median('ceiling') / 1e9:.2f}")
+    row("blending loop, G pairs/s", lambda s, t: f"{s.median('ceiling') / 1e9:.2f}")
     row("rasterizer alone, G pairs/s", lambda s, t: f"{s.median('raster_pairs') / 1e9:.2f}")
-    row("  of the ceiling", lambda s, t: f"{s.median('raster_pairs') / s.median('ceiling') / t:.0%}")
+    row("  of the ceiling", lambda s, t: f"{s.median('raster_pairs') / s.median('ceiling'):.0%}")
     row("forward, G pairs/s", lambda s, t: f"{s.median('forward') / 1e9:.2f}")
-    row("  of the ceiling", lambda s, t: f"{s.median('forward') / s.median('ceiling') / t:.0%}")
+    row("  of the ceiling", lambda s, t: f"{s.median('forward') / s.median('ceiling'):.0%}")
     row("forward + backward, G pairs/s", lambda s, t: f"{s.median('both') / 1e9:.2f}")
     row("backward / forward", lambda s, t: f"{s.median('both_seconds') / s.median('forward_seconds') - 1:.2f}")
     row("training steps per second", lambda s, t: f"{1 / s.median('step'):.1f}")

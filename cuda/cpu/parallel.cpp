@@ -24,7 +24,9 @@
 namespace nfc {
 namespace {
 
-constexpr int kSpins = 4000;  // about 50 us: the gap between two stages of a step, much less than waking a thread costs
+// How long a thread waits awake: about half a millisecond, the gap between two calls in a training step. Waking one
+// that sleeps costs more than many a stage takes.
+constexpr int kSpins = 15000;
 
 class Pool {
  public:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -23,26 +24,29 @@ def check_shapes(**tensors: tuple[Tensor | None, str]) -> dict[str, int]:
         ValueError: names the tensor, the dimension and both numbers.
     """
     sizes: dict[str, int] = {}
-    first_use: dict[str, str] = {}
     for name, (tensor, spec) in tensors.items():
         if tensor is None:
             continue
-        dims = spec.split()
-        shape = tuple(tensor.shape)
+        dims, shape = _dimensions(spec), tensor.shape
         if len(shape) != len(dims):
-            raise ValueError(f"{name} has shape {shape}, expected [{', '.join(dims)}]: {len(dims)} dimensions")
+            raise _wrong(name, shape, spec, f"{len(dims)} dimensions")
         for dim, size in zip(dims, shape, strict=True):
-            if dim.isdigit():
-                if size != int(dim):
-                    raise ValueError(f"{name} has shape {shape}, expected [{', '.join(dims)}]: {size} is not {dim}")
+            if isinstance(dim, int):
+                if size != dim:
+                    raise _wrong(name, shape, spec, f"{size} is not {dim}")
             elif sizes.setdefault(dim, size) != size:
-                raise ValueError(
-                    f"{name} has shape {shape}, expected [{', '.join(dims)}]: "
-                    f"{dim} is {size} here but {sizes[dim]} in {first_use[dim]}"
-                )
-            else:
-                first_use.setdefault(dim, name)
+                first = next(n for n, (t, s) in tensors.items() if t is not None and dim in _dimensions(s))
+                raise _wrong(name, shape, spec, f"{dim} is {size} here but {sizes[dim]} in {first}")
     return sizes
+
+
+@functools.cache  # a training step checks the same few shapes again and again
+def _dimensions(spec: str) -> tuple[int | str, ...]:
+    return tuple(int(dim) if dim.isdigit() else dim for dim in spec.split())
+
+
+def _wrong(name: str, shape: Iterable[int], spec: str, what: str) -> ValueError:
+    return ValueError(f"{name} has shape {tuple(shape)}, expected [{', '.join(spec.split())}]: {what}")
 
 
 def check_alike(tensors: Mapping[str, Tensor | None]) -> None:
