@@ -61,7 +61,7 @@ struct RenderJob {
   bool absgrad;
   const float *v_out, *v_alpha, *v_depth;
   float* partial;          // [M, kMoments + channels]
-  float* tile_background;  // [tiles, channels]
+  float* tile_background;  // [tiles, channels] or null
   float* camera_partial;   // [blocks of kCameraBlock Gaussians, 12]
   float *v_means, *v_quats, *v_scales, *v_opacities, *v_sh, *v_features, *v_means2d, *v_means2d_abs;
 };

@@ -42,12 +42,13 @@ static inline void prefetch_splat(const RenderJob& job, uint32_t slot, uint32_t 
   NFC_PREFETCH(job.colors + size_t(i) * job.channels);
 }
 
-// Uncapped alpha of a vector of pixels and whether it counts; u = p dx + q dy, base = log2(opacity) - (r dy)^2.
+// Uncapped alpha of a vector of pixels, and whether it counts; u = p dx + q dy, base = log2(opacity) - (r dy)^2. Where
+// it does not count the exponent may be out of range and the alpha anything.
 static inline Vf splat_alpha(Vf u, float base, Mask* counts) {
   const float log2_alpha_min = -7.9943534f;  // log2(1 / 255)
   const Vf exponent = base - u * u;
   *counts = exponent >= broadcast(log2_alpha_min);
-  return exp_2(maximum(exponent, broadcast(-100.0f)));
+  return exp_2(exponent);
 }
 
 static inline void start_transmittance(const TileView& v, float* T) {
@@ -71,6 +72,9 @@ static inline Vf column_centres(const TileView& v, int vector) {
   for (int i = 0; i < kLanes; ++i) x[i] = float(v.x + vector * kLanes + i) + 0.5f;
   return load(x);
 }
+
+// What the expected depth is divided by.
+static inline float covered(float alpha) { return alpha > 1e-10f ? alpha : 1e-10f; }
 
 // Blends channels [first, first + D) of the tile.
 template <int D>
@@ -103,7 +107,7 @@ static void raster_channels(const RenderJob& job, int tile, int first) {
         const Vf t = load(T + pixel), next = t - t * alpha;
         const Mask live = next >= broadcast(NFC_TRANSMITTANCE_MIN);
         const Vf weight = select(live, alpha * t, Vf{});
-        store(T + pixel, select(live, next, minimum(t, -t)));
+        store(T + pixel, select(live, next, negative(t)));
         for (int c = 0; c < D; ++c) store(sum[c] + pixel, load(sum[c] + pixel) + weight * colour[c]);
       }
     }
@@ -112,19 +116,22 @@ static void raster_channels(const RenderJob& job, int tile, int first) {
 
   const int out_channels = job.channels - (job.depth ? 1 : 0);
   for (int row = 0; row < view.rows; ++row) {
+    const size_t at = size_t(view.y + row) * job.camera.width + size_t(view.x);
+    float left[kTile];
     for (int column = 0; column < view.columns; ++column) {
-      const int pixel = kTile * row + column;
-      const size_t at = size_t(view.y + row) * job.camera.width + size_t(view.x + column);
-      const float left = fabsf(T[pixel]), alpha = 1.0f - left;
-      job.out_alpha[at] = alpha;
-      for (int c = 0; c < D; ++c) {
-        const int channel = first + c;
-        if (channel == out_channels) {
-          job.out_depth[at] = sum[c][pixel] / (alpha > 1e-10f ? alpha : 1e-10f);
-        } else {
-          const float behind = job.background ? left * job.background[channel] : 0.0f;
-          job.out[at * out_channels + channel] = sum[c][pixel] + behind;
-        }
+      left[column] = fabsf(T[kTile * row + column]);
+      job.out_alpha[at + column] = 1.0f - left[column];
+    }
+    for (int c = 0; c < D; ++c) {
+      const float* total = sum[c] + kTile * row;
+      if (first + c == out_channels) {
+        for (int column = 0; column < view.columns; ++column)
+          job.out_depth[at + column] = total[column] / covered(1.0f - left[column]);
+      } else {
+        const float behind = job.background ? job.background[first + c] : 0.0f;
+        float* out = job.out + at * out_channels + first + c;
+        for (int column = 0; column < view.columns; ++column)
+          out[column * out_channels] = total[column] + left[column] * behind;
       }
     }
   }
@@ -147,33 +154,39 @@ static inline void load_gradients(const RenderJob& job, int tile, const TileView
   memset(g->v, 0, sizeof g->v);
   float v_background[D] = {};
   for (int row = 0; row < view.rows; ++row) {
-    for (int column = 0; column < view.columns; ++column) {
-      const int pixel = kTile * row + column;
-      const size_t at = size_t(view.y + row) * job.camera.width + size_t(view.x + column);
-      const float alpha = job.out_alpha[at], left = 1.0f - alpha;
-      const float v_depth = job.v_depth ? job.v_depth[at] : 0.0f;
-      float behind = 0.0f;
-      for (int c = 0; c < D; ++c) {
-        const int channel = first + c;
-        if (channel == out_channels) {  // depth = sum / max(alpha, 1e-10)
-          const float covered = alpha > 1e-10f ? alpha : 1e-10f;
-          g->v[c][pixel] = v_depth / covered;
-          behind += job.out_depth[at] * v_depth;
-        } else if (job.v_out) {
-          const float v = job.v_out[at * out_channels + channel];
-          g->v[c][pixel] = v;
-          behind += job.out[at * out_channels + channel] * v;
-          v_background[c] += left * v;
+    const size_t at = size_t(view.y + row) * job.camera.width + size_t(view.x);
+    const float* alpha = job.out_alpha + at;
+    float* behind = g->behind + kTile * row;
+    for (int c = 0; c < D; ++c) {
+      float* v = g->v[c] + kTile * row;
+      if (first + c == out_channels) {
+        if (!job.v_depth) continue;
+        for (int column = 0; column < view.columns; ++column) {  // depth = sum / covered(alpha)
+          v[column] = job.v_depth[at + column] / covered(alpha[column]);
+          behind[column] += job.out_depth[at + column] * job.v_depth[at + column];
+        }
+      } else if (job.v_out) {
+        const float* out = job.out + at * out_channels + first + c;
+        const float* v_out = job.v_out + at * out_channels + first + c;
+        for (int column = 0; column < view.columns; ++column) {
+          v[column] = v_out[column * out_channels];
+          behind[column] += out[column * out_channels] * v[column];
+        }
+        if (job.tile_background) {
+          for (int column = 0; column < view.columns; ++column) v_background[c] += (1.0f - alpha[column]) * v[column];
         }
       }
-      if (first == 0) {  // alpha = 1 - T; the alpha gradient goes with the first channels
-        float v_alpha = job.v_alpha ? job.v_alpha[at] : 0.0f;
-        if (job.v_depth && alpha > 1e-10f) v_alpha -= v_depth * job.out_depth[at] / alpha;
-        behind -= left * v_alpha;
+    }
+    if (first == 0 && (job.v_alpha || job.v_depth)) {  // alpha = 1 - T; its gradient goes with the first channels
+      for (int column = 0; column < view.columns; ++column) {
+        float v_alpha = job.v_alpha ? job.v_alpha[at + column] : 0.0f;
+        if (job.v_depth && alpha[column] > 1e-10f)
+          v_alpha -= job.v_depth[at + column] * job.out_depth[at + column] / alpha[column];
+        behind[column] -= (1.0f - alpha[column]) * v_alpha;
       }
-      g->behind[pixel] = behind;
     }
   }
+  if (!job.tile_background) return;
   for (int c = 0; c < D; ++c)
     if (first + c < out_channels) job.tile_background[size_t(tile) * job.channels + first + c] = v_background[c];
 }
@@ -211,7 +224,7 @@ static void raster_channels_backward(const RenderJob& job, int tile, int first) 
         const Vf t = load(g.T + pixel), next = t - t * alpha;
         const Mask live = next >= broadcast(NFC_TRANSMITTANCE_MIN);
         const Vf weight = select(live, alpha * t, Vf{});
-        store(g.T + pixel, select(live, next, minimum(t, -t)));
+        store(g.T + pixel, select(live, next, negative(t)));
         Vf light = Vf{};
         for (int c = 0; c < D; ++c) {
           const Vf v_c = load(g.v[c] + pixel);

@@ -86,7 +86,7 @@ void Frame::backward(RenderJob& job, float* v_viewmat, float* v_background) {
   attach(job);
   const int tiles = tiles_, blocks = items_of(job.count, kCameraBlock);
   job.partial = partial_.reserve(entries_ * size_t(kMoments + job.channels));
-  job.tile_background = tile_background_.reserve(size_t(tiles) * job.channels);
+  job.tile_background = v_background ? tile_background_.reserve(size_t(tiles) * job.channels) : nullptr;
   job.camera_partial = camera_partial_.reserve(12 * size_t(blocks));
   {
     StageTimer timer(kRasterBackward);

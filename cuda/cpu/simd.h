@@ -151,6 +151,13 @@ NFC_HD Vf square_root(Vf a) {
 NFC_HD Vf reciprocal(Vf a) { return 1.0f / a; }
 #endif
 
+// -|a|
+#if defined(__GNUC__)
+NFC_HD Vf negative(Vf a) { return from_bits(bits(a) | INT32_MIN); }
+#else
+NFC_HD Vf negative(Vf a) { return minimum(a, -a); }
+#endif
+
 NFC_HD Vf log_2(Vf a) {
   for (int i = 0; i < kLanes; ++i) a[i] = log2f(a[i]);
   return a;
