@@ -12,6 +12,7 @@ inline namespace NFC_ISA {
 namespace {
 
 #include "project.inl"
+#include "tiles.inl"
 #include "raster.inl"
 #include "loss.inl"
 #include "adam.inl"
@@ -48,8 +49,8 @@ float blend_ceiling(int splats, int repeats) {
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {NFC_ISA_NAME, kLanes,     project,       raster, raster_backward, project_backward,
-                         loss_rows,    loss_strip, loss_gradient, adam,   blend_ceiling};
+const Kernels kernels = {NFC_ISA_NAME,     kLanes,    project,    list_tiles,    raster, raster_backward,
+                         project_backward, loss_rows, loss_strip, loss_gradient, adam,   blend_ceiling};
 
 }  // namespace NFC_ISA
 }  // namespace nfc

@@ -100,6 +100,10 @@ struct Kernels {
   const char* name;
   int lanes;
   void (*project)(const RenderJob&, int begin, int end);
+  // Lists the tiles that `count` Gaussians touch, one after the other, and counts them per tile: `first` gets the
+  // place of each Gaussian's first tile in `list`, `histogram` one more for each tile. Returns the length of the list.
+  size_t (*list_tiles)(const RenderJob&, const uint32_t* splats, int count, uint32_t* first, uint32_t* histogram,
+                       uint32_t* list);
   void (*raster)(const RenderJob&, int tile);
   void (*raster_backward)(const RenderJob&, int tile);
   void (*project_backward)(const RenderJob&, int block);

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <memory>
 #include <new>
-#include <vector>
 
 #include "kernels.h"
 
@@ -32,6 +31,8 @@ class Buffer {
   size_t capacity_ = 0;
 };
 
+constexpr int kChunks = 32;  // pieces that the list of visible Gaussians is cut into, whatever the thread count
+
 // Everything a forward rendering keeps for its backward; reused from step to step so that no memory is asked for.
 class Frame {
  public:
@@ -57,7 +58,8 @@ class Frame {
   Buffer<uint32_t> tile_begin_, tile_used_, splat_rank_, entry_begin_;
   Buffer<TileEntry> tile_entries_;
   Buffer<uint32_t> keys_, order_, spare_keys_, spare_order_, histogram_;
-  std::vector<std::vector<uint32_t>> chunk_tiles_;
+  Buffer<uint32_t> chunk_tiles_[kChunks];
+  size_t chunk_size_[kChunks] = {};
 };
 
 struct LossValues {

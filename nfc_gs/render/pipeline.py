@@ -64,4 +64,5 @@ def render(
         background = torch.tensor(background, dtype=model.means.dtype, device=model.device)
     settings = RasterSettings(degree, depth="depth" in outputs, antialiased=antialiased, absgrad=absgrad)
     out = engine.render(splats, camera.to(model.device, model.means.dtype), settings, background)
-    return RenderOutput(out.features[..., :3], out.alpha, out.depth, out.info)
+    # All channels are colours: a slice of them would copy the picture's gradient once more.
+    return RenderOutput(out.features, out.alpha, out.depth, out.info)
