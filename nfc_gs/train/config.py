@@ -311,7 +311,7 @@ def affordable_gaussians(seconds: float) -> int:
     """How many Gaussians a CPU can train well in this time.
 
     Measured on captures of about 50 views of 0.1 megapixels on two cores: more leave too few steps, fewer too
-    little detail (the table "Measured" in the README).
+    little detail (see "Measured" in the README).
     """
     return round(30_000 * (seconds / 60.0) ** 0.6)
 

@@ -93,7 +93,7 @@ def adam_step_compiled(
         grad = grads[name]
         if grad is None:
             continue
-        columns = param[0].numel() if len(param) else 1
+        columns = param.numel() // max(1, len(param))
         core.adam(
             param.numpy(),
             grad.contiguous().numpy(),
