@@ -280,3 +280,25 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     result = run_python(code)
     assert result.stdout.strip() == "0", result.stderr
+
+
+def test_arrays_that_are_written_to_are_never_converted_to_a_copy() -> None:
+    core = extension.core()
+    rendered, target = np.zeros((4, 5, 3), np.float32), np.zeros((4, 5, 3), np.uint8)
+    turned = np.zeros((3, 5, 4), np.float32).T
+    with pytest.raises(TypeError):
+        core.photometric_loss(rendered, target, None, 0.8, 0.2, 0.0, turned)
+    with pytest.raises(TypeError):
+        core.adam(np.zeros((4, 3)), *(np.zeros((4, 3), np.float32) for _ in range(3)), None, [1.0] * 3, *[0.9] * 5)
+
+
+def test_the_loss_of_a_picture_that_is_not_contiguous_has_its_gradient() -> None:
+    target = torch.randint(0, 256, (20, 30, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    plain = torch.rand(20, 30, 3, generator=torch.Generator().manual_seed(2))
+    turned = plain.permute(2, 1, 0).contiguous().permute(2, 1, 0).requires_grad_()
+    plain.requires_grad_()
+    gradients = [
+        torch.autograd.grad(photometric(x, target, None, ObjectiveConfig()).total, x)[0] for x in (plain, turned)
+    ]
+    assert not turned.is_contiguous()
+    assert torch.equal(*gradients)

@@ -295,3 +295,22 @@ def test_statistics_survive_saving() -> None:
     other.load({name: tensor.clone() for name, tensor in control.tensors().items()}, control.state())
     assert other.state() == control.state()
     assert torch.equal(other.tensors()["grad2d"], control.tensors()["grad2d"])
+
+
+def test_even_a_few_gaussians_grow() -> None:
+    model = make_model(3)
+    control = McmcControl(make_config(max_gaussians=50, grow_factor=0.05), model, VisibleAdam(model.tensors()), 1.0)
+    assert control._grow(100, 0.9)
+    assert len(model) == 4
+
+
+def test_a_broken_opacity_is_never_drawn_and_counts_as_dead() -> None:
+    weights = torch.tensor([0.5, math.nan, 0.5, 0.0])
+    draws = ops.sample_proportional(weights, 200, generator_for(0, "test", 1))
+    assert set(draws.tolist()) == {0, 2}
+    model = make_model(6)
+    with torch.no_grad():
+        model.opacity_logits[2] = math.nan
+    control = McmcControl(make_config(), model, VisibleAdam(model.tensors()), 1.0)
+    control._relocate(100)
+    assert bool(model.opacity_logits.isfinite().all())

@@ -498,3 +498,17 @@ def test_a_learning_rate_out_of_range_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="learning rate"):
         Trainer(tiny_scene(), tiny_config(rates=LearningRates(means=-1.0)), tmp_path / "run", capture="tiny")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_picture_that_cannot_be_read_loses_nothing_learnt_so_far(tmp_path: Path) -> None:
+    scene = tiny_scene()
+    trainer = Trainer(scene, tiny_config(eval_every=0.0), tmp_path / "run", capture="tiny")
+    for _ in range(4):
+        trainer.step()
+    learnt = trainer.model.means.detach().clone()
+    scene.images.frame = lambda view, divisor=1: (_ for _ in ()).throw(UserError(f"{view.name} cannot be read."))
+    with pytest.raises(UserError, match="cannot be read"):
+        trainer.train()
+    saved = checkpoints.load_checkpoint(tmp_path / "run")
+    assert saved.step == 4
+    assert torch.equal(saved.model["means"], learnt)
