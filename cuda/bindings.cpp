@@ -70,7 +70,8 @@ struct Scene {
     }
     const int drawn = (sh ? 3 : 0) + j.feature_channels;
     j.channels = drawn + (depth ? 1 : 0);
-    if (j.channels > 64 || j.channels < 1) throw std::invalid_argument("between 1 and 64 channels can be drawn");
+    if (j.channels > nfc::kMaxChannels || j.channels < 1)
+      throw std::invalid_argument("between 1 and 64 channels can be drawn");
     for (int i = 0; i < 16; ++i) j.camera.viewmat[i] = viewmat.data()[i];
     for (int i = 0; i < 4; ++i) j.camera.intrinsics[i] = intrinsics.data()[i];
     j.camera.width = width, j.camera.height = height;
@@ -126,14 +127,14 @@ void backward(nfc::Frame& frame, const Scene& scene, const Gradients& g) {
 }
 
 nb::tuple loss(Floats rendered, Array<uint8_t> target, std::optional<Array<uint8_t>> mask, float l1_weight,
-               float ssim_weight, float mse_weight, MaybeFloats gradient) {
+               float ssim_weight, MaybeFloats gradient) {
   nfc::LossJob job{};
   job.height = int(rendered.shape(0)), job.width = int(rendered.shape(1));
   const size_t pixels = size_t(job.height) * size_t(job.width);
   check(rendered, 3 * pixels, "rendered"), check(target, 3 * pixels, "target"), check(mask, pixels, "mask");
   check(gradient, 3 * pixels, "gradient");
   job.rendered = rendered.data(), job.target = target.data(), job.mask = pointer(mask);
-  job.l1_weight = l1_weight, job.ssim_weight = ssim_weight, job.mse_weight = mse_weight;
+  job.l1_weight = l1_weight, job.ssim_weight = ssim_weight;
   job.gradient = pointer(gradient);
   size_t counted = pixels;
   if (job.mask) {
@@ -206,7 +207,7 @@ NB_MODULE(_core, m) {
       .def_prop_ro("entries", &nfc::Frame::entries)
       .def("evaluated_pairs", &nfc::Frame::evaluated_pairs);
   m.def("photometric_loss", &loss, nb::arg("rendered"), nb::arg("target"), nb::arg("mask").none(), nb::arg("l1_weight"),
-        nb::arg("ssim_weight"), nb::arg("mse_weight"), nb::arg("gradient").noconvert().none());
+        nb::arg("ssim_weight"), nb::arg("gradient").noconvert().none());
   m.def("adam", &adam, nb::arg("value").noconvert(), nb::arg("gradient"), nb::arg("first").noconvert(),
         nb::arg("second").noconvert(), nb::arg("visible").none(), nb::arg("rates"), nb::arg("beta1"), nb::arg("beta2"),
         nb::arg("epsilon"), nb::arg("correction1"), nb::arg("correction2"));

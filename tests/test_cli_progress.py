@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from nfc_gs.commands import progress as module
-from nfc_gs.commands.console import Output, clock, duration, sentences_to_stderr, size_on_disk
+from nfc_gs.commands.console import Output, clock, sentences_to_stderr, size_on_disk
 from nfc_gs.commands.progress import Progress, tensorboard_listener
 from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinished, TrainStarted
+from nfc_gs.core.text import duration
 
 
 def started(total: int | None = 100) -> TrainStarted:

@@ -287,7 +287,7 @@ def test_arrays_that_are_written_to_are_never_converted_to_a_copy() -> None:
     rendered, target = np.zeros((4, 5, 3), np.float32), np.zeros((4, 5, 3), np.uint8)
     turned = np.zeros((3, 5, 4), np.float32).T
     with pytest.raises(TypeError):
-        core.photometric_loss(rendered, target, None, 0.8, 0.2, 0.0, turned)
+        core.photometric_loss(rendered, target, None, 0.8, 0.2, turned)
     with pytest.raises(TypeError):
         core.adam(np.zeros((4, 3)), *(np.zeros((4, 3), np.float32) for _ in range(3)), None, [1.0] * 3, *[0.9] * 5)
 

@@ -110,9 +110,10 @@ def test_a_mask_that_ignores_everything_costs_nothing_and_gives_a_gradient_of_ze
     assert rendered.grad is not None and (rendered.grad == 0).all()
 
 
-def test_a_term_of_weight_zero_is_measured_but_has_no_gradient():
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])  # the reference, and the compiled loss
+def test_a_term_of_weight_zero_is_measured_but_has_no_gradient(dtype: torch.dtype):
     rendered, target, _ = pictures()
-    rendered.requires_grad_()
+    rendered = rendered.to(dtype).requires_grad_()
     result = photometric(rendered, target, None, ObjectiveConfig(l1=1.0, ssim=0.0))
     assert float(result.values["ssim"]) < 1 and not result.values["ssim"].requires_grad
     (gradient,) = torch.autograd.grad(result.total, rendered)

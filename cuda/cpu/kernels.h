@@ -11,7 +11,8 @@ namespace nfc {
 
 constexpr int kTile = NFC_TILE_SIZE;
 constexpr int kTilePixels = kTile * kTile;
-constexpr int kMaxChannelsAtOnce = 4;
+constexpr int kMaxChannels = 64;
+constexpr int kMaxChannelsAtOnce = 4;  // in one walk over a tile's splats
 constexpr int kMoments = 8;  // geometric sums a splat collects from a tile, before its channels (see raster.inl)
 constexpr int kMaxBases = 16;
 constexpr float kExponentScale = 0.84932180f;  // sqrt(log2(e) / 2): makes exp(-sigma) a power of two
@@ -73,7 +74,7 @@ struct LossJob {
   const float* rendered;  // [H, W, 3]
   const uint8_t* target;  // [H, W, 3]
   const uint8_t* mask;    // [H, W] or null
-  float l1_weight, ssim_weight, mse_weight;
+  float l1_weight, ssim_weight;
   float inv_count;     // 1 / (3 * number of pixels that count)
   float* gradient;     // [H, W, 3] or null
   float* blurred;      // [4, H, stride] scratch: x, y, x^2 + y^2, xy along rows; then `derivative` down columns

@@ -126,7 +126,7 @@ static void loss_strip(const LossJob& job, int strip) {
     total += double(sum_lanes(row_total));
   }
   job.strip_sums[strip] = total;
-  if (!job.gradient) return;
+  if (!job.gradient || job.ssim_weight == 0.0f) return;
   // What was blurred along rows has served its purpose: its place takes the derivatives blurred down columns.
   for (int row = 0; row < job.height; ++row) {
     for (int at = begin; at < end; at += kLanes) {
@@ -141,7 +141,7 @@ static void loss_strip(const LossJob& job, int strip) {
 static void loss_gradient(const LossJob& job, int row) {
   const Window g = gaussian_window();
   const int values = 3 * job.width;
-  const float l1 = job.l1_weight * job.inv_count, mse = 2.0f * job.mse_weight * job.inv_count;
+  const float l1 = job.l1_weight * job.inv_count;
   double absolute = 0.0, squared = 0.0;
   alignas(64) float x[kChunkRoom], y[kChunkRoom], v[kChunkRoom], in[kChunkRoom], blurred[3][kChunkRoom];
   for (int from = 0; from < values; from += kChunk) {
@@ -151,8 +151,7 @@ static void loss_gradient(const LossJob& job, int row) {
     for (int i = 0; i < n; i += kLanes) {
       const Vf d = load(x + i) - load(y + i);
       sum_absolute = sum_absolute + maximum(d, -d), sum_squared = sum_squared + d * d;
-      const Vf sign = select(d > Vf{}, broadcast(l1), select(d < Vf{}, broadcast(-l1), Vf{}));
-      store(v + i, mse * d + sign);
+      store(v + i, select(d > Vf{}, broadcast(l1), select(d < Vf{}, broadcast(-l1), Vf{})));
     }
     absolute += double(sum_lanes(sum_absolute)), squared += double(sum_lanes(sum_squared));
     if (!job.gradient) continue;

@@ -210,8 +210,6 @@ static inline void sum_entries(const RenderJob& job, size_t i, float* sums) {
     for (int j = 0; j < stride; ++j) sums[j] += row[j];
 }
 
-constexpr int kMaxChannels = 64;
-
 static void project_backward(const RenderJob& job, int block) {
   const PinholeCamera cam = make_camera(job.camera.viewmat, job.camera.intrinsics, job.camera.width, job.camera.height);
   const int begin = block * kCameraBlock;

@@ -132,11 +132,8 @@ LossValues photometric_loss(LossJob& job) {
   job.stride = strips * kStrip;
   if (job.stride % 1024 == 0) job.stride += kStrip;  // rows a multiple of 4 KiB apart would share cache sets
   const size_t plane = size_t(job.height) * job.stride;
-  const bool ssim = job.ssim_weight != 0.0f;
-  if (ssim) {
-    job.blurred = scratch.reserve(7 * plane);
-    job.derivative = job.blurred + 4 * plane;
-  }
+  job.blurred = scratch.reserve(7 * plane);
+  job.derivative = job.blurred + 4 * plane;
   job.row_sums = sums.reserve(2 * size_t(job.height) + strips);
   job.strip_sums = job.row_sums + 2 * size_t(job.height);
   constexpr int kRows = 8;
@@ -145,17 +142,15 @@ LossValues photometric_loss(LossJob& job) {
       for (int row = item * kRows; row < job.height && row < (item + 1) * kRows; ++row) pass(job, row);
     });
   };
-  if (ssim) {
-    by_rows(k.loss_rows);
-    parallel_for(strips, [&](int strip) { k.loss_strip(job, strip); });
-  }
+  by_rows(k.loss_rows);
+  parallel_for(strips, [&](int strip) { k.loss_strip(job, strip); });
   by_rows(k.loss_gradient);
   LossValues values = {0.0, 0.0, 0.0};
   for (int row = 0; row < job.height; ++row) {
     values.l1 += job.row_sums[2 * size_t(row)];
     values.mse += job.row_sums[2 * size_t(row) + 1];
   }
-  for (int strip = 0; ssim && strip < strips; ++strip) values.dssim += job.strip_sums[strip];
+  for (int strip = 0; strip < strips; ++strip) values.dssim += job.strip_sums[strip];
   values.l1 *= job.inv_count, values.dssim *= job.inv_count, values.mse *= job.inv_count;
   return values;
 }

@@ -66,7 +66,8 @@ struct LossValues {
   double l1, dssim, mse;
 };
 
-// Fused L1 + SSIM + MSE; fills job.gradient if set. `job`'s scratch pointers are set here.
+// Fused L1 + SSIM (and the squared error, measured only); fills job.gradient if set. `job`'s scratch pointers are set
+// here.
 LossValues photometric_loss(LossJob& job);
 
 // Fused Adam over visible rows.

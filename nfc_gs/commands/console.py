@@ -82,14 +82,6 @@ def table(title: str, rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) 
     return result
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words: '8.4 s', '1 min 5 s', '2 h 3 min'."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def clock(seconds: float) -> str:
     """Seconds as on a clock: '1:05', '2:03:04'."""
     minutes, rest = divmod(round(seconds), 60)

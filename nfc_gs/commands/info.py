@@ -15,9 +15,10 @@ import tyro
 
 import nfc_gs
 from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_model
-from nfc_gs.commands.console import Output, decibels, duration, ratio, size_on_disk, table
+from nfc_gs.commands.console import Output, decibels, ratio, size_on_disk, table
 from nfc_gs.commands.runs import device_in_words
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.text import duration
 from nfc_gs.data.images import treatment
 from nfc_gs.data.open import load_scene
 from nfc_gs.data.scene import SceneData, View

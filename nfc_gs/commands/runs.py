@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
-from nfc_gs.commands.console import Output, decibels, duration, logger, ratio, table
+from nfc_gs.commands.console import Output, decibels, logger, ratio, table
 from nfc_gs.commands.progress import Progress
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
+from nfc_gs.core.text import duration
 from nfc_gs.data.scene import SceneData
 from nfc_gs.export.ply import write_ply
 from nfc_gs.export.report import write_report

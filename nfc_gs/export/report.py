@@ -11,6 +11,7 @@ from typing import Any
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import write_text
+from nfc_gs.core.text import duration
 from nfc_gs.export.report_data import (
     ERROR_COLOURS,
     ERROR_SCALE,
@@ -88,13 +89,6 @@ def _fixed(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def _sentence(view: ViewResult) -> str:
     """The numbers of a view in one line."""
     numbers = [(view.psnr, "PSNR {:.2f} dB"), (view.ssim, "SSIM {:.4f}"), (view.lpips, "LPIPS {:.4f}")]
@@ -120,7 +114,7 @@ def _tiles(metrics: Mapping[str, Any], test: Mapping[str, Any], curves: Mapping[
         ("Test LPIPS", as_number(test.get("lpips")), lambda v: f"{v:.4f}"),
         ("Gaussians", as_number(metrics.get("gaussians")), lambda v: f"{v:,.0f}"),
         ("Steps", steps, lambda v: f"{v:,.0f}"),
-        ("Training time", seconds, _duration),
+        ("Training time", seconds, duration),
         ("Speed", rate, lambda v: f"{v:.1f} <small>steps/s</small>" if v < 100 else f"{v:.0f} <small>steps/s</small>"),
         ("Peak memory", as_number(metrics.get("peak_memory_mb")), lambda v: f"{v:,.0f} <small>MB</small>"),
     ]
@@ -239,7 +233,7 @@ def _timings_section(timings: Any) -> str:
     bars = "".join(
         f"<span>{escape(name)}</span>"
         f'<span class="track"><i style="width:{100 * max(value, 0) / longest:.1f}%"></i></span>'
-        f'<span class="value">{_duration(value)} · {100 * value / total:.0f} %</span>'
+        f'<span class="value">{duration(value)} · {100 * value / total:.0f} %</span>'
         for name, value in sorted(seconds.items(), key=lambda item: -item[1])
     )
     return (

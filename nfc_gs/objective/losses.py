@@ -159,7 +159,6 @@ class _FusedLoss(torch.autograd.Function):
             None if mask is None else mask.contiguous().numpy(),
             config.l1,
             config.ssim,
-            0.0,
             None if gradient is None else gradient.numpy(),
         )
         ctx.gradient = gradient

@@ -34,6 +34,7 @@ def core() -> ModuleType:
     return _core
 
 
+@functools.cache
 def available() -> bool:
     """Whether the compiled core can be used here."""
     try:
