@@ -13,6 +13,7 @@
 
 #include "cpu/parallel.h"
 #include "cpu/render.h"
+#include "include/nfc_gs/bits.h"
 
 namespace nb = nanobind;
 
@@ -43,8 +44,9 @@ void check(const std::optional<Array<T>>& array, size_t size, const char* name) 
 // The inputs of one rendering; forward and backward take the same object.
 struct Scene {
   Floats means, quats, scales, opacities;
-  MaybeFloats sh, features, background;
+  MaybeFloats sh, bit_logits, bit_shifts, features, background;
   int sh_degree;
+  bool composite_bits;
   Floats viewmat, intrinsics;
   int width, height;
   bool antialiased, depth;
@@ -58,17 +60,12 @@ struct Scene {
     check(means, 3 * n, "means"), check(quats, 4 * n, "quats"), check(scales, 3 * n, "scales");
     check(opacities, n, "opacities"), check(viewmat, 16, "viewmat"), check(intrinsics, 4, "intrinsics");
     j.count = int(n);
-    if (sh) {
-      j.sh_bases = int(sh->shape(1)), j.sh_degree = sh_degree, j.sh = sh->data();
-      check(*sh, 3 * n * j.sh_bases, "sh_coeffs");
-      if (sh_degree < 0 || sh_degree > 3 || (sh_degree + 1) * (sh_degree + 1) > j.sh_bases)
-        throw std::invalid_argument("sh_degree does not fit sh_coeffs");
-    }
+    if (sh || bit_logits) set_colour(j, n);
     if (features) {
       j.feature_channels = int(features->shape(1)), j.features = features->data();
       check(*features, n * j.feature_channels, "features");
     }
-    const int drawn = (sh ? 3 : 0) + j.feature_channels;
+    const int drawn = j.colour_channels + j.feature_channels;
     j.channels = drawn + (depth ? 1 : 0);
     if (j.channels > nfc::kMaxChannels || j.channels < 1)
       throw std::invalid_argument("between 1 and 64 channels can be drawn");
@@ -86,12 +83,34 @@ struct Scene {
     j.out = out.data(), j.out_alpha = out_alpha.data(), j.out_depth = pointer(out_depth);
     return j;
   }
+
+ private:
+  void set_colour(nfc::RenderJob& j, size_t n) const {
+    if (sh && bit_logits) throw std::invalid_argument("colours are sh_coeffs or bit_logits, not both");
+    j.colour_channels = 3;
+    if (sh) {
+      j.sh_bases = int(sh->shape(1)), j.sh = sh->data();
+      check(*sh, 3 * n * j.sh_bases, "sh_coeffs");
+    } else {
+      if (!bit_shifts || bit_shifts->ndim() != 3) throw std::invalid_argument("bit_logits need bit_shifts");
+      j.sh_bases = int(bit_shifts->shape(1)) + 1, j.shift_columns = int(bit_shifts->shape(2));
+      if (j.shift_columns != 3 && j.shift_columns != nfc::kColourBits)
+        throw std::invalid_argument("bit_shifts hold 3 or 24 numbers for each basis");
+      check(*bit_logits, nfc::kColourBits * n, "bit_logits");
+      check(*bit_shifts, n * (j.sh_bases - 1) * j.shift_columns, "bit_shifts");
+      j.bit_logits = bit_logits->data(), j.bit_shifts = bit_shifts->data();
+      if (composite_bits) j.colour_channels = nfc::kColourBits;
+    }
+    j.sh_degree = sh_degree;
+    if (sh_degree < 0 || sh_degree > 3 || (sh_degree + 1) * (sh_degree + 1) > j.sh_bases)
+      throw std::invalid_argument("sh_degree does not fit the colours");
+  }
 };
 
 struct Gradients {
   MaybeFloats v_out, v_alpha, v_depth;
   Floats v_means, v_quats, v_scales, v_opacities;
-  MaybeFloats v_sh, v_features, v_viewmat, v_background;
+  MaybeFloats v_sh, v_bit_logits, v_bit_shifts, v_features, v_viewmat, v_background;
   Floats v_means2d;
   MaybeFloats v_means2d_abs;
 };
@@ -113,6 +132,11 @@ void backward(nfc::Frame& frame, const Scene& scene, const Gradients& g) {
   check(g.v_background, drawn, "v_background"), check(g.v_means2d, 2 * n, "v_means2d");
   check(g.v_means2d_abs, 2 * n, "v_means2d_abs");
   if (job.sh && !g.v_sh) throw std::invalid_argument("v_sh is missing");
+  if (job.bit_logits && !(g.v_bit_logits && g.v_bit_shifts))
+    throw std::invalid_argument("v_bit_logits or v_bit_shifts is missing");
+  check(g.v_bit_logits, nfc::kColourBits * n, "v_bit_logits");
+  check(g.v_bit_shifts, job.bit_logits ? n * (job.sh_bases - 1) * job.shift_columns : 0, "v_bit_shifts");
+  job.v_bit_logits = pointer(g.v_bit_logits), job.v_bit_shifts = pointer(g.v_bit_shifts);
   job.v_out = pointer(g.v_out), job.v_alpha = pointer(g.v_alpha),
   job.v_depth = job.depth ? pointer(g.v_depth) : nullptr;
   job.v_means = g.v_means.data(), job.v_quats = g.v_quats.data(), job.v_scales = g.v_scales.data();
@@ -126,28 +150,52 @@ void backward(nfc::Frame& frame, const Scene& scene, const Gradients& g) {
   frame.backward(job, v_viewmat, v_background);
 }
 
-nb::tuple loss(Floats rendered, Array<uint8_t> target, std::optional<Array<uint8_t>> mask, float l1_weight,
-               float ssim_weight, MaybeFloats gradient) {
+// 1 / (3 * number of pixels that count)
+float inverse_count(const uint8_t* mask, size_t pixels) {
+  size_t counted = pixels;
+  if (mask) {
+    counted = 0;
+    for (size_t i = 0; i < pixels; ++i) counted += mask[i] >= 128;
+  }
+  return counted ? float(1.0 / (3.0 * double(counted))) : 0.0f;
+}
+
+// Weights of L1, squared error, 1 - SSIM and cross entropy, and the clipping of the last.
+struct LossWeights {
+  float l1, mse, ssim, ce, ce_eps;
+};
+
+nb::tuple loss(Floats rendered, Array<uint8_t> target, std::optional<Array<uint8_t>> mask, const LossWeights& weights,
+               MaybeFloats gradient) {
   nfc::LossJob job{};
   job.height = int(rendered.shape(0)), job.width = int(rendered.shape(1));
   const size_t pixels = size_t(job.height) * size_t(job.width);
   check(rendered, 3 * pixels, "rendered"), check(target, 3 * pixels, "target"), check(mask, pixels, "mask");
   check(gradient, 3 * pixels, "gradient");
   job.rendered = rendered.data(), job.target = target.data(), job.mask = pointer(mask);
-  job.l1_weight = l1_weight, job.ssim_weight = ssim_weight;
+  job.l1_weight = weights.l1, job.mse_weight = weights.mse, job.ssim_weight = weights.ssim;
+  job.ce_weight = weights.ce, job.ce_eps = weights.ce_eps;
   job.gradient = pointer(gradient);
-  size_t counted = pixels;
-  if (job.mask) {
-    counted = 0;
-    for (size_t i = 0; i < pixels; ++i) counted += job.mask[i] >= 128;
-  }
-  job.inv_count = counted ? float(1.0 / (3.0 * double(counted))) : 0.0f;
+  job.inv_count = inverse_count(job.mask, pixels);
   nfc::LossValues values;
   {
     nb::gil_scoped_release release;
     values = nfc::photometric_loss(job);
   }
-  return nb::make_tuple(values.l1, values.dssim, values.mse);
+  return nb::make_tuple(values.l1, values.mse, values.dssim, values.ce);
+}
+
+double bit_loss(Floats probabilities, Array<uint8_t> target, std::optional<Array<uint8_t>> mask, float eps,
+                MaybeFloats gradient) {
+  nfc::BitLossJob job{};
+  job.height = int(probabilities.shape(0)), job.width = int(probabilities.shape(1));
+  const size_t pixels = size_t(job.height) * size_t(job.width);
+  check(probabilities, nfc::kColourBits * pixels, "probabilities"), check(target, 3 * pixels, "target");
+  check(mask, pixels, "mask"), check(gradient, nfc::kColourBits * pixels, "gradient");
+  job.probabilities = probabilities.data(), job.target = target.data(), job.mask = pointer(mask);
+  job.eps = eps, job.gradient = pointer(gradient), job.inv_count = inverse_count(job.mask, pixels);
+  nb::gil_scoped_release release;
+  return nfc::bit_loss(job);
 }
 
 void adam(Floats value, Floats gradient, Floats first, Floats second, std::optional<Array<bool>> visible,
@@ -184,19 +232,21 @@ NB_MODULE(_core, m) {
   // Arrays that are written to are marked noconvert: a converted copy would swallow the result.
   nb::set_leak_warnings(false);  // frames may live in autograd graphs until the process ends
   nb::class_<Scene>(m, "Scene")
-      .def(nb::init<Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats, MaybeFloats, int, Floats, Floats, int,
-                    int, bool, bool, Array<int32_t>, Floats, Floats, Floats, MaybeFloats>(),
+      .def(nb::init<Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, int,
+                    bool, Floats, Floats, int, int, bool, bool, Array<int32_t>, Floats, Floats, Floats, MaybeFloats>(),
            nb::arg("means"), nb::arg("quats"), nb::arg("scales"), nb::arg("opacities"), nb::arg("sh").none(),
-           nb::arg("features").none(), nb::arg("background").none(), nb::arg("sh_degree"), nb::arg("viewmat"),
+           nb::arg("bit_logits").none(), nb::arg("bit_shifts").none(), nb::arg("features").none(),
+           nb::arg("background").none(), nb::arg("sh_degree"), nb::arg("composite_bits"), nb::arg("viewmat"),
            nb::arg("intrinsics"), nb::arg("width"), nb::arg("height"), nb::arg("antialiased"), nb::arg("depth"),
            nb::arg("radii").noconvert(), nb::arg("means2d").noconvert(), nb::arg("out").noconvert(),
            nb::arg("out_alpha").noconvert(), nb::arg("out_depth").noconvert().none());
   nb::class_<Gradients>(m, "Gradients")
       .def(nb::init<MaybeFloats, MaybeFloats, MaybeFloats, Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats,
-                    MaybeFloats, MaybeFloats, Floats, MaybeFloats>(),
+                    MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, Floats, MaybeFloats>(),
            nb::arg("v_out").none(), nb::arg("v_alpha").none(), nb::arg("v_depth").none(),
            nb::arg("v_means").noconvert(), nb::arg("v_quats").noconvert(), nb::arg("v_scales").noconvert(),
            nb::arg("v_opacities").noconvert(), nb::arg("v_sh").noconvert().none(),
+           nb::arg("v_bit_logits").noconvert().none(), nb::arg("v_bit_shifts").noconvert().none(),
            nb::arg("v_features").noconvert().none(), nb::arg("v_viewmat").noconvert().none(),
            nb::arg("v_background").noconvert().none(), nb::arg("v_means2d").noconvert(),
            nb::arg("v_means2d_abs").noconvert().none());
@@ -206,14 +256,24 @@ NB_MODULE(_core, m) {
       .def("backward", &backward)
       .def_prop_ro("entries", &nfc::Frame::entries)
       .def("evaluated_pairs", &nfc::Frame::evaluated_pairs);
-  m.def("photometric_loss", &loss, nb::arg("rendered"), nb::arg("target"), nb::arg("mask").none(), nb::arg("l1_weight"),
-        nb::arg("ssim_weight"), nb::arg("gradient").noconvert().none());
+  nb::class_<LossWeights>(m, "LossWeights")
+      .def(nb::init<float, float, float, float, float>(), nb::arg("l1"), nb::arg("mse"), nb::arg("ssim"), nb::arg("ce"),
+           nb::arg("ce_eps"));
+  m.def("photometric_loss", &loss, nb::arg("rendered"), nb::arg("target"), nb::arg("mask").none(), nb::arg("weights"),
+        nb::arg("gradient").noconvert().none());
+  m.def("bit_loss", &bit_loss, nb::arg("probabilities"), nb::arg("target"), nb::arg("mask").none(), nb::arg("eps"),
+        nb::arg("gradient").noconvert().none());
   m.def("adam", &adam, nb::arg("value").noconvert(), nb::arg("gradient"), nb::arg("first").noconvert(),
         nb::arg("second").noconvert(), nb::arg("visible").none(), nb::arg("rates"), nb::arg("beta1"), nb::arg("beta2"),
         nb::arg("epsilon"), nb::arg("correction1"), nb::arg("correction2"));
   m.def("mcmc_noise", &mcmc_noise, nb::arg("means").noconvert(), nb::arg("quats"), nb::arg("log_scales"),
         nb::arg("opacity_logits"), nb::arg("strength"), nb::arg("sharpness"), nb::arg("threshold"), nb::arg("seed"),
         nb::arg("step"));
+  m.def("place_values", [] {
+    std::vector<float> values;
+    for (int bit = 0; bit < nfc::kBits; ++bit) values.push_back(nfc::place_value(bit));
+    return values;
+  });
   m.def("blend_ceiling", [](int splats, int repeats) {
     nb::gil_scoped_release release;
     return nfc::kernels().blend_ceiling(splats, repeats);

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, write_error
-from nfc_gs.model.gaussians import PARAMETERS, GaussianModel
+from nfc_gs.model.gaussians import GaussianModel, parameter_names
 
 FORMAT = "nfc-gs checkpoint"
 VERSION = 1
@@ -106,7 +106,6 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         "step": checkpoint.step,
         "seconds": checkpoint.seconds,
         "gaussians": int(checkpoint.model["means"].shape[0]),
-        "sh_degree": round(checkpoint.model["sh_coeffs"].shape[1] ** 0.5) - 1,
         "config": dict(checkpoint.config),
         "capture": checkpoint.capture,
         "data": dict(checkpoint.data),
@@ -219,7 +218,7 @@ def _read_tensors(file: Path) -> dict[str, dict[str, Tensor]]:
 
 def _check_shapes(file: Path, checkpoint: Checkpoint, gaussians: object) -> None:
     """Raise if tensors are missing or do not fit together."""
-    for name in PARAMETERS:
+    for name in parameter_names("bits" if "bit_logits" in checkpoint.model else "sh"):
         if name not in checkpoint.model:
             raise UserError(f"The checkpoint {file} holds no tensor '{name}'; use another checkpoint.")
     n = checkpoint.model["means"].shape[0]

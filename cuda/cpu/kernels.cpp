@@ -4,6 +4,7 @@
 
 #include "simd.h"  // before the mathematics, whose templates must see the operations on vectors
 
+#include "../include/nfc_gs/bits.h"
 #include "../include/nfc_gs/projection.h"
 #include "../include/nfc_gs/sh.h"
 
@@ -11,6 +12,7 @@ namespace nfc {
 inline namespace NFC_ISA {
 namespace {
 
+#include "colour.inl"
 #include "project.inl"
 #include "tiles.inl"
 #include "raster.inl"
@@ -49,8 +51,8 @@ float blend_ceiling(int splats, int repeats) {
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {NFC_ISA_NAME,     kLanes,    project,    list_tiles,    raster, raster_backward,
-                         project_backward, loss_rows, loss_strip, loss_gradient, adam,   blend_ceiling};
+const Kernels kernels = {NFC_ISA_NAME, kLanes,     project,       list_tiles, raster, raster_backward, project_backward,
+                         loss_rows,    loss_strip, loss_gradient, bit_loss,   adam,   blend_ceiling};
 
 }  // namespace NFC_ISA
 }  // namespace nfc

@@ -38,10 +38,15 @@ struct CameraArgs {
 // Everything one rendering reads, keeps and writes. Arrays are row-major; null where not asked for.
 struct RenderJob {
   CameraArgs camera;
-  int count, sh_bases, sh_degree, feature_channels;  // sh_bases: bases stored per Gaussian, 0 for no SH
-  int channels;                                      // SH colour (3 or 0) + features + depth (1 or 0)
+  int count, sh_bases, sh_degree;        // sh_bases: bases of view dependence stored per Gaussian, 0 for no colour
+  int colour_channels, feature_channels;  // colour: 3; 24 if the bits themselves are composited; 0 for none
+  int channels;                          // colour + features + depth (1 or 0)
   bool antialiased, depth;
-  const float *means, *quats, *scales, *opacities, *sh, *features, *background;
+  const float *means, *quats, *scales, *opacities, *features, *background;
+  // Colour, one of two: sh [N, sh_bases, 3]; or bit_logits [N, 24] and bit_shifts [N, sh_bases - 1, shift_columns],
+  // where shift_columns is 3 (a shift for the eight logits of a channel) or 24 (one for each logit).
+  const float *sh, *bit_logits, *bit_shifts;
+  int shift_columns;
 
   // kept from forward to backward
   SplatRecord* records;  // [N]
@@ -64,7 +69,8 @@ struct RenderJob {
   float* partial;          // [M, kMoments + channels]
   float* tile_background;  // [tiles, channels] or null
   float* camera_partial;   // [blocks of kCameraBlock Gaussians, 12]
-  float *v_means, *v_quats, *v_scales, *v_opacities, *v_sh, *v_features, *v_means2d, *v_means2d_abs;
+  float *v_means, *v_quats, *v_scales, *v_opacities, *v_features, *v_means2d, *v_means2d_abs;
+  float *v_sh, *v_bit_logits, *v_bit_shifts;  // those of the colour in use
 };
 
 constexpr int kCameraBlock = 1024;  // Gaussians whose view matrix gradients are summed together
@@ -74,14 +80,26 @@ struct LossJob {
   const float* rendered;  // [H, W, 3]
   const uint8_t* target;  // [H, W, 3]
   const uint8_t* mask;    // [H, W] or null
-  float l1_weight, ssim_weight;
+  float l1_weight, mse_weight, ssim_weight, ce_weight, ce_eps;
   float inv_count;     // 1 / (3 * number of pixels that count)
   float* gradient;     // [H, W, 3] or null
   float* blurred;      // [4, H, stride] scratch: x, y, x^2 + y^2, xy along rows; then `derivative` down columns
   float* derivative;   // [3, H, stride] scratch: d loss / d (mu_x, E[x^2 + y^2], E[xy])
   int stride;          // floats of a scratch row
   double* strip_sums;  // [strips] 1 - SSIM, summed over counted values
-  double* row_sums;    // [H, 2]: absolute and squared error, summed over counted values
+  double* row_sums;    // [H, 3]: absolute and squared error and cross entropy, summed over counted values
+};
+
+// Cross entropy of composited bit probabilities with the bits of a picture.
+struct BitLossJob {
+  int width, height;
+  const float* probabilities;  // [H, W, 24]
+  const uint8_t* target;       // [H, W, 3]
+  const uint8_t* mask;         // [H, W] or null
+  float eps;                   // probabilities are clipped to [eps, 1 - eps]
+  float inv_count;             // 1 / (3 * number of pixels that count)
+  float* gradient;             // [H, W, 24] or null
+  double* row_sums;            // [H]
 };
 
 constexpr int kStrip = 64;  // values of a row that are blurred down their columns at once
@@ -111,6 +129,7 @@ struct Kernels {
   void (*loss_rows)(const LossJob&, int row);
   void (*loss_strip)(const LossJob&, int strip);
   void (*loss_gradient)(const LossJob&, int row);
+  void (*bit_loss)(const BitLossJob&, int row);
   void (*adam)(const AdamJob&, int begin, int end);
   float (*blend_ceiling)(int splats, int repeats);
 };

@@ -1,5 +1,5 @@
-// Fused photometric loss of one image, forward and backward: L1, squared error and SSIM (Wang et al. 2004, eq. 13, with
-// an 11-tap Gaussian window), weighted by a mask. SSIM needs only mu_x, mu_y, E[x^2 + y^2] and E[xy].
+// Fused photometric loss of one image, forward and backward: L1, squared error, cross entropy (Yang et al. 2024, eq. 4
+// and 5) and SSIM (Wang et al. 2004, eq. 13, with an 11-tap Gaussian window), weighted by a mask. SSIM needs only mu_x, mu_y, E[x^2 + y^2] and E[xy].
 // The window is separable: one pass along rows; one down columns, which ends with the derivatives blurred down columns
 // too; and one along rows that blurs these and adds all gradients up. Rows hold interleaved colours.
 
@@ -137,22 +137,47 @@ static void loss_strip(const LossJob& job, int strip) {
   }
 }
 
-// L1 and squared error of a row, and the gradient of the whole loss with respect to the rendered row.
-static void loss_gradient(const LossJob& job, int row) {
+// y log2(c) + (1 - y) log2(1 - c), with c = x clipped to [eps, 1 - eps], and the derivative of -y ln(c) - (1 - y) ln(1 - c)
+// with respect to x, which is zero where x is clipped.
+static inline Vf log_likelihood(Vf x, Vf y, float eps, Vf* derivative) {
+  const Vf c = maximum(broadcast(eps), minimum(broadcast(1.0f - eps), x)), rest = 1.0f - c;
+  *derivative = select(c == x, (c - y) * reciprocal(c * rest), Vf{});
+  const Vf log_rest = log_2(rest);
+  return log_rest + y * (log_2(c) - log_rest);
+}
+
+constexpr float kLn2 = 0.69314718f;
+
+// L1, squared error and, with Ce, cross entropy of a row, and the gradient of the whole loss with respect to the
+// rendered row.
+template <bool Ce>
+static inline void loss_gradient_with(const LossJob& job, int row) {
   const Window g = gaussian_window();
   const int values = 3 * job.width;
-  const float l1 = job.l1_weight * job.inv_count;
-  double absolute = 0.0, squared = 0.0;
+  const float l1 = job.l1_weight * job.inv_count, mse = 2.0f * job.mse_weight * job.inv_count;
+  const float ce = job.ce_weight * job.inv_count;
+  double absolute = 0.0, squared = 0.0, likelihood = 0.0;
   alignas(64) float x[kChunkRoom], y[kChunkRoom], v[kChunkRoom], in[kChunkRoom], blurred[3][kChunkRoom];
   for (int from = 0; from < values; from += kChunk) {
     const int n = values - from < kChunk ? values - from : kChunk;
     gather(job, row, from, from + n, x, y);
-    Vf sum_absolute = Vf{}, sum_squared = Vf{};
+    Vf sum_absolute = Vf{}, sum_squared = Vf{}, sum_likelihood = Vf{};
     for (int i = 0; i < n; i += kLanes) {
-      const Vf d = load(x + i) - load(y + i);
+      const Vf a = load(x + i), b = load(y + i), d = a - b;
       sum_absolute = sum_absolute + maximum(d, -d), sum_squared = sum_squared + d * d;
-      store(v + i, select(d > Vf{}, broadcast(l1), select(d < Vf{}, broadcast(-l1), Vf{})));
+      Vf to_x = select(d > Vf{}, broadcast(l1), select(d < Vf{}, broadcast(-l1), Vf{})) + mse * d;
+      if (Ce) {
+        Vf derivative, value = log_likelihood(a, b, job.ce_eps, &derivative);
+        if (job.mask || i + kLanes > n) {
+          for (int lane = 0; lane < kLanes; ++lane)
+            if (i + lane >= n || counted(job, row, (from + i + lane) / 3) == 0.0f) value[lane] = derivative[lane] = 0.0f;
+        }
+        sum_likelihood = sum_likelihood + value;
+        to_x = to_x + ce * derivative;
+      }
+      store(v + i, to_x);
     }
+    if (Ce) likelihood += double(sum_lanes(sum_likelihood));
     absolute += double(sum_lanes(sum_absolute)), squared += double(sum_lanes(sum_squared));
     if (!job.gradient) continue;
     if (job.ssim_weight != 0.0f) {
@@ -174,6 +199,49 @@ static void loss_gradient(const LossJob& job, int row) {
     }
     memcpy(job.gradient + size_t(row) * values + from, v, size_t(n) * sizeof(float));
   }
-  job.row_sums[2 * size_t(row)] = absolute;
-  job.row_sums[2 * size_t(row) + 1] = squared;
+  job.row_sums[3 * size_t(row)] = absolute;
+  job.row_sums[3 * size_t(row) + 1] = squared;
+  job.row_sums[3 * size_t(row) + 2] = -double(kLn2) * likelihood;
+}
+
+static void loss_gradient(const LossJob& job, int row) {
+  if (job.ce_weight != 0.0f) {
+    loss_gradient_with<true>(job, row);
+  } else {
+    loss_gradient_with<false>(job, row);
+  }
+}
+
+// Cross entropy of a row's bit probabilities with the bits of its picture, each bit weighted by its place value
+// (Yang et al. 2024, eq. 3), and its gradient.
+static void bit_loss(const BitLossJob& job, int row) {
+  constexpr int kPixels = 32, kValues = kPixels * kColourBits;
+  alignas(64) float bit[kValues], weight[kValues], p[kValues], v[kValues];
+  double likelihood = 0.0;
+  for (int from = 0; from < job.width; from += kPixels) {
+    const int pixels = job.width - from < kPixels ? job.width - from : kPixels, n = pixels * kColourBits;
+    const size_t first = size_t(row) * job.width + from;
+    memset(p, 0, sizeof p), memset(weight, 0, sizeof weight);
+    memcpy(p, job.probabilities + first * kColourBits, size_t(n) * sizeof(float));
+    for (int i = 0; i < pixels; ++i) {
+      const float counts = !job.mask || job.mask[first + i] >= 128 ? job.inv_count : 0.0f;
+      for (int c = 0; c < 3; ++c) {
+        const int value = job.target[3 * (first + i) + c];
+        for (int j = 0; j < kBits; ++j) {
+          bit[kColourBits * i + kBits * c + j] = float(value >> (kBits - 1 - j) & 1);
+          weight[kColourBits * i + kBits * c + j] = counts * place_value(j);
+        }
+      }
+    }
+    Vf sum = Vf{};
+    for (int i = 0; i < n; i += kLanes) {
+      Vf derivative;
+      const Vf w = load(weight + i);
+      sum = sum + w * log_likelihood(load(p + i), load(bit + i), job.eps, &derivative);
+      store(v + i, w * derivative);
+    }
+    likelihood += double(sum_lanes(sum));
+    if (job.gradient) memcpy(job.gradient + first * kColourBits, v, size_t(n) * sizeof(float));
+  }
+  job.row_sums[row] = -double(kLn2) * likelihood;
 }

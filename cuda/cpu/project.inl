@@ -1,4 +1,4 @@
-// Projection and colour of a vector of Gaussians at a time, forward and backward.
+// Projection of a vector of Gaussians at a time, with their colours (colour.inl), forward and backward.
 
 // Reads `width` floats of kLanes consecutive rows into vectors, lanes beyond `count` repeat the first row.
 template <int Width>
@@ -17,71 +17,6 @@ static inline void store_rows(float* base, int count, const Vf* values) {
   for (int j = 0; j < Width; ++j) store(columns[j], values[j]);
   for (int lane = 0; lane < count; ++lane)
     for (int j = 0; j < Width; ++j) base[Width * lane + j] = columns[j][lane];
-}
-
-struct ViewDirection {
-  Vec3<Vf> unit;
-  Vf inv_length;
-};
-
-static inline ViewDirection view_direction(const PinholeCamera& cam, const Vec3<Vf>& mean) {
-  const Vec3<Vf> d = {mean.x - cam.center[0], mean.y - cam.center[1], mean.z - cam.center[2]};
-  ViewDirection v;
-  v.inv_length = 1.0f / square_root(dot(d, d));
-  v.unit = {d.x * v.inv_length, d.y * v.inv_length, d.z * v.inv_length};
-  return v;
-}
-
-// The SH coefficients of kLanes Gaussians, as many as the degree uses: value[3 k + c] holds basis k of colour c.
-constexpr int kMaxShVectors = 3 * kMaxBases;
-
-static inline void load_sh(const RenderJob& job, int first, int count, Vf* value) {
-  const int columns = 3 * (job.sh_degree + 1) * (job.sh_degree + 1);
-  const size_t stride = 3 * size_t(job.sh_bases);
-  const float* base = job.sh + stride * size_t(first);
-  int column = 0;
-  for (; column + kLanes <= columns; column += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane)
-      value[column + lane] = load(base + stride * (lane < count ? lane : 0) + column);
-    transpose(value + column);
-  }
-  for (; column < columns; ++column) {
-    alignas(64) float lanes[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = base[stride * (lane < count ? lane : 0) + column];
-    value[column] = load(lanes);
-  }
-}
-
-// The inverse, with zeros for the bases that the degree does not use.
-static inline void store_sh_gradient(const RenderJob& job, int first, int count, Vf* value) {
-  const int columns = 3 * (job.sh_degree + 1) * (job.sh_degree + 1);
-  const size_t stride = 3 * size_t(job.sh_bases);
-  float* base = job.v_sh + stride * size_t(first);
-  int column = 0;
-  for (; column + kLanes <= columns; column += kLanes) {
-    transpose(value + column);
-    for (int lane = 0; lane < count; ++lane) store(base + stride * lane + column, value[column + lane]);
-  }
-  for (; column < columns; ++column) {
-    alignas(64) float lanes[kLanes];
-    store(lanes, value[column]);
-    for (int lane = 0; lane < count; ++lane) base[stride * lane + column] = lanes[lane];
-  }
-  if (columns < int(stride)) {
-    for (int lane = 0; lane < count; ++lane) memset(base + stride * lane + columns, 0, 4 * (stride - columns));
-  }
-}
-
-// Radiance before the clamp at zero: 0.5 + sum_k Y_k sh_k.
-static inline void sh_colour(const RenderJob& job, int first, int count, const Vf* basis, Vf* colour) {
-  Vf sh[kMaxShVectors];
-  load_sh(job, first, count, sh);
-  const int bases = (job.sh_degree + 1) * (job.sh_degree + 1);
-  for (int c = 0; c < 3; ++c) {
-    Vf sum = broadcast(0.5f);
-    for (int k = 0; k < bases; ++k) sum = sum + basis[k] * sh[3 * k + c];
-    colour[c] = sum;
-  }
 }
 
 static inline int clamp_int(float x, int low, int high) {
@@ -113,13 +48,8 @@ static void project(const RenderJob& job, int begin, int end) {
     const Vf inv_root_det = 1.0f / square_root(o.det);
     const Vf p = k * root * inv_root_det, r = k / root, skew = -k * o.xy * inv_root_det / root;
 
-    ViewDirection view;
-    Vf basis[kMaxBases], colour[3];
-    if (job.sh) {
-      view = view_direction(cam, mean);
-      sh_basis(job.sh_degree, view.unit.x, view.unit.y, view.unit.z, basis);
-      sh_colour(job, first, count, basis, colour);
-    }
+    Vf colour[kColourBits];
+    if (job.colour_channels) view_colour(job, view_direction(cam, mean), first, count, colour);
     for (int lane = 0; lane < count; ++lane) {
       const size_t i = size_t(first + lane);
       const float mx = o.mean_x[lane], my = o.mean_y[lane], ex = extent_x[lane], ey = extent_y[lane];
@@ -159,35 +89,14 @@ static void project(const RenderJob& job, int begin, int end) {
       job.radii[2 * i + 1] = ry < 1.0f ? 1 : int32_t(ry < limit ? ry : limit);
       job.means2d[2 * i] = mx, job.means2d[2 * i + 1] = my;
       float* colors = job.colors + i * size_t(job.channels);
-      if (job.sh) {
-        for (int c = 0; c < 3; ++c) *colors++ = colour[c][lane] > 0.0f ? colour[c][lane] : 0.0f;
+      for (int c = 0; c < job.colour_channels; ++c) {
+        const float value = colour[c][lane];
+        *colors++ = job.sh && !(value > 0.0f) ? 0.0f : value;
       }
       for (int c = 0; c < job.feature_channels; ++c) *colors++ = job.features[i * size_t(job.feature_channels) + c];
       if (job.depth) *colors = depth;
     }
   }
-}
-
-// The gradient of the colour (already zero where the colour was clamped), through the coefficients (written to v_sh)
-// and the direction to the mean (returned).
-static inline Vec3<Vf> sh_backward(const RenderJob& job, const ViewDirection& view, int first, int count,
-                                   const Vf* v_colour) {
-  const Vec3<Vf> d = view.unit;
-  Vf basis[kMaxBases], sh[kMaxShVectors];
-  Vec3<Vf> gradient[kMaxBases], v_unit = {Vf{}, Vf{}, Vf{}};
-  sh_basis(job.sh_degree, d.x, d.y, d.z, basis);
-  sh_basis_gradient(job.sh_degree, d.x, d.y, d.z, gradient);
-  load_sh(job, first, count, sh);
-  const int bases = (job.sh_degree + 1) * (job.sh_degree + 1);
-  for (int k = 0; k < bases; ++k) {
-    const Vf along = v_colour[0] * sh[3 * k] + v_colour[1] * sh[3 * k + 1] + v_colour[2] * sh[3 * k + 2];
-    v_unit = {v_unit.x + along * gradient[k].x, v_unit.y + along * gradient[k].y, v_unit.z + along * gradient[k].z};
-    for (int c = 0; c < 3; ++c) sh[3 * k + c] = basis[k] * v_colour[c];
-  }
-  store_sh_gradient(job, first, count, sh);
-  const Vf radial = dot(v_unit, d);
-  return {(v_unit.x - radial * d.x) * view.inv_length, (v_unit.y - radial * d.y) * view.inv_length,
-          (v_unit.z - radial * d.z) * view.inv_length};
 }
 
 static inline void zero_gradients(const RenderJob& job, int first, int count) {
@@ -196,7 +105,7 @@ static inline void zero_gradients(const RenderJob& job, int first, int count) {
   memset(job.v_quats + 4 * i, 0, 4 * n), memset(job.v_opacities + i, 0, n);
   memset(job.v_means2d + 2 * i, 0, 2 * n);
   if (job.v_means2d_abs) memset(job.v_means2d_abs + 2 * i, 0, 2 * n);
-  if (job.v_sh) memset(job.v_sh + 3 * i * size_t(job.sh_bases), 0, 3 * n * size_t(job.sh_bases));
+  zero_colour_gradients(job, first, count);
   if (job.v_features) memset(job.v_features + i * size_t(job.feature_channels), 0, n * size_t(job.feature_channels));
 }
 
@@ -257,11 +166,11 @@ static void project_backward(const RenderJob& job, int block) {
     ProjectionGrad<Vf> grad =
         project_vjp(cam, o, mean, scale, opacity, job.antialiased, v_mean_x, v_mean_y, -0.5f * load(sums[3]),
                     -load(sums[4]), -0.5f * load(sums[5]), v_depth, &v_opacity);
-    if (job.sh) {
-      const ViewDirection view = view_direction(cam, mean);
-      const Vf v_colour[3] = {load(sums[kMoments]), load(sums[kMoments + 1]), load(sums[kMoments + 2])};
+    if (job.colour_channels) {
+      Vf v_colour[kColourBits];
+      for (int c = 0; c < job.colour_channels; ++c) v_colour[c] = load(sums[kMoments + c]);
       // Unseen Gaussians may hold NaN coefficients.
-      Vec3<Vf> v_dir = sh_backward(job, view, first, count, v_colour);
+      Vec3<Vf> v_dir = view_colour_backward(job, view_direction(cam, mean), first, count, v_colour);
       v_dir = {select(seen, v_dir.x, Vf{}), select(seen, v_dir.y, Vf{}), select(seen, v_dir.z, Vf{})};
       grad.mean = {grad.mean.x + v_dir.x, grad.mean.y + v_dir.y, grad.mean.z + v_dir.z};
       sum_center[0] = sum_center[0] - v_dir.x, sum_center[1] = sum_center[1] - v_dir.y;
@@ -287,7 +196,7 @@ static void project_backward(const RenderJob& job, int block) {
       store_rows<2>(job.v_means2d_abs + 2 * size_t(first), count, v_abs);
     }
     if (job.v_features) {
-      const int offset = kMoments + (job.sh ? 3 : 0);
+      const int offset = kMoments + job.colour_channels;
       for (int lane = 0; lane < count; ++lane)
         for (int c = 0; c < job.feature_channels; ++c)
           job.v_features[size_t(first + lane) * job.feature_channels + c] = sums[offset + c][lane];

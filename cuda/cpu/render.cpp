@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <functional>
 
 #include "parallel.h"
 
@@ -123,6 +124,17 @@ size_t Frame::evaluated_pairs() const {
   return rows * kTile;
 }
 
+namespace {
+
+void by_rows(int height, const std::function<void(int)>& pass) {
+  constexpr int kRows = 8;
+  parallel_for(items_of(height, kRows), [&](int item) {
+    for (int row = item * kRows; row < height && row < (item + 1) * kRows; ++row) pass(row);
+  });
+}
+
+}  // namespace
+
 LossValues photometric_loss(LossJob& job) {
   StageTimer timer(kLoss);
   static thread_local Buffer<float> scratch;
@@ -134,25 +146,32 @@ LossValues photometric_loss(LossJob& job) {
   const size_t plane = size_t(job.height) * job.stride;
   job.blurred = scratch.reserve(7 * plane);
   job.derivative = job.blurred + 4 * plane;
-  job.row_sums = sums.reserve(2 * size_t(job.height) + strips);
-  job.strip_sums = job.row_sums + 2 * size_t(job.height);
-  constexpr int kRows = 8;
-  const auto by_rows = [&](void (*pass)(const LossJob&, int)) {
-    parallel_for(items_of(job.height, kRows), [&](int item) {
-      for (int row = item * kRows; row < job.height && row < (item + 1) * kRows; ++row) pass(job, row);
-    });
-  };
-  by_rows(k.loss_rows);
+  job.row_sums = sums.reserve(3 * size_t(job.height) + strips);
+  job.strip_sums = job.row_sums + 3 * size_t(job.height);
+  by_rows(job.height, [&](int row) { k.loss_rows(job, row); });
   parallel_for(strips, [&](int strip) { k.loss_strip(job, strip); });
-  by_rows(k.loss_gradient);
-  LossValues values = {0.0, 0.0, 0.0};
+  by_rows(job.height, [&](int row) { k.loss_gradient(job, row); });
+  LossValues values = {0.0, 0.0, 0.0, 0.0};
   for (int row = 0; row < job.height; ++row) {
-    values.l1 += job.row_sums[2 * size_t(row)];
-    values.mse += job.row_sums[2 * size_t(row) + 1];
+    values.l1 += job.row_sums[3 * size_t(row)];
+    values.mse += job.row_sums[3 * size_t(row) + 1];
+    values.ce += job.row_sums[3 * size_t(row) + 2];
   }
   for (int strip = 0; strip < strips; ++strip) values.dssim += job.strip_sums[strip];
   values.l1 *= job.inv_count, values.dssim *= job.inv_count, values.mse *= job.inv_count;
+  values.ce *= job.inv_count;
   return values;
+}
+
+double bit_loss(BitLossJob& job) {
+  StageTimer timer(kLoss);
+  static thread_local Buffer<double> sums;
+  const Kernels& k = kernels();
+  job.row_sums = sums.reserve(size_t(job.height));
+  by_rows(job.height, [&](int row) { k.bit_loss(job, row); });
+  double total = 0.0;
+  for (int row = 0; row < job.height; ++row) total += job.row_sums[row];
+  return total;
 }
 
 void adam_step(const AdamJob& job) {

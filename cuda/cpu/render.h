@@ -63,12 +63,15 @@ class Frame {
 };
 
 struct LossValues {
-  double l1, dssim, mse;
+  double l1, dssim, mse, ce;  // ce: 0 if its weight is 0
 };
 
-// Fused L1 + SSIM (and the squared error, measured only); fills job.gradient if set. `job`'s scratch pointers are set
+// Fused L1, squared error, SSIM and cross entropy; fills job.gradient if set. `job`'s scratch pointers are set
 // here.
 LossValues photometric_loss(LossJob& job);
+
+// Bit-wise cross entropy; fills job.gradient if set. `job`'s scratch pointer is set here.
+double bit_loss(BitLossJob& job);
 
 // Fused Adam over visible rows.
 void adam_step(const AdamJob& job);

@@ -32,6 +32,7 @@ typedef Vi Mask;
 NFC_HD Vf select(Mask mask, Vf yes, Vf no) { return mask ? yes : no; }
 NFC_HD Vi bits(Vf a) { return (Vi)a; }
 NFC_HD Vf from_bits(Vi a) { return (Vf)a; }
+NFC_HD Vf to_float(Vi a) { return __builtin_convertvector(a, Vf); }
 NFC_HD Mask both(Mask a, Mask b) { return a & b; }
 
 #else
@@ -87,6 +88,23 @@ NFC_HD Vi operator+(Vi a, Vi b) {
 NFC_HD Vi operator<<(Vi a, int s) {
   NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) << s);
   return a;
+}
+NFC_HD Vi operator-(Vi a, Vi b) {
+  NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) - uint32_t(b.v[i]));
+  return a;
+}
+NFC_HD Vi operator-(Vi a, int32_t b) {
+  NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) - uint32_t(b));
+  return a;
+}
+NFC_HD Vi operator>>(Vi a, int s) {
+  NFC_EACH a.v[i] >>= s;
+  return a;
+}
+NFC_HD Vf to_float(Vi a) {
+  Vf r;
+  NFC_EACH r.v[i] = float(a.v[i]);
+  return r;
 }
 NFC_HD Vf select(Mask mask, Vf yes, Vf no) {
   NFC_EACH no.v[i] = mask.v[i] ? yes.v[i] : no.v[i];
@@ -158,9 +176,21 @@ NFC_HD Vf negative(Vf a) { return from_bits(bits(a) | INT32_MIN); }
 NFC_HD Vf negative(Vf a) { return minimum(a, -a); }
 #endif
 
+// log2 of positive normal numbers, relative error of log2(m) below 1e-7 beside the rounding of the sum: a = 2^n m with m in [sqrt(1/2), sqrt(2)), and a minimax
+// polynomial of m - 1 for log(m). Anything else gives nonsense or NaN.
 NFC_HD Vf log_2(Vf a) {
-  for (int i = 0; i < kLanes; ++i) a[i] = log2f(a[i]);
-  return a;
+  const Vi n = (bits(a) - 0x3f3504f3) >> 23;  // sqrt(1/2)
+  const Vf f = from_bits(bits(a) - (n << 23)) - 1.0f;
+  Vf p = broadcast(1.292611590e-1f);
+  p = p * f - 2.089323878e-1f;
+  p = p * f + 2.152127539e-1f;
+  p = p * f - 2.386759134e-1f;
+  p = p * f + 2.879390680e-1f;
+  p = p * f - 3.607162529e-1f;
+  p = p * f + 4.809102803e-1f;
+  p = p * f - 7.213471994e-1f;
+  p = p * f + 1.442695005f;
+  return p * f + to_float(n);
 }
 
 // 2^t for -126 <= t <= 126, relative error below 3e-7: t = n + f with |f| <= 1/2, a minimax polynomial for 2^f, and n
@@ -176,6 +206,12 @@ NFC_HD Vf exp_2(Vf t) {
   p = p * f + 6.931469670e-1f;
   p = p * f + 1.000000072f;
   return from_bits(bits(p) + (bits(shifted) << 23));
+}
+
+// 1 / (1 + exp(-a)). NaN stays NaN: minimum and maximum return their second argument then.
+NFC_HD Vf sigmoid(Vf a) {
+  const Vf t = maximum(broadcast(-125.0f), minimum(broadcast(125.0f), -1.442695041f * a));
+  return reciprocal(1.0f + exp_2(t));
 }
 
 // Interleaves the lanes of two vectors: a0 b0 a1 b1 ..., first half or second half of it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +25,7 @@ from nfc_gs.data.scene import SceneData, View
 from nfc_gs.export.ply import read_ply
 from nfc_gs.export.report_data import read_json
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.objective.losses import TERMS
 from nfc_gs.render import extension
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
 from nfc_gs.train.evaluate import METRICS_NAME
@@ -132,7 +133,7 @@ def _run(path: Path) -> Rows:
         ("Steps", f"{checkpoint.step:,}{whole}"),
         ("Training time", duration(checkpoint.seconds)),
         ("Trained on", f"{config.device}, backend {config.backend}, preset {config.preset}, seed {config.seed}"),
-        ("Objective", " + ".join(f"{weight:g} {term}" for term, weight in asdict(config.objective).items())),
+        ("Method", f"{config.method}, minimising {_objective(config)}"),
         *_gaussians(loaded.model),
     ]
     test = read_json(path / METRICS_NAME).get("test") if path.is_dir() else None
@@ -166,4 +167,14 @@ def _trained_on(checkpoint: Checkpoint, config: ResolvedConfig) -> Rows:
 
 
 def _gaussians(model: GaussianModel) -> Rows:
-    return [("Gaussians", f"{len(model):,}"), ("SH degree", str(model.sh_degree))]
+    head = "spherical harmonics"
+    if model.bit_shifts is not None:
+        shared = model.bit_shifts.shape[2] == 3
+        head = f"24 bits, {'one shift a channel' if shared else 'one shift a bit'} for the view"
+    return [("Gaussians", f"{len(model):,}"), ("Colour", head), ("SH degree", str(model.sh_degree))]
+
+
+def _objective(config: ResolvedConfig) -> str:
+    """The terms that have a weight."""
+    weights = {name: getattr(config.objective, name) for name in TERMS}
+    return " + ".join(f"{weight:g} {name}" for name, weight in weights.items() if weight)

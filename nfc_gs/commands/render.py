@@ -10,10 +10,12 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 import tyro
+from torch import Tensor
 
 from nfc_gs.commands.console import Output
 from nfc_gs.commands.runs import RENDERS, OpenRun, open_run, prepare_file
 from nfc_gs.core.camera import Camera
+from nfc_gs.core.constants import BITS
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.export.paths import interpolate, orbit
@@ -23,7 +25,7 @@ from nfc_gs.train.evaluate import image_stems
 from nfc_gs.train.guards import one_torch_thread
 
 What = Literal["test", "orbit", "path"]
-Picture = Literal["rgb", "depth"]
+Picture = Literal["rgb", "depth", "bits", "bit_entropy"]
 
 DEPTH_SAMPLES = 8
 """From so many cameras of a path, drawn small, the range of depths is taken."""
@@ -65,7 +67,8 @@ class Render:
     """Height in pixels."""
 
     outputs: tuple[Picture, ...] = ("rgb",)
-    """rgb, depth (as 1 / depth: near is white), or both side by side."""
+    """Pictures side by side: rgb; depth (as 1 / depth: near is white); of a bit head also bits (its eight bit
+    planes, most significant first) and bit_entropy (white: undecided)."""
 
     capture: Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
     """Where the capture lies now, if it was moved since the training."""
@@ -83,7 +86,7 @@ class Render:
             if value is not None and value < 1:
                 raise UserError(f"--{name} is {value}, but must be at least 1.")
         if not self.outputs:
-            raise UserError("--outputs is empty; give rgb, depth or both.")
+            raise UserError("--outputs is empty; give rgb, depth, bits or bit_entropy.")
         run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend)
         cameras = self._cameras(run)
         out = self.out or run.folder / RENDERS / {"test": "views", "orbit": "orbit.mp4", "path": "path.mp4"}[self.what]
@@ -145,6 +148,12 @@ def _draw(run: OpenRun, cameras: Sequence[Camera], outputs: tuple[Picture, ...])
         for output in outputs:
             if output == "rgb":
                 parts.append(out.rgb.clamp(0.0, 1.0).cpu().numpy())
+            elif output == "bits":
+                assert out.bits is not None
+                parts.append(bit_planes(out.bits).cpu().numpy())
+            elif output == "bit_entropy":
+                assert out.bit_entropy is not None
+                parts.append(out.bit_entropy.expand(-1, -1, 3).cpu().numpy())
             else:
                 assert out.depth is not None
                 closeness = (1 / out.depth.clamp(min=near) - 1 / far) / (1 / near - 1 / far)
@@ -153,12 +162,20 @@ def _draw(run: OpenRun, cameras: Sequence[Camera], outputs: tuple[Picture, ...])
         yield np.concatenate(parts, axis=1)
 
 
+def bit_planes(bits: Tensor) -> Tensor:
+    """Probabilities of bits [H, W, 24] as eight pictures side by side, [H, 8 W, 3], the most significant bit first.
+
+    Red shows the bit of red, and so on: the planes add up to the picture, each weighted by its place value.
+    """
+    return bits.unflatten(-1, (3, BITS)).permute(0, 3, 1, 2).flatten(1, 2)  # [H, 8, W, 3] -> [H, 8 W, 3]
+
+
 def _render(run: OpenRun, camera: Camera, outputs: tuple[Picture, ...]):
     return render(
         run.model,
         camera,
         background=run.checkpoint.background,
-        outputs=("rgb", "depth") if "depth" in outputs else ("rgb",),
+        outputs=outputs,
         backend=run.backend,
         antialiased=run.config.antialiased,
     )

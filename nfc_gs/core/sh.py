@@ -108,7 +108,7 @@ def rotate_sh(coeffs: Tensor, rotation: Tensor) -> Tensor:
         [..., K, 3] in the dtype of `coeffs`.
     """
     degree = math.isqrt(coeffs.shape[-2]) - 1
-    directions = _spread_directions(32).to(rotation.device)
+    directions = spread_directions(32).to(rotation.device)
     here = sh_basis(directions, degree)
     there = sh_basis(directions @ rotation.double().T, degree)
     bands = []
@@ -119,7 +119,7 @@ def rotate_sh(coeffs: Tensor, rotation: Tensor) -> Tensor:
     return torch.cat(bands, dim=-2)
 
 
-def _spread_directions(count: int) -> Tensor:
+def spread_directions(count: int) -> Tensor:
     """[count, 3] float64 unit vectors spread evenly over the sphere (Fibonacci spiral)."""
     i = torch.arange(count, dtype=torch.float64) + 0.5
     z = 1 - 2 * i / count

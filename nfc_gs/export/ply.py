@@ -39,19 +39,22 @@ _MAX_LOGIT = 16.0  # stands for the infinite logit of an opacity of 0 or 1: sigm
 _MIN_LOG_SCALE = -20.0  # stands for the infinite logarithm of a scale of 0
 
 
-def write_ply(path: Path | str, model: GaussianModel, transform: np.ndarray | None = None) -> None:
-    """Write a model in the standard 3DGS form.
+def write_ply(
+    path: Path | str, model: GaussianModel, transform: np.ndarray | None = None, *, sh_degree: int | None = None
+) -> None:
+    """Write a model in the standard 3DGS form; the colours of a bit head are baked (`GaussianModel.baked`).
 
     Args:
         transform: [4, 4] similarity from the world to the model's frame (`SceneData.transform`); the file
             holds the Gaussians in the world. None where the two frames are one.
+        sh_degree: SH degree of the file, 0..3; None for that of the model.
 
     Raises:
         UserError: the file cannot be written.
     """
     from plyfile import PlyData, PlyElement
 
-    tensors = {name: value.double().cpu() for name, value in model.tensors().items()}
+    tensors = {name: value.double().cpu() for name, value in model.baked(sh_degree).tensors().items()}
     if transform is not None:
         tensors = _undo_similarity(tensors, np.asarray(transform, dtype=np.float64))
     quats = torch.nn.functional.normalize(tensors["quats"], dim=1)

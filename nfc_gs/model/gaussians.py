@@ -7,51 +7,97 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-PARAMETERS = ("means", "log_scales", "quats", "opacity_logits", "sh_coeffs")
-"""Names of the tensors of a model, in the order in which they are saved."""
+from nfc_gs.model.color_head import HEAD_PARAMETERS, HeadName, bake_bits
+from nfc_gs.model.target_encoding import COLOR_BITS
+
+GEOMETRY = ("means", "log_scales", "quats", "opacity_logits")
+"""Names of the tensors that every model has."""
+
+
+def parameter_names(head: HeadName) -> tuple[str, ...]:
+    """Names of the tensors of a model with this colour head, in the order in which they are saved."""
+    return (*GEOMETRY, *HEAD_PARAMETERS[head])
 
 
 class GaussianModel(nn.Module):
-    """N Gaussians with direct spherical-harmonic colour.
+    """N Gaussians and their colour head.
 
     Attributes:
+        head: "sh" or "bits", what colours them (see `model.color_head`).
         means: [N, 3] centres, scene frame.
         log_scales: [N, 3] logarithms of the standard deviations (scene units).
         quats: [N, 4] rotations wxyz, not normalised.
         opacity_logits: [N].
-        sh_coeffs: [N, K, 3], K = (degree + 1)^2; colour = max(0, 0.5 + sum_k Y_k(d) sh_coeffs[k]).
+        sh_coeffs: with head "sh", [N, K, 3], K = (degree + 1)^2; colour = max(0, 0.5 + sum_k Y_k(d) sh_coeffs[k]);
+            else None.
+        bit_logits, bit_shifts: with head "bits", [N, 24] and [N, K - 1, 3 or 24]; else None.
     """
 
+    head: HeadName
     means: nn.Parameter
     log_scales: nn.Parameter
     quats: nn.Parameter
     opacity_logits: nn.Parameter
-    sh_coeffs: nn.Parameter
+    sh_coeffs: nn.Parameter | None
+    bit_logits: nn.Parameter | None
+    bit_shifts: nn.Parameter | None
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        """Make a model of the tensors named in `PARAMETERS`; they are used as they are, not copied."""
+        """Make a model of the tensors that `parameter_names` lists; they are used as they are, not copied.
+
+        Raises:
+            ValueError: a tensor is missing, or the shapes do not fit together.
+        """
         super().__init__()
+        self.head = "bits" if "bit_logits" in tensors else "sh"
+        for names in HEAD_PARAMETERS.values():
+            for name in names:
+                self.register_parameter(name, None)
         self.replace(tensors)
 
     def replace(self, tensors: Mapping[str, Tensor]) -> None:
         """Put other tensors (perhaps with another N) in place of all parameters."""
+        missing = [name for name in self.parameter_names if name not in tensors]
+        if missing:
+            raise ValueError(f"there is no tensor '{missing[0]}'")
         n = tensors["means"].shape[0]
-        k = tensors["sh_coeffs"].shape[1]
-        shapes = {
-            "means": (n, 3),
-            "log_scales": (n, 3),
-            "quats": (n, 4),
-            "opacity_logits": (n,),
-            "sh_coeffs": (n, k, 3),
-        }
-        for name in PARAMETERS:
-            if tuple(tensors[name].shape) != shapes[name]:
-                raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {shapes[name]}")
+        shapes = {"means": (n, 3), "log_scales": (n, 3), "quats": (n, 4), "opacity_logits": (n,)}
+        if self.head == "sh":
+            shapes["sh_coeffs"] = (n, tensors["sh_coeffs"].shape[1], 3)
+        else:
+            columns = COLOR_BITS if tensors["bit_shifts"].shape[-1] == COLOR_BITS else 3
+            shapes |= {"bit_logits": (n, COLOR_BITS), "bit_shifts": (n, tensors["bit_shifts"].shape[1], columns)}
+        for name, shape in shapes.items():
+            if tuple(tensors[name].shape) != shape:
+                raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {shape}")
             setattr(self, name, nn.Parameter(tensors[name].detach().contiguous()))
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Names of the model's tensors, in the order in which they are saved."""
+        return parameter_names(self.head)
 
     def tensors(self) -> dict[str, Tensor]:
         """The parameters by name, detached (they share memory with the model)."""
-        return {name: getattr(self, name).detach() for name in PARAMETERS}
+        return {name: getattr(self, name).detach() for name in self.parameter_names}
+
+    def baked(self, degree: int | None = None) -> GaussianModel:
+        """The same Gaussians with direct SH colours that come closest to a bit head's (`color_head.bake_bits`).
+
+        Args:
+            degree: of the SH, 0..3; None for that of the model.
+
+        Returns:
+            A model with head "sh"; the model itself if it has that head already and no other degree is asked for.
+        """
+        degree = self.sh_degree if degree is None else degree
+        tensors = self.tensors()
+        if self.sh_coeffs is not None:
+            if degree >= self.sh_degree:
+                return self
+            return GaussianModel(tensors | {"sh_coeffs": tensors["sh_coeffs"][:, : (degree + 1) ** 2]})
+        sh_coeffs = bake_bits(tensors["bit_logits"], tensors["bit_shifts"], degree)
+        return GaussianModel({name: tensors[name] for name in GEOMETRY} | {"sh_coeffs": sh_coeffs})
 
     def __len__(self) -> int:
         return self.means.shape[0]
@@ -68,8 +114,11 @@ class GaussianModel(nn.Module):
 
     @property
     def sh_degree(self) -> int:
-        """The highest SH degree the model can hold, 0..3."""
-        return round(self.sh_coeffs.shape[1] ** 0.5) - 1
+        """The highest degree of view dependence the model can hold, 0..3."""
+        if self.sh_coeffs is not None:
+            return round(self.sh_coeffs.shape[1] ** 0.5) - 1
+        assert self.bit_shifts is not None
+        return round((self.bit_shifts.shape[1] + 1) ** 0.5) - 1
 
     @property
     def device(self) -> torch.device:

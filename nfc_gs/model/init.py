@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.core.sh import MAX_DEGREE, rgb_to_sh0, sh_bases
+from nfc_gs.core.sh import MAX_DEGREE
 from nfc_gs.data.scene import PointCloud
+from nfc_gs.model.color_head import BitView, HeadName, start_bits, start_sh
 from nfc_gs.model.gaussians import GaussianModel
 
 _log = logging.getLogger("nfc_gs")
@@ -26,6 +27,9 @@ def from_points(
     points: PointCloud,
     sh_degree: int = MAX_DEGREE,
     *,
+    head: HeadName = "sh",
+    bit_view: BitView = "shared",
+    bit_hardness: float = 0.0,
     opacity: float = 0.1,
     scale_factor: float = 1.0,
     max_gaussians: int | None = None,
@@ -38,6 +42,7 @@ def from_points(
     Args:
         points: the cloud; points that are not finite are left out.
         sh_degree: 0..3, what the model can hold; all but degree 0 starts at zero.
+        head: what colours the Gaussians; `bit_view` and `bit_hardness` are those of `color_head.start_bits`.
         opacity: in (0, 1), of every Gaussian (0.1 as in 3D Gaussian splatting).
         scale_factor: multiplies the neighbours' distance.
         max_gaussians: keep at most this many points, a random choice of `seed`; None for all.
@@ -64,14 +69,17 @@ def from_points(
 
     count = len(xyz)
     scales = torch.from_numpy(neighbour_distances(xyz) * scale_factor)
-    sh_coeffs = torch.zeros(count, sh_bases(sh_degree), 3, dtype=torch.float64)
-    sh_coeffs[:, 0] = rgb_to_sh0(torch.from_numpy(rgb.astype(np.float64) / 255))
+    colors = torch.from_numpy(rgb.astype(np.float64) / 255)
+    if head == "sh":
+        color_tensors = start_sh(colors, sh_degree)
+    else:
+        color_tensors = start_bits(colors, sh_degree, bit_view, bit_hardness)
     tensors = {
         "means": torch.from_numpy(xyz.astype(np.float64)),
         "log_scales": scales.log()[:, None].repeat(1, 3),
         "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
         "opacity_logits": torch.logit(torch.full((count,), opacity, dtype=torch.float64)),
-        "sh_coeffs": sh_coeffs,
+        **color_tensors,
     }
     return GaussianModel({name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()})
 

@@ -1,12 +1,19 @@
 """What training minimises: a weighted sum of terms that compare a rendering with a photograph.
 
-The code here is the readable reference; the compiled twin (see `_compiled`) computes the same numbers.
+L = L_reg + lambda L_ce (Neural Field Classifiers, Yang et al. 2024, eq. 6): L_reg is what splats are usually trained
+with, and L_ce treats the value y of a channel as a class. The code here is the readable reference; the compiled twins
+(`_FusedLoss`, `_FusedBitLoss`) compute the same numbers.
+
+Splats differ from the ray fields of that paper in two ways. A rendered value c can be exactly 0 (a pixel that nothing
+covers, on black), where the gradient of -y log c has no bound; and it can pass 1 with direct SH. The paper clips c from
+above (eq. 5); we clip it at both ends to [eps, 1 - eps], so that the gradient of cross entropy is at most 1 / eps there
+and zero beyond, and the regression terms alone bring such values back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,17 +21,36 @@ from torch import Tensor
 
 from nfc_gs.core.checks import check_shapes
 from nfc_gs.core.constants import SSIM_C1, SSIM_C2, SSIM_SIGMA, SSIM_WINDOW
+from nfc_gs.model.target_encoding import decode_colors, encode_colors
 from nfc_gs.render import extension
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Weights of the terms of the objective; a term of weight 0 is measured but not minimised."""
+    """Weights of the terms of the objective. What has weight 0 is not minimised."""
 
     l1: float = 0.8
     """Weight of the mean absolute difference (3D Gaussian splatting, eq. 7)."""
+    mse: float = 0.0
+    """Weight of the mean squared difference."""
     ssim: float = 0.2
-    """Weight of 1 - SSIM (the same)."""
+    """Weight of 1 - SSIM (3D Gaussian splatting, eq. 7)."""
+    ce: float = 0.0
+    """Weight of the channel-wise cross entropy: lambda of Neural Field Classifiers, eq. 6."""
+    bit_ce: float = 0.0
+    """Weight of the bit-wise cross entropy (the same, eq. 3); needs the bit head."""
+    ce_eps: float = 1e-3
+    """Cross entropy clips values and probabilities to [eps, 1 - eps] (the same, eq. 5, for both ends)."""
+    ce_from: float = 0.0
+    """Fraction of the run after which the cross entropies act ..."""
+    ce_until: float = 1.0
+    """... and after which they act no more."""
+
+    def at(self, progress: float) -> ObjectiveConfig:
+        """The weights at this fraction of the run."""
+        if self.ce_from <= progress and (progress < self.ce_until or self.ce_until == 1.0):
+            return self
+        return replace(self, ce=0.0, bit_ce=0.0)
 
 
 @dataclass(frozen=True)
@@ -33,13 +59,22 @@ class Comparison:
 
     Attributes:
         rendered: [H, W, 3] colours, not clamped.
-        target: [H, W, 3] in [0, 1], same dtype.
+        target: [H, W, 3] uint8.
         weights: [H, W, 1], 1 where a pixel counts and 0 where not; at least one counts.
+        bits: [H, W, 24] composited probabilities of the bits, or None.
+        eps: clipping of cross entropy.
     """
 
     rendered: Tensor
     target: Tensor
     weights: Tensor
+    bits: Tensor | None
+    eps: float
+
+    @property
+    def truth(self) -> Tensor:
+        """[H, W, 3] the photograph in [0, 1]."""
+        return self.target.to(self.rendered.dtype) / 255
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of `values` [H, W, 3] over the pixels that count and the channels."""
@@ -48,31 +83,63 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Term:
-    """One summand of the objective: what is measured, and the loss made of it."""
+    """One summand of the objective: what is measured, and the loss made of it.
+
+    Attributes:
+        always: measured even where its weight is 0.
+    """
 
     measure: Callable[[Comparison], Tensor]
-    loss: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor], Tensor] = lambda value: value
+    always: bool = False
 
 
 def l1(pair: Comparison) -> Tensor:
     """Mean absolute difference."""
-    return pair.mean((pair.rendered - pair.target).abs())
+    return pair.mean((pair.rendered - pair.truth).abs())
 
 
 def mse(pair: Comparison) -> Tensor:
     """Mean squared difference."""
-    return pair.mean((pair.rendered - pair.target).square())
+    return pair.mean((pair.rendered - pair.truth).square())
 
 
 def ssim(pair: Comparison) -> Tensor:
     """Mean SSIM, with what does not count set to black in both pictures and black beyond their borders."""
-    x, y = pair.weights * pair.rendered, pair.weights * pair.target
+    x, y = pair.weights * pair.rendered, pair.weights * pair.truth
     return pair.mean(ssim_map(x, y, padding=SSIM_WINDOW // 2))
 
 
+def channel_cross_entropy(pair: Comparison) -> Tensor:
+    """Mean of -y log c - (1 - y) log(1 - c) over channels, y being a soft label (NFC, eq. 4 and 5).
+
+    Its smallest value is the entropy of the photograph, not 0.
+    """
+    return pair.mean(cross_entropy(pair.rendered, pair.truth, pair.eps))
+
+
+def bit_cross_entropy(pair: Comparison) -> Tensor:
+    """Mean over channels of the cross entropy of each bit, weighted by place value: sum_j 2^j / 255 BCE_j (NFC, eq. 3).
+
+    The probabilities are those composited at the pixel.
+    """
+    assert pair.bits is not None, "the bit-wise cross entropy needs rendered bits"
+    each = cross_entropy(pair.bits, encode_colors(pair.target, pair.bits.dtype), pair.eps)
+    return pair.mean(decode_colors(each))
+
+
+def cross_entropy(values: Tensor, labels: Tensor, eps: float) -> Tensor:
+    """-y log c - (1 - y) log(1 - c) with c = values clipped to [eps, 1 - eps]; no gradient where clipped."""
+    c = values.clamp(eps, 1 - eps)
+    return -(labels * c.log() + (1 - labels) * torch.log1p(-c))
+
+
 TERMS: dict[str, Term] = {
-    "l1": Term(l1, loss=lambda value: value),
-    "ssim": Term(ssim, loss=lambda value: 1 - value),
+    "l1": Term(l1, always=True),
+    "mse": Term(mse, always=True),
+    "ssim": Term(ssim, loss=lambda value: 1 - value, always=True),
+    "ce": Term(channel_cross_entropy),
+    "bit_ce": Term(bit_cross_entropy),
 }
 """By the name of their weight in `ObjectiveConfig`."""
 
@@ -83,14 +150,17 @@ class LossResult:
 
     Attributes:
         total: scalar, differentiable in the rendering.
-        values: detached scalars: "l1", "ssim" (the similarity, 1 for equal pictures), "mse".
+        values: detached scalars: "l1", "mse", "ssim" (the similarity, 1 for equal pictures); "ce" and "bit_ce" where
+            they have a weight.
     """
 
     total: Tensor
     values: dict[str, Tensor]
 
 
-def photometric(rendered: Tensor, target: Tensor, mask: Tensor | None, config: ObjectiveConfig) -> LossResult:
+def photometric(
+    rendered: Tensor, target: Tensor, mask: Tensor | None, config: ObjectiveConfig, bits: Tensor | None = None
+) -> LossResult:
     """Compare a rendering with a photograph.
 
     Args:
@@ -98,78 +168,114 @@ def photometric(rendered: Tensor, target: Tensor, mask: Tensor | None, config: O
         target: [H, W, 3] uint8, sRGB.
         mask: [H, W] uint8; a pixel counts from 128 on. None if all count.
         config: the weights of the terms.
+        bits: [H, W, 24] float, composited bit probabilities; needed for `config.bit_ce`.
 
     Returns:
         The weighted sum; 0 with a gradient of zero if no pixel counts.
 
     Raises:
-        ValueError: the shapes do not fit together.
+        ValueError: the shapes do not fit together, or bits are missing.
     """
-    check_shapes(rendered=(rendered, "H W 3"), target=(target, "H W 3"), mask=(mask, "H W"))
-    compiled = _compiled(rendered, target, mask, config)
-    if compiled is not None:
-        return compiled
-    return photometric_reference(rendered, target, mask, config)
+    check_shapes(rendered=(rendered, "H W 3"), target=(target, "H W 3"), mask=(mask, "H W"), bits=(bits, "H W 24"))
+    if config.bit_ce and bits is None:
+        raise ValueError("the objective has a bit-wise cross entropy but no bits were rendered")
+    if rendered.dtype == torch.float32 and rendered.device.type == "cpu" and extension.available():
+        return _photometric_compiled(rendered, target, mask, config, bits)
+    return photometric_reference(rendered, target, mask, config, bits)
 
 
-def photometric_reference(rendered: Tensor, target: Tensor, mask: Tensor | None, config: ObjectiveConfig) -> LossResult:
+def photometric_reference(
+    rendered: Tensor, target: Tensor, mask: Tensor | None, config: ObjectiveConfig, bits: Tensor | None = None
+) -> LossResult:
     """`photometric` in plain PyTorch, for any float dtype and device."""
     if mask is None:
         weights = torch.ones_like(rendered[..., :1])
     else:
         weights = (mask >= 128)[..., None].to(rendered.dtype)
-        if not bool(weights.any()):
-            zero = rendered.new_zeros(())
-            return LossResult(rendered[:0].sum(), {"l1": zero, "ssim": zero + 1, "mse": zero})
-    pair = Comparison(rendered, target.to(rendered.dtype) / 255, weights)
-
     total = rendered.new_zeros(())
+    terms = {name: term for name, term in TERMS.items() if term.always or getattr(config, name) != 0}
+    if not bool(weights.any()):
+        zero = rendered.new_zeros(())
+        return LossResult(rendered[:0].sum(), {name: zero + (name == "ssim") for name in terms})
+    pair = Comparison(rendered, target, weights, bits, config.ce_eps)
+
     values = {}
-    for name, term in TERMS.items():
+    for name, term in terms.items():
         weight = getattr(config, name)
         with torch.set_grad_enabled(torch.is_grad_enabled() and weight != 0):
             value = term.measure(pair)
         values[name] = value.detach()
         if weight != 0:
             total = total + weight * term.loss(value)
-    with torch.no_grad():
-        values["mse"] = mse(pair)
     return LossResult(total, values)
 
 
-def _compiled(rendered: Tensor, target: Tensor, mask: Tensor | None, config: ObjectiveConfig) -> LossResult | None:
-    """The fused CPU loss where it applies (float32 on the CPU, extension at hand), else None."""
-    if rendered.dtype != torch.float32 or rendered.device.type != "cpu" or not extension.available():
-        return None
-    total, values = _FusedLoss.apply(rendered, target, mask, config)
+def _photometric_compiled(
+    rendered: Tensor, target: Tensor, mask: Tensor | None, config: ObjectiveConfig, bits: Tensor | None
+) -> LossResult:
+    """The fused CPU losses (float32 on the CPU)."""
+    values: dict[str, Tensor] = {}
+    total = _FusedLoss.apply(rendered, target, mask, config, values)
+    if config.bit_ce:
+        bit_ce = _FusedBitLoss.apply(bits, target, mask, config.ce_eps)
+        values["bit_ce"] = bit_ce.detach()
+        total = total + config.bit_ce * bit_ce
     return LossResult(total, values)
 
 
 class _FusedLoss(torch.autograd.Function):
-    """All terms and their gradient in one pass of the CPU core."""
+    """All terms that compare colours, and their gradient, in one pass of the CPU core."""
 
     @staticmethod
     def forward(
-        ctx: Any, rendered: Tensor, target: Tensor, mask: Tensor | None, config: ObjectiveConfig
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        ctx: Any,
+        rendered: Tensor,
+        target: Tensor,
+        mask: Tensor | None,
+        config: ObjectiveConfig,
+        values: dict[str, Tensor],  # filled
+    ) -> Tensor:
         gradient = torch.empty(rendered.shape) if ctx.needs_input_grad[0] else None
-        l1, dssim, mse = extension.core().photometric_loss(
-            rendered.detach().contiguous().numpy(),
-            target.contiguous().numpy(),
-            None if mask is None else mask.contiguous().numpy(),
-            config.l1,
-            config.ssim,
-            None if gradient is None else gradient.numpy(),
+        core = extension.core()
+        weights = core.LossWeights(config.l1, config.mse, config.ssim, config.ce, config.ce_eps)
+        l1, mse, dssim, ce = core.photometric_loss(
+            rendered.detach().contiguous().numpy(), _array(target), _array(mask), weights, _array(gradient)
         )
         ctx.gradient = gradient
-        values = {"l1": torch.tensor(l1), "ssim": torch.tensor(1 - dssim), "mse": torch.tensor(mse)}
-        return torch.tensor(config.l1 * l1 + config.ssim * dssim), values
+        values |= {"l1": torch.tensor(l1), "mse": torch.tensor(mse), "ssim": torch.tensor(1 - dssim)}
+        if config.ce:
+            values["ce"] = torch.tensor(ce)
+        return torch.tensor(config.l1 * l1 + config.mse * mse + config.ssim * dssim + config.ce * ce)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        factor = grads[0]
-        gradient = ctx.gradient if factor.item() == 1.0 else ctx.gradient * factor
-        return gradient, None, None, None
+        return _scaled(ctx.gradient, grads[0]), None, None, None, None
+
+
+class _FusedBitLoss(torch.autograd.Function):
+    """The bit-wise cross entropy and its gradient in one pass of the CPU core."""
+
+    @staticmethod
+    def forward(ctx: Any, bits: Tensor, target: Tensor, mask: Tensor | None, eps: float) -> Tensor:
+        gradient = torch.empty(bits.shape) if ctx.needs_input_grad[0] else None
+        value = extension.core().bit_loss(
+            bits.detach().contiguous().numpy(), _array(target), _array(mask), eps, _array(gradient)
+        )
+        ctx.gradient = gradient
+        return torch.tensor(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        return _scaled(ctx.gradient, grads[0]), None, None, None
+
+
+def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
+    return gradient if factor.item() == 1.0 else gradient * factor
+
+
+def _array(tensor: Tensor | None) -> Any:
+    """The memory of a tensor, as NumPy sees it."""
+    return None if tensor is None else tensor.contiguous().numpy()
 
 
 def ssim_map(x: Tensor, y: Tensor, padding: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
+from nfc_gs.model.target_encoding import COLOR_BITS
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Splats:
         opacities: [N] in [0, 1].
         sh_coeffs: [N, K, 3] with K = (degree + 1)^2: colour = max(0, 0.5 + sum_k Y_k(d) sh_coeffs[k]) for the
             direction d from the camera centre to the mean; makes the first three output channels. None for none.
+        bit_logits, bit_shifts: [N, 24] and [N, K - 1, 3 or 24], the colour as bits (`model.color_head`) in place of
+            `sh_coeffs`; decoded, they make the first three output channels, or 24 with `RasterSettings.bits`.
         features: [N, D'] further channels to composite as they are. None for none.
     """
 
@@ -34,7 +37,16 @@ class Splats:
     scales: Tensor
     opacities: Tensor
     sh_coeffs: Tensor | None = None
+    bit_logits: Tensor | None = None
+    bit_shifts: Tensor | None = None
     features: Tensor | None = None
+
+    @property
+    def sh_bases(self) -> int:
+        """K, how many SH bases the colours hold; 0 without colours."""
+        if self.sh_coeffs is not None:
+            return self.sh_coeffs.shape[1]
+        return 0 if self.bit_shifts is None else self.bit_shifts.shape[1] + 1
 
 
 @dataclass(frozen=True)
@@ -42,14 +54,16 @@ class RasterSettings:
     """How to draw.
 
     Attributes:
-        sh_degree: highest SH degree to use, 0..3; at most what `sh_coeffs` holds.
+        sh_degree: highest SH degree to use, 0..3; at most what the colours hold.
         depth: also composite the expected depth.
+        bits: composite the probabilities of the 24 bits instead of the colour decoded from them.
         antialiased: multiply opacities by sqrt(det(cov2d) / det(cov2d + blur)) (Mip-Splatting, eq. 9, as in gsplat).
         absgrad: also give the sum over pixels of |gradient of means2d| (AbsGS), for ADC.
     """
 
     sh_degree: int = 3
     depth: bool = False
+    bits: bool = False
     antialiased: bool = False
     absgrad: bool = False
 
@@ -81,7 +95,8 @@ class RasterOutput:
     """What a backend draws.
 
     Attributes:
-        features: [H, W, D] composited channels: SH colour (3) first, then `Splats.features`, over the background.
+        features: [H, W, D] composited channels: colour (3, or 24 bits) first, then `Splats.features`, over the
+            background.
         alpha: [H, W, 1] 1 - final transmittance.
         depth: [H, W, 1] expected depth sum(w z) / max(alpha, 1e-10) along the camera's z axis, or None.
         info: per-Gaussian facts.
@@ -91,6 +106,13 @@ class RasterOutput:
     alpha: Tensor
     depth: Tensor | None
     info: SplatInfo = field(repr=False)
+
+
+def color_channels(splats: Splats, settings: RasterSettings) -> int:
+    """How many channels the colour takes: 3, 24 as bits, 0 without colours."""
+    if splats.sh_bases == 0:
+        return 0
+    return COLOR_BITS if settings.bits else 3
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.render import extension
-from nfc_gs.render.backend import RasterOutput, RasterSettings, SplatInfo, Splats
+from nfc_gs.render.backend import RasterOutput, RasterSettings, SplatInfo, Splats, color_channels
 from nfc_gs.render.torch_backend import check_inputs
 
 MAX_CHANNELS = 64
@@ -50,13 +50,15 @@ class CpuBackend:
         info = SplatInfo(
             radii=torch.empty(len(splats.means), 2, dtype=torch.int32), means2d=torch.empty(len(splats.means), 2)
         )
-        call = _Call(self, camera, settings, info, keep=torch.is_grad_enabled())
+        call = _Call(self, camera, settings, info, color_channels(splats, settings), keep=torch.is_grad_enabled())
         features, alpha, depth = _Render.apply(
             splats.means,
             splats.quats,
             splats.scales,
             splats.opacities,
             splats.sh_coeffs,
+            splats.bit_logits,
+            splats.bit_shifts,
             splats.features,
             background,
             camera.viewmat,
@@ -75,7 +77,7 @@ class CpuBackend:
 
     def scene(self, call: _Call, inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> Any:
         """The core's view of one rendering's inputs and outputs; it shares their memory."""
-        means, quats, scales, opacities, sh, features, background, viewmat = map(_array, inputs)
+        means, quats, scales, opacities, sh, bit_logits, bit_shifts, features, background, viewmat = map(_array, inputs)
         out, out_alpha, out_depth = map(_array, outputs)
         camera, settings = call.camera, call.settings
         intrinsics = np.array([camera.fx, camera.fy, camera.cx, camera.cy], dtype=np.float32)
@@ -85,9 +87,12 @@ class CpuBackend:
             scales=scales,
             opacities=opacities,
             sh=sh,
+            bit_logits=bit_logits,
+            bit_shifts=bit_shifts,
             features=features,
             background=background,
             sh_degree=settings.sh_degree,
+            composite_bits=settings.bits,
             viewmat=viewmat,
             intrinsics=intrinsics,
             width=camera.width,
@@ -110,6 +115,7 @@ class _Call:
     camera: Camera
     settings: RasterSettings
     info: SplatInfo
+    color_channels: int
     keep: bool
     """Whether a backward pass may follow."""
 
@@ -121,9 +127,8 @@ class _Render(torch.autograd.Function):
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         call: _Call = args[-1]
         inputs = tuple(None if tensor is None else tensor.contiguous() for tensor in args[:-1])
-        means, sh, features = inputs[0], inputs[4], inputs[5]
-        assert means is not None
-        drawn = (3 if sh is not None else 0) + (features.shape[1] if features is not None else 0)
+        features = inputs[7]
+        drawn = call.color_channels + (features.shape[1] if features is not None else 0)
         limit = 4 if call.settings.absgrad else MAX_CHANNELS
         if not 1 <= drawn + call.settings.depth <= limit:
             raise ValueError(f"cannot composite {drawn + call.settings.depth} channels in one call, only 1 to {limit}")
@@ -147,22 +152,17 @@ class _Render(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore
         call: _Call = ctx.call
-        means, quats, scales, opacities, sh, features, background, viewmat = ctx.saved_tensors[:8]
+        *splats, background, viewmat = ctx.saved_tensors[:10]
         frame = ctx.frame
         if frame is None:  # a second backward through the same graph: the frame has gone to another rendering
             frame = call.backend.take_frame()
             frame.forward(ctx.scene)
         v_inputs = [
-            torch.empty_like(means),
-            torch.empty_like(quats),
-            torch.empty_like(scales),
-            torch.empty_like(opacities),
-            None if sh is None else torch.empty_like(sh),
-            None if features is None else torch.empty_like(features),
-            torch.empty_like(background) if background is not None and ctx.needs_input_grad[6] else None,
-            torch.empty_like(viewmat) if ctx.needs_input_grad[7] else None,
+            *(None if tensor is None else torch.empty_like(tensor) for tensor in splats),
+            torch.empty_like(background) if background is not None and ctx.needs_input_grad[8] else None,
+            torch.empty_like(viewmat) if ctx.needs_input_grad[9] else None,
         ]
-        v_means, v_quats, v_scales, v_opacities, v_sh, v_features, v_background, v_viewmat = map(_array, v_inputs)
+        *v_geometry, v_sh, v_bit_logits, v_bit_shifts, v_features, v_background, v_viewmat = map(_array, v_inputs)
         v_out, v_alpha, v_depth = (None if grad is None else _array(grad.contiguous()) for grad in grads)
         v_means2d = torch.empty_like(call.info.means2d)
         v_means2d_abs = torch.empty_like(v_means2d) if call.settings.absgrad else None
@@ -170,11 +170,10 @@ class _Render(torch.autograd.Function):
             v_out,
             v_alpha,
             v_depth,
-            v_means,
-            v_quats,
-            v_scales,
-            v_opacities,
+            *v_geometry,  # means, quats, scales, opacities
             v_sh,
+            v_bit_logits,
+            v_bit_shifts,
             v_features,
             v_viewmat,
             v_background,

@@ -128,8 +128,8 @@ def _require_gpu(splats: Splats) -> None:
 def _colors(drawn: Splats, camera: Camera, settings: RasterSettings) -> Tensor | None:
     """[V, D] the channels to composite, without depth; None if there are none."""
     parts = []
-    if drawn.sh_coeffs is not None:
-        parts.append(view_colors(drawn, camera, settings.sh_degree))
+    if drawn.sh_bases:
+        parts.append(view_colors(drawn, camera, settings))
     if drawn.features is not None and drawn.features.shape[1]:
         parts.append(drawn.features)
     return torch.cat(parts, dim=-1) if parts else None

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.target_encoding import decode_colors, entropy, even_bits
 from nfc_gs.render.backend import RasterBackend, RasterSettings, SplatInfo, Splats, get_backend
 
 Background = Tensor | tuple[float, float, float] | None
-Output = Literal["rgb", "depth"]
+Output = Literal["rgb", "depth", "bits", "bit_entropy"]
 
 
 @dataclass
@@ -24,6 +26,9 @@ class RenderOutput:
         rgb: [H, W, 3] colour, not clamped (a splat's colour may pass 1).
         alpha: [H, W, 1] coverage, 0..1.
         depth: [H, W, 1] expected depth along the camera's z axis in scene units if asked for, else None.
+        bits: [H, W, 24] composited probabilities of the bits of red, green and blue, each most significant first, if
+            asked for, else None. `rgb` is then decoded from them.
+        bit_entropy: [H, W, 1] how undecided these are, 0..1 (`model.target_encoding.entropy`), if asked for.
         info: per-Gaussian facts for density control.
     """
 
@@ -31,6 +36,8 @@ class RenderOutput:
     alpha: Tensor
     depth: Tensor | None
     info: SplatInfo = field(repr=False)
+    bits: Tensor | None = None
+    bit_entropy: Tensor | None = None
 
 
 def render(
@@ -48,21 +55,40 @@ def render(
 
     Args:
         background: colour in [0, 1] behind the splats, [3]; None leaves black without a gradient.
-        outputs: add "depth" for the expected depth.
+        outputs: add "depth" for the expected depth; with the bit head also "bits" for the probabilities of all bits
+            and "bit_entropy" for their uncertainty, both at the price of compositing 24 channels.
         backend: a name of `render.backend.BACKEND_NAMES` or a backend object.
         sh_degree: use SH up to this degree; None for all that the model has.
         antialiased: Mip-Splatting's opacity compensation.
         absgrad: collect absolute gradients of the projected means (ADC).
 
     Raises:
-        UserError: the backend does not exist or cannot work on this machine.
+        UserError: the backend does not exist or cannot work on this machine, or bits are asked of a model that has
+            none.
     """
     engine = get_backend(backend) if isinstance(backend, str) else backend
     degree = model.sh_degree if sh_degree is None else min(sh_degree, model.sh_degree)
-    splats = Splats(model.means, model.quats, model.scales, model.opacities, sh_coeffs=model.sh_coeffs)
+    bits = "bits" in outputs or "bit_entropy" in outputs
+    if bits and model.head != "bits":
+        raise UserError(f"This model has the colour head '{model.head}' and no bits to show; train one with --head bits.")
+    splats = Splats(
+        model.means,
+        model.quats,
+        model.scales,
+        model.opacities,
+        sh_coeffs=model.sh_coeffs,
+        bit_logits=model.bit_logits,
+        bit_shifts=model.bit_shifts,
+    )
     if background is not None and not isinstance(background, Tensor):
         background = torch.tensor(background, dtype=model.means.dtype, device=model.device)
-    settings = RasterSettings(degree, depth="depth" in outputs, antialiased=antialiased, absgrad=absgrad)
+    if background is not None and bits:
+        background = even_bits(background)  # decodes to the background, and any other bits of it would not be smooth
+    settings = RasterSettings(degree, "depth" in outputs, bits, antialiased=antialiased, absgrad=absgrad)
     out = engine.render(splats, camera.to(model.device, model.means.dtype), settings, background)
+    if bits:
+        uncertainty = entropy(out.features) if "bit_entropy" in outputs else None
+        shown = out.features if "bits" in outputs else None
+        return RenderOutput(decode_colors(out.features), out.alpha, out.depth, out.info, shown, uncertainty)
     # All channels are colours: a slice of them would copy the picture's gradient once more.
     return RenderOutput(out.features, out.alpha, out.depth, out.info)

@@ -15,6 +15,8 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import ALPHA_MIN, BLUR, FRUSTUM_MARGIN, NEAR_PLANE
 from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.core.sh import eval_sh
+from nfc_gs.model.color_head import bit_probabilities
+from nfc_gs.model.target_encoding import decode_colors
 from nfc_gs.render.backend import RasterSettings, Splats
 
 MAX_RADIUS = 2**30
@@ -133,11 +135,14 @@ def scatter_rows(values: Tensor, ids: Tensor, count: int) -> Tensor:
     return full
 
 
-def view_colors(splats: Splats, camera: Camera, sh_degree: int) -> Tensor:
-    """[N, 3] colours as seen from the camera: max(0, 0.5 + SH(direction)).
+def view_colors(splats: Splats, camera: Camera, settings: RasterSettings) -> Tensor:
+    """[N, 3] colours as seen from the camera, or their [N, 24] bit probabilities with `settings.bits`.
 
-    The direction depends on the means and on `viewmat`, and both get that part of the gradient.
+    SH: max(0, 0.5 + SH(direction)); bits: decoded from their probabilities. The direction depends on the means and on `viewmat`, and both get that part of the gradient.
     """
-    assert splats.sh_coeffs is not None
     directions = torch.nn.functional.normalize(splats.means - camera.center, dim=-1)
-    return (0.5 + eval_sh(splats.sh_coeffs, directions, sh_degree)).clamp(min=0)
+    if splats.sh_coeffs is not None:
+        return (0.5 + eval_sh(splats.sh_coeffs, directions, settings.sh_degree)).clamp(min=0)
+    assert splats.bit_logits is not None and splats.bit_shifts is not None
+    bits = bit_probabilities(splats.bit_logits, splats.bit_shifts, directions, settings.sh_degree)
+    return bits if settings.bits else decode_colors(bits)

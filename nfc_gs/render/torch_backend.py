@@ -17,7 +17,8 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.checks import check_alike, check_shapes
 from nfc_gs.core.constants import ALPHA_MAX, ALPHA_MIN, TILE_SIZE, TRANSMITTANCE_MIN
 from nfc_gs.core.sh import sh_bases
-from nfc_gs.render.backend import RasterOutput, RasterSettings, SplatInfo, Splats
+from nfc_gs.model.target_encoding import COLOR_BITS
+from nfc_gs.render.backend import RasterOutput, RasterSettings, SplatInfo, Splats, color_channels
 from nfc_gs.render.projection import Projection, project, scatter_rows, select, view_colors, visible_splats
 
 
@@ -67,17 +68,28 @@ def check_inputs(splats: Splats, camera: Camera, settings: RasterSettings, backg
         scales=(splats.scales, "N 3"),
         opacities=(splats.opacities, "N"),
         sh_coeffs=(splats.sh_coeffs, "N K 3"),
+        bit_logits=(splats.bit_logits, "N 24"),
+        bit_shifts=(splats.bit_shifts, "N S B"),
         features=(splats.features, "N F"),
         viewmat=(camera.viewmat, "4 4"),
         background=(background, "D"),
     )
-    colors = 3 if splats.sh_coeffs is not None else 0
-    channels = colors + sizes.get("F", 0)
+    if (splats.bit_logits is None) != (splats.bit_shifts is None):
+        raise ValueError("bit_logits and bit_shifts go together, but only one of them is given")
+    if splats.bit_logits is not None and splats.sh_coeffs is not None:
+        raise ValueError("the splats have both sh_coeffs and bit_logits, but a colour is one of the two")
+    if sizes.get("B", 3) not in (3, COLOR_BITS):
+        raise ValueError(f"bit_shifts has {sizes['B']} columns, expected 3 or {COLOR_BITS}")
+    if settings.bits and splats.bit_logits is None:
+        raise ValueError("bits are asked for, but the splats have no bit_logits")
+    channels = color_channels(splats, settings) + sizes.get("F", 0)
     if background is not None and sizes["D"] != channels:
         raise ValueError(f"background has {sizes['D']} channels but the splats have {channels}")
-    if splats.sh_coeffs is not None and sizes["K"] < sh_bases(settings.sh_degree):
+    needed = sh_bases(settings.sh_degree)
+    if 0 < splats.sh_bases < needed:
+        name, beside = ("sh_coeffs", 0) if splats.sh_coeffs is not None else ("bit_shifts", 1)
         raise ValueError(
-            f"sh_degree {settings.sh_degree} needs {sh_bases(settings.sh_degree)} sh_coeffs, got {sizes['K']}"
+            f"sh_degree {settings.sh_degree} needs {needed - beside} {name}, got {splats.sh_bases - beside}"
         )
     check_alike({**vars(splats), "viewmat": camera.viewmat, "background": background})
 
@@ -85,8 +97,8 @@ def check_inputs(splats: Splats, camera: Camera, settings: RasterSettings, backg
 def _channels(drawn: Splats, camera: Camera, settings: RasterSettings, depths: Tensor) -> Tensor:
     """[V, D] or, with depth as the last channel, [V, D + 1]: what is composited."""
     parts = [drawn.means[:, :0]]
-    if drawn.sh_coeffs is not None:
-        parts.append(view_colors(drawn, camera, settings.sh_degree))
+    if drawn.sh_bases:
+        parts.append(view_colors(drawn, camera, settings))
     if drawn.features is not None:
         parts.append(drawn.features)
     if settings.depth:

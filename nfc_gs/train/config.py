@@ -16,17 +16,68 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.objective.losses import ObjectiveConfig
+from nfc_gs.model.color_head import HEAD_PARAMETERS, BitView, HeadName
+from nfc_gs.objective.losses import TERMS, ObjectiveConfig
 from nfc_gs.render.backend import BACKEND_NAMES, auto_backend
 
 Preset = Literal["auto", "fast", "quality", "paper"]
 DensityName = Literal["mcmc", "adc", "none"]
 BackgroundName = Literal["auto", "black", "white", "random"]
+MethodName = Literal["nfr", "nfc", "nfc-te", "nfc-bitwise"]
+
+LAMBDA = 0.1
+"""Default weight of cross entropy beside L1 and SSIM."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A colour head and the weights of the objective that go with it; what is not named keeps its default."""
+
+    head: HeadName
+    weights: Mapping[str, float]
+
+
+METHODS: dict[str, Method] = {
+    "nfr": Method("sh", {}),
+    "nfc": Method("sh", {"ce": LAMBDA}),
+    "nfc-te": Method("bits", {"ce": LAMBDA}),
+    "nfc-bitwise": Method("bits", {"bit_ce": LAMBDA}),
+}
+"""Regression and classification (Neural Field Classifiers, Yang et al. 2024, eq. 3 to 6)."""
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """`ObjectiveConfig` with None for what is left to the method."""
+
+    l1: float | None = None
+    """Weight of the mean absolute difference. By default 0.8 (3DGS)."""
+    mse: float | None = None
+    """Weight of the mean squared difference. By default 0."""
+    ssim: float | None = None
+    """Weight of 1 - SSIM. By default 0.2 (3DGS)."""
+    ce: float | None = None
+    """Weight (lambda) of the channel-wise cross entropy. By default the method's."""
+    bit_ce: float | None = None
+    """Weight (lambda) of the bit-wise cross entropy; needs --head bits. By default the method's."""
+    ce_eps: float | None = None
+    """Cross entropy clips values to [eps, 1 - eps]. By default 0.001 (NFC)."""
+    ce_from: float | None = None
+    """Fraction of the run after which cross entropy acts. By default 0."""
+    ce_until: float | None = None
+    """Fraction of the run after which cross entropy acts no more. By default 1."""
 
 
 @dataclass(frozen=True)
 class LearningRates:
-    """Adam's learning rates: those of Inria's 3DGS (arguments/__init__.py, OptimizationParams)."""
+    """Adam's learning rates: those of Inria's 3DGS (arguments/__init__.py, OptimizationParams).
+
+    The bit head's are chosen so that its colour moves as fast as direct SH. Adam's step is the rate itself, whatever
+    the size of the gradient: a bit's gradient carries its place value, and Adam divides it out again, so all eight
+    logits of a channel move alike. A step of r on all of them changes the colour by p (1 - p) r, a step of r on sh0 by
+    Y_0 r with Y_0 = 0.28: at p (1 - p) = 1/4, where a grey Gaussian starts, equal colour steps need r = 4 Y_0 = 1.13
+    times the rate of sh0, and for the shifts (each times Y_k in both heads) 4 times that of sh_rest.
+    """
 
     means: float = 1.6e-4
     """Of the centres at the start, times the extent of the scene."""
@@ -36,6 +87,10 @@ class LearningRates:
     """Of the constant colour."""
     sh_rest: float = 2.5e-3 / 20
     """Of the view-dependent colour."""
+    bits: float = 2.8e-3
+    """Of the bit logits."""
+    bit_shifts: float = 5e-4
+    """Of the view-dependent shifts of the bit logits."""
     opacities: float = 5e-2
     """Of the opacity logits."""
     scales: float = 5e-3
@@ -98,6 +153,9 @@ class AdcConfig:
 class TrainConfig:
     """How to train. Whatever is left out comes from the preset."""
 
+    method: MethodName = "nfr"
+    """What is learnt: nfr (regression), nfc (with a classification loss), nfc-te (that and target encoding: the bit
+    head), nfc-bitwise (the bit head with a loss on each bit)."""
     preset: Preset = "auto"
     """fast: minutes on a CPU; quality: takes its time; paper: the 30 000 steps of 3DGS-MCMC; auto: fast on a CPU,
     quality on a GPU."""
@@ -115,6 +173,14 @@ class TrainConfig:
     """The rasterizer: auto, torch, cpu or gsplat; auto takes the fast one of the device."""
     sh_degree: int | None = None
     """Degree of the view-dependent colour, 0 (none) to 3."""
+    head: HeadName | None = None
+    """What colours the Gaussians: sh, or bits (24 bit logits each). By default the method's."""
+    bit_view: BitView = "shared"
+    """View dependence of the bit head: shared (one shift for the eight bits of a channel) or full (one for each
+    bit)."""
+    bit_hardness: float = 0.0
+    """How decided the bits are at the start: 0 (every bit's probability is the value of its channel) to 1 (the
+    binary number)."""
     antialiased: bool = False
     """Compensate the opacity of splats smaller than a pixel (Mip-Splatting)."""
     background: BackgroundName = "auto"
@@ -143,7 +209,7 @@ class TrainConfig:
     """Held-out views are measured after each such fraction of the run; 0 for never."""
     checkpoint_every: float = 30.0
     """Seconds between two checkpoints."""
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)
     """What is minimised."""
     rates: LearningRates = field(default_factory=LearningRates)
     """Learning rates."""
@@ -188,6 +254,10 @@ class ResolvedConfig:
     refine: RefineConfig
     mcmc: McmcConfig
     adc: AdcConfig
+    method: MethodName = "nfr"  # those of before the bit head have not saved the rest
+    head: HeadName = "sh"
+    bit_view: BitView = "shared"
+    bit_hardness: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dictionaries, for YAML and JSON."""
@@ -301,10 +371,20 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
         backend=_resolve_backend(config.backend, device),
         time_budget=budget,
         steps=None if budget is not None else values["steps"],
+        **_resolve_method(config),
     )
     resolved = ResolvedConfig(**values)
     _check(resolved)
     return resolved
+
+
+def _resolve_method(config: TrainConfig) -> dict[str, Any]:
+    """Head and objective: what is asked for, else the method's, else the defaults."""
+    if config.method not in METHODS:
+        raise UserError(f"There is no method '{config.method}'; choose one of {', '.join(METHODS)}.")
+    method = METHODS[config.method]
+    asked = {name: value for name, value in dataclasses.asdict(config.objective).items() if value is not None}
+    return {"head": config.head or method.head, "objective": ObjectiveConfig(**{**method.weights, **asked})}
 
 
 def affordable_gaussians(seconds: float) -> int:
@@ -362,9 +442,39 @@ def _check(config: ResolvedConfig) -> None:
         raise UserError("--means-factor and --rate-factor must be positive.")
     if not all(0.0 < rate < math.inf for rate in dataclasses.astuple(config.rates)):
         raise UserError("Every learning rate must be a positive number.")
-    for name, choices in (("background", ("auto", "black", "white", "random")), ("density", ("mcmc", "adc", "none"))):
+    named = {
+        "background": ("auto", "black", "white", "random"),
+        "density": ("mcmc", "adc", "none"),
+        "head": tuple(HEAD_PARAMETERS),
+        "bit_view": ("shared", "full"),
+    }
+    for name, choices in named.items():
         if getattr(config, name) not in choices:
             raise UserError(f"{_flag(name)} is '{getattr(config, name)}'; choose one of {', '.join(choices)}.")
+    if not 0.0 <= config.bit_hardness <= 1.0:
+        raise UserError(f"--bit-hardness is {config.bit_hardness}, but must be between 0 and 1.")
+    _check_objective(config)
+
+
+def _check_objective(config: ResolvedConfig) -> None:
+    objective = config.objective
+    weights = {name: getattr(objective, name) for name in TERMS}
+    for name, weight in weights.items():
+        if not 0.0 <= weight < math.inf:
+            raise UserError(f"--objective.{name.replace('_', '-')} is {weight}, but must be 0 or a positive number.")
+    if not any(weights.values()):
+        raise UserError("Every weight of the objective is 0, so there is nothing to learn; give one a positive number.")
+    if not 0.0 < objective.ce_eps < 0.5:
+        raise UserError(f"--objective.ce-eps is {objective.ce_eps}, but must lie between 0 and 0.5.")
+    if not 0.0 <= objective.ce_from < objective.ce_until <= 1.0:
+        raise UserError("--objective.ce-from and --objective.ce-until must be fractions of the run, in this order.")
+    if objective.bit_ce and config.head != "bits":
+        raise UserError("--objective.bit-ce compares bits, and only the bit head has them; add --head bits.")
+    if objective.bit_ce and config.density == "adc":
+        raise UserError(
+            "--density adc collects absolute gradients of 4 channels at most, and --objective.bit-ce draws 24; "
+            "choose --density mcmc."
+        )
 
 
 def _flag(name: str) -> str:

@@ -91,9 +91,9 @@ def adam_step_compiled(
     seen = visible.numpy()
     for name, param in params.items():
         grad = grads[name]
-        if grad is None:
+        if grad is None or param.numel() == 0:
             continue
-        columns = param.numel() // max(1, len(param))
+        columns = param.numel() // len(param)
         core.adam(
             param.numpy(),
             grad.contiguous().numpy(),

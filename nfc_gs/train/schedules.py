@@ -67,6 +67,8 @@ def learning_rates(
         "quats": rates.quats * factor,
         "opacity_logits": rates.opacities,
         "sh_coeffs": (rates.sh0 * factor, rates.sh_rest * factor, 3),
+        "bit_logits": rates.bits * factor,
+        "bit_shifts": rates.bit_shifts * factor,
     }
 
 

@@ -29,7 +29,7 @@ from nfc_gs.core.files import make_folder, remove_leftovers
 from nfc_gs.data.open import DataConfig
 from nfc_gs.data.sampler import ViewSampler
 from nfc_gs.data.scene import SceneData
-from nfc_gs.model.gaussians import PARAMETERS, GaussianModel
+from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.init import from_points
 from nfc_gs.objective.losses import photometric
 from nfc_gs.render.backend import get_backend
@@ -107,6 +107,9 @@ class Trainer:
             model = from_points(
                 scene.points,
                 resolved.sh_degree,
+                head=resolved.head,
+                bit_view=resolved.bit_view,
+                bit_hardness=resolved.bit_hardness,
                 opacity=resolved.init_opacity,
                 scale_factor=resolved.init_scale,
                 max_gaussians=resolved.max_gaussians,
@@ -234,16 +237,7 @@ class Trainer:
         Args:
             save_to: folder for the rendered views and their pictures.
         """
-        with one_torch_thread():
-            metrics = evaluate(
-                self.model,
-                self.scene,
-                backend=self._backend,
-                background=self.background,
-                antialiased=self.config.antialiased,
-                lpips=lpips,
-                save_to=save_to,
-            )
+        metrics = self.measure(self.model, save_to, lpips=lpips)
         if metrics.psnr is not None and metrics.ssim is not None:
             assert self._history is not None
             self._history.write(
@@ -252,12 +246,26 @@ class Trainer:
             self._emit(Evaluated(self.steps_done, metrics.psnr, metrics.ssim, self.seconds))
         return metrics
 
+    def measure(self, model: GaussianModel, save_to: Path | None = None, *, lpips: bool = False) -> Metrics:
+        """The held-out views' metrics of any model, rendered as this run renders; nothing is logged."""
+        with one_torch_thread():
+            return evaluate(
+                model,
+                self.scene,
+                backend=self._backend,
+                background=self.background,
+                antialiased=self.config.antialiased,
+                lpips=lpips,
+                save_to=save_to,
+            )
+
     def write_metrics(self, metrics: Metrics) -> Path:
         """Write `metrics.json` of the run; returns its path."""
         extras = {
             "device": self.config.device,
             "backend": self.config.backend,
             "preset": self.config.preset,
+            "method": self.config.method,
             "peak_memory_mb": peak_memory_mb(),
             "timings": self.timings,
         }
@@ -310,19 +318,20 @@ class Trainer:
         except UserError:  # the picture cannot be read: nothing learnt so far is lost
             self.save()
             raise
-        degree = sh_degree_at(config, progress)
+        degree, objective = sh_degree_at(config, progress), config.objective.at(progress)
         t1 = perf_counter()
         out = render(
             self.model,
             camera,
             background=self._background_of(step),
+            outputs=("rgb", "bits") if objective.bit_ce else ("rgb",),
             backend=self._backend,
             sh_degree=degree,
             antialiased=config.antialiased,
             absgrad=self.density.absgrad,
         )
         t2 = perf_counter()
-        loss = photometric(out.rgb, target, mask, config.objective)
+        loss = photometric(out.rgb, target, mask, objective, out.bits)
         value = loss.total.item() if self._reads_loss(step) else None
         if value is not None and not math.isfinite(value):
             raise self._non_finite(value, index)
@@ -375,7 +384,7 @@ class Trainer:
 
     def _backward(self, total: Tensor) -> dict[str, Tensor]:
         """Gradients of all parameters; zeros where the picture does not depend on them."""
-        params = {name: getattr(self.model, name) for name in PARAMETERS}
+        params = {name: getattr(self.model, name) for name in self.model.parameter_names}
         for param in params.values():
             param.grad = None
         if total.requires_grad:

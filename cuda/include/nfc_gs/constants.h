@@ -12,3 +12,4 @@
 #define NFC_SSIM_SIGMA 1.5f
 #define NFC_SSIM_C1 1e-4f
 #define NFC_SSIM_C2 9e-4f
+#define NFC_BITS 8

@@ -1,0 +1,27 @@
+// Binary target encoding of colours (Neural Field Classifiers, Yang et al. 2024, section 3.1) and its derivative: a
+// value in [0, 1] is the soft decoding sum_j 2^j p_j / 255 of eight bit probabilities p = sigmoid(logit), most
+// significant first.
+#pragma once
+
+#include "constants.h"
+#include "numeric.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+
+constexpr int kBits = NFC_BITS;
+constexpr int kColourBits = 3 * NFC_BITS;
+
+// What a bit is worth, the most significant first; all of them together are worth 1.
+NFC_HD float place_value(int bit) { return float(1 << (kBits - 1 - bit)) / float((1 << kBits) - 1); }
+
+// The value that kBits probabilities stand for.
+template <class F>
+NFC_HD F decode_bits(const F* p) {
+  F value = F{};
+  for (int bit = 0; bit < kBits; ++bit) value = value + place_value(bit) * p[bit];
+  return value;
+}
+
+}  // namespace NFC_ISA
+}  // namespace nfc
