@@ -138,7 +138,8 @@ def scatter_rows(values: Tensor, ids: Tensor, count: int) -> Tensor:
 def view_colors(splats: Splats, camera: Camera, settings: RasterSettings) -> Tensor:
     """[N, 3] colours as seen from the camera, or their [N, 24] bit probabilities with `settings.bits`.
 
-    SH: max(0, 0.5 + SH(direction)); bits: decoded from their probabilities. The direction depends on the means and on `viewmat`, and both get that part of the gradient.
+    SH: max(0, 0.5 + SH(direction)); bits: decoded from their probabilities. The direction depends on the means and on
+    `viewmat`, and both get that part of the gradient.
     """
     directions = torch.nn.functional.normalize(splats.means - camera.center, dim=-1)
     if splats.sh_coeffs is not None:
