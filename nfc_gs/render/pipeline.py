@@ -70,9 +70,7 @@ def render(
     degree = model.sh_degree if sh_degree is None else min(sh_degree, model.sh_degree)
     bits = "bits" in outputs or "bit_entropy" in outputs
     if bits and model.head != "bits":
-        raise UserError(
-            f"This model has the colour head '{model.head}' and no bits to show; train one with --head bits."
-        )
+        raise UserError(f"The colour head of this model is '{model.head}', which has no bits; train with --head bits.")
     splats = Splats(
         model.means,
         model.quats,
