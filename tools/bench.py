@@ -2,16 +2,19 @@
 
 python tools/bench.py cpu                       the CPU core on the built-in capture
 python tools/bench.py cpu --capture FOLDER      ... on another capture
+python tools/bench.py nfc                       what classification costs beside regression
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -32,7 +35,8 @@ from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_re
 from nfc_gs.render import extension
 from nfc_gs.render.cpu_backend import CpuBackend
 from nfc_gs.render.pipeline import render
-from nfc_gs.train.config import TrainConfig
+from nfc_gs.train.config import LearningRates, TrainConfig
+from nfc_gs.train.evaluate import peak_memory_mb
 from nfc_gs.train.guards import one_torch_thread
 from nfc_gs.train.trainer import Trainer
 
@@ -60,6 +64,39 @@ class Cpu:
     """Training steps (one view each) per round."""
     reference: bool = True
     """Also time the torch reference (seconds per step)."""
+
+
+ARMS: dict[str, dict[str, Any]] = {
+    "nfr": {"method": "nfr"},
+    "nfc": {"method": "nfc"},
+    "nfc-te, shared view": {"method": "nfc-te"},
+    "nfc-te, full view": {"method": "nfc-te", "bit_view": "full"},
+    "nfr, degree 0": {"method": "nfr", "sh_degree": 0},
+    "nfc-te, degree 0": {"method": "nfc-te", "sh_degree": 0},
+}
+"""Settings of `TrainConfig` that `nfc` compares; the first is the baseline."""
+
+
+@dataclass(frozen=True)
+class Nfc:
+    """What classification costs: training steps, renderings and memory of regression and classification, in turn.
+
+    All arms have the same Gaussians, which do not move (their learning rates are next to nothing), and see the same
+    views. Ratios are taken within each round and their median is shown.
+    """
+
+    capture: Path | None = None
+    """A capture to measure on; by default the built-in one."""
+    gaussians: tuple[int, ...] = (0, 50_000)
+    """Sizes of the model; 0 means the capture's own points."""
+    threads: int = 2
+    """Number of threads."""
+    rounds: int = 40
+    """How often everything is measured in turn."""
+    steps: int = 6
+    """Training steps, and renderings, per arm and round."""
+    memory: bool = True
+    """Also measure peak memory, in a process of its own for each arm."""
 
 
 class CountingBackend(CpuBackend):
@@ -251,11 +288,92 @@ def run_cpu(args: Cpu) -> None:
             show(scene, len(work.model), by_threads, time_reference(work) if args.reference else None)
 
 
+def still_trainer(scene: SceneData, folder: Path, arm: Mapping[str, Any]) -> Trainer:
+    """A trainer that does all the work of a step and leaves its Gaussians where they are."""
+    rates = LearningRates(**{f.name: 1e-12 for f in fields(LearningRates)})
+    config = TrainConfig(
+        preset="paper", steps=1_000_000, max_gaussians=len(scene.points), sh_ramp=0.0, device="cpu", init_opacity=0.1,
+        init_scale=1.0, checkpoint_every=1e9, eval_every=0.0, rates=rates, **arm,
+    )  # fmt: skip
+    return Trainer(scene, config, folder, capture=scene.root)
+
+
+def measure_arms(trainers: Mapping[str, Trainer], rounds: int, steps: int) -> dict[str, Samples]:
+    """Seconds of a training step and of a rendering of each arm, all arms in turn, in another order each round."""
+    samples = {name: Samples() for name in trainers}
+    names = list(trainers)
+    for turn in range(-1, rounds):  # the first round warms up
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            trainer = trainers[name]
+            scene = trainer.scene
+            cameras = [scene.camera(scene.train[(turn * steps + i) % len(scene.train)]) for i in range(steps)]
+            trainer.steps_done = max(0, turn) * steps  # the same views for every arm
+            step = seconds_of(lambda trainer=trainer: [trainer.step() for _ in range(steps)]) / steps
+            with torch.no_grad():
+                drawn = seconds_of(
+                    lambda model=trainer.model, cameras=cameras: [render(model, camera) for camera in cameras]
+                )
+            if turn >= 0:
+                samples[name].add("step", step)
+                samples[name].add("render", drawn / steps)
+    return samples
+
+
+def peak_memory(capture: Path, gaussians: int, arm: str) -> float:
+    """The most memory, MB, that a process holds which does nothing but 20 steps of an arm."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_memory_here, capture, gaussians, arm).result()
+
+
+def _peak_memory_here(capture: Path, gaussians: int, arm: str) -> float:
+    scene = with_points(load_scene(capture, DataConfig()), gaussians)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = still_trainer(scene, Path(folder) / "run", ARMS[arm])
+        for _ in range(20):
+            trainer.step()
+    return (peak_memory_mb() or float("nan")) * 2**20 / 1e6
+
+
+def run_nfc(args: Nfc) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as folder, one_torch_thread():
+        capture = args.capture or write_capture(Path(folder) / "capture")
+        whole = load_scene(capture, DataConfig())
+        extension.set_threads(args.threads)
+        kernels = extension.core().instruction_set()
+        console.print(f"{capture.name}: kernels {kernels}, {args.threads} threads, {args.rounds} rounds in turn")
+        for size in args.gaussians:
+            scene = with_points(whole, size)
+            runs = Path(folder) / f"runs{size}"
+            trainers = {name: still_trainer(scene, runs / str(i), arm) for i, (name, arm) in enumerate(ARMS.items())}
+            samples = measure_arms(trainers, args.rounds, args.steps)
+            camera = scene.camera(scene.train[0])
+            table = Table(title=f"{len(scene.points)} Gaussians, {camera.width} x {camera.height}")
+            heads = ("", "step, ms", "/ nfr", "quartiles", "render, ms", "/ nfr", "quartiles", "numbers each")
+            for head in heads + (("peak, MB",) if args.memory else ()):
+                table.add_column(head, justify="right" if head else "left")
+            base = samples[next(iter(ARMS))]
+            for name, trainer in trainers.items():
+                row = [name]
+                for what in ("step", "render"):
+                    ratios = np.divide(samples[name].values[what], base.values[what])
+                    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+                    row += [f"{1e3 * samples[name].median(what):.2f}", f"{middle:.3f}", f"{low:.3f} - {high:.3f}"]
+                row.append(str(sum(tensor.numel() for tensor in trainer.model.tensors().values()) // len(scene.points)))
+                if args.memory:
+                    row.append(f"{peak_memory(capture, size, name):.0f}")
+                table.add_row(*row)
+            console.print(table)
+
+
 def main() -> int:
     """Run the benchmark named on the command line."""
-    command = tyro.extras.subcommand_cli_from_dict({"cpu": Cpu}, description=__doc__)
-    assert isinstance(command, Cpu)
-    run_cpu(command)
+    command = tyro.extras.subcommand_cli_from_dict({"cpu": Cpu, "nfc": Nfc}, description=__doc__)
+    if isinstance(command, Nfc):
+        run_nfc(command)
+    else:
+        assert isinstance(command, Cpu)
+        run_cpu(command)
     return 0
 
 
