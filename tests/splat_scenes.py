@@ -1,4 +1,4 @@
-"""Scenes for the tests of the backends, and an independent renderer in plain loops.
+"""Scenes for the tests of the backends, what they are held to, and an independent renderer in plain loops.
 
 `naive_render` is written from the formulas alone, pixel by pixel and splat by splat in float64, and shares no code with
 the package.
@@ -7,16 +7,20 @@ the package.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from nfc_gs.core.camera import Camera, look_at
-from nfc_gs.render.backend import RasterOutput, RasterSettings, Splats, get_backend
+from nfc_gs.core.errors import UserError
+from nfc_gs.render.backend import RasterOutput, RasterSettings, Splats, color_channels, get_backend
 
-FIELDS = ("means", "quats", "scales", "opacities", "sh_coeffs", "features")
+FIELDS = tuple(f.name for f in fields(Splats))
+
+ENGINES = ["torch-float64", "torch-float32", "cpu-float32"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,16 @@ class Engine:
         return get_backend(self.name).render(
             cast(splats, self.dtype), camera.to(dtype=self.dtype), settings, background
         )
+
+
+def open_engine(name: str) -> Engine:
+    """One of `ENGINES`; skips the test where it does not work."""
+    backend, dtype = name.split("-")
+    try:
+        get_backend(backend)
+    except (ImportError, UserError) as error:
+        pytest.skip(f"the backend '{backend}' does not work here: {error}")
+    return Engine(backend, getattr(torch, dtype))
 
 
 def cast(splats: Splats, dtype: torch.dtype) -> Splats:
@@ -70,7 +84,10 @@ def front_camera(width: int = 16, height: int = 16, focal: float = 16.0) -> Came
     return Camera(torch.eye(4, dtype=torch.float64), focal, focal, width / 2, height / 2, width, height)
 
 
-def make_splats(count: int = 40, seed: int = 0, sh_degree: int | None = 3, channels: int = 0) -> Splats:
+def make_splats(
+    count: int = 40, seed: int = 0, sh_degree: int | None = 3, channels: int = 0, bit_view: str | None = None
+) -> Splats:
+    """Random splats; `bit_view` "shared" or "full" gives them bits of `sh_degree` in the place of SH."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int) -> Tensor:
@@ -79,12 +96,15 @@ def make_splats(count: int = 40, seed: int = 0, sh_degree: int | None = 3, chann
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
+    bases = 0 if sh_degree is None else (sh_degree + 1) ** 2
     splats = Splats(
         means=normal(count, 3) * torch.tensor([0.9, 0.6, 0.6]),
         quats=normal(count, 4),
         scales=0.03 + 0.3 * uniform(count, 3),
         opacities=0.05 + 0.9 * uniform(count),
-        sh_coeffs=None if sh_degree is None else 0.3 * normal(count, (sh_degree + 1) ** 2, 3),
+        sh_coeffs=0.3 * normal(count, bases, 3) if bases and bit_view is None else None,
+        bit_logits=1.5 * normal(count, 24) if bit_view else None,
+        bit_shifts=normal(count, bases - 1, 3 if bit_view == "shared" else 24) if bit_view else None,
         features=uniform(count, channels) if channels else None,
     )
     return map_splats(splats, rounded)
@@ -108,6 +128,73 @@ def stack(*parts: Splats) -> Splats:
     return Splats(**{name: None if column[0] is None else torch.cat(column) for name, column in columns.items()})
 
 
+# ---- what backends are held to ------------------------------------------------------------------------------------
+
+
+def assert_equals_naive(
+    engine: Engine, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None
+) -> RasterOutput:
+    naive = naive_render(splats, camera, settings, background)
+    out = engine.render(splats, camera, settings, background)
+    assert out.features.shape == naive.features.shape and out.features.dtype == engine.dtype
+    assert naive.sure.mean() > 0.9
+    for name in ("features", "alpha") + (("depth",) if settings.depth else ()):
+        actual, expected = getattr(out, name).detach().double().numpy(), getattr(naive, name)
+        scale = 1 + np.abs(expected).max(initial=0)
+        np.testing.assert_allclose(
+            actual[naive.sure], expected[naive.sure], rtol=0, atol=scale * engine.tolerance, err_msg=name
+        )
+    return out
+
+
+def gradients(
+    backend: str,
+    dtype: torch.dtype,
+    splats: Splats,
+    camera: Camera,
+    settings: RasterSettings,
+    pixels: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Gradients of a fixed random weighting of everything that is drawn, by name, in float64.
+
+    Args:
+        pixels: [H, W] which pixels count; None for all.
+    """
+    inputs = leaves(splats, dtype)
+    viewmat = camera.viewmat.detach().to(dtype).clone().requires_grad_()
+    channels = color_channels(splats, settings) + (0 if splats.features is None else splats.features.shape[1])
+    background = torch.linspace(0.2, 0.9, channels, dtype=dtype).requires_grad_()
+    out = get_backend(backend).render(inputs, replace(camera, viewmat=viewmat), settings, background)
+    generator = torch.Generator().manual_seed(9)
+    loss = torch.zeros((), dtype=dtype)
+    for image in (out.features, out.alpha, out.depth):
+        if image is not None:
+            weights = torch.rand(image.shape, generator=generator, dtype=torch.float64) - 0.3
+            if pixels is not None:
+                weights = weights * pixels[..., None]
+            loss = loss + (image * weights.to(dtype)).sum()
+    loss.backward()
+    found = {f.name: getattr(inputs, f.name) for f in fields(inputs)} | {"viewmat": viewmat, "background": background}
+    result = {name: tensor.grad.double() for name, tensor in found.items() if tensor is not None}
+    result["means2d"] = out.info.means2d_grad.double()
+    if settings.absgrad:
+        result["means2d_abs"] = out.info.means2d_absgrad.double()
+    return result
+
+
+def assert_gradients_equal_those_of_the_specification(
+    engine: Engine, splats: Splats, camera: Camera, settings: RasterSettings, tolerance: float = 1e-3
+) -> None:
+    sure = torch.from_numpy(naive_render(splats, camera, settings).sure).double()
+    expected = gradients("torch", torch.float64, splats, camera, settings, sure)
+    actual = gradients(engine.name, engine.dtype, splats, camera, settings, sure)
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert value.numel() == 0 or value.abs().max() > 0, f"the scene does not test the gradient of {name}"
+        limit = tolerance * float(value.abs().amax()) if value.numel() else 0.0
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=limit, msg=lambda m, name=name: f"{name}: {m}")
+
+
 # ---- the independent renderer -------------------------------------------------------------------------------------
 
 
@@ -127,7 +214,7 @@ def naive_rotation(quat: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def naive_color(sh: np.ndarray, d: np.ndarray, degree: int) -> np.ndarray:
+def naive_basis(d: np.ndarray, degree: int) -> np.ndarray:
     x, y, z = d
     basis = [0.28209479177387814, -0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
     basis += [
@@ -141,8 +228,30 @@ def naive_color(sh: np.ndarray, d: np.ndarray, degree: int) -> np.ndarray:
     basis += [0.3731763325901154 * z * (2 * z * z - 3 * x * x - 3 * y * y)]
     basis += [-0.4570457994644658 * x * (4 * z * z - x * x - y * y), 1.445305721320277 * z * (x * x - y * y)]
     basis += [-0.5900435899266435 * x * (x * x - 3 * y * y)]
-    count = (degree + 1) ** 2
-    return np.maximum(0, 0.5 + np.asarray(basis[:count]) @ sh[:count])
+    return np.asarray(basis[: (degree + 1) ** 2])
+
+
+def naive_color(sh: np.ndarray, d: np.ndarray, degree: int) -> np.ndarray:
+    basis = naive_basis(d, degree)
+    return np.maximum(0, 0.5 + basis @ sh[: len(basis)])
+
+
+def naive_bits(logits: np.ndarray, shifts: np.ndarray, d: np.ndarray, degree: int) -> np.ndarray:
+    """[24] probabilities of the bits of one splat seen in the direction `d`."""
+    basis, result = naive_basis(d, degree), np.zeros(24)
+    for channel in range(3):
+        for bit in range(8):
+            column = channel if shifts.shape[1] == 3 else 8 * channel + bit
+            value = logits[8 * channel + bit]
+            for k in range(1, len(basis)):
+                value = value + basis[k] * shifts[k - 1, column]
+            result[8 * channel + bit] = 1 / (1 + math.exp(-value))
+    return result
+
+
+def naive_decoded(bits: np.ndarray) -> np.ndarray:
+    """[24] probabilities -> [3] colours."""
+    return np.array([sum(2 ** (7 - j) * bits[8 * channel + j] for j in range(8)) / 255 for channel in range(3)])
 
 
 def naive_splat(s: dict, i: int, camera: Camera, settings: RasterSettings):
@@ -167,9 +276,13 @@ def naive_splat(s: dict, i: int, camera: Camera, settings: RasterSettings):
     if settings.antialiased:
         opacity = opacity * math.sqrt(max(np.linalg.det(sharp) / np.linalg.det(blurred), 1e-12))
     channels = []
+    direction = s["means"][i] - np.linalg.inv(view)[:3, 3]
+    direction = direction / np.linalg.norm(direction)
     if "sh_coeffs" in s:
-        direction = s["means"][i] - np.linalg.inv(view)[:3, 3]
-        channels.append(naive_color(s["sh_coeffs"][i], direction / np.linalg.norm(direction), settings.sh_degree))
+        channels.append(naive_color(s["sh_coeffs"][i], direction, settings.sh_degree))
+    if "bit_logits" in s:
+        bits = naive_bits(s["bit_logits"][i], s["bit_shifts"][i], direction, settings.sh_degree)
+        channels.append(bits if settings.bits else naive_decoded(bits))
     if "features" in s:
         channels.append(s["features"][i])
     center = np.array([camera.fx * point[0] / z + camera.cx, camera.fy * point[1] / z + camera.cy])

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from nfc_gs.core.camera import Camera, look_at
-from nfc_gs.objective.losses import ObjectiveConfig, photometric
+from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
 from nfc_gs.render import extension
-from nfc_gs.render.backend import RasterSettings, SplatInfo, Splats, get_backend
+from nfc_gs.render.backend import RasterSettings, SplatInfo, Splats, color_channels, get_backend
 from nfc_gs.train.density_ops import mcmc_noise_
 
 pytestmark = pytest.mark.skipif(not extension.available(), reason="the compiled core is not built")
@@ -32,7 +32,11 @@ def same_core_afterwards() -> Iterator[None]:
     extension.core().use_instruction_set(instruction_set)
 
 
-def some_splats(count: int = 3000, seed: int = 0) -> Splats:
+COLOURS = {"sh": (None, False), "shared": ("shared", False), "full": ("full", False), "bit planes": ("shared", True)}
+"""View dependence of the bits (None: SH instead), and whether they are composited as they are."""
+
+
+def some_splats(count: int = 3000, seed: int = 0, bit_view: str | None = None) -> Splats:
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -43,8 +47,10 @@ def some_splats(count: int = 3000, seed: int = 0) -> Splats:
         quats=normal(count, 4).requires_grad_(),
         scales=(normal(count, 3) * 0.5 - 3.0).exp().requires_grad_(),
         opacities=normal(count).mul_(2.0).sigmoid().requires_grad_(),
-        sh_coeffs=normal(count, 16, 3).mul_(0.3).requires_grad_(),
+        sh_coeffs=None if bit_view else normal(count, 16, 3).mul_(0.3).requires_grad_(),
         features=normal(count, 3).requires_grad_(),
+        bit_logits=normal(count, 24).requires_grad_() if bit_view else None,
+        bit_shifts=normal(count, 15, 3 if bit_view == "shared" else 24).requires_grad_() if bit_view else None,
     )
 
 
@@ -53,11 +59,14 @@ def some_camera(width: int = 150, height: int = 97) -> Camera:
     return Camera(look_at(eye, target, up).requires_grad_(), 130.0, 125.0, 70.0, 50.0, width, height)
 
 
-def draw_and_differentiate(splats: Splats, camera: Camera) -> list[torch.Tensor]:
+def draw_and_differentiate(splats: Splats, camera: Camera, bits: bool = False) -> list[torch.Tensor]:
     """Picture, alpha, depth, radii and every gradient."""
-    inputs = [*vars(splats).values(), camera.viewmat, torch.rand(6, generator=torch.Generator().manual_seed(9))]
-    background = inputs[-1].requires_grad_()
-    out = get_backend("cpu").render(splats, camera, RasterSettings(3, depth=True), background)
+    settings = RasterSettings(3, depth=True, bits=bits)
+    channels = color_channels(splats, settings) + 3
+    background = torch.rand(channels, generator=torch.Generator().manual_seed(9)).requires_grad_()
+    given = [tensor for tensor in vars(splats).values() if tensor is not None]
+    inputs = [*given, camera.viewmat, background]
+    out = get_backend("cpu").render(splats, camera, settings, background)
     assert out.depth is not None
     weights = torch.rand(out.features.shape, generator=torch.Generator().manual_seed(1))
     loss = (out.features * weights).sum() + out.alpha.square().sum() + out.depth.mean()
@@ -66,47 +75,77 @@ def draw_and_differentiate(splats: Splats, camera: Camera) -> list[torch.Tensor]
     return [out.features, out.alpha, out.depth, out.info.radii, out.info.means2d_grad, *grads]
 
 
-def test_pictures_and_gradients_are_the_same_bits_for_any_number_of_threads() -> None:
-    splats, camera = some_splats(), some_camera()
+@pytest.mark.parametrize("colour", COLOURS)
+def test_pictures_and_gradients_are_the_same_bits_for_any_number_of_threads(colour: str) -> None:
+    bit_view, bits = COLOURS[colour]
+    splats, camera = some_splats(bit_view=bit_view), some_camera()
     results = []
     for threads in (1, 2, 3, 7):
         extension.set_threads(threads)
-        results.append(draw_and_differentiate(splats, camera))
+        results.append(draw_and_differentiate(splats, camera, bits))
     for other in results[1:]:
         for first, second in zip(results[0], other, strict=True):
             assert torch.equal(first, second)
+
+
+EVERY_TERM = ObjectiveConfig(l1=0.8, mse=0.3, ssim=0.2, ce=0.1, bit_ce=0.4)
+
+
+def loss_and_gradients(height: int, width: int, dtype: torch.dtype, masked: bool = True) -> list[torch.Tensor]:
+    """The sum of all terms, each value and both gradients; some colours and bits are clipped."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
+    mask = torch.randint(0, 2, (height, width), generator=generator, dtype=torch.uint8) * 255
+    rendered = (1.2 * torch.rand(height, width, 3, generator=generator) - 0.1).to(dtype).requires_grad_()
+    bits = (1.02 * torch.rand(height, width, 24, generator=generator) - 0.01).to(dtype).requires_grad_()
+    measure = photometric if dtype == torch.float32 else photometric_reference
+    loss = measure(rendered, target, mask if masked else None, EVERY_TERM, bits)
+    return [loss.total.detach(), *loss.values.values(), *torch.autograd.grad(loss.total, [rendered, bits])]
 
 
 def test_the_loss_and_its_gradient_are_the_same_bits_for_any_number_of_threads() -> None:
-    generator = torch.Generator().manual_seed(0)
-    target = torch.randint(0, 256, (131, 97, 3), generator=generator, dtype=torch.uint8)
-    mask = torch.randint(0, 2, (131, 97), generator=generator, dtype=torch.uint8) * 255
     results = []
     for threads in (1, 2, 3):
         extension.set_threads(threads)
-        rendered = torch.rand(131, 97, 3, generator=torch.Generator().manual_seed(4)).requires_grad_()
-        loss = photometric(rendered, target, mask, ObjectiveConfig())
-        loss.total.backward()
-        results.append((loss.total.detach(), rendered.grad))
+        results.append(loss_and_gradients(131, 97, torch.float32))
     for other in results[1:]:
         for first, second in zip(results[0], other, strict=True):
             assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("colour", COLOURS)
 @pytest.mark.parametrize("name", INSTRUCTION_SETS)
-def test_every_instruction_set_draws_what_the_best_one_draws(name: str) -> None:
-    splats, camera = some_splats(), some_camera()
-    best = draw_and_differentiate(splats, camera)
+def test_every_instruction_set_draws_what_the_best_one_draws(name: str, colour: str) -> None:
+    bit_view, bits = COLOURS[colour]
+    splats, camera = some_splats(bit_view=bit_view), some_camera()
+    best = draw_and_differentiate(splats, camera, bits)
     if not extension.core().use_instruction_set(name):
         pytest.skip(f"this machine has no {name}")
     assert extension.core().instruction_set() == name
-    other = draw_and_differentiate(splats, camera)
+    other = draw_and_differentiate(splats, camera, bits)
     for picture, twin in zip(best[:3], other[:3], strict=True):
         # A pixel on the edge of a splat may fall on either side of alpha = 1/255, worth 0.004 of a feature of about 4.
         assert (picture - twin).abs().max() < 2e-2
         assert (picture - twin).abs().mean() < 1e-5
     for gradient, twin in zip(best[4:], other[4:], strict=True):
         assert (gradient - twin).abs().max() <= 1e-3 * gradient.abs().max()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (3, 7), (29, 33), (5, 300), (2, 513)])  # chunks are 256 and 32 pixels wide
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_every_instruction_set_measures_every_term_as_the_reference_does(
+    name: str, size: tuple[int, int], masked: bool
+) -> None:
+    if not extension.core().use_instruction_set(name):
+        pytest.skip(f"this machine has no {name}")
+    expected = loss_and_gradients(*size, torch.float64, masked)
+    actual = loss_and_gradients(*size, torch.float32, masked)
+    assert len(expected) == len(actual) == 8
+    for twin, value in zip(actual, expected, strict=True):
+        # Rounded once, a colour near a clip lies up to 6e-8 / 1e-3 of 1 / c aside.
+        limit = 2e-4 * float(value.abs().max())
+        torch.testing.assert_close(twin.double(), value.double(), rtol=0, atol=limit)
 
 
 @pytest.mark.parametrize("name", INSTRUCTION_SETS)
@@ -286,8 +325,14 @@ def test_arrays_that_are_written_to_are_never_converted_to_a_copy() -> None:
     core = extension.core()
     rendered, target = np.zeros((4, 5, 3), np.float32), np.zeros((4, 5, 3), np.uint8)
     turned = np.zeros((3, 5, 4), np.float32).T
+    weights = core.LossWeights(0.8, 0.1, 0.2, 0.3, 1e-3)
+    core.photometric_loss(rendered, target, None, weights, np.zeros((4, 5, 3), np.float32))
     with pytest.raises(TypeError):
-        core.photometric_loss(rendered, target, None, 0.8, 0.2, turned)
+        core.photometric_loss(rendered, target, None, weights, turned)
+    bits = np.zeros((4, 5, 24), np.float32)
+    core.bit_loss(bits, target, None, 1e-3, np.zeros((4, 5, 24), np.float32))
+    with pytest.raises(TypeError):
+        core.bit_loss(bits, target, None, 1e-3, np.zeros((24, 5, 4), np.float32).T)
     with pytest.raises(TypeError):
         core.adam(np.zeros((4, 3)), *(np.zeros((4, 3), np.float32) for _ in range(3)), None, [1.0] * 3, *[0.9] * 5)
 

@@ -16,7 +16,7 @@ from plyfile import PlyData, PlyElement
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.ply import read_ply, write_ply
-from nfc_gs.model.gaussians import PARAMETERS, GaussianModel
+from nfc_gs.model.gaussians import GaussianModel
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -88,7 +88,7 @@ def test_a_model_written_and_read_again_is_the_same_model(tmp_path: Path, degree
     model = random_model(11, degree)
     write_ply(tmp_path / "a.ply", model)
     again = read_ply(tmp_path / "a.ply")
-    for name in PARAMETERS:
+    for name in model.parameter_names:
         expected = getattr(model, name).detach()
         if name == "quats":
             expected = torch.nn.functional.normalize(expected, dim=1)

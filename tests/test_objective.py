@@ -160,7 +160,8 @@ def test_a_rendering_that_is_not_contiguous_gives_the_same_loss_and_gradient():
 
 
 def test_every_weight_of_the_config_names_a_term():
-    assert set(losses.TERMS) == set(vars(ObjectiveConfig()))
+    settings = {"ce_eps", "ce_from", "ce_until"}
+    assert {*losses.TERMS, *settings} == set(vars(ObjectiveConfig())) and settings.isdisjoint(losses.TERMS)
 
 
 def test_pictures_of_different_sizes_are_refused_with_both_numbers():

@@ -7,105 +7,35 @@ holds to finite differences.
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from splat_scenes import (
+    ENGINES,
     Engine,
+    assert_equals_naive,
+    assert_gradients_equal_those_of_the_specification,
     cast,
     front_camera,
+    gradients,
     leaves,
     make_camera,
     make_splats,
     map_splats,
-    naive_render,
     one_splat,
+    open_engine,
     rounded,
     stack,
 )
 from torch import Tensor
 
-from nfc_gs.core.camera import Camera
-from nfc_gs.core.errors import UserError
-from nfc_gs.render.backend import RasterOutput, RasterSettings, Splats, get_backend
-
-ENGINES = ["torch-float64", "torch-float32", "cpu-float32"]
+from nfc_gs.render.backend import RasterSettings, Splats, get_backend
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Engine:
-    name, dtype = request.param.split("-")
-    try:
-        get_backend(name)
-    except (ImportError, UserError) as error:
-        pytest.skip(f"the backend '{name}' does not work here: {error}")
-    return Engine(name, getattr(torch, dtype))
-
-
-def assert_equals_naive(
-    engine: Engine, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None
-) -> RasterOutput:
-    naive = naive_render(splats, camera, settings, background)
-    out = engine.render(splats, camera, settings, background)
-    assert out.features.shape == naive.features.shape and out.features.dtype == engine.dtype
-    assert naive.sure.mean() > 0.9
-    for name in ("features", "alpha") + (("depth",) if settings.depth else ()):
-        actual, expected = getattr(out, name).detach().double().numpy(), getattr(naive, name)
-        scale = 1 + np.abs(expected).max(initial=0)
-        np.testing.assert_allclose(
-            actual[naive.sure], expected[naive.sure], rtol=0, atol=scale * engine.tolerance, err_msg=name
-        )
-    return out
-
-
-def gradients(
-    backend: str,
-    dtype: torch.dtype,
-    splats: Splats,
-    camera: Camera,
-    settings: RasterSettings,
-    pixels: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """Gradients of a fixed random weighting of everything that is drawn, by name, in float64.
-
-    Args:
-        pixels: [H, W] which pixels count; None for all.
-    """
-    inputs = leaves(splats, dtype)
-    viewmat = camera.viewmat.detach().to(dtype).clone().requires_grad_()
-    channels = (0 if splats.sh_coeffs is None else 3) + (0 if splats.features is None else splats.features.shape[1])
-    background = torch.linspace(0.2, 0.9, channels, dtype=dtype).requires_grad_()
-    out = get_backend(backend).render(inputs, replace(camera, viewmat=viewmat), settings, background)
-    generator = torch.Generator().manual_seed(9)
-    loss = torch.zeros((), dtype=dtype)
-    for image in (out.features, out.alpha, out.depth):
-        if image is not None:
-            weights = torch.rand(image.shape, generator=generator, dtype=torch.float64) - 0.3
-            if pixels is not None:
-                weights = weights * pixels[..., None]
-            loss = loss + (image * weights.to(dtype)).sum()
-    loss.backward()
-    found = {f.name: getattr(inputs, f.name) for f in fields(inputs)} | {"viewmat": viewmat, "background": background}
-    result = {name: tensor.grad.double() for name, tensor in found.items() if tensor is not None}
-    result["means2d"] = out.info.means2d_grad.double()
-    if settings.absgrad:
-        result["means2d_abs"] = out.info.means2d_absgrad.double()
-    return result
-
-
-def assert_gradients_equal_those_of_the_specification(
-    engine: Engine, splats: Splats, camera: Camera, settings: RasterSettings, tolerance: float = 1e-3
-) -> None:
-    sure = torch.from_numpy(naive_render(splats, camera, settings).sure).double()
-    expected = gradients("torch", torch.float64, splats, camera, settings, sure)
-    actual = gradients(engine.name, engine.dtype, splats, camera, settings, sure)
-    assert actual.keys() == expected.keys()
-    for name, value in expected.items():
-        assert value.abs().max() > 0, f"the scene does not test the gradient of {name}"
-        limit = tolerance * float(value.abs().max())
-        torch.testing.assert_close(actual[name], value, rtol=0, atol=limit, msg=lambda m, name=name: f"{name}: {m}")
+    return open_engine(request.param)
 
 
 # ---- ordinary pictures --------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def test_colours_equal_those_of_gsplat():
     center = torch.linalg.inv(camera.viewmat)[:3, 3]
     for degree in range(4):
         expected = (_spherical_harmonics(degree, splats.means - center, splats.sh_coeffs) + 0.5).clamp(min=0)
-        torch.testing.assert_close(view_colors(splats, camera, degree), expected, rtol=0, atol=1e-13)
+        torch.testing.assert_close(view_colors(splats, camera, RasterSettings(degree)), expected, rtol=0, atol=1e-13)
 
 
 # ---- against finite differences -----------------------------------------------------------------------------------

@@ -31,9 +31,9 @@ from nfc_gs.data.sampler import ViewSampler
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.init import from_points
-from nfc_gs.objective.losses import photometric
+from nfc_gs.objective.losses import LossResult, ObjectiveConfig, photometric
 from nfc_gs.render.backend import get_backend
-from nfc_gs.render.pipeline import render
+from nfc_gs.render.pipeline import RenderOutput, render
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve, resolve_device
 from nfc_gs.train.density import make_density_control
 from nfc_gs.train.evaluate import Metrics, evaluate, peak_memory_mb, write_metrics
@@ -331,7 +331,7 @@ class Trainer:
             absgrad=self.density.absgrad,
         )
         t2 = perf_counter()
-        loss = photometric(out.rgb, target, mask, objective, out.bits)
+        loss = self._compare(out, target, mask, objective)
         value = loss.total.item() if self._reads_loss(step) else None
         if value is not None and not math.isfinite(value):
             raise self._non_finite(value, index)
@@ -371,6 +371,12 @@ class Trainer:
         frame = scene.frame(index, divisor)
         mask = None if frame.mask is None else torch.from_numpy(frame.mask).to(device)
         return camera, torch.from_numpy(frame.rgb).to(device), mask
+
+    def _compare(
+        self, out: RenderOutput, target: Tensor, mask: Tensor | None, objective: ObjectiveConfig
+    ) -> LossResult:
+        """What a step minimises."""
+        return photometric(out.rgb, target, mask, objective, out.bits)
 
     def _reads_loss(self, step: int) -> bool:
         """Whether a step reads its loss: always on the CPU; at times on a GPU, which must be waited for."""
