@@ -96,6 +96,7 @@ def loss_and_gradients(height: int, width: int, dtype: torch.dtype, masked: bool
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
     mask = torch.randint(0, 2, (height, width), generator=generator, dtype=torch.uint8) * 255
+    mask[0, 0] = 255
     rendered = (1.2 * torch.rand(height, width, 3, generator=generator) - 0.1).to(dtype).requires_grad_()
     bits = (1.02 * torch.rand(height, width, 24, generator=generator) - 0.01).to(dtype).requires_grad_()
     measure = photometric if dtype == torch.float32 else photometric_reference
