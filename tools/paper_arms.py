@@ -119,10 +119,24 @@ SEARCH: tuple[Arm, ...] = (
     Arm("nfc-te hard start", {"method": "nfc-te", "bit_hardness": 0.7}, partner="nfc-te"),
     Arm("nfc-te rates x2", {"method": "nfc-te", **bit_rates(2.0)}, partner="nfc-te"),
     Arm("nfc-te rates x0.5", {"method": "nfc-te", **bit_rates(0.5)}, partner="nfc-te"),
+    Arm("ce alone", {"method": "nfc", **plain(0.0, 0.0, 0.0), "objective.ce": 1.0}, partner="mse"),
     *with_and_without_ce("reg 0.003", {"mcmc.opacity_reg": 0.003}),
     *with_and_without_ce("reg 0.03", {"mcmc.opacity_reg": 0.03}),
 )
 """Candidates for where classification helps. One more is one more line."""
+
+HARD_SEARCH: tuple[Arm, ...] = (
+    NFR,
+    NFR_MSE,
+    *(Arm(f"nfc {weight:g}", {"method": "nfc", "objective.ce": weight}) for weight in (0.3, 1.0, 3.0)),
+    *with_and_without_ce("mse", plain(0.0, 1.0, 0.0)),
+    *with_and_without_ce("l1", plain(1.0, 0.0, 0.0)),
+    Arm("ce alone", {"method": "nfc", **plain(0.0, 0.0, 0.0), "objective.ce": 1.0}, partner="mse"),
+    Arm("nfc-te 1", {"method": "nfc-te", "objective.ce": 1.0}),
+    Arm("nfc-bitwise", {"method": "nfc-bitwise", "objective.bit_ce": 1.0}),
+    *with_and_without_ce("reg 0.03", {"mcmc.opacity_reg": 0.03}),
+)
+"""The same where the training pictures are few or noisy."""
 
 EXPERIMENTS: dict[str, Experiment] = {
     "main": Experiment(
@@ -192,6 +206,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         (NFR, NFR_MSE, NFC, NFC_TE),
         kind="cost",
         notes=("Timed while the jobs ran, whatever else the machine did; `tools/bench.py nfc` is the exact measure.",),
+    ),
+    "search-sparse": Experiment(
+        "Where does classification help with few training views?", HARD_SEARCH, (Condition(views=0.2),)
+    ),
+    "search-noise": Experiment(
+        "Where does classification help with noisy training pictures?", HARD_SEARCH, (Condition(noise=0.4),)
     ),
     "search": Experiment(
         "Where does classification help?",
