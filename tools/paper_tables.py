@@ -9,7 +9,7 @@ all` takes all. Every arm is trained with the same number of steps, cap of Gauss
 data and first points, once per capture, condition and seed. Each finished training is one file in OUT/jobs; Ctrl-C or
 `kill` ends the command early, and the same command goes on where it stopped. An experiment that is asked for later
 uses what is there already. Results are in OUT/report.html, OUT/tables (Markdown, CSV) and OUT/plots (these need
-`pip install matplotlib`).
+`pip install ".[paper]"`).
 """
 
 from __future__ import annotations
