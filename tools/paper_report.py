@@ -192,7 +192,7 @@ def pyplot(quiet: bool) -> Any | None:
         from matplotlib import pyplot as plt  # pyright: ignore[reportMissingImports]
     except ImportError:
         if not quiet:
-            print("The plots are left out: matplotlib is not installed; pip install matplotlib.", file=sys.stderr)
+            print("The plots are left out: matplotlib is not installed; pip install '.[paper]'.", file=sys.stderr)
         return None
     return plt
 

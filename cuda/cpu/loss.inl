@@ -66,7 +66,7 @@ static void loss_rows(const LossJob& job, int row) {
     const int start = kHalo - before;  // zeros stand for what is outside the image
     memset(x, 0, sizeof x), memset(y, 0, sizeof y);
     gather(job, row, from - before, from + n + after, x + start, y + start);
-    for (int i = 0; i < n + 2 * kHalo; i += kLanes) {
+    for (int i = 0; i < n + 2 * kHalo + kLanes; i += kLanes) {  // all that the blur of whole vectors reads
       const Vf a = load(x + i), b = load(y + i);
       store(squares + i, a * a + b * b), store(product + i, a * b);
     }

@@ -25,7 +25,7 @@ DensityName = Literal["mcmc", "adc", "none"]
 BackgroundName = Literal["auto", "black", "white", "random"]
 MethodName = Literal["nfr", "nfc", "nfc-te", "nfc-bitwise"]
 
-LAMBDA = 0.1
+LAMBDA = 0.3
 """Default weight of cross entropy beside L1 and SSIM."""
 
 
