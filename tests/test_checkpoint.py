@@ -39,6 +39,15 @@ def make_checkpoint(n: int = 4) -> Checkpoint:
     )
 
 
+def bits_checkpoint(shape: tuple[int, ...]) -> Checkpoint:
+    """The same with bits, whose shifts have this shape."""
+    plain, g = make_checkpoint(shape[0]), torch.Generator().manual_seed(1)
+    model = {name: tensor for name, tensor in plain.model.items() if name != "sh_coeffs"}
+    model |= {"bit_logits": torch.randn(shape[0], 24, generator=g), "bit_shifts": torch.randn(shape, generator=g)}
+    moments = {f"{kind}.{name}": torch.randn_like(tensor) for kind in "mv" for name, tensor in model.items()}
+    return replace(plain, model=model, optimizer=moments)
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "checkpoint.safetensors"
@@ -67,6 +76,39 @@ def test_everything_comes_back_bit_for_bit(saved: Path) -> None:
     assert np.array_equal(loaded.transform, original.transform)
     for name in ("step", "seconds", "config", "capture", "data", "background", "state"):
         assert getattr(loaded, name) == getattr(original, name), name
+
+
+@pytest.mark.parametrize("shape", [(4, 0, 3), (4, 3, 3), (4, 8, 24)])
+def test_a_model_of_bits_comes_back_bit_for_bit(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    original = bits_checkpoint(shape)
+    save_checkpoint(tmp_path / "c", original)
+    loaded, model = load_checkpoint(tmp_path / "c"), load_model(tmp_path / "c").model
+    for group in ("model", "optimizer"):
+        assert getattr(loaded, group).keys() == getattr(original, group).keys()
+        for name, tensor in getattr(original, group).items():
+            assert torch.equal(tensor, getattr(loaded, group)[name]), name
+    assert model.head == "bits" and model.sh_degree == round((shape[1] + 1) ** 0.5) - 1
+    assert model.tensors().keys() == original.model.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("bit_shifts", None, "holds no tensor 'bit_shifts'"),
+        ("bit_shifts", (4, 3, 5), r"bit_shifts has shape \(4, 3, 5\)"),
+        ("bit_shifts", (4,), "do not fit together"),
+        ("bit_logits", (4, 8), r"bit_logits has shape \(4, 8\)"),
+        ("bit_logits", (3, 24), r"bit_logits has shape \(3, 24\)"),
+    ],
+)
+def test_bits_that_do_not_fit_are_named(tmp_path: Path, name: str, shape: tuple[int, ...] | None, message: str) -> None:
+    checkpoint = bits_checkpoint((4, 3, 3))
+    model = {key: tensor for key, tensor in checkpoint.model.items() if key != name}
+    if shape is not None:
+        model[name] = torch.zeros(shape)
+    save_checkpoint(tmp_path / "c", replace(checkpoint, model=model, optimizer={}))
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(tmp_path / "c")
 
 
 def test_a_model_loads_from_its_run_folder_or_its_file(saved: Path) -> None:

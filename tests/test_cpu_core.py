@@ -348,3 +348,31 @@ def test_the_loss_of_a_picture_that_is_not_contiguous_has_its_gradient() -> None
     ]
     assert not turned.is_contiguous()
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_losses_do_not_depend_on_what_the_stack_held_before(name: str) -> None:
+    """Rows that fill no whole vector once read beyond their end, where an earlier call may have left NaN."""
+    if not extension.core().use_instruction_set(name):
+        pytest.skip(f"this machine has no {name}")
+    extension.set_threads(1)
+    config = ObjectiveConfig(mse=1.0, ce=1.0, bit_ce=1.0)
+    nothing, black = torch.full((4, 300, 24), torch.nan), torch.zeros(4, 300, 3, dtype=torch.uint8)
+    for width in range(1, 40):
+        assert photometric(nothing[..., :3], black, None, config, nothing).total.isnan()
+        grey, target = torch.full((4, width, 24), 0.5), black[:, :width].contiguous()
+        fast = photometric(grey[..., :3], target, None, config, grey)
+        exact = photometric_reference(grey[..., :3].double(), target, None, config, grey.double())
+        assert fast.total.item() == pytest.approx(exact.total.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_a_bit_that_is_not_a_number_makes_the_bit_loss_one_too(name: str) -> None:
+    if not extension.core().use_instruction_set(name):
+        pytest.skip(f"this machine has no {name}")
+    bits = torch.full((3, 5, 24), 0.5)
+    bits[1, 2, 3] = torch.nan
+    values = photometric(
+        bits[..., :3], torch.zeros(3, 5, 3, dtype=torch.uint8), None, ObjectiveConfig(bit_ce=1.0), bits
+    )
+    assert values.values["bit_ce"].isnan()

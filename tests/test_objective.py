@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from nfc_gs.model.target_encoding import encode_colors
 from nfc_gs.objective import losses, metrics
 from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
 
@@ -170,6 +172,176 @@ def test_pictures_of_different_sizes_are_refused_with_both_numbers():
         photometric(rendered, target[:, 1:], None, ObjectiveConfig())
     with pytest.raises(ValueError, match=r"mask.*H is 18 here but 19 in rendered"):
         photometric(rendered, target, mask[1:], ObjectiveConfig())
+
+
+# ---- classification -----------------------------------------------------------------------------------------------
+
+DTYPES = [torch.float64, torch.float32]  # the reference, and the compiled loss
+CE, BIT_CE = (replace(ObjectiveConfig(l1=0.0, ssim=0.0), **{name: 1.0}) for name in ("ce", "bit_ce"))
+SIZES = [(1, 1), (7, 5), (3, 300), (2, 513)]  # the compiled losses work on 256 and 32 pixels at a time
+
+
+def bit_pictures(height: int, width: int) -> Tensor:
+    """Probabilities of bits, some of them clipped."""
+    return torch.from_numpy(np.random.default_rng(5).uniform(-0.01, 1.01, (height, width, 24)))
+
+
+def naive_cross_entropies(
+    rendered: Tensor, bits: Tensor, target: Tensor, mask: Tensor | None, eps: float = 1e-3
+) -> tuple[float, float]:
+    """Channel-wise and bit-wise, number by number."""
+
+    def cross_entropy(value: float, label: float) -> float:
+        c = min(max(value, eps), 1 - eps)
+        return -label * math.log(c) - (1 - label) * math.log(1 - c)
+
+    of_channels, of_bits, count = 0.0, 0.0, 0
+    for row in range(rendered.shape[0]):
+        for column in range(rendered.shape[1]):
+            if mask is not None and mask[row, column] < 128:
+                continue
+            for channel in range(3):
+                value = int(target[row, column, channel])
+                of_channels += cross_entropy(float(rendered[row, column, channel]), value / 255)
+                for j, digit in enumerate(format(value, "08b")):
+                    p = float(bits[row, column, 8 * channel + j])
+                    of_bits += 2 ** (7 - j) / 255 * cross_entropy(p, float(digit))
+                count += 1
+    return of_channels / count, of_bits / count
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_cross_entropies_equal_those_of_plain_loops(dtype: torch.dtype, masked: bool, size: tuple[int, int]):
+    rendered, target, mask = pictures(*size)
+    mask[0, 0] = 200
+    bits, used = bit_pictures(*size), mask if masked else None
+    expected = naive_cross_entropies(rendered, bits, target, used)
+    config = ObjectiveConfig(l1=0.0, ssim=0.0, ce=0.5, bit_ce=2.0)
+    result = photometric(rendered.to(dtype), target, used, config, bits.to(dtype))
+    assert list(result.values) == ["l1", "mse", "ssim", "ce", "bit_ce"]
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    assert float(result.values["ce"]) == pytest.approx(expected[0], rel=tolerance)
+    assert float(result.values["bit_ce"]) == pytest.approx(expected[1], rel=tolerance)
+    assert float(result.total) == pytest.approx(0.5 * expected[0] + 2.0 * expected[1], rel=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_terms_without_a_weight_are_not_measured_unless_they_are_cheap(dtype: torch.dtype):
+    rendered, target, _ = pictures()
+    result = photometric(rendered.to(dtype), target, None, ObjectiveConfig(), bit_pictures(19, 23).to(dtype))
+    assert list(result.values) == ["l1", "mse", "ssim"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_squared_error_is_minimised_by_its_weight(dtype: torch.dtype):
+    rendered, target, mask = pictures()
+    rendered = rendered.to(dtype).requires_grad_()
+    counted = (mask >= 128)[..., None]
+    result = photometric(rendered, target, mask, ObjectiveConfig(l1=0.0, ssim=0.0, mse=1.5))
+    (gradient,) = torch.autograd.grad(result.total, rendered)
+    difference = counted * (rendered.detach().double() - target / 255)
+    count = 3 * int(counted.sum())
+    assert float(result.total.detach()) == pytest.approx(1.5 * float(difference.square().sum()) / count, rel=1e-5)
+    torch.testing.assert_close(gradient.double(), 1.5 * 2 * difference / count, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_of_all_terms_together_equal_finite_differences(masked: bool):
+    rendered, target, mask = pictures(3, 2)
+    mask[0, 0] = 255
+    config = ObjectiveConfig(l1=0.8, mse=0.3, ssim=0.2, ce=0.1, bit_ce=0.4, ce_eps=0.02)
+
+    def total(image: Tensor, bits: Tensor) -> Tensor:
+        return photometric(image, target, mask if masked else None, config, bits).total
+
+    inputs = (rendered.requires_grad_(), bit_pictures(3, 2).requires_grad_())
+    assert torch.autograd.gradcheck(total, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_least_cross_entropy_is_the_entropy_of_the_photograph(dtype: torch.dtype):
+    target = torch.randint(1, 255, (6, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    truth = (target.double() / 255).to(dtype).requires_grad_()
+    result = photometric(truth, target, None, CE)
+    y = target.double() / 255
+    entropy = -(y * y.log() + (1 - y) * (1 - y).log()).mean()
+    assert float(result.total.detach()) == pytest.approx(float(entropy), rel=1e-6)
+    (gradient,) = torch.autograd.grad(result.total, truth)
+    assert gradient.abs().max() < 1e-6
+    result = photometric(truth, target, None, BIT_CE, encode_colors(target, dtype))
+    # Bits can be known, up to eps; 1 - eps itself is rounded to 6e-8.
+    assert float(result.total.detach()) == pytest.approx(-math.log(1 - 1e-3), abs=3e-7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [0.0, 1.0, 1.7, -0.2, 1e-4, 0.9995])
+def test_what_is_clipped_is_left_to_the_other_terms(dtype: torch.dtype, value: float):
+    target = torch.full((4, 5, 3), 128, dtype=torch.uint8)
+    rendered = torch.full((4, 5, 3), value, dtype=dtype, requires_grad=True)
+    bits = torch.full((4, 5, 24), value, dtype=dtype, requires_grad=True)
+    both = photometric(rendered, target, None, ObjectiveConfig(l1=0.5, ssim=0.0, ce=3.0, bit_ce=2.0), bits)
+    of_colors, of_bits = torch.autograd.grad(both.total, [rendered, bits], allow_unused=True)
+    expected = math.copysign(0.5 / 60, value - 0.5)
+    torch.testing.assert_close(of_colors, torch.full_like(of_colors, expected), rtol=1e-6, atol=0)
+    assert (of_bits == 0).all() and both.values["ce"].isfinite() and both.values["bit_ce"].isfinite()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("eps", [1e-3, 0.1])
+def test_no_gradient_of_cross_entropy_exceeds_its_weight_over_eps(dtype: torch.dtype, eps: float):
+    values = torch.cat([torch.linspace(-0.2, 1.2, 997), torch.tensor([eps, 1 - eps, eps * 1.0001])]).to(dtype)
+    for target_value in (0, 255):
+        target = torch.full((1, 1000, 3), target_value, dtype=torch.uint8)
+        rendered = values[None, :, None].expand(1, 1000, 3).contiguous().requires_grad_()
+        bits = values[None, :, None].expand(1, 1000, 24).contiguous().requires_grad_()
+        config = replace(ObjectiveConfig(l1=0.0, ssim=0.0, ce=0.7, bit_ce=0.3), ce_eps=eps)
+        loss = photometric(rendered, target, None, config, bits)
+        of_colors, of_bits = (3000 * g for g in torch.autograd.grad(loss.total, [rendered, bits]))
+        assert 0.9 * 0.7 / eps < of_colors.abs().max() <= 0.7 / eps * (1 + 1e-4)
+        assert 0.9 * 0.3 / eps * 128 / 255 < of_bits.abs().max() <= 0.3 / eps * 128 / 255 * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_colour_that_is_no_number_makes_the_total_none(dtype: torch.dtype):
+    rendered, target, _ = pictures()
+    rendered[3, 4, 1] = math.nan
+    for config in (CE, ObjectiveConfig(ce=0.1), ObjectiveConfig(l1=0.0, ssim=1.0), ObjectiveConfig()):
+        assert math.isnan(photometric(rendered.to(dtype), target, None, config).total)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_mask_that_ignores_everything_leaves_no_cross_entropy_and_no_gradient(dtype: torch.dtype):
+    rendered, target, mask = pictures()
+    rendered, bits = rendered.to(dtype).requires_grad_(), bit_pictures(19, 23).to(dtype).requires_grad_()
+    config = ObjectiveConfig(ce=1.0, bit_ce=1.0)
+    result = photometric(rendered, target, torch.zeros_like(mask), config, bits)
+    assert float(result.total.detach()) == 0 and float(result.values["ce"]) == float(result.values["bit_ce"]) == 0
+    for gradient in torch.autograd.grad(result.total, [rendered, bits], allow_unused=True):
+        assert gradient is None or (gradient == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bits_are_needed_for_their_cross_entropy_and_must_fit(dtype: torch.dtype):
+    rendered, target, _ = pictures()
+    rendered = rendered.to(dtype)
+    with pytest.raises(ValueError, match="bit-wise cross entropy but no bits were rendered"):
+        photometric(rendered, target, None, BIT_CE)
+    with pytest.raises(ValueError, match=r"bits.*8 is not 24"):
+        photometric(rendered, target, None, BIT_CE, torch.zeros(19, 23, 8, dtype=dtype))
+    with pytest.raises(ValueError, match=r"bits.*W is 22 here but 23 in rendered"):
+        photometric(rendered, target, None, BIT_CE, torch.zeros(19, 22, 24, dtype=dtype))
+
+
+def test_cross_entropy_acts_in_its_part_of_the_run_alone():
+    config = ObjectiveConfig(ce=0.3, bit_ce=0.4, ce_from=0.25, ce_until=0.5)
+    without = replace(config, ce=0.0, bit_ce=0.0)
+    acts = [config.at(progress) == config for progress in (0.0, 0.2499, 0.25, 0.4999, 0.5, 1.0)]
+    assert acts == [False, False, True, True, False, False]
+    assert config.at(0.1) == config.at(0.9) == without
+    always = ObjectiveConfig(ce=0.3)
+    assert always.at(0.0) == always.at(1.0) == always, "until the end means the last step as well"
 
 
 # ---- metrics ------------------------------------------------------------------------------------------------------

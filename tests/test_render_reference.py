@@ -305,6 +305,23 @@ def test_the_gsplat_backend_hands_everything_over_in_gsplats_shapes(gsplat_stand
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("planes", [False, True])
+def test_the_gsplat_backend_draws_bits_as_colours_and_as_planes(gsplat_stand_in, planes):
+    generator = torch.Generator().manual_seed(7)
+    logits, shifts = (torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((30, 24), (30, 8, 3)))
+    splats = dataclasses.replace(make_splats(30), sh_coeffs=None)
+    settings = RasterSettings(sh_degree=2, depth=True, bits=planes)
+    results = []
+    for backend in (TorchBackend(), gsplat_stand_in):
+        bits = {"bit_logits": logits.clone().requires_grad_(), "bit_shifts": shifts.clone().requires_grad_()}
+        out = backend.render(dataclasses.replace(splats, **bits), make_camera(), settings)
+        out.features.square().sum().backward()
+        assert out.features.shape == (48, 64, 26 if planes else 5)
+        results.append([out.features, out.alpha, out.depth, *(tensor.grad for tensor in bits.values())])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_the_gsplat_backend_draws_an_empty_picture_without_asking_gsplat(gsplat_stand_in):
     splats = make_splats(3)
     behind = dataclasses.replace(splats, means=splats.means * 0 + make_camera().center)

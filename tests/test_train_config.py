@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import math
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.model.gaussians import parameter_names
+from nfc_gs.objective.losses import ObjectiveConfig
 from nfc_gs.train.config import LearningRates, ResolvedConfig, TrainConfig, parse_duration, resolve
+from nfc_gs.train.methods import LAMBDA, METHODS, ObjectiveOptions
 from nfc_gs.train.schedules import (
     MIN_SIDE,
     gaussian_cap,
@@ -102,6 +106,97 @@ def test_a_value_that_makes_no_sense_is_named(changes: dict[str, object], messag
         resolve(replace(CPU, **changes))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("method", "head", "weights"),
+    [
+        ("nfr", "sh", {}),
+        ("nfc", "sh", {"ce": LAMBDA}),
+        ("nfc-te", "bits", {"ce": LAMBDA}),
+        ("nfc-bitwise", "bits", {"bit_ce": LAMBDA}),
+    ],
+)
+def test_a_method_is_a_head_and_weights(method: str, head: str, weights: dict[str, float]) -> None:
+    resolved = resolve(replace(CPU, method=method))  # type: ignore[arg-type]
+    assert (resolved.method, resolved.head) == (method, head)
+    assert resolved.objective == ObjectiveConfig(**weights)
+    assert (resolved.bit_view, resolved.bit_hardness) == ("shared", 0.0)
+
+
+def test_every_method_is_tested_above_and_regression_is_the_default() -> None:
+    assert set(METHODS) == {"nfr", "nfc", "nfc-te", "nfc-bitwise"} and LAMBDA > 0
+    assert resolve(CPU).method == "nfr" and resolve(CPU).objective == ObjectiveConfig()
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(ObjectiveConfig)])
+@pytest.mark.parametrize("method", ["nfr", "nfc-bitwise"])
+def test_every_number_of_the_objective_can_be_set_and_beats_the_method(name: str, method: str) -> None:
+    config = replace(CPU, method=method, head="bits", objective=ObjectiveOptions(**{name: 0.25}))  # type: ignore
+    plain = resolve(replace(config, objective=ObjectiveOptions())).objective
+    assert resolve(config).objective == replace(plain, **{name: 0.25}) != plain
+
+
+def test_a_weight_of_zero_is_a_weight_that_was_asked_for() -> None:
+    resolved = resolve(replace(CPU, method="nfc-te", objective=ObjectiveOptions(ce=0.0)))
+    assert resolved.objective.ce == 0.0 and resolved.head == "bits"
+
+
+def test_the_options_of_the_objective_are_its_fields() -> None:
+    assert [f.name for f in fields(ObjectiveOptions)] == [f.name for f in fields(ObjectiveConfig)]
+
+
+def test_the_head_of_a_method_can_be_another() -> None:
+    resolved = resolve(replace(CPU, method="nfc", head="bits", bit_view="full", bit_hardness=0.5))
+    assert (resolved.head, resolved.bit_view, resolved.bit_hardness) == ("bits", "full", 0.5)
+    assert resolved.objective.ce == LAMBDA
+    assert resolve(replace(CPU, method="nfc-te", head="sh")).head == "sh"
+
+
+@pytest.mark.parametrize(
+    ("changes", "objective", "message"),
+    [
+        ({"method": "nfx"}, {}, r"There is no method 'nfx'; choose one of nfr, nfc, nfc-te, nfc-bitwise\."),
+        ({"head": "nn"}, {}, r"--head is 'nn'; choose one of sh, bits\."),
+        ({"bit_view": "half"}, {}, r"--bit-view is 'half'; choose one of shared, full\."),
+        ({"bit_hardness": 1.01}, {}, r"--bit-hardness is 1\.01, but must be between 0 and 1\."),
+        ({"bit_hardness": math.nan}, {}, r"--bit-hardness is nan, but must be between 0 and 1\."),
+        ({}, {"l1": -0.1}, r"--objective\.l1 is -0\.1, but must be 0 or a positive number\."),
+        ({"head": "bits"}, {"bit_ce": math.inf}, r"--objective\.bit-ce is inf, but must be 0 or a positive number\."),
+        ({}, {"mse": math.nan}, r"--objective\.mse is nan, but must be 0 or a positive number\."),
+        ({}, {"l1": 0.0, "ssim": 0.0}, r"Every weight of the objective is 0, .*; give one a positive number\."),
+        ({}, {"ce_eps": 0.0}, r"--objective\.ce-eps is 0\.0, but must lie between 0 and 0\.5\."),
+        ({}, {"ce_eps": 0.5}, r"--objective\.ce-eps is 0\.5, but must lie between 0 and 0\.5\."),
+        ({}, {"ce_from": 0.5, "ce_until": 0.5}, r"--objective\.ce-from and --objective\.ce-until .* in this order\."),
+        ({}, {"ce_from": -0.1}, r"--objective\.ce-from and --objective\.ce-until must be fractions"),
+        ({}, {"ce_until": 1.1}, r"--objective\.ce-from and --objective\.ce-until must be fractions"),
+        ({}, {"bit_ce": 0.1}, r"--objective\.bit-ce compares bits, .*; add --head bits\."),
+        ({"method": "nfc-bitwise", "head": "sh"}, {}, r"--objective\.bit-ce compares bits, .*; add --head bits\."),
+        ({"method": "nfc-bitwise", "density": "adc"}, {}, r"--density adc .* draws 24; choose --density mcmc\."),
+    ],
+)
+def test_an_objective_that_makes_no_sense_is_told_in_one_sentence(
+    changes: dict[str, object], objective: dict[str, float], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        resolve(replace(CPU, **changes, objective=ObjectiveOptions(**objective)))  # type: ignore[arg-type]
+    assert "\n" not in str(error.value) and str(error.value).endswith(".")
+
+
+def test_bits_go_with_adc_as_long_as_they_are_decoded() -> None:
+    assert resolve(replace(CPU, method="nfc-te", density="adc")).density == "adc"
+
+
+def test_a_configuration_saved_before_there_were_methods_is_that_of_a_regression() -> None:
+    values = resolve(CPU).to_dict()
+    for name in ("method", "head", "bit_view", "bit_hardness"):
+        del values[name]
+    values["objective"] = {"l1": 0.7, "ssim": 0.3}
+    for name in ("bits", "bit_shifts"):
+        del values["rates"][name]
+    old = ResolvedConfig.from_dict(json.loads(json.dumps(values)))
+    assert (old.method, old.head) == ("nfr", "sh")
+    assert old.objective == ObjectiveConfig(l1=0.7, ssim=0.3) and old.rates == LearningRates()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_asking_for_a_gpu_where_there_is_none_says_what_to_do() -> None:
     with pytest.raises(UserError, match="torch sees no GPU here; use --device cpu"):
@@ -162,6 +257,18 @@ def test_a_short_run_may_have_higher_rates() -> None:
     assert first["means"] == pytest.approx(1.6e-3) and last["means"] == pytest.approx(4.8e-6)
     assert first["sh_coeffs"] == pytest.approx((7.5e-3, 3.75e-4, 3))
     assert (first["opacity_logits"], first["quats"]) == pytest.approx((5e-2, 3e-3))
+
+
+@pytest.mark.parametrize("head", ["sh", "bits"])
+def test_every_parameter_of_a_head_has_a_rate(head: str) -> None:
+    rates = learning_rates(resolve(replace(CPU, rate_factor=3.0)), 0.5, 1.0)
+    assert set(parameter_names(head)) <= set(rates)  # type: ignore[arg-type]
+
+
+def test_the_rates_of_bits_are_set_by_name_and_follow_the_factor() -> None:
+    config = resolve(replace(CPU, rate_factor=3.0, rates=LearningRates(bits=0.01, bit_shifts=0.002)))
+    rates = learning_rates(config, 0.5, 2.0)
+    assert (rates["bit_logits"], rates["bit_shifts"]) == pytest.approx((0.03, 0.006))
 
 
 def test_random_numbers_depend_on_seed_purpose_and_step_alone() -> None:

@@ -87,6 +87,21 @@ def test_nothing_visible_changes_nothing() -> None:
     assert all(torch.equal(params[name], before[name]) for name in params)
 
 
+@pytest.mark.parametrize("kernel", [adam_step_reference, kernel_for(torch.device("cpu"))])
+def test_a_parameter_of_no_size_is_no_trouble(kernel) -> None:
+    params = {**make_params(), "bit_shifts": torch.zeros(7, 0, 3)}
+    adam = VisibleAdam(params)
+    adam._kernel = kernel
+    grads = {**make_grads(make_params(), 0), "bit_shifts": torch.zeros(7, 0, 3)}
+    before = params["means"].clone()
+    adam.step(grads, torch.ones(7, dtype=torch.bool), {**RATES, "bit_shifts": 1e-3})
+    adam.select(torch.tensor([3, 1]))
+    adam.append(2)
+    adam.reset_rows(torch.tensor([0]))
+    assert adam.m["bit_shifts"].shape == adam.state()["v.bit_shifts"].shape == (4, 0, 3)
+    assert not torch.equal(params["means"], before)
+
+
 def test_moments_follow_selected_appended_and_reset_rows() -> None:
     params = make_params(4)
     adam = VisibleAdam(params)

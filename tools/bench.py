@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
 from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import PointCloud, SceneData
 from nfc_gs.data.synthetic import write_capture
@@ -311,7 +312,9 @@ def measure_arms(trainers: Mapping[str, Trainer], rounds: int, steps: int) -> di
             step = seconds_of(lambda trainer=trainer: [trainer.step() for _ in range(steps)]) / steps
             with torch.no_grad():
                 drawn = seconds_of(
-                    lambda model=trainer.model, cameras=cameras: [render(model, camera) for camera in cameras]
+                    lambda model=trainer.model, cameras=cameras: [
+                        render(model, camera, backend="cpu") for camera in cameras
+                    ]
                 )
             if turn >= 0:
                 samples[name].add("step", step)
@@ -372,11 +375,15 @@ def run_nfc(args: Nfc) -> None:
 def main() -> int:
     """Run the benchmark named on the command line."""
     command = tyro.extras.subcommand_cli_from_dict({"cpu": Cpu, "nfc": Nfc}, description=__doc__)
-    if isinstance(command, Nfc):
-        run_nfc(command)
-    else:
-        assert isinstance(command, Cpu)
-        run_cpu(command)
+    try:
+        if isinstance(command, Nfc):
+            run_nfc(command)
+        else:
+            assert isinstance(command, Cpu)
+            run_cpu(command)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.train.config import LearningRates
+from nfc_gs.train.methods import LAMBDA
 
-SAME_FOR_ALL = ("preset", "steps", "time_budget", "max_gaussians", "seed", "device", "backend", "density", "rates")
+SAME_FOR_ALL = ("preset", "steps", "time_budget", "max_gaussians", "seed", "device", "backend", "rates")
 """Settings that no arm may change: they are what makes the arms comparable."""
 
 OWN_RATES = ("rates.bits", "rates.bit_shifts")
@@ -20,7 +21,8 @@ CE_BAND = "ce_band"
 "residual" (`paper_bands.py`)."""
 
 ALL_RATES = "all_rates"
-"""An override that is no field of `TrainConfig`: a factor on every learning rate."""
+"""An override that is no field of `TrainConfig`: a factor on every learning rate, the exploration noise, which is
+proportional to one of them, staying as it is."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def bit_rates(factor: float) -> dict[str, float]:
 
 
 NFR = Arm("nfr", {"method": "nfr"})
-NFR_MSE = Arm("nfr-mse", {"method": "nfr", "head": "sh", "objective.mse": 2.0})
+NFR_MSE = Arm("nfr-mse", {"method": "nfr", "head": "sh", "objective.mse": 2.0 * LAMBDA})
+"""Near its minimum, cross entropy is (c - y)^2 / (2 c (1 - c)): at mid grey, twice the squared error."""
 NFC = Arm("nfc", {"method": "nfc"})
 NFC_TE = Arm("nfc-te", {"method": "nfc-te"})
 WEIGHTS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -110,8 +113,8 @@ SEARCH: tuple[Arm, ...] = (
     Arm("nfc late", {"method": "nfc", "objective.ce_from": 0.5}, partner="nfc"),
     Arm("nfc-te early", {"method": "nfc-te", "objective.ce_until": 0.3}, partner="nfc-te"),
     Arm("nfc-te late", {"method": "nfc-te", "objective.ce_from": 0.5}, partner="nfc-te"),
-    *with_and_without_ce("mse", plain(0.0, 1.0, 0.0)),
-    *with_and_without_ce("mse, ssim", plain(0.0, 1.0, 0.2)),
+    *with_and_without_ce("mse", plain(0.0, 2.0, 0.0)),
+    *with_and_without_ce("mse, ssim", plain(0.0, 2.0, 0.2)),
     *with_and_without_ce("l1", plain(1.0, 0.0, 0.0)),
     Arm("nfc eps 0.03", {"method": "nfc", "objective.ce_eps": 0.03}, partner="nfc"),
     Arm("nfc low-pass", {"method": "nfc", CE_BAND: "low"}, partner="nfc"),
@@ -129,7 +132,7 @@ HARD_SEARCH: tuple[Arm, ...] = (
     NFR,
     NFR_MSE,
     *(Arm(f"nfc {weight:g}", {"method": "nfc", "objective.ce": weight}) for weight in (0.3, 1.0, 3.0)),
-    *with_and_without_ce("mse", plain(0.0, 1.0, 0.0)),
+    *with_and_without_ce("mse", plain(0.0, 2.0, 0.0)),
     *with_and_without_ce("l1", plain(1.0, 0.0, 0.0)),
     Arm("ce alone", {"method": "nfc", **plain(0.0, 0.0, 0.0), "objective.ce": 1.0}, partner="mse"),
     Arm("nfc-te 1", {"method": "nfc-te", "objective.ce": 1.0}),
@@ -142,7 +145,10 @@ EXPERIMENTS: dict[str, Experiment] = {
     "main": Experiment(
         "Does classification beat regression?",
         (NFR, NFR_MSE, NFC, NFC_TE),
-        notes=("nfr-mse tells cross entropy apart from any term that behaves like a squared error.",),
+        notes=(
+            "nfr-mse has a squared error in place of the cross entropy, as strong as that is at mid grey: it tells "
+            "what is due to classification from what any squared error brings.",
+        ),
     ),
     "sparse": Experiment(
         "Does it help with few training views?",
@@ -183,6 +189,16 @@ EXPERIMENTS: dict[str, Experiment] = {
         axis="weight of the cross entropy",
         logarithmic=True,
     ),
+    "density": Experiment(
+        "Does the gradient of cross entropy lead density control to other Gaussians?",
+        (
+            Arm("nfr adc", {"method": "nfr", "density": "adc"}),
+            Arm("nfc adc", {"method": "nfc", "density": "adc"}),
+            Arm("nfc-te adc", {"method": "nfc-te", "density": "adc"}),
+        ),
+        baseline="nfr adc",
+        notes=("Adaptive density control compares the size of gradients with a threshold, so the numbers differ.",),
+    ),
     "bitwise": Experiment(
         "Channel-wise or bit-wise classification?",
         (NFR, NFC_TE, Arm("nfc-bitwise", {"method": "nfc-bitwise"}, partner="nfc-te")),
@@ -216,7 +232,12 @@ EXPERIMENTS: dict[str, Experiment] = {
     "search": Experiment(
         "Where does classification help?",
         SEARCH,
-        notes=("Of many candidates about one in twenty passes a 95 % interval by chance: confirm it with new seeds.",),
+        notes=(
+            "The weights of the opacity and scale regularisers are the same in all arms; beside a stronger loss they "
+            "weigh less, which the arms `reg` are there to show.",
+            "Of many candidates about one in twenty passes a 95 % interval by chance: confirm it with new seeds "
+            "(--first-seed).",
+        ),
     ),
 }
 

@@ -1,7 +1,8 @@
 """One training of the paper's tables: what determines it, the pictures it sees, and the record it leaves.
 
-Used by `paper_tables.py`. Everything that determines a job's result goes into its key, so the same job asked for by
-two experiments is one job, and a changed default makes a new one.
+Used by `paper_tables.py`. Its settings, its condition and what its capture looks like from outside (names and sizes of
+pictures, number of points) make a job's key, so the same job asked for by two experiments is one job, and a changed
+default makes a new one. A change of the code or of the pictures does not: use another OUT then.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ TRAIN_VIEWS = 8
 RENDERED_VIEWS = 16
 """Views, evenly spaced, whose rendering is timed at the most."""
 
-_NO_EFFECT = ("eval_every", "checkpoint_every", "adc")
-"""Settings that do not change what a run learns (with the density control that all have)."""
+_NO_EFFECT = ("eval_every", "checkpoint_every")
+"""Settings that do not change what a run learns."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Job:
     key: str
     """Of everything that determines the result."""
     setup: str
-    """Of the same without the seed."""
+    """Of its settings and condition, without capture and seed."""
     curve: bool = False
     """Whether training and test views are to be measured on the way, too."""
 
@@ -103,7 +104,8 @@ def configure(arm: Arm, common: TrainConfig) -> TrainConfig:
         try:
             if name == ALL_RATES:
                 rates = {f.name: value * getattr(config.rates, f.name) for f in dataclasses.fields(LearningRates)}
-                config = replace(config, rates=LearningRates(**rates))
+                mcmc = replace(config.mcmc, noise=config.mcmc.noise / value)
+                config = replace(config, rates=LearningRates(**rates), mcmc=mcmc)
             elif rest:
                 config = replace(config, **{part: replace(getattr(config, part), **{rest: value})})
             else:
@@ -127,13 +129,14 @@ def make_job(capture: Capture, condition: Condition, arm: Arm, common: TrainConf
     }
     if CE_BAND in arm.overrides:
         determines["band"] = arm.overrides[CE_BAND]
-    setup = digest({**determines, "settings": {**settings, "seed": None}})
+    setup = digest({**determines, "capture": None, "scene": None, "data": None, "settings": {**settings, "seed": None}})
     return Job(capture, condition, arm, config, digest(determines), setup, curve)
 
 
 def effective(config: ResolvedConfig) -> dict[str, Any]:
     """The settings that have an effect, so that a changed default that an arm does not use makes no new job of it."""
-    settings = {name: value for name, value in config.to_dict().items() if name not in _NO_EFFECT}
+    unused = {"mcmc", "adc"} - {config.density}
+    settings = {name: value for name, value in config.to_dict().items() if name not in {*_NO_EFFECT, *unused}}
     if settings.get("head") == "sh":
         settings = {name: value for name, value in settings.items() if not name.startswith("bit_")}
         rates = settings["rates"]

@@ -65,14 +65,14 @@ def show(value: float | None, digits: int, deviation: float | None = None) -> st
     return f"{value:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
 
 
-def show_difference(difference: Difference | None, digits: int, lower_is_better: bool = False) -> str:
-    """A difference, its interval and its verdict."""
+def show_difference(difference: Difference | None, digits: int, word: str = "") -> str:
+    """A difference, its interval, the number of pairs, and a word on it."""
     if difference is None:
         return "-"
     interval = ""
     if difference.low is not None and difference.high is not None:
         interval = f" [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
-    return f"{difference.mean:+.{digits}f}{interval} {verdict(difference, lower_is_better)}"
+    return f"{difference.mean:+.{digits}f}{interval} n={difference.pairs} {word}".rstrip()
 
 
 def quality_tables(summaries: Sequence[Summary], baseline: str) -> list[Table]:
@@ -92,15 +92,21 @@ def quality_tables(summaries: Sequence[Summary], baseline: str) -> list[Table]:
             row = [*([s.condition] if several else []), s.arm, str(len(s.results))]
             row += [show(s.mean[m], DIGITS[m], s.deviation[m]) for m in metrics]
             for m in compared:
-                difference = None if s.to_baseline is None else s.to_baseline[m]
-                text = show_difference(difference, DIGITS[m], m in LOWER_IS_BETTER)
-                row.append(text.rsplit(" ", 1)[0] if m == "gap" and difference is not None else text)
+                row.append(_compared(s, s.to_baseline, m))
             if partners:
-                row.append(s.use["partner"] or "-")
-                row.append(show_difference(None if s.to_partner is None else s.to_partner["psnr"], DIGITS["psnr"]))
+                row += [s.use["partner"] or "-", _compared(s, s.to_partner, "psnr")]
             rows.append(row)
         tables.append(Table(capture, heads, rows))
     return tables
+
+
+def _compared(summary: Summary, differences: Mapping[str, Difference | None] | None, metric: str) -> str:
+    """The cell of a difference. No verdict on the gap, which is neither good nor bad, nor over all captures, whose
+    pairs are not independent of each other."""
+    difference = None if differences is None else differences[metric]
+    if difference is None or metric == "gap" or summary.capture == ALL:
+        return show_difference(difference, DIGITS[metric])
+    return show_difference(difference, DIGITS[metric], verdict(difference, metric in LOWER_IS_BETTER))
 
 
 def cost_tables(summaries: Sequence[Summary], baseline: str) -> list[Table]:
@@ -165,6 +171,7 @@ def csv_lines(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
                 line[f"{m}_to_{name}"] = None if difference is None else difference.mean
                 line[f"{m}_to_{name}_low"] = None if difference is None else difference.low
                 line[f"{m}_to_{name}_high"] = None if difference is None else difference.high
+                line[f"{m}_to_{name}_pairs"] = 0 if difference is None else difference.pairs
         for name in ("train_seconds", "render_ms", "gaussians"):
             line[name] = _moments(s, name, 1.0)[0]
         lines.append(line)

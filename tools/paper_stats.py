@@ -83,12 +83,10 @@ def compare(results: Iterable[Result], others: Iterable[Result], metric: str) ->
     return paired_difference(pairs)
 
 
-def verdict(difference: Difference | None, lower_is_better: bool = False) -> str:
-    """What a difference says, in words."""
-    if difference is None:
-        return "-"
+def verdict(difference: Difference, lower_is_better: bool = False) -> str:
+    """What a difference says, in a word; nothing if it is of one pair."""
     if difference.low is None:
-        return "one pair"
+        return ""
     if not difference.clear:
         return "unclear"
     return "better" if (difference.mean > 0.0) != lower_is_better else "worse"

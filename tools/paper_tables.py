@@ -5,11 +5,11 @@
     python tools/paper_tables.py --list                              the experiments and their arms
 
 A capture is a path, `PATH:DOWNSCALE` for one that is read at another size than the rest, or `builtin`. `--experiments
-all` takes all. Every arm is trained with the same number of steps, cap of Gaussians, learning rates, order of the
-data and first points, once per capture, condition and seed. Each finished training is one file in OUT/jobs; Ctrl-C or
-`kill` ends the command early, and the same command goes on where it stopped. An experiment that is asked for later
-uses what is there already. Results are in OUT/report.html, OUT/tables (Markdown, CSV) and OUT/plots (these need
-`pip install ".[paper]"`).
+all` takes all. Every arm is trained with the same number of steps, cap of Gaussians, learning rates (but where an arm
+asks what these do), order of the data and first points, once per capture, condition and seed. Each finished training is
+one file in OUT/jobs; Ctrl-C or `kill` ends the command early, and the same command goes on where it stopped. An
+experiment that is asked for later uses what is there already (but for `generalisation`, which needs its curves).
+Results are in OUT/report.html, OUT/tables (Markdown, CSV) and OUT/plots (these need `pip install ".[paper]"`).
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class Options:
     experiments: tuple[str, ...] = ("main",)
     """Names of experiments, or all; --list shows them."""
     seeds: int = 3
-    """Every job is done with the seeds 0, 1, ... up to this number of them."""
+    """Every job is done with this number of seeds."""
+    first_seed: int = 0
+    """The first of them; the others follow it."""
     steps: int = 2000
     """Optimisation steps of every job."""
     max_gaussians: int = 10_000
@@ -158,7 +160,7 @@ def plan(options: Options, captures: Sequence[Capture]) -> tuple[Study, dict[str
     study = Study(options.out)
     experiments = chosen(options.experiments)
     uses: list[dict[str, Any]] = []
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         common = TrainConfig(
             preset="fast",
             density="mcmc",
@@ -213,15 +215,13 @@ def use_of(job: Job, name: str, experiment: Experiment, options: Options) -> dic
 
 def merge_plans(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The old plan with the new one in its place where they overlap; results of different settings are never mixed."""
-    place = ("experiment", "capture", "condition", "arm")
+    place = ("experiment", "condition", "arm")
     setups = {tuple(use[name] for name in place): use["setup"] for use in new["uses"]}
-    common = {(use["experiment"], use["capture"]): use["common"] for use in new["uses"]}
     keys = {(use["experiment"], use["key"]) for use in new["uses"]}
     kept = [
         use
         for use in old.get("uses", [])
         if (use["experiment"], use["key"]) not in keys
-        and common.get((use["experiment"], use["capture"]), use["common"]) == use["common"]
         and setups.get(tuple(use[name] for name in place), use["setup"]) == use["setup"]
     ]
     return {"experiments": {**old.get("experiments", {}), **new["experiments"]}, "uses": [*new["uses"], *kept]}

@@ -14,52 +14,6 @@ static inline ViewDirection view_direction(const PinholeCamera& cam, const Vec3<
   return v;
 }
 
-// Reads the first `columns` floats of kLanes consecutive rows, `stride` floats apart, into vectors of one column each;
-// lanes beyond `count` repeat the first row.
-static inline void load_columns(const float* base, size_t stride, int columns, int count, Vf* value) {
-  const auto row = [&](int lane) { return base + stride * size_t(lane < count ? lane : 0); };
-  if (columns < kLanes) {
-    for (int column = 0; column < columns; ++column) {
-      alignas(64) float lanes[kLanes];
-      for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = row(lane)[column];
-      value[column] = load(lanes);
-    }
-    return;
-  }
-  for (int next = 0; next < columns; next += kLanes) {  // the last square may overlap the one before
-    const int column = next + kLanes <= columns ? next : columns - kLanes;
-    for (int lane = 0; lane < kLanes; ++lane) value[column + lane] = load(row(lane) + column);
-    transpose(value + column);
-  }
-}
-
-// The inverse; leaves `value` in disorder.
-static inline void store_columns(float* base, size_t stride, int columns, int count, Vf* value) {
-  if (columns < kLanes) {
-    for (int column = 0; column < columns; ++column) {
-      alignas(64) float lanes[kLanes];
-      store(lanes, value[column]);
-      for (int lane = 0; lane < count; ++lane) base[stride * size_t(lane) + column] = lanes[lane];
-    }
-    return;
-  }
-  if (columns % kLanes) {
-    Vf last[kLanes];
-    for (int i = 0; i < kLanes; ++i) last[i] = value[columns - kLanes + i];
-    transpose(last);
-    for (int lane = 0; lane < count; ++lane) store(base + stride * size_t(lane) + columns - kLanes, last[lane]);
-  }
-  for (int column = 0; column + kLanes <= columns; column += kLanes) {
-    transpose(value + column);
-    for (int lane = 0; lane < count; ++lane) store(base + stride * size_t(lane) + column, value[column + lane]);
-  }
-}
-
-static inline void zero_columns(float* base, size_t stride, int from, int count) {
-  if (from >= int(stride)) return;
-  for (int lane = 0; lane < count; ++lane) memset(base + stride * size_t(lane) + from, 0, 4 * (stride - size_t(from)));
-}
-
 static inline int bases_in_use(const RenderJob& job) { return (job.sh_degree + 1) * (job.sh_degree + 1); }
 
 // Coefficients of the bases [First, bases in use), `Width` functions of the direction side by side:
@@ -70,9 +24,9 @@ struct Harmonics {
   int columns;
   size_t stride;
 
-  Harmonics(const RenderJob& job, const float* coefficients, int first, int count)
+  Harmonics(const RenderJob& job, const float* coefficients, const Rows& rows)
       : columns(Width * (bases_in_use(job) - First)), stride(size_t(Width) * size_t(job.sh_bases - First)) {
-    load_columns(coefficients + stride * size_t(first), stride, columns, count, value);
+    load_columns(coefficients, stride, columns, rows, value);
   }
 
   // sum[i] += sum_k basis[k] c[k][i]
@@ -83,8 +37,8 @@ struct Harmonics {
 
   // Writes the gradient of the coefficients, given that of the sums, and returns that of the unit direction. The
   // coefficients are used up.
-  Vec3<Vf> backward(const Vf* basis, const Vec3<Vf>* basis_gradient, const Vf* v_sum, float* v_coefficients, int first,
-                    int count) {
+  Vec3<Vf> backward(const Vf* basis, const Vec3<Vf>* basis_gradient, const Vf* v_sum, float* v_coefficients,
+                    const Rows& rows) {
     Vec3<Vf> v_unit = {Vf{}, Vf{}, Vf{}};
     for (int at = 0; at < columns; at += Width) {
       const int k = First + at / Width;
@@ -96,9 +50,8 @@ struct Harmonics {
       const Vec3<Vf> d = basis_gradient[k];
       v_unit = {v_unit.x + along * d.x, v_unit.y + along * d.y, v_unit.z + along * d.z};
     }
-    float* base = v_coefficients + stride * size_t(first);
-    store_columns(base, stride, columns, count, value);
-    zero_columns(base, stride, columns, count);
+    store_columns(v_coefficients, stride, columns, rows, value);
+    zero_columns(v_coefficients, stride, columns, rows);
     return v_unit;
   }
 };
@@ -110,10 +63,10 @@ static inline void bit_probabilities(const Vf* logits, const Vf* shifts, Vf* p) 
 }
 
 template <int Width>
-static inline void bit_colour(const RenderJob& job, int first, int count, const Vf* basis, Vf* colour) {
+static inline void bit_colour(const RenderJob& job, const Rows& rows, const Vf* basis, Vf* colour) {
   Vf logits[kColourBits], shifts[Width] = {}, p[kColourBits];
-  load_columns(job.bit_logits + kColourBits * size_t(first), kColourBits, kColourBits, count, logits);
-  Harmonics<Width, 1>(job, job.bit_shifts, first, count).add(basis, shifts);
+  load_columns(job.bit_logits, kColourBits, kColourBits, rows, logits);
+  Harmonics<Width, 1>(job, job.bit_shifts, rows).add(basis, shifts);
   if (job.colour_channels == kColourBits) {
     bit_probabilities<Width>(logits, shifts, colour);
     return;
@@ -123,42 +76,42 @@ static inline void bit_colour(const RenderJob& job, int first, int count, const 
 }
 
 // The colour channels of kLanes Gaussians. SH: radiance before the clamp at zero, 0.5 + sum_k Y_k sh_k.
-static inline void view_colour(const RenderJob& job, const ViewDirection& view, int first, int count, Vf* colour) {
+static inline void view_colour(const RenderJob& job, const ViewDirection& view, const Rows& rows, Vf* colour) {
   Vf basis[kMaxBases];
   sh_basis(job.sh_degree, view.unit.x, view.unit.y, view.unit.z, basis);
   if (job.sh) {
     for (int c = 0; c < 3; ++c) colour[c] = broadcast(0.5f);
-    Harmonics<3, 0>(job, job.sh, first, count).add(basis, colour);
+    Harmonics<3, 0>(job, job.sh, rows).add(basis, colour);
   } else if (job.shift_columns == 3) {
-    bit_colour<3>(job, first, count, basis, colour);
+    bit_colour<3>(job, rows, basis, colour);
   } else {
-    bit_colour<kColourBits>(job, first, count, basis, colour);
+    bit_colour<kColourBits>(job, rows, basis, colour);
   }
 }
 
 template <int Width>
-static inline Vec3<Vf> bit_colour_backward(const RenderJob& job, int first, int count, const Vf* basis,
+static inline Vec3<Vf> bit_colour_backward(const RenderJob& job, const Rows& rows, const Vf* basis,
                                            const Vec3<Vf>* basis_gradient, const Vf* v_colour) {
   Vf logits[kColourBits], shifts[Width] = {}, v_shifts[Width] = {}, p[kColourBits];
-  load_columns(job.bit_logits + kColourBits * size_t(first), kColourBits, kColourBits, count, logits);
-  Harmonics<Width, 1> harmonics(job, job.bit_shifts, first, count);
+  load_columns(job.bit_logits, kColourBits, kColourBits, rows, logits);
+  Harmonics<Width, 1> harmonics(job, job.bit_shifts, rows);
   harmonics.add(basis, shifts);
   bit_probabilities<Width>(logits, shifts, p);
   const bool decoded = job.colour_channels != kColourBits;
   for (int i = 0; i < kColourBits; ++i) {
     const Vf v_p = decoded ? place_value(i % kBits) * v_colour[i / kBits] : v_colour[i];
-    const Vf v_logit = select(v_p == Vf{}, Vf{}, v_p * p[i] * (1.0f - p[i]));  // what is unseen may hold NaN
+    const Vf v_logit = v_p * p[i] * (1.0f - p[i]);
     logits[i] = v_logit;
     const int shift = Width == 3 ? i / kBits : i;
     v_shifts[shift] = v_shifts[shift] + v_logit;
   }
-  store_columns(job.v_bit_logits + kColourBits * size_t(first), kColourBits, kColourBits, count, logits);
-  return harmonics.backward(basis, basis_gradient, v_shifts, job.v_bit_shifts, first, count);
+  store_columns(job.v_bit_logits, kColourBits, kColourBits, rows, logits);
+  return harmonics.backward(basis, basis_gradient, v_shifts, job.v_bit_shifts, rows);
 }
 
 // The gradient of the colour (already zero where an SH colour was clamped), through the coefficients (written) and the
 // direction to the mean (returned).
-static inline Vec3<Vf> view_colour_backward(const RenderJob& job, const ViewDirection& view, int first, int count,
+static inline Vec3<Vf> view_colour_backward(const RenderJob& job, const ViewDirection& view, const Rows& rows,
                                             const Vf* v_colour) {
   const Vec3<Vf> d = view.unit;
   Vf basis[kMaxBases];
@@ -166,22 +119,22 @@ static inline Vec3<Vf> view_colour_backward(const RenderJob& job, const ViewDire
   sh_basis(job.sh_degree, d.x, d.y, d.z, basis);
   sh_basis_gradient(job.sh_degree, d.x, d.y, d.z, basis_gradient);
   if (job.sh) {
-    v_unit = Harmonics<3, 0>(job, job.sh, first, count).backward(basis, basis_gradient, v_colour, job.v_sh, first, count);
+    v_unit = Harmonics<3, 0>(job, job.sh, rows).backward(basis, basis_gradient, v_colour, job.v_sh, rows);
   } else if (job.shift_columns == 3) {
-    v_unit = bit_colour_backward<3>(job, first, count, basis, basis_gradient, v_colour);
+    v_unit = bit_colour_backward<3>(job, rows, basis, basis_gradient, v_colour);
   } else {
-    v_unit = bit_colour_backward<kColourBits>(job, first, count, basis, basis_gradient, v_colour);
+    v_unit = bit_colour_backward<kColourBits>(job, rows, basis, basis_gradient, v_colour);
   }
   const Vf radial = dot(v_unit, d);
   return {(v_unit.x - radial * d.x) * view.inv_length, (v_unit.y - radial * d.y) * view.inv_length,
           (v_unit.z - radial * d.z) * view.inv_length};
 }
 
-static inline void zero_colour_gradients(const RenderJob& job, int first, int count) {
-  const size_t i = size_t(first), n = size_t(count) * sizeof(float), bases = size_t(job.sh_bases);
-  if (job.sh) memset(job.v_sh + 3 * i * bases, 0, 3 * n * bases);
+static inline void zero_colour_gradient(const RenderJob& job, size_t i) {
+  const size_t bases = size_t(job.sh_bases), f = sizeof(float);
+  if (job.sh) memset(job.v_sh + 3 * i * bases, 0, 3 * bases * f);
   if (!job.bit_logits) return;
   const size_t columns = size_t(job.shift_columns) * (bases - 1);
-  memset(job.v_bit_logits + kColourBits * i, 0, kColourBits * n);
-  if (columns) memset(job.v_bit_shifts + columns * i, 0, columns * n);
+  memset(job.v_bit_logits + kColourBits * i, 0, kColourBits * f);
+  if (columns) memset(job.v_bit_shifts + columns * i, 0, columns * f);
 }

@@ -12,6 +12,7 @@ namespace nfc {
 inline namespace NFC_ISA {
 namespace {
 
+#include "rows.inl"
 #include "colour.inl"
 #include "project.inl"
 #include "tiles.inl"

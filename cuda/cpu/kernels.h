@@ -73,7 +73,7 @@ struct RenderJob {
   float *v_sh, *v_bit_logits, *v_bit_shifts;  // those of the colour in use
 };
 
-constexpr int kCameraBlock = 1024;  // Gaussians whose view matrix gradients are summed together
+constexpr int kCameraBlock = 1024;  // Gaussians that are listed, and whose view matrix gradients are summed, together
 
 struct LossJob {
   int width, height;

@@ -1,5 +1,6 @@
 // Fused photometric loss of one image, forward and backward: L1, squared error, cross entropy (Yang et al. 2024, eq. 4
-// and 5) and SSIM (Wang et al. 2004, eq. 13, with an 11-tap Gaussian window), weighted by a mask. SSIM needs only mu_x, mu_y, E[x^2 + y^2] and E[xy].
+// and 5) and SSIM (Wang et al. 2004, eq. 13, with an 11-tap Gaussian window), weighted by a mask. SSIM needs only mu_x,
+// mu_y, E[x^2 + y^2] and E[xy].
 // The window is separable: one pass along rows; one down columns, which ends with the derivatives blurred down columns
 // too; and one along rows that blurs these and adds all gradients up. Rows hold interleaved colours.
 
@@ -137,16 +138,23 @@ static void loss_strip(const LossJob& job, int strip) {
   }
 }
 
-// y log2(c) + (1 - y) log2(1 - c), with c = x clipped to [eps, 1 - eps], and the derivative of -y ln(c) - (1 - y) ln(1 - c)
-// with respect to x, which is zero where x is clipped.
+// y log2(c) + (1 - y) log2(1 - c), with c = x clipped to [eps, 1 - eps], and the derivative with respect to x of
+// -y ln(c) - (1 - y) ln(1 - c), which is zero where x is clipped. NaN gives NaN.
 static inline Vf log_likelihood(Vf x, Vf y, float eps, Vf* derivative) {
   const Vf c = maximum(broadcast(eps), minimum(broadcast(1.0f - eps), x)), rest = 1.0f - c;
   *derivative = select(c == x, (c - y) * reciprocal(c * rest), Vf{});
   const Vf log_rest = log_2(rest);
-  return log_rest + y * (log_2(c) - log_rest);
+  return log_rest + y * (log_2(c) - log_rest) + (c - c);  // log_2 takes NaN for a number, c - c does not
 }
 
 constexpr float kLn2 = 0.69314718f;
+
+// How many of the values [from, from + n) of a row do not count, with those that fill up the last vector.
+static inline int ignored_values(const LossJob& job, int row, int from, int n) {
+  int ignored = (kLanes - n % kLanes) % kLanes;
+  for (int i = 0; job.mask && i < n; ++i) ignored += counted(job, row, (from + i) / 3) == 0.0f;
+  return ignored;
+}
 
 // L1, squared error and, with Ce, cross entropy of a row, and the gradient of the whole loss with respect to the
 // rendered row.
@@ -167,17 +175,17 @@ static inline void loss_gradient_with(const LossJob& job, int row) {
       sum_absolute = sum_absolute + maximum(d, -d), sum_squared = sum_squared + d * d;
       Vf to_x = select(d > Vf{}, broadcast(l1), select(d < Vf{}, broadcast(-l1), Vf{})) + mse * d;
       if (Ce) {
-        Vf derivative, value = log_likelihood(a, b, job.ce_eps, &derivative);
-        if (job.mask || i + kLanes > n) {
-          for (int lane = 0; lane < kLanes; ++lane)
-            if (i + lane >= n || counted(job, row, (from + i + lane) / 3) == 0.0f) value[lane] = derivative[lane] = 0.0f;
-        }
-        sum_likelihood = sum_likelihood + value;
+        Vf derivative;
+        sum_likelihood = sum_likelihood + log_likelihood(a, b, job.ce_eps, &derivative);
         to_x = to_x + ce * derivative;
       }
       store(v + i, to_x);
     }
-    if (Ce) likelihood += double(sum_lanes(sum_likelihood));
+    if (Ce) {  // values that do not count are 0 in both pictures, clipped, and have all added the same
+      Vf unused;
+      const double each = double(log_likelihood(Vf{}, Vf{}, job.ce_eps, &unused)[0]);
+      likelihood += double(sum_lanes(sum_likelihood)) - each * double(ignored_values(job, row, from, n));
+    }
     absolute += double(sum_lanes(sum_absolute)), squared += double(sum_lanes(sum_squared));
     if (!job.gradient) continue;
     if (job.ssim_weight != 0.0f) {
@@ -221,7 +229,7 @@ static void bit_loss(const BitLossJob& job, int row) {
   for (int from = 0; from < job.width; from += kPixels) {
     const int pixels = job.width - from < kPixels ? job.width - from : kPixels, n = pixels * kColourBits;
     const size_t first = size_t(row) * job.width + from;
-    memset(p, 0, sizeof p), memset(weight, 0, sizeof weight);
+    memset(p, 0, sizeof p), memset(weight, 0, sizeof weight), memset(bit, 0, sizeof bit);
     memcpy(p, job.probabilities + first * kColourBits, size_t(n) * sizeof(float));
     for (int i = 0; i < pixels; ++i) {
       const float counts = !job.mask || job.mask[first + i] >= 128 ? job.inv_count : 0.0f;

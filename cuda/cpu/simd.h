@@ -176,8 +176,8 @@ NFC_HD Vf negative(Vf a) { return from_bits(bits(a) | INT32_MIN); }
 NFC_HD Vf negative(Vf a) { return minimum(a, -a); }
 #endif
 
-// log2 of positive normal numbers, relative error of log2(m) below 1e-7 beside the rounding of the sum: a = 2^n m with m in [sqrt(1/2), sqrt(2)), and a minimax
-// polynomial of m - 1 for log(m). Anything else gives nonsense or NaN.
+// log2 of positive normal numbers, error below 1e-7 beside the rounding of the sum: a = 2^n m with m in [sqrt(1/2),
+// sqrt(2)), and a minimax polynomial of m - 1 for log2(m). Anything else, NaN included, gives nonsense.
 NFC_HD Vf log_2(Vf a) {
   const Vi n = (bits(a) - 0x3f3504f3) >> 23;  // sqrt(1/2)
   const Vf f = from_bits(bits(a) - (n << 23)) - 1.0f;
@@ -208,7 +208,7 @@ NFC_HD Vf exp_2(Vf t) {
   return from_bits(bits(p) + (bits(shifted) << 23));
 }
 
-// 1 / (1 + exp(-a)). NaN stays NaN: minimum and maximum return their second argument then.
+// 1 / (1 + exp(-a)). NaN, as arithmetic makes it, stays NaN: minimum and maximum return their second argument then.
 NFC_HD Vf sigmoid(Vf a) {
   const Vf t = maximum(broadcast(-125.0f), minimum(broadcast(125.0f), -1.442695041f * a));
   return reciprocal(1.0f + exp_2(t));

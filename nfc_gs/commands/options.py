@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
@@ -24,12 +24,14 @@ registry = ConstructorRegistry()
 
 @registry.primitive_rule
 def optional_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """Show `X | None` as X with the default `auto`, for an int, float, str, Path or a tuple of one of them."""
+    """Show `X | None` as X with the default `auto`, for an int, float, str, Path, a tuple of one of them, or names."""
     if get_origin(info.type) not in (Union, UnionType):
         return None
     kinds = [kind for kind in get_args(info.type) if kind is not type(None)]
     if len(kinds) != 1 or len(get_args(info.type)) != 2:
         return None
+    if get_origin(kinds[0]) is Literal:
+        return _optional_choice((AUTO, *get_args(kinds[0])))
     items = get_args(kinds[0]) if get_origin(kinds[0]) is tuple else (kinds[0],)
     if any(item not in _WORDS for item in items):
         return None
@@ -52,6 +54,18 @@ def optional_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         instance_from_str=read,
         is_instance=lambda value: value is None or isinstance(value, (kinds[0] if len(items) == 1 else tuple)),
         str_from_instance=write,
+    )
+
+
+def _optional_choice(names: tuple[str, ...]) -> PrimitiveConstructorSpec:
+    """One of the names, of which `auto` stands for None."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{" + ",".join(names) + "}",
+        instance_from_str=lambda words: None if words[0] == AUTO else words[0],
+        is_instance=lambda value: value is None or value in names,
+        str_from_instance=lambda value: [AUTO if value is None else value],
+        choices=names,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from dataclasses import dataclass
@@ -140,11 +141,11 @@ def results_table(trainer: Trainer, metrics: Metrics | None) -> Any:
 
 def cost_of_baking(own: Metrics, baked: Metrics, degree: int) -> str:
     """How much worse the held-out views of a bit head are in the splat file, in words."""
-    assert own.psnr is not None and baked.psnr is not None
-    return (
-        f"The bits are baked to SH of degree {degree} in the splat file: {decibels(baked.psnr)} on the held-out views, "
-        f"{own.psnr - baked.psnr:.3f} dB less than the bits."
-    )
+    told = f"The bits are baked to SH of degree {degree} in the splat file"
+    if own.psnr is None or baked.psnr is None or not math.isfinite(own.psnr - baked.psnr):
+        return f"{told}; what that costs cannot be said, since no held-out pixel counts or a picture is perfect."
+    change = baked.psnr - own.psnr
+    return f"{told}: {decibels(baked.psnr)} on the held-out views, {change:+.3f} dB beside the bits."
 
 
 def places(run: Path) -> list[str]:

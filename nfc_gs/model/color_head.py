@@ -43,10 +43,11 @@ def start_sh(rgb: Tensor, degree: int) -> dict[str, Tensor]:
 
 
 def start_bits(rgb: Tensor, degree: int, view: BitView = "shared", hardness: float = 0.0) -> dict[str, Tensor]:
-    """A bit head that shows `rgb` from every side.
+    """A bit head that shows `rgb` from every side, to within half an 8-bit step.
 
     Bit j of a channel of value c starts at the probability (1 - h) c + h b_j, where b_j is the true bit of c. Both ends
-    decode to c, and so does everything between: h = 0 has all eight bits at c, h near 1 has them decided.
+    decode to c, and so does everything between: h = 0 has all eight bits at c, h near 1 has them decided. (Where that
+    would be closer to 0 or 1 than `MIN_PROBABILITY`, it keeps that distance.)
 
     Args:
         rgb: [N, 3] in [0, 1].

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from nfc_gs.core.sh import sh_bases
 from nfc_gs.model.color_head import HEAD_PARAMETERS, HeadName, bake_bits
 from nfc_gs.model.target_encoding import COLOR_BITS
 
@@ -65,8 +66,11 @@ class GaussianModel(nn.Module):
         if self.head == "sh":
             shapes["sh_coeffs"] = (n, tensors["sh_coeffs"].shape[1], 3)
         else:
-            columns = COLOR_BITS if tensors["bit_shifts"].shape[-1] == COLOR_BITS else 3
-            shapes |= {"bit_logits": (n, COLOR_BITS), "bit_shifts": (n, tensors["bit_shifts"].shape[1], columns)}
+            shifts = tensors["bit_shifts"].shape
+            columns = COLOR_BITS if shifts[-1:] == (COLOR_BITS,) else 3
+            shapes |= {"bit_logits": (n, COLOR_BITS), "bit_shifts": (n, *shifts[1:-1], columns)}
+            if len(shifts) != 3:
+                raise ValueError(f"bit_shifts has shape {tuple(shifts)}, expected three dimensions")
         for name, shape in shapes.items():
             if tuple(tensors[name].shape) != shape:
                 raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {shape}")
@@ -85,7 +89,7 @@ class GaussianModel(nn.Module):
         """The same Gaussians with direct SH colours that come closest to a bit head's (`color_head.bake_bits`).
 
         Args:
-            degree: of the SH, 0..3; None for that of the model.
+            degree: of the SH, 0..3; None for that of the model. Direct SH is cut off there, or filled up with zeros.
 
         Returns:
             A model with head "sh"; the model itself if it has that head already and no other degree is asked for.
@@ -93,9 +97,12 @@ class GaussianModel(nn.Module):
         degree = self.sh_degree if degree is None else degree
         tensors = self.tensors()
         if self.sh_coeffs is not None:
-            if degree >= self.sh_degree:
+            if degree == self.sh_degree:
                 return self
-            return GaussianModel(tensors | {"sh_coeffs": tensors["sh_coeffs"][:, : (degree + 1) ** 2]})
+            own, wanted = tensors["sh_coeffs"], sh_bases(degree)
+            sh_coeffs = own.new_zeros(len(own), wanted, 3)
+            sh_coeffs[:, : own.shape[1]] = own[:, :wanted]
+            return GaussianModel(tensors | {"sh_coeffs": sh_coeffs})
         sh_coeffs = bake_bits(tensors["bit_logits"], tensors["bit_shifts"], degree)
         return GaussianModel({name: tensors[name] for name in GEOMETRY} | {"sh_coeffs": sh_coeffs})
 

@@ -32,14 +32,17 @@ def encode(values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The binary numbers of 8-bit values.
 
     Args:
-        values: [...] whole numbers 0..255 of any integer dtype.
+        values: [...] whole numbers 0..255 of any integer dtype; of others the lowest eight bits are taken.
+        dtype: a floating one.
 
     Returns:
         [..., 8] zeros and ones of `dtype`, most significant bit first.
 
     Raises:
-        ValueError: the values are not of an integer dtype.
+        ValueError: the values are not of an integer dtype, or `dtype` is not a floating one.
     """
+    if not dtype.is_floating_point:
+        raise ValueError(f"bits are probabilities and need a floating dtype, not {dtype}")
     if values.dtype.is_floating_point or values.dtype.is_complex or values.dtype == torch.bool:
         raise ValueError(f"values have dtype {values.dtype}, expected whole numbers 0..{MAX_VALUE}")
     shifts = torch.arange(BITS - 1, -1, -1, device=values.device)
@@ -54,7 +57,12 @@ def decode(probabilities: Tensor) -> Tensor:
 
     Returns:
         [...] in [0, 1].
+
+    Raises:
+        ValueError: there are not 8 bits, or their dtype is not a floating one.
     """
+    if not probabilities.dtype.is_floating_point:
+        raise ValueError(f"probabilities have dtype {probabilities.dtype}, expected a floating dtype")
     if probabilities.shape[-1] != BITS:
         raise ValueError(f"probabilities has {probabilities.shape[-1]} bits in its last dimension, expected {BITS}")
     return probabilities @ place_values(probabilities.dtype, probabilities.device)
@@ -75,8 +83,11 @@ def even_bits(colors: Tensor) -> Tensor:
     return colors.repeat_interleave(BITS, dim=-1)
 
 
+@torch.no_grad()
 def entropy(probabilities: Tensor) -> Tensor:
     """How undecided bits are: the mean of their binary entropies, each weighted by what its bit is worth.
+
+    A picture to look at, without a gradient: at 0 and 1, where decided bits and uncovered pixels are, it has none.
 
     Args:
         probabilities: [..., 24] in [0, 1].

@@ -19,53 +19,11 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.model.color_head import HEAD_PARAMETERS, BitView, HeadName
 from nfc_gs.objective.losses import TERMS, ObjectiveConfig
 from nfc_gs.render.backend import BACKEND_NAMES, auto_backend
+from nfc_gs.train.methods import METHODS, MethodName, ObjectiveOptions
 
 Preset = Literal["auto", "fast", "quality", "paper"]
 DensityName = Literal["mcmc", "adc", "none"]
 BackgroundName = Literal["auto", "black", "white", "random"]
-MethodName = Literal["nfr", "nfc", "nfc-te", "nfc-bitwise"]
-
-LAMBDA = 0.3
-"""Default weight of cross entropy beside L1 and SSIM."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A colour head and the weights of the objective that go with it; what is not named keeps its default."""
-
-    head: HeadName
-    weights: Mapping[str, float]
-
-
-METHODS: dict[str, Method] = {
-    "nfr": Method("sh", {}),
-    "nfc": Method("sh", {"ce": LAMBDA}),
-    "nfc-te": Method("bits", {"ce": LAMBDA}),
-    "nfc-bitwise": Method("bits", {"bit_ce": LAMBDA}),
-}
-"""Regression and classification (Neural Field Classifiers, Yang et al. 2024, eq. 3 to 6)."""
-
-
-@dataclass(frozen=True)
-class ObjectiveOptions:
-    """`ObjectiveConfig` with None for what is left to the method."""
-
-    l1: float | None = None
-    """Weight of the mean absolute difference. By default 0.8 (3DGS)."""
-    mse: float | None = None
-    """Weight of the mean squared difference. By default 0."""
-    ssim: float | None = None
-    """Weight of 1 - SSIM. By default 0.2 (3DGS)."""
-    ce: float | None = None
-    """Weight (lambda) of the channel-wise cross entropy. By default the method's."""
-    bit_ce: float | None = None
-    """Weight (lambda) of the bit-wise cross entropy; needs --head bits. By default the method's."""
-    ce_eps: float | None = None
-    """Cross entropy clips values to [eps, 1 - eps]. By default 0.001 (NFC)."""
-    ce_from: float | None = None
-    """Fraction of the run after which cross entropy acts. By default 0."""
-    ce_until: float | None = None
-    """Fraction of the run after which cross entropy acts no more. By default 1."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +226,7 @@ class ResolvedConfig:
         """The inverse of `to_dict`.
 
         Raises:
-            UserError: a field is missing or unknown.
+            UserError: a field without a default is missing, or one is unknown.
         """
         parts = dict(values)
         for name, kind in _PARTS.items():
@@ -464,10 +422,18 @@ def _check_objective(config: ResolvedConfig) -> None:
             raise UserError(f"--objective.{name.replace('_', '-')} is {weight}, but must be 0 or a positive number.")
     if not any(weights.values()):
         raise UserError("Every weight of the objective is 0, so there is nothing to learn; give one a positive number.")
-    if not 0.0 < objective.ce_eps < 0.5:
-        raise UserError(f"--objective.ce-eps is {objective.ce_eps}, but must lie between 0 and 0.5.")
+    if not 1e-6 <= objective.ce_eps < 0.5:  # 1 - eps must differ from 1 in float32
+        raise UserError(f"--objective.ce-eps is {objective.ce_eps}, but must lie between 0.000001 and 0.5.")
     if not 0.0 <= objective.ce_from < objective.ce_until <= 1.0:
         raise UserError("--objective.ce-from and --objective.ce-until must be fractions of the run, in this order.")
+    regression = objective.l1 or objective.mse or objective.ssim
+    if not regression and (objective.ce_from, objective.ce_until) != (0.0, 1.0):
+        raise UserError(
+            "With no weight on l1, mse or ssim, cross entropy must act all the time; give one of them a weight, "
+            "or leave out --objective.ce-from and --objective.ce-until."
+        )
+    if config.head != "bits" and (config.bit_view != "shared" or config.bit_hardness != 0.0):
+        raise UserError("--bit-view and --bit-hardness are about the bit head; add --head bits, or leave them out.")
     if objective.bit_ce and config.head != "bits":
         raise UserError("--objective.bit-ce compares bits, and only the bit head has them; add --head bits.")
     if objective.bit_ce and config.density == "adc":
