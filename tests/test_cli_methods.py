@@ -69,7 +69,7 @@ def test_a_run_of_bits_leaves_an_ordinary_splat_and_says_what_that_costs(
     out = in_one_line(capsys.readouterr().out)
     assert "method nfc-bitwise" in out
     assert re.search(
-        r"baked to SH of degree 3 in the splat file: [\d.]+ dB .*, -?\d\.\d{3} dB less than the bits\.", out
+        r"baked to SH of degree 3 in the splat file: [\d.]+ dB .*, [+-]\d\.\d{3} dB beside the bits\.", out
     )
     assert rest_of(tmp_path / "run" / "splat.ply") == 45
     model = load_model(tmp_path / "run").model
@@ -96,7 +96,7 @@ def test_export_bakes_bits_to_the_degree_asked_for_and_says_what_it_costs(
 ) -> None:
     assert nfc("export", run, "--out", tmp_path / "a.ply", *words) == 0
     out = in_one_line(capsys.readouterr().out)
-    assert re.search(rf"baked to SH of degree {degree} in the splat file: [\d.]+ dB .* dB less than the bits", out)
+    assert re.search(rf"baked to SH of degree {degree} in the splat file: [\d.]+ dB .* dB beside the bits", out)
     assert rest_of(tmp_path / "a.ply") == rest
     if degree == 2:
         assert (tmp_path / "a.ply").read_bytes() == (run / "splat.ply").read_bytes()

@@ -40,7 +40,8 @@ def load(name: str) -> ModuleType:
     return module
 
 
-arms, jobs, stats = load("paper_arms"), load("paper_jobs"), load("paper_stats")
+bands, arms = load("paper_bands"), load("paper_arms")
+jobs, stats = load("paper_jobs"), load("paper_stats")
 report, tables = load("paper_report"), load("paper_tables")
 
 trains = pytest.mark.skipif(not extension.available(), reason="the compiled core is not built")
@@ -138,8 +139,8 @@ def test_a_clear_difference_is_better_or_worse_by_the_direction_of_its_metric() 
 def test_one_pair_has_no_interval_and_none_no_difference() -> None:
     difference = stats.paired_difference([(3.0, 1.0)])
     assert (difference.mean, difference.low, difference.high, difference.pairs) == (2.0, None, None, 1)
-    assert stats.verdict(difference) == "one pair"
-    assert stats.paired_difference([]) is None and stats.verdict(None) == "-"
+    assert stats.verdict(difference) == "" and report.show_difference(difference, 2) == "+2.00 n=1"
+    assert stats.paired_difference([]) is None and report.show_difference(None, 2) == "-"
 
 
 def test_only_results_of_the_same_capture_and_seed_are_paired() -> None:
@@ -238,19 +239,22 @@ def test_a_job_has_one_key_wherever_it_is_asked_for() -> None:
 
 def test_whatever_changes_the_result_changes_the_key() -> None:
     job = jobs.make_job(described(), arms.Condition(), BASE, COMMON)
-    others = [
+    elsewhere = [
         jobs.make_job(described(Path("garden")), arms.Condition(), BASE, COMMON),
         jobs.make_job(replace(described(), fingerprint="other"), arms.Condition(), BASE, COMMON),
         jobs.make_job(replace(described(), data=DataConfig(downscale="4")), arms.Condition(), BASE, COMMON),
+        jobs.make_job(described(), arms.Condition(), BASE, replace(COMMON, seed=1)),
+    ]
+    others = [
         jobs.make_job(described(), arms.Condition(views=0.2), BASE, COMMON),
         jobs.make_job(described(), arms.Condition(noise=0.2), BASE, COMMON),
         jobs.make_job(described(), arms.Condition(), STRONG, COMMON),
         jobs.make_job(described(), arms.Condition(), BASE, replace(COMMON, steps=13)),
         jobs.make_job(described(), arms.Condition(), BASE, replace(COMMON, max_gaussians=201)),
+        jobs.make_job(described(), arms.Condition(), arms.Arm("low", {arms.CE_BAND: "low"}), COMMON),
     ]
-    seeded = jobs.make_job(described(), arms.Condition(), BASE, replace(COMMON, seed=1))
-    assert len({other.key for other in [job, seeded, *others]}) == 2 + len(others)
-    assert seeded.setup == job.setup and all(other.setup != job.setup for other in others)
+    assert len({other.key for other in [job, *elsewhere, *others]}) == 1 + len(elsewhere) + len(others)
+    assert all(other.setup == job.setup for other in elsewhere) and job.setup not in {other.setup for other in others}
 
 
 def test_the_factor_on_all_rates_is_on_every_one_of_them() -> None:
@@ -397,8 +401,10 @@ def test_a_plan_keeps_what_fits_and_drops_what_other_settings_gave() -> None:
     assert tables.merge_plans(old, same)["uses"] == [use("nfr", 0), use("nfr", 1), use("nfr", 0, "garden")]
     longer = {"experiments": {"main": 2}, "uses": [use("nfr", 0, common="99 steps", key="k")]}
     assert tables.merge_plans(old, longer)["uses"] == [*longer["uses"], use("nfr", 0, "garden")]
+    elsewhere = {"experiments": {"main": 2}, "uses": [use("nfr", 0, "attic", setup="new default")]}
+    assert tables.merge_plans(old, elsewhere)["uses"] == elsewhere["uses"]  # or the two would be pooled
     changed = {"experiments": {"main": 2}, "uses": [use("nfr", 0, setup="new default", key="k")]}
-    assert tables.merge_plans(old, changed)["uses"] == [*changed["uses"], use("nfr", 0, "garden")]
+    assert tables.merge_plans(old, changed)["uses"] == changed["uses"]
 
 
 # Tables and report
@@ -421,8 +427,8 @@ def test_the_table_of_known_results(tmp_path: Path) -> None:
     assert "9 of 10 jobs are done." in text
     assert "| arm | n | test PSNR | SSIM | train PSNR | gap | test PSNR to nfr | SSIM to nfr | gap to nfr |" in text
     assert "| nfr | 3 | 22.00 ± 2.00 | 0.2200 ± 0.0200 | 24.00 ± 2.00 | 2.00 ± 0.00 | - | - | - |" in text
-    assert "| +1.00 [+0.75, +1.25] better | +0.0100 [+0.0075, +0.0125] better | " in text
-    assert "| +0.00 [-2.48, +2.48] unclear |" in text
+    assert "| +1.00 [+0.75, +1.25] n=3 better | +0.0100 [+0.0075, +0.0125] n=3 better | " in text
+    assert "| +0.00 [-2.48, +2.48] n=3 unclear |" in text
     lines = (tmp_path / "tables" / "main.csv").read_text().splitlines()
     values = dict(zip(lines[0].split(","), lines[2].split(","), strict=True))
     assert (values["capture"], values["arm"], values["n"]) == ("fox", "nfc", "3")

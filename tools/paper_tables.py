@@ -217,11 +217,13 @@ def merge_plans(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
     """The old plan with the new one in its place where they overlap; results of different settings are never mixed."""
     place = ("experiment", "condition", "arm")
     setups = {tuple(use[name] for name in place): use["setup"] for use in new["uses"]}
+    common = {(use["experiment"], use["capture"]): use["common"] for use in new["uses"]}
     keys = {(use["experiment"], use["key"]) for use in new["uses"]}
     kept = [
         use
         for use in old.get("uses", [])
         if (use["experiment"], use["key"]) not in keys
+        and common.get((use["experiment"], use["capture"]), use["common"]) == use["common"]
         and setups.get(tuple(use[name] for name in place), use["setup"]) == use["setup"]
     ]
     return {"experiments": {**old.get("experiments", {}), **new["experiments"]}, "uses": [*new["uses"], *kept]}

@@ -40,8 +40,8 @@ class ObjectiveConfig:
     bit_ce: float = 0.0
     """Weight of the bit-wise cross entropy (the same, eq. 3); needs the bit head."""
     ce_eps: float = 1e-3
-    """Cross entropy clips values and probabilities to [eps, 1 - eps] (the same, eq. 5, for both ends). At least 1e-6, so
-    that 1 - eps is less than 1 in float32."""
+    """Cross entropy clips values and probabilities to [eps, 1 - eps] (the same, eq. 5, for both ends). At least 1e-6:
+    1 - eps must be less than 1 in float32."""
     ce_from: float = 0.0
     """Fraction of the run after which the cross entropies act ..."""
     ce_until: float = 1.0
