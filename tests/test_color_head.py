@@ -181,12 +181,14 @@ def test_a_model_bakes_to_any_degree(own: int, degree: int):
     assert model.baked().sh_degree == own
 
 
-def test_baking_a_model_of_direct_sh_leaves_it_or_cuts_it_short():
+def test_baking_a_model_of_direct_sh_leaves_it_cuts_it_short_or_fills_it_up_with_zeros():
     model = some_model("sh", 2)
     assert model.baked() is model and model.baked(2) is model
-    short = model.baked(1)
-    assert model.sh_coeffs is not None and short.sh_coeffs is not None
+    short, long = model.baked(1), model.baked(3)
+    assert model.sh_coeffs is not None and short.sh_coeffs is not None and long.sh_coeffs is not None
     assert short.sh_degree == 1 and torch.equal(short.sh_coeffs, model.sh_coeffs[:, :4])
+    assert long.sh_degree == 3 and torch.equal(long.sh_coeffs[:, :9], model.sh_coeffs)
+    assert (long.sh_coeffs[:, 9:] == 0).all()
 
 
 # ---- the model ----------------------------------------------------------------------------------------------------
