@@ -172,3 +172,16 @@ def test_bits_that_are_no_numbers_stop_the_run_even_if_only_cross_entropy_is_min
     with pytest.raises(UserError, match="The loss became nan at step 2"):
         trainer.train()
     assert load_checkpoint(tmp_path / "run").step == 0
+
+
+@pytest.mark.parametrize(("hardness", "alike"), [(0.0, True), (0.7, False)])
+def test_bits_that_start_alike_stay_alike_under_a_loss_on_colours(tmp_path: Path, hardness: float, alike: bool) -> None:
+    """The gradients of a channel's eight logits differ by their place values, and Adam divides these out."""
+    config = tiny_config(method="nfc-te", bit_hardness=hardness, backend=FAST, rates=RATES, eval_every=0.0)
+    trainer = Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny")
+    start = trainer.model.tensors()["bit_logits"].clone()
+    trainer.train()
+    logits = trainer.model.tensors()["bit_logits"].unflatten(-1, (3, 8))  # [N, 3, 8]
+    assert len(logits) != len(start) or not torch.equal(logits.flatten(1), start), "they are learnt"
+    spread = logits.amax(-1) - logits.amin(-1)
+    assert bool((spread < 1e-3).all()) == alike
