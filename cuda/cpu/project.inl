@@ -138,16 +138,16 @@ static void project_backward(const RenderJob& job, int block) {
     if (job.radii[2 * size_t(i)] <= 0) zero_gradients(job, size_t(i));
   for (int next = 0; next < count; next += kLanes) {
     const Rows rows = rows_of(list + next, count - next);
-    alignas(64) float sums[kMoments + kMaxChannels][kLanes] = {}, used_lane[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) used_lane[lane] = lane < rows.count ? 1.0f : 0.0f;
-    for (int lane = 0; lane < rows.count; ++lane) {
+    alignas(64) float sums[kMoments + kMaxChannels][kLanes], used_lane[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      used_lane[lane] = lane < rows.count ? 1.0f : 0.0f;
       float total[kMoments + kMaxChannels];
-      sum_entries(job, rows[lane], total);
-      if (job.sh) {  // a colour clamped at zero passes nothing on
+      if (lane < rows.count) sum_entries(job, rows[lane], total);
+      if (job.sh && lane < rows.count) {  // a colour clamped at zero passes nothing on
         const float* colors = job.colors + rows[lane] * size_t(job.channels);
         for (int c = 0; c < 3; ++c) total[kMoments + c] = colors[c] > 0.0f ? total[kMoments + c] : 0.0f;
       }
-      for (int j = 0; j < kMoments + job.channels; ++j) sums[j][lane] = total[j];
+      for (int j = 0; j < kMoments + job.channels; ++j) sums[j][lane] = lane < rows.count ? total[j] : 0.0f;
     }
     const Mask used = load(used_lane) > Vf{};
     Vf m[3], s[3], q[4], opacity;
