@@ -226,7 +226,8 @@ def draw(plt: Any, about: Mapping[str, Any], summaries: Sequence[Summary]) -> by
             else:
                 _draw_lines(grid[0][column], grid[1][column], about, here)
             grid[0][column].set_title(capture)
-            grid[0][column].legend(fontsize=8)
+            if grid[0][column].get_legend_handles_labels()[0]:  # a curve may have no point yet
+                grid[0][column].legend(fontsize=8)
             for axes in grid[:, column]:
                 axes.grid(alpha=0.3)
     buffer = io.BytesIO()
