@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import os
 import shutil
 import signal
@@ -41,7 +40,7 @@ from nfc_gs.data.scene import Frame, SceneData, View
 from nfc_gs.render import extension
 from nfc_gs.render.pipeline import render
 from nfc_gs.train.config import LearningRates, ResolvedConfig, TrainConfig, resolve
-from nfc_gs.train.evaluate import Metrics, evaluate
+from nfc_gs.train.evaluate import Metrics, evaluate, finite
 from nfc_gs.train.guards import one_torch_thread
 from nfc_gs.train.trainer import Trainer
 
@@ -403,15 +402,6 @@ def render_milliseconds(trainer: Trainer) -> float:
                 seconds = perf_counter() - begun
             times.append(1e3 * seconds)
     return statistics.median(times)
-
-
-def finite(value: Any) -> Any:
-    """JSON knows no infinity: what is not finite becomes None."""
-    if isinstance(value, dict):
-        return {name: finite(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(metrics: Metrics) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def write_metrics(
     ]
     content = {"test": test, "gaussians": gaussians, "steps": steps, "train_seconds": train_seconds, **extras}
     path = Path(run) / METRICS_NAME
-    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
     return path
 
 
@@ -171,12 +171,12 @@ def peak_memory_mb() -> float | None:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity: a perfect picture's PSNR becomes null."""
+def finite(value: Any) -> Any:
+    """Plain values as JSON can hold them: what is not finite, as a perfect picture's PSNR, becomes None."""
     if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
+        return {name: finite(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
