@@ -15,6 +15,7 @@ from PIL import Image
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.lens import RADIAL4
 from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.scene import TimeAxis
 
 WIDTH, HEIGHT, COUNT = 16, 12, 4
 PLAIN = DataConfig(normalize=False, random_points=20, test_every=0)
@@ -113,7 +114,8 @@ def test_blender_captures_train_and_test_on_their_own_files(tmp_path):
         scene = load_scene(path)
         assert [scene.views[i].name for i in scene.train] == [f"train/f{i}.png" for i in range(COUNT)]
         assert [scene.views[i].name for i in scene.test] == [f"test/f{i}.png" for i in range(COUNT)]
-        assert [scene.views[i].time for i in scene.test] == [0.0, 0.5, 1.0, 1.5]
+        assert [scene.views[i].time for i in scene.test] == pytest.approx([0.0, 1 / 3, 2 / 3, 1.0])
+        assert scene.time_axis == TimeAxis(0.0, 1.5)
     assert load_scene(tmp_path, DataConfig(test_every=4)).test == (0, 4)
     (tmp_path / "transforms_test.json").unlink()
     scene = load_scene(tmp_path)

@@ -99,9 +99,10 @@ def _installation() -> Rows:
 def _capture(path: Path) -> Rows:
     scene = load_scene(path)
     rows = [_views(len(scene.train), len(scene.test)), *_cameras(scene.views), ("Points", f"{len(scene.points):,}")]
-    times = sorted(view.time for view in scene.views if view.time is not None)
-    if times and times[0] < times[-1]:
-        rows.append(("Time", f"{times[0]:g} to {times[-1]:g}"))
+    axis = scene.time_axis
+    if axis is not None:
+        moments = len({view.time for view in scene.views})
+        rows.append(("Times", f"{axis.start:g} to {axis.end:g} {axis.unit}".rstrip() + f", {moments} of them"))
     return rows
 
 

@@ -21,6 +21,10 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
+TimeUnit = Literal["", "seconds", "frames"]
+"""What the times of a capture count; "" where it does not say."""
+
+
 class Notes(list[str]):
     """Sentences on what was decided, each said aloud as it is added."""
 
@@ -43,7 +47,7 @@ class Shot:
         lens: calibration; its size need not be that of the file.
         viewmat: [4, 4] float64 world-to-camera in the capture's world frame, OpenCV axes, rigid.
         mask: a mask image, or None.
-        time: as the capture gives it, or None.
+        time: as the capture gives it, finite, or None.
         reduced: the file is a copy that the capture holds at 1 / `reduced` of the size of its images.
     """
 
@@ -67,6 +71,7 @@ class Capture:
         test_names: names that the capture itself holds out for testing; None where it says nothing.
         alpha: what an alpha channel means where the user does not say: a mask, or transparency over white.
         notes: what the reader decided.
+        time_unit: of the shots' times.
     """
 
     root: Path
@@ -76,6 +81,7 @@ class Capture:
     test_names: frozenset[str] | None
     alpha: Literal["mask", "white"]
     notes: Notes = field(default_factory=Notes)
+    time_unit: TimeUnit = ""
 
 
 class FileIndex:

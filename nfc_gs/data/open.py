@@ -25,7 +25,8 @@ from nfc_gs.data.normalize import (
     transform_points,
     transform_viewmats,
 )
-from nfc_gs.data.scene import PointCloud, SceneData, View
+from nfc_gs.data.scene import PointCloud, SceneData, TimeAxis, View
+from nfc_gs.data.times import normalise_times
 from nfc_gs.data.transforms_json import is_blender, read_blender, read_transforms
 
 AUTO_SIDE = 1600
@@ -123,7 +124,8 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
         xyz = random_points(viewmats, [draft.pinhole for draft in drafts], depths, config.random_points, seed)
         rgb = np.full((len(xyz), 3), 128, dtype=np.uint8)
 
-    views = tuple(draft.view(viewmat) for draft, viewmat in zip(drafts, viewmats, strict=True))
+    axis = normalise_times(shots, capture.time_unit, capture.root, notes)
+    views = tuple(draft.view(viewmat, axis) for draft, viewmat in zip(drafts, viewmats, strict=True))
     train, test = _split(capture, drafts, config.test_every)
     scene = SceneData(
         root=capture.root,
@@ -135,6 +137,7 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
         extent=1.1 * layout.size,
         background=background,
         notes=tuple(notes),
+        time_axis=axis,
         images=ImageCache(config.cache_gb),
     )
     _check_images_now(scene)
@@ -220,11 +223,12 @@ class _Draft:
     source: ImageSource
     pinhole: Pinhole
 
-    def view(self, viewmat: np.ndarray) -> View:
-        p = self.pinhole
+    def view(self, viewmat: np.ndarray, axis: TimeAxis | None) -> View:
+        p, time = self.pinhole, self.shot.time
         matrix = torch.from_numpy(viewmat.astype(np.float32))
         camera = Camera(matrix, p.fx, p.fy, p.cx, p.cy, p.width, p.height)
-        return View(self.name, camera, self.source, self.shot.time)
+        normalised = None if axis is None or time is None else axis.normalised(time)
+        return View(self.name, camera, self.source, normalised)
 
 
 def _draft(

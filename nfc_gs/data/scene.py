@@ -49,13 +49,35 @@ class View:
         name: unique in the scene; the path of the image relative to the image folder, with forward slashes.
         camera: pinhole camera of the picture as `SceneData.frame` returns it (undistorted, resized), CPU float32.
         source: how the picture is made from the file; only `data.images` looks inside.
-        time: as the capture gives it, or None.
+        time: normalised, 0..1 (`SceneData.time_axis` says what that is in the capture); None in a static scene.
     """
 
     name: str
     camera: Camera
     source: Any
     time: float | None = None
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """What the normalised times of a moving scene mean.
+
+    Attributes:
+        start, end: the capture's own times at 0 and 1; start < end.
+        unit: "seconds", "frames", or "" where the capture does not say.
+    """
+
+    start: float
+    end: float
+    unit: str = ""
+
+    def normalised(self, time: float) -> float:
+        """The capture's own time on the axis from 0 to 1."""
+        return (time - self.start) / (self.end - self.start)
+
+    def own(self, normalised: float) -> float:
+        """The inverse of `normalised`."""
+        return self.start + normalised * (self.end - self.start)
 
 
 @dataclass(frozen=True)
@@ -73,6 +95,7 @@ class SceneData:
             `cameras_extent`: 1.1 times the largest distance of a camera from the mean camera).
         background: colour in [0, 1] that transparent pixels were composited on, or None.
         notes: sentences on what the reader decided (several models, missing images, ...), also logged.
+        time_axis: what the times of the views mean; None in a static scene.
         images: the cache that decodes pictures (`data.images.ImageCache`).
     """
 
@@ -85,6 +108,7 @@ class SceneData:
     extent: float
     background: tuple[float, float, float] | None = None
     notes: tuple[str, ...] = ()
+    time_axis: TimeAxis | None = None
     images: Any = field(default=None, repr=False, compare=False)
 
     def frame(self, index: int, divisor: int = 1) -> Frame:
