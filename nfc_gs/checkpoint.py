@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,14 @@ from torch import Tensor
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, write_error
+from nfc_gs.data.scene import TimeAxis
+from nfc_gs.model.deformation import make_deformation
 from nfc_gs.model.gaussians import GaussianModel, parameter_names
 
 FORMAT = "nfc-gs checkpoint"
 VERSION = 1
+_GROUPS = ("model", "optimizer", "density", "deformation", "deformation_optimizer")
+"""Fields of `Checkpoint` that hold tensors."""
 CHECKPOINT_NAME = "checkpoint.safetensors"
 """Name of the checkpoint in a run folder."""
 
@@ -42,6 +46,10 @@ class Checkpoint:
         optimizer: Adam's moments, "m.means", "v.means", ...: shapes as in `model`.
         density: per-Gaussian statistics of density control, each [N, ...].
         state: small plain values (counters of density control, timings).
+        motion: settings of the field that moves the model (`Deformation.settings`); empty for a static one.
+        deformation: that field's tensors, by name.
+        deformation_optimizer: Adam's moments of the field's parameters.
+        time_axis: what the times 0 and 1 mean in the capture; None for a static scene.
     """
 
     model: Mapping[str, Tensor]
@@ -55,6 +63,19 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
     density: Mapping[str, Tensor] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
+    motion: Mapping[str, Any] = field(default_factory=dict)
+    deformation: Mapping[str, Tensor] = field(default_factory=dict)
+    deformation_optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    time_axis: TimeAxis | None = None
+
+    def make_model(self, device: str = "cpu") -> GaussianModel:
+        """The model, on a device; its tensors are used as they are if they lie there already."""
+        deformation = None
+        if self.motion:
+            deformation = make_deformation(self.motion, self.deformation["bounds"], None)
+            deformation.load_state_dict(dict(self.deformation))
+            deformation.to(device)
+        return GaussianModel({name: tensor.to(device) for name, tensor in self.model.items()}, deformation)
 
 
 @dataclass(frozen=True)
@@ -112,9 +133,11 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         "transform": np.asarray(checkpoint.transform, dtype=np.float64).tolist(),
         "background": list(checkpoint.background),
         "state": dict(checkpoint.state),
+        "motion": dict(checkpoint.motion),
+        "time_axis": None if checkpoint.time_axis is None else asdict(checkpoint.time_axis),
     }
     tensors: dict[str, Tensor] = {}
-    for group in ("model", "optimizer", "density"):
+    for group in _GROUPS:
         for name, tensor in getattr(checkpoint, group).items():
             tensors[f"{group}.{name}"] = tensor.detach().cpu().contiguous()
     metadata = {"nfc_gs": json.dumps(header), "format": "pt"}
@@ -139,6 +162,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             model=groups["model"],
             optimizer=groups["optimizer"],
             density=groups["density"],
+            deformation=groups["deformation"],
+            deformation_optimizer=groups["deformation_optimizer"],
+            motion=dict(header.get("motion") or {}),  # not there before moving scenes
+            time_axis=TimeAxis(**axis) if (axis := header.get("time_axis")) else None,
             step=int(header["step"]),
             seconds=float(header["seconds"]),
             config=dict(header["config"]),
@@ -161,7 +188,7 @@ def load_model(path: Path | str) -> LoadedModel:
         UserError: as `load_checkpoint`.
     """
     checkpoint = load_checkpoint(path)
-    return LoadedModel(GaussianModel(checkpoint.model), checkpoint.transform, checkpoint.background, checkpoint)
+    return LoadedModel(checkpoint.make_model(), checkpoint.transform, checkpoint.background, checkpoint)
 
 
 def _read_header(file: Path) -> dict[str, Any]:
@@ -208,7 +235,7 @@ def _read_tensors(file: Path) -> dict[str, dict[str, Tensor]]:
         flat = load_file(str(file))
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"The checkpoint {file} is damaged ({error}); use another checkpoint.") from None
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "density": {}}
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
     for name, tensor in flat.items():
         group, _, rest = name.partition(".")
         if group in groups:
@@ -223,7 +250,8 @@ def _check_shapes(file: Path, checkpoint: Checkpoint, gaussians: object) -> None
             raise UserError(f"The checkpoint {file} holds no tensor '{name}'; use another checkpoint.")
     n = checkpoint.model["means"].shape[0]
     try:
-        GaussianModel(checkpoint.model)
+        _check_deformation(checkpoint)
+        checkpoint.make_model()
         if n != gaussians:
             raise ValueError(f"means has {n} rows where the header says {gaussians} Gaussians")
         for name, tensor in checkpoint.optimizer.items():
@@ -235,10 +263,20 @@ def _check_shapes(file: Path, checkpoint: Checkpoint, gaussians: object) -> None
                 raise ValueError(f"the density statistic {name} has shape {tuple(tensor.shape)} for {n} Gaussians")
         if checkpoint.transform.shape != (4, 4) or len(checkpoint.background) != 3:
             raise ValueError("transform or background has another size")
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, RuntimeError, KeyError, TypeError) as error:
         raise UserError(
             f"The tensors of the checkpoint {file} do not fit together: {error}; use another one."
         ) from None
+
+
+def _check_deformation(checkpoint: Checkpoint) -> None:
+    """Raise ValueError if the field's tensors and their moments do not fit together."""
+    if bool(checkpoint.motion) != bool(checkpoint.deformation):
+        raise ValueError("there are settings of a deformation field, or its tensors, but not both")
+    for name, tensor in checkpoint.deformation_optimizer.items():
+        like = checkpoint.deformation.get(name.partition(".")[2])
+        if like is None or tensor.shape != like.shape:
+            raise ValueError(f"the optimizer's {name} has shape {tuple(tensor.shape)}")
 
 
 def _cut_short(file: Path) -> UserError:

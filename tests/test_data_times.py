@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_data_open import write_capture
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import Notes, Shot
+from nfc_gs.data.capture import Capture, Notes, Shot
 from nfc_gs.data.lens import Lens
+from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import TimeAxis
-from nfc_gs.data.times import FEW_VIEWS, normalise_times
+from nfc_gs.data.times import FEW_VIEWS, normalise_times, select_frames, times_from_names
 
 ROOT = Path("capture")
 
@@ -73,3 +75,65 @@ def test_few_frames_each_at_its_own_time_are_warned_of():
     enough = Notes()
     normalise_times(shots(*np.linspace(0, 1, FEW_VIEWS)), "", ROOT, enough)
     assert enough == []
+
+
+def named(*names, root=ROOT, unit=""):
+    lens, points = Lens("PINHOLE", 8, 8, (8.0, 8.0, 4.0, 4.0)), np.zeros((0, 3))
+    found = [Shot(name, root / name, lens, np.eye(4)) for name in names]
+    return Capture(root, found, points, points.astype(np.uint8), None, "mask", time_unit=unit)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "times"),
+    [
+        (r"t(\d+)_", [2.0, 10.0]),
+        (r"(?<=t)\d+(?=_)", [2.0, 10.0]),
+        (r"\d+", [7.0, 7.0]),
+        (r"_([0-9.]+)\.png", [0.5, 1.5]),
+        (r"t(?:x|)(\d)", [2.0, 1.0]),
+    ],
+)
+def test_times_are_found_in_names_by_the_group_of_an_expression_or_all_of_it(pattern, times):
+    timed = times_from_names(named("7/t2_0.5.png", "7/t10_1.5.png"), pattern)
+    assert [shot.time for shot in timed.shots] == times and timed.time_unit == "frames"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        (r"t(\d+", r"--time-from-name 't\(\\\\d\+' is no regular expression \(.*unterminated"),
+        (r"(t)(\d+)", r"has 2 groups; leave the one that is the number"),
+        (r"t(\d)\.png", r"is not found in the names of 1 of 2 images \(the first is t12\.png\)"),
+        (r"x", r"is not found in the names of 2 of 2 images \(the first is t1\.png\)"),
+        (r"(t)\d", r"finds 't' in t1\.png, which is no number"),
+        (r"t\d(\d)?", r"finds '' in t1\.png, which is no number"),
+        (r"", r"finds '' in t1\.png, which is no number"),
+    ],
+)
+def test_expressions_that_find_no_times_are_named(pattern, sentence):
+    with pytest.raises(UserError, match=sentence):
+        times_from_names(named("t1.png", "t12.png"), pattern)
+
+
+def test_frames_are_chosen_by_number():
+    capture = times_from_names(named(*[f"{k:02d}.png" for k in range(12)]), r"\d+")
+    assert select_frames(capture, 0, None, 1) is capture
+    assert [shot.time for shot in select_frames(capture, 3, 10, 3).shots] == [3.0, 6.0, 9.0]
+    with pytest.raises(UserError, match="leave no image of capture, whose frames are numbered from 0 to 11"):
+        select_frames(capture, 12, None, 1)
+
+
+@pytest.mark.parametrize("unit", ["", "seconds"])
+def test_frames_without_numbers_cannot_be_chosen(unit):
+    with pytest.raises(UserError, match="the images of capture have none; give --time-from-name"):
+        select_frames(named("a.png", unit=unit), 0, None, 2)
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_capture_of_photos_moves_when_names_give_times(tmp_path, splits):
+    names = [f"im{i:02d}.png" for i in range(6)]
+    write_capture(tmp_path, 6)
+    scene = load_scene(tmp_path, DataConfig(time_from_name=r"im(\d+)", frame_stride=2 if splits else 1))
+    assert [view.name for view in scene.views] == names[:: 2 if splits else 1]
+    assert scene.time_axis == TimeAxis(0.0, 4.0 if splits else 5.0, "frames")
+    assert load_scene(tmp_path).time_axis is None

@@ -5,6 +5,7 @@
 #include "simd.h"  // before the mathematics, whose templates must see the operations on vectors
 
 #include "../include/nfc_gs/bits.h"
+#include "../include/nfc_gs/hexplane.h"
 #include "../include/nfc_gs/projection.h"
 #include "../include/nfc_gs/sh.h"
 
@@ -19,6 +20,8 @@ namespace {
 #include "raster.inl"
 #include "loss.inl"
 #include "adam.inl"
+#include "hexplane.inl"
+#include "network.inl"
 
 // The ceiling that the rasterizer is measured against (tools/bench.py): a 16 x 16 tile, splats that cover all of it,
 // nothing skipped, nothing sorted, nothing stored but transmittance and colour.
@@ -53,7 +56,8 @@ float blend_ceiling(int splats, int repeats) {
 
 extern const Kernels kernels;
 const Kernels kernels = {NFC_ISA_NAME, kLanes,     project,       list_tiles, raster, raster_backward, project_backward,
-                         loss_rows,    loss_strip, loss_gradient, bit_loss,   adam,   blend_ceiling};
+                         loss_rows,    loss_strip, loss_gradient, bit_loss,   adam,   hexplane,        hexplane_backward,
+                         hexplane_scatter, plane_regularisers, network, network_backward, blend_ceiling};
 
 }  // namespace NFC_ISA
 }  // namespace nfc

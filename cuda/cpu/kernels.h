@@ -115,6 +115,50 @@ struct AdamJob {
   float epsilon, correction1, correction2;  // corrections: 1 / (1 - beta^t)
 };
 
+constexpr int kMaxLevels = 8;
+
+// A look-up of points in the planes of a HexPlane.
+struct HexPlaneJob {
+  int count, levels, features;                                // features: a multiple of every kLanes
+  const float* planes[6 * kMaxLevels];                        // [rows, columns, features] each, six per level
+  int rows[6 * kMaxLevels], columns[6 * kMaxLevels];          // at least 2
+  const float* coords;                                        // [count, 3], the box is [-1, 1]
+  float time;                                                 // in [-1, 1]
+  float* out;                                                 // [count, levels, features]
+
+  // backward
+  const float* v_out;
+  float* v_planes[6 * kMaxLevels];
+  float* v_coords;                // [count, 3]
+  float* v_found;                 // [6 levels, block, features] scratch
+  int block, block_begin, block_end;  // the points whose gradients are in it
+};
+
+// The gradient of a plane's regularisers, each a weight times what the row's values have to do with it.
+struct PlaneJob {
+  int rows, columns, features;
+  const float* plane;
+  float* v_plane;
+  float along_columns, along_rows, bend, from_one;
+};
+
+constexpr int kPointsPerTile = 32;  // that go through a network together
+constexpr int kMaxWidth = 256;
+
+// A network of two hidden layers. Weights are [outputs, inputs], row-major.
+struct NetworkJob {
+  int count, inputs, width;    // inputs and width: multiples of 16, at most kMaxWidth
+  int outputs, padded_outputs;  // padded to a multiple of 8: w3 has rows of zeros
+  const float* x;              // [count, inputs]
+  const float *w1, *b1, *w2, *b2, *w3, *b3;
+  float* out;  // [count, outputs]
+
+  // backward
+  const float* v_out;
+  const float *w1_transposed, *w2_transposed, *w3_transposed;
+  float* v_x;  // [count, inputs]
+};
+
 struct Kernels {
   const char* name;
   int lanes;
@@ -131,6 +175,12 @@ struct Kernels {
   void (*loss_gradient)(const LossJob&, int row);
   void (*bit_loss)(const BitLossJob&, int row);
   void (*adam)(const AdamJob&, int begin, int end);
+  void (*hexplane)(const HexPlaneJob&, int begin, int end);
+  void (*hexplane_backward)(const HexPlaneJob&, int begin, int end);
+  void (*hexplane_scatter)(const HexPlaneJob&, int plane);
+  void (*plane_regularisers)(const PlaneJob&, int row);
+  void (*network)(const NetworkJob&, int tile);
+  void (*network_backward)(const NetworkJob&, int tile, float* partial);
   float (*blend_ceiling)(int splats, int repeats);
 };
 

@@ -30,14 +30,17 @@ class StageTimer {
   std::chrono::steady_clock::time_point start_;
 };
 
-constexpr int kRowsAtOnce = 512;  // Gaussians per item of parallel work
+constexpr int kRowsAtOnce = 512;      // Gaussians per item of parallel work
+constexpr int kPointsAtOnce = 2048;   // points whose gradients are added to the planes of a HexPlane together
+constexpr int kPointsPerItem = 128;   // of these, per item of parallel work
 
 int items_of(int count, int size) { return (count + size - 1) / size; }
 
 }  // namespace
 
-const char* const kStageNames[kStages] = {"project",          "bin",  "raster", "raster_backward",
-                                          "project_backward", "loss", "adam",   "noise"};
+const char* const kStageNames[kStages] = {"project", "bin",  "raster", "raster_backward", "project_backward",
+                                          "loss",    "adam", "noise",  "hexplane",        "hexplane_backward",
+                                          "network", "network_backward"};
 
 double stage_seconds(Stage stage) { return 1e-9 * double(stage_nanoseconds[stage].load()); }
 
@@ -181,6 +184,102 @@ void adam_step(const AdamJob& job) {
     const int begin = item * kRowsAtOnce;
     k.adam(job, begin, std::min(begin + kRowsAtOnce, job.rows));
   });
+}
+
+void hexplane(const HexPlaneJob& job) {
+  StageTimer timer(kHexPlane);
+  const Kernels& k = kernels();
+  parallel_for(items_of(job.count, kRowsAtOnce), [&](int item) {
+    const int begin = item * kRowsAtOnce;
+    k.hexplane(job, begin, std::min(begin + kRowsAtOnce, job.count));
+  });
+}
+
+// Block by block, so that what goes from points to planes stays in the cache. Points are shared out among the threads
+// first, planes then, so every sum has its order.
+void hexplane_backward(HexPlaneJob& job) {
+  StageTimer timer(kHexPlaneBackward);
+  const Kernels& k = kernels();
+  const int planes = 6 * job.levels;
+  static thread_local Buffer<float> scratch;
+  job.block = kPointsAtOnce;
+  job.v_found = scratch.reserve(size_t(planes) * job.block * job.features);
+  parallel_for(planes, [&](int i) {
+    std::memset(job.v_planes[i], 0, sizeof(float) * size_t(job.rows[i]) * job.columns[i] * job.features);
+  });
+  for (int begin = 0; begin < job.count; begin += job.block) {
+    job.block_begin = begin, job.block_end = std::min(begin + job.block, job.count);
+    parallel_for(items_of(job.block_end - begin, kPointsPerItem), [&](int item) {
+      const int first = begin + item * kPointsPerItem;
+      k.hexplane_backward(job, first, std::min(first + kPointsPerItem, job.block_end));
+    });
+    parallel_for(planes, [&](int plane) { k.hexplane_scatter(job, plane); });
+  }
+}
+
+void plane_regularisers(const PlaneJob& job) {
+  const Kernels& k = kernels();
+  parallel_for(job.rows, [&](int row) { k.plane_regularisers(job, row); });
+}
+
+namespace {
+
+// The last layer with rows of zeros, so that it has a multiple of 8.
+struct PaddedLayer {
+  Buffer<float> weights, bias;
+
+  explicit PaddedLayer(NetworkJob& job) {
+    job.padded_outputs = 8 * items_of(job.outputs, 8);
+    const size_t used = size_t(job.outputs) * job.width, all = size_t(job.padded_outputs) * job.width;
+    float* w = weights.reserve(all);
+    std::copy(job.w3, job.w3 + used, w), std::fill(w + used, w + all, 0.0f);
+    float* b = bias.reserve(job.padded_outputs);
+    std::copy(job.b3, job.b3 + job.outputs, b), std::fill(b + job.outputs, b + job.padded_outputs, 0.0f);
+    job.w3 = w, job.b3 = b;
+  }
+};
+
+const float* transposed(const float* w, int rows, int columns, Buffer<float>& room) {
+  float* out = room.reserve(size_t(rows) * columns);
+  for (int r = 0; r < rows; ++r)
+    for (int c = 0; c < columns; ++c) out[size_t(c) * rows + r] = w[size_t(r) * columns + c];
+  return out;
+}
+
+}  // namespace
+
+void network(NetworkJob job) {
+  StageTimer timer(kNetwork);
+  const PaddedLayer padded(job);
+  const Kernels& k = kernels();
+  parallel_for(items_of(job.count, kPointsPerTile), [&](int tile) { k.network(job, tile); });
+}
+
+// Tiles are shared out in pieces that do not depend on the number of threads, and the pieces' sums are added up in order.
+void network_backward(NetworkJob job, float* v_weights) {
+  StageTimer timer(kNetworkBackward);
+  const PaddedLayer padded(job);
+  Buffer<float> room[4];
+  job.w1_transposed = transposed(job.w1, job.width, job.inputs, room[0]);
+  job.w2_transposed = transposed(job.w2, job.width, job.width, room[1]);
+  job.w3_transposed = transposed(job.w3, job.padded_outputs, job.width, room[2]);
+  const size_t hidden = size_t(job.width) * (job.inputs + 1) + size_t(job.width) * (job.width + 1);
+  const size_t size = hidden + size_t(job.padded_outputs) * (job.width + 1);
+  float* partial = room[3].reserve(kChunks * size);
+  const Kernels& k = kernels();
+  const int tiles = items_of(job.count, kPointsPerTile);
+  parallel_for(kChunks, [&](int chunk) {
+    float* sums = partial + chunk * size;
+    std::fill(sums, sums + size, 0.0f);
+    for (int tile = chunk * tiles / kChunks; tile < (chunk + 1) * tiles / kChunks; ++tile)
+      k.network_backward(job, tile, sums);
+  });
+  for (int chunk = 1; chunk < kChunks; ++chunk)
+    for (size_t i = 0; i < size; ++i) partial[i] += partial[chunk * size + i];
+  const size_t last = size_t(job.outputs) * job.width;
+  v_weights = std::copy(partial, partial + hidden + last, v_weights);
+  const float* v_b3 = partial + hidden + size_t(job.padded_outputs) * job.width;
+  std::copy(v_b3, v_b3 + job.outputs, v_weights);
 }
 
 namespace {

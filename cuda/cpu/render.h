@@ -76,13 +76,28 @@ double bit_loss(BitLossJob& job);
 // Fused Adam over visible rows.
 void adam_step(const AdamJob& job);
 
+// Features of points in the planes of a HexPlane.
+void hexplane(const HexPlaneJob& job);
+
+// Its gradients, written to v_planes and v_coords. `job`'s scratch pointers are set here.
+void hexplane_backward(HexPlaneJob& job);
+
+// Adds the gradient of a plane's regularisers to v_plane.
+void plane_regularisers(const PlaneJob& job);
+
+// A network of two hidden layers; `job` as the caller has it, w3 without padding.
+void network(NetworkJob job);
+
+// Its gradients: v_x of `job`, and v_weights in the order of w1, b1, w2, b2, w3, b3, without padding.
+void network_backward(NetworkJob job, float* v_weights);
+
 // Adds MCMC's exploration noise (Kheradmand et al. 2024, eq. 8) to the means: a function
 // of the arguments and the row alone.
 void mcmc_noise(int count, float* means, const float* quats, const float* log_scales, const float* opacity_logits,
                 float strength, float sharpness, float threshold, uint64_t seed, uint64_t step);
 
 // Seconds spent in each stage since the program began, by all callers together (for tools/bench.py).
-enum Stage { kProject, kBin, kRaster, kRasterBackward, kProjectBackward, kLoss, kAdam, kNoise, kStages };
+enum Stage { kProject, kBin, kRaster, kRasterBackward, kProjectBackward, kLoss, kAdam, kNoise, kHexPlane, kHexPlaneBackward, kNetwork, kNetworkBackward, kStages };
 extern const char* const kStageNames[kStages];
 double stage_seconds(Stage stage);
 

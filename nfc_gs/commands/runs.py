@@ -222,7 +222,7 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str) -> 
         folder=path if path.is_dir() else path.parent,
         checkpoint=checkpoint,
         config=config,
-        model=GaussianModel({key: tensor.to(here.device) for key, tensor in checkpoint.model.items()}),
+        model=checkpoint.make_model(here.device),
         device=here.device,
         backend=get_backend(name),
         scene=scene_again(checkpoint, capture),

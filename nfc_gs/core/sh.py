@@ -14,7 +14,7 @@ from torch import Tensor
 
 MAX_DEGREE = 3
 
-_C0 = 0.5 / math.sqrt(math.pi)
+C0 = 0.5 / math.sqrt(math.pi)
 _C1 = math.sqrt(3 / (4 * math.pi))
 _C2_XY = math.sqrt(15 / (4 * math.pi))
 _C2_ZZ = math.sqrt(5 / (16 * math.pi))
@@ -44,7 +44,7 @@ def sh_basis(directions: Tensor, degree: int) -> Tensor:
     if not 0 <= degree <= MAX_DEGREE:
         raise ValueError(f"SH degree is {degree}, expected 0..{MAX_DEGREE}")
     x, y, z = directions.unbind(-1)
-    basis = [torch.full_like(x, _C0)]
+    basis = [torch.full_like(x, C0)]
     if degree >= 1:
         basis += [-_C1 * y, _C1 * z, -_C1 * x]
     if degree >= 2:
@@ -85,12 +85,12 @@ def eval_sh(coeffs: Tensor, directions: Tensor, degree: int) -> Tensor:
 
 def rgb_to_sh0(rgb: Tensor) -> Tensor:
     """The coefficient of degree 0 that gives a colour in [0, 1] from every side; any shape."""
-    return (rgb - 0.5) / _C0
+    return (rgb - 0.5) / C0
 
 
 def sh0_to_rgb(sh0: Tensor) -> Tensor:
     """The colour that a coefficient of degree 0 gives by itself, not clamped; any shape."""
-    return sh0 * _C0 + 0.5
+    return sh0 * C0 + 0.5
 
 
 def rotate_sh(coeffs: Tensor, rotation: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ class Shot:
         mask: a mask image, or None.
         time: as the capture gives it, finite, or None.
         reduced: the file is a copy that the capture holds at 1 / `reduced` of the size of its images.
+        frame: which frame, counted from 0, where `path` is a video.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Shot:
     mask: Path | None = None
     time: float | None = None
     reduced: int = 1
+    frame: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Capture:
         alpha: what an alpha channel means where the user does not say: a mask, or transparency over white.
         notes: what the reader decided.
         time_unit: of the shots' times.
+        depths: the nearest and farthest depth of the scene, in the units of `xyz`, where the capture says.
     """
 
     root: Path
@@ -82,6 +85,7 @@ class Capture:
     alpha: Literal["mask", "white"]
     notes: Notes = field(default_factory=Notes)
     time_unit: TimeUnit = ""
+    depths: tuple[float, float] | None = None
 
 
 class FileIndex:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,10 @@ from nfc_gs.data.capture import (
 from nfc_gs.data.colmap_check import Points, check_binary_model, check_text_model
 from nfc_gs.data.lens import Lens, check_lens
 from nfc_gs.data.ply_points import read_ply_points
+from nfc_gs.data.poses import FARTHEST
 
 _LAYOUTS = ("sparse", "", "colmap/sparse")
 """Where below a capture models lie, or folders 0, 1, 2, ... with one model each."""
-
-FARTHEST = 1e12
-"""No camera stands farther from the origin than this (scene units)."""
 
 
 def find_models(root: Path) -> list[Path]:
@@ -67,40 +66,70 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
         UserError: the model is damaged, or most of its images are not on disk.
     """
     notes = Notes()
-    folder, model, stripped = _largest(find_models(root), notes)
-    posed = [image for image in model.images.values() if image.has_pose]
-    if not posed:
-        raise UserError(f"The COLMAP model in {folder} has no registered image; run the mapper again.")
-    names = {image.image_id: image.name.replace("\\", "/") for image in posed}
-    files, image_folder = _locate(root, folder, list(names.values()))
-    missing = [name for name in names.values() if name not in files]
-    check_missing(sorted(missing), len(posed), image_folder, notes)
+    model = read_model(root, notes)
+    names = [image.name for image in model.images]
+    files, image_folder = _locate(root, model.folder, names)
+    missing = [name for name in names if name not in files]
+    check_missing(sorted(missing), len(names), image_folder, notes)
 
-    lenses = {camera_id: _lens(camera, folder) for camera_id, camera in model.cameras.items()}
     home = root if image_folder == root else image_folder.parent
     mask_files = FileIndex(home / "masks")
     use_masks = masks and mask_files.folder.is_dir()
     copies = FileIndex(home / f"{image_folder.name}_{factor}") if factor else None
     shots = []
-    for image in posed:
-        name = names[image.image_id]
-        if name not in files:
+    for image in model.images:
+        if image.name not in files:
             continue
-        copy = copies.find(name) if copies is not None else None
+        copy = copies.find(image.name) if copies is not None else None
         shots.append(
             Shot(
-                name=name,
-                path=copy or files[name],
-                lens=lenses[image.camera_id],
-                viewmat=_viewmat(image, folder),
-                mask=find_mask(mask_files, name) if use_masks else None,
+                name=image.name,
+                path=copy or files[image.name],
+                lens=image.lens,
+                viewmat=image.viewmat,
+                mask=find_mask(mask_files, image.name) if use_masks else None,
                 reduced=factor if copy and factor else 1,
             )
         )
-    xyz, rgb = _points(model, folder, notes) if stripped is None else stripped
     shots = unique_shots(shots, notes)
     _note_extra_images(image_folder, shots, notes)
-    return Capture(root, shots, xyz, rgb, _own_split(root, folder, shots), "mask", notes)
+    return Capture(root, shots, model.xyz, model.rgb, _own_split(root, model.folder, shots), "mask", notes)
+
+
+@dataclass(frozen=True)
+class PosedImage:
+    """An image of a model: its name with forward slashes, its lens, and its world-to-camera matrix [4, 4]."""
+
+    name: str
+    lens: Lens
+    viewmat: np.ndarray
+
+
+@dataclass(frozen=True)
+class Model:
+    """A COLMAP model: its folder, its images that have a pose, and its points xyz [P, 3], rgb [P, 3] uint8."""
+
+    folder: Path
+    images: list[PosedImage]
+    xyz: np.ndarray
+    rgb: np.ndarray
+
+
+def read_model(root: Path, notes: Notes) -> Model:
+    """The model that `find_models` finds in `root`; of several the one with the most images.
+
+    Raises:
+        UserError: it is damaged, or has no image with a pose.
+    """
+    folder, model, stripped = _largest(find_models(root), notes)
+    posed = [image for image in model.images.values() if image.has_pose]
+    if not posed:
+        raise UserError(f"The COLMAP model in {folder} has no registered image; run the mapper again.")
+    lenses = {camera_id: _lens(camera, folder) for camera_id, camera in model.cameras.items()}
+    images = [
+        PosedImage(image.name.replace("\\", "/"), lenses[image.camera_id], _viewmat(image, folder)) for image in posed
+    ]
+    return Model(folder, images, *(_points(model, folder, notes) if stripped is None else stripped))
 
 
 def _largest(folders: list[Path], notes: Notes) -> tuple[Path, Any, Points | None]:

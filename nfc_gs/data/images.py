@@ -16,6 +16,7 @@ import numpy as np
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.lens import SPHERICAL, Lens, Pinhole, sampling_map
 from nfc_gs.data.scene import Frame, View
+from nfc_gs.data.video import read_video_frame, read_video_header
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,14 +55,19 @@ class ImageSource:
     lens: Lens | None = None
     pinhole: Pinhole | None = None
     """With a `lens`: the picture is resampled to this pinhole."""
+    frame: int | None = None
+    """The number of the frame, counted from 0, where the file is a video."""
 
 
-def read_header(path: Path) -> ImageHeader:
-    """Size, orientation and alpha of an image file, without decoding it.
+def read_header(path: Path, frame: int | None = None) -> ImageHeader:
+    """Size, orientation and alpha of an image file, without decoding it; with a `frame`, of a video file.
 
     Raises:
-        UserError: it is not an image that can be read.
+        UserError: it is not an image (or video) that can be read.
     """
+    if frame is not None:
+        video = read_video_header(path)
+        return ImageHeader(video.width, video.height, swaps_sides=False, has_alpha=False)
     try:
         with _open(path) as image:
             try:
@@ -100,12 +106,8 @@ def decode(source: ImageSource) -> Frame:
     Raises:
         UserError: the file is gone, cut short, or not what it was when the capture was opened.
     """
-    header = source.header
     try:
-        with _open(source.path) as image:
-            if (image.width, image.height) != (header.width, header.height):
-                raise UserError(f"The image {source.path} has changed since the capture was opened; start again.")
-            rgb, alpha = _pixels(_turned(image) if source.turn else image)
+        rgb, alpha = _stored(source)
         mask = None if source.mask is None else _mask(source.mask)
     except UserError:
         raise
@@ -123,6 +125,20 @@ def decode(source: ImageSource) -> Frame:
     if source.lens is not None and source.pinhole is not None:
         rgb, ignored = _undistort(rgb, ignored, source.lens, source.pinhole)
     return _frame(rgb, ignored)
+
+
+def _stored(source: ImageSource) -> tuple[np.ndarray, np.ndarray | None]:
+    """RGB [H, W, 3] and alpha [H, W] (or None), uint8, upright, as they are in the file."""
+    size, changed = (source.header.width, source.header.height), f"{source.path} has changed since the capture was"
+    if source.frame is not None:
+        rgb = read_video_frame(source.path, source.frame)
+        if (rgb.shape[1], rgb.shape[0]) != size:
+            raise UserError(f"The video {changed} opened; start again.")
+        return rgb, None
+    with _open(source.path) as image:
+        if (image.width, image.height) != size:
+            raise UserError(f"The image {changed} opened; start again.")
+        return _pixels(_turned(image) if source.turn else image)
 
 
 def shrink(frame: Frame, width: int, height: int) -> Frame:

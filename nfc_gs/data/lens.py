@@ -19,7 +19,8 @@ PINHOLE_TOLERANCE = 0.01
 """A lens that moves no pixel by more than this (pixels) is a pinhole and needs no resampling."""
 
 RADIAL4 = "RADIAL4_TANGENTIAL"
-"""Not one of COLMAP's: r^2, r^4, r^6, r^8 and tangential terms, as nerfstudio's perspective model has them."""
+"""Not one of COLMAP's: r^2, r^4, r^6, r^8 and tangential terms, as nerfstudio's perspective model has them, and where
+there is one parameter more, a skew (pixels across for each unit down), as in Nerfies."""
 
 SPHERICAL = "EQUIRECTANGULAR"
 
@@ -82,14 +83,15 @@ def _colmap_camera(lens: Lens) -> Any:
 
 
 def _project_radial4(params: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Brown-Conrady with radial terms up to r^8: params fx, fy, cx, cy, k1, k2, k3, k4, p1, p2."""
-    fx, fy, cx, cy, k1, k2, k3, k4, p1, p2 = params
+    """Brown-Conrady with radial terms up to r^8: params fx, fy, cx, cy, k1, k2, k3, k4, p1, p2 and perhaps skew."""
+    fx, fy, cx, cy, k1, k2, k3, k4, p1, p2 = params[:10]
+    skew = params[10] if len(params) > 10 else 0.0
     x, y = rays[:, 0] / rays[:, 2], rays[:, 1] / rays[:, 2]
     r2 = x * x + y * y
     radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
     u = x * radial + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x)
     v = y * radial + 2.0 * p2 * x * y + p1 * (r2 + 2.0 * y * y)
-    return np.stack([fx * u + cx, fy * v + cy], axis=1)
+    return np.stack([fx * u + skew * v + cx, fy * v + cy], axis=1)
 
 
 def check_lens(lens: Lens, where: str) -> None:

@@ -16,6 +16,8 @@ from nfc_gs.data.capture import Capture, Shot, image_files, is_file
 from nfc_gs.data.colmap import find_models, read_colmap
 from nfc_gs.data.images import ImageCache, ImageHeader, ImageSource, read_header
 from nfc_gs.data.lens import Pinhole, is_pinhole, pinholes
+from nfc_gs.data.multiview import BOUNDS, find_cameras, read_multiview
+from nfc_gs.data.nerfies import is_nerfies, read_nerfies
 from nfc_gs.data.normalize import (
     camera_centers,
     camera_layout,
@@ -26,7 +28,7 @@ from nfc_gs.data.normalize import (
     transform_viewmats,
 )
 from nfc_gs.data.scene import PointCloud, SceneData, TimeAxis, View
-from nfc_gs.data.times import normalise_times
+from nfc_gs.data.times import normalise_times, select_frames, times_from_names
 from nfc_gs.data.transforms_json import is_blender, read_blender, read_transforms
 
 AUTO_SIDE = 1600
@@ -74,9 +76,24 @@ class DataConfig:
     cache_gb: float = 2.0
     """Memory for decoded images in gigabytes; larger captures are decoded again as training goes on."""
 
+    time_from_name: str | None = None
+    """Find the number of each image's frame in its name by this regular expression, and take it as the time of a
+    moving scene: its one group, or all that it matches, as in "frame_(\\d+)"."""
+
+    frame_start: int = 0
+    """The number of the first frame to use, where the capture numbers its frames (multi-view video, Nerfies,
+    --time-from-name)."""
+
+    frame_end: int | None = None
+    """The number of the first frame not to use any more; by default all that come are used."""
+
+    frame_stride: int = 1
+    """Use every K-th of these frames."""
+
 
 def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int = 0) -> SceneData:
-    """Read a capture: a COLMAP project, a nerfstudio or Blender folder, or the `transforms.json` itself.
+    """Read a capture: a COLMAP project, a nerfstudio or Blender folder, the `transforms.json` itself, a Nerfies
+    capture, or multi-view video.
 
     Args:
         seed: for the random points of captures without points.
@@ -88,9 +105,12 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
     _check_config(config)
     factor, side = _parse_downscale(config.downscale)
     capture = _read(Path(path), int(factor) if factor > 1 and factor == int(factor) else None, config.masks)
+    if config.time_from_name is not None:
+        capture = times_from_names(capture, config.time_from_name)
+    capture = select_frames(capture, config.frame_start, config.frame_end, config.frame_stride)
     notes, shots = capture.notes, capture.shots
     with ThreadPoolExecutor(8) as pool:
-        headers = list(pool.map(read_header, [shot.path for shot in shots]))
+        headers = list(pool.map(read_header, [shot.path for shot in shots], [shot.frame for shot in shots]))
         mask_paths = [shot.mask for shot in shots if shot.mask is not None]
         mask_headers = dict(zip(mask_paths, pool.map(read_header, mask_paths), strict=True))
 
@@ -121,6 +141,9 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
         found = "no points" if len(xyz) == 0 else f"only {len(xyz)} points"
         notes.warning(f"The capture has {found}; training starts from {config.random_points} random ones.")
         depths = depth_range(layout, object_only=capture.alpha == "white")
+        if capture.depths is not None:
+            near, far = np.array(capture.depths) * np.cbrt(np.linalg.det(transform[:3, :3]))
+            depths = float(near), float(far)
         xyz = random_points(viewmats, [draft.pinhole for draft in drafts], depths, config.random_points, seed)
         rgb = np.full((len(xyz), 3), 128, dtype=np.uint8)
 
@@ -153,6 +176,12 @@ def _check_config(config: DataConfig) -> None:
         raise UserError(f"--random-points {config.random_points} is too few to start from; give at least {FEW_POINTS}.")
     if not (math.isfinite(config.cache_gb) and config.cache_gb >= 0):
         raise UserError(f"--cache-gb {config.cache_gb} is no amount of memory; give a number of gigabytes.")
+    if config.frame_start < 0:
+        raise UserError(f"--frame-start {config.frame_start} is negative; frames are counted from 0.")
+    if config.frame_end is not None and config.frame_end <= config.frame_start:
+        raise UserError(f"--frame-end {config.frame_end} is not after --frame-start {config.frame_start}.")
+    if config.frame_stride < 1:
+        raise UserError(f"--frame-stride {config.frame_stride} is less than 1; give 1 for every frame.")
     if config.background is not None and not all(0.0 <= value <= 1.0 for value in config.background):
         raise UserError(f"background {config.background} is no colour; give red, green and blue between 0 and 1.")
 
@@ -193,17 +222,36 @@ def _read(path: Path, factor: int | None, masks: bool) -> Capture:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
     if empty:
         raise UserError(f"The folder {path} is empty; give the folder of a capture.")
+    if is_nerfies(path):
+        capture = read_nerfies(path, factor=factor, masks=masks)
+        if is_file(path / "transforms.json") or find_models(path):
+            capture.notes.info(f"{path} has the files of Nerfies and others with poses; those of Nerfies are used.")
+        return capture
     if is_blender(path):
         return read_blender(path, masks=masks)
     own = path / "transforms.json"
     models = find_models(path)
     if is_file(own) and not any(path / "sparse" in (model, model.parent) for model in models):
         return read_transforms(own, factor=factor, masks=masks)
+    cameras = find_cameras(path)
+    if len(cameras) > 1 and (models or is_file(path / BOUNDS)):
+        rig = read_multiview(path, factor=factor, masks=masks)
+        if rig is not None:
+            return rig
     if models:
         capture = read_colmap(path, factor=factor, masks=masks)
+        if len(cameras) > 1:
+            capture.notes.info(
+                f"{path} is read as photos, not as multi-view video: its model does not have one image for each camera."
+            )
         if is_file(own):
             capture.notes.info(f"{path} has a COLMAP model and transforms.json; the model is used.")
         return capture
+    if len(cameras) > 1:
+        raise UserError(
+            f"{path} has {len(cameras)} cameras ({cameras[0].name}, {cameras[1].name}, ...) but no poses; "
+            f"add {BOUNDS}, or a COLMAP model of one image for each camera."
+        )
     if next(image_files(path), None) is not None:
         raise UserError(
             f"{path} has images but no camera poses (no COLMAP model, no transforms.json); run COLMAP on it first."
@@ -265,6 +313,7 @@ def _draft(
             mask=shot.mask,
             lens=shot.lens if resample else None,
             pinhole=target if resample else None,
+            frame=shot.frame,
         )
         viewmat = shot.viewmat.copy()
         viewmat[:3] = np.array(full.rotation) @ viewmat[:3]
@@ -289,7 +338,7 @@ def _fit_all(shots: list[Shot], headers: list[ImageHeader]) -> list[bool]:
     usual = float(np.median(scales)) if scales else 1.0
     for shot, header, scale in zip(shots, headers, scales, strict=True):
         if abs(scale / usual - 1.0) > 0.1:  # one pixel of rounding is less than this in all but tiny images
-            raise _misfit(shot, header)
+            raise _misfit(shot, header, f", and most images are {usual:.3g} times the size of their cameras")
     return turns
 
 
@@ -308,10 +357,10 @@ def _fit(shot: Shot, header: ImageHeader) -> bool:
     raise _misfit(shot, header)
 
 
-def _misfit(shot: Shot, header: ImageHeader) -> UserError:
+def _misfit(shot: Shot, header: ImageHeader, others: str = "") -> UserError:
     return UserError(
         f"The image {shot.path} is {header.width} x {header.height} pixels, but its camera is "
-        f"{shot.lens.width} x {shot.lens.height}; give the images that the cameras were calibrated with."
+        f"{shot.lens.width} x {shot.lens.height}{others}; give the images that the cameras were calibrated with."
     )
 
 

@@ -79,9 +79,9 @@ class Caster:
     """
 
     def __init__(self, scene: list[Thing], time: float = 0.0) -> None:
-        self.things = scene
-        poses = np.stack([thing.pose(time) for thing in scene])
-        halves = np.array([thing.shape.half for thing in scene])
+        self.things = [thing.frozen(time) for thing in scene]
+        poses = np.stack([thing.rest for thing in self.things])
+        halves = np.array([thing.shape.half for thing in self.things])
         self.to_world = poses[:, :3, :3].astype(np.float32)  # [K, 3, 3]
         self.centers = poses[:, :3, 3].astype(np.float32)  # [K, 3]
         self.axes = poses[:, :3, 2].astype(np.float32)  # [K, 3], the things' own z

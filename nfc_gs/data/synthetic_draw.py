@@ -8,7 +8,7 @@ import numpy as np
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.data.synthetic_caster import Caster, sun_directions
-from nfc_gs.data.synthetic_scene import things
+from nfc_gs.data.synthetic_scene import Thing, things
 
 _CONTRAST = 0.06  # of square roots of light between neighbours, above which a pixel gets more rays
 _RAYS_AT_ONCE = 1 << 17
@@ -60,18 +60,19 @@ class Rays:
         return (self.turn @ np.stack([u * z, v * z, z])).astype(np.float32), z.astype(np.float32)
 
 
-def draw(camera: Camera, time: float = 0.0, supersample: int = 2) -> Drawing:
-    """Draw the built-in scene.
+def draw(camera: Camera, time: float = 0.0, supersample: int = 2, scene: list[Thing] | None = None) -> Drawing:
+    """Draw a scene made of solids.
 
     One ray goes through every pixel's centre; where it differs from its neighbours, the pixel is drawn again
     with supersample x supersample rays (adaptive sampling, Whitted 1980), each with its own point of the sun.
 
     Args:
         camera: any size.
-        time: 0..1; the static scene is the same at all times.
+        time: 0..1; the still life is the same at all times.
         supersample: rays per pixel along x and y; 1 draws the centres alone.
+        scene: the still life if None; `synthetic_motion.moving_scene` is another.
     """
-    caster, rays = Caster(things(), time), Rays(camera)
+    caster, rays = Caster(things() if scene is None else scene, time), Rays(camera)
     height, width = camera.height, camera.width
     sun = sun_directions(1)[:, 0]
     y, x = np.indices((height, width)).reshape(2, -1)

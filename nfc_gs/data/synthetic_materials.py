@@ -1,4 +1,4 @@
-"""Procedural surfaces of the built-in capture: albedo in linear light, filtered to the size of a pixel.
+"""Procedural surfaces of the built-in captures: albedo in linear light, filtered to the size of a pixel.
 
 A pattern takes points [3, R] and normals [3, R] in the frame of its solid and the footprint [R] of a ray
 (how much of the surface it stands for, metres), and returns albedo [3, R], linear, 0..1.
@@ -153,6 +153,47 @@ def bands(a: str, b: str, period: float, width: float, twist: float = 0.0) -> Pa
         turn = np.arctan2(points[1], points[0]) * np.float32(twist * period / (2 * np.pi)) if twist else 0.0
         weight = pulses(points[2] + turn, period, width, footprint)
         return mix(first, second, weight) * (1.0 + 0.2 * grain(points, footprint, 16.0))
+
+    return pattern
+
+
+def wedges(colors: tuple[str, ...], cap: str, count: int, end: float) -> Pattern:
+    """A beach ball: `count` sectors around z (a multiple of the colours) in turn; colour `cap` where |z| > end."""
+    shades, white = [linear(code) for code in colors], linear(cap)
+
+    def pattern(points: np.ndarray, normals: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+        x, y, z = points
+        per_metre = np.float32(count / (2 * np.pi)) / np.maximum(np.sqrt(x * x + y * y), 1e-3)  # sectors, along the arc
+        turn, size = np.arctan2(y, x) * np.float32(count / (2 * np.pi)), footprint * per_metre
+        color = np.zeros_like(points)
+        for k, shade in enumerate(shades):
+            color += shade * pulses(turn - k, len(shades), 1.0, size)
+        capped = np.clip((np.abs(z) - end) / np.maximum(footprint, 1e-3) + 0.5, 0.0, 1.0)
+        return mix(color, white, capped) * (1.0 + 0.15 * grain(points, footprint, 9.0))
+
+    return pattern
+
+
+def mixed(patterns: list[Pattern], weights: np.ndarray) -> Pattern:
+    """Patterns laid over each other with these weights, which sum to 1."""
+
+    def pattern(points: np.ndarray, normals: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+        color = np.zeros_like(points)
+        for one, weight in zip(patterns, weights, strict=True):
+            color += np.float32(weight) * one(points, normals, footprint)
+        return color
+
+    return pattern
+
+
+def stretched(rest: Pattern, scale: np.ndarray) -> Pattern:
+    """The pattern on a solid that was stretched by `scale` [3] along its axes: it goes with the surface."""
+    factor = np.asarray(scale, np.float32)[:, None]
+    mean = np.float32(np.prod(factor) ** (1 / 3))
+
+    def pattern(points: np.ndarray, normals: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+        upright = normals * factor  # a normal is divided where a point is multiplied
+        return rest(points / factor, upright / np.sqrt((upright * upright).sum(axis=0)), footprint / mean)
 
     return pattern
 

@@ -6,7 +6,7 @@ World frame: metres, z up, the middle of the terrace at the origin.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Thing:
         rest: [4, 4] float64, own frame to world, rigid.
         motion: maps time to a rigid [4, 4] world-to-world motion applied after `rest`; None stands still.
         casts_shadow: False for things so far off that their shadows are never seen.
+        form: maps time to the shape and the material of that time, in place of the two above; None keeps those.
     """
 
     label: str
@@ -42,10 +43,21 @@ class Thing:
     rest: np.ndarray
     motion: Callable[[float], np.ndarray] | None = None
     casts_shadow: bool = True
+    form: Callable[[float], tuple[Shape, Material]] | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether its place, shape or colour depends on time."""
+        return self.motion is not None or self.form is not None
 
     def pose(self, time: float) -> np.ndarray:
         """Own frame to world at this time, [4, 4] float64."""
         return self.rest if self.motion is None else self.motion(time) @ self.rest
+
+    def frozen(self, time: float) -> Thing:
+        """The thing as it is at this time, standing still."""
+        shape, material = (self.shape, self.material) if self.form is None else self.form(time)
+        return replace(self, shape=shape, material=material, rest=self.pose(time), motion=None, form=None)
 
 
 def at(x: float, y: float, z: float, turn: float = 0.0, tilt: float = 0.0) -> np.ndarray:
@@ -82,7 +94,8 @@ BRASS = Material(plain("b8842a"), specular=0.22, shininess=45)
 TABLE = 0.74  # height of the table top
 
 
-def _table() -> list[Thing]:
+def table() -> list[Thing]:
+    """The round table in the middle."""
     wood = Material(planks("6b4022", "c08a52", 0.14, 0.006), specular=0.03, shininess=25)
     things = [Thing("table", Frustum(0.78, 0.78, 0.05), wood, at(0, 0, TABLE - 0.025, 20))]
     things.append(Thing("table", Frustum(0.79, 0.79, 0.036), BRASS, at(0, 0, TABLE - 0.027)))
@@ -93,7 +106,8 @@ def _table() -> list[Thing]:
     return things
 
 
-def _still_life() -> list[Thing]:
+def still_life() -> list[Thing]:
+    """What stands on the table."""
     glaze = Material(plain("147a80", 0.25, 5), specular=0.13, shininess=60)
     vase = Material(bands("f1e6d0", "27508f", 0.085, 0.035), specular=0.1, shininess=50)
     orange = Material(plain("e07a2c", 0.25, 9), specular=0.1, shininess=40)
@@ -125,7 +139,7 @@ def _pose(position: np.ndarray) -> np.ndarray:
     return at(float(position[0]), float(position[1]), float(position[2]))
 
 
-def _furniture() -> list[Thing]:
+def furniture() -> list[Thing]:
     """What stands on the terrace around the table."""
     brick = Material(bricks(("a8482c", "cc7a50"), "cdb79c", (0.26, 0.09), 0.014))
     leaves = Material(blend("1f4a22", "86ab4e", 7.0, 15.0, contrast=1.1))
@@ -159,7 +173,7 @@ def _furniture() -> list[Thing]:
     return things
 
 
-def _surroundings() -> list[Thing]:
+def surroundings() -> list[Thing]:
     """Terrace, wall, fence, lawn, cypresses and hills."""
     stones = paving(("b99a72", "e0c9a0", "a8553a"), "8a735a", 0.3, 0.02)
     lawn = Material(blend("3f6428", "93a64c", 0.35, 1.3, 4.5, contrast=0.5))
@@ -204,9 +218,15 @@ def _surroundings() -> list[Thing]:
 
 def things() -> list[Thing]:
     """Every solid of the still life; `labels` gives the meaning of mask ids."""
-    return _table() + _still_life() + _furniture() + _surroundings()
+    return table() + still_life() + furniture() + surroundings()
 
 
 def labels(scene: list[Thing]) -> dict[str, int]:
     """Mask id of each label, from 1 in order of first appearance; 0 is the sky."""
     return {label: k + 1 for k, label in enumerate(dict.fromkeys(thing.label for thing in scene))}
+
+
+def moving(scene: list[Thing]) -> tuple[int, ...]:
+    """Mask ids of what changes its place, shape or colour with time, ascending."""
+    ids = labels(scene)
+    return tuple(sorted({ids[thing.label] for thing in scene if thing.moves}))

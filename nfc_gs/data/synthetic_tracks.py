@@ -9,7 +9,7 @@ import numpy as np
 from nfc_gs.core.camera import Camera
 from nfc_gs.data.synthetic_caster import Caster
 from nfc_gs.data.synthetic_draw import Drawing, Rays
-from nfc_gs.data.synthetic_scene import things
+from nfc_gs.data.synthetic_scene import Thing, things
 
 _KEYPOINT_NOISE = 0.3  # pixels
 _POINT_NOISE = 5e-4  # times distance
@@ -35,16 +35,22 @@ class Tracks:
 
 
 def track_points(
-    shots: list[Camera], drawings: list[Drawing], seed: int = 0, time: float = 0.0, count: int = 6000
+    shots: list[Camera],
+    drawings: list[Drawing],
+    seed: int = 0,
+    time: float = 0.0,
+    count: int = 6000,
+    scene: list[Thing] | None = None,
 ) -> Tracks:
     """Choose about `count` surface points where pictures have detail, and find every view that sees them.
 
     Args:
         shots, drawings: the cameras and what `draw` gave for them at `time`.
         seed: of the choice and the noise.
+        scene: what `draw` drew; the still life if None.
     """
     random = np.random.default_rng(seed)
-    caster, views = Caster(things(), time), [Rays(shot) for shot in shots]
+    caster, views = Caster(things() if scene is None else scene, time), [Rays(shot) for shot in shots]
     found, colors = [], []
     for rays, drawing in zip(views, drawings, strict=True):
         y, x = _detailed_pixels(drawing, -(-count // len(shots)), random)

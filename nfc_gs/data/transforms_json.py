@@ -7,7 +7,6 @@ not needed: the file's own world is the capture's world, in which its points sta
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
@@ -26,17 +25,18 @@ from nfc_gs.data.capture import (
     is_file,
     unique_shots,
 )
-from nfc_gs.data.colmap import FARTHEST
 from nfc_gs.data.images import read_header
+from nfc_gs.data.json_file import is_text, load_json, number_of
 from nfc_gs.data.lens import RADIAL4, SPHERICAL, Lens, check_lens
 from nfc_gs.data.ply_points import read_ply_points
+from nfc_gs.data.poses import FARTHEST, nearest_rotation, viewmat_at
 
 _BLENDER = {split: f"transforms_{split}.json" for split in ("train", "val", "test")}
 
 _PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 _FISHEYE = ("OPENCV_FISHEYE", "FISHEYE")
 
-_OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+_OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0])
 
 
 def is_blender(path: Path) -> bool:
@@ -89,7 +89,7 @@ class _Reader:
 
     def __init__(self, file: Path, factor: int | None, masks: bool, notes: Notes) -> None:
         self.file, self.root, self.factor, self.masks, self.notes = file, file.parent, factor, masks, notes
-        self.data = _load_json(file)
+        self.data = load_json(file)
         self.files = FileIndex(self.root)
         self.mask_files = FileIndex(self.root / "masks")
         self.copies: dict[Path, FileIndex] = {}
@@ -117,7 +117,7 @@ class _Reader:
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str) or not frame["file_path"]:
             raise UserError(f"{self.file}, frame {index}: 'file_path' is missing; name the frame's image there.")
         name = frame["file_path"].replace("\\", "/")
-        if not _is_text(name):
+        if not is_text(name):
             raise UserError(f"{self.file}, frame {index}: 'file_path' {ascii(name)[:40]} is no file name; mend it.")
         path = self.root / name
         if is_file(path):
@@ -140,7 +140,7 @@ class _Reader:
             lens=lens,
             viewmat=_viewmat(frame.get("transform_matrix"), where),
             mask=self._mask(frame, name, where),
-            time=_number(frame, "time", where) if frame.get("time") is not None else None,
+            time=number_of(frame, "time", where) if frame.get("time") is not None else None,
             reduced=reduced,
         )
 
@@ -168,7 +168,7 @@ class _Reader:
         fields = {**self.data, **frame}
 
         def value(key: str, default: float = 0.0) -> float:
-            return _number(fields, key, where) if fields.get(key) is not None else default
+            return number_of(fields, key, where) if fields.get(key) is not None else default
 
         if fields.get("w") is not None and fields.get("h") is not None:
             width, height = round(value("w")), round(value("h"))
@@ -226,53 +226,17 @@ class _Reader:
         return frozenset(held_out)
 
 
-def _is_text(name: str) -> bool:
-    """JSON can spell half a surrogate pair, which no file name and no terminal takes."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in name
-
-
 def _normal(name: str) -> str:
     return os.path.normpath(name.replace("\\", "/"))
 
 
-def _load_json(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"Cannot read {file}: {error.strerror or error}.") from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{file} is not valid JSON ({error.msg} in line {error.lineno}); export the capture again."
-        ) from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{file} is not valid JSON; export the capture again.") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{file} holds no JSON object; export the capture again.")
-    return data
-
-
-def _number(fields: dict[str, Any], key: str, where: str) -> float:
-    value = fields[key]
-    try:
-        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    except OverflowError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"{where}: '{key}' is {str(value)[:40]!r}, not a finite number; mend it.")
-    return number
-
-
 def _focal(fields: dict[str, Any], key: str, angle_key: str, side: int, where: str) -> float | None:
     if fields.get(key) is not None:
-        return _number(fields, key, where)
+        return number_of(fields, key, where)
     # one angle is enough, and files that give fl_x give no meaning to the other
     if fields.get(angle_key) is None or (angle_key == "camera_angle_y" and fields.get("fl_x") is not None):
         return None
-    angle = _number(fields, angle_key, where)
+    angle = number_of(fields, angle_key, where)
     if not 0.0 < angle < math.pi:
         raise UserError(f"{where}: '{angle_key}' is {angle:.4g}; it must lie between 0 and pi (radians).")
     return 0.5 * side / math.tan(0.5 * angle)
@@ -292,16 +256,7 @@ def _viewmat(matrix: Any, where: str) -> np.ndarray:
         raise UserError(f"{where}: 'transform_matrix' is not finite; mend it or remove the frame.")
     if np.abs(c2w).max() > FARTHEST:
         raise UserError(f"{where}: 'transform_matrix' is too far away to be true; mend it or remove the frame.")
-    rotation = c2w[:3, :3]
-    determinant = float(np.linalg.det(rotation))
-    u, _, vt = np.linalg.svd(rotation)
-    scale = abs(determinant) ** (1 / 3)  # some exporters leave the scale of a parent object in the matrix
-    if scale < 1e-6 or determinant < 0 or np.abs(rotation / scale - u @ vt).max() > 0.02:
+    rotation = nearest_rotation(c2w[:3, :3])
+    if rotation is None:
         raise UserError(f"{where}: 'transform_matrix' holds no rotation; mend it or remove the frame.")
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = u @ vt, c2w[:3, 3]
-    pose = pose @ _OPENGL_TO_OPENCV
-    viewmat = np.eye(4)
-    viewmat[:3, :3] = pose[:3, :3].T
-    viewmat[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
-    return viewmat
+    return viewmat_at((rotation @ _OPENGL_TO_OPENCV).T, c2w[:3, 3])

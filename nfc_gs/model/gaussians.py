@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from nfc_gs.core.sh import sh_bases
+from nfc_gs.core.constants import BITS
+from nfc_gs.core.sh import C0, sh_bases
 from nfc_gs.model.color_head import HEAD_PARAMETERS, HeadName, bake_bits
+from nfc_gs.model.deformation import REFERENCE, Deformation, FieldKernels
 from nfc_gs.model.target_encoding import COLOR_BITS
 
 GEOMETRY = ("means", "log_scales", "quats", "opacity_logits")
@@ -21,7 +23,7 @@ def parameter_names(head: HeadName) -> tuple[str, ...]:
 
 
 class GaussianModel(nn.Module):
-    """N Gaussians and their colour head.
+    """N Gaussians, their colour head and, in a moving scene, what moves them.
 
     Attributes:
         head: "sh" or "bits", what colours them (see `model.color_head`).
@@ -32,6 +34,8 @@ class GaussianModel(nn.Module):
         sh_coeffs: with head "sh", [N, K, 3], K = (degree + 1)^2; colour = max(0, 0.5 + sum_k Y_k(d) sh_coeffs[k]);
             else None.
         bit_logits, bit_shifts: with head "bits", [N, 24] and [N, K - 1, 3 or 24]; else None.
+        deformation: how the Gaussians change with time; None for a static model. The tensors above are the canonical
+            state, which it changes.
     """
 
     head: HeadName
@@ -42,8 +46,9 @@ class GaussianModel(nn.Module):
     sh_coeffs: nn.Parameter | None
     bit_logits: nn.Parameter | None
     bit_shifts: nn.Parameter | None
+    deformation: Deformation | None
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], deformation: Deformation | None = None) -> None:
         """Make a model of the tensors that `parameter_names` lists; they are used as they are, not copied.
 
         Raises:
@@ -51,6 +56,7 @@ class GaussianModel(nn.Module):
         """
         super().__init__()
         self.head = "bits" if "bit_logits" in tensors else "sh"
+        self.deformation = deformation
         for names in HEAD_PARAMETERS.values():
             for name in names:
                 self.register_parameter(name, None)
@@ -85,6 +91,35 @@ class GaussianModel(nn.Module):
         """The parameters by name, detached (they share memory with the model)."""
         return {name: getattr(self, name).detach() for name in self.parameter_names}
 
+    def posed(self, time: float | None, kernels: FieldKernels = REFERENCE) -> dict[str, Tensor]:
+        """The tensors as they are at a time, by name, differentiable with respect to canonical state and motion.
+
+        Args:
+            time: 0..1; None for the canonical state. A static model is the same at all times.
+            kernels: of the field; `render.deformation.kernels_for` knows the fastest.
+        """
+        tensors: dict[str, Tensor] = {name: getattr(self, name) for name in self.parameter_names}
+        if self.deformation is None or time is None:
+            return tensors
+        for name, change in self.deformation(self.means, time, kernels).items():
+            if name == "colors":
+                tensors |= self._recoloured(tensors, change)
+            else:
+                tensors[name] = tensors[name] + change
+        return tensors
+
+    def _recoloured(self, tensors: Mapping[str, Tensor], change: Tensor) -> dict[str, Tensor]:
+        """The head's tensors after a change [N, 3] of the constant colour: in first order, for bits."""
+        if self.head == "bits":  # the colour of an undecided bit moves by a quarter of its logit
+            return {"bit_logits": tensors["bit_logits"] + (4.0 * change).repeat_interleave(BITS, dim=1)}
+        sh = tensors["sh_coeffs"]
+        return {"sh_coeffs": torch.cat([sh[:, :1] + change[:, None] / C0, sh[:, 1:]], dim=1)}
+
+    @torch.no_grad()
+    def at(self, time: float | None, kernels: FieldKernels = REFERENCE) -> GaussianModel:
+        """The static model that this one is at a time; what does not change with time is shared, not copied."""
+        return GaussianModel(self.posed(time, kernels))
+
     def baked(self, degree: int | None = None) -> GaussianModel:
         """The same Gaussians with direct SH colours that come closest to a bit head's (`color_head.bake_bits`).
 
@@ -102,9 +137,10 @@ class GaussianModel(nn.Module):
             own, wanted = tensors["sh_coeffs"], sh_bases(degree)
             sh_coeffs = own.new_zeros(len(own), wanted, 3)
             sh_coeffs[:, : own.shape[1]] = own[:, :wanted]
-            return GaussianModel(tensors | {"sh_coeffs": sh_coeffs})
+            return GaussianModel(tensors | {"sh_coeffs": sh_coeffs}, self.deformation)
         sh_coeffs = bake_bits(tensors["bit_logits"], tensors["bit_shifts"], degree)
-        return GaussianModel({name: tensors[name] for name in GEOMETRY} | {"sh_coeffs": sh_coeffs})
+        geometry = {name: tensors[name] for name in GEOMETRY}
+        return GaussianModel(geometry | {"sh_coeffs": sh_coeffs}, self.deformation)
 
     def __len__(self) -> int:
         return self.means.shape[0]

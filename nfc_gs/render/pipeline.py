@@ -1,4 +1,4 @@
-"""Model + camera -> picture: the only file that knows both models and backends."""
+"""Model + camera + time -> picture: the only file that knows both models and backends."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.target_encoding import decode_colors, entropy, even_bits
 from nfc_gs.render.backend import RasterBackend, RasterSettings, SplatInfo, Splats, get_backend
+from nfc_gs.render.deformation import kernels_for
 
 Background = Tensor | tuple[float, float, float] | None
 Output = Literal["rgb", "depth", "bits", "bit_entropy"]
@@ -43,6 +44,7 @@ class RenderOutput:
 def render(
     model: GaussianModel,
     camera: Camera,
+    time: float | None = None,
     *,
     background: Background = None,
     outputs: tuple[Output, ...] = ("rgb",),
@@ -54,6 +56,7 @@ def render(
     """Draw a model as a camera sees it, differentiably.
 
     Args:
+        time: 0..1, when a moving model is seen; None for its canonical state. A static model does not care.
         background: colour in [0, 1] behind the splats, [3]; None leaves black without a gradient.
         outputs: add "depth" for the expected depth; with the bit head also "bits" for the probabilities of all bits
             and "bit_entropy" for their uncertainty, both at the price of compositing 24 channels.
@@ -71,14 +74,15 @@ def render(
     bits = "bits" in outputs or "bit_entropy" in outputs
     if bits and model.head != "bits":
         raise UserError(f"The colour head of this model is '{model.head}', which has no bits; train with --head bits.")
+    posed = model.posed(time, kernels_for(model.means))
     splats = Splats(
-        model.means,
-        model.quats,
-        model.scales,
-        model.opacities,
-        sh_coeffs=model.sh_coeffs,
-        bit_logits=model.bit_logits,
-        bit_shifts=model.bit_shifts,
+        posed["means"],
+        posed["quats"],
+        posed["log_scales"].exp(),
+        posed["opacity_logits"].sigmoid(),
+        sh_coeffs=posed.get("sh_coeffs"),
+        bit_logits=posed.get("bit_logits"),
+        bit_shifts=posed.get("bit_shifts"),
     )
     if background is not None and not isinstance(background, Tensor):
         background = torch.tensor(background, dtype=model.means.dtype, device=model.device)

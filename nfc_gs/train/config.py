@@ -16,12 +16,15 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.model.color_head import HEAD_PARAMETERS, BitView, HeadName
-from nfc_gs.objective.losses import TERMS, ObjectiveConfig
+from nfc_gs.model.color_head import BitView, HeadName
+from nfc_gs.model.deformation import HexPlaneConfig, MlpConfig
+from nfc_gs.objective.losses import ObjectiveConfig
 from nfc_gs.render.backend import BACKEND_NAMES, auto_backend
+from nfc_gs.train.config_check import check
 from nfc_gs.train.methods import METHODS, MethodName, ObjectiveOptions
 
 Preset = Literal["auto", "fast", "quality", "paper"]
+MotionChoice = Literal["auto", "none", "hexplane", "mlp"]
 DensityName = Literal["mcmc", "adc", "none"]
 BackgroundName = Literal["auto", "black", "white", "random"]
 
@@ -108,6 +111,26 @@ class AdcConfig:
 
 
 @dataclass(frozen=True)
+class DeformationConfig:
+    """How a moving scene is trained. The rates are those of 4DGS (arguments/__init__.py)."""
+
+    warmup: float = 0.1
+    """Fraction of the run in which nothing moves yet (4DGS: its coarse stage)."""
+    opacity: bool = False
+    """Let opacities change with time, too."""
+    color: bool = False
+    """Let the constant part of colours change with time, too."""
+    rate: float = 1.6e-4
+    """Learning rate of the network when motion begins ..."""
+    rate_final: float = 1.6e-6
+    """... and at the end of the run."""
+    plane_rate: float = 1.6e-3
+    """Learning rate of the planes of a HexPlane when motion begins ..."""
+    plane_rate_final: float = 1.6e-5
+    """... and at the end of the run."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How to train. Whatever is left out comes from the preset."""
 
@@ -177,6 +200,15 @@ class TrainConfig:
     """Parameters of `density mcmc`."""
     adc: AdcConfig = field(default_factory=AdcConfig)
     """Parameters of `density adc`."""
+    motion: MotionChoice = "auto"
+    """What moves the Gaussians of a capture with times: hexplane (4DGS), mlp (Deformable 3DGS), none (train a static
+    splat); auto: hexplane."""
+    deformation: DeformationConfig = field(default_factory=DeformationConfig)
+    """How motion is trained."""
+    hexplane: HexPlaneConfig = field(default_factory=HexPlaneConfig)
+    """Parameters of `motion hexplane`."""
+    mlp: MlpConfig = field(default_factory=MlpConfig)
+    """Parameters of `motion mlp`."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +248,10 @@ class ResolvedConfig:
     head: HeadName = "sh"
     bit_view: BitView = "shared"
     bit_hardness: float = 0.0
+    motion: MotionChoice = "auto"  # and those of before moving scenes not these
+    deformation: DeformationConfig = field(default_factory=DeformationConfig)
+    hexplane: HexPlaneConfig = field(default_factory=HexPlaneConfig)
+    mlp: MlpConfig = field(default_factory=MlpConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dictionaries, for YAML and JSON."""
@@ -230,7 +266,8 @@ class ResolvedConfig:
         """
         parts = dict(values)
         for name, kind in _PARTS.items():
-            parts[name] = _build(kind, parts.get(name), f"{name}.")
+            if name in parts or name not in _LATER_PARTS:
+                parts[name] = _build(kind, parts.get(name), f"{name}.")
         return _build(ResolvedConfig, parts, "")
 
 
@@ -240,7 +277,12 @@ _PARTS: dict[str, type] = {
     "refine": RefineConfig,
     "mcmc": McmcConfig,
     "adc": AdcConfig,
+    "deformation": DeformationConfig,
+    "hexplane": HexPlaneConfig,
+    "mlp": MlpConfig,
 }
+_LATER_PARTS = ("deformation", "hexplane", "mlp")
+"""Those that old runs have not saved."""
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
@@ -332,7 +374,7 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
         **_resolve_method(config),
     )
     resolved = ResolvedConfig(**values)
-    _check(resolved)
+    check(resolved)
     return resolved
 
 
@@ -377,74 +419,6 @@ def _resolve_backend(backend: str, device: str) -> str:
     if (backend, device) in (("cpu", "cuda"), ("gsplat", "cpu")):
         raise UserError(f"The backend '{backend}' does not work on the device '{device}'; leave out one of the two.")
     return backend
-
-
-def _check(config: ResolvedConfig) -> None:
-    """Raise for the first number out of its range."""
-    whole = {"steps": (1, None), "max_gaussians": (1, None), "sh_degree": (0, 3), "seed": (0, 2**63 - 1)}
-    for name, (low, high) in whole.items():
-        value = getattr(config, name)
-        if value is not None and (value < low or (high is not None and value > high)):
-            wanted = f"at least {low}" if high is None else f"between {low} and {high}"
-            raise UserError(f"{_flag(name)} is {value}, but must be {wanted}.")
-    for name in ("full_resolution_at", "growth_end", "sh_ramp", "eval_every"):
-        if not 0.0 <= getattr(config, name) <= 1.0:
-            raise UserError(f"{_flag(name)} is {getattr(config, name)}, but is a fraction of the run: 0 to 1.")
-    if config.coarse_factor not in (1, 2, 4, 8, 16):
-        raise UserError(f"--coarse-factor is {config.coarse_factor}, but must be 1, 2, 4, 8 or 16.")
-    if not (0.0 < config.init_opacity < 1.0 and config.init_scale > 0.0):
-        raise UserError("--init-opacity must lie between 0 and 1, and --init-scale must be positive.")
-    if not (config.grow_factor >= 0.0 and config.checkpoint_every >= 0.0):
-        raise UserError("--grow-factor and --checkpoint-every must not be negative.")
-    if not (config.means_factor > 0.0 and config.rate_factor > 0.0):
-        raise UserError("--means-factor and --rate-factor must be positive.")
-    if not all(0.0 < rate < math.inf for rate in dataclasses.astuple(config.rates)):
-        raise UserError("Every learning rate must be a positive number.")
-    named = {
-        "background": ("auto", "black", "white", "random"),
-        "density": ("mcmc", "adc", "none"),
-        "head": tuple(HEAD_PARAMETERS),
-        "bit_view": ("shared", "full"),
-    }
-    for name, choices in named.items():
-        if getattr(config, name) not in choices:
-            raise UserError(f"{_flag(name)} is '{getattr(config, name)}'; choose one of {', '.join(choices)}.")
-    if not 0.0 <= config.bit_hardness <= 1.0:
-        raise UserError(f"--bit-hardness is {config.bit_hardness}, but must be between 0 and 1.")
-    _check_objective(config)
-
-
-def _check_objective(config: ResolvedConfig) -> None:
-    objective = config.objective
-    weights = {name: getattr(objective, name) for name in TERMS}
-    for name, weight in weights.items():
-        if not 0.0 <= weight < math.inf:
-            raise UserError(f"--objective.{name.replace('_', '-')} is {weight}, but must be 0 or a positive number.")
-    if not any(weights.values()):
-        raise UserError("Every weight of the objective is 0, so there is nothing to learn; give one a positive number.")
-    if not 1e-6 <= objective.ce_eps < 0.5:  # 1 - eps must differ from 1 in float32
-        raise UserError(f"--objective.ce-eps is {objective.ce_eps}, but must lie between 0.000001 and 0.5.")
-    if not 0.0 <= objective.ce_from < objective.ce_until <= 1.0:
-        raise UserError("--objective.ce-from and --objective.ce-until must be fractions of the run, in this order.")
-    regression = objective.l1 or objective.mse or objective.ssim
-    if not regression and (objective.ce_from, objective.ce_until) != (0.0, 1.0):
-        raise UserError(
-            "With no weight on l1, mse or ssim, cross entropy must act all the time; give one of them a weight, "
-            "or leave out --objective.ce-from and --objective.ce-until."
-        )
-    if config.head != "bits" and (config.bit_view != "shared" or config.bit_hardness != 0.0):
-        raise UserError("--bit-view and --bit-hardness are about the bit head; add --head bits, or leave them out.")
-    if objective.bit_ce and config.head != "bits":
-        raise UserError("--objective.bit-ce compares bits, and only the bit head has them; add --head bits.")
-    if objective.bit_ce and config.density == "adc":
-        raise UserError(
-            "--density adc collects absolute gradients of 4 channels at most, and --objective.bit-ce draws 24; "
-            "choose --density mcmc."
-        )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _build(kind: type[_T], values: Any, prefix: str) -> _T:

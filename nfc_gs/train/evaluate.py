@@ -94,6 +94,7 @@ def evaluate(
         out = render(
             model,
             scene.camera(index),
+            view.time,
             background=background,
             backend=engine,
             antialiased=antialiased,

@@ -1,9 +1,9 @@
-"""Adam that updates only the Gaussians a step has seen."""
+"""Adam: for the Gaussians that a step has seen, and for tensors of any shape."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -120,6 +120,62 @@ def kernel_for(device: torch.device) -> Kernel:
     return adam_step_compiled if device.type == "cpu" and extension.available() else adam_step_reference
 
 
+class DenseAdam:
+    """Adam for tensors of any shapes, all of their values in each step.
+
+    Attributes:
+        params: the tensors it updates in place, detached.
+        m, v: first and second moments by parameter name.
+        steps: number of steps taken.
+    """
+
+    def __init__(
+        self, params: Mapping[str, Tensor], betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-15
+    ) -> None:
+        self.params = dict(params)
+        self.m = {name: torch.zeros_like(tensor) for name, tensor in self.params.items()}
+        self.v = {name: torch.zeros_like(tensor) for name, tensor in self.params.items()}
+        self.betas = betas
+        self.eps = eps
+        self.steps = 0
+        self._kernel = kernel_for(next(iter(self.params.values())).device)
+
+    def step(self, grads: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
+        """Move everything; gradients and learning rates by parameter name."""
+        self.steps += 1
+        beta1, beta2 = self.betas
+        constants = AdamConstants(beta1, beta2, self.eps, 1.0 - beta1**self.steps, 1.0 - beta2**self.steps)
+        for name, param in self.params.items():
+            rows = torch.ones(len(param), dtype=torch.bool, device=param.device)
+            one = {name: param}, {name: grads[name]}, {name: self.m[name]}, {name: self.v[name]}
+            self._kernel(*one, rows, {name: rates[name]}, constants)
+
+    def reset(self, names: Iterable[str]) -> None:
+        """Forget the moments of these parameters."""
+        for name in names:
+            self.m[name].zero_()
+            self.v[name].zero_()
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments as "m.<name>" and "v.<name>", sharing memory."""
+        return _named_moments(self.m, self.v)
+
+    def load_state(self, state: Mapping[str, Tensor], steps: int) -> None:
+        """The inverse of `state`; raises KeyError if a moment is missing."""
+        _load_moments(self.m, self.v, state)
+        self.steps = steps
+
+
+def _named_moments(m: Mapping[str, Tensor], v: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{kind}.{name}": tensor for kind, moments in (("m", m), ("v", v)) for name, tensor in moments.items()}
+
+
+def _load_moments(m: dict[str, Tensor], v: dict[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    for kind, moments in (("m", m), ("v", v)):
+        for name in moments:
+            moments[name] = state[f"{kind}.{name}"].to(moments[name], copy=True)
+
+
 class VisibleAdam:
     """Adam for the rows of visible Gaussians only, as in Taming 3DGS (Mallick et al. 2024) and gsplat's SelectiveAdam.
 
@@ -181,15 +237,9 @@ class VisibleAdam:
 
     def state(self) -> dict[str, Tensor]:
         """The moments as "m.<name>" and "v.<name>", sharing memory."""
-        return {
-            f"{kind}.{name}": tensor
-            for kind, moments in (("m", self.m), ("v", self.v))
-            for name, tensor in moments.items()
-        }
+        return _named_moments(self.m, self.v)
 
     def load_state(self, state: Mapping[str, Tensor], steps: int) -> None:
         """The inverse of `state`; raises KeyError if a moment is missing."""
-        for kind, moments in (("m", self.m), ("v", self.v)):
-            for name in moments:
-                moments[name] = state[f"{kind}.{name}"].to(moments[name], copy=True)
+        _load_moments(self.m, self.v, state)
         self.steps = steps

@@ -39,6 +39,7 @@ from nfc_gs.train.density import make_density_control
 from nfc_gs.train.evaluate import Metrics, evaluate, peak_memory_mb, write_metrics
 from nfc_gs.train.guards import interrupt_calls, one_torch_thread
 from nfc_gs.train.history import History
+from nfc_gs.train.motion import MotionTraining, new_deformation
 from nfc_gs.train.optimizers import VisibleAdam
 from nfc_gs.train.run_folder import check_same_scene, claim_run_folder, evaluation_background, scene_of, write_config
 from nfc_gs.train.schedules import generator_for, learning_rates, progress_of, resolution_divisor, sh_degree_at
@@ -65,6 +66,7 @@ class Trainer:
 
     Attributes:
         scene, config, run, model, optimizer, density: what it works on; read them, do not change them.
+        motion: what trains the deformation of a moving scene; None for a static one.
         steps_done: optimisation steps so far.
         seconds: training time so far, without evaluation and saving.
         timings: seconds by stage.
@@ -75,6 +77,7 @@ class Trainer:
     run: Path
     model: GaussianModel
     optimizer: VisibleAdam
+    motion: MotionTraining | None
     steps_done: int
     seconds: float
     timings: dict[str, float]
@@ -116,6 +119,7 @@ class Trainer:
                 seed=resolved.seed,
                 device=resolved.device,
             )
+            model.deformation = new_deformation(resolved, scene)
         self._set_up(
             scene, resolved, Path(run), listeners, model, Path(capture).resolve(), asdict(data or DataConfig())
         )
@@ -142,11 +146,15 @@ class Trainer:
         scene = scene if scene is not None else scene_of(checkpoint)
         check_same_scene(scene, checkpoint)
         trainer = cls.__new__(cls)
-        model = GaussianModel({name: tensor.to(config.device) for name, tensor in checkpoint.model.items()})
+        model = checkpoint.make_model(config.device)
         trainer._set_up(scene, config, Path(run), listeners, model, Path(checkpoint.capture), dict(checkpoint.data))
         trainer.steps_done, trainer.seconds = checkpoint.step, checkpoint.seconds
         try:
             trainer.optimizer.load_state(checkpoint.optimizer, checkpoint.step)
+            if trainer.motion is not None:
+                trainer.motion.optimizer.load_state(
+                    checkpoint.deformation_optimizer, int(checkpoint.state["deformation_steps"])
+                )
             trainer.density.load(checkpoint.density, checkpoint.state["density"])
             trainer.timings.update(checkpoint.state["timings"])
             trainer._evaluations = int(checkpoint.state["evaluations"])
@@ -172,6 +180,7 @@ class Trainer:
         self.steps_done, self.seconds = 0, 0.0
         self.timings = dict.fromkeys(STAGES, 0.0)
         self.optimizer = VisibleAdam(model.tensors())
+        self.motion = None if model.deformation is None else MotionTraining(config, scene, model)
         self.density = make_density_control(config, model, self.optimizer, scene.extent)
         self.background = evaluation_background(config, scene)
         self._capture, self._data = capture, data
@@ -299,15 +308,27 @@ class Trainer:
                     "density": self.density.state(),
                     "timings": self.timings,
                     "evaluations": self._evaluations,
+                    "deformation_steps": 0 if self.motion is None else self.motion.optimizer.steps,
                     "train_views": [self.scene.views[i].name for i in self.scene.train],
                     "test_views": [self.scene.views[i].name for i in self.scene.test],
                 },
+                time_axis=self.scene.time_axis,
+                **self._motion_to_save(),
             ),
         )
         self._last_save = perf_counter()
         self._save_seconds = self._last_save - begun
         self._emit(CheckpointSaved(self.steps_done, path))
         return path
+
+    def _motion_to_save(self) -> dict[str, Any]:
+        if self.motion is None:
+            return {}
+        return {
+            "motion": self.motion.field.settings,
+            "deformation": {name: tensor.detach() for name, tensor in self.motion.field.state_dict().items()},
+            "deformation_optimizer": self.motion.optimizer.state(),
+        }
 
     def _step(self) -> None:
         config, step, progress = self.config, self.steps_done, self.progress
@@ -319,10 +340,15 @@ class Trainer:
             self.save()
             raise
         degree, objective = sh_degree_at(config, progress), config.objective.at(progress)
+        time = None
+        if self.motion is not None:
+            self.motion.prepare(progress)
+            time = self.motion.time_of(self.scene.views[index], step, progress)
         t1 = perf_counter()
         out = render(
             self.model,
             camera,
+            time,
             background=self._background_of(step),
             outputs=("rgb", "bits") if objective.bit_ce else ("rgb",),
             backend=self._backend,
@@ -341,6 +367,8 @@ class Trainer:
         rates = learning_rates(config, progress, self.scene.extent)
         self.density.add_gradients(grads)
         self.optimizer.step(grads, out.info.visible, rates)
+        if self.motion is not None:
+            self.motion.step(step, progress)
         t5 = perf_counter()
         if out.info.means2d_grad is not None:
             self.density.observe(out.info, camera.width, camera.height)
@@ -393,6 +421,8 @@ class Trainer:
         params = {name: getattr(self.model, name) for name in self.model.parameter_names}
         for param in params.values():
             param.grad = None
+        if self.motion is not None:
+            self.motion.clear()
         if total.requires_grad:
             total.backward()
         return {
@@ -401,7 +431,8 @@ class Trainer:
 
     def _non_finite(self, value: float, index: int) -> UserError:
         """Save what is worth saving; the error to raise."""
-        sound = all(bool(tensor.isfinite().all()) for tensor in self.optimizer.params.values())
+        tensors = [*self.optimizer.params.values(), *(self.motion.optimizer.params.values() if self.motion else ())]
+        sound = all(bool(tensor.isfinite().all()) for tensor in tensors)
         if sound:
             self.save()
         self._emit(TrainFinished(self.steps_done, self.seconds, "non-finite loss", dict(self.timings)))

@@ -1,0 +1,33 @@
+// Where a coordinate lies among the cells of a HexPlane (4D Gaussian splatting, Wu et al. 2024, section 4.2): between
+// the centres of two cells, the first at -1 and the last at 1.
+#pragma once
+
+#include "numeric.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+
+// The axes of the six planes, columns and rows: xy, xz, yz, xt, yt, zt.
+constexpr int kPlanes = 6;
+constexpr int kTimeAxis = 3;
+constexpr int kPlaneColumn[kPlanes] = {0, 0, 1, 0, 1, 2};
+constexpr int kPlaneRow[kPlanes] = {1, 2, 2, 3, 3, 3};
+
+struct Cell {
+  int first;     // the lower of the two, at most cells - 2
+  float weight;  // of the upper one
+  float slope;   // d (first + weight) / d coordinate: 0 beyond the border, where features stay the same
+};
+
+NFC_HD Cell cell_of(float coordinate, int cells) {
+  const float scale = 0.5f * float(cells - 1);
+  const float place = (coordinate + 1.0f) * scale;
+  const float last = float(cells - 1);
+  if (!(place > 0.0f)) return {0, 0.0f, 0.0f};  // and for NaN
+  if (place >= last) return {cells - 2, 1.0f, 0.0f};
+  const int first = int(place) < cells - 2 ? int(place) : cells - 2;
+  return {first, place - float(first), scale};
+}
+
+}  // namespace NFC_ISA
+}  // namespace nfc

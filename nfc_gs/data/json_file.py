@@ -1,0 +1,56 @@
+"""JSON files of captures: read, and asked for what they must hold, with a sentence where they do not."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from nfc_gs.core.errors import UserError
+
+
+def load_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    try:
+        data = json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"Cannot read {file}: {error.strerror or error}.") from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{file} is not valid JSON ({error.msg} in line {error.lineno}); export the capture again."
+        ) from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{file} is not valid JSON; export the capture again.") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{file} holds no JSON object; export the capture again.")
+    return data
+
+
+def number_of(fields: dict[str, Any], key: str, where: str) -> float:
+    """A field that must be there.
+
+    Raises:
+        UserError: it is not a finite number; begins with `where`.
+    """
+    value = fields[key]
+    try:
+        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{where}: '{key}' is {str(value)[:40]!r}, not a finite number; mend it.")
+    return number
+
+
+def is_text(name: str) -> bool:
+    """JSON can spell half a surrogate pair, which no file name and no terminal takes."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name

@@ -1,0 +1,26 @@
+"""Camera poses as readers find them, on their way to world-to-camera matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+FARTHEST = 1e12
+"""No camera stands farther from the origin than this (scene units)."""
+
+
+def nearest_rotation(matrix: np.ndarray) -> np.ndarray | None:
+    """The rotation that a matrix [3, 3] is but for rounding and a positive scale; None where it is none."""
+    determinant = float(np.linalg.det(matrix))
+    u, _, vt = np.linalg.svd(matrix)
+    scale = abs(determinant) ** (1 / 3)  # some exporters leave the scale of a parent object in the matrix
+    if scale < 1e-6 or determinant < 0 or np.abs(matrix / scale - u @ vt).max() > 0.02:
+        return None
+    return u @ vt
+
+
+def viewmat_at(rotation: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """World-to-camera [4, 4] of a camera at `centre` [3] whose right, down and forward are the rows of `rotation`."""
+    viewmat = np.eye(4)
+    viewmat[:3, :3] = rotation
+    viewmat[:3, 3] = -rotation @ centre
+    return viewmat

@@ -1,0 +1,140 @@
+"""Frames of video files, decoded by ffmpeg."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nfc_gs.core.errors import UserError
+
+VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"))
+
+BLOCK_BYTES = 32_000_000
+"""So much of a video is decoded at a time: starting ffmpeg and seeking take longer than decoding a few frames."""
+
+KEPT_BLOCKS = 4
+"""How many such blocks are kept, so that what reads on in a video does not start ffmpeg for every frame."""
+
+CUT_SHORT = ("partial file", "ended prematurely", "truncated")
+"""What ffmpeg says of files that end before they should."""
+
+_locks = tuple(threading.Lock() for _ in range(16))
+
+
+@dataclass(frozen=True)
+class VideoHeader:
+    """Size in pixels (as shown), frames per second, and the number of frames."""
+
+    width: int
+    height: int
+    fps: float
+    frames: int
+
+
+def read_video_header(path: Path) -> VideoHeader:
+    """What a video file says of itself; its frames are counted without decoding them.
+
+    Raises:
+        UserError: it is no video that can be read, or is cut short.
+    """
+    return _header(path, _stamp(path))
+
+
+def read_video_frame(path: Path, number: int) -> np.ndarray:
+    """The picture that is shown at `number` / fps, [H, W, 3] uint8.
+
+    Frames are taken to follow each other at a constant rate.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    stamp = _stamp(path)
+    header = _header(path, stamp)
+    length = max(1, BLOCK_BYTES // (header.width * header.height * 3))
+    first = number // length * length
+    with _locks[hash(path) % len(_locks)]:  # two threads do not decode the same block
+        block = _block(path, stamp, first, length)
+    if number - first >= len(block):
+        raise UserError(f"The video {path} has no frame {number} that can be decoded; replace or remove it.")
+    return block[number - first].copy()  # a view would keep the whole block in memory
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Changes when the file does."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(f"Cannot read the video {path}: {error.strerror or error}.") from None
+    return status.st_mtime_ns, status.st_size
+
+
+@functools.lru_cache(maxsize=1024)
+def _header(path: Path, stamp: tuple[int, int]) -> VideoHeader:
+    import imageio_ffmpeg
+
+    try:
+        reader = imageio_ffmpeg.read_frames(os.path.abspath(path), output_params=["-frames:v", "1"])
+        meta = next(reader)
+        reader.close()
+        (width, height), fps = meta["size"], _exact_rate(float(meta["fps"]))
+    except Exception as error:  # imageio-ffmpeg raises OSError, IndexError, AttributeError, ...
+        raise _unreadable(path, error) from None
+    frames = _count(path)
+    if not (fps > 0.0 and frames > 0 and width > 0 and height > 0):
+        raise UserError(f"The video {path} has no frames, or does not say how many a second; replace or remove it.")
+    return VideoHeader(width, height, fps, frames)
+
+
+def _exact_rate(fps: float) -> float:
+    """ffmpeg rounds to two digits, which in the rates of television is a frame in an hour."""
+    for nominal in (24, 30, 48, 60, 120):
+        if abs(fps - nominal / 1.001) < 0.006:
+            return nominal / 1.001
+    return fps
+
+
+def _count(path: Path) -> int:
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-i", os.path.abspath(path)]
+    command += ["-map", "0:v:0", "-c", "copy", "-f", "null", "-progress", "pipe:1", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    counts = [int(line[6:]) for line in done.stdout.splitlines() if line.startswith("frame=") and line[6:].isdigit()]
+    cut = next((word for word in CUT_SHORT if word in done.stderr.lower()), None)
+    if done.returncode or not counts or cut:
+        raise _unreadable(path, OSError(cut or done.stderr))
+    return counts[-1]
+
+
+@functools.lru_cache(maxsize=KEPT_BLOCKS)
+def _block(path: Path, stamp: tuple[int, int], first: int, length: int) -> np.ndarray:
+    """The frames from `first` on, at most `length` of them, [F, H, W, 3] uint8."""
+    import imageio_ffmpeg
+
+    header = _header(path, stamp)
+    # half a frame early: ffmpeg drops what comes before that moment, and times in files are rounded
+    seek = ["-ss", f"{(first - 0.5) / header.fps:.6f}"] if first else []
+    length = min(length, header.frames - first)
+    try:
+        reader = imageio_ffmpeg.read_frames(
+            os.path.abspath(path), input_params=seek, output_params=["-frames:v", str(max(length, 1))]
+        )
+        size = next(reader)["size"]
+        if size != (header.width, header.height):
+            raise ValueError(f"frames of {size[0]} x {size[1]} pixels")
+        frames = [np.frombuffer(data, dtype=np.uint8).reshape(header.height, header.width, 3) for data in reader]
+    except Exception as error:
+        raise _unreadable(path, error) from None
+    return np.stack(frames) if frames else np.zeros((0, header.height, header.width, 3), dtype=np.uint8)
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "===" not in line]
+    cause = lines[-1].rstrip(".") if lines else type(error).__name__
+    return UserError(f"The video {path} cannot be read, or is cut short ({cause}); replace or remove it.")

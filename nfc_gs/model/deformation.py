@@ -1,0 +1,362 @@
+"""Motion: fields that say how each Gaussian differs from its canonical state at a time.
+
+A field maps canonical means and a time to changes that are added to the Gaussians' tensors; at the start every change
+is exactly zero. Two kinds:
+
+- `HexPlane` (4D Gaussian splatting, Wu et al. 2024, arXiv 2310.08528, section 4.2; the planes are those of Cao and
+  Johnson 2023): features are looked up in six planes and decoded by a small network.
+- `MlpField` (Deformable 3D Gaussians, Yang et al. 2024, arXiv 2309.13101, section 3.2): one network of the encoded mean
+  and time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+MotionName = Literal["hexplane", "mlp"]
+Quantity = Literal["means", "quats", "log_scales", "opacity_logits", "colors"]
+
+WIDTHS: dict[Quantity, int] = {"means": 3, "quats": 4, "log_scales": 3, "opacity_logits": 1, "colors": 3}
+"""Numbers per Gaussian of each quantity that may change."""
+
+PAIRS = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+"""Axes (column, row) of the six planes: xy, xz, yz, and with time xt, yt, zt."""
+
+TIME = 3
+"""The axis of time."""
+
+
+@dataclass(frozen=True)
+class HexPlaneConfig:
+    """Size of a HexPlane field and the weights of its regularisers (4DGS, arguments/dnerf and section 4.3)."""
+
+    features: int = 32
+    """Features of each plane, a multiple of 16."""
+    resolution: int = 64
+    """Cells along each axis of space, at level 1."""
+    time_resolution: int | None = None
+    """Cells along time, the same at every level. By default half the number of times, 8 to 75."""
+    levels: tuple[int, ...] = (1, 2)
+    """Multiples of the resolution of space."""
+    width: int = 64
+    """Width of the network's layers."""
+    tv: float = 1e-4
+    """Weight of the total variation of the planes of space."""
+    smoothness: float = 1e-2
+    """Weight of the second differences along time of the planes with time."""
+    sparsity: float = 1e-4
+    """Weight of the distance of the planes with time from 1."""
+
+
+@dataclass(frozen=True)
+class MlpConfig:
+    """Size of an MLP field (Deformable 3D Gaussians, section 3.2 and 3.3)."""
+
+    depth: int = 8
+    """Layers."""
+    width: int = 256
+    """Width of the layers."""
+    mean_frequencies: int = 10
+    """Octaves of the encoding of means."""
+    time_frequencies: int = 6
+    """Octaves of the encoding of time."""
+    time_noise: float | None = None
+    """Noise on the time of training views, in intervals between frames, falling to 0 in the course of the run (annealed
+    smooth training). By default 0.1 for real captures and 0 for rendered ones (transforms_train.json)."""
+
+
+def plane_shapes(config: HexPlaneConfig, time_resolution: int) -> list[tuple[int, int, int]]:
+    """Shape [rows, columns, features] of each plane, by level and then in the order of `PAIRS`."""
+    shapes = []
+    for level in config.levels:
+        for _, row in PAIRS:
+            cells = time_resolution if row == TIME else level * config.resolution
+            shapes.append((cells, level * config.resolution, config.features))
+    return shapes
+
+
+def look_up_reference(planes: Sequence[Tensor], coords: Tensor, time: float) -> Tensor:
+    """Features of points: bilinear in each plane, multiplied over the six planes, level beside level (4DGS, eq. 6).
+
+    Args:
+        planes: six per level, [rows, columns, F] each, as `plane_shapes` orders them; corners are cell centres.
+        coords: [N, 3] in [-1, 1]; points beyond have the features of the border.
+        time: in [-1, 1].
+
+    Returns:
+        [N, levels * F].
+    """
+    points = torch.cat([coords, coords.new_full((len(coords), 1), time)], dim=1)  # [N, 4]
+    levels = []
+    for first in range(0, len(planes), len(PAIRS)):
+        product: Tensor | None = None
+        for plane, pair in zip(planes[first : first + len(PAIRS)], PAIRS, strict=True):
+            grid = points[:, pair].view(1, 1, -1, 2)
+            found = functional.grid_sample(
+                plane.permute(2, 0, 1)[None], grid, mode="bilinear", padding_mode="border", align_corners=True
+            )[0, :, 0].T  # [N, F]
+            product = found if product is None else product * found
+        assert product is not None
+        levels.append(product)
+    return torch.cat(levels, dim=1)
+
+
+def network_reference(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """A network with ReLU between its layers: [N, inputs] -> [N, outputs].
+
+    Args:
+        weights: of each layer its matrix [outputs, inputs] and its bias [outputs].
+    """
+    for index in range(0, len(weights), 2):
+        x = functional.linear(x if index == 0 else x.relu(), weights[index], weights[index + 1])
+    return x
+
+
+@dataclass(frozen=True)
+class FieldKernels:
+    """The implementations of a field's heavy parts; the layers above know faster ones."""
+
+    look_up: Callable[[Sequence[Tensor], Tensor, float], Tensor] = look_up_reference
+    network: Callable[[Tensor, Sequence[Tensor]], Tensor] = network_reference
+
+
+REFERENCE = FieldKernels()
+
+
+class Deformation(nn.Module):
+    """What both kinds of field share.
+
+    Attributes:
+        kind: its name.
+        quantities: what it changes, in the order of `WIDTHS`.
+        bounds: [2, 3] lowest and highest corner of the box in which the Gaussians move, scene frame.
+        settings: what `make_deformation` needs to make the same field again, as plain values.
+    """
+
+    kind: MotionName
+    quantities: tuple[Quantity, ...]
+    bounds: Tensor
+    settings: dict[str, Any]
+
+    def __init__(self, kind: MotionName, quantities: Sequence[Quantity], bounds: Tensor) -> None:
+        super().__init__()
+        self.kind = kind
+        self.quantities = tuple(name for name in WIDTHS if name in quantities)
+        self.register_buffer("bounds", bounds.detach().clone())
+
+    def normalised(self, means: Tensor) -> Tensor:
+        """Means [N, 3] with the box `bounds` as [-1, 1]."""
+        low, high = self.bounds
+        return (means - low) * (2.0 / (high - low)) - 1.0
+
+    def forward(self, means: Tensor, time: float, kernels: FieldKernels = REFERENCE) -> dict[Quantity, Tensor]:
+        """What to add to the Gaussians at a time.
+
+        Args:
+            means: [N, 3] canonical, scene frame.
+            time: 0..1.
+
+        Returns:
+            By quantity [N, its width]; opacity_logits [N]. "colors" is in units of the constant colour, [0, 1].
+        """
+        parts = self.changes(means, time, kernels).split([WIDTHS[name] for name in self.quantities], dim=1)
+        changes = dict(zip(self.quantities, parts, strict=True))
+        if "opacity_logits" in changes:
+            changes["opacity_logits"] = changes["opacity_logits"].squeeze(1)
+        return changes
+
+    def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
+        """The changes side by side, [N, sum of their widths]."""
+        raise NotImplementedError
+
+    def grow_bounds(self, means: Tensor) -> bool:
+        """Enlarge the box if the Gaussians have left it; returns whether it changed."""
+        return False
+
+
+class HexPlane(Deformation):
+    """Six planes per level and a small network.
+
+    The planes of space begin with random features, those with time with ones: at first features do not depend on time.
+
+    Attributes:
+        config: its sizes and regularisers.
+        planes: in the order of `plane_shapes`.
+    """
+
+    GROW_SHARE = 0.005
+    """The box grows when more than this share of the Gaussians have left it on one side."""
+
+    def __init__(
+        self,
+        config: HexPlaneConfig,
+        time_resolution: int,
+        quantities: Sequence[Quantity],
+        bounds: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """`generator` of the first values; None leaves all zero, to be loaded."""
+        super().__init__("hexplane", quantities, bounds)
+        self.config = config
+        self.planes = nn.ParameterList()
+        for index, shape in enumerate(plane_shapes(config, time_resolution)):
+            plane = torch.ones(shape) if PAIRS[index % len(PAIRS)][1] == TIME else torch.zeros(shape)
+            if generator is not None and PAIRS[index % len(PAIRS)][1] != TIME:
+                plane.uniform_(0.1, 0.5, generator=generator)
+            self.planes.append(nn.Parameter(plane))
+        width, inputs = config.width, config.features * len(config.levels)
+        outputs = sum(WIDTHS[name] for name in self.quantities)
+        self.layers = nn.ModuleList(
+            [_linear(inputs, width, generator), _linear(width, width, generator), _linear(width, outputs, None)]
+        )
+
+    @property
+    def time_resolution(self) -> int:
+        """Cells along time."""
+        return self.planes[TIME].shape[0]
+
+    def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
+        features = kernels.look_up(list(self.planes), self.normalised(means), 2.0 * time - 1.0)
+        return kernels.network(features, list(self.layers.parameters()))
+
+    @torch.no_grad()
+    def grow_bounds(self, means: Tensor) -> bool:
+        """Enlarge the box where more than `GROW_SHARE` of the Gaussians have left it, by a tenth more than they need.
+
+        The planes are sampled anew, so what they say inside the old box stays nearly the same.
+        """
+        low, high = self.bounds
+        share = HexPlane.GROW_SHARE
+        wanted_low, wanted_high = (torch.quantile(means, q, dim=0) for q in (share, 1.0 - share))
+        margin = 0.1 * (high - low)
+        bounds = torch.stack(
+            [
+                torch.where(wanted_low < low, wanted_low - margin, low),
+                torch.where(wanted_high > high, wanted_high + margin, high),
+            ]
+        )
+        if bool((bounds == self.bounds).all()):
+            return False
+        old = self.bounds.clone()
+        for index, plane in enumerate(self.planes):
+            plane.copy_(_resampled(plane, PAIRS[index % len(PAIRS)], old, bounds))
+        self.bounds.copy_(bounds)
+        return True
+
+
+def _resampled(plane: Tensor, pair: tuple[int, int], old: Tensor, new: Tensor) -> Tensor:
+    """A plane [rows, columns, F] over the box `old`, sampled at the cells of the box `new`."""
+    positions = []
+    for axis, cells in zip(pair, (plane.shape[1], plane.shape[0]), strict=True):
+        steps = torch.linspace(-1.0, 1.0, cells, dtype=plane.dtype, device=plane.device)
+        if axis != TIME:
+            where = new[0, axis] + (steps + 1.0) / 2.0 * (new[1, axis] - new[0, axis])
+            steps = (where - old[0, axis]) * (2.0 / (old[1, axis] - old[0, axis])) - 1.0
+        positions.append(steps)
+    rows, columns = torch.meshgrid(positions[1], positions[0], indexing="ij")
+    grid = torch.stack([columns, rows], dim=-1)[None]
+    found = functional.grid_sample(plane.permute(2, 0, 1)[None], grid, padding_mode="border", align_corners=True)
+    return found[0].permute(1, 2, 0)
+
+
+def encode(x: Tensor, octaves: int) -> Tensor:
+    """[N, D] -> [N, D (2 octaves + 1)]: x and sin, cos of 2^k pi x (NeRF, Mildenhall et al. 2020, eq. 4)."""
+    waves = x[:, None] * (math.pi * 2.0 ** torch.arange(octaves, dtype=x.dtype, device=x.device))[:, None]
+    return torch.cat([x, waves.sin().flatten(1), waves.cos().flatten(1)], dim=1)
+
+
+class MlpField(Deformation):
+    """One network of the encoded mean and time, which come in again in its middle (skip)."""
+
+    def __init__(
+        self,
+        config: MlpConfig,
+        quantities: Sequence[Quantity],
+        bounds: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """`generator` of the first values; None leaves all zero, to be loaded."""
+        super().__init__("mlp", quantities, bounds)
+        self.config = config
+        inputs = 3 * (2 * config.mean_frequencies + 1) + 2 * config.time_frequencies + 1
+        self.skip = config.depth // 2
+        self.layers = nn.ModuleList(
+            _linear(
+                (inputs if k == 0 else config.width) + (inputs if 0 < k == self.skip else 0), config.width, generator
+            )
+            for k in range(config.depth)
+        )
+        self.layers.append(_linear(config.width, sum(WIDTHS[name] for name in self.quantities), None))
+
+    def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
+        # Motion flows back to the means through the picture alone, as in the paper: the encoding's gradients are wild.
+        mean = encode(self.normalised(means.detach()), self.config.mean_frequencies)
+        moment = encode(means.new_full((1, 1), time), self.config.time_frequencies)
+        inputs = torch.cat([mean, moment.expand(len(mean), -1)], dim=1)
+        *hidden_layers, last = self.layers
+        hidden = inputs
+        for k, layer in enumerate(hidden_layers):
+            if 0 < k == self.skip:
+                hidden = torch.cat([inputs, hidden], dim=1)
+            hidden = layer(hidden).relu()
+        return last(hidden)
+
+
+def _linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
+    """A linear layer, its weights drawn as torch draws them but from our generator; all zero without one.
+
+    The last layer of a field is zero: at first nothing moves.
+    """
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    bound = 1.0 / math.sqrt(inputs)
+    for tensor in (layer.weight, layer.bias):
+        if generator is None:
+            nn.init.zeros_(tensor)
+        else:
+            nn.init.uniform_(tensor, -bound, bound, generator=generator)
+    return layer
+
+
+def box_of(points: Tensor, share: float = 0.01) -> Tensor:
+    """[2, 3] the box that holds all but `share` of the points [P, 3] on each side of each axis, a fifth larger."""
+    low, high = (torch.quantile(points, q, dim=0) for q in (share, 1.0 - share))
+    margin = 0.1 * (high - low).clamp_min(1e-6)
+    return torch.stack([low - margin, high + margin])
+
+
+def time_cells(config: HexPlaneConfig, moments: int) -> int:
+    """Cells along time for a scene with so many different times."""
+    return config.time_resolution or min(75, max(8, moments // 2))
+
+
+def make_deformation(settings: Mapping[str, Any], bounds: Tensor, generator: torch.Generator | None) -> Deformation:
+    """A field of the sizes in `settings`, which it keeps.
+
+    Args:
+        settings: "kind", "quantities", "config" (of `HexPlaneConfig` or `MlpConfig`) and for a HexPlane
+            "time_resolution", as plain values.
+        bounds: [2, 3].
+        generator: of the first values; None leaves all zero, to be loaded.
+
+    Raises:
+        KeyError, TypeError, ValueError: the settings are no such thing.
+    """
+    quantities = settings["quantities"]
+    if not quantities or not set(quantities) <= set(WIDTHS):
+        raise ValueError(f"quantities {quantities}")
+    if settings["kind"] == "hexplane":
+        config = HexPlaneConfig(**{**settings["config"], "levels": tuple(settings["config"]["levels"])})
+        field: Deformation = HexPlane(config, int(settings["time_resolution"]), quantities, bounds, generator)
+    elif settings["kind"] == "mlp":
+        field = MlpField(MlpConfig(**settings["config"]), quantities, bounds, generator)
+    else:
+        raise ValueError(f"kind {settings['kind']}")
+    field.settings = dict(settings)
+    return field

@@ -1,0 +1,184 @@
+"""Training what moves: when it begins, at which time a view is drawn, and the steps of the deformation field."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from nfc_gs.data.scene import SceneData, View
+from nfc_gs.model.deformation import (
+    PAIRS,
+    TIME,
+    Deformation,
+    HexPlane,
+    HexPlaneConfig,
+    MlpField,
+    Quantity,
+    box_of,
+    make_deformation,
+    time_cells,
+)
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.render import extension
+from nfc_gs.train.config import ResolvedConfig
+from nfc_gs.train.optimizers import DenseAdam
+from nfc_gs.train.schedules import exponential, generator_for
+
+BOUNDS_EVERY = 100
+"""Steps between two looks at whether the Gaussians have left the box of their field."""
+
+
+SEEN_OPACITY = 0.05
+"""Gaussians fainter than this have no say in where the box of a field lies."""
+
+
+def new_deformation(config: ResolvedConfig, scene: SceneData) -> Deformation | None:
+    """The field that a run begins with; None where nothing is to move."""
+    kind = config.motion
+    if kind == "none" or scene.time_axis is None:
+        return None
+    kind = "hexplane" if kind == "auto" else kind
+    quantities: list[Quantity] = ["means", "quats", "log_scales"]
+    if config.deformation.opacity:
+        quantities.append("opacity_logits")
+    if config.deformation.color:
+        quantities.append("colors")
+    sizes = config.hexplane if kind == "hexplane" else config.mlp
+    settings = {"kind": kind, "quantities": quantities, "config": dataclasses.asdict(sizes)}
+    if kind == "hexplane":
+        settings["time_resolution"] = time_cells(config.hexplane, len({scene.views[i].time for i in scene.train}))
+    bounds = box_of(torch.from_numpy(scene.points.xyz))
+    return make_deformation(settings, bounds, generator_for(config.seed, "deformation", 0)).to(config.device)
+
+
+def regulariser_gradients_(field: HexPlane, grads: Mapping[str, Tensor]) -> None:
+    """Add the gradients of a HexPlane's regularisers to those of its planes, in place.
+
+    As 4DGS has them (section 4.3 and its code), summed over planes: `tv` times twice the mean squared differences along
+    each axis of the planes of space; `smoothness` times the mean squared second differences along time, and `sparsity`
+    times the mean distance from 1, of the planes with time.
+    """
+    config = field.config
+    for index, plane in enumerate(field.planes):
+        rows, columns, features = plane.shape
+        along_columns = along_rows = bend = from_one = 0.0
+        if PAIRS[index % len(PAIRS)][1] == TIME:
+            bend = 2.0 * config.smoothness / (max(1, rows - 2) * columns * features)
+            from_one = config.sparsity / plane.numel()
+        else:  # d/dx of 2 w / n sum (x - y)^2
+            along_columns = 4.0 * config.tv / (rows * (columns - 1) * features)
+            along_rows = 4.0 * config.tv / ((rows - 1) * columns * features)
+        gradient = grads[f"planes.{index}"]
+        if plane.device.type == "cpu" and features % 16 == 0 and extension.available():
+            extension.core().plane_regularisers(
+                plane.detach().numpy(), gradient.numpy(), along_columns, along_rows, bend, from_one
+            )
+        else:
+            plane_gradient_reference_(plane.detach(), gradient, along_columns, along_rows, bend, from_one)
+
+
+def plane_gradient_reference_(
+    plane: Tensor, gradient: Tensor, along_columns: float, along_rows: float, bend: float, from_one: float
+) -> None:
+    """Add the gradient of along_columns/2 |d plane/d column|^2 + along_rows/2 |d plane/d row|^2 +
+    bend/2 |d^2 plane/d row^2|^2 + from_one |plane - 1|, sums over the plane [rows, columns, F], in place."""
+    if along_columns:
+        step = along_columns * (plane[:, 1:] - plane[:, :-1])
+        gradient[:, 1:] += step
+        gradient[:, :-1] -= step
+    if along_rows:
+        step = along_rows * (plane[1:] - plane[:-1])
+        gradient[1:] += step
+        gradient[:-1] -= step
+    if bend and len(plane) > 2:
+        second = bend * (plane[:-2] - 2.0 * plane[1:-1] + plane[2:])
+        gradient[:-2] += second
+        gradient[1:-1] -= 2.0 * second
+        gradient[2:] += second
+    if from_one:
+        gradient += from_one * (plane - 1.0).sign()
+
+
+class MotionTraining:
+    """The part of a training that a static scene does not have.
+
+    Attributes:
+        field: what is trained.
+        optimizer: of its parameters.
+    """
+
+    def __init__(self, config: ResolvedConfig, scene: SceneData, model: GaussianModel) -> None:
+        assert model.deformation is not None
+        self.field = model.deformation
+        self._config, self._model = config, model
+        self.optimizer = DenseAdam({name: p.detach() for name, p in self.field.named_parameters()})
+        moments = {scene.views[i].time for i in scene.train}
+        self._interval = 1.0 / max(1, len(moments) - 1)
+        self._noise = 0.0
+        if isinstance(self.field, MlpField):
+            given = config.mlp.time_noise
+            self._noise = given if given is not None else (0.0 if scene.background is not None else 0.1)
+
+    def prepare(self, progress: float) -> None:
+        """Called before each step: when motion begins, the field's box is put around what the warm-up has found."""
+        if self.begun(progress) and self.optimizer.steps == 0:
+            self.field.bounds.copy_(box_of(self._seen_means()))
+
+    def _seen_means(self) -> Tensor:
+        """Means of the Gaussians that can be seen; those of all if none can. Faint ones drift far into the empty."""
+        means, opacities = self._model.means.detach(), self._model.opacities.detach()
+        seen = means[opacities > SEEN_OPACITY]
+        return seen if len(seen) else means
+
+    def begun(self, progress: float) -> bool:
+        """Whether the scene moves already, after the static warm-up."""
+        return progress >= self._config.deformation.warmup
+
+    def time_of(self, view: View, step: int, progress: float) -> float | None:
+        """The time at which a training view is drawn: its own, or one near it (annealed smooth training); None before
+        anything moves."""
+        if view.time is None or not self.begun(progress):
+            return None
+        if self._noise == 0.0:
+            return view.time
+        draw = torch.randn(1, generator=generator_for(self._config.seed, "time", step), dtype=torch.float64).item()
+        time = view.time + self._noise * self._interval * (1.0 - progress) * draw
+        return min(1.0, max(0.0, time))
+
+    def clear(self) -> None:
+        """Forget the gradients of the step before."""
+        for parameter in self.field.parameters():
+            parameter.grad = None
+
+    def step(self, step: int, progress: float) -> None:
+        """Move the field's parameters after a backward pass, once the scene moves."""
+        if not self.begun(progress):
+            return
+        grads = {
+            name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in self.field.named_parameters()
+        }
+        if isinstance(self.field, HexPlane):
+            regulariser_gradients_(self.field, grads)
+        self.optimizer.step(grads, self._rates(progress))
+        if (step + 1) % BOUNDS_EVERY == 0 and self.field.grow_bounds(self._seen_means()):
+            self.optimizer.reset(name for name in grads if name.startswith("planes."))
+
+    def _rates(self, progress: float) -> dict[str, float]:
+        config, factor = self._config.deformation, self._config.rate_factor
+        since = (progress - config.warmup) / max(1e-9, 1.0 - config.warmup)
+        network = exponential(config.rate, config.rate_final, since) * factor
+        planes = exponential(config.plane_rate, config.plane_rate_final, since) * factor
+        return {name: planes if name.startswith("planes.") else network for name in self.optimizer.params}
+
+
+def sizes_of(field: Deformation) -> str:
+    """What a field is, in words: 'hexplane, 64 x 64 (2 levels), 25 times, 2,048,000 numbers'."""
+    count = f"{sum(p.numel() for p in field.parameters()):,} numbers"
+    if isinstance(field, HexPlane):
+        config: HexPlaneConfig = field.config
+        finest = max(config.levels) * config.resolution
+        return f"hexplane, {finest} cells along each axis, {field.time_resolution} along time, {count}"
+    return f"{field.kind}, {count}"

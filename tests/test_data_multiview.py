@@ -1,0 +1,414 @@
+"""The reader of multi-view video: frames in folders or in videos, poses of COLMAP or of poses_bounds.npy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+from test_data_open import look_at_origin, ring, write_colmap
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.data import video
+from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.scene import TimeAxis
+
+WIDTH, HEIGHT, CAMERAS, FRAMES = 32, 24, 4, 5
+NAMES = [f"cam{k:02d}" for k in range(CAMERAS)]
+PLAIN = DataConfig(normalize=False, random_points=20)
+
+
+def colour(camera: int, frame: int) -> tuple[int, int, int]:
+    return 40 + 40 * camera, 20 + 12 * frame, 128
+
+
+def write_frames(
+    root: Path, folder: str = "images", name: str = "{:04d}.png", frames: int = FRAMES, size: tuple[int, int] = (32, 24)
+) -> Path:
+    for c, camera in enumerate(NAMES):
+        (root / camera / folder).mkdir(parents=True)
+        for frame in range(frames):
+            Image.new("RGB", size, colour(c, frame)).save(root / camera / folder / name.format(frame))
+    return root
+
+
+def write_video(
+    file: Path, camera: int, frames: int, fps: float = 25, size: tuple[int, int] = (32, 24), extra: tuple[str, ...] = ()
+) -> None:
+    writer = imageio_ffmpeg.write_frames(
+        str(file),
+        size,
+        fps=fps,  # type: ignore[arg-type]
+        pix_fmt_out="yuv444p",
+        quality=None,  # type: ignore[arg-type]
+        macro_block_size=1,
+        ffmpeg_log_level="error",
+        output_params=["-crf", "4", "-bf", "2", *extra],
+    )
+    writer.send(None)
+    for frame in range(frames):
+        writer.send(np.full((size[1], size[0], 3), colour(camera, frame), dtype=np.uint8))
+    writer.close()
+
+
+def write_videos(root: Path, frames: int = FRAMES, **options) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for c, camera in enumerate(NAMES):
+        write_video(root / f"{camera}.mp4", c, frames, **options)
+    return root
+
+
+def llff_row(viewmat: np.ndarray, size: tuple[int, int] = (WIDTH, HEIGHT), focal: float = 30.0) -> np.ndarray:
+    """A row of poses_bounds.npy for a camera with that world-to-camera matrix."""
+    right, down, forward = viewmat[:3, :3]
+    centre = -viewmat[:3, :3].T @ viewmat[:3, 3]
+    matrix = np.stack([down, right, -forward, centre, [size[1], size[0], focal]], axis=1)
+    return np.append(matrix.ravel(), [2.0, 9.0])
+
+
+def write_bounds(root: Path, rows: np.ndarray | None = None, **options) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    rows = np.stack([llff_row(viewmat, **options) for viewmat in ring(CAMERAS)]) if rows is None else rows
+    np.save(root / "poses_bounds.npy", rows)
+    return root
+
+
+def colours_are_right(scene) -> bool:
+    """Whether each view shows what its camera saw at its time."""
+    for index, view in enumerate(scene.views):
+        frame = round(scene.time_axis.own(view.time))
+        wanted = colour(NAMES.index(view.name.split("/")[0]), frame)
+        if np.abs(scene.frame(index).rgb.astype(int) - wanted).max() > 4:  # what the video codec leaves
+            return False
+    return True
+
+
+# --- frames ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["images", "."])
+@pytest.mark.parametrize("name", ["{:04d}.png", "v2_frame_{}.jpg"])
+def test_frames_in_folders_are_timed_by_their_numbers_and_the_first_camera_is_held_out(tmp_path, folder, name):
+    write_bounds(write_frames(tmp_path, folder, name))
+    scene = load_scene(tmp_path, PLAIN)
+    assert [v.name for v in scene.views] == [f"{c}/{name.format(k)}" for c in NAMES for k in range(FRAMES)]
+    assert scene.test == tuple(range(FRAMES)) and len(scene.train) == 3 * FRAMES
+    assert [v.time for v in scene.views] == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0] * CAMERAS)
+    assert scene.time_axis == TimeAxis(0.0, 4.0, "frames")
+    assert colours_are_right(scene)
+
+
+def test_every_kth_image_is_held_out_where_that_is_asked_for(tmp_path):
+    write_bounds(write_frames(tmp_path))
+    assert load_scene(tmp_path, DataConfig(test_every=7, random_points=20)).test == (0, 7, 14)
+    assert load_scene(tmp_path, DataConfig(test_every=0, random_points=20)).test == ()
+
+
+@pytest.mark.parametrize("kind", ["frames", "videos"])
+def test_frames_are_chosen_by_start_end_and_stride(tmp_path, kind):
+    write_bounds(write_frames(tmp_path) if kind == "frames" else write_videos(tmp_path))
+    scene = load_scene(tmp_path, DataConfig(frame_start=1, frame_end=4, frame_stride=2, random_points=20))
+    assert len(scene.views) == 2 * CAMERAS and scene.time_axis == TimeAxis(1.0, 3.0, "frames")
+    assert colours_are_right(scene)
+
+
+def test_frames_that_a_camera_lacks_are_left_out_of_all(tmp_path):
+    write_bounds(write_frames(tmp_path))
+    (tmp_path / "cam02" / "images" / "0001.png").unlink()
+    scene = load_scene(tmp_path, PLAIN)
+    assert sorted({round(scene.time_axis.own(v.time)) for v in scene.views}) == [0, 2, 3, 4]
+    assert len(scene.views) == 4 * CAMERAS and colours_are_right(scene)
+    assert any("cam02 has 4, cam00 has 5): only the 4 that all have are used" in note for note in scene.notes)
+
+
+def test_numbers_of_frames_not_places_are_compared(tmp_path):
+    write_bounds(write_frames(tmp_path))
+    images = tmp_path / "cam01" / "images"
+    for frame in range(FRAMES):
+        (images / f"{frame:04d}.png").rename(images / f"x{frame + 3}.png")
+    scene = load_scene(tmp_path, PLAIN)
+    assert {v.name for v in scene.views if v.name.startswith("cam01")} == {"cam01/x3.png", "cam01/x4.png"}
+    for frame in range(FRAMES):
+        (images / f"x{frame + 3}.png").rename(images / f"{frame + 9}.png")
+    with pytest.raises(UserError, match=r"No frame is there of all cameras \(cam00 has 5 frames\)"):
+        load_scene(tmp_path, PLAIN)
+
+
+def test_smaller_copies_and_masks_are_used(tmp_path):
+    write_bounds(write_frames(tmp_path))
+    for camera in NAMES:
+        (tmp_path / camera / "images_2").mkdir()
+        for frame in range(FRAMES):
+            Image.new("RGB", (16, 12), (9, 9, 9)).save(tmp_path / camera / "images_2" / f"{frame:04d}.png")
+    (tmp_path / "masks" / "cam01").mkdir(parents=True)
+    Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "masks" / "cam01" / "0002.png")
+    scene = load_scene(tmp_path, DataConfig(downscale="2", random_points=20))
+    assert (scene.frame(0).rgb == 9).all() and scene.views[0].camera.fx == 15.0
+    index = [v.name for v in scene.views].index("cam01/0002.png")
+    assert scene.frame(index).mask is not None and scene.frame(index - 1).mask is None
+
+
+# --- poses -------------------------------------------------------------------------------------------------------
+
+
+def test_a_known_camera_comes_back_from_the_axes_of_llff(tmp_path):
+    rng = np.random.default_rng(5)
+    viewmats = [look_at_origin(rng.normal(size=3) * 3.0) for _ in NAMES]
+    rows = np.stack([llff_row(viewmat, focal=33.0 + k) for k, viewmat in enumerate(viewmats)])
+    write_bounds(write_frames(tmp_path), rows)
+    for view in load_scene(tmp_path, PLAIN).views:
+        index = NAMES.index(view.name.split("/")[0])
+        assert view.camera.viewmat.numpy() == pytest.approx(viewmats[index], abs=1e-6)
+        assert (view.camera.fx, view.camera.fy) == (33.0 + index, 33.0 + index)
+        assert (view.camera.cx, view.camera.cy) == (WIDTH / 2, HEIGHT / 2)
+
+
+def test_columns_of_llff_are_down_right_and_backward(tmp_path):
+    # at (1, 2, 3), looking along +x with +z up: down is -z, right is -y, backward is -x
+    matrix = np.array([[0, 0, -1, 1, HEIGHT], [0, -1, 0, 2, WIDTH], [-1, 0, 0, 3, 30]])
+    rows = np.tile(np.append(matrix.ravel(), [2, 9]), (CAMERAS, 1))
+    write_bounds(write_frames(tmp_path), rows)
+    viewmat = load_scene(tmp_path, PLAIN).views[0].camera.viewmat.numpy()
+    # a point 4 before the camera, 0.5 to the left of it (+y) and 0.25 above
+    assert viewmat @ [5.0, 2.5, 3.25, 1.0] == pytest.approx([-0.5, -0.25, 4.0, 1.0])
+
+
+def test_random_points_lie_between_the_bounds_of_llff(tmp_path):
+    write_bounds(write_frames(tmp_path))
+    scene = load_scene(tmp_path, DataConfig(random_points=200))
+    world = (np.c_[scene.points.xyz, np.ones(200)] @ np.linalg.inv(scene.transform).T)[:, :3]
+    depths = np.stack([world @ viewmat[2, :3] + viewmat[2, 3] for viewmat in ring(CAMERAS)])
+    assert ((depths > 1.999) & (depths < 9.001)).any(axis=0).all()
+    assert depths.max() > 7.0  # farther than the cameras alone would suggest, which is 1.4 times their distance of 4.1
+
+
+def test_poses_of_a_colmap_model_belong_to_the_cameras_their_images_are_named_after(tmp_path):
+    names = ["calib/cam03.png", "cam01_0000.png", "cam00/images/0000.png", "cam02.jpg"]
+    viewmats = ring(CAMERAS)
+    write_colmap(write_frames(tmp_path) / "sparse" / "0", names, viewmats=viewmats)
+    scene = load_scene(tmp_path, PLAIN)
+    order = {"cam03": 0, "cam01": 1, "cam00": 2, "cam02": 3}
+    for view in scene.views:
+        expected = viewmats[order[view.name.split("/")[0]]]
+        assert view.camera.viewmat.numpy() == pytest.approx(expected, abs=1e-6)
+    assert len(scene.points) == 20 and len(scene.views) == CAMERAS * FRAMES
+
+
+def test_cam1_is_not_taken_for_cam10(tmp_path):
+    viewmats = ring(CAMERAS)
+    write_frames(tmp_path)
+    for old, new in zip(NAMES, ("cam1", "cam10", "cam11", "cam2"), strict=True):
+        (tmp_path / old).rename(tmp_path / new)
+    write_colmap(tmp_path / "sparse", ["cam1.png", "cam10.png", "cam11.png", "cam2.png"], viewmats=viewmats)
+    scene = load_scene(tmp_path, PLAIN)
+    assert scene.views[0].name == "cam1/0000.png"
+    assert scene.views[0].camera.viewmat.numpy() == pytest.approx(viewmats[0], abs=1e-6)
+    write_bounds(tmp_path)
+    shutil.rmtree(tmp_path / "sparse")
+    assert any("order of the alphabet (cam1, cam10, cam11, ...)" in note for note in load_scene(tmp_path, PLAIN).notes)
+
+
+def test_the_lens_of_a_colmap_model_is_undone(tmp_path):
+    names = [f"{camera}.png" for camera in NAMES]
+    write_colmap(write_frames(tmp_path) / "sparse", names, model="SIMPLE_RADIAL", params=(30.0, 16.0, 12.0, 0.1))
+    scene = load_scene(tmp_path, PLAIN)
+    assert all(view.source.lens is not None for view in scene.views)
+
+
+def test_a_model_goes_before_the_bounds_and_the_bounds_before_a_model_of_other_images(tmp_path):
+    write_bounds(write_frames(tmp_path))
+    write_colmap(tmp_path / "sparse", [f"{camera}.png" for camera in NAMES])
+    scene = load_scene(tmp_path, PLAIN)
+    assert len(scene.points) == 20 and any("the model is used" in note for note in scene.notes)
+    write_colmap(tmp_path / "sparse", [f"{camera}/{k}.png" for camera in NAMES for k in range(2)])
+    scene = load_scene(tmp_path, PLAIN)
+    assert len(scene.views) == CAMERAS * FRAMES and any("poses_bounds.npy is used" in note for note in scene.notes)
+
+
+def test_a_camera_without_a_pose_is_left_out_and_most_of_them_stop(tmp_path):
+    write_colmap(write_frames(tmp_path) / "sparse", [f"{camera}.png" for camera in NAMES[1:]])
+    scene = load_scene(tmp_path, PLAIN)
+    assert any("1 of 4 cameras" in note and "left out: cam00" in note for note in scene.notes)
+    assert len(scene.views) == 3 * FRAMES and scene.views[scene.test[0]].name == "cam01/0000.png"
+    shutil.rmtree(tmp_path / "sparse")
+    write_colmap(tmp_path / "sparse", ["cam03.png"])
+    with pytest.raises(UserError, match=r"3 of 4 cameras .* have no image in the COLMAP model .*\(cam00, cam01, "):
+        load_scene(tmp_path, PLAIN)
+
+
+def test_a_pose_without_frames_is_left_out_and_most_of_them_stop(tmp_path):
+    write_colmap(write_frames(tmp_path) / "sparse", [f"cam{k:02d}.png" for k in range(CAMERAS + 1)])
+    scene = load_scene(tmp_path, PLAIN)
+    assert any("1 of 5 images" in note and "cam04.png" in note for note in scene.notes)
+    shutil.rmtree(tmp_path / "sparse")
+    write_colmap(tmp_path / "sparse", [f"cam{k:02d}.png" for k in range(9)])
+    with pytest.raises(UserError, match=r"5 of 9 images of the capture are not on disk .*cam04\.png"):
+        load_scene(tmp_path, PLAIN)
+
+
+def test_photos_of_several_moments_are_a_colmap_capture_as_before(tmp_path):
+    write_frames(tmp_path, ".")
+    names = [f"{camera}/{k:04d}.png" for camera in NAMES for k in range(FRAMES)]
+    write_colmap(tmp_path / "sparse", names)
+    scene = load_scene(tmp_path, PLAIN)
+    assert [v.name for v in scene.views] == names and scene.views[0].time is None
+    assert any("read as photos" in note for note in scene.notes)
+    scene = load_scene(tmp_path, DataConfig(time_from_name=r"/(\d+)\.png", random_points=20))
+    assert colours_are_right(scene)
+
+
+# --- videos ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fps", [25, 30000 / 1001])
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_every_frame_of_a_video_is_the_one_of_its_number(tmp_path, monkeypatch, fps, block):
+    monkeypatch.setattr(video, "BLOCK_BYTES", block * WIDTH * HEIGHT * 3)
+    file = tmp_path / "cam00.mp4"
+    write_video(file, 0, 11, fps, extra=("-g", "4"))
+    header = video.read_video_header(file)
+    assert (header.width, header.height, header.frames) == (WIDTH, HEIGHT, 11) and header.fps == pytest.approx(fps)
+    for number in (7, 0, 10, 3, 4, 9, 1):
+        assert np.abs(video.read_video_frame(file, number).astype(int) - colour(0, number)).max() <= 4
+    with pytest.raises(UserError, match=r"cam00\.mp4 has no frame 11"):
+        video.read_video_frame(file, 11)
+
+
+def test_videos_are_read_like_frames_in_folders_and_nothing_is_written(tmp_path):
+    write_bounds(write_videos(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    scene = load_scene(tmp_path, PLAIN)
+    assert [v.name for v in scene.views] == [f"{c}/{k:06d}" for c in NAMES for k in range(FRAMES)]
+    assert scene.test == tuple(range(FRAMES)) and scene.time_axis == TimeAxis(0.0, 4.0, "frames")
+    assert colours_are_right(scene) and sorted(tmp_path.rglob("*")) == before
+    scene = load_scene(tmp_path, DataConfig(downscale="2", random_points=20))
+    assert scene.frame(3).rgb.shape == (12, 16, 3) and colours_are_right(scene)
+
+
+def test_of_videos_of_different_length_the_common_one_is_used(tmp_path):
+    write_bounds(write_videos(tmp_path))
+    write_video(tmp_path / "cam02.mp4", 2, 3, fps=50)
+    scene = load_scene(tmp_path, PLAIN)
+    assert len(scene.views) == 3 * CAMERAS and colours_are_right(scene)
+    assert any("cam02 has 3, cam00 has 5): only the 3 that all have are used" in note for note in scene.notes)
+    assert any("different frame rates" in note for note in scene.notes)
+
+
+def test_frames_are_used_rather_than_the_videos_they_are_of(tmp_path):
+    write_bounds(write_videos(write_frames(tmp_path)))
+    scene = load_scene(tmp_path, PLAIN)
+    assert scene.views[0].name == "cam00/0000.png" and any("the frames are used" in note for note in scene.notes)
+    shutil.rmtree(tmp_path / "cam03")
+    scene = load_scene(tmp_path, PLAIN)
+    assert scene.views[0].name == "cam00/000000" and any("cam03 has none" in note for note in scene.notes)
+    (tmp_path / "cam01.mp4").unlink()
+    with pytest.raises(UserError, match="camera cam03 has only a video and cam01 only a folder of frames"):
+        load_scene(tmp_path, PLAIN)
+
+
+def test_a_video_that_changed_while_it_was_used_is_named(tmp_path):
+    write_bounds(write_videos(tmp_path))
+    scene = load_scene(tmp_path, DataConfig(cache_gb=0.0, random_points=20))
+    write_video(tmp_path / "cam01.mp4", 1, FRAMES, size=(16, 12))
+    with pytest.raises(UserError, match=r"cam01\.mp4 has changed since the capture was opened"):
+        scene.frame(FRAMES)
+    (tmp_path / "cam01.mp4").unlink()
+    with pytest.raises(UserError, match=r"Cannot read the video .*cam01\.mp4: No such file"):
+        scene.frame(FRAMES + 1)
+
+
+@pytest.mark.parametrize("damage", ["junk", "empty", "no index", "no end", "no frames"])
+def test_a_video_that_cannot_be_read_is_named(tmp_path, damage):
+    write_bounds(write_videos(tmp_path))
+    file = tmp_path / "cam02.mp4"
+    if damage == "no end":  # its index comes first, so it opens
+        write_video(file, 2, 40, extra=("-movflags", "+faststart", "-g", "5"))
+    whole = file.read_bytes()
+    if damage == "no frames":
+        shutil.copy(Path(imageio_ffmpeg.__file__), file)
+    else:
+        file.write_bytes({"junk": b"no video" * 20, "empty": b""}.get(damage, whole[: len(whole) * 2 // 3]))
+    with pytest.raises(UserError, match=r"The video .*cam02\.mp4 cannot be read, or is cut short \(.+\)") as caught:
+        load_scene(tmp_path, PLAIN)
+    assert "\n" not in str(caught.value)
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------
+
+
+def test_cameras_without_poses_are_told_what_to_add(tmp_path):
+    write_frames(tmp_path)
+    with pytest.raises(UserError, match=r"has 4 cameras \(cam00, cam01, \.\.\.\) but no poses; add poses_bounds\.npy"):
+        load_scene(tmp_path, PLAIN)
+
+
+def spoilt(row: int, column: int, value: float) -> np.ndarray:
+    rows = np.stack([llff_row(viewmat) for viewmat in ring(CAMERAS)])
+    rows[row, column] = value
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (np.zeros((3, 17)), r"has the poses of 3 cameras, but 4 are there \(cam00, cam01, cam02, \.\.\.\)"),
+        (np.zeros((4, 15)), r"holds float64 of shape \[4, 15\], not 17 numbers for each camera"),
+        (np.zeros(17), r"holds float64 of shape \[17\], not 17 numbers"),
+        (np.full((4, 17), "x"), r"holds <U1 of shape \[4, 17\]"),
+        (np.zeros((4, 17)), r"camera cam00: the pose holds no rotation"),
+        (spoilt(2, 5, np.nan), r"camera cam02: the pose is not finite"),
+        (spoilt(1, 0, 3.0), r"camera cam01: the pose holds no rotation"),
+        (spoilt(1, 3, 1e300), r"camera cam01: the pose is too far away"),
+        (spoilt(1, 14, -30.0), r"camera cam01: a focal length of -30"),
+        (spoilt(3, 4, 0.0), r"camera cam03: an image of 32 x 0 pixels is not possible"),
+        (spoilt(3, 4, 32.0), r"cam03/images/0000\.png is 32 x 24 pixels, but its camera is 32 x 32"),
+    ],
+)
+def test_what_is_wrong_in_the_bounds_is_named(tmp_path, rows, sentence):
+    write_bounds(write_frames(tmp_path), rows)
+    with pytest.raises(UserError, match=sentence):
+        load_scene(tmp_path, PLAIN)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+def test_a_file_of_bounds_that_is_no_array_is_named(tmp_path, content):
+    (write_frames(tmp_path) / "poses_bounds.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"poses_bounds\.npy cannot be read \(.+\)"):
+        load_scene(tmp_path, PLAIN)
+
+
+def test_a_camera_of_another_size_is_named_and_one_scale_for_all_is_not(tmp_path):
+    write_bounds(write_frames(tmp_path, size=(16, 12)))
+    assert load_scene(tmp_path, PLAIN).views[0].camera.fx == 15.0
+    for frame in range(FRAMES):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "cam02" / "images" / f"{frame:04d}.png")
+    with pytest.raises(UserError, match=r"cam02/images/0000\.png .* is 32 x 24, and most .* 0\.5 times the size"):
+        load_scene(tmp_path, PLAIN)
+
+
+def test_names_that_do_not_number_their_frames_are_named(tmp_path):
+    images = write_bounds(write_frames(tmp_path)) / "cam01" / "images"
+    shutil.copy(images / "0003.png", images / "3.png")
+    with pytest.raises(UserError, match=r"0003\.png and 3\.png in .*cam01/images are both frame 3; remove one"):
+        load_scene(tmp_path, PLAIN)
+    (images / "3.png").rename(images / "cover.png")
+    with pytest.raises(UserError, match=r"The name of .*cover\.png does not say which frame it is"):
+        load_scene(tmp_path, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (DataConfig(frame_start=-1), "--frame-start -1 is negative"),
+        (DataConfig(frame_start=3, frame_end=3), "--frame-end 3 is not after --frame-start 3"),
+        (DataConfig(frame_stride=0), "--frame-stride 0 is less than 1"),
+        (DataConfig(frame_start=5), r"leave no image of .*, whose frames are numbered from 0 to 4"),
+    ],
+)
+def test_choices_of_frames_that_make_no_sense_are_named(tmp_path, config, sentence):
+    write_bounds(write_frames(tmp_path))
+    with pytest.raises(UserError, match=sentence):
+        load_scene(tmp_path, config)

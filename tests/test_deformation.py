@@ -1,0 +1,416 @@
+"""Deformation fields: what they compute, compiled kernels against the reference, and that nothing moves at first."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from nfc_gs.core.sh import C0
+from nfc_gs.model.deformation import (
+    PAIRS,
+    REFERENCE,
+    TIME,
+    WIDTHS,
+    HexPlane,
+    HexPlaneConfig,
+    MlpConfig,
+    box_of,
+    encode,
+    look_up_reference,
+    make_deformation,
+    network_reference,
+    plane_shapes,
+    time_cells,
+)
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.render import extension
+from nfc_gs.render.deformation import COMPILED, kernels_for, look_up_compiled, network_compiled
+from nfc_gs.train.motion import plane_gradient_reference_
+
+needs_core = pytest.mark.skipif(not extension.available(), reason="the compiled core is not built")
+
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+SMALL = HexPlaneConfig(features=16, resolution=5, levels=(1, 2), width=16)
+BOX = torch.tensor([[-1.0, -2.0, -3.0], [1.0, 2.0, 3.0]])
+EVERYTHING = tuple(WIDTHS)
+
+
+@pytest.fixture(autouse=True)
+def same_core_afterwards() -> Iterator[None]:
+    """Puts thread count and instruction set back."""
+    if not extension.available():
+        yield
+        return
+    threads, instruction_set = extension.threads(), extension.core().instruction_set()
+    yield
+    extension.set_threads(threads)
+    extension.core().use_instruction_set(instruction_set)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def some_planes(config: HexPlaneConfig = SMALL, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    g = generator()
+    shapes = plane_shapes(config, 4)
+    return [torch.empty(s).uniform_(0.2, 1.2, generator=g).to(dtype).requires_grad_() for s in shapes]
+
+
+def some_points(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Most inside the box, some beyond it."""
+    return torch.empty(count, 3).uniform_(-1.2, 1.2, generator=generator(1)).to(dtype).requires_grad_()
+
+
+def some_field(kind: str, quantities: tuple[str, ...] = EVERYTHING, seed: int | None = 0):
+    config = dataclasses.asdict(SMALL if kind == "hexplane" else MlpConfig(depth=4, width=24))
+    settings = {"kind": kind, "quantities": quantities, "config": config, "time_resolution": 4}
+    return make_deformation(settings, BOX, None if seed is None else generator(seed))
+
+
+def stirred(kind: str, **changes):
+    """A field whose last layer is not zero."""
+    field = some_field(kind, **changes)
+    with torch.no_grad():
+        for parameter in field.layers[-1].parameters():
+            parameter.normal_(0.0, 0.3, generator=generator(2))
+    return field
+
+
+def some_model(head: str, count: int = 20) -> GaussianModel:
+    g = generator(3)
+    tensors = {
+        "means": torch.randn(count, 3, generator=g),
+        "log_scales": torch.randn(count, 3, generator=g),
+        "quats": torch.randn(count, 4, generator=g),
+        "opacity_logits": torch.randn(count, generator=g),
+    }
+    if head == "sh":
+        tensors["sh_coeffs"] = torch.randn(count, 4, 3, generator=g)
+    else:
+        tensors |= {"bit_logits": torch.randn(count, 24, generator=g), "bit_shifts": torch.zeros(count, 3, 3)}
+    return GaussianModel(tensors)
+
+
+# What a look-up is
+
+
+def bilinear(plane: Tensor, x: float, y: float) -> Tensor:
+    """By the formula, one point at a time: the centres of the outermost cells are at -1 and 1."""
+    rows, columns, _ = plane.shape
+    place = [min(max((v + 1) / 2 * (n - 1), 0.0), n - 1.0) for v, n in ((x, columns), (y, rows))]
+    (i, a), (j, b) = ((min(int(p), n - 2), p - min(int(p), n - 2)) for p, n in zip(place, (columns, rows), strict=True))
+    low = (1 - a) * plane[j, i] + a * plane[j, i + 1]
+    high = (1 - a) * plane[j + 1, i] + a * plane[j + 1, i + 1]
+    return (1 - b) * low + b * high
+
+
+def test_a_look_up_is_the_product_over_the_six_planes_level_beside_level() -> None:
+    planes, points, time = some_planes(dtype=torch.float64), some_points(40, torch.float64), 0.37
+    found = look_up_reference(planes, points, time)
+    assert found.shape == (40, 32)
+    for n, point in enumerate(points.tolist()):
+        place = [*point, time]
+        for level in range(2):
+            product = torch.ones(16, dtype=torch.float64)
+            for plane, (column, row) in zip(planes[6 * level : 6 * level + 6], PAIRS, strict=True):
+                product = product * bilinear(plane, place[column], place[row])
+            assert torch.allclose(found[n, 16 * level : 16 * level + 16], product, rtol=1e-12)
+
+
+def test_gradients_of_the_reference_are_finite_differences() -> None:
+    config = HexPlaneConfig(features=2, resolution=3, levels=(1, 2))
+    shapes = plane_shapes(config, 3)
+    planes = [torch.rand(s, generator=generator(), dtype=torch.float64).requires_grad_() for s in shapes]
+    points = torch.tensor([[0.3, -0.7, 0.11], [-0.45, 0.62, -0.83]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda p, *q: look_up_reference(q, p, 0.21), (points, *planes))
+
+
+def test_the_whole_time_axis_is_used() -> None:
+    field = stirred("hexplane", quantities=("means",))
+    with torch.no_grad():
+        for index, plane in enumerate(field.planes):
+            if PAIRS[index % 6][1] == TIME:
+                plane[:] = torch.arange(len(plane), dtype=torch.float32)[:, None, None]
+    for time, row in ((0.0, 0.0), (1.0, 3.0), (0.5, 1.5)):
+        points = torch.zeros(1, 3)
+        features = REFERENCE.look_up(list(field.planes), field.normalised(points), 2 * time - 1)
+        still = REFERENCE.look_up(
+            [p if PAIRS[i % 6][1] != TIME else torch.ones_like(p) for i, p in enumerate(field.planes)],
+            field.normalised(points),
+            2 * time - 1,
+        )
+        assert torch.allclose(features, row**3 * still, rtol=1e-5)
+
+
+# Compiled
+
+
+@needs_core
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+@pytest.mark.parametrize("time", [-1.0, 0.13, 1.0])
+@pytest.mark.parametrize("count", [1, 333, 5000])
+def test_the_compiled_look_up_is_the_reference(name: str, time: float, count: int) -> None:
+    if not extension.core().use_instruction_set(name):
+        pytest.skip(f"this machine has no {name}")
+    exact = some_planes(dtype=torch.float64), some_points(count, torch.float64)
+    single = some_planes(), some_points(count)
+    v = torch.randn(count, 32, generator=generator(4))
+    wanted, found = look_up_reference(exact[0], exact[1], time), look_up_compiled(single[0], single[1], time)
+    assert torch.allclose(found.double(), wanted, rtol=1e-5, atol=1e-6)
+    wanted.backward(v.double())
+    found.backward(v)
+    for a, b in zip((*exact[0], exact[1]), (*single[0], single[1]), strict=True):
+        assert a.grad is not None and b.grad is not None
+        assert (a.grad - b.grad).abs().max() < 1e-5 * a.grad.abs().max() + 1e-6
+
+
+@needs_core
+def test_features_that_fit_no_vector_are_left_to_the_reference() -> None:
+    config = HexPlaneConfig(features=6, resolution=4, levels=(1,))
+    planes = [torch.rand(s, generator=generator()) for s in plane_shapes(config, 4)]
+    points = some_points(10)
+    assert torch.equal(look_up_compiled(planes, points, 0.2), look_up_reference(planes, points, 0.2))
+    weights = some_weights(inputs=20, width=16, outputs=3, dtype=torch.float32)
+    x = torch.rand(7, 20, generator=generator())
+    assert torch.equal(network_compiled(x, weights), network_reference(x, weights))
+
+
+def some_weights(inputs: int, width: int, outputs: int, dtype: torch.dtype) -> list[Tensor]:
+    g = generator(5)
+    shapes = [(width, inputs), (width,), (width, width), (width,), (outputs, width), (outputs,)]
+    return [(torch.randn(s, generator=g) * 0.3).to(dtype).requires_grad_() for s in shapes]
+
+
+def away_from_kinks(x: Tensor, inputs: int, width: int, outputs: int) -> Tensor:
+    """[N, 1] 1 for points whose hidden values are not so near 0 that rounding decides whether ReLU lets them pass."""
+    w1, b1, w2, b2, *_ = some_weights(inputs, width, outputs, torch.float64)
+    first = x.double() @ w1.T + b1
+    second = first.relu() @ w2.T + b2
+    return (torch.cat([first, second], dim=1).abs().amin(1, keepdim=True) > 1e-4).float().detach()
+
+
+@needs_core
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+@pytest.mark.parametrize("count", [0, 1, 32, 1000])
+@pytest.mark.parametrize(("inputs", "width", "outputs"), [(64, 64, 10), (16, 48, 1), (32, 16, 14), (256, 256, 8)])
+def test_the_compiled_network_is_the_reference(name: str, count: int, inputs: int, width: int, outputs: int) -> None:
+    if not extension.core().use_instruction_set(name):
+        pytest.skip(f"this machine has no {name}")
+    start = torch.randn(count, inputs, generator=generator(6))
+    v = torch.randn(count, outputs, generator=generator(7)) * away_from_kinks(start, inputs, width, outputs)
+    results = []
+    for dtype, network in ((torch.float64, network_reference), (torch.float32, network_compiled)):
+        x, weights = start.clone().to(dtype).requires_grad_(), some_weights(inputs, width, outputs, dtype)
+        out = network(x, weights)
+        out.backward(v.to(dtype))
+        results.append([out.detach(), x.grad, *(w.grad for w in weights)])
+    for wanted, found in zip(*results, strict=True):
+        assert found.shape == wanted.shape
+        if wanted.numel():
+            assert (found - wanted).abs().max() <= 2e-5 * wanted.abs().max() + 1e-6
+
+
+@needs_core
+def test_what_is_not_a_number_is_not_hidden_by_the_compiled_network() -> None:
+    x = torch.zeros(3, 16)
+    x[1, 4] = math.nan
+    out = network_compiled(x, some_weights(16, 16, 3, torch.float32))
+    assert out[1].isnan().all() and out[[0, 2]].isfinite().all()
+
+
+@needs_core
+def test_compiled_fields_give_the_same_bits_for_any_number_of_threads() -> None:
+    results = []
+    for threads in (1, 2, 5):
+        extension.set_threads(threads)
+        planes, points = some_planes(), some_points(5000)
+        x = look_up_compiled(planes, points, 0.3)
+        weights = some_weights(32, 16, 10, torch.float32)
+        out = network_compiled(x, weights)
+        out.backward(torch.randn(out.shape, generator=generator(8)))
+        results.append([out.detach(), points.grad, *(t.grad for t in (*planes, *weights))])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@needs_core
+def test_the_compiled_kernels_are_taken_for_float32_on_the_cpu_alone() -> None:
+    assert kernels_for(torch.zeros(1, 3)) is COMPILED
+    assert kernels_for(torch.zeros(1, 3, dtype=torch.float64)) is REFERENCE
+
+
+# Regularisers
+
+
+def regularisers(plane: Tensor, along_columns: float, along_rows: float, bend: float, from_one: float) -> Tensor:
+    total = 0.5 * along_columns * (plane[:, 1:] - plane[:, :-1]).square().sum()
+    total = total + 0.5 * along_rows * (plane[1:] - plane[:-1]).square().sum()
+    total = total + 0.5 * bend * (plane[:-2] - 2 * plane[1:-1] + plane[2:]).square().sum()
+    return total + from_one * (plane - 1).abs().sum()
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_core)])
+@pytest.mark.parametrize("weights", [(0.7, 0.4, 0, 0), (0, 0, 0.9, 0.3), (0.1, 0.2, 0.3, 0.4)])
+@pytest.mark.parametrize("rows", [2, 3, 9])
+def test_regularisers_of_planes_have_the_gradients_that_autograd_finds(
+    compiled: bool, weights: tuple[float, ...], rows: int
+) -> None:
+    plane = torch.empty(rows, 7, 16).uniform_(0.0, 2.0, generator=generator()).double().requires_grad_()
+    plane.data[0, 0, 0] = 1.0  # the kink
+    regularisers(plane, *weights).backward()
+    assert plane.grad is not None
+    before = torch.randn(plane.shape, generator=generator(1))
+    found = before.clone()
+    if compiled:
+        extension.core().plane_regularisers(plane.detach().float().numpy(), found.numpy(), *weights)
+    else:
+        plane_gradient_reference_(plane.detach().float(), found, *weights)
+    assert torch.allclose(found.double(), before.double() + plane.grad, atol=1e-5)
+
+
+# Fields
+
+
+@pytest.mark.parametrize("kind", ["hexplane", "mlp"])
+def test_at_the_start_nothing_moves_and_everything_can_be_learnt(kind: str) -> None:
+    field = some_field(kind)
+    means = some_points(30)
+    for time in (0.0, 0.4, 1.0):
+        changes = field(means, time)
+        assert list(changes) == list(WIDTHS)
+        assert all((change == 0).all() for change in changes.values())
+    sum(change.sum() for change in field(means, 0.4).values()).backward()
+    assert (field.layers[-1].weight.grad != 0).any()
+
+
+@pytest.mark.parametrize("kind", ["hexplane", "mlp"])
+def test_changes_have_the_shapes_of_what_they_are_added_to_and_depend_on_time(kind: str) -> None:
+    field = stirred(kind)
+    with torch.no_grad():
+        for parameter in field.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator(9)) * 0.1)
+    means = some_points(30)
+    early, late = field(means, 0.1), field(means, 0.9)
+    for name, change in early.items():
+        assert change.shape == ((30,) if name == "opacity_logits" else (30, WIDTHS[name]))
+        assert not torch.allclose(change, late[name], atol=1e-4)
+
+
+def test_only_the_quantities_that_are_asked_for_change() -> None:
+    field = some_field("hexplane", ("log_scales", "means"))
+    assert list(field(some_points(3), 0.5)) == ["means", "log_scales"]
+
+
+@pytest.mark.parametrize("kind", ["hexplane", "mlp"])
+def test_a_field_is_made_again_from_its_settings_and_tensors(kind: str) -> None:
+    field = stirred(kind)
+    again = make_deformation(field.settings, torch.zeros(2, 3), None)
+    again.load_state_dict(field.state_dict())
+    means = some_points(10)
+    for a, b in zip(field(means, 0.3).values(), again(means, 0.3).values(), strict=True):
+        assert torch.equal(a, b)
+    same, other = stirred(kind), stirred(kind, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(field.parameters(), same.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(field.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kind": "voxels"}, {"quantities": ()}, {"quantities": ("means", "mood")}, {"config": {"size": 3}}]
+)
+def test_settings_that_make_no_sense_are_refused(changes: dict) -> None:
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        make_deformation({**some_field("hexplane").settings, **changes}, BOX, None)
+
+
+def linear_planes(field: HexPlane, seed: int = 0) -> None:
+    """Give a field planes that are linear along both axes."""
+    g = generator(seed)
+    with torch.no_grad():
+        for plane in field.planes:
+            rows, columns, features = plane.shape
+            across = torch.linspace(0.0, 1.0, columns)[None, :, None] * torch.rand(features, generator=g)
+            down = torch.linspace(0.0, 1.0, rows)[:, None, None] * torch.rand(features, generator=g)
+            plane.copy_(0.3 + across + down)
+
+
+def test_a_grown_box_keeps_what_its_planes_say() -> None:
+    """Planes that are linear in space lose nothing, but for the cells that the old border cuts."""
+    field, old = stirred("hexplane"), stirred("hexplane")
+    assert isinstance(field, HexPlane) and isinstance(old, HexPlane)
+    linear_planes(field)
+    linear_planes(old)
+    inside = torch.empty(50, 3).uniform_(-0.6, 0.6, generator=generator()) * BOX[1]
+    assert not field.grow_bounds(inside)
+    assert torch.equal(field.bounds, BOX)
+    assert field.grow_bounds(torch.cat([inside, torch.tensor([[1.3, 0.0, 0.0]]).expand(10, 3)]))
+    assert field.bounds[1, 0] == pytest.approx(1.5)  # where they are, and a tenth of the old box
+    assert torch.equal(field.bounds[0], BOX[0]) and torch.equal(field.bounds[1, 1:], BOX[1, 1:])
+    wanted, found = (f.changes(inside, 0.4, REFERENCE) for f in (old, field))
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert not torch.equal(field.planes[0], old.planes[0])
+
+
+def test_the_box_of_points_leaves_strays_out_and_some_room() -> None:
+    points = torch.cat([torch.rand(1000, 3, generator=generator()), torch.full((3, 3), 1e6)])
+    low, high = box_of(points)
+    assert (low < 0.02).all() and (low > -0.2).all() and (high > 0.98).all() and (high < 1.2).all()
+
+
+def test_cells_along_time_follow_the_number_of_times() -> None:
+    assert [time_cells(HexPlaneConfig(), n) for n in (2, 40, 100, 1000)] == [8, 20, 50, 75]
+    assert time_cells(HexPlaneConfig(time_resolution=12), 100) == 12
+
+
+def test_the_encoding_is_that_of_nerf() -> None:
+    x = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    wanted = [0.3, -0.2]
+    for wave in (math.sin, math.cos):
+        for octave in range(3):
+            wanted += [wave(2**octave * math.pi * 0.3), wave(2**octave * math.pi * -0.2)]
+    assert torch.allclose(encode(x, 3), torch.tensor([wanted], dtype=torch.float64))
+
+
+# The model
+
+
+@pytest.mark.parametrize("head", ["sh", "bits"])
+def test_a_posed_model_is_the_canonical_one_plus_the_changes(head: str) -> None:
+    model = some_model(head)
+    still = {name: tensor.clone() for name, tensor in model.tensors().items()}
+    model.deformation = stirred("hexplane")
+    changes = model.deformation(model.means, 0.7)
+    posed = model.at(0.7).tensors()
+    for name in ("means", "log_scales", "quats", "opacity_logits"):
+        assert torch.allclose(posed[name], still[name] + changes[name])
+    if head == "sh":
+        assert torch.allclose(posed["sh_coeffs"][:, 0], still["sh_coeffs"][:, 0] + changes["colors"] / C0)
+        assert torch.equal(posed["sh_coeffs"][:, 1:], still["sh_coeffs"][:, 1:])
+    else:
+        moved = posed["bit_logits"].view(-1, 3, 8) - still["bit_logits"].view(-1, 3, 8)
+        assert torch.allclose(moved, 4 * changes["colors"][:, :, None].expand_as(moved), atol=1e-5)
+    assert model.at(0.7).deformation is None
+    assert all(torch.equal(tensor, still[name]) for name, tensor in model.at(None).tensors().items())
+
+
+def test_a_small_change_of_colour_is_that_change_in_either_head() -> None:
+    """Grey Gaussians, whose bits are undecided: the decoded colour moves by what is asked for."""
+    bits = GaussianModel(
+        {**some_model("bits").tensors(), "bit_logits": torch.zeros(20, 24), "bit_shifts": torch.zeros(20, 0, 3)}
+    )
+    change = torch.full((20, 3), 0.01)
+    recoloured = bits._recoloured(dict(bits.named_parameters()), change)["bit_logits"]
+    weights = 2.0 ** torch.arange(7, -1, -1) / 255
+    assert torch.allclose((recoloured.view(20, 3, 8).sigmoid() * weights).sum(-1), 0.5 + change, atol=1e-5)
+
+
+def test_baking_keeps_the_motion() -> None:
+    model = some_model("bits")
+    model.deformation = stirred("hexplane")
+    assert model.baked(1).deformation is model.deformation
+    assert model.baked(1).baked(0).deformation is model.deformation

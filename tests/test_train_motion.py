@@ -1,0 +1,313 @@
+"""Training what moves: it learns motion, waits for the warm-up, resumes exactly, and leaves static scenes alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_train_trainer import (
+    StillImages,
+    all_tensors,
+    assert_same_bits,
+    available_backends,
+    blobs,
+    stop_after,
+    tiny_config,
+    tiny_scene,
+)
+
+from nfc_gs.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.scene import Frame, SceneData, TimeAxis
+from nfc_gs.model.deformation import HexPlane, HexPlaneConfig, MlpConfig
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.render import extension
+from nfc_gs.render.pipeline import render
+from nfc_gs.train import schedules
+from nfc_gs.train.config import DeformationConfig, LearningRates, resolve
+from nfc_gs.train.motion import MotionTraining, new_deformation
+from nfc_gs.train.trainer import Trainer
+
+FAST = available_backends()[-1]
+SMALL = HexPlaneConfig(features=16, resolution=6, levels=(1,), width=16)
+RATES = LearningRates(sh0=0.03, means=5e-3, means_final=1e-3, scales=1e-2)
+QUICK = DeformationConfig(warmup=0.2, rate=1e-3, rate_final=1e-4, plane_rate=1e-2, plane_rate_final=1e-3)
+MLP = MlpConfig(depth=3, width=32, mean_frequencies=3, time_frequencies=2)
+
+
+@pytest.fixture(autouse=True)
+def small_images_may_be_smaller_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "MIN_SIDE", 12)
+
+
+def moving_scene(times: int = 4) -> SceneData:
+    """The blobs of `tiny_scene`, all of which swing together, seen by the same cameras at every time."""
+    still = tiny_scene()
+    truth = blobs(12).tensors()
+    views, frames = [], {}
+    for k in range(times):
+        time = k / (times - 1)
+        swing = torch.tensor([0.5 * math.sin(math.pi * (time - 0.5)), 0.0, 0.0])
+        model = GaussianModel({**truth, "means": truth["means"] + swing})
+        for view in still.views:
+            name = f"{view.name}_{k}"
+            with torch.no_grad():
+                rgb = render(model, view.camera, backend="torch").rgb
+            frames[name] = Frame((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy(), None)
+            views.append(replace(view, name=name, time=time))
+    return replace(
+        still,
+        views=tuple(views),
+        train=tuple(i for i in range(len(views)) if i % 4),
+        test=tuple(i for i in range(len(views)) if not i % 4),
+        time_axis=TimeAxis(0.0, 1.0),
+        images=StillImages(frames),
+    )
+
+
+def config(**changes: object):
+    defaults = {"hexplane": SMALL, "mlp": MLP, "deformation": QUICK, "rates": RATES, "backend": FAST, "eval_every": 0.0}
+    return tiny_config(**{**defaults, **changes})
+
+
+def train(run: Path, scene: SceneData | None = None, **changes: object) -> Trainer:
+    trainer = Trainer(scene or moving_scene(), config(**changes), run, capture="tiny")
+    trainer.train()
+    return trainer
+
+
+def tensors_with_field(trainer: Trainer) -> dict[str, torch.Tensor]:
+    assert trainer.motion is not None
+    field = {f"field.{name}": tensor.detach() for name, tensor in trainer.motion.field.state_dict().items()}
+    moments = {f"field.{name}": tensor for name, tensor in trainer.motion.optimizer.state().items()}
+    return {**all_tensors(trainer), **field, **moments}
+
+
+def psnr(trainer: Trainer) -> float:
+    value = trainer.evaluate().psnr
+    assert value is not None
+    return value
+
+
+@pytest.mark.skipif(FAST != "cpu", reason="takes too long without the compiled core")
+@pytest.mark.parametrize("motion", ["hexplane", "mlp"])
+def test_what_moves_is_drawn_better_than_by_a_static_splat(tmp_path: Path, motion: str) -> None:
+    static = psnr(train(tmp_path / "static", motion="none", steps=400))
+    moving = train(tmp_path / "moving", motion=motion, steps=400)
+    assert psnr(moving) > static + 2.0
+    # and it is the time that does it
+    frozen = GaussianModel(moving.model.tensors())
+    assert moving.measure(frozen).psnr < psnr(moving) - 2.0
+
+
+@pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"motion": "hexplane"},
+        {"motion": "mlp"},
+        {"method": "nfc-te", "deformation": replace(QUICK, opacity=True, color=True)},
+        {"method": "nfc-bitwise"},
+        {"method": "nfc", "density": "adc", "deformation": replace(QUICK, color=True)},
+    ],
+)
+def test_a_resumed_run_gives_the_same_bits(tmp_path: Path, backend: str, changes: dict) -> None:
+    whole = train(tmp_path / "whole", backend=backend, **changes)
+    for cut in (3, 17):  # in the warm-up, and while things move
+        run = tmp_path / f"cut{cut}"
+        holder: list[Trainer] = []
+        settings = config(backend=backend, **changes)
+        first = Trainer(moving_scene(), settings, run, [stop_after(cut, holder)], capture="tiny")
+        holder.append(first)
+        first.train()
+        assert first.steps_done == cut
+        resumed = Trainer.resume(run, scene=moving_scene())
+        resumed.train()
+        assert_same_bits(tensors_with_field(resumed), tensors_with_field(whole))
+
+
+@pytest.mark.skipif(FAST != "cpu", reason="the compiled core is not built")
+def test_any_number_of_threads_gives_the_same_bits(tmp_path: Path) -> None:
+    before = extension.threads()
+    try:
+        results = []
+        for threads in (1, 3):
+            extension.set_threads(threads)
+            results.append(tensors_with_field(train(tmp_path / str(threads))))
+    finally:
+        extension.set_threads(before)
+    assert_same_bits(*results)
+
+
+def test_nothing_moves_before_the_warm_up_is_over(tmp_path: Path) -> None:
+    trainer = Trainer(moving_scene(), config(steps=40), tmp_path / "run", capture="tiny")
+    assert trainer.motion is not None
+    begin = {name: tensor.clone() for name, tensor in trainer.motion.field.state_dict().items()}
+    for _ in range(8):  # 0.2 of 40
+        trainer.step()
+    assert trainer.motion.optimizer.steps == 0
+    assert_same_bits(begin, dict(trainer.motion.field.state_dict()))
+    for _ in range(3):
+        trainer.step()
+    assert trainer.motion.optimizer.steps == 3
+    after = trainer.motion.field.state_dict()
+    assert all(not torch.equal(tensor, after[name]) for name, tensor in begin.items())
+
+
+def test_in_the_warm_up_a_moving_capture_trains_as_a_static_one(tmp_path: Path) -> None:
+    moving = Trainer(moving_scene(), config(steps=40), tmp_path / "moving", capture="tiny")
+    static = Trainer(moving_scene(), config(steps=40, motion="none"), tmp_path / "static", capture="tiny")
+    for _ in range(8):
+        moving.step()
+        static.step()
+    assert static.motion is None
+    assert_same_bits(all_tensors(moving), all_tensors(static))
+
+
+def test_static_captures_have_no_field(tmp_path: Path) -> None:
+    trainer = train(tmp_path / "run", scene=tiny_scene(), motion="hexplane")
+    assert trainer.motion is None and trainer.model.deformation is None
+    checkpoint = load_checkpoint(trainer.run)
+    assert not checkpoint.motion and not checkpoint.deformation and checkpoint.time_axis is None
+
+
+def test_the_box_is_put_around_what_can_be_seen_when_motion_begins(tmp_path: Path) -> None:
+    trainer = Trainer(moving_scene(), config(steps=40), tmp_path / "run", capture="tiny")
+    assert trainer.motion is not None
+    for _ in range(8):
+        trainer.step()
+    with torch.no_grad():
+        trainer.model.means[0] = 100.0
+        trainer.model.opacity_logits[0] = -6.0  # far away and faint
+        seen = trainer.model.means[trainer.model.opacities > 0.05]
+    trainer.motion.prepare(trainer.progress)
+    low, high = trainer.motion.field.bounds
+    assert (high < 50.0).all()
+    inside = ((seen > low) & (seen < high)).all(dim=1).float().mean()
+    assert inside > 0.9
+
+
+def test_a_grown_box_forgets_the_moments_of_its_planes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nfc_gs.train.motion.BOUNDS_EVERY", 20)
+    trainer = Trainer(moving_scene(), config(steps=40, density="none"), tmp_path / "run", capture="tiny")
+    assert trainer.motion is not None
+    for _ in range(19):
+        trainer.step()
+    before = trainer.motion.field.bounds.clone()
+    with torch.no_grad():
+        trainer.model.means[:5, 2] += 4.0
+    trainer.step()
+    assert trainer.motion.field.bounds[1, 2] > before[1, 2]
+    moments = trainer.motion.optimizer.state()
+    assert all((tensor == 0).all() for name, tensor in moments.items() if ".planes." in name)
+    assert any((tensor != 0).any() for name, tensor in moments.items() if ".layers." in name)
+
+
+def test_regularisers_pull_at_planes_that_nothing_else_moves(tmp_path: Path) -> None:
+    """With strong weights the planes of space become flat and those with time go to one."""
+    spreads = {}
+    for name, weight in (("weak", 0.0), ("strong", 100.0)):
+        plane_config = replace(SMALL, tv=weight, smoothness=weight, sparsity=0.0)
+        trainer = train(tmp_path / name, hexplane=plane_config, steps=60)
+        assert trainer.motion is not None and isinstance(trainer.motion.field, HexPlane)
+        plane = trainer.motion.field.planes[0].detach()
+        spreads[name] = float((plane[1:] - plane[:-1]).square().mean())
+    assert spreads["strong"] < 0.5 * spreads["weak"]
+
+
+def motion_of(motion: str, tmp_path: Path, background: tuple[float, float, float] | None = None, **changes: object):
+    scene = replace(moving_scene(), background=background)
+    resolved = resolve(config(motion=motion, **changes))
+    model = blobs(5)
+    model.deformation = new_deformation(resolved, scene)
+    return MotionTraining(resolved, scene, model), scene
+
+
+def test_the_noise_on_time_falls_to_nothing_and_stays_on_the_axis(tmp_path: Path) -> None:
+    noisy, scene = motion_of("mlp", tmp_path, mlp=replace(MLP, time_noise=1.0))
+    middle = scene.views[10]
+    assert middle.time == pytest.approx(1 / 3)
+
+    def spread(progress: float) -> float:
+        times = torch.tensor([noisy.time_of(middle, step, progress) for step in range(300)])
+        assert (times >= 0).all() and (times <= 1).all() and times.mean() == pytest.approx(1 / 3, abs=0.06)
+        return float(times.std())
+
+    early, late = spread(0.3), spread(0.9)
+    assert early == pytest.approx(0.7 / 3, rel=0.2)  # 0.7 of an interval of 1/3, cut off at 0
+    assert late == pytest.approx(0.1 / 3, rel=0.2)
+    assert noisy.time_of(middle, 5, 0.3) == noisy.time_of(middle, 5, 0.3)
+    assert noisy.time_of(middle, 5, 0.1) is None
+
+
+def test_only_the_mlp_on_real_captures_has_noise_by_default(tmp_path: Path) -> None:
+    for motion, background, is_noisy in (
+        ("mlp", None, True),
+        ("mlp", (1.0, 1.0, 1.0), False),
+        ("hexplane", None, False),
+    ):
+        trained, scene = motion_of(motion, tmp_path, background)
+        assert (trained.time_of(scene.views[10], 5, 0.5) != scene.views[10].time) == is_noisy
+
+
+def test_checkpoints_hold_the_motion_and_what_time_means(tmp_path: Path) -> None:
+    scene = replace(moving_scene(), time_axis=TimeAxis(2.0, 7.0, "seconds"))
+    trainer = train(tmp_path / "run", scene=scene)
+    loaded = load_model(trainer.run)
+    assert loaded.checkpoint.time_axis == TimeAxis(2.0, 7.0, "seconds")
+    camera = scene.camera(0)
+    for time in (0.0, 0.6):
+        with torch.no_grad():
+            wanted, found = (render(m, camera, time, backend=FAST).rgb for m in (trainer.model, loaded.model))
+        assert torch.equal(wanted, found)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda c: replace(c, deformation={**c.deformation, "planes.0": torch.zeros(2, 2, 2)}), "do not fit together"),
+        (lambda c: replace(c, deformation={n: t for n, t in c.deformation.items() if n != "planes.1"}), "planes.1"),
+        (lambda c: replace(c, deformation={}), "but not both"),
+        (lambda c: replace(c, motion={**c.motion, "kind": "voxels"}), "kind voxels"),
+        (lambda c: replace(c, motion={"kind": "hexplane"}), "do not fit together"),
+        (lambda c: replace(c, deformation_optimizer={"m.planes.0": torch.zeros(1)}), "the optimizer's m.planes.0"),
+    ],
+)
+def test_broken_motion_in_a_checkpoint_gets_one_sentence(tmp_path: Path, change, says: str) -> None:
+    trainer = Trainer(moving_scene(), config(), tmp_path / "run", capture="tiny")
+    path = tmp_path / "broken.safetensors"
+    save_checkpoint(path, change(load_checkpoint(trainer.run)))
+    with pytest.raises(UserError, match=says):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"motion": "voxels"}, "--motion is 'voxels'; choose one of auto, none, hexplane, mlp"),
+        ({"deformation": DeformationConfig(warmup=1.0)}, "--deformation.warmup is 1.0"),
+        ({"deformation": DeformationConfig(plane_rate=0.0)}, "learning rate of --deformation"),
+        ({"hexplane": HexPlaneConfig(features=20)}, "--hexplane.features is 20, but must be a multiple of 16"),
+        ({"hexplane": HexPlaneConfig(levels=())}, "--hexplane.levels"),
+        ({"hexplane": HexPlaneConfig(resolution=1)}, "--hexplane.resolution is 1"),
+        ({"hexplane": HexPlaneConfig(time_resolution=1)}, "--hexplane.time-resolution is 1"),
+        ({"hexplane": HexPlaneConfig(tv=-1.0)}, "weights of --hexplane"),
+        ({"mlp": MlpConfig(depth=1)}, "--mlp.depth is 1"),
+        ({"mlp": MlpConfig(time_frequencies=-1)}, "--mlp.time-frequencies"),
+    ],
+)
+def test_settings_out_of_range_get_one_sentence(changes: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        resolve(config(**changes))
+
+
+def test_runs_of_before_moving_scenes_can_still_be_read(tmp_path: Path) -> None:
+    from nfc_gs.train.config import ResolvedConfig
+
+    saved = resolve(tiny_config()).to_dict()
+    for name in ("motion", "deformation", "hexplane", "mlp"):
+        del saved[name]
+    assert ResolvedConfig.from_dict(saved) == resolve(tiny_config())
