@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from nfc_gs.core.errors import UserError
@@ -148,6 +149,33 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
             raise _write_failure(Path(path), error) from None
 
 
+def save_compact(path: Path | str, checkpoint: Checkpoint) -> None:
+    """Write what drawing needs of a checkpoint: no optimizer, and colours and motion in half precision.
+
+    `load_model` reads it as any other; training cannot go on from it. Means, scales, rotations and opacities stay as
+    they are.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    kept = ("means", "log_scales", "quats", "opacity_logits", "bounds")
+
+    def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor if name in kept else tensor.half() for name, tensor in tensors.items()}
+
+    save_checkpoint(
+        path,
+        replace(
+            checkpoint,
+            model=halved(checkpoint.model),
+            deformation=halved(checkpoint.deformation),
+            optimizer={},
+            density={},
+            deformation_optimizer={},
+        ),
+    )
+
+
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint file, or the one in a run folder, onto the CPU.
 
@@ -239,7 +267,7 @@ def _read_tensors(file: Path) -> dict[str, dict[str, Tensor]]:
     for name, tensor in flat.items():
         group, _, rest = name.partition(".")
         if group in groups:
-            groups[group][rest] = tensor
+            groups[group][rest] = tensor.float() if tensor.dtype == torch.float16 else tensor
     return groups
 
 

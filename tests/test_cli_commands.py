@@ -86,8 +86,8 @@ def test_help_names_every_command_with_a_line(capsys: pytest.CaptureFixture[str]
         ),
         ("demo", "--out --no-view"),
         ("eval", "RUN --lpips --capture"),
-        ("render", "RUN --what {test,orbit,path} --out --frames --fps --width --height --outputs"),
-        ("export", "RUN --out FILE.ply"),
+        ("render", "RUN --what {test,orbit,path,still} --time --out --frames --fps --width --height --outputs"),
+        ("export", "RUN --out FILE --time --frames --sh-degree"),
         ("info", "CAPTURE_OR_RUN_OR_PLY"),
     ],
 )

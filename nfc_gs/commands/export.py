@@ -6,16 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
-from nfc_gs.checkpoint import load_model
+from nfc_gs.checkpoint import load_checkpoint, load_model, save_compact
 from nfc_gs.commands.console import Output, size_on_disk
-from nfc_gs.commands.runs import SPLAT_NAME, cost_of_baking, open_run, prepare_file
+from nfc_gs.commands.runs import SPLAT_NAME, START_TIME, cost_of_baking, open_run, prepare_file
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.files import make_folder
 from nfc_gs.core.sh import MAX_DEGREE
 from nfc_gs.export.ply import read_ply, write_ply
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.render.pipeline import at_time
 from nfc_gs.train.evaluate import evaluate
 from nfc_gs.train.guards import one_torch_thread
+
+FRAMES = "frames"
+"""Folder in a run for the moments of a moving splat."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +30,28 @@ class Export:
     """Write a splat as a PLY that splat viewers and other tools open, in the frame of the capture.
 
     The colours of a bit head are baked to spherical harmonics, and what that costs on the held-out views is told; the
-    run's own checkpoint keeps the bits.
+    run's own checkpoint keeps the bits. A PLY knows no time: of a moving splat it holds one moment, or there are
+    several. The compact form keeps everything that drawing needs, motion included, in one small file.
 
     For example:
       nfc-gs export runs/garden --out garden.ply
+      nfc-gs export runs/dancer --time 0.5 --out middle.ply
+      nfc-gs export runs/dancer --frames 60 --out dancer
+      nfc-gs export runs/dancer --out dancer.safetensors
     """
 
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run, a checkpoint.safetensors, or a PLY to write anew in the standard form."""
 
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.ply", help_behavior_hint="")] = None
-    """File to write. By default splat.ply in the run folder."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """File to write: .ply, or .safetensors for the compact form; with --frames a folder. By default splat.ply or
+    frames in the run folder."""
+
+    time: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """The moment of a moving splat, 0 (its start, which is the default) to 1 (its end)."""
+
+    frames: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Write so many PLYs of a moving splat, evenly from its start to its end: frame_0000.ply, ..."""
 
     sh_degree: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """SH degree of the file, 0 (no view dependence) to 3; as the model has it if left out."""
@@ -43,27 +61,59 @@ class Export:
 
     def run(self) -> int:
         """Export; returns the exit code."""
-        if self.out is not None and self.out.suffix.lower() != ".ply":
-            raise UserError(f"--out {self.out} does not end in .ply, the one form that is written; name it so.")
-        if self.sh_degree is not None and not 0 <= self.sh_degree <= MAX_DEGREE:
-            raise UserError(f"--sh-degree is {self.sh_degree}, but must be between 0 and {MAX_DEGREE}.")
-        if self.path.is_dir():
-            out = self.out or self.path / SPLAT_NAME
-        elif self.out is None:
-            raise UserError(f"{self.path} is not a run folder, so say where to write: --out FILE.ply.")
-        else:
-            out = self.out
+        self._check_options()
+        output = Output()
+        out = self.out or self.path / (SPLAT_NAME if self.frames is None else FRAMES)
+        if out.suffix.lower() == ".safetensors":
+            save_compact(prepare_file(out), load_checkpoint(self.path))
+            output.line(f"{size_on_disk(out)}, all that drawing needs: {out}")
+            return 0
         if self.path.suffix.lower() == ".ply" and not self.path.is_dir():
             model, transform = read_ply(self.path), None
         else:
             loaded = load_model(self.path)
             model, transform = loaded.model, loaded.transform
-        write_ply(prepare_file(out), model, transform, sh_degree=self.sh_degree)
-        output = Output()
-        output.line(f"{len(model):,} Gaussians, {size_on_disk(out)}: {out}")
+        if model.deformation is None and (self.time is not None or self.frames is not None):
+            raise UserError(f"{self.path} is a static splat, the same at all times; leave out --time and --frames.")
+        if self.frames is None:
+            still = at_time(model, START_TIME if self.time is None else self.time)
+            write_ply(prepare_file(out), still, transform, sh_degree=self.sh_degree)
+            output.line(f"{len(model):,} Gaussians, {size_on_disk(out)}: {out}")
+        else:
+            self._write_frames(out, model, transform)
+            output.line(f"{self.frames} moments of {len(model):,} Gaussians: {out}")
         if model.head == "bits":
             output.line(self._cost_of_baking())
         return 0
+
+    def _check_options(self) -> None:
+        """Raise UserError for options that make no sense."""
+        suffix = "" if self.out is None else self.out.suffix.lower()
+        if self.frames is not None and suffix:
+            raise UserError(
+                f"--frames writes a folder of PLYs, and --out {self.out} is the name of a file; leave one out."
+            )
+        if self.out is not None and self.frames is None and suffix not in (".ply", ".safetensors"):
+            raise UserError(f"--out {self.out} ends neither in .ply nor in .safetensors; name it so.")
+        if suffix == ".safetensors" and (self.time is not None or self.sh_degree is not None):
+            raise UserError(
+                "The compact form keeps all times and colours as they are; leave out --time and --sh-degree."
+            )
+        if self.frames is not None and (self.frames < 1 or self.time is not None):
+            raise UserError("--frames must be at least 1, and goes without --time.")
+        if self.time is not None and not 0.0 <= self.time <= 1.0:
+            raise UserError(f"--time is {self.time}, but must be between 0 and 1.")
+        if self.sh_degree is not None and not 0 <= self.sh_degree <= MAX_DEGREE:
+            raise UserError(f"--sh-degree is {self.sh_degree}, but must be between 0 and {MAX_DEGREE}.")
+        if self.out is None and not self.path.is_dir():
+            raise UserError(f"{self.path} is not a run folder, so say where to write: --out FILE.ply.")
+
+    def _write_frames(self, folder: Path, model: GaussianModel, transform: np.ndarray | None) -> None:
+        assert self.frames is not None
+        make_folder(folder)
+        for k in range(self.frames):
+            still = at_time(model, k / max(1, self.frames - 1))
+            write_ply(folder / f"frame_{k:04d}.ply", still, transform, sh_degree=self.sh_degree)
 
     def _cost_of_baking(self) -> str:
         """What baking the bits costs, in words."""

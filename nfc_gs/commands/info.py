@@ -21,7 +21,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.text import duration
 from nfc_gs.data.images import treatment
 from nfc_gs.data.open import load_scene
-from nfc_gs.data.scene import SceneData, View
+from nfc_gs.data.scene import SceneData, TimeAxis, View
 from nfc_gs.export.ply import read_ply
 from nfc_gs.export.report_data import read_json
 from nfc_gs.model.gaussians import GaussianModel
@@ -29,6 +29,7 @@ from nfc_gs.objective.losses import TERMS
 from nfc_gs.render import extension
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
 from nfc_gs.train.evaluate import METRICS_NAME
+from nfc_gs.train.motion import sizes_of
 from nfc_gs.train.run_folder import check_same_scene, scene_of
 
 PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "gsplat", "lpips", "tensorboard")
@@ -99,11 +100,14 @@ def _installation() -> Rows:
 def _capture(path: Path) -> Rows:
     scene = load_scene(path)
     rows = [_views(len(scene.train), len(scene.test)), *_cameras(scene.views), ("Points", f"{len(scene.points):,}")]
-    axis = scene.time_axis
-    if axis is not None:
-        moments = len({view.time for view in scene.views})
-        rows.append(("Times", f"{axis.start:g} to {axis.end:g} {axis.unit}".rstrip() + f", {moments} of them"))
+    if scene.time_axis is not None:
+        rows.append(("Times", f"{_times(scene.time_axis)}, {len({view.time for view in scene.views})} of them"))
     return rows
+
+
+def _times(axis: TimeAxis) -> str:
+    """From when to when: '0 to 12.5 seconds'."""
+    return f"{axis.start:g} to {axis.end:g} {axis.unit}".rstrip()
 
 
 def _views(train: int, test: int) -> tuple[str, str]:
@@ -137,6 +141,10 @@ def _run(path: Path) -> Rows:
         ("Method", f"{config.method}, minimising {_objective(config)}"),
         *_gaussians(loaded.model),
     ]
+    if checkpoint.time_axis is not None:
+        rows.append(("Times", _times(checkpoint.time_axis)))
+    if loaded.model.deformation is not None:
+        rows.append(("Motion", sizes_of(loaded.model.deformation)))
     test = read_json(path / METRICS_NAME).get("test") if path.is_dir() else None
     if isinstance(test, dict) and isinstance(test.get("psnr"), float):
         ssim = test.get("ssim")

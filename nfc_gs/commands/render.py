@@ -24,7 +24,7 @@ from nfc_gs.render.pipeline import render
 from nfc_gs.train.evaluate import image_stems
 from nfc_gs.train.guards import one_torch_thread
 
-What = Literal["test", "orbit", "path"]
+What = Literal["test", "orbit", "path", "still"]
 Picture = Literal["rgb", "depth", "bits", "bit_entropy"]
 
 DEPTH_SAMPLES = 8
@@ -36,26 +36,34 @@ DEPTH_SAMPLE_SIDE = 160
 
 @dataclass(frozen=True)
 class Render:
-    """Draw a trained splat: its held-out views, an orbit, or a path through the cameras.
+    """Draw a trained splat: its held-out views, an orbit, a path through the cameras, or from one place.
 
     For example:
       nfc-gs render runs/garden
       nfc-gs render runs/garden --what test --out pictures
       nfc-gs render runs/garden --what path --frames 240 --fps 30 --out walk.mp4
+      nfc-gs render runs/dancer --time 0.3
+      nfc-gs render runs/dancer --what still --time 0 0.5 --frames 300
     """
 
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run, or its checkpoint.safetensors."""
 
     what: What = "orbit"
-    """test: a picture of each held-out view; orbit: a closed way around the scene; path: a way through the cameras."""
+    """test: a picture of each held-out view; orbit: a closed way around the scene; path: a way through the cameras;
+    still: the camera of the first held-out view stands still."""
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """A video (.mp4 or .gif) or, without a suffix, a folder of PNGs. By default renders/orbit.mp4, renders/path.mp4 or
-    renders/views in the run folder."""
+    """A video (.mp4 or .gif) or, without a suffix, a folder of PNGs. By default renders/orbit.mp4, renders/path.mp4,
+    renders/still.mp4 or renders/views in the run folder."""
+
+    time: Annotated[tuple[float, ...], tyro.conf.arg(metavar="T [T]")] = ()
+    """Of a moving splat: the moment to draw, 0 (its start) to 1 (its end); or two of them, between which time runs
+    while the camera goes its way: the nearer they are and the more frames there are, the slower the motion. By default
+    0 1, and held-out views have their own time."""
 
     frames: int = 120
-    """Number of pictures of an orbit or a path."""
+    """Number of pictures of an orbit, a path or a still."""
 
     fps: float = 30.0
     """Pictures per second of a video."""
@@ -87,11 +95,15 @@ class Render:
                 raise UserError(f"--{name} is {value}, but must be at least 1.")
         if not self.outputs:
             raise UserError("--outputs is empty; give rgb, depth, bits or bit_entropy.")
+        if len(self.time) > 2 or not all(0.0 <= time <= 1.0 for time in self.time):
+            given = " ".join(f"{time:g}" for time in self.time)
+            raise UserError(f"--time {given} is not understood; give one or two moments between 0 and 1.")
         run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend)
         cameras = self._cameras(run)
-        out = self.out or run.folder / RENDERS / {"test": "views", "orbit": "orbit.mp4", "path": "path.mp4"}[self.what]
+        times = self._times(run, len(cameras))
+        out = self.out or run.folder / RENDERS / ("views" if self.what == "test" else f"{self.what}.mp4")
         with one_torch_thread(), torch.no_grad():
-            pictures = _draw(run, cameras, self.outputs)
+            pictures = _draw(run, list(zip(cameras, times, strict=True)), self.outputs)
             if self.what == "test" and not out.suffix:
                 _write_views(run, out, pictures)
             else:
@@ -106,12 +118,26 @@ class Render:
             raise UserError(f"{self.path} has no held-out views; draw --what orbit or --what path.")
         if self.what == "test":
             return [sized(scene.views[i].camera, self.width, self.height) for i in scene.test]
+        if self.what == "still":
+            camera = scene.views[(scene.test or scene.train)[0]].camera
+            return [sized(camera, self.width, self.height)] * self.frames
         first = scene.views[scene.train[0]].camera
         width, height = _size(first, self.width, self.height)
         if self.what == "orbit":
             return orbit(scene, self.frames, width=width, height=height)
         cameras = [scene.views[i].camera for i in scene.train]
         return interpolate(cameras, self.frames, order="nearest", width=width, height=height)
+
+    def _times(self, run: OpenRun, count: int) -> list[float | None]:
+        """The time of each picture; None for all of a static splat."""
+        if run.model.deformation is None:
+            if self.time:
+                raise UserError(f"{self.path} is a static splat, the same at all times; leave out --time.")
+            return [None] * count
+        if self.what == "test" and not self.time:
+            return [run.scene.views[i].time for i in run.scene.test]
+        first, last = (self.time[0], self.time[-1]) if self.time else (0.0, 1.0)
+        return [first + (last - first) * k / max(1, count - 1) for k in range(count)]
 
 
 def _size(camera: Camera, width: int | None, height: int | None) -> tuple[int, int]:
@@ -139,11 +165,15 @@ def sized(camera: Camera, width: int | None, height: int | None) -> Camera:
     )
 
 
-def _draw(run: OpenRun, cameras: Sequence[Camera], outputs: tuple[Picture, ...]) -> Iterator[np.ndarray]:
+Shot = tuple[Camera, float | None]
+"""A camera and the time at which it takes its picture."""
+
+
+def _draw(run: OpenRun, shots: Sequence[Shot], outputs: tuple[Picture, ...]) -> Iterator[np.ndarray]:
     """The pictures one by one, [H, W, 3] in [0, 1]; several outputs stand side by side."""
-    near, far = _depth_range(run, cameras) if "depth" in outputs else (1.0, 2.0)
-    for camera in cameras:
-        out = _render(run, camera, outputs)
+    near, far = _depth_range(run, shots) if "depth" in outputs else (1.0, 2.0)
+    for camera, time in shots:
+        out = _render(run, camera, time, outputs)
         parts = []
         for output in outputs:
             if output == "rgb":
@@ -170,10 +200,11 @@ def bit_planes(bits: Tensor) -> Tensor:
     return bits.unflatten(-1, (3, BITS)).permute(0, 3, 1, 2).flatten(1, 2)  # [H, 8, W, 3] -> [H, 8 W, 3]
 
 
-def _render(run: OpenRun, camera: Camera, outputs: tuple[Picture, ...]):
+def _render(run: OpenRun, camera: Camera, time: float | None, outputs: tuple[Picture, ...]):
     return render(
         run.model,
         camera,
+        time,
         background=run.checkpoint.background,
         outputs=outputs,
         backend=run.backend,
@@ -181,14 +212,14 @@ def _render(run: OpenRun, camera: Camera, outputs: tuple[Picture, ...]):
     )
 
 
-def _depth_range(run: OpenRun, cameras: Sequence[Camera]) -> tuple[float, float]:
+def _depth_range(run: OpenRun, shots: Sequence[Shot]) -> tuple[float, float]:
     """Depths that become white and black, the same for all pictures: the 1st and 99th percentile of what is seen."""
     depths = []
-    for index in np.unique(np.linspace(0, len(cameras) - 1, DEPTH_SAMPLES).astype(int)):
-        camera = cameras[index]
+    for index in np.unique(np.linspace(0, len(shots) - 1, DEPTH_SAMPLES).astype(int)):
+        camera, time = shots[index]
         shrink = min(1.0, DEPTH_SAMPLE_SIDE / max(camera.width, camera.height))
         small = camera.resized(max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
-        out = _render(run, small, ("depth",))
+        out = _render(run, small, time, ("depth",))
         assert out.depth is not None
         depths.append(out.depth[out.alpha > 0.5].cpu().numpy())
     seen = np.concatenate(depths)

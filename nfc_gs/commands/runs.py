@@ -22,6 +22,7 @@ from nfc_gs.export.report_data import read_json
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render import extension
 from nfc_gs.render.backend import RasterBackend, get_backend
+from nfc_gs.render.pipeline import at_time
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
 from nfc_gs.train.evaluate import METRICS_NAME, Metrics
 from nfc_gs.train.run_folder import CONFIG_NAME, scene_of
@@ -33,6 +34,8 @@ RUNS = Path("runs")
 SPLAT_NAME = "splat.ply"
 REPORT_NAME = "report.html"
 RENDERS = Path("renders")
+START_TIME = 0.0
+"""When a moving splat is, in a file that knows no time."""
 TEST_RENDERS = RENDERS / "test"
 
 INTERRUPTED = 130
@@ -110,7 +113,7 @@ def finish(trainer: Trainer) -> Metrics | None:
         The metrics, or None if Ctrl-C cut the measuring short: the rest is written all the same.
     """
     run = trainer.run
-    write_ply(run / SPLAT_NAME, trainer.model, trainer.scene.transform)
+    write_ply(run / SPLAT_NAME, at_time(trainer.model, START_TIME), trainer.scene.transform)
     metrics: Metrics | None = None
     try:
         metrics = trainer.evaluate(save_to=run / TEST_RENDERS)

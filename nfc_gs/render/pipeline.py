@@ -96,3 +96,8 @@ def render(
         return RenderOutput(decode_colors(out.features), out.alpha, out.depth, out.info, shown, uncertainty)
     # All channels are colours: a slice of them would copy the picture's gradient once more.
     return RenderOutput(out.features, out.alpha, out.depth, out.info)
+
+
+def at_time(model: GaussianModel, time: float) -> GaussianModel:
+    """The static model that a moving one is at a time, 0..1, as `render` draws it."""
+    return model.at(time, kernels_for(model.means))

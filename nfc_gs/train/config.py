@@ -431,4 +431,4 @@ def _build(kind: type[_T], values: Any, prefix: str) -> _T:
         raise UserError(
             f"The saved configuration does not fit this version of nfc-gs (field {prefix}{odd[0]}); start a new run."
         )
-    return kind(**values)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -1,0 +1,167 @@
+"""The commands on a moving scene, from end to end."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli_commands import SMALL, nfc, read_metrics
+
+from nfc_gs.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_model
+from nfc_gs.commands import demo
+from nfc_gs.data.synthetic import write_moving_capture
+from nfc_gs.export.ply import read_ply
+from nfc_gs.train.config import TrainConfig
+
+QUICK = (
+    "--hexplane.features",
+    16,
+    "--hexplane.resolution",
+    8,
+    "--hexplane.width",
+    16,
+    "--deformation.plane-rate",
+    0.02,
+)
+
+
+@pytest.fixture(scope="session")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_moving_capture(tmp_path_factory.mktemp("cli") / "clockwork", frames=6, width=48, height=36)
+
+
+@pytest.fixture(scope="session")
+def trained(capture: Path) -> Path:
+    """A run of 30 steps; read it, do not change it."""
+    run = capture.parent / "trained"
+    assert nfc("train", capture, "--out", run, "--steps", 30, "--seed", 3, *QUICK, *SMALL) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def static(capture: Path) -> Path:
+    run = capture.parent / "static"
+    assert nfc("train", capture, "--out", run, "--steps", 3, "--motion", "none", *SMALL) == 0
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def picture(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_a_capture_with_times_trains_a_moving_splat(trained: Path, static: Path) -> None:
+    assert load_model(trained).model.deformation is not None
+    assert load_model(static).model.deformation is None
+    assert read_metrics(trained)["test"]["psnr"] > 5
+
+
+def test_info_tells_of_times_and_motion(
+    capture: Path, trained: Path, static: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nfc("info", capture) == 0
+    assert "0 to 1, 7 of them" in capsys.readouterr().out
+    assert nfc("info", trained) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Times 0 to 1" in text and "Motion hexplane, 16 cells along each axis, 8 along time" in text
+    assert nfc("info", static) == 0
+    assert "Motion" not in capsys.readouterr().out
+
+
+def test_eval_draws_held_out_views_at_their_own_times(run: Path) -> None:
+    before = read_metrics(run)["test"]
+    assert nfc("eval", run) == 0
+    assert read_metrics(run)["test"] == before
+
+
+def test_time_runs_while_the_camera_stands_still(run: Path, tmp_path: Path) -> None:
+    still = ("--what", "still", "--width", 32, "--frames", 3)
+    for name, time in (
+        ("all", ()),
+        ("half", ("--time", 0, 0.5)),
+        ("moment", ("--time", 0.5)),
+        ("back", ("--time", 1, 0)),
+    ):
+        assert nfc("render", run, *still, *time, "--out", tmp_path / name) == 0
+    frames = {
+        name: [picture(p) for p in sorted((tmp_path / name).iterdir())] for name in ("all", "half", "moment", "back")
+    }
+    assert all(len(pictures) == 3 for pictures in frames.values())
+    assert np.array_equal(frames["all"][1], frames["half"][2])
+    assert all(np.array_equal(p, frames["all"][1]) for p in frames["moment"])
+    assert np.array_equal(frames["back"][0], frames["all"][2])
+    assert not np.array_equal(frames["all"][0], frames["all"][2])
+
+
+def test_an_orbit_plays(run: Path, tmp_path: Path) -> None:
+    for name, time in (("plays", ()), ("frozen", ("--time", 0))):
+        assert nfc("render", run, "--width", 32, "--frames", 3, *time, "--out", tmp_path / name) == 0
+    plays, frozen = ([picture(p) for p in sorted((tmp_path / name).iterdir())] for name in ("plays", "frozen"))
+    assert np.array_equal(plays[0], frozen[0]) and not np.array_equal(plays[2], frozen[2])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("render", "RUN", "--time", "1.5"), "--time 1.5 is not understood"),
+        (("render", "RUN", "--time", "0", "0.5", "1"), "--time 0 0.5 1 is not understood"),
+        (("render", "STATIC", "--time", "0.5"), "is a static splat, the same at all times; leave out --time"),
+        (("export", "STATIC", "--frames", "3"), "is a static splat"),
+        (("export", "RUN", "--time", "2"), "--time is 2.0, but must be between 0 and 1"),
+        (("export", "RUN", "--frames", "0"), "--frames must be at least 1"),
+        (("export", "RUN", "--frames", "3", "--out", "x.ply"), "is the name of a file"),
+        (("export", "RUN", "--out", "x.safetensors", "--time", "0.5"), "keeps all times and colours"),
+        (("export", "RUN", "--out", "x.obj"), "ends neither in .ply nor in .safetensors"),
+    ],
+)
+def test_what_cannot_be_drawn_or_written_gets_one_sentence(
+    words: tuple[str, ...], says: str, run: Path, static: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"RUN": run, "STATIC": static}
+    assert nfc(*(places.get(word, word) for word in words)) == 2
+    error = capsys.readouterr().err
+    assert says in " ".join(error.split()) and "Traceback" not in error
+
+
+def test_plys_hold_the_moments_that_they_are_asked_for(run: Path, tmp_path: Path) -> None:
+    assert nfc("export", run, "--frames", 3, "--out", tmp_path / "moments") == 0
+    moments = [read_ply(path).means for path in sorted((tmp_path / "moments").iterdir())]
+    assert len(moments) == 3 and not np.allclose(moments[0].detach(), moments[2].detach())
+    for time, wanted in ((None, moments[0]), (0.5, moments[1]), (1.0, moments[2])):
+        given = () if time is None else ("--time", time)
+        assert nfc("export", run, *given, "--out", tmp_path / "one.ply") == 0
+        assert np.array_equal(read_ply(tmp_path / "one.ply").means.detach(), wanted.detach())
+    assert np.array_equal(read_ply(run / "splat.ply").means.detach(), moments[0].detach())
+
+
+def test_the_compact_form_draws_the_same_and_is_small(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compact = tmp_path / "small.safetensors"
+    assert nfc("export", run, "--out", compact) == 0
+    assert compact.stat().st_size < 0.3 * (run / CHECKPOINT_NAME).stat().st_size
+    still = ("--what", "still", "--width", 32, "--frames", 2)
+    for path, name in ((run, "whole"), (compact, "compact")):
+        assert nfc("render", path, *still, "--out", tmp_path / name) == 0
+    for a, b in zip(sorted((tmp_path / "whole").iterdir()), sorted((tmp_path / "compact").iterdir()), strict=True):
+        assert np.abs(picture(a) - picture(b)).max() <= 2
+    assert load_checkpoint(compact).optimizer == {}
+    capsys.readouterr()
+    assert nfc("train", "--resume", compact) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_dynamic_demo_ends_with_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "DYNAMIC_FRAMES", 4)
+    monkeypatch.setattr(demo, "DYNAMIC_TRAINING", TrainConfig(preset="fast", time_budget="120s", max_gaussians=300))
+    assert nfc("demo", "--dynamic", "--steps", 4, "--out", tmp_path / "run", "--device", "cpu") == 0
+    assert (tmp_path / "run" / "renders" / "orbit.mp4").stat().st_size > 1000
+    assert load_model(tmp_path / "run").model.deformation is not None
