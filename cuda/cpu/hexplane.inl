@@ -1,5 +1,6 @@
 // Features of points in the planes of a HexPlane, forward and backward: bilinear in each plane, multiplied over the six
-// planes of a level. A vector holds neighbouring features of one point.
+// planes of a level. A vector holds neighbouring features of one point. Points come in an order in which neighbours in
+// space follow each other, so that the cells they need are still in the cache.
 
 // The four cells of a plane around a point.
 struct PlaneCells {
@@ -22,86 +23,135 @@ static inline void point_of(const HexPlaneJob& job, int i, float* point) {
   point[kTimeAxis] = job.time;
 }
 
-static void hexplane(const HexPlaneJob& job, int begin, int end) {
-  for (int i = begin; i < end; ++i) {
-    float point[4];
-    point_of(job, i, point);
-    for (int level = 0; level < job.levels; ++level) {
-      float* out = job.out + (size_t(i) * job.levels + level) * job.features;
-      PlaneCells cells[kPlanes];
-      for (int p = 0; p < kPlanes; ++p) cells[p] = plane_cells(job, level, p, point);
-      for (int f = 0; f < job.features; f += kLanes) {
-        Vf product = broadcast(1.0f);
-        for (int p = 0; p < kPlanes; ++p) {
-          const PlaneCells& c = cells[p];
-          const float* a = job.planes[kPlanes * level + p] + c.at + f;
-          const Vf low = load(a) + c.x.weight * (load(a + c.column) - load(a));
-          const Vf high = load(a + c.row) + c.x.weight * (load(a + c.row + c.column) - load(a + c.row));
-          product = product * (low + c.y.weight * (high - low));
-        }
-        store(out + f, product);
+constexpr int kFeatureStep = 16;  // features that are worked on together
+constexpr int kStepVectors = kFeatureStep / kLanes;
+constexpr int kPointsAhead = 4;  // that are located together, so that what they need comes in while others are at work
+
+static inline void prefetch_cells(const float* plane, const PlaneCells& c, int features) {
+  for (int f = 0; f < features; f += 64 / int(sizeof(float))) {
+    NFC_PREFETCH(plane + c.at + f);
+    NFC_PREFETCH(plane + c.at + c.column + f);
+    NFC_PREFETCH(plane + c.at + c.row + f);
+    NFC_PREFETCH(plane + c.at + c.row + c.column + f);
+  }
+}
+
+// The cells of a few points in all planes.
+struct Located {
+  PlaneCells cells[kPointsAhead][kPlanes * kMaxLevels];
+
+  Located(const HexPlaneJob& job, int begin, int count) {
+    for (int n = 0; n < count; ++n) {
+      float point[4];
+      point_of(job, int(job.order[begin + n]), point);
+      for (int index = 0; index < kPlanes * job.levels; ++index) {
+        cells[n][index] = plane_cells(job, index / kPlanes, index % kPlanes, point);
+        prefetch_cells(job.planes[index], cells[n][index], job.features);
       }
+    }
+  }
+};
+
+static inline void hexplane_point(const HexPlaneJob& job, int i, const PlaneCells* cells) {
+  for (int level = 0; level < job.levels; ++level, cells += kPlanes) {
+    float* out = job.out + (size_t(i) * job.levels + level) * job.features;
+    for (int f = 0; f < job.features; f += kFeatureStep) {
+      Vf product[kStepVectors];
+      for (int k = 0; k < kStepVectors; ++k) product[k] = broadcast(1.0f);
+      for (int p = 0; p < kPlanes; ++p) {
+        const PlaneCells& c = cells[p];
+        const float *a = job.planes[kPlanes * level + p] + c.at + f, *b = a + c.row;
+        const Vf x = broadcast(c.x.weight), y = broadcast(c.y.weight);
+        const Vf w11 = x * y, w10 = y - w11, w01 = x - w11, w00 = (1.0f - x) - w10;
+        for (int k = 0; k < kStepVectors; ++k) {
+          const int o = k * kLanes;
+          const Vf found = w00 * load(a + o) + w01 * load(a + c.column + o) + w10 * load(b + o) +
+                           w11 * load(b + c.column + o);
+          product[k] = product[k] * found;
+        }
+      }
+      for (int k = 0; k < kStepVectors; ++k) store(out + f + k * kLanes, product[k]);
     }
   }
 }
 
+static void hexplane(const HexPlaneJob& job, int begin, int end) {
+  for (int n = begin; n < end; n += kPointsAhead) {
+    const int count = end - n < kPointsAhead ? end - n : kPointsAhead;
+    const Located located(job, n, count);
+    for (int k = 0; k < count; ++k) hexplane_point(job, int(job.order[n + k]), located.cells[k]);
+  }
+}
+
 // Gradients of the coordinates, and of what each plane gave for each point, kept in `v_found` [6 levels, points, F].
-static void hexplane_backward(const HexPlaneJob& job, int begin, int end) {
-  const size_t stride = size_t(job.block) * job.features;
-  for (int i = begin; i < end; ++i) {
-    float point[4], v_point[4] = {};
-    point_of(job, i, point);
-    for (int level = 0; level < job.levels; ++level) {
-      const float* v_out = job.v_out + (size_t(i) * job.levels + level) * job.features;
-      float* v_found = job.v_found + kPlanes * level * stride + size_t(i - job.block_begin) * job.features;
-      PlaneCells cells[kPlanes];
-      for (int p = 0; p < kPlanes; ++p) cells[p] = plane_cells(job, level, p, point);
-      Vf v_x[kPlanes] = {}, v_y[kPlanes] = {};
-      for (int f = 0; f < job.features; f += kLanes) {
-        Vf found[kPlanes], slope_x[kPlanes], slope_y[kPlanes];
-        for (int p = 0; p < kPlanes; ++p) {
-          const PlaneCells& c = cells[p];
-          const float* a = job.planes[kPlanes * level + p] + c.at + f;
-          const Vf step = load(a + c.column) - load(a), next = load(a + c.row + c.column) - load(a + c.row);
-          const Vf low = load(a) + c.x.weight * step, high = load(a + c.row) + c.x.weight * next;
-          found[p] = low + c.y.weight * (high - low);
-          slope_x[p] = step + c.y.weight * (next - step), slope_y[p] = high - low;
-        }
-        Vf others[kPlanes];  // the product of the planes before; then of all others
-        Vf product = load(v_out + f);
-        for (int p = 0; p < kPlanes; ++p) others[p] = product, product = product * found[p];
-        product = broadcast(1.0f);
-        for (int p = kPlanes - 1; p >= 0; --p) others[p] = others[p] * product, product = product * found[p];
-        for (int p = 0; p < kPlanes; ++p) {
-          store(v_found + p * stride + f, others[p]);
-          v_x[p] = v_x[p] + others[p] * slope_x[p], v_y[p] = v_y[p] + others[p] * slope_y[p];
-        }
-      }
+static inline void hexplane_point_backward(const HexPlaneJob& job, int n, const PlaneCells* cells) {
+  const size_t stride = job.found_stride;
+  const int i = int(job.order[n]);
+  float v_point[4] = {};
+  for (int level = 0; level < job.levels; ++level, cells += kPlanes) {
+    const float* v_out = job.v_out + (size_t(i) * job.levels + level) * job.features;
+    float* v_found = job.v_found + kPlanes * level * stride + size_t(n - job.block_begin) * job.features;
+    Vf v_x[kPlanes] = {}, v_y[kPlanes] = {};
+    for (int f = 0; f < job.features; f += kLanes) {
+      Vf found[kPlanes], slope_x[kPlanes], slope_y[kPlanes];
       for (int p = 0; p < kPlanes; ++p) {
-        v_point[kPlaneColumn[p]] += sum_lanes(v_x[p]) * cells[p].x.slope;
-        v_point[kPlaneRow[p]] += sum_lanes(v_y[p]) * cells[p].y.slope;
+        const PlaneCells& c = cells[p];
+        const float* a = job.planes[kPlanes * level + p] + c.at + f;
+        const Vf step = load(a + c.column) - load(a), next = load(a + c.row + c.column) - load(a + c.row);
+        const Vf low = load(a) + c.x.weight * step, high = load(a + c.row) + c.x.weight * next;
+        found[p] = low + c.y.weight * (high - low);
+        slope_x[p] = step + c.y.weight * (next - step), slope_y[p] = high - low;
+      }
+      Vf others[kPlanes];  // the product of the planes before; then of all others
+      Vf product = load(v_out + f);
+      for (int p = 0; p < kPlanes; ++p) others[p] = product, product = product * found[p];
+      product = broadcast(1.0f);
+      for (int p = kPlanes - 1; p >= 0; --p) others[p] = others[p] * product, product = product * found[p];
+      for (int p = 0; p < kPlanes; ++p) {
+        store(v_found + p * stride + f, others[p]);
+        v_x[p] = v_x[p] + others[p] * slope_x[p], v_y[p] = v_y[p] + others[p] * slope_y[p];
       }
     }
-    for (int axis = 0; axis < 3; ++axis) job.v_coords[3 * size_t(i) + axis] = v_point[axis];
+    for (int p = 0; p < kPlanes; ++p) {
+      v_point[kPlaneColumn[p]] += sum_lanes(v_x[p]) * cells[p].x.slope;
+      v_point[kPlaneRow[p]] += sum_lanes(v_y[p]) * cells[p].y.slope;
+    }
+  }
+  for (int axis = 0; axis < 3; ++axis) job.v_coords[3 * size_t(i) + axis] = v_point[axis];
+}
+
+static void hexplane_backward(const HexPlaneJob& job, int begin, int end) {
+  for (int n = begin; n < end; n += kPointsAhead) {
+    const int count = end - n < kPointsAhead ? end - n : kPointsAhead;
+    const Located located(job, n, count);
+    for (int k = 0; k < count; ++k) hexplane_point_backward(job, n + k, located.cells[k]);
   }
 }
 
 // Adds the gradients of a block of points to one plane, point after point: the sum's order is fixed.
 static void hexplane_scatter(const HexPlaneJob& job, int index) {
-  const int level = index / kPlanes, plane = index % kPlanes;
-  const float* v_found = job.v_found + size_t(index) * job.block * job.features;
-  for (int i = job.block_begin; i < job.block_end; ++i, v_found += job.features) {
-    float point[4];
-    point_of(job, i, point);
-    const PlaneCells c = plane_cells(job, level, plane, point);
-    const float wx = c.x.weight, wy = c.y.weight;
-    const float w00 = (1.0f - wx) * (1.0f - wy), w01 = wx * (1.0f - wy), w10 = (1.0f - wx) * wy, w11 = wx * wy;
-    float* a = job.v_planes[index] + c.at;
-    for (int f = 0; f < job.features; f += kLanes) {
-      const Vf g = load(v_found + f);
-      store(a + f, load(a + f) + w00 * g), store(a + c.column + f, load(a + c.column + f) + w01 * g);
-      float* b = a + c.row;
-      store(b + f, load(b + f) + w10 * g), store(b + c.column + f, load(b + c.column + f) + w11 * g);
+  constexpr int kAhead = 8;
+  const float* v_found = job.v_found + size_t(index) * job.found_stride;
+  float* v_plane = job.v_planes[index];
+  PlaneCells cells[kAhead];
+  for (int begin = job.block_begin; begin < job.block_end; begin += kAhead) {
+    const int count = job.block_end - begin < kAhead ? job.block_end - begin : kAhead;
+    for (int n = 0; n < count; ++n) {
+      float point[4];
+      point_of(job, int(job.order[begin + n]), point);
+      cells[n] = plane_cells(job, index / kPlanes, index % kPlanes, point);
+      prefetch_cells(v_plane, cells[n], job.features);
+    }
+    for (int n = 0; n < count; ++n, v_found += job.features) {
+      const PlaneCells& c = cells[n];
+      const float wx = c.x.weight, wy = c.y.weight;
+      const float w00 = (1.0f - wx) * (1.0f - wy), w01 = wx * (1.0f - wy), w10 = (1.0f - wx) * wy, w11 = wx * wy;
+      float *a = v_plane + c.at, *b = a + c.row;
+      for (int f = 0; f < job.features; f += kLanes) {
+        const Vf g = load(v_found + f);
+        store(a + f, load(a + f) + w00 * g), store(a + c.column + f, load(a + c.column + f) + w01 * g);
+        store(b + f, load(b + f) + w10 * g), store(b + c.column + f, load(b + c.column + f) + w11 * g);
+      }
     }
   }
 }

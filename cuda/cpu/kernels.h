@@ -123,6 +123,7 @@ struct HexPlaneJob {
   const float* planes[6 * kMaxLevels];                        // [rows, columns, features] each, six per level
   int rows[6 * kMaxLevels], columns[6 * kMaxLevels];          // at least 2
   const float* coords;                                        // [count, 3], the box is [-1, 1]
+  const uint32_t* order;                                      // [count] in which the points are taken
   float time;                                                 // in [-1, 1]
   float* out;                                                 // [count, levels, features]
 
@@ -130,8 +131,9 @@ struct HexPlaneJob {
   const float* v_out;
   float* v_planes[6 * kMaxLevels];
   float* v_coords;                // [count, 3]
-  float* v_found;                 // [6 levels, block, features] scratch
-  int block, block_begin, block_end;  // the points whose gradients are in it
+  float* v_found;                 // [6 levels, found_stride] scratch: [points, features] for each plane
+  size_t found_stride;
+  int block_begin, block_end;     // the points whose gradients are in it
 };
 
 // The gradient of a plane's regularisers, each a weight times what the row's values have to do with it.

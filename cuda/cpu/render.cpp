@@ -31,8 +31,8 @@ class StageTimer {
 };
 
 constexpr int kRowsAtOnce = 512;      // Gaussians per item of parallel work
-constexpr int kPointsAtOnce = 2048;   // points whose gradients are added to the planes of a HexPlane together
-constexpr int kPointsPerItem = 128;   // of these, per item of parallel work
+constexpr int kPointsAtOnce = 512;   // points whose gradients are added to the planes of a HexPlane together
+constexpr int kPointsPerItem = 64;   // of these, per item of parallel work
 
 int items_of(int count, int size) { return (count + size - 1) / size; }
 
@@ -186,8 +186,51 @@ void adam_step(const AdamJob& job) {
   });
 }
 
-void hexplane(const HexPlaneJob& job) {
+namespace {
+
+constexpr int kMortonBits = 7;  // per axis
+
+// Every third bit of the result is one of x.
+uint32_t spread_bits(uint32_t x) {
+  x = (x | x << 16) & 0x030000FFu;
+  x = (x | x << 8) & 0x0300F00Fu;
+  x = (x | x << 4) & 0x030C30C3u;
+  return (x | x << 2) & 0x09249249u;
+}
+
+// The points along a Morton curve through their box, a function of the points alone: two passes of a counting sort.
+const uint32_t* morton_order(const float* coords, int count, Buffer<uint32_t> (&room)[4]) {
+  constexpr int kDigit = (3 * kMortonBits + 1) / 2, kValues = 1 << kDigit;
+  uint32_t *keys = room[0].reserve(count), *order = room[1].reserve(count);
+  for (int i = 0; i < count; ++i) {
+    uint32_t key = 0;
+    for (int axis = 0; axis < 3; ++axis) {
+      const float cells = float(1 << kMortonBits), place = (coords[3 * size_t(i) + axis] + 1.0f) * 0.5f * cells;
+      const uint32_t cell = place > 0.0f ? (place < cells - 1.0f ? uint32_t(place) : uint32_t(cells) - 1) : 0;
+      key |= spread_bits(cell) << axis;
+    }
+    keys[i] = key, order[i] = uint32_t(i);
+  }
+  uint32_t *next_keys = room[2].reserve(count), *next = room[3].reserve(count);
+  for (int shift = 0; shift < 3 * kMortonBits; shift += kDigit) {
+    uint32_t first[kValues + 1] = {};
+    for (int i = 0; i < count; ++i) ++first[(keys[i] >> shift & (kValues - 1)) + 1];
+    for (int v = 0; v < kValues; ++v) first[v + 1] += first[v];
+    for (int i = 0; i < count; ++i) {
+      const uint32_t to = first[keys[i] >> shift & (kValues - 1)]++;
+      next_keys[to] = keys[i], next[to] = order[i];
+    }
+    std::swap(keys, next_keys), std::swap(order, next);
+  }
+  return order;
+}
+
+}  // namespace
+
+void hexplane(HexPlaneJob& job) {
   StageTimer timer(kHexPlane);
+  static thread_local Buffer<uint32_t> room[4];
+  job.order = morton_order(job.coords, job.count, room);
   const Kernels& k = kernels();
   parallel_for(items_of(job.count, kRowsAtOnce), [&](int item) {
     const int begin = item * kRowsAtOnce;
@@ -202,13 +245,16 @@ void hexplane_backward(HexPlaneJob& job) {
   const Kernels& k = kernels();
   const int planes = 6 * job.levels;
   static thread_local Buffer<float> scratch;
-  job.block = kPointsAtOnce;
-  job.v_found = scratch.reserve(size_t(planes) * job.block * job.features);
+  static thread_local Buffer<uint32_t> room[4];
+  job.order = morton_order(job.coords, job.count, room);
+  // A few cache lines more than a power of two, or the planes' gradients would crowd the same places of the cache.
+  job.found_stride = size_t(kPointsAtOnce) * job.features + 5 * 16;
+  job.v_found = scratch.reserve(size_t(planes) * job.found_stride);
   parallel_for(planes, [&](int i) {
     std::memset(job.v_planes[i], 0, sizeof(float) * size_t(job.rows[i]) * job.columns[i] * job.features);
   });
-  for (int begin = 0; begin < job.count; begin += job.block) {
-    job.block_begin = begin, job.block_end = std::min(begin + job.block, job.count);
+  for (int begin = 0; begin < job.count; begin += kPointsAtOnce) {
+    job.block_begin = begin, job.block_end = std::min(begin + kPointsAtOnce, job.count);
     parallel_for(items_of(job.block_end - begin, kPointsPerItem), [&](int item) {
       const int first = begin + item * kPointsPerItem;
       k.hexplane_backward(job, first, std::min(first + kPointsPerItem, job.block_end));

@@ -76,8 +76,8 @@ double bit_loss(BitLossJob& job);
 // Fused Adam over visible rows.
 void adam_step(const AdamJob& job);
 
-// Features of points in the planes of a HexPlane.
-void hexplane(const HexPlaneJob& job);
+// Features of points in the planes of a HexPlane. `job`'s order is set here, in both directions.
+void hexplane(HexPlaneJob& job);
 
 // Its gradients, written to v_planes and v_coords. `job`'s scratch pointers are set here.
 void hexplane_backward(HexPlaneJob& job);
