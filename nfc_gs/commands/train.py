@@ -38,7 +38,7 @@ class CaptureOptions(DataConfig):
 
 @dataclass(frozen=True)
 class Train:
-    """Train a splat on a capture: a COLMAP project, or a nerfstudio or Blender folder.
+    """Train a splat on a capture: a COLMAP project, a nerfstudio or Blender folder, or one with times, which moves.
 
     Few options are needed; examples:
       nfc-gs train captures/garden
