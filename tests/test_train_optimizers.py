@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nfc_gs.train import optimizers
 from nfc_gs.train.optimizers import VisibleAdam, adam_step_reference, kernel_for
 
 
@@ -145,3 +146,28 @@ def test_the_kernel_in_use_computes_what_the_reference_computes(n: int) -> None:
     for name in params:
         torch.testing.assert_close(params[name], copy[name], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(ours.v[name], reference.v[name], rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_dense_adam_is_torchs_adam_for_tensors_of_any_shape(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(optimizers.extension, "available", lambda: False)
+    elif not optimizers.extension.available():
+        pytest.skip("the compiled core is not built")
+    g = torch.Generator().manual_seed(0)
+    shapes, rates = {"plane": (5, 7, 16), "bias": (3,), "weight": (4, 6)}, {"plane": 0.1, "bias": 0.02, "weight": 0.003}
+    start = {name: torch.randn(shape, generator=g) for name, shape in shapes.items()}
+    ours = {name: tensor.clone() for name, tensor in start.items()}
+    theirs = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in start.items()}
+    adam = optimizers.DenseAdam(ours)
+    reference = torch.optim.Adam([{"params": [p], "lr": rates[n]} for n, p in theirs.items()], eps=1e-15)
+    for _ in range(5):
+        grads = {name: torch.randn(shape, generator=g) for name, shape in shapes.items()}
+        adam.step(grads, rates)
+        for name, parameter in theirs.items():
+            parameter.grad = grads[name].clone()
+        reference.step()
+    for name in shapes:
+        assert torch.allclose(ours[name], theirs[name], atol=1e-6), name
+    adam.reset(["plane"])
+    assert (adam.m["plane"] == 0).all() and (adam.v["plane"] == 0).all() and (adam.m["bias"] != 0).all()

@@ -120,69 +120,11 @@ def kernel_for(device: torch.device) -> Kernel:
     return adam_step_compiled if device.type == "cpu" and extension.available() else adam_step_reference
 
 
-class DenseAdam:
-    """Adam for tensors of any shapes, all of their values in each step.
+class _Adam:
+    """What both kinds share.
 
     Attributes:
         params: the tensors it updates in place, detached.
-        m, v: first and second moments by parameter name.
-        steps: number of steps taken.
-    """
-
-    def __init__(
-        self, params: Mapping[str, Tensor], betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-15
-    ) -> None:
-        self.params = dict(params)
-        self.m = {name: torch.zeros_like(tensor) for name, tensor in self.params.items()}
-        self.v = {name: torch.zeros_like(tensor) for name, tensor in self.params.items()}
-        self.betas = betas
-        self.eps = eps
-        self.steps = 0
-        self._kernel = kernel_for(next(iter(self.params.values())).device)
-
-    def step(self, grads: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
-        """Move everything; gradients and learning rates by parameter name."""
-        self.steps += 1
-        beta1, beta2 = self.betas
-        constants = AdamConstants(beta1, beta2, self.eps, 1.0 - beta1**self.steps, 1.0 - beta2**self.steps)
-        for name, param in self.params.items():
-            rows = torch.ones(len(param), dtype=torch.bool, device=param.device)
-            one = {name: param}, {name: grads[name]}, {name: self.m[name]}, {name: self.v[name]}
-            self._kernel(*one, rows, {name: rates[name]}, constants)
-
-    def reset(self, names: Iterable[str]) -> None:
-        """Forget the moments of these parameters."""
-        for name in names:
-            self.m[name].zero_()
-            self.v[name].zero_()
-
-    def state(self) -> dict[str, Tensor]:
-        """The moments as "m.<name>" and "v.<name>", sharing memory."""
-        return _named_moments(self.m, self.v)
-
-    def load_state(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """The inverse of `state`; raises KeyError if a moment is missing."""
-        _load_moments(self.m, self.v, state)
-        self.steps = steps
-
-
-def _named_moments(m: Mapping[str, Tensor], v: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{kind}.{name}": tensor for kind, moments in (("m", m), ("v", v)) for name, tensor in moments.items()}
-
-
-def _load_moments(m: dict[str, Tensor], v: dict[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    for kind, moments in (("m", m), ("v", v)):
-        for name in moments:
-            moments[name] = state[f"{kind}.{name}"].to(moments[name], copy=True)
-
-
-class VisibleAdam:
-    """Adam for the rows of visible Gaussians only, as in Taming 3DGS (Mallick et al. 2024) and gsplat's SelectiveAdam.
-
-    The bias correction counts all steps, not those in which a row was visible.
-
-    Attributes:
-        params: the tensors it updates in place, all [N, ...] with the same N, detached.
         m, v: first and second moments by parameter name, shaped like `params`.
         steps: number of steps taken.
     """
@@ -198,6 +140,54 @@ class VisibleAdam:
         self.steps = 0
         self._kernel = kernel_for(next(iter(self.params.values())).device)
 
+    def _next_step(self) -> AdamConstants:
+        """Count one more step; its numbers."""
+        self.steps += 1
+        beta1, beta2 = self.betas
+        return AdamConstants(beta1, beta2, self.eps, 1.0 - beta1**self.steps, 1.0 - beta2**self.steps)
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments as "m.<name>" and "v.<name>", sharing memory."""
+        return {
+            f"{kind}.{name}": tensor
+            for kind, moments in (("m", self.m), ("v", self.v))
+            for name, tensor in moments.items()
+        }
+
+    def load_state(self, state: Mapping[str, Tensor], steps: int) -> None:
+        """The inverse of `state`; raises KeyError if a moment is missing."""
+        for kind, moments in (("m", self.m), ("v", self.v)):
+            for name in moments:
+                moments[name] = state[f"{kind}.{name}"].to(moments[name], copy=True)
+        self.steps = steps
+
+
+class DenseAdam(_Adam):
+    """Adam for tensors of any shapes, all of their values in each step."""
+
+    def step(self, grads: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
+        """Move everything; gradients and learning rates by parameter name."""
+        constants = self._next_step()
+        for name, param in self.params.items():
+            rows = torch.ones(len(param), dtype=torch.bool, device=param.device)
+            one = {name: param}, {name: grads[name]}, {name: self.m[name]}, {name: self.v[name]}
+            self._kernel(*one, rows, {name: rates[name]}, constants)
+
+    def reset(self, names: Iterable[str]) -> None:
+        """Forget the moments of these parameters."""
+        for name in names:
+            self.m[name].zero_()
+            self.v[name].zero_()
+
+
+class VisibleAdam(_Adam):
+    """Adam for the rows of visible Gaussians only, as in Taming 3DGS (Mallick et al. 2024) and gsplat's SelectiveAdam.
+
+    The bias correction counts all steps, not those in which a row was visible.
+
+    All parameters are [N, ...] with the same N.
+    """
+
     def step(self, grads: Mapping[str, Tensor | None], visible: Tensor, rates: Mapping[str, Rate]) -> None:
         """Move the visible rows.
 
@@ -206,9 +196,7 @@ class VisibleAdam:
             visible: [N] bool.
             rates: learning rate by parameter name.
         """
-        self.steps += 1
-        beta1, beta2 = self.betas
-        constants = AdamConstants(beta1, beta2, self.eps, 1.0 - beta1**self.steps, 1.0 - beta2**self.steps)
+        constants = self._next_step()
         self._kernel(self.params, grads, self.m, self.v, visible, rates, constants)
 
     def bind(self, params: Mapping[str, Tensor]) -> None:
@@ -234,12 +222,3 @@ class VisibleAdam:
         for moments in (self.m, self.v):
             for name in names if names is not None else moments:
                 moments[name].index_fill_(0, indices, 0.0)
-
-    def state(self) -> dict[str, Tensor]:
-        """The moments as "m.<name>" and "v.<name>", sharing memory."""
-        return _named_moments(self.m, self.v)
-
-    def load_state(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """The inverse of `state`; raises KeyError if a moment is missing."""
-        _load_moments(self.m, self.v, state)
-        self.steps = steps
