@@ -221,6 +221,9 @@ nfc::HexPlaneJob hexplane_job(const std::vector<Floats>& planes, const Floats& c
   nfc::HexPlaneJob job{};
   if (planes.empty() || planes.size() % 6 || planes.size() > 6 * nfc::kMaxLevels)
     throw std::invalid_argument("a HexPlane has six planes per level, and 8 levels at most");
+  for (const Floats& plane : planes)
+    if (plane.ndim() != 3) throw std::invalid_argument("a plane has three dimensions");
+  if (coords.ndim() != 2) throw std::invalid_argument("coords have two dimensions");
   job.levels = int(planes.size() / 6), job.features = int(planes[0].shape(2));
   if (job.features < 1 || job.features % 16) throw std::invalid_argument("features must be a multiple of 16");
   for (size_t i = 0; i < planes.size(); ++i) {
@@ -259,6 +262,7 @@ void hexplane_backward(const std::vector<Floats>& planes, Floats coords, float t
 void plane_regularisers(Floats plane, Floats v_plane, float along_columns, float along_rows, float bend,
                         float from_one) {
   nfc::PlaneJob job{};
+  if (plane.ndim() != 3) throw std::invalid_argument("a plane has three dimensions");
   job.rows = int(plane.shape(0)), job.columns = int(plane.shape(1)), job.features = int(plane.shape(2));
   if (job.features < 1 || job.features % 16) throw std::invalid_argument("features must be a multiple of 16");
   check(plane, size_t(job.rows) * job.columns * job.features, "plane"), check(v_plane, plane.size(), "v_plane");
@@ -271,7 +275,7 @@ void plane_regularisers(Floats plane, Floats v_plane, float along_columns, float
 // weights: w1, b1, w2, b2, w3, b3.
 nfc::NetworkJob network_job(const Floats& x, const std::vector<Floats>& weights) {
   nfc::NetworkJob job{};
-  if (weights.size() != 6) throw std::invalid_argument("a network has three layers");
+  if (weights.size() != 6 || x.ndim() != 2) throw std::invalid_argument("a network has three layers and takes rows");
   job.count = int(x.shape(0)), job.inputs = int(x.shape(1));
   job.width = int(weights[1].size()), job.outputs = int(weights[5].size());
   for (int n : {job.inputs, job.width})

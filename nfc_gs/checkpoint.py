@@ -70,7 +70,7 @@ class Checkpoint:
     time_axis: TimeAxis | None = None
 
     def make_model(self, device: str = "cpu") -> GaussianModel:
-        """The model, on a device; its tensors are used as they are if they lie there already."""
+        """The model, on a device; the Gaussians' tensors are used as they are if they lie there already."""
         deformation = None
         if self.motion:
             deformation = make_deformation(self.motion, self.deformation["bounds"], None)
@@ -291,7 +291,7 @@ def _check_shapes(file: Path, checkpoint: Checkpoint, gaussians: object) -> None
                 raise ValueError(f"the density statistic {name} has shape {tuple(tensor.shape)} for {n} Gaussians")
         if checkpoint.transform.shape != (4, 4) or len(checkpoint.background) != 3:
             raise ValueError("transform or background has another size")
-    except (ValueError, IndexError, RuntimeError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"The tensors of the checkpoint {file} do not fit together: {error}; use another one."
         ) from None
@@ -301,6 +301,14 @@ def _check_deformation(checkpoint: Checkpoint) -> None:
     """Raise ValueError if the field's tensors and their moments do not fit together."""
     if bool(checkpoint.motion) != bool(checkpoint.deformation):
         raise ValueError("there are settings of a deformation field, or its tensors, but not both")
+    bounds = checkpoint.deformation.get("bounds")
+    if checkpoint.motion and (
+        bounds is None
+        or bounds.shape != (2, 3)
+        or not bool(bounds.isfinite().all())
+        or not bool((bounds[0] < bounds[1]).all())
+    ):
+        raise ValueError("the bounds of the deformation field are no box")
     for name, tensor in checkpoint.deformation_optimizer.items():
         like = checkpoint.deformation.get(name.partition(".")[2])
         if like is None or tensor.shape != like.shape:

@@ -142,6 +142,34 @@ def test_plys_hold_the_moments_that_they_are_asked_for(run: Path, tmp_path: Path
     assert np.array_equal(read_ply(run / "splat.ply").means.detach(), moments[0].detach())
 
 
+def test_frames_never_mix_with_those_of_before(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert nfc("export", run, "--frames", 2) == 0
+    assert nfc("export", run, "--frames", 1) == 2
+    assert "it is there already and not empty" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_compact_form_never_replaces_the_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / CHECKPOINT_NAME).read_bytes()
+    for path in (run, run / CHECKPOINT_NAME):
+        assert nfc("export", path, "--out", run / CHECKPOINT_NAME) == 2
+        assert "is the checkpoint itself" in " ".join(capsys.readouterr().err.split())
+    assert (run / CHECKPOINT_NAME).read_bytes() == before
+
+
+def test_baked_bits_are_measured_as_a_file_of_each_moment_holds_them(capture: Path, tmp_path: Path) -> None:
+    from nfc_gs.commands.runs import open_run
+    from nfc_gs.render.pipeline import at_time
+    from nfc_gs.train.evaluate import evaluate
+
+    words = ("--steps", 20, "--method", "nfc-te", "--deformation.color", *QUICK, *SMALL)
+    assert nfc("train", capture, "--out", tmp_path / "run", *words) == 0
+    run = open_run(tmp_path / "run", capture=None, device="cpu", backend="cpu")
+    baked = evaluate(run.model, run.scene, backend=run.backend, baked_degree=1)
+    (index,) = run.scene.test
+    still = at_time(run.model, run.scene.views[index].time).baked(1)
+    assert evaluate(still, run.scene, backend=run.backend).psnr == baked.psnr
+
+
 def test_the_compact_form_draws_the_same_and_is_small(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

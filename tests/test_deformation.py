@@ -362,6 +362,31 @@ def test_the_box_of_points_leaves_strays_out_and_some_room() -> None:
     assert (low < 0.02).all() and (low > -0.2).all() and (high > 0.98).all() and (high < 1.2).all()
 
 
+@pytest.mark.parametrize(
+    "points", [torch.full((10, 3), 5.0), torch.rand(50, 3, generator=generator()) * torch.tensor([1.0, 1.0, 0.0]) + 4.0]
+)
+def test_the_box_of_flat_clouds_has_room_on_every_side(points: Tensor) -> None:
+    low, high = box_of(points)
+    assert (high - low > 1e-4).all() and (points > low).all() and (points < high).all()
+
+
+def test_a_box_is_put_around_very_many_points() -> None:
+    assert box_of(torch.zeros(1, 3).expand(2**24 + 8, 3)).isfinite().all()
+
+
+@pytest.mark.parametrize("kernels", [REFERENCE, pytest.param(COMPILED, marks=needs_core)])
+def test_one_mean_that_is_not_a_number_spoils_nothing_else(kernels) -> None:
+    field = stirred("hexplane")
+    means = some_points(20).detach()
+    means[3] = math.nan
+    means.requires_grad_()
+    changes = field(means, 0.4, kernels)
+    others = torch.arange(20) != 3
+    sum(change[others].square().sum() for change in changes.values()).backward()
+    assert means.grad is not None and means.grad[others].isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in field.parameters())
+
+
 def test_cells_along_time_follow_the_number_of_times() -> None:
     assert [time_cells(HexPlaneConfig(), n) for n in (2, 40, 100, 1000)] == [8, 20, 50, 75]
     assert time_cells(HexPlaneConfig(time_resolution=12), 100) == 12

@@ -174,6 +174,32 @@ def test_static_captures_have_no_field(tmp_path: Path) -> None:
     assert not checkpoint.motion and not checkpoint.deformation and checkpoint.time_axis is None
 
 
+def test_a_field_that_is_asked_for_without_times_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Trainer(tiny_scene(), config(motion="mlp"), tmp_path / "run", capture="tiny")
+    assert "has no times: --motion mlp is left out" in caplog.text
+    caplog.clear()
+    Trainer(tiny_scene(), config(), tmp_path / "auto", capture="tiny")
+    assert caplog.text == ""
+
+
+def test_a_capture_with_other_times_is_not_gone_on_with(tmp_path: Path) -> None:
+    trainer = Trainer(moving_scene(), config(), tmp_path / "run", capture="tiny")
+    other = replace(moving_scene(), time_axis=TimeAxis(0.0, 2.0))
+    with pytest.raises(UserError, match="The times of the capture tiny have changed"):
+        Trainer.resume(trainer.run, scene=other)
+
+
+def test_a_gaussian_that_is_not_a_number_does_not_decide_on_the_box(tmp_path: Path) -> None:
+    trainer = Trainer(moving_scene(), config(steps=40), tmp_path / "run", capture="tiny")
+    assert trainer.motion is not None
+    for _ in range(8):
+        trainer.step()
+    with torch.no_grad():
+        trainer.model.means[1] = math.nan
+    trainer.motion.prepare(trainer.progress)
+    assert trainer.motion.field.bounds.isfinite().all()
+
+
 def test_the_box_is_put_around_what_can_be_seen_when_motion_begins(tmp_path: Path) -> None:
     trainer = Trainer(moving_scene(), config(steps=40), tmp_path / "run", capture="tiny")
     assert trainer.motion is not None
@@ -273,6 +299,9 @@ def test_checkpoints_hold_the_motion_and_what_time_means(tmp_path: Path) -> None
         (lambda c: replace(c, deformation={}), "but not both"),
         (lambda c: replace(c, motion={**c.motion, "kind": "voxels"}), "kind voxels"),
         (lambda c: replace(c, motion={"kind": "hexplane"}), "do not fit together"),
+        (lambda c: replace(c, deformation={**c.deformation, "bounds": torch.zeros(5, 3)}), "are no box"),
+        (lambda c: replace(c, deformation={**c.deformation, "bounds": torch.zeros(2, 3)}), "are no box"),
+        (lambda c: replace(c, motion={**c.motion, "time_resolution": math.inf}), "do not fit together"),
         (lambda c: replace(c, deformation_optimizer={"m.planes.0": torch.zeros(1)}), "the optimizer's m.planes.0"),
     ],
 )

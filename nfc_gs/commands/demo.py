@@ -94,6 +94,6 @@ class Demo:
         trainer = Trainer(scene, training, run, [progress], capture=capture, data=data)
         code = train_and_finish(trainer, output, progress)
         if self.dynamic and code == 0:
-            Render(run).run()
+            Render(run, device=self.device).run()
         output.line(f"{'Capture:':<12}{capture}")
         return code

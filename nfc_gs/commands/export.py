@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from nfc_gs.checkpoint import load_checkpoint, load_model, save_compact
+from nfc_gs.checkpoint import checkpoint_path, load_checkpoint, load_model, save_compact
 from nfc_gs.commands.console import Output, size_on_disk
 from nfc_gs.commands.runs import SPLAT_NAME, START_TIME, cost_of_baking, open_run, prepare_file
 from nfc_gs.core.errors import UserError
@@ -65,6 +65,10 @@ class Export:
         output = Output()
         out = self.out or self.path / (SPLAT_NAME if self.frames is None else FRAMES)
         if out.suffix.lower() == ".safetensors":
+            if out.resolve() == checkpoint_path(self.path).resolve():
+                raise UserError(
+                    f"--out {out} is the checkpoint itself, from which training goes on; name another file."
+                )
             save_compact(prepare_file(out), load_checkpoint(self.path))
             output.line(f"{size_on_disk(out)}, all that drawing needs: {out}")
             return 0
@@ -76,7 +80,8 @@ class Export:
         if model.deformation is None and (self.time is not None or self.frames is not None):
             raise UserError(f"{self.path} is a static splat, the same at all times; leave out --time and --frames.")
         if self.frames is None:
-            still = at_time(model, START_TIME if self.time is None else self.time)
+            with one_torch_thread():
+                still = at_time(model, START_TIME if self.time is None else self.time)
             write_ply(prepare_file(out), still, transform, sh_degree=self.sh_degree)
             output.line(f"{len(model):,} Gaussians, {size_on_disk(out)}: {out}")
         else:
@@ -110,9 +115,14 @@ class Export:
 
     def _write_frames(self, folder: Path, model: GaussianModel, transform: np.ndarray | None) -> None:
         assert self.frames is not None
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(
+                f"Cannot write frames to {folder}: it is there already and not empty; choose another --out."
+            )
         make_folder(folder)
         for k in range(self.frames):
-            still = at_time(model, k / max(1, self.frames - 1))
+            with one_torch_thread():
+                still = at_time(model, k / max(1, self.frames - 1))
             write_ply(folder / f"frame_{k:04d}.ply", still, transform, sh_degree=self.sh_degree)
 
     def _cost_of_baking(self) -> str:
@@ -127,7 +137,7 @@ class Export:
         settings = {"backend": run.backend, "background": run.checkpoint.background}
         with one_torch_thread():
             own, baked = (
-                evaluate(model, run.scene, antialiased=run.config.antialiased, **settings)
-                for model in (run.model, run.model.baked(degree))
+                evaluate(run.model, run.scene, antialiased=run.config.antialiased, baked_degree=baking, **settings)
+                for baking in (None, degree)
             )
         return cost_of_baking(own, baked, degree)

@@ -25,7 +25,8 @@ from nfc_gs.render.backend import RasterBackend, get_backend
 from nfc_gs.render.pipeline import at_time
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
 from nfc_gs.train.evaluate import METRICS_NAME, Metrics
-from nfc_gs.train.run_folder import CONFIG_NAME, scene_of
+from nfc_gs.train.guards import one_torch_thread
+from nfc_gs.train.run_folder import CONFIG_NAME, check_same_times, scene_of
 from nfc_gs.train.trainer import Trainer
 
 RUNS = Path("runs")
@@ -94,7 +95,7 @@ def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> in
     metrics = finish(trainer)
     output.print(results_table(trainer, metrics))
     if trainer.model.head == "bits" and metrics is not None and metrics.views:
-        baked = trainer.measure(trainer.model.baked())
+        baked = trainer.measure(trainer.model, baked_degree=trainer.model.sh_degree)
         output.line(cost_of_baking(metrics, baked, trainer.model.sh_degree))
     for line in places(run):
         output.line(line)
@@ -113,7 +114,9 @@ def finish(trainer: Trainer) -> Metrics | None:
         The metrics, or None if Ctrl-C cut the measuring short: the rest is written all the same.
     """
     run = trainer.run
-    write_ply(run / SPLAT_NAME, at_time(trainer.model, START_TIME), trainer.scene.transform)
+    with one_torch_thread():
+        still = at_time(trainer.model, START_TIME)
+    write_ply(run / SPLAT_NAME, still, trainer.scene.transform)
     metrics: Metrics | None = None
     try:
         metrics = trainer.evaluate(save_to=run / TEST_RENDERS)
@@ -215,11 +218,14 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str) -> 
         device, backend: names as in `TrainConfig`; "auto" takes the run's own backend where it works.
 
     Raises:
-        UserError: no such run, a broken checkpoint, a capture that is gone, a device that is not there.
+        UserError: no such run, a broken checkpoint, a capture that is gone or has other times, a device that is not
+            there.
     """
     checkpoint = load_checkpoint(path)
     config = ResolvedConfig.from_dict(checkpoint.config)
     here = resolve(TrainConfig(device=device, backend=backend))  # type: ignore[arg-type]
+    scene = scene_again(checkpoint, capture)
+    check_same_times(scene, checkpoint)
     name = config.backend if backend == "auto" and config.device == here.device else here.backend
     return OpenRun(
         folder=path if path.is_dir() else path.parent,
@@ -228,7 +234,7 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str) -> 
         model=checkpoint.make_model(here.device),
         device=here.device,
         backend=get_backend(name),
-        scene=scene_again(checkpoint, capture),
+        scene=scene,
     )
 
 

@@ -69,7 +69,7 @@ class MlpConfig:
     """Octaves of the encoding of time."""
     time_noise: float | None = None
     """Noise on the time of training views, in intervals between frames, falling to 0 in the course of the run (annealed
-    smooth training). By default 0.1 for real captures and 0 for rendered ones (transforms_train.json)."""
+    smooth training). By default 0.1, and 0 for pictures that were laid on a background, as rendered ones are."""
 
 
 def plane_shapes(config: HexPlaneConfig, time_resolution: int) -> list[tuple[int, int, int]]:
@@ -93,7 +93,8 @@ def look_up_reference(planes: Sequence[Tensor], coords: Tensor, time: float) -> 
     Returns:
         [N, levels * F].
     """
-    points = torch.cat([coords, coords.new_full((len(coords), 1), time)], dim=1)  # [N, 4]
+    # NaN has the features of the lowest border; grid_sample would write anywhere for it.
+    points = torch.cat([coords.nan_to_num(nan=-1.0), coords.new_full((len(coords), 1), time)], dim=1)  # [N, 4]
     levels = []
     for first in range(0, len(planes), len(PAIRS)):
         product: Tensor | None = None
@@ -204,7 +205,7 @@ class HexPlane(Deformation):
         bounds: Tensor,
         generator: torch.Generator | None = None,
     ) -> None:
-        """`generator` of the first values; None leaves all zero, to be loaded."""
+        """`generator` of the first values; None leaves them to be loaded."""
         super().__init__("hexplane", quantities, bounds)
         self.config = config
         self.planes = nn.ParameterList()
@@ -236,7 +237,7 @@ class HexPlane(Deformation):
         """
         low, high = self.bounds
         share = HexPlane.GROW_SHARE
-        wanted_low, wanted_high = (torch.quantile(means, q, dim=0) for q in (share, 1.0 - share))
+        wanted_low, wanted_high = _quantiles(means, share)
         margin = 0.1 * (high - low)
         bounds = torch.stack(
             [
@@ -327,10 +328,22 @@ def _linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.
 
 
 def box_of(points: Tensor, share: float = 0.01) -> Tensor:
-    """[2, 3] the box that holds all but `share` of the points [P, 3] on each side of each axis, a fifth larger."""
-    low, high = (torch.quantile(points, q, dim=0) for q in (share, 1.0 - share))
-    margin = 0.1 * (high - low).clamp_min(1e-6)
+    """[2, 3] the box that holds all but `share` of the points [P, 3] on each side of each axis, a fifth larger.
+
+    The points are finite, and at least one.
+    """
+    low, high = _quantiles(points, share)
+    sides = high - low
+    # No side is so short that rounding, or the slopes of a field over it, would have no bounds.
+    least = torch.maximum(1e-3 * sides.amax(), 1e-3 * (1.0 + torch.maximum(low.abs(), high.abs())))
+    margin = 0.1 * torch.maximum(sides, least)
     return torch.stack([low - margin, high + margin])
+
+
+def _quantiles(points: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Below and above which lies that share of the points [P, 3], by axis; of very many points some are asked."""
+    some = points[:: len(points) // 1_000_000 + 1]  # torch.quantile takes no more than 2^24
+    return torch.quantile(some, share, dim=0), torch.quantile(some, 1.0 - share, dim=0)
 
 
 def time_cells(config: HexPlaneConfig, moments: int) -> int:

@@ -123,6 +123,8 @@ class GaussianModel(nn.Module):
     def baked(self, degree: int | None = None) -> GaussianModel:
         """The same Gaussians with direct SH colours that come closest to a bit head's (`color_head.bake_bits`).
 
+        What moves stays; where that changes colours, bake the model `at` a time instead.
+
         Args:
             degree: of the SH, 0..3; None for that of the model. Direct SH is cut off there, or filled up with zeros.
 

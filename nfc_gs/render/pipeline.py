@@ -98,6 +98,6 @@ def render(
     return RenderOutput(out.features, out.alpha, out.depth, out.info)
 
 
-def at_time(model: GaussianModel, time: float) -> GaussianModel:
-    """The static model that a moving one is at a time, 0..1, as `render` draws it."""
+def at_time(model: GaussianModel, time: float | None) -> GaussianModel:
+    """The static model that a moving one is at a time, 0..1, as `render` draws it; None for its canonical state."""
     return model.at(time, kernels_for(model.means))

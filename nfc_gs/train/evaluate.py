@@ -18,7 +18,7 @@ from nfc_gs.data.scene import Frame, SceneData
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective import metrics as measure
 from nfc_gs.render.backend import RasterBackend, get_backend
-from nfc_gs.render.pipeline import render
+from nfc_gs.render.pipeline import at_time, render
 
 METRICS_NAME = "metrics.json"
 
@@ -72,12 +72,14 @@ def evaluate(
     antialiased: bool = False,
     lpips: bool = False,
     save_to: Path | None = None,
+    baked_degree: int | None = None,
 ) -> Metrics:
     """Render every held-out view at full size and compare it with its picture.
 
     Args:
         lpips: also LPIPS; where it cannot be had, a sentence says so and the other metrics stand. It knows no
             masks: what one leaves out is black in both pictures, and counts as equal.
+        baked_degree: measure what a splat file of this SH degree would hold, at the time of each view.
         save_to: folder for `<stem>.png` and `<stem>_truth.png` of every view, made if there is a view.
 
     Raises:
@@ -91,8 +93,9 @@ def evaluate(
     for position, index in enumerate(scene.test):
         scene.prefetch(scene.test[position + 1 : position + 3])
         view, frame = scene.views[index], scene.frame(index)
+        shown = model if baked_degree is None else at_time(model, view.time).baked(baked_degree)
         out = render(
-            model,
+            shown,
             scene.camera(index),
             view.time,
             background=background,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -27,6 +28,8 @@ from nfc_gs.train.config import ResolvedConfig
 from nfc_gs.train.optimizers import DenseAdam
 from nfc_gs.train.schedules import exponential, generator_for
 
+logger = logging.getLogger("nfc_gs")
+
 BOUNDS_EVERY = 100
 """Steps between two looks at whether the Gaussians have left the box of their field."""
 
@@ -38,6 +41,8 @@ SEEN_OPACITY = 0.05
 def new_deformation(config: ResolvedConfig, scene: SceneData) -> Deformation | None:
     """The field that a run begins with; None where nothing is to move."""
     kind = config.motion
+    if scene.time_axis is None and kind not in ("none", "auto"):
+        logger.warning(f"The capture {scene.root} has no times: --motion {kind} is left out, and the splat is static.")
     if kind == "none" or scene.time_axis is None:
         return None
     kind = "hexplane" if kind == "auto" else kind
@@ -125,13 +130,16 @@ class MotionTraining:
     def prepare(self, progress: float) -> None:
         """Called before each step: when motion begins, the field's box is put around what the warm-up has found."""
         if self.begun(progress) and self.optimizer.steps == 0:
-            self.field.bounds.copy_(box_of(self._seen_means()))
+            seen = self._seen_means()
+            if len(seen):
+                self.field.bounds.copy_(box_of(seen))
 
     def _seen_means(self) -> Tensor:
         """Means of the Gaussians that can be seen; those of all if none can. Faint ones drift far into the empty."""
         means, opacities = self._model.means.detach(), self._model.opacities.detach()
-        seen = means[opacities > SEEN_OPACITY]
-        return seen if len(seen) else means
+        finite = means.isfinite().all(dim=1)
+        seen = means[finite & (opacities > SEEN_OPACITY)]
+        return seen if len(seen) else means[finite]
 
     def begun(self, progress: float) -> bool:
         """Whether the scene moves already, after the static warm-up."""
@@ -163,7 +171,8 @@ class MotionTraining:
         if isinstance(self.field, HexPlane):
             regulariser_gradients_(self.field, grads)
         self.optimizer.step(grads, self._rates(progress))
-        if (step + 1) % BOUNDS_EVERY == 0 and self.field.grow_bounds(self._seen_means()):
+        seen = self._seen_means() if (step + 1) % BOUNDS_EVERY == 0 else None
+        if seen is not None and len(seen) and self.field.grow_bounds(seen):
             self.optimizer.reset(name for name in grads if name.startswith("planes."))
 
     def _rates(self, progress: float) -> dict[str, float]:
@@ -175,7 +184,7 @@ class MotionTraining:
 
 
 def sizes_of(field: Deformation) -> str:
-    """What a field is, in words: 'hexplane, 64 x 64 (2 levels), 25 times, 2,048,000 numbers'."""
+    """What a field is, in words: 'hexplane, 128 cells along each axis, 25 along time, 2,048,000 numbers'."""
     count = f"{sum(p.numel() for p in field.parameters()):,} numbers"
     if isinstance(field, HexPlane):
         config: HexPlaneConfig = field.config

@@ -78,8 +78,17 @@ def check_same_scene(scene: SceneData, checkpoint: Checkpoint) -> None:
             f"The capture {checkpoint.capture} has other training views than when the run began; "
             "restore it, or start a new run."
         )
+    check_same_times(scene, checkpoint)
     if not np.allclose(scene.transform, checkpoint.transform, rtol=1e-6, atol=1e-9):
         raise UserError(
             f"The cameras of the capture {checkpoint.capture} have changed since the run began; "
             "restore it, or start a new run."
+        )
+
+
+def check_same_times(scene: SceneData, checkpoint: Checkpoint) -> None:
+    """Raise if a moving splat's capture counts time in another way than when its run began."""
+    if checkpoint.motion and scene.time_axis != checkpoint.time_axis:
+        raise UserError(
+            f"The times of the capture {scene.root} have changed since the run began; restore it, or start a new run."
         )

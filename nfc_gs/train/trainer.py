@@ -255,8 +255,12 @@ class Trainer:
             self._emit(Evaluated(self.steps_done, metrics.psnr, metrics.ssim, self.seconds))
         return metrics
 
-    def measure(self, model: GaussianModel, save_to: Path | None = None, *, lpips: bool = False) -> Metrics:
-        """The held-out views' metrics of any model, rendered as this run renders; nothing is logged."""
+    def measure(self, model: GaussianModel, save_to: Path | None = None, **options: Any) -> Metrics:
+        """The held-out views' metrics of any model, rendered as this run renders; nothing is logged.
+
+        Args:
+            options: `lpips` and `baked_degree` as `evaluate` has them.
+        """
         with one_torch_thread():
             return evaluate(
                 model,
@@ -264,8 +268,8 @@ class Trainer:
                 backend=self._backend,
                 background=self.background,
                 antialiased=self.config.antialiased,
-                lpips=lpips,
                 save_to=save_to,
+                **options,
             )
 
     def write_metrics(self, metrics: Metrics) -> Path:
