@@ -30,7 +30,6 @@ from nfc_gs.model.deformation import (
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render import extension
 from nfc_gs.render.deformation import COMPILED, kernels_for, look_up_compiled, network_compiled
-from nfc_gs.train.motion import plane_gradient_reference_
 
 needs_core = pytest.mark.skipif(not extension.available(), reason="the compiled core is not built")
 
@@ -267,10 +266,8 @@ def test_regularisers_of_planes_have_the_gradients_that_autograd_finds(
     assert plane.grad is not None
     before = torch.randn(plane.shape, generator=generator(1))
     found = before.clone()
-    if compiled:
-        extension.core().plane_regularisers(plane.detach().float().numpy(), found.numpy(), *weights)
-    else:
-        plane_gradient_reference_(plane.detach().float(), found, *weights)
+    kernels = COMPILED if compiled else REFERENCE
+    kernels.add_plane_gradient(plane.detach().float(), found, *weights)
     assert torch.allclose(found.double(), before.double() + plane.grad, atol=1e-5)
 
 

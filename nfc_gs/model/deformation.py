@@ -12,6 +12,7 @@ is exactly zero. Two kinds:
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -82,6 +83,11 @@ def plane_shapes(config: HexPlaneConfig, time_resolution: int) -> list[tuple[int
     return shapes
 
 
+def has_time(index: int) -> bool:
+    """Whether the plane at this place in the order of `plane_shapes` has time along its rows."""
+    return PAIRS[index % len(PAIRS)][1] == TIME
+
+
 def look_up_reference(planes: Sequence[Tensor], coords: Tensor, time: float) -> Tensor:
     """Features of points: bilinear in each plane, multiplied over the six planes, level beside level (4DGS, eq. 6).
 
@@ -120,18 +126,41 @@ def network_reference(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return x
 
 
+def add_plane_gradient_reference(
+    plane: Tensor, gradient: Tensor, along_columns: float, along_rows: float, bend: float, from_one: float
+) -> None:
+    """Add the gradient of along_columns/2 |d plane/d column|^2 + along_rows/2 |d plane/d row|^2 +
+    bend/2 |d^2 plane/d row^2|^2 + from_one |plane - 1|, sums over the plane [rows, columns, F], in place."""
+    if along_columns:
+        step = along_columns * (plane[:, 1:] - plane[:, :-1])
+        gradient[:, 1:] += step
+        gradient[:, :-1] -= step
+    if along_rows:
+        step = along_rows * (plane[1:] - plane[:-1])
+        gradient[1:] += step
+        gradient[:-1] -= step
+    if bend and len(plane) > 2:
+        second = bend * (plane[:-2] - 2.0 * plane[1:-1] + plane[2:])
+        gradient[:-2] += second
+        gradient[1:-1] -= 2.0 * second
+        gradient[2:] += second
+    if from_one:
+        gradient += from_one * (plane - 1.0).sign()
+
+
 @dataclass(frozen=True)
 class FieldKernels:
     """The implementations of a field's heavy parts; the layers above know faster ones."""
 
     look_up: Callable[[Sequence[Tensor], Tensor, float], Tensor] = look_up_reference
     network: Callable[[Tensor, Sequence[Tensor]], Tensor] = network_reference
+    add_plane_gradient: Callable[[Tensor, Tensor, float, float, float, float], None] = add_plane_gradient_reference
 
 
 REFERENCE = FieldKernels()
 
 
-class Deformation(nn.Module):
+class Deformation(nn.Module, ABC):
     """What both kinds of field share.
 
     Attributes:
@@ -173,12 +202,12 @@ class Deformation(nn.Module):
             changes["opacity_logits"] = changes["opacity_logits"].squeeze(1)
         return changes
 
+    @abstractmethod
     def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
         """The changes side by side, [N, sum of their widths]."""
-        raise NotImplementedError
 
     def grow_bounds(self, means: Tensor) -> bool:
-        """Enlarge the box if the Gaussians have left it; returns whether it changed."""
+        """Enlarge the box if the Gaussians have left it; returns whether it changed. Not all fields need that."""
         return False
 
 
@@ -210,8 +239,8 @@ class HexPlane(Deformation):
         self.config = config
         self.planes = nn.ParameterList()
         for index, shape in enumerate(plane_shapes(config, time_resolution)):
-            plane = torch.ones(shape) if PAIRS[index % len(PAIRS)][1] == TIME else torch.zeros(shape)
-            if generator is not None and PAIRS[index % len(PAIRS)][1] != TIME:
+            plane = torch.ones(shape)
+            if generator is not None and not has_time(index):
                 plane.uniform_(0.5, 1.5, generator=generator)
             self.planes.append(nn.Parameter(plane))
         width, inputs = config.width, config.features * len(config.levels)
@@ -289,11 +318,9 @@ class MlpField(Deformation):
         super().__init__("mlp", quantities, bounds)
         self.config = config
         inputs = 3 * (2 * config.mean_frequencies + 1) + 2 * config.time_frequencies + 1
-        self.skip = config.depth // 2
+        self.skip = config.depth // 2  # at least 1: there are 2 layers or more
         self.layers = nn.ModuleList(
-            _linear(
-                (inputs if k == 0 else config.width) + (inputs if 0 < k == self.skip else 0), config.width, generator
-            )
+            _linear((inputs if k == 0 else config.width) + (inputs if k == self.skip else 0), config.width, generator)
             for k in range(config.depth)
         )
         self.layers.append(_linear(config.width, sum(WIDTHS[name] for name in self.quantities), None))
@@ -306,7 +333,7 @@ class MlpField(Deformation):
         *hidden_layers, last = self.layers
         hidden = inputs
         for k, layer in enumerate(hidden_layers):
-            if 0 < k == self.skip:
+            if k == self.skip:
                 hidden = torch.cat([inputs, hidden], dim=1)
             hidden = layer(hidden).relu()
         return last(hidden)

@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfc_gs.model.deformation import REFERENCE, FieldKernels, look_up_reference, network_reference
+from nfc_gs.model.deformation import (
+    PAIRS,
+    REFERENCE,
+    FieldKernels,
+    add_plane_gradient_reference,
+    look_up_reference,
+    network_reference,
+)
 from nfc_gs.render import extension
 
 _STEP = 16
@@ -33,12 +40,23 @@ def network_compiled(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return _Network.apply(x, *weights)
 
 
-COMPILED = FieldKernels(look_up_compiled, network_compiled)
+def add_plane_gradient_compiled(
+    plane: Tensor, gradient: Tensor, along_columns: float, along_rows: float, bend: float, from_one: float
+) -> None:
+    """`add_plane_gradient_reference` for float32 on the CPU, in one pass."""
+    weights = (along_columns, along_rows, bend, from_one)
+    if plane.shape[2] % _STEP:
+        add_plane_gradient_reference(plane, gradient, *weights)
+        return
+    extension.core().plane_regularisers(plane.numpy(), gradient.numpy(), *weights)
 
 
-def kernels_for(means: Tensor) -> FieldKernels:
-    """The fastest kernels for Gaussians like these; all compute what the reference computes."""
-    compiled = means.device.type == "cpu" and means.dtype == torch.float32 and extension.available()
+COMPILED = FieldKernels(look_up_compiled, network_compiled, add_plane_gradient_compiled)
+
+
+def kernels_for(tensor: Tensor) -> FieldKernels:
+    """The fastest kernels for tensors like this one; all compute what the reference computes."""
+    compiled = tensor.device.type == "cpu" and tensor.dtype == torch.float32 and extension.available()
     return COMPILED if compiled else REFERENCE
 
 
@@ -48,7 +66,7 @@ class _LookUp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, coords: Tensor, time: float, *planes: Tensor) -> Tensor:
         kept = (coords.contiguous(), *(plane.contiguous() for plane in planes))
-        out = torch.empty(len(coords), len(planes) // 6 * planes[0].shape[2])
+        out = torch.empty(len(coords), len(planes) // len(PAIRS) * planes[0].shape[2])
         arrays = [tensor.detach().numpy() for tensor in kept]
         extension.core().hexplane(arrays[1:], arrays[0], time, out.numpy())
         ctx.save_for_backward(*kept)

@@ -11,19 +11,18 @@ from torch import Tensor
 
 from nfc_gs.data.scene import SceneData, View
 from nfc_gs.model.deformation import (
-    PAIRS,
-    TIME,
     Deformation,
     HexPlane,
     HexPlaneConfig,
     MlpField,
     Quantity,
     box_of,
+    has_time,
     make_deformation,
     time_cells,
 )
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render import extension
+from nfc_gs.render.deformation import kernels_for
 from nfc_gs.train.config import ResolvedConfig
 from nfc_gs.train.optimizers import DenseAdam
 from nfc_gs.train.schedules import exponential, generator_for
@@ -32,7 +31,6 @@ logger = logging.getLogger("nfc_gs")
 
 BOUNDS_EVERY = 100
 """Steps between two looks at whether the Gaussians have left the box of their field."""
-
 
 SEEN_OPACITY = 0.05
 """Gaussians fainter than this have no say in where the box of a field lies."""
@@ -70,41 +68,14 @@ def regulariser_gradients_(field: HexPlane, grads: Mapping[str, Tensor]) -> None
     for index, plane in enumerate(field.planes):
         rows, columns, features = plane.shape
         along_columns = along_rows = bend = from_one = 0.0
-        if PAIRS[index % len(PAIRS)][1] == TIME:
+        if has_time(index):
             bend = 2.0 * config.smoothness / (max(1, rows - 2) * columns * features)
             from_one = config.sparsity / plane.numel()
         else:  # d/dx of 2 w / n sum (x - y)^2
             along_columns = 4.0 * config.tv / (rows * (columns - 1) * features)
             along_rows = 4.0 * config.tv / ((rows - 1) * columns * features)
-        gradient = grads[f"planes.{index}"]
-        if plane.device.type == "cpu" and features % 16 == 0 and extension.available():
-            extension.core().plane_regularisers(
-                plane.detach().numpy(), gradient.numpy(), along_columns, along_rows, bend, from_one
-            )
-        else:
-            plane_gradient_reference_(plane.detach(), gradient, along_columns, along_rows, bend, from_one)
-
-
-def plane_gradient_reference_(
-    plane: Tensor, gradient: Tensor, along_columns: float, along_rows: float, bend: float, from_one: float
-) -> None:
-    """Add the gradient of along_columns/2 |d plane/d column|^2 + along_rows/2 |d plane/d row|^2 +
-    bend/2 |d^2 plane/d row^2|^2 + from_one |plane - 1|, sums over the plane [rows, columns, F], in place."""
-    if along_columns:
-        step = along_columns * (plane[:, 1:] - plane[:, :-1])
-        gradient[:, 1:] += step
-        gradient[:, :-1] -= step
-    if along_rows:
-        step = along_rows * (plane[1:] - plane[:-1])
-        gradient[1:] += step
-        gradient[:-1] -= step
-    if bend and len(plane) > 2:
-        second = bend * (plane[:-2] - 2.0 * plane[1:-1] + plane[2:])
-        gradient[:-2] += second
-        gradient[1:-1] -= 2.0 * second
-        gradient[2:] += second
-    if from_one:
-        gradient += from_one * (plane - 1.0).sign()
+        weights = (along_columns, along_rows, bend, from_one)
+        kernels_for(plane).add_plane_gradient(plane.detach(), grads[f"planes.{index}"], *weights)
 
 
 class MotionTraining:
