@@ -38,7 +38,9 @@ CAPTURE_NAME = "capture"
 class Demo:
     """Show everything on the built-in capture: draw it, train on it, measure, export, report.
 
-    Takes about a minute and a half (a moving scene trains for two minutes) and needs no files and no network. For example:
+    Takes about a minute and a half (a moving scene trains for two minutes), and needs no files and no network.
+
+    For example:
       nfc-gs demo
       nfc-gs demo --dynamic
     """
