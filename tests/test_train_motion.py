@@ -189,11 +189,17 @@ def test_a_capture_with_other_times_is_not_gone_on_with(tmp_path: Path) -> None:
         Trainer.resume(trainer.run, scene=other)
 
 
-def test_a_gaussian_that_is_not_a_number_does_not_decide_on_the_box(tmp_path: Path) -> None:
+def warmed_up(tmp_path: Path) -> Trainer:
+    """A training whose next step is the first in which the scene moves."""
     trainer = Trainer(moving_scene(), config(steps=40), tmp_path / "run", capture="tiny")
-    assert trainer.motion is not None
     for _ in range(8):
         trainer.step()
+    return trainer
+
+
+def test_a_gaussian_that_is_not_a_number_does_not_decide_on_the_box(tmp_path: Path) -> None:
+    trainer = warmed_up(tmp_path)
+    assert trainer.motion is not None
     with torch.no_grad():
         trainer.model.means[1] = math.nan
     trainer.motion.prepare(trainer.progress)
@@ -201,10 +207,8 @@ def test_a_gaussian_that_is_not_a_number_does_not_decide_on_the_box(tmp_path: Pa
 
 
 def test_the_box_is_put_around_what_can_be_seen_when_motion_begins(tmp_path: Path) -> None:
-    trainer = Trainer(moving_scene(), config(steps=40), tmp_path / "run", capture="tiny")
+    trainer = warmed_up(tmp_path)
     assert trainer.motion is not None
-    for _ in range(8):
-        trainer.step()
     with torch.no_grad():
         trainer.model.means[0] = 100.0
         trainer.model.opacity_logits[0] = -6.0  # far away and faint
