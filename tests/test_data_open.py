@@ -149,6 +149,17 @@ def test_the_sampler_tells_what_comes_next_without_repeats():
     assert sampler.upcoming(3, 6) == list(dict.fromkeys(order[3:9]))
 
 
+def test_the_sampler_shows_the_views_of_a_window_alone_and_needs_no_state():
+    sampler = ViewSampler([8, 6, 4, 2, 0], seed=3, times=[0.9, 0.5, 0.1, 0.5, 0.6])
+    shown = [sampler.index(step, (0.5, 0.6)) for step in range(60)]
+    assert set(shown) == {6, 2, 0}
+    assert min(shown.count(view) for view in set(shown)) > 10
+    again = ViewSampler([8, 6, 4, 2, 0], seed=3, times=[0.9, 0.5, 0.1, 0.5, 0.6])
+    assert [again.index(step, (0.5, 0.6)) for step in (40, 7)] == [shown[40], shown[7]]
+    assert sampler.upcoming(10, 8, (0.5, 0.6)) == list(dict.fromkeys(shown[10:18]))
+    assert {sampler.index(step, (0.0, 1.0)) for step in range(60)} == {8, 6, 4, 2, 0}
+
+
 # --- sizes -------------------------------------------------------------------------------------------------------
 
 

@@ -81,6 +81,15 @@ def stirred(kind: str, **changes):
     return field
 
 
+def moving(kind: str, **changes):
+    """A field whose changes depend on time."""
+    field = stirred(kind, **changes)
+    with torch.no_grad():
+        for parameter in field.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator(9)) * 0.1)
+    return field
+
+
 def some_model(head: str, count: int = 20) -> GaussianModel:
     g = generator(3)
     tensors = {
@@ -288,10 +297,7 @@ def test_at_the_start_nothing_moves_and_everything_can_be_learnt(kind: str) -> N
 
 @pytest.mark.parametrize("kind", ["hexplane", "mlp"])
 def test_changes_have_the_shapes_of_what_they_are_added_to_and_depend_on_time(kind: str) -> None:
-    field = stirred(kind)
-    with torch.no_grad():
-        for parameter in field.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator(9)) * 0.1)
+    field = moving(kind)
     means = some_points(30)
     early, late = field(means, 0.1), field(means, 0.9)
     for name, change in early.items():
@@ -323,6 +329,28 @@ def test_a_field_is_made_again_from_its_settings_and_tensors(kind: str) -> None:
 def test_settings_that_make_no_sense_are_refused(changes: dict) -> None:
     with pytest.raises((ValueError, TypeError, KeyError)):
         make_deformation({**some_field("hexplane").settings, **changes}, BOX, None)
+
+
+def test_what_is_beyond_a_window_is_as_at_its_edge() -> None:
+    field, before = moving("hexplane"), moving("hexplane")
+    means = some_points(20)
+    assert not torch.allclose(field(means, 0.1)["means"], field(means, 0.3)["means"], atol=1e-3)
+    field.hold_beyond(0.35, 0.6)  # the cells lie at 0, 1/3, 2/3 and 1
+    for time in (1 / 3, 0.35, 0.6, 2 / 3):
+        assert torch.allclose(field(means, time)["means"], before(means, time)["means"], atol=1e-5)
+    for edge, *beyond in ((1 / 3, 0.2, 0.0), (2 / 3, 0.8, 1.0)):
+        for time in beyond:
+            assert torch.allclose(field(means, time)["means"], field(means, edge)["means"], atol=1e-5)
+
+
+def test_means_change_in_the_unit_of_the_scene() -> None:
+    plain = moving("hexplane")
+    scaled = make_deformation({**plain.settings, "unit": 2.5}, BOX, None)
+    scaled.load_state_dict(plain.state_dict())
+    means = some_points(20)
+    one, other = plain(means, 0.4), scaled(means, 0.4)
+    assert torch.equal(other["means"], 2.5 * one["means"])
+    assert torch.equal(other["quats"], one["quats"])
 
 
 def linear_planes(field: HexPlane, seed: int = 0) -> None:

@@ -21,14 +21,15 @@ from test_train_trainer import (
 
 from nfc_gs.checkpoint import load_checkpoint, load_model, save_checkpoint
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.scene import Frame, SceneData, TimeAxis
+from nfc_gs.data.scene import Frame, SceneData, TimeAxis, View
 from nfc_gs.model.deformation import HexPlane, HexPlaneConfig, MlpConfig
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.objective.losses import ObjectiveConfig
 from nfc_gs.render import extension
 from nfc_gs.render.pipeline import render
 from nfc_gs.train import schedules
 from nfc_gs.train.config import DeformationConfig, LearningRates, resolve
-from nfc_gs.train.motion import MotionTraining, new_deformation
+from nfc_gs.train.motion import MotionTraining, new_deformation, view_time
 from nfc_gs.train.trainer import Trainer
 
 FAST = available_backends()[-1]
@@ -111,20 +112,23 @@ def test_what_moves_is_drawn_better_than_by_a_static_splat(tmp_path: Path, motio
         {"motion": "mlp"},
         {"method": "nfc-te", "deformation": replace(QUICK, opacity=True, color=True)},
         {"method": "nfc-bitwise"},
-        {"method": "nfc", "density": "adc", "deformation": replace(QUICK, color=True)},
+        {"method": "nfc", "density": "adc", "deformation": replace(QUICK, scales=True)},
+        {"one_camera": True},
     ],
 )
 def test_a_resumed_run_gives_the_same_bits(tmp_path: Path, backend: str, changes: dict) -> None:
-    whole = train(tmp_path / "whole", backend=backend, **changes)
+    changes = dict(changes)
+    scene = one_view_at_each_time() if changes.pop("one_camera", False) else moving_scene()
+    whole = train(tmp_path / "whole", scene, backend=backend, **changes)
     for cut in (3, 17):  # in the warm-up, and while things move
         run = tmp_path / f"cut{cut}"
         holder: list[Trainer] = []
         settings = config(backend=backend, **changes)
-        first = Trainer(moving_scene(), settings, run, [stop_after(cut, holder)], capture="tiny")
+        first = Trainer(scene, settings, run, [stop_after(cut, holder)], capture="tiny")
         holder.append(first)
         first.train()
         assert first.steps_done == cut
-        resumed = Trainer.resume(run, scene=moving_scene())
+        resumed = Trainer.resume(run, scene=scene)
         resumed.train()
         assert_same_bits(tensors_with_field(resumed), tensors_with_field(whole))
 
@@ -157,14 +161,84 @@ def test_nothing_moves_before_the_warm_up_is_over(tmp_path: Path) -> None:
     assert all(not torch.equal(tensor, after[name]) for name, tensor in begin.items())
 
 
-def test_in_the_warm_up_a_moving_capture_trains_as_a_static_one(tmp_path: Path) -> None:
-    moving = Trainer(moving_scene(), config(steps=40), tmp_path / "moving", capture="tiny")
+def test_in_a_warm_up_of_all_times_a_moving_capture_trains_as_a_static_one(tmp_path: Path) -> None:
+    open_at_once = replace(QUICK, open_until=0.0)
+    moving = Trainer(moving_scene(), config(steps=40, deformation=open_at_once), tmp_path / "moving", capture="tiny")
     static = Trainer(moving_scene(), config(steps=40, motion="none"), tmp_path / "static", capture="tiny")
     for _ in range(8):
         moving.step()
         static.step()
     assert static.motion is None
     assert_same_bits(all_tensors(moving), all_tensors(static))
+
+
+def one_view_at_each_time(times: int = 12) -> SceneData:
+    scene = moving_scene(times)
+    return scene.with_split([4 * k + 1 + k % 3 for k in range(times)], scene.test)
+
+
+class Watched(StillImages):
+    """Images that note which of them are shown."""
+
+    def __init__(self, images: StillImages) -> None:
+        self.shown: list[str] = []
+        self.images = images
+
+    def frame(self, view: View, divisor: int = 1) -> Frame:
+        self.shown.append(view.name)
+        return self.images.frame(view, divisor)
+
+
+def test_with_several_cameras_the_times_come_in_from_the_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nfc_gs.train.motion.FIRST_VIEWS", 4)  # of 3 cameras: the two times in the middle of 8
+    scene = moving_scene(8)
+    images = Watched(scene.images)
+    scene = replace(scene, images=images)
+    time_of = {view.name: view_time(view) for view in scene.views}
+    trainer = Trainer(scene, config(steps=200), tmp_path / "run", capture="tiny")
+    assert trainer.motion is not None
+    shown: dict[float, set[float]] = {}
+    while (progress := trainer.progress) < 1.0:
+        images.shown.clear()
+        trainer.step()
+        times = {time_of[name] for name in images.shown}
+        shown[progress] = times
+        window = trainer.motion.window(progress)
+        assert (window is None) == (progress >= 0.7)
+        assert window is None or all(window[0] <= time <= window[1] for time in times)
+    until = {end: set().union(*(times for progress, times in shown.items() if progress < end)) for end in (0.2, 0.5, 1)}
+    assert until[0.2] == {3 / 7, 4 / 7}
+    assert len(until[0.5]) in (4, 6)
+    assert len(until[1]) == 8
+
+
+def test_what_is_not_shown_yet_is_drawn_as_the_edge_of_what_is(tmp_path: Path) -> None:
+    trainer = Trainer(moving_scene(8), config(steps=40), tmp_path / "run", capture="tiny")
+    for _ in range(16):
+        trainer.step()
+    assert trainer.motion is not None
+    window = trainer.motion.window(15 / 40)
+    assert window is not None and 0.0 < window[0] < 0.4
+    field, means = trainer.motion.field, trainer.model.means
+    cell = math.floor(window[0] * 7) / 7  # 8 cells, the ends at 0 and 1
+    at = {time: field(means, time)["means"] for time in (0.0, cell / 2, 0.5)}
+    assert cell > 0.0 and torch.allclose(at[0.0], at[cell / 2], atol=1e-6)
+    assert not torch.allclose(at[0.0], at[0.5], atol=1e-4)
+
+
+def test_with_one_camera_all_times_are_shown_and_the_mean_over_time_is_wanted_first(tmp_path: Path) -> None:
+    resolved = resolve(config())
+    for scene, several in ((one_view_at_each_time(), False), (moving_scene(), True)):
+        model = blobs(5)
+        model.deformation = new_deformation(resolved, scene)
+        motion = MotionTraining(resolved, scene, model)
+        objective = ObjectiveConfig(l1=0.5, ssim=0.25, mse=0.125, ce=0.3)
+        early, late = motion.objective(objective, 0.6), motion.objective(objective, 0.8)
+        assert late == objective
+        assert early == (objective if several else ObjectiveConfig(l1=0.0, ssim=0.0, mse=3.125, ce=0.3))
+        assert (motion.window(0.0) is None) != several
 
 
 def test_static_captures_have_no_field(tmp_path: Path) -> None:

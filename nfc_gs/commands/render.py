@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +21,17 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.export.paths import interpolate, orbit
 from nfc_gs.export.video import write_png, write_video
+from nfc_gs.model.gate import gated
+from nfc_gs.render.deformation import kernels_for
 from nfc_gs.render.pipeline import render
 from nfc_gs.train.evaluate import image_stems
 from nfc_gs.train.guards import one_torch_thread
 
 What = Literal["test", "orbit", "path", "still"]
 Picture = Literal["rgb", "depth", "bits", "bit_entropy"]
+
+FRAMES = 120
+"""Pictures of a video where nothing else is said."""
 
 DEPTH_SAMPLES = 8
 """From so many cameras of a path, drawn small, the range of depths is taken."""
@@ -43,7 +49,7 @@ class Render:
       nfc-gs render runs/garden --what test --out pictures
       nfc-gs render runs/garden --what path --frames 240 --fps 30 --out walk.mp4
       nfc-gs render runs/dancer --time 0.3
-      nfc-gs render runs/dancer --what still --time 0 0.5 --frames 300
+      nfc-gs render runs/dancer --what still --time 0 0.5 --speed 0.25
     """
 
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -62,8 +68,12 @@ class Render:
     while the camera goes its way: the nearer they are and the more frames there are, the slower the motion. By default
     0 1, and held-out views have their own time."""
 
-    frames: int = 120
-    """Number of pictures of an orbit, a path or a still."""
+    frames: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Number of pictures of an orbit, a path or a still. By default 120."""
+
+    speed: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """Of a capture whose times are seconds: how fast time runs in the video; 1 as it was, 0.25 is slow motion. The number
+    of pictures follows from it."""
 
     fps: float = 30.0
     """Pictures per second of a video."""
@@ -98,11 +108,14 @@ class Render:
         if len(self.time) > 2 or not all(0.0 <= time <= 1.0 for time in self.time):
             given = " ".join(f"{time:g}" for time in self.time)
             raise UserError(f"--time {given} is not understood; give one or two moments between 0 and 1.")
+        if self.speed is not None and not 0.0 < self.speed < math.inf:
+            raise UserError(f"--speed is {self.speed:g}, but must be a positive number.")
         run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend)
-        cameras = self._cameras(run)
+        cameras = self._cameras(run, self._count(run))
         times = self._times(run, len(cameras))
         out = self.out or run.folder / RENDERS / ("views" if self.what == "test" else f"{self.what}.mp4")
         with one_torch_thread(), torch.no_grad():
+            run = _made_to_play(run, len(cameras))
             pictures = _draw(run, list(zip(cameras, times, strict=True)), self.outputs)
             if self.what == "test" and not out.suffix:
                 _write_views(run, out, pictures)
@@ -111,7 +124,23 @@ class Render:
         Output().line(f"{len(cameras)} pictures of {cameras[0].width} x {cameras[0].height}: {out}")
         return 0
 
-    def _cameras(self, run: OpenRun) -> list[Camera]:
+    def _count(self, run: OpenRun) -> int:
+        """The number of pictures of an orbit, a path or a still."""
+        if self.speed is None:
+            return self.frames if self.frames is not None else FRAMES
+        if self.frames is not None:
+            raise UserError("--speed and --frames both say how many pictures there are; leave out one of the two.")
+        axis = run.checkpoint.time_axis
+        if run.model.deformation is None or axis is None or axis.unit != "seconds":
+            raise UserError(f"--speed: the times of {self.path} are not in seconds; say how many --frames to draw.")
+        first, last = self._interval()
+        return max(1, round(abs(last - first) * (axis.end - axis.start) / self.speed * self.fps) + 1)
+
+    def _interval(self) -> tuple[float, float]:
+        """When time begins and ends, 0..1."""
+        return (self.time[0], self.time[-1]) if self.time else (0.0, 1.0)
+
+    def _cameras(self, run: OpenRun, count: int) -> list[Camera]:
         """The cameras to draw from, at the size asked for."""
         scene = run.scene
         if self.what == "test" and not scene.test:
@@ -120,13 +149,13 @@ class Render:
             return [sized(scene.views[i].camera, self.width, self.height) for i in scene.test]
         if self.what == "still":
             camera = scene.views[(scene.test or scene.train)[0]].camera
-            return [sized(camera, self.width, self.height)] * self.frames
+            return [sized(camera, self.width, self.height)] * count
         first = scene.views[scene.train[0]].camera
         width, height = _size(first, self.width, self.height)
         if self.what == "orbit":
-            return orbit(scene, self.frames, width=width, height=height)
+            return orbit(scene, count, width=width, height=height)
         cameras = [scene.views[i].camera for i in scene.train]
-        return interpolate(cameras, self.frames, order="nearest", width=width, height=height)
+        return interpolate(cameras, count, order="nearest", width=width, height=height)
 
     def _times(self, run: OpenRun, count: int) -> list[float | None]:
         """The time of each picture; None for all of a static splat."""
@@ -136,8 +165,16 @@ class Render:
             return [None] * count
         if self.what == "test" and not self.time:
             return [run.scene.views[i].time for i in run.scene.test]
-        first, last = (self.time[0], self.time[-1]) if self.time else (0.0, 1.0)
+        first, last = self._interval()
         return [first + (last - first) * k / max(1, count - 1) for k in range(count)]
+
+
+def _made_to_play(run: OpenRun, count: int) -> OpenRun:
+    """The run with a gate for Gaussians that are still, where so many pictures are drawn that it pays off."""
+    field = run.model.deformation
+    if field is None or count < len(field.moments()):
+        return run
+    return replace(run, model=gated(run.model, kernels=kernels_for(run.model.means)))
 
 
 def _size(camera: Camera, width: int | None, height: int | None) -> tuple[int, int]:

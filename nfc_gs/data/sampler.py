@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+Window = tuple[float, float]
+"""The first and the last time of which views are shown."""
+
 
 class ViewSampler:
     """Every view once per epoch, in an order that depends on nothing but (seed, epoch).
@@ -15,16 +18,26 @@ class ViewSampler:
     Args:
         train: indices of the views to visit; at least one.
         seed: any integer.
+        times: of these views, 0..1; needed where a window is asked for.
     """
 
-    def __init__(self, train: Sequence[int], seed: int) -> None:
+    def __init__(self, train: Sequence[int], seed: int, times: Sequence[float] = ()) -> None:
         assert len(train) > 0, "no views to sample"
         self._train = np.array(train, dtype=np.int64)
         self._seed = seed % 2**63
         self._order = (-1, self._train)  # (epoch, its permutation): one assignment, so threads may share a sampler
+        in_time = np.argsort(times, kind="stable")
+        self._times, self._in_time = np.array(times, dtype=np.float64)[in_time], self._train[in_time]
 
-    def index(self, step: int) -> int:
-        """The view to train on at `step`, counted from 0."""
+    def index(self, step: int, window: Window | None = None) -> int:
+        """The view to train on at `step`, counted from 0.
+
+        Args:
+            window: only views of these times are shown, each time at random; at least one view lies in it.
+        """
+        if window is not None:
+            first, last = np.searchsorted(self._times, window[0]), np.searchsorted(self._times, window[1], side="right")
+            return int(self._in_time[np.random.default_rng([self._seed, step]).integers(first, last)])
         epoch, position = divmod(step, len(self._train))
         cached, order = self._order
         if cached != epoch:
@@ -32,6 +45,6 @@ class ViewSampler:
             self._order = (epoch, order)
         return int(order[position])
 
-    def upcoming(self, step: int, count: int) -> list[int]:
+    def upcoming(self, step: int, count: int, window: Window | None = None) -> list[int]:
         """The views of `step`, `step + 1`, ... `step + count - 1`, without repeats, soonest first."""
-        return list(dict.fromkeys(self.index(s) for s in range(step, step + count)))
+        return list(dict.fromkeys(self.index(s, window) for s in range(step, step + count)))

@@ -167,12 +167,15 @@ class Deformation(nn.Module, ABC):
         kind: its name.
         quantities: what it changes, in the order of `WIDTHS`.
         bounds: [2, 3] lowest and highest corner of the box in which the Gaussians move, scene frame.
+        unit: what a change of means by 1 is in scene units: a good way through the scene, so that one learning rate
+            suits changes of all quantities.
         settings: what `make_deformation` needs to make the same field again, as plain values.
     """
 
     kind: MotionName
     quantities: tuple[Quantity, ...]
     bounds: Tensor
+    unit: float = 1.0
     settings: dict[str, Any]
 
     def __init__(self, kind: MotionName, quantities: Sequence[Quantity], bounds: Tensor) -> None:
@@ -198,6 +201,8 @@ class Deformation(nn.Module, ABC):
         """
         parts = self.changes(means, time, kernels).split([WIDTHS[name] for name in self.quantities], dim=1)
         changes = dict(zip(self.quantities, parts, strict=True))
+        if "means" in changes:
+            changes["means"] = changes["means"] * self.unit
         if "opacity_logits" in changes:
             changes["opacity_logits"] = changes["opacity_logits"].squeeze(1)
         return changes
@@ -205,6 +210,10 @@ class Deformation(nn.Module, ABC):
     @abstractmethod
     def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
         """The changes side by side, [N, sum of their widths]."""
+
+    def moments(self) -> Tensor:
+        """[T] times, 0..1, that show all the motion there is."""
+        return torch.linspace(0.0, 1.0, 64)
 
     def grow_bounds(self, means: Tensor) -> bool:
         """Enlarge the box if the Gaussians have left it; returns whether it changed. Not all fields need that."""
@@ -254,9 +263,22 @@ class HexPlane(Deformation):
         """Cells along time."""
         return self.planes[TIME].shape[0]
 
+    def moments(self) -> Tensor:
+        return torch.linspace(0.0, 1.0, self.time_resolution)  # between two cells the features are straight lines
+
     def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
         features = kernels.look_up(list(self.planes), self.normalised(means), 2.0 * time - 1.0)
         return kernels.network(features, list(self.layers.parameters()))
+
+    @torch.no_grad()
+    def hold_beyond(self, first: float, last: float) -> None:
+        """Let what is before `first` and after `last`, 0..1, be as at these times."""
+        cells = self.time_resolution - 1
+        low, high = math.floor(max(0.0, first) * cells), math.ceil(min(1.0, last) * cells)
+        for index, plane in enumerate(self.planes):
+            if has_time(index):
+                plane[:low] = plane[low]
+                plane[high + 1 :] = plane[high]
 
     @torch.no_grad()
     def grow_bounds(self, means: Tensor) -> bool:
@@ -382,8 +404,8 @@ def make_deformation(settings: Mapping[str, Any], bounds: Tensor, generator: tor
     """A field of the sizes in `settings`, which it keeps.
 
     Args:
-        settings: "kind", "quantities", "config" (of `HexPlaneConfig` or `MlpConfig`) and for a HexPlane
-            "time_resolution", as plain values.
+        settings: "kind", "quantities", "config" (of `HexPlaneConfig` or `MlpConfig`), for a HexPlane
+            "time_resolution", and "unit" (1 without it), as plain values.
         bounds: [2, 3].
         generator: of the first values; None leaves all zero, to be loaded.
 
@@ -400,5 +422,6 @@ def make_deformation(settings: Mapping[str, Any], bounds: Tensor, generator: tor
         field = MlpField(MlpConfig(**settings["config"]), quantities, bounds, generator)
     else:
         raise ValueError(f"kind {settings['kind']}")
+    field.unit = float(settings.get("unit", 1.0))
     field.settings = dict(settings)
     return field

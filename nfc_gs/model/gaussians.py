@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nfc_gs.core.constants import BITS
 from nfc_gs.core.sh import C0, sh_bases
 from nfc_gs.model.color_head import HEAD_PARAMETERS, HeadName, bake_bits
-from nfc_gs.model.deformation import REFERENCE, Deformation, FieldKernels
+from nfc_gs.model.deformation import REFERENCE, Deformation, FieldKernels, Quantity
 from nfc_gs.model.target_encoding import COLOR_BITS
 
 GEOMETRY = ("means", "log_scales", "quats", "opacity_logits")
@@ -98,10 +98,14 @@ class GaussianModel(nn.Module):
             time: 0..1; None for the canonical state. A static model is the same at all times.
             kernels: of the field; `render.deformation.kernels_for` knows the fastest.
         """
-        tensors: dict[str, Tensor] = {name: getattr(self, name) for name in self.parameter_names}
         if self.deformation is None or time is None:
-            return tensors
-        for name, change in self.deformation(self.means, time, kernels).items():
+            return self.changed({})
+        return self.changed(self.deformation(self.means, time, kernels))
+
+    def changed(self, changes: Mapping[Quantity, Tensor]) -> dict[str, Tensor]:
+        """The tensors by name after changes, [N, width] by quantity as a field gives them; differentiable."""
+        tensors: dict[str, Tensor] = {name: getattr(self, name) for name in self.parameter_names}
+        for name, change in changes.items():
             if name == "colors":
                 tensors |= self._recoloured(tensors, change)
             else:

@@ -112,26 +112,29 @@ class AdcConfig:
 
 @dataclass(frozen=True)
 class DeformationConfig:
-    """How a moving scene is trained.
-
-    The first rates are four (network) and ten times (planes) those of 4DGS (arguments/__init__.py), whose runs are
-    longer: in 1500 steps on a monocular capture this gained 0.55 dB over its own rates, and a network rate three times
-    as high again lost 0.8 dB.
-    """
+    """How a moving scene is trained."""
 
     warmup: float = 0.1
     """Fraction of the run in which nothing moves yet (4DGS: its coarse stage)."""
-    opacity: bool = False
-    """Let opacities change with time, too."""
+    open_until: float = 0.7
+    """With several cameras at each time the warm-up shows the middle of the times alone; the rest is added evenly until
+    this fraction of the run. 0 shows all times from the start, as scenes with one camera do."""
+    mean_until: float = 0.7
+    """With one camera at each time the squared error stands for L1 and SSIM until this fraction of the run, so that what
+    moves leaves a trace."""
+    scales: bool = False
+    """Let scales change with time."""
+    opacity: bool = True
+    """Let opacities change with time."""
     color: bool = False
-    """Let the constant part of colours change with time, too."""
-    rate: float = 6e-4
+    """Let the constant part of colours change with time."""
+    rate: float = 1.5e-4
     """Learning rate of the network when motion begins ..."""
-    rate_final: float = 1.6e-6
+    rate_final: float = 1.5e-5
     """... and at the end of the run."""
-    plane_rate: float = 1.6e-2
+    plane_rate: float = 4e-3
     """Learning rate of the planes of a HexPlane when motion begins ..."""
-    plane_rate_final: float = 1.6e-5
+    plane_rate_final: float = 4e-4
     """... and at the end of the run."""
 
 

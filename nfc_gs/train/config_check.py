@@ -84,6 +84,10 @@ def _check_motion(config: ResolvedConfig) -> None:
     deformation, hexplane, mlp = config.deformation, config.hexplane, config.mlp
     if not 0.0 <= deformation.warmup < 1.0:
         raise UserError(f"--deformation.warmup is {deformation.warmup}, but is a fraction of the run below 1.")
+    for name in ("open_until", "mean_until"):
+        value = getattr(deformation, name)
+        if not 0.0 <= value <= 1.0:
+            raise UserError(f"{_flag(f'deformation.{name}')} is {value}, but is a fraction of the run: 0 to 1.")
     rates = ("rate", "rate_final", "plane_rate", "plane_rate_final")
     if not all(0.0 < getattr(deformation, name) < math.inf for name in rates):
         raise UserError("Every learning rate of --deformation must be a positive number.")

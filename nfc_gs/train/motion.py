@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
 
+from nfc_gs.data.sampler import Window
 from nfc_gs.data.scene import SceneData, View
 from nfc_gs.model.deformation import (
     Deformation,
@@ -22,6 +23,7 @@ from nfc_gs.model.deformation import (
     time_cells,
 )
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.objective.losses import ObjectiveConfig
 from nfc_gs.render.deformation import kernels_for
 from nfc_gs.train.config import ResolvedConfig
 from nfc_gs.train.optimizers import DenseAdam
@@ -35,6 +37,15 @@ BOUNDS_EVERY = 100
 SEEN_OPACITY = 0.05
 """Gaussians fainter than this have no say in where the box of a field lies."""
 
+FIRST_VIEWS = 12
+"""The warm-up of a scene with several cameras at each time shows as many times as make so many views."""
+
+MEAN_WEIGHT = 4.0
+"""The weight of the squared error where it stands for L1 and SSIM, in multiples of theirs: errors of 1/8 pull as hard."""
+
+SEVERAL = 3
+"""Cameras at each time that are several: what a splat can be made of."""
+
 
 def new_deformation(config: ResolvedConfig, scene: SceneData) -> Deformation | None:
     """The field that a run begins with; None where nothing is to move."""
@@ -44,17 +55,26 @@ def new_deformation(config: ResolvedConfig, scene: SceneData) -> Deformation | N
     if kind == "none" or scene.time_axis is None:
         return None
     kind = "hexplane" if kind == "auto" else kind
-    quantities: list[Quantity] = ["means", "quats", "log_scales"]
+    quantities: list[Quantity] = ["means", "quats"]
+    if config.deformation.scales:
+        quantities.append("log_scales")
     if config.deformation.opacity:
         quantities.append("opacity_logits")
     if config.deformation.color:
         quantities.append("colors")
     sizes = config.hexplane if kind == "hexplane" else config.mlp
-    settings = {"kind": kind, "quantities": quantities, "config": dataclasses.asdict(sizes)}
+    bounds = box_of(torch.from_numpy(scene.points.xyz))
+    settings = {"kind": kind, "quantities": quantities, "config": asdict(sizes)}
+    settings["unit"] = float((bounds[1] - bounds[0]).mean()) / 8.0
     if kind == "hexplane":
         settings["time_resolution"] = time_cells(config.hexplane, len({scene.views[i].time for i in scene.train}))
-    bounds = box_of(torch.from_numpy(scene.points.xyz))
     return make_deformation(settings, bounds, generator_for(config.seed, "deformation", 0)).to(config.device)
+
+
+def view_time(view: View) -> float:
+    """The time of a view of a moving scene, 0..1."""
+    assert view.time is not None
+    return view.time
 
 
 def regulariser_gradients_(field: HexPlane, grads: Mapping[str, Tensor]) -> None:
@@ -91,8 +111,12 @@ class MotionTraining:
         self.field = model.deformation
         self._config, self._model = config, model
         self.optimizer = DenseAdam({name: p.detach() for name, p in self.field.named_parameters()})
-        moments = {scene.views[i].time for i in scene.train}
-        self._interval = 1.0 / max(1, len(moments) - 1)
+        times = [view_time(scene.views[i]) for i in scene.train]
+        moments = len(set(times))
+        self._interval = 1.0 / max(1, moments - 1)
+        distances = sorted(abs(time - 0.5) for time in times)
+        self._several = len(times) >= SEVERAL * moments
+        self._first_reach = distances[min(FIRST_VIEWS, len(times)) - 1] + 1e-9  # times as near on the other side, too
         self._noise = 0.0
         if isinstance(self.field, MlpField):
             given = config.mlp.time_noise
@@ -115,6 +139,32 @@ class MotionTraining:
     def begun(self, progress: float) -> bool:
         """Whether the scene moves already, after the static warm-up."""
         return progress >= self._config.deformation.warmup
+
+    def window(self, progress: float) -> Window | None:
+        """The times of which views are shown now; None for all.
+
+        What moves fast is at no place for long, so the median over all times, which L1 learns in the warm-up, has none
+        of it, and nothing would bring it back. Where several cameras see each time the warm-up therefore shows the
+        middle of the times alone, and the others come in one by one: what has been learnt of their neighbours is where
+        they begin.
+        """
+        config = self._config.deformation
+        if not self._several or progress >= config.open_until:
+            return None
+        since = max(0.0, progress - config.warmup) / max(1e-9, config.open_until - config.warmup)
+        reach = self._first_reach + (0.5 - self._first_reach) * since
+        return 0.5 - reach, 0.5 + reach
+
+    def objective(self, objective: ObjectiveConfig, progress: float) -> ObjectiveConfig:
+        """What a step minimises, of what the run minimises.
+
+        Where one camera sees each time, no window of times shows the whole scene. There L1 and SSIM give way to the
+        squared error at first: its optimum is the mean over time instead of the median, a faint trace of all that has
+        moved through a place, and from that the field finds things again.
+        """
+        if self._several or progress >= self._config.deformation.mean_until:
+            return objective
+        return replace(objective, l1=0.0, ssim=0.0, mse=objective.mse + MEAN_WEIGHT * (objective.l1 + objective.ssim))
 
     def time_of(self, view: View, step: int, progress: float) -> float | None:
         """The time at which a training view is drawn: its own, or one near it (annealed smooth training); None before
@@ -142,6 +192,9 @@ class MotionTraining:
         if isinstance(self.field, HexPlane):
             regulariser_gradients_(self.field, grads)
         self.optimizer.step(grads, self._rates(progress))
+        window = self.window(progress)
+        if window is not None and isinstance(self.field, HexPlane):
+            self.field.hold_beyond(*window)
         seen = self._seen_means() if (step + 1) % BOUNDS_EVERY == 0 else None
         if seen is not None and len(seen) and self.field.grow_bounds(seen):
             self.optimizer.reset(name for name in grads if name.startswith("planes."))

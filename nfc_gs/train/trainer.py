@@ -27,7 +27,7 @@ from nfc_gs.core.events import (
 )
 from nfc_gs.core.files import make_folder, remove_leftovers
 from nfc_gs.data.open import DataConfig
-from nfc_gs.data.sampler import ViewSampler
+from nfc_gs.data.sampler import ViewSampler, Window
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.init import from_points
@@ -39,7 +39,7 @@ from nfc_gs.train.density import make_density_control
 from nfc_gs.train.evaluate import Metrics, evaluate, peak_memory_mb, write_metrics
 from nfc_gs.train.guards import interrupt_calls, one_torch_thread
 from nfc_gs.train.history import History
-from nfc_gs.train.motion import MotionTraining, new_deformation
+from nfc_gs.train.motion import MotionTraining, new_deformation, view_time
 from nfc_gs.train.optimizers import VisibleAdam
 from nfc_gs.train.run_folder import check_same_scene, claim_run_folder, evaluation_background, scene_of, write_config
 from nfc_gs.train.schedules import generator_for, learning_rates, progress_of, resolution_divisor, sh_degree_at
@@ -185,7 +185,8 @@ class Trainer:
         self.background = evaluation_background(config, scene)
         self._capture, self._data = capture, data
         self._backend = get_backend(config.backend)
-        self._sampler = ViewSampler(scene.train, config.seed)
+        times = () if self.motion is None else [view_time(scene.views[i]) for i in scene.train]
+        self._sampler = ViewSampler(scene.train, config.seed, times)
         self._cameras: dict[tuple[int, int], Camera] = {}
         self._fixed_background = torch.tensor(self.background, device=config.device)
         self._listeners = list(listeners)
@@ -337,9 +338,10 @@ class Trainer:
     def _step(self) -> None:
         config, step, progress = self.config, self.steps_done, self.progress
         t0 = perf_counter()
-        index = self._sampler.index(step)
+        window = None if self.motion is None else self.motion.window(progress)
+        index = self._sampler.index(step, window)
         try:
-            camera, target, mask = self._view(index, step, progress)
+            camera, target, mask = self._view(index, step, progress, window)
         except UserError:  # the picture cannot be read: nothing learnt so far is lost
             self.save()
             raise
@@ -347,6 +349,7 @@ class Trainer:
         time = None
         if self.motion is not None:
             self.motion.prepare(progress)
+            objective = self.motion.objective(objective, progress)
             time = self.motion.time_of(self.scene.views[index], step, progress)
         t1 = perf_counter()
         out = render(
@@ -389,13 +392,15 @@ class Trainer:
         for stage, spent in zip(STAGES, (t1 - t0, t2 - t1, t3 - t2, t4 - t3, t5 - t4, t6 - t5, t7 - t6), strict=True):
             self.timings[stage] += spent
 
-    def _view(self, index: int, step: int, progress: float) -> tuple[Camera, Tensor, Tensor | None]:
+    def _view(
+        self, index: int, step: int, progress: float, window: Window | None
+    ) -> tuple[Camera, Tensor, Tensor | None]:
         """Camera, picture [H, W, 3] uint8 and mask [H, W] uint8 of a step, at the resolution of its time."""
         scene, device = self.scene, self.config.device
         full = scene.views[index].camera
         divisor = resolution_divisor(self.config, progress, full.width, full.height)
         if step % (_PREFETCH // 2) == 0:
-            scene.prefetch(self._sampler.upcoming(step + 1, _PREFETCH), divisor)
+            scene.prefetch(self._sampler.upcoming(step + 1, _PREFETCH, window), divisor)
         camera = self._cameras.get((index, divisor))
         if camera is None:
             camera = scene.camera(index, divisor).to(device)

@@ -1,0 +1,110 @@
+"""The gate: Gaussians that hardly move skip the field, and the picture stays the same."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from splat_scenes import make_camera
+from test_deformation import moving, some_model
+from torch import Tensor
+
+from nfc_gs.model.deformation import Deformation, FieldKernels
+from nfc_gs.model.gate import GatedField, gated
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.render.pipeline import render
+
+
+class Pusher(Deformation):
+    """Pushes Gaussians along x as far as their y says, there and back, and all of them by 0.25."""
+
+    asked = 0
+
+    def __init__(self) -> None:
+        super().__init__("hexplane", ("means",), torch.tensor([[-9.0] * 3, [9.0] * 3]))
+        self.settings = {}
+
+    def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
+        self.asked = len(means)
+        return torch.stack([means[:, 1] * (2.0 * time - 1.0) + 0.25, 0.0 * means[:, 0], 0.0 * means[:, 0]], dim=1)
+
+
+def pushed(ways: list[float], scales: tuple[float, float, float] = (0.1, 0.1, 0.1)) -> GaussianModel:
+    """Gaussians that go so far from the middle of their ways."""
+    count = len(ways)
+    means = torch.tensor([[0.0, way, 2.0] for way in ways])
+    model = GaussianModel(
+        {
+            "means": means,
+            "log_scales": torch.tensor(scales).log().expand(count, 3),
+            "quats": torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(count, 4),
+            "opacity_logits": torch.zeros(count),
+            "sh_coeffs": torch.zeros(count, 1, 3),
+        }
+    )
+    model.deformation = Pusher()
+    return model
+
+
+def asked(model: GaussianModel) -> list[int]:
+    """Which Gaussians pass through the field of a gated model."""
+    assert isinstance(model.deformation, GatedField)
+    return model.deformation.moving.tolist()
+
+
+def test_only_what_moves_passes_through_the_field() -> None:
+    model = gated(pushed([0.0, 0.5, 0.005, 0.02]), tolerance=0.1)  # of a size of 0.1
+    assert asked(model) == [1, 3]
+    inner = model.deformation.inner
+    model.posed(0.3)
+    assert inner.asked == 2
+
+
+def test_what_is_still_rests_in_the_middle_of_its_way_and_the_rest_is_where_it_was() -> None:
+    original = pushed([0.0, 0.5, 0.005])
+    model = gated(original)
+    for time in (0.0, 0.3, 1.0):
+        before, after = original.at(time).means.detach(), model.at(time).means.detach()
+        assert torch.equal(after[1], before[1])
+        assert after[:, 0].tolist() == pytest.approx([0.25, float(before[1, 0]), 0.25])
+
+
+def test_size_is_that_along_the_way() -> None:
+    """0.03 is little along an axis of 0.4, and much along one of 0.1; no axis counts as thinner than a tenth."""
+    assert gated(pushed([0.03], scales=(0.4, 0.1, 0.1))).deformation is None
+    assert asked(gated(pushed([0.03], scales=(0.1, 0.4, 0.1)))) == [0]
+    assert gated(pushed([0.003], scales=(1e-4, 0.4, 0.4))).deformation is None
+    turned = pushed([0.03], scales=(0.1, 0.4, 0.1))
+    with torch.no_grad():
+        turned.quats.copy_(torch.tensor([[math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)]]))  # its long axis along x
+    assert gated(turned).deformation is None
+
+
+def test_a_gaussian_that_is_not_a_number_is_left_to_the_field() -> None:
+    model = pushed([0.0, math.nan])
+    assert asked(gated(model)) == [1]
+
+
+def test_a_static_model_needs_no_gate() -> None:
+    model = some_model("sh")
+    assert gated(model) is model
+
+
+@pytest.mark.parametrize("head", ["sh", "bits"])
+@pytest.mark.parametrize("kind", ["hexplane", "mlp"])
+def test_pictures_differ_by_as_much_as_the_tolerance_says(head: str, kind: str) -> None:
+    """With none they are the same, but for rounding; a large one freezes everything."""
+    model = some_model(head, count=60)
+    model.deformation = moving(kind)
+    camera = make_camera()
+    with torch.no_grad():
+        for parameter in model.deformation.layers[-1].parameters():
+            parameter.mul_(0.3)
+        differences = {}
+        for tolerance in (0.0, 0.1, 100.0):
+            shown = gated(model, tolerance)
+            pictures = [render(m, camera, time, backend="torch").rgb for m in (model, shown) for time in (0.2, 0.9)]
+            differences[tolerance] = max(float((pictures[k] - pictures[k + 2]).abs().max()) for k in (0, 1))
+            assert differences[tolerance] < 0.1 * tolerance + 1e-5
+    assert shown.deformation is None and differences[100.0] > 0.005
