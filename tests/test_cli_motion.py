@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_cli_commands import SMALL, nfc, read_metrics
+from test_export_video import decode
 
 from nfc_gs.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_model
 from nfc_gs.commands import demo
+from nfc_gs.commands.runs import open_run
+from nfc_gs.data.open import load_scene
 from nfc_gs.data.synthetic import write_moving_capture
+from nfc_gs.export.loop import loop_camera, write_loop
 from nfc_gs.export.ply import read_ply
+from nfc_gs.render.pipeline import at_time, render
 from nfc_gs.train.config import TrainConfig
+from nfc_gs.train.evaluate import evaluate
 
 QUICK = (
     "--hexplane.features",
@@ -30,7 +38,8 @@ QUICK = (
 
 @pytest.fixture(scope="session")
 def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_moving_capture(tmp_path_factory.mktemp("cli") / "clockwork", frames=6, width=48, height=36)
+    folder = tmp_path_factory.mktemp("cli") / "clockwork"
+    return write_moving_capture(folder, frames=6, width=48, height=36, ground_truth=True)
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +89,76 @@ def test_eval_draws_held_out_views_at_their_own_times(run: Path) -> None:
     before = read_metrics(run)["test"]
     assert nfc("eval", run) == 0
     assert read_metrics(run)["test"] == before
+
+
+def test_the_moving_parts_are_measured_on_their_own(
+    trained: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = read_metrics(trained)["test"]
+    (view,) = test["views"]
+    assert test["moving_psnr"] == pytest.approx(view["moving_psnr"]) and view["moving_pixels"] > 20
+    assert view["time"] == 0.5 and test["time_axis"] == {"start": 0.0, "end": 1.0, "unit": ""}
+    capsys.readouterr()
+    words = f"{test['moving_psnr']:.2f} dB"
+    assert nfc("eval", run) == 0
+    shown = capsys.readouterr().out
+    assert "Moving PSNR" in shown and shown.count(words) == 2
+    assert nfc("train", "--resume", run) == 0
+    assert f"Moving PSNR {words}" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert nfc("info", run) == 0
+    assert f"Moving PSNR {words}" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_a_moving_splat_leaves_a_short_video(trained: Path, static: Path) -> None:
+    meta, frames = decode(trained / "renders" / "loop.mp4")
+    assert meta["codec"] == "h264" and meta["size"] == (48, 36) and meta["duration"] == 4.0 and len(frames) == 96
+    assert "data:video/mp4" in (trained / "report.html").read_text(encoding="utf-8")
+    assert not (static / "renders" / "loop.mp4").exists()
+    assert "data:video/mp4" not in (static / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_video_runs_evenly_there_and_back_seen_by_the_middle_held_out_view(trained: Path, tmp_path: Path) -> None:
+    run = open_run(trained, capture=None, device="cpu", backend="cpu")
+    scene = run.scene.with_split(run.scene.train[:3], run.scene.train[3:])
+    write_loop(tmp_path / "loop", run.model, scene, backend="cpu")
+    frames = [picture(path) for path in sorted((tmp_path / "loop").iterdir())]
+    assert len(frames) == 96
+    assert all(np.array_equal(frames[k], frames[96 - k]) for k in range(1, 48))
+    for k, time in ((0, 0.0), (12, 0.25), (48, 1.0)):
+        out = render(run.model, scene.camera(scene.test[1]), time, backend="cpu").rgb.detach()
+        assert np.abs(frames[k] - (out.clamp(0, 1) * 255).numpy()).max() < 1.5  # the gate lets still Gaussians rest
+    assert not np.array_equal(frames[0], frames[48])
+
+
+@pytest.mark.parametrize(
+    ("size", "test", "expected"), [((960, 540), True, (480, 270)), ((300, 1000), False, (144, 480))]
+)
+def test_the_video_is_small_and_needs_no_held_out_view(
+    capture: Path, size: tuple[int, int], test: bool, expected: tuple[int, int]
+) -> None:
+    scene = load_scene(capture)
+    views = tuple(replace(view, camera=view.camera.resized(*size)) for view in scene.views)
+    scene = replace(scene, views=views, test=scene.test if test else ())
+    camera = loop_camera(scene)
+    assert (camera.width, camera.height) == expected
+    assert torch.equal(camera.viewmat, views[(scene.test or scene.train)[0]].camera.viewmat)
+
+
+def test_eval_draws_the_video_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = run / "renders" / "loop.mp4"
+    video.unlink()
+    capsys.readouterr()
+    assert nfc("eval", run) == 0
+    assert video.stat().st_size > 1000 and str(video) in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_video_that_cannot_be_written_stops_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = run / "renders" / "loop.mp4"
+    video.unlink()
+    video.mkdir()
+    (run / "report.html").unlink()
+    assert nfc("eval", run) == 0
+    assert "The report gets no new video." in capsys.readouterr().err and (run / "report.html").exists()
 
 
 def test_time_runs_while_the_camera_stands_still(run: Path, tmp_path: Path) -> None:
@@ -157,10 +236,6 @@ def test_the_compact_form_never_replaces_the_checkpoint(run: Path, capsys: pytes
 
 
 def test_baked_bits_are_measured_as_a_file_of_each_moment_holds_them(capture: Path, tmp_path: Path) -> None:
-    from nfc_gs.commands.runs import open_run
-    from nfc_gs.render.pipeline import at_time
-    from nfc_gs.train.evaluate import evaluate
-
     words = ("--steps", 20, "--method", "nfc-te", "--deformation.color", *QUICK, *SMALL)
     assert nfc("train", capture, "--out", tmp_path / "run", *words) == 0
     run = open_run(tmp_path / "run", capture=None, device="cpu", backend="cpu")

@@ -361,6 +361,8 @@ def test_pictures_and_ground_truth_are_what_draw_gives(kind: Kind, capture: Path
         changing = np.asarray(Image.open(capture / "moving" / name))
         np.testing.assert_array_equal(changing == 255, moving_mask(drawing, SCENE))
         assert set(np.unique(changing).tolist()) == {0, 255}
+        found = scene.moving(i)
+        assert found is not None and np.array_equal(found, changing == 255)
     for folder in ("labels", "moving", "depth"):
         assert len([p for p in (capture / folder).rglob("*") if p.is_file()]) == len(shots)
 

@@ -7,11 +7,11 @@ import io
 import json
 import logging
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import launched, middle, opened
 from PIL import Image
 
 from nfc_gs.core.errors import UserError
@@ -168,56 +168,17 @@ def test_curves_are_thinned_smoothed_and_forget_what_a_resumed_run_did_again(tmp
 # ---- in a browser ----
 
 
-def find_chromium() -> str | None:
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        if path := shutil.which(name):
-            return path
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        return None
-    with sync_playwright() as playwright:
-        path = playwright.chromium.executable_path
-    return path if Path(path).exists() else None
-
-
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = find_chromium()
-    if path is None:
-        pytest.skip("no Chromium is found: install one, or run 'playwright install chromium'")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=path,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
+    with launched() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture
 def page(browser, tmp_path: Path):
-    """The fake run's report in a browser; at the end no error may have been logged and nothing asked for."""
-    report = write_report(fake_run(tmp_path / "run"))
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    troubles: list[str] = []
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("dialog", lambda dialog: (troubles.append("dialog"), dialog.dismiss()))
-    asked: list[str] = []
-    page.on("request", lambda one: asked.append(one.url))
-    page.goto(report.as_uri())
-    yield page
-    assert troubles == []
-    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
-    page.close()
-
-
-def middle(page, selector: str) -> tuple[float, float]:
-    page.locator(selector).scroll_into_view_if_needed()
-    box = page.locator(selector).bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    """The fake run's report in a browser."""
+    with opened(browser, write_report(fake_run(tmp_path / "run"))) as page:
+        yield page
 
 
 def test_the_slider_follows_the_mouse_and_the_keys(page) -> None:

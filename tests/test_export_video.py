@@ -100,3 +100,13 @@ def test_a_png_holds_bytes_exactly_and_floats_rounded(tmp_path: Path) -> None:
     write_png(tmp_path / "c.png", np.full((4, 5, 1), 0.2))
     assert Image.open(tmp_path / "c.png").mode == "L"
     assert {p.name for p in tmp_path.iterdir()} == {"a.png", "b.png", "c.png"}
+
+
+def test_a_machine_without_ffmpeg_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise RuntimeError("No ffmpeg exe could be found. Install ffmpeg on your system, or ...")
+
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", none)
+    with pytest.raises(UserError, match=r"no ffmpeg is found; install it, or name the file \.gif"):
+        write_video(tmp_path / "a.mp4", frames(), 10)
+    assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from nfc_gs.render.pipeline import render
 class Pusher(Deformation):
     """Pushes Gaussians along x as far as their y says, there and back, and all of them by 0.25."""
 
-    asked = 0
+    asked: int
 
     def __init__(self) -> None:
         super().__init__("hexplane", ("means",), torch.tensor([[-9.0] * 3, [9.0] * 3]))
@@ -56,9 +56,9 @@ def asked(model: GaussianModel) -> list[int]:
 def test_only_what_moves_passes_through_the_field() -> None:
     model = gated(pushed([0.0, 0.5, 0.005, 0.02]), tolerance=0.1)  # of a size of 0.1
     assert asked(model) == [1, 3]
-    inner = model.deformation.inner
+    assert isinstance(model.deformation, GatedField) and isinstance(model.deformation.inner, Pusher)
     model.posed(0.3)
-    assert inner.asked == 2
+    assert model.deformation.inner.asked == 2
 
 
 def test_what_is_still_rests_in_the_middle_of_its_way_and_the_rest_is_where_it_was() -> None:
@@ -96,10 +96,11 @@ def test_a_static_model_needs_no_gate() -> None:
 def test_pictures_differ_by_as_much_as_the_tolerance_says(head: str, kind: str) -> None:
     """With none they are the same, but for rounding; a large one freezes everything."""
     model = some_model(head, count=60)
-    model.deformation = moving(kind)
+    field = moving(kind)
+    model.deformation = field
     camera = make_camera()
     with torch.no_grad():
-        for parameter in model.deformation.layers[-1].parameters():
+        for parameter in field.layers[-1].parameters():
             parameter.mul_(0.3)
         differences = {}
         for tolerance in (0.0, 0.1, 100.0):

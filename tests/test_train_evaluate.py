@@ -1,7 +1,10 @@
+"""Held-out views measured: whole pictures, what masks leave out, moving parts, and the files that come of it."""
+
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +13,21 @@ import torch
 from PIL import Image
 
 from nfc_gs.core.camera import Camera
-from nfc_gs.data.scene import Frame, PointCloud, SceneData, View
+from nfc_gs.data.scene import Frame, PointCloud, SceneData, TimeAxis, View
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective import metrics as measure
 from nfc_gs.train.evaluate import Metrics, ViewMetrics, evaluate, image_stems, peak_memory_mb, write_metrics
 
 
 class StillImages:
-    def __init__(self, frames: dict[str, Frame]) -> None:
-        self.frames = frames
+    def __init__(self, frames: dict[str, Frame], movers: dict[str, np.ndarray]) -> None:
+        self.frames, self.movers = frames, movers
 
     def frame(self, view: View, divisor: int = 1) -> Frame:
         return self.frames[view.name]
+
+    def moving(self, view: View) -> np.ndarray | None:
+        return self.movers.get(view.name)
 
     def prefetch(self, views: list[View], divisor: int = 1) -> None:
         pass
@@ -40,7 +46,7 @@ def empty_model() -> GaussianModel:
     )
 
 
-def scene_of(frames: dict[str, Frame]) -> SceneData:
+def scene_of(frames: dict[str, Frame], movers: dict[str, np.ndarray] | None = None) -> SceneData:
     camera = Camera(torch.eye(4), 20.0, 20.0, 16.0, 12.0, 32, 24)
     views = tuple(View(name, camera, None) for name in frames)
     return SceneData(
@@ -51,7 +57,7 @@ def scene_of(frames: dict[str, Frame]) -> SceneData:
         points=PointCloud(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.uint8)),
         transform=np.eye(4),
         extent=1.0,
-        images=StillImages(frames),
+        images=StillImages(frames, movers or {}),
     )
 
 
@@ -80,6 +86,56 @@ def test_a_view_that_its_mask_ignores_whole_does_not_spoil_the_mean() -> None:
     frames = {"a.png": Frame(grey(51), None), "b.png": Frame(grey(9), np.zeros((24, 32), np.uint8))}
     metrics = evaluate(empty_model(), scene_of(frames), backend="torch", background=(0.4,) * 3)
     assert metrics.psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5)
+
+
+def rows(first: int, last: int) -> np.ndarray:
+    """A mask of these rows."""
+    mask = np.zeros((24, 32), bool)
+    mask[first:last] = True
+    return mask
+
+
+def test_moving_parts_have_a_psnr_of_their_own_and_all_their_pixels_count_alike() -> None:
+    pictures = {name: grey(102) for name in ("a.png", "b.png", "still.png", "unknown.png")}  # 0.4, as the background
+    pictures["a.png"][:12] = 153  # wrong by 0.2 in 12 rows, of which 2 move
+    pictures["b.png"][:8] = 204  # wrong by 0.4 in 8 rows, and all of them move, and 8 more
+    frames = {name: Frame(rgb, None) for name, rgb in pictures.items()}
+    movers = {"a.png": rows(0, 2), "b.png": rows(0, 16), "still.png": rows(0, 0)}
+    metrics = evaluate(empty_model(), scene_of(frames, movers), backend="torch", background=(0.4, 0.4, 0.4))
+    first, second, still, unknown = metrics.views
+    assert first.moving_psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5)
+    assert second.moving_psnr == pytest.approx(-10 * math.log10(0.16 / 2), rel=1e-5)
+    assert (first.moving_pixels, second.moving_pixels) == (2 * 32, 16 * 32)
+    for view in (still, unknown):
+        assert view.moving_psnr is None and view.moving_pixels is None
+    assert metrics.moving_psnr == pytest.approx(-10 * math.log10((2 * 0.04 + 8 * 0.16) / 18), rel=1e-5)
+
+
+def test_moving_parts_that_a_mask_leaves_out_do_not_count() -> None:
+    rgb, mask = grey(51), np.full((24, 32), 255, np.uint8)
+    rgb[:12], mask[:12] = 200, 0
+    frames = {"a.png": Frame(rgb, mask), "b.png": Frame(rgb, mask)}
+    scene = scene_of(frames, {"a.png": rows(10, 14), "b.png": rows(0, 12)})
+    first, second = evaluate(empty_model(), scene, backend="torch", background=(0.4, 0.4, 0.4)).views
+    assert first.moving_psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5) and first.moving_pixels == 2 * 32
+    assert second.moving_psnr is None
+
+
+def test_perfect_moving_parts_and_none_at_all_are_told_apart() -> None:
+    assert Metrics((ViewMetrics("a.png", 30.0, 0.9),)).moving_psnr is None
+    perfect = ViewMetrics("a.png", 30.0, 0.9, moving_psnr=math.inf, moving_pixels=5)
+    assert Metrics((perfect,)).moving_psnr == math.inf
+    other = ViewMetrics("b.png", 30.0, 0.9, moving_psnr=20.0, moving_pixels=5)
+    assert Metrics((perfect, other)).moving_psnr == pytest.approx(20.0 + 10 * math.log10(2))
+
+
+def test_views_of_a_moving_scene_are_measured_with_their_times() -> None:
+    scene = scene_of({"a.png": Frame(grey(51), None)})
+    still = evaluate(empty_model(), scene, backend="torch")
+    assert still.views[0].time is None and still.time_axis is None
+    moving = replace(scene, views=(replace(scene.views[0], time=0.25),), time_axis=TimeAxis(3.0, 7.0, "frames"))
+    metrics = evaluate(empty_model(), moving, backend="torch")
+    assert metrics.views[0].time == 0.25 and metrics.time_axis == TimeAxis(3.0, 7.0, "frames")
 
 
 def test_lpips_sees_black_in_both_pictures_where_the_mask_leaves_something_out(
@@ -140,6 +196,23 @@ def test_metrics_json_holds_what_scripts_look_for(tmp_path: Path) -> None:
     assert content["test"]["ssim"] == pytest.approx(0.95)
     assert (content["gaussians"], content["steps"], content["train_seconds"]) == (5, 10, 1.5)
     assert content["device"] == "cpu"
+
+
+def test_metrics_json_tells_of_moving_parts_and_times(tmp_path: Path) -> None:
+    views = (
+        ViewMetrics("a.png", 30.0, 0.9, time=0.0, moving_psnr=20.0, moving_pixels=100),
+        ViewMetrics("b.png", 30.0, 0.9, time=1.0),
+    )
+    metrics = Metrics(views, TimeAxis(0.0, 12.5, "seconds"))
+    test = json.loads(write_metrics(tmp_path, metrics, gaussians=5, steps=1, train_seconds=1.0, extras={}).read_text())[
+        "test"
+    ]
+    assert test["moving_psnr"] == pytest.approx(20.0)
+    assert test["time_axis"] == {"start": 0.0, "end": 12.5, "unit": "seconds"}
+    assert test["views"] == [
+        {"name": "a.png", "psnr": 30.0, "ssim": 0.9, "time": 0.0, "moving_psnr": 20.0, "moving_pixels": 100},
+        {"name": "b.png", "psnr": 30.0, "ssim": 0.9, "time": 1.0},
+    ]
 
 
 def test_the_peak_memory_is_that_of_a_process_with_torch() -> None:

@@ -65,6 +65,9 @@ class StillImages:
         mask = None if full.mask is None else np.ascontiguousarray(full.mask[::divisor, ::divisor][:height, :width])
         return Frame(np.ascontiguousarray(small), mask)
 
+    def moving(self, view: View) -> None:
+        return None
+
     def prefetch(self, views: list[View], divisor: int = 1) -> None:
         pass
 

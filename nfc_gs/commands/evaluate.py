@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from nfc_gs.commands.console import Output, decibels, ratio, table
-from nfc_gs.commands.runs import REPORT_NAME, TEST_RENDERS, open_run
+from nfc_gs.commands.runs import LOOP_NAME, REPORT_NAME, TEST_RENDERS, draw_loop, open_run
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.report import write_report
 from nfc_gs.train.evaluate import Metrics, evaluate
@@ -20,7 +20,7 @@ from nfc_gs.train.guards import one_torch_thread
 class Eval:
     """Measure the held-out views of a run: PSNR, SSIM and, if asked for, LPIPS.
 
-    Renders them from the run's checkpoint and writes metrics.json, renders/test and report.html anew. Example:
+    Renders them from the run's checkpoint and writes metrics.json, renders/ and report.html anew. Example:
       nfc-gs eval runs/garden
     """
 
@@ -44,31 +44,33 @@ class Eval:
         run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend)
         if not run.scene.test:
             raise UserError(f"{self.path} has no held-out views to measure; train with --test-every 8, say.")
+        drawing = {
+            "backend": run.backend,
+            "background": run.checkpoint.background,
+            "antialiased": run.config.antialiased,
+        }
+        pictures = run.folder / TEST_RENDERS
         with one_torch_thread():
-            metrics = evaluate(
-                run.model,
-                run.scene,
-                backend=run.backend,
-                background=run.checkpoint.background,
-                antialiased=run.config.antialiased,
-                lpips=self.lpips,
-                save_to=run.folder / TEST_RENDERS,
-            )
+            metrics = evaluate(run.model, run.scene, lpips=self.lpips, save_to=pictures, **drawing)
         path = run.save_metrics(metrics)
+        draw_loop(run.folder, run.model, run.scene, **drawing)
         write_report(run.folder)
         output = Output()
         output.print(metrics_table(metrics))
         output.line(f"Metrics:  {path}")
-        output.line(f"Pictures: {run.folder / TEST_RENDERS}")
+        output.line(f"Pictures: {pictures}")
+        if (run.folder / LOOP_NAME).exists():
+            output.line(f"Video:    {run.folder / LOOP_NAME}")
         output.line(f"Report:   {run.folder / REPORT_NAME}")
         return 0
 
 
 def metrics_table(metrics: Metrics):
-    """Every view and the mean."""
-    heads = ["View", "PSNR", "SSIM"]
-    rows = [[view.name, decibels(view.psnr), ratio(view.ssim), ratio(view.lpips)] for view in metrics.views]
-    rows.append(["mean", decibels(metrics.psnr), ratio(metrics.ssim), ratio(metrics.lpips)])
-    if metrics.lpips is not None:
-        heads.append("LPIPS")
-    return table("Held-out views", [row[: len(heads)] for row in rows], heads)
+    """Every view, and all of them: means, but for the moving pixels, which are taken together."""
+    columns = [("PSNR", "psnr", decibels), ("SSIM", "ssim", ratio)]
+    columns += [("LPIPS", "lpips", ratio)] if metrics.lpips is not None else []
+    columns += [("Moving PSNR", "moving_psnr", decibels)] if metrics.moving_psnr is not None else []
+    rows = [[view.name, *(say(getattr(view, key)) for _, key, say in columns)] for view in metrics.views]
+    name = "mean" if metrics.moving_psnr is None else "mean (moving: all pixels)"
+    rows.append([name, *(say(getattr(metrics, key)) for _, key, say in columns)])
+    return table("Held-out views", rows, ["View", *(head for head, _, _ in columns)])

@@ -150,6 +150,8 @@ def _run(path: Path) -> Rows:
         ssim = test.get("ssim")
         rows.append(("Test PSNR", decibels(test["psnr"])))
         rows.append(("Test SSIM", ratio(ssim if isinstance(ssim, float) else None)))
+        if isinstance(test.get("moving_psnr"), float):
+            rows.append(("Moving PSNR", decibels(test["moving_psnr"])))
     return rows
 
 

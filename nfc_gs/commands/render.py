@@ -72,8 +72,8 @@ class Render:
     """Number of pictures of an orbit, a path or a still. By default 120."""
 
     speed: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
-    """Of a capture whose times are seconds: how fast time runs in the video; 1 as it was, 0.25 is slow motion. The number
-    of pictures follows from it."""
+    """Of a capture whose times are seconds: how fast time runs in the video; 1 as it was, 0.25 is slow motion. The
+    number of pictures follows from it."""
 
     fps: float = 30.0
     """Pictures per second of a video."""

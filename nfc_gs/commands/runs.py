@@ -16,6 +16,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.text import duration
 from nfc_gs.data.scene import SceneData
+from nfc_gs.export.loop import write_loop
 from nfc_gs.export.ply import write_ply
 from nfc_gs.export.report import write_report
 from nfc_gs.export.report_data import read_json
@@ -38,6 +39,7 @@ RENDERS = Path("renders")
 START_TIME = 0.0
 """When a moving splat is, in a file that knows no time."""
 TEST_RENDERS = RENDERS / "test"
+LOOP_NAME = RENDERS / "loop.mp4"
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
@@ -108,7 +110,7 @@ def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> in
 
 
 def finish(trainer: Trainer) -> Metrics | None:
-    """Write splat, metrics, renders and report of a run as it stands.
+    """Write splat, metrics, renders (of a moving splat also a video) and report of a run as it stands.
 
     Returns:
         The metrics, or None if Ctrl-C cut the measuring short: the rest is written all the same.
@@ -123,8 +125,27 @@ def finish(trainer: Trainer) -> Metrics | None:
     except KeyboardInterrupt:
         logger.warning("Interrupted while held-out views were measured: the metrics leave them out.")
     trainer.write_metrics(metrics or Metrics(()))
+    drawing = {"backend": get_backend(trainer.config.backend), "background": trainer.background}
+    draw_loop(run, trainer.model, trainer.scene, antialiased=trainer.config.antialiased, **drawing)
     write_report(run)
     return metrics
+
+
+def draw_loop(run: Path, model: GaussianModel, scene: SceneData, **drawing: Any) -> None:
+    """Write the looping video of a moving splat into its run folder; what hinders that is said, and no more.
+
+    Args:
+        drawing: `backend`, `background` and `antialiased` as `write_loop` has them.
+    """
+    if model.deformation is None:
+        return
+    try:
+        with one_torch_thread():
+            write_loop(prepare_file(run / LOOP_NAME), model, scene, **drawing)
+    except UserError as error:
+        logger.warning("The report gets no new video. %s", error)
+    except KeyboardInterrupt:
+        logger.warning("Interrupted while the video of the report was drawn: there is no new one.")
 
 
 def results_table(trainer: Trainer, metrics: Metrics | None) -> Any:
@@ -132,6 +153,8 @@ def results_table(trainer: Trainer, metrics: Metrics | None) -> Any:
     rows = []
     if metrics is not None and metrics.views:
         rows += [("Test PSNR", decibels(metrics.psnr)), ("Test SSIM", ratio(metrics.ssim))]
+        if metrics.moving_psnr is not None:
+            rows += [("Moving PSNR", decibels(metrics.moving_psnr))]
         rows += [("Test views", str(len(metrics.views)))]
     else:
         rows += [("Test views", "not measured" if metrics is None else "none held out")]
@@ -163,6 +186,7 @@ def places(run: Path) -> list[str]:
         ("Metrics", METRICS_NAME),
         ("Settings", CONFIG_NAME),
         ("Pictures", str(TEST_RENDERS)),
+        ("Video", str(LOOP_NAME)),
     )
     return [f"{name + ':':<12}{run / file}" for name, file in things if _holds_something(run / file)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +50,7 @@ class Shot:
         time: as the capture gives it, finite, or None.
         reduced: the file is a copy that the capture holds at 1 / `reduced` of the size of its images.
         frame: which frame, counted from 0, where `path` is a video.
+        moving: an image that is white where the photo shows something that moves, or None.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Shot:
     time: float | None = None
     reduced: int = 1
     frame: int | None = None
+    moving: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,21 @@ def find_mask(masks: FileIndex, name: str) -> Path | None:
         if path is not None:
             return path
     return None
+
+
+def with_moving_masks(capture: Capture) -> Capture:
+    """The same capture with what its folder `moving` holds: images with the names of its own, as in `masks`."""
+    files = FileIndex(capture.root / "moving")
+    if not files.folder.is_dir():
+        return capture
+    found = {shot.name: find_mask(files, shot.name) for shot in capture.shots}
+    if set(found.values()) <= {None}:
+        capture.notes.warning(f"No file in {files.folder} has the name of an image; nothing is measured by it.")
+    shots = [
+        shot if found[shot.name] == shot.path else replace(shot, moving=found[shot.name])  # the images may lie there
+        for shot in capture.shots
+    ]
+    return replace(capture, shots=shots)
 
 
 def check_missing(missing: Sequence[str], total: int, where: Path | str, notes: Notes) -> None:

@@ -57,6 +57,8 @@ class ImageSource:
     """With a `lens`: the picture is resampled to this pinhole."""
     frame: int | None = None
     """The number of the frame, counted from 0, where the file is a video."""
+    moving: Path | None = None
+    """An image that is white where the picture shows something that moves."""
 
 
 def read_header(path: Path, frame: int | None = None) -> ImageHeader:
@@ -125,6 +127,24 @@ def decode(source: ImageSource) -> Frame:
     if source.lens is not None and source.pinhole is not None:
         rgb, ignored = _undistort(rgb, ignored, source.lens, source.pinhole)
     return _frame(rgb, ignored)
+
+
+def decode_moving(source: ImageSource) -> np.ndarray | None:
+    """Which pixels of the picture show something that moves: those of which half or more does.
+
+    Returns:
+        [H, W] bool, of the size of `decode`'s picture; None where no image says it.
+
+    Raises:
+        UserError: the file that says it is gone or cannot be read.
+    """
+    if source.moving is None:
+        return None
+    share = area_average(_mask(source.moving).astype(np.uint8) * 255, (source.width, source.height))
+    if source.lens is not None and source.pinhole is not None:
+        nothing_ignored = np.zeros(share.shape, dtype=bool)
+        share = _undistort(share[..., None], nothing_ignored, source.lens, source.pinhole)[0][..., 0]
+    return share >= 128
 
 
 def _stored(source: ImageSource) -> tuple[np.ndarray, np.ndarray | None]:
@@ -368,6 +388,10 @@ class ImageCache:
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="images")
                 self._running[key] = self._pool.submit(self._make_in_background, key, view, divisor)
+
+    def moving(self, view: View) -> np.ndarray | None:
+        """Which pixels of a view show something that moves, see `SceneData.moving`; nothing of it is kept."""
+        return decode_moving(view.source)
 
     def _make_in_background(self, key: tuple[str, int], view: View, divisor: int) -> Frame:
         try:

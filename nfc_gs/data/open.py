@@ -12,7 +12,7 @@ import torch
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import Capture, Shot, image_files, is_file
+from nfc_gs.data.capture import Capture, Shot, image_files, is_file, with_moving_masks
 from nfc_gs.data.colmap import find_models, read_colmap
 from nfc_gs.data.images import ImageCache, ImageHeader, ImageSource, read_header
 from nfc_gs.data.lens import Pinhole, is_pinhole, pinholes
@@ -108,10 +108,11 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
     if config.time_from_name is not None:
         capture = times_from_names(capture, config.time_from_name)
     capture = select_frames(capture, config.frame_start, config.frame_end, config.frame_stride)
+    capture = with_moving_masks(capture)
     notes, shots = capture.notes, capture.shots
     with ThreadPoolExecutor(8) as pool:
         headers = list(pool.map(read_header, [shot.path for shot in shots], [shot.frame for shot in shots]))
-        mask_paths = [shot.mask for shot in shots if shot.mask is not None]
+        mask_paths = [path for shot in shots for path in (shot.mask, shot.moving) if path is not None]
         mask_headers = dict(zip(mask_paths, pool.map(read_header, mask_paths), strict=True))
 
     background = config.background
@@ -123,8 +124,9 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
     drafts: list[_Draft] = []
     turns = _fit_all(shots, headers)
     for shot, header, turn in zip(shots, headers, turns, strict=True):
-        if shot.mask is not None:
-            _check_mask(shot, mask_headers[shot.mask], header, turn)
+        for mask in (shot.mask, shot.moving):
+            if mask is not None:
+                _check_mask(mask, mask_headers[mask], header, turn)
         drafts += _draft(shot, header, turn, factor / shot.reduced, side, background, config.masks)
     drafts.sort(key=lambda draft: draft.name)
     if len(drafts) < 2:
@@ -314,6 +316,7 @@ def _draft(
             lens=shot.lens if resample else None,
             pinhole=target if resample else None,
             frame=shot.frame,
+            moving=shot.moving,
         )
         viewmat = shot.viewmat.copy()
         viewmat[:3] = np.array(full.rotation) @ viewmat[:3]
@@ -374,12 +377,12 @@ def _same_picture(size: tuple[int, int], camera: tuple[int, int]) -> bool:
     return False
 
 
-def _check_mask(shot: Shot, mask: ImageHeader, image: ImageHeader, turn: bool) -> None:
+def _check_mask(path: Path, mask: ImageHeader, image: ImageHeader, turn: bool) -> None:
     size = (image.height, image.width) if turn else (image.width, image.height)
     given = (mask.width, mask.height)
     if not (_same_picture(given, size) or _same_picture(size, given)):
         raise UserError(
-            f"The mask {shot.mask} is {mask.width} x {mask.height} pixels, but its image is "
+            f"The mask {path} is {mask.width} x {mask.height} pixels, but its image is "
             f"{size[0]} x {size[1]}; make them alike or remove the mask."
         )
 
@@ -422,3 +425,5 @@ def _check_images_now(scene: SceneData) -> None:
     scene.prefetch(range(len(scene.views)))
     for index in range(len(scene.views)):
         scene.frame(index)
+    for index in scene.test:
+        scene.moving(index)

@@ -123,6 +123,16 @@ class SceneData:
         """
         return self.images.frame(self.views[index], divisor)
 
+    def moving(self, index: int) -> np.ndarray | None:
+        """Which pixels of `frame(index)` show something that moves, [H, W] bool; None where the capture does not say.
+
+        It has no part in training.
+
+        Raises:
+            UserError: the file that says it cannot be read any more.
+        """
+        return self.images.moving(self.views[index])
+
     def prefetch(self, indices: Sequence[int], divisor: int = 1) -> None:
         """Start decoding these pictures in the background; returns at once."""
         self.images.prefetch([self.views[i] for i in indices], divisor)

@@ -12,6 +12,7 @@ from typing import Any
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import write_text
 from nfc_gs.core.text import duration
+from nfc_gs.data.scene import TimeAxis
 from nfc_gs.export.report_data import (
     ERROR_COLOURS,
     ERROR_SCALE,
@@ -21,9 +22,11 @@ from nfc_gs.export.report_data import (
     middle_view,
     read_curves,
     read_json,
+    read_time_axis,
     read_views,
     read_yaml,
 )
+from nfc_gs.export.report_motion import motion_data, motion_section
 
 log = logging.getLogger("nfc_gs")
 
@@ -31,9 +34,9 @@ log = logging.getLogger("nfc_gs")
 def write_report(run: Path | str) -> Path:
     """Write `report.html` into a run folder from what lies there.
 
-    Read are `config.yaml`, `metrics.json`, `history.jsonl` and `renders/test/<view>.png` with `<view>_truth.png`;
-    what is missing or unreadable is left out of the report. In large captures only some views get pictures,
-    the best and the worst among them.
+    Read are `config.yaml`, `metrics.json`, `history.jsonl`, `renders/test/<view>.png` with `<view>_truth.png` and
+    `renders/loop.mp4`; what is missing or unreadable is left out of the report. In large captures only some views get
+    pictures, the best and the worst among them.
 
     Returns:
         The path of the report.
@@ -46,11 +49,13 @@ def write_report(run: Path | str) -> Path:
         raise UserError(f"There is no run folder {run}; check the path.")
     metrics = read_json(run / "metrics.json")
     test = as_mapping(metrics.get("test"))
-    views = read_views(run, test)
+    views, axis = read_views(run, test), read_time_axis(test)
     shown = [view for view in views if view.pictures]
     curves = read_curves(run / "history.jsonl")
+    motion = motion_data(views, axis, test)
     data = {
         "curves": curves,
+        "motion": motion,
         "views": [{"name": v.name, "metrics": _sentence(v), **v.pictures} for v in shown],
         "first": middle_view(shown),
     }
@@ -60,13 +65,14 @@ def write_report(run: Path | str) -> Path:
         "subtitle": _subtitle(run, metrics),
         "tiles": _tiles(metrics, test, curves),
         "curves": _curves_section(curves),
-        "views": _views_section(views, shown),
+        "motion": motion_section(run, views, axis, has_curve=motion is not None),
+        "views": _views_section(views, shown, axis),
         "timings": _timings_section(metrics.get("timings")),
         "config": _config_section(run / "config.yaml"),
         "footer": "Written by nfc-gs. Pictures are JPEGs for display; the numbers were measured on the full images.",
         "data": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
         "style": (folder / "style.css").read_text(encoding="utf-8"),
-        "script": (folder / "script.js").read_text(encoding="utf-8"),
+        "script": "".join((folder / name).read_text(encoding="utf-8") for name in ("charts.js", "script.js")),
     }
     write_text(run / "report.html", _fill((folder / "page.html").read_text(encoding="utf-8"), parts))
     return run / "report.html"
@@ -92,6 +98,7 @@ def _fixed(value: float | None, digits: int) -> str:
 def _sentence(view: ViewResult) -> str:
     """The numbers of a view in one line."""
     numbers = [(view.psnr, "PSNR {:.2f} dB"), (view.ssim, "SSIM {:.4f}"), (view.lpips, "LPIPS {:.4f}")]
+    numbers.append((view.moving_psnr, "moving parts {:.2f} dB"))
     return " · ".join(form.format(value) for value, form in numbers if value is not None)
 
 
@@ -110,6 +117,7 @@ def _tiles(metrics: Mapping[str, Any], test: Mapping[str, Any], curves: Mapping[
         rate = steps / seconds
     kinds = [
         ("Test PSNR", as_number(test.get("psnr")), lambda v: f"{v:.2f} <small>dB</small>"),
+        ("Moving PSNR", as_number(test.get("moving_psnr")), lambda v: f"{v:.2f} <small>dB</small>"),
         ("Test SSIM", as_number(test.get("ssim")), lambda v: f"{v:.4f}"),
         ("Test LPIPS", as_number(test.get("lpips")), lambda v: f"{v:.4f}"),
         ("Gaussians", as_number(metrics.get("gaussians")), lambda v: f"{v:,.0f}"),
@@ -148,7 +156,7 @@ def _curves_section(curves: Mapping[str, Any]) -> str:
         '<span class="switch push" role="group" aria-label="Horizontal axis">'
         '<button type="button" data-axis="step" aria-pressed="true">Steps</button>'
         '<button type="button" data-axis="seconds" aria-pressed="false">Time</button></span></div>'
-        f'<div class="charts">{figures}</div></section>'
+        f'<div class="charts" id="curves">{figures}</div></section>'
     )
 
 
@@ -181,7 +189,7 @@ _STAGE = """
 """
 
 
-def _views_section(views: Sequence[ViewResult], shown: Sequence[ViewResult]) -> str:
+def _views_section(views: Sequence[ViewResult], shown: Sequence[ViewResult], axis: TimeAxis) -> str:
     head = '<section aria-labelledby="h-views"><div class="heading"><h2 id="h-views">Held-out views</h2></div>'
     if not views:
         return head + '<p class="card empty">No view was held out, so there is nothing to compare.</p></section>'
@@ -191,13 +199,15 @@ def _views_section(views: Sequence[ViewResult], shown: Sequence[ViewResult]) -> 
     if len(shown) < len(views):
         which = "the worst and the best among them" if shown else "their files are missing"
         note = f'<p class="note">Pictures of {len(shown)} of {len(views)} views are shown, {which}.</p>'
-    return head + stage + _views_table(views, shown) + note + "</section>"
+    return head + stage + _views_table(views, shown, axis) + note + "</section>"
 
 
-def _views_table(views: Sequence[ViewResult], shown: Sequence[ViewResult]) -> str:
-    kinds = [("PSNR", "psnr", 2, " (dB)"), ("SSIM", "ssim", 4, ""), ("LPIPS", "lpips", 4, "")]
+def _views_table(views: Sequence[ViewResult], shown: Sequence[ViewResult], axis: TimeAxis) -> str:
+    when, digits = {"frames": ("Frame", 0), "seconds": ("Time (s)", 3)}.get(axis.unit, ("Time", 3))
+    kinds = [(when, "time", digits), ("PSNR (dB)", "psnr", 2), ("Moving (dB)", "moving_psnr", 2)]
+    kinds += [("SSIM", "ssim", 4), ("LPIPS", "lpips", 4)]
     kinds = [kind for kind in kinds if any(getattr(view, kind[1]) is not None for view in views)]
-    heads = "".join(f'<th scope="col"><button type="button">{label}{unit}</button></th>' for label, _, _, unit in kinds)
+    heads = "".join(f'<th scope="col"><button type="button">{label}</button></th>' for label, _, _ in kinds)
     psnrs = [view.psnr for view in views if view.psnr is not None]
     worst, best = (min(psnrs), max(psnrs)) if len(psnrs) > 1 else (None, None)
     rows = []
@@ -209,7 +219,7 @@ def _views_table(views: Sequence[ViewResult], shown: Sequence[ViewResult]) -> st
         label = name if place is None else f'<button type="button" aria-pressed="false">{name}</button>'
         cells = "".join(
             f'<td data-value="{"" if value is None else value}">{_fixed(value, digits)}</td>'
-            for value, digits in ((getattr(view, key), digits) for _, key, digits, _ in kinds)
+            for value, digits in ((getattr(view, key), digits) for _, key, digits in kinds)
         )
         attribute = "" if place is None else f' data-view="{place}"'
         rows.append(f'<tr{attribute}><td data-value="{name}">{label}{badge}</td>{cells}</tr>')

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from nfc_gs.data.scene import TimeAxis
+
 log = logging.getLogger("nfc_gs")
 
 _MAX_VIEWS = 16  # views with embedded pictures
@@ -132,13 +134,28 @@ def _test_columns(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 @dataclass
 class ViewResult:
-    """A held-out view: its numbers, and its pictures where they are embedded (script's field names)."""
+    """A held-out view: its numbers, and its pictures where they are embedded (script's field names).
+
+    Its time is as the capture counts it; None in a static scene.
+    """
 
     name: str
     psnr: float | None
     ssim: float | None
     lpips: float | None
+    moving_psnr: float | None
+    time: float | None
     pictures: dict[str, Any]
+
+
+def read_time_axis(test: Mapping[str, Any]) -> TimeAxis:
+    """What the times in metrics.json mean; from 0 to 1 where it does not say."""
+    given = as_mapping(test.get("time_axis"))
+    start, end = as_number(given.get("start")), as_number(given.get("end"))
+    if start is None or end is None or not start < end:
+        return TimeAxis(0.0, 1.0)
+    unit = given.get("unit")
+    return TimeAxis(start, end, unit if unit in ("seconds", "frames") else "")
 
 
 def read_views(run: Path, test: Mapping[str, Any]) -> list[ViewResult]:
@@ -149,10 +166,14 @@ def read_views(run: Path, test: Mapping[str, Any]) -> list[ViewResult]:
         rows = [row for row in rows if isinstance(row, dict) and "name" in row]
     else:
         rows = [{"name": p.name.removesuffix("_truth.png")} for p in sorted(folder.glob("*_truth.png"))]
-    views = [
-        ViewResult(str(row["name"]), *(as_number(row.get(key)) for key in ("psnr", "ssim", "lpips")), pictures={})
-        for row in rows
-    ]
+    axis = read_time_axis(test)
+    views = []
+    for row in rows:
+        psnr, ssim, lpips, moving, time = (
+            as_number(row.get(key)) for key in ("psnr", "ssim", "lpips", "moving_psnr", "time")
+        )
+        own = None if time is None else axis.own(time)
+        views.append(ViewResult(str(row["name"]), psnr, ssim, lpips, moving, own, pictures={}))
     views.sort(key=lambda view: view.name)
     room = _MAX_BYTES
     for index in _worth_showing([view.psnr for view in views]):
@@ -174,30 +195,52 @@ def _worth_showing(psnrs: Sequence[float | None]) -> list[int]:
 
 def _pictures(folder: Path, name: str) -> dict[str, Any]:
     """The pictures of a view as data URIs, with the size at which they are shown; empty if they are not there."""
+    pictures = read_pictures(folder, name)
+    if pictures is None:
+        return {}
+    truth, render = pictures
+    error = np.abs(truth.astype(np.float32) - render.astype(np.float32)).mean(axis=2) / 255  # [H, W]
+    size = fitted(truth, _MAX_SIDE)
+    sources = {"truth": truth, "render": render, "error": colour_error(error)}
+    return {"width": size[0], "height": size[1], **{key: data_uri(image, size) for key, image in sources.items()}}
+
+
+def picture_files(folder: Path, name: str) -> tuple[Path, Path] | None:
+    """The files with the ground truth and the render of a view; None if they are not both there."""
+    flat = name.replace("/", "_")
+    for stem in (PurePosixPath(flat).stem, flat.replace(".", "_")):  # the second where names differ in suffix alone
+        files = folder / f"{stem}_truth.png", folder / f"{stem}.png"
+        if all(file.exists() for file in files):
+            return files
+    return None
+
+
+def read_pictures(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Ground truth and render of a view, [H, W, 3] uint8 each; None (with a warning) if they are of no use."""
     from PIL import Image
 
-    stem = PurePosixPath(name.replace("/", "_")).stem
-    stem = stem if (folder / f"{stem}.png").exists() else name.replace("/", "_")
     images = []
-    for path in (folder / f"{stem}_truth.png", folder / f"{stem}.png"):
+    for path in picture_files(folder, name) or ():
         try:
             with Image.open(path) as file:
-                images.append(np.asarray(file.convert("RGB")))  # [H, W, 3] uint8
-        except FileNotFoundError:
-            return {}
+                images.append(np.asarray(file.convert("RGB")))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             log.warning("The report leaves out %s, which cannot be read: %s.", path, error)
-            return {}
+            return None
+    if not images:
+        return None
     truth, render = images
     if truth.shape != render.shape:
         log.warning("The report leaves out the pictures of %s: render and ground truth differ in size.", name)
-        return {}
-    error = np.abs(truth.astype(np.float32) - render.astype(np.float32)).mean(axis=2) / 255  # [H, W]
-    height, width = truth.shape[:2]
-    factor = min(1.0, _MAX_SIDE / max(width, height))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    sources = {"truth": truth, "render": render, "error": colour_error(error)}
-    return {"width": size[0], "height": size[1], **{key: _data_uri(image, size) for key, image in sources.items()}}
+        return None
+    return truth, render
+
+
+def fitted(image: np.ndarray, side: int) -> tuple[int, int]:
+    """The width and height at which no side of an image [H, W, ...] is longer than `side` pixels."""
+    height, width = image.shape[:2]
+    factor = min(1.0, side / max(width, height))
+    return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def colour_error(error: np.ndarray) -> np.ndarray:
@@ -215,7 +258,8 @@ def colour_error(error: np.ndarray) -> np.ndarray:
     return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
-def _data_uri(image: np.ndarray, size: tuple[int, int]) -> str:
+def data_uri(image: np.ndarray, size: tuple[int, int]) -> str:
+    """An image [H, W, 3] uint8 as the data URI of a JPEG of (width, height) pixels."""
     from PIL import Image
 
     picture = Image.fromarray(image)

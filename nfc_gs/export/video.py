@@ -85,6 +85,10 @@ def _checked(path: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
     import imageio_ffmpeg
 
+    try:
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError:
+        raise UserError(f"Cannot write {path}: no ffmpeg is found; install it, or name the file .gif.") from None
     first = _even(next(frames))
     height, width = first.shape[:2]
     colour = ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709"]

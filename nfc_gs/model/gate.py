@@ -15,7 +15,11 @@ TOLERANCE = 0.1
 """By how much of its own size a Gaussian that counts as still may be away from where its field puts it."""
 
 THINNEST = 0.1
-"""No axis of a Gaussian counts as shorter than this part of its longest: across what is flat, little is seen to move."""
+"""No axis of a Gaussian counts as shorter than this part of its longest: across flat things little seems to move."""
+
+
+ADDS_UP = 25.0
+"""How much more a change of size, opacity or colour counts than one of place: if many change alike, that is seen."""
 
 
 class GatedField(Deformation):
@@ -50,13 +54,13 @@ def gated(model: GaussianModel, tolerance: float = TOLERANCE, kernels: FieldKern
 
     Args:
         model: a moving one; a static one is returned as it is.
-        tolerance: in units of the Gaussian's own size: of its standard deviation along each axis, its scale, its
-            opacity, and of colour.
+        tolerance: in standard deviations of the Gaussian along each axis; what does not count in these (sizes,
+            opacity, colour) may change by `ADDS_UP` times less.
         kernels: of the field; `render.deformation.kernels_for` knows the fastest.
 
     Returns:
-        A model whose deformation is a `GatedField`; a static one if nothing moves. It shares memory with `model`, and is
-        not for training.
+        A model whose deformation is a `GatedField`; a static one if nothing moves. It shares memory with `model`, and
+        is not for training.
     """
     field = model.deformation
     if field is None:
@@ -70,10 +74,8 @@ def gated(model: GaussianModel, tolerance: float = TOLERANCE, kernels: FieldKern
     middle: dict[Quantity, Tensor] = {name: (low[name] + high[name]) / 2.0 for name in field.quantities}
     reach: dict[Quantity, Tensor] = {name: (high[name] - low[name]) / 2.0 for name in field.quantities}
     still = _seen_motion(model, middle, reach) <= tolerance  # what is not a number moves
-    rest: dict[Quantity, Tensor] = {
-        name: change * still.view(-1, *[1] * (change.dim() - 1)) for name, change in middle.items()
-    }
     moving = torch.nonzero(~still).squeeze(1)
+    rest = {name: change.index_fill(0, moving, 0.0) for name, change in middle.items()}
     return GaussianModel(model.changed(rest), GatedField(field, moving) if len(moving) else None)
 
 
@@ -94,9 +96,10 @@ def _seen_motion(model: GaussianModel, middle: Mapping[Quantity, Tensor], reach:
         angle = 2.0 * reach["quats"].square().sum(dim=1).sqrt() / tensors["quats"].square().sum(dim=1).sqrt()
         motion += angle * (scales.amax(dim=1) / scales.amin(dim=1) - 1.0)
     if "log_scales" in reach:
-        motion += reach["log_scales"].amax(dim=1)
-    if "opacity_logits" in reach:  # the slope of a sigmoid is at most 1/4
-        motion += reach["opacity_logits"] / 4.0
+        motion += ADDS_UP * reach["log_scales"].amax(dim=1)
+    if "opacity_logits" in reach:
+        opacities = tensors["opacity_logits"].sigmoid()
+        motion += ADDS_UP * opacities * (1.0 - opacities) * reach["opacity_logits"]
     if "colors" in reach:
-        motion += reach["colors"].amax(dim=1)
+        motion += ADDS_UP * reach["colors"].amax(dim=1)
     return motion

@@ -120,8 +120,8 @@ class DeformationConfig:
     """With several cameras at each time the warm-up shows the middle of the times alone; the rest is added evenly until
     this fraction of the run. 0 shows all times from the start, as scenes with one camera do."""
     mean_until: float = 0.7
-    """With one camera at each time the squared error stands for L1 and SSIM until this fraction of the run, so that what
-    moves leaves a trace."""
+    """With one camera at each time the squared error stands for L1 and SSIM until this fraction of the run, so that
+    what moves leaves a trace."""
     scales: bool = False
     """Let scales change with time."""
     opacity: bool = True

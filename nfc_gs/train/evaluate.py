@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.files import atomic_write, make_folder, write_text
-from nfc_gs.data.scene import Frame, SceneData
+from nfc_gs.data.scene import Frame, SceneData, TimeAxis
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective import metrics as measure
 from nfc_gs.render.backend import RasterBackend, get_backend
@@ -25,19 +25,35 @@ METRICS_NAME = "metrics.json"
 
 @dataclass(frozen=True)
 class ViewMetrics:
-    """How well one view is rendered: PSNR in dB, SSIM and LPIPS (None where it cannot be had)."""
+    """How well one view is rendered.
+
+    Attributes:
+        psnr, ssim, lpips: PSNR in dB; LPIPS is None where it cannot be had.
+        time: of the view, 0..1; None in a static scene.
+        moving_psnr: PSNR in dB of the pixels that show something that moves; None where the capture does not say
+            which they are, or none moves.
+        moving_pixels: how many pixels that is; None with it.
+    """
 
     name: str
     psnr: float
     ssim: float
     lpips: float | None = None
+    time: float | None = None
+    moving_psnr: float | None = None
+    moving_pixels: int | None = None
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The held-out views' metrics and their means, None where there are no views."""
+    """The held-out views' metrics and their means, None where there are no views.
+
+    Attributes:
+        time_axis: what the times of the views mean; None in a static scene.
+    """
 
     views: tuple[ViewMetrics, ...]
+    time_axis: TimeAxis | None = None
 
     @property
     def psnr(self) -> float | None:
@@ -53,6 +69,20 @@ class Metrics:
     def lpips(self) -> float | None:
         """Mean over views; None unless all have it."""
         return self._mean("lpips")
+
+    @property
+    def moving_psnr(self) -> float | None:
+        """Of the moving pixels of all views taken together, dB; None where nothing is known to move.
+
+        It comes from the squared error summed over these pixels, not from the views' own numbers: in some views few
+        pixels move, and a mean over views would count their noise as much as whole pictures.
+        """
+        parts = [(view.moving_pixels, view.moving_psnr) for view in self.views]
+        errors = [(pixels, pixels * 10 ** (-0.1 * psnr)) for pixels, psnr in parts if pixels and psnr is not None]
+        if not errors:
+            return None
+        mean = sum(error for _, error in errors) / sum(pixels for pixels, _ in errors)
+        return -10 * math.log10(mean) if mean > 0 else math.inf
 
     def _mean(self, name: str) -> float | None:
         values = [getattr(view, name) for view in self.views]
@@ -103,18 +133,29 @@ def evaluate(
             antialiased=antialiased,
         )
         image = out.rgb.clamp(0.0, 1.0)  # [H, W, 3]
+        moving = _moving(scene.moving(index), frame)
         views.append(
             ViewMetrics(
                 name=view.name,
                 psnr=measure.psnr(image, frame.rgb, frame.mask),
                 ssim=measure.ssim(image, frame.rgb, frame.mask),
                 lpips=_lpips(image, frame) if lpips else None,
+                time=view.time,
+                moving_psnr=None if moving is None else measure.psnr(image, frame.rgb, moving),
+                moving_pixels=None if moving is None else int(moving.sum()),
             )
         )
         if save_to is not None:
             _save(save_to / f"{stems[position]}.png", (image * 255.0).round().to(torch.uint8).cpu().numpy())
             _save(save_to / f"{stems[position]}_truth.png", frame.rgb)
-    return Metrics(tuple(views))
+    return Metrics(tuple(views), scene.time_axis)
+
+
+def _moving(moving: np.ndarray | None, frame: Frame) -> np.ndarray | None:
+    """Which of the moving pixels count, [H, W] bool; None if no pixel does."""
+    if moving is not None and frame.mask is not None:
+        moving = moving & (frame.mask >= 128)
+    return moving if moving is not None and moving.any() else None
 
 
 def _lpips(image: Tensor, frame: Frame) -> float | None:
@@ -142,6 +183,10 @@ def write_metrics(
     test: dict[str, Any] = {"psnr": metrics.psnr, "ssim": metrics.ssim}
     if metrics.lpips is not None:
         test["lpips"] = metrics.lpips
+    if metrics.moving_psnr is not None:
+        test["moving_psnr"] = metrics.moving_psnr
+    if metrics.time_axis is not None:
+        test["time_axis"] = asdict(metrics.time_axis)
     test["views"] = [
         {name: value for name, value in asdict(view).items() if value is not None} for view in metrics.views
     ]

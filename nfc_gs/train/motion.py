@@ -41,7 +41,7 @@ FIRST_VIEWS = 12
 """The warm-up of a scene with several cameras at each time shows as many times as make so many views."""
 
 MEAN_WEIGHT = 4.0
-"""The weight of the squared error where it stands for L1 and SSIM, in multiples of theirs: errors of 1/8 pull as hard."""
+"""The weight of the squared error where it stands for L1 and SSIM, in multiples of theirs; errors of 1/8 pull alike."""
 
 SEVERAL = 3
 """Cameras at each time that are several: what a splat can be made of."""

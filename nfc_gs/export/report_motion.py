@@ -1,0 +1,136 @@
+"""What a report shows of a scene that moves: its video, PSNR over time, and a film strip."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nfc_gs.data.scene import TimeAxis
+from nfc_gs.export.report_data import ViewResult, as_number, data_uri, fitted, log, picture_files, read_pictures
+
+LOOP_FILE = "renders/loop.mp4"
+"""The video of a run, in its folder."""
+
+MAX_LOOP_BYTES = 12_000_000
+"""A larger video is left out."""
+
+MAX_MOMENTS = 8
+"""So many views make a film strip."""
+
+STRIP_SIDE = 320
+"""Longest side of a picture of the film strip, pixels."""
+
+
+def time_words(time: float, unit: str) -> str:
+    """A time as the capture counts it, in words: 'frame 12', '1.5 s', '0.35'."""
+    number = f"{round(time, 3):.6g}"
+    return {"frames": f"frame {number}", "seconds": f"{number} s"}.get(unit, number)
+
+
+def motion_data(views: Sequence[ViewResult], axis: TimeAxis, test: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The curves of PSNR over time (script's field names); None where no view has both."""
+    timed = [view for view in _by_time(views) if view.psnr is not None]
+    if not timed:
+        return None
+    return {
+        "range": [axis.start, axis.end],
+        "times": [view.time for view in timed],
+        "labels": [_label(view, axis) for view in timed],
+        "names": [view.name for view in timed],
+        "psnr": [view.psnr for view in timed],
+        "moving_psnr": [view.moving_psnr for view in timed],
+        "psnr_all": as_number(test.get("psnr")),
+        "moving_psnr_all": as_number(test.get("moving_psnr")),
+    }
+
+
+def motion_section(run: Path, views: Sequence[ViewResult], axis: TimeAxis, *, has_curve: bool) -> str:
+    """The section on motion; empty for a scene that stands still."""
+    figures = _loop(run / LOOP_FILE, axis) + (_curve(axis) if has_curve else "")
+    strip = _strip(run / "renders" / "test", views, axis)
+    if not figures and not strip:
+        return ""
+    charts = f'<div class="charts motion" id="times">{figures}</div>' if figures else ""
+    return (
+        '<section aria-labelledby="h-motion"><div class="heading"><h2 id="h-motion">Motion</h2>'
+        f'<span class="readout" id="moment"></span></div>{charts}{strip}</section>'
+    )
+
+
+def _by_time(views: Sequence[ViewResult]) -> list[ViewResult]:
+    """The views that have a time, in its order."""
+    timed = [(view.time, view.name, view) for view in views if view.time is not None]
+    return [view for *_, view in sorted(timed, key=lambda entry: entry[:2])]
+
+
+def _label(view: ViewResult, axis: TimeAxis) -> str:
+    assert view.time is not None
+    words = time_words(view.time, axis.unit)
+    return words if axis.unit else f"time {words}"
+
+
+def _loop(file: Path, axis: TimeAxis) -> str:
+    """The video as a part of the page; empty if there is none."""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        log.warning("The report leaves out %s, which cannot be read: %s.", file, error)
+        return ""
+    if content[4:8] != b"ftyp" or len(content) > MAX_LOOP_BYTES:
+        log.warning("The report leaves out %s, which is no MP4 or larger than %d MB.", file, MAX_LOOP_BYTES // 10**6)
+        return ""
+    source = "data:video/mp4;base64," + base64.b64encode(content).decode("ascii")
+    first, last = (escape(time_words(time, axis.unit)) for time in (axis.start, axis.end))
+    return (
+        f'<figure class="loop card"><h3>As it moves</h3><video id="loop" muted loop controls playsinline '
+        f'aria-label="The moving splat" src="{source}"></video>'
+        f"<figcaption>From {first} to {last} and back, seen from one place</figcaption></figure>"
+    )
+
+
+def _curve(axis: TimeAxis) -> str:
+    unit = {"frames": "Time in frames", "seconds": "Time in seconds"}.get(axis.unit, "Time")
+    return (
+        '<figure class="chart card" data-chart="time"><h3>PSNR of the held-out views over time</h3>'
+        '<div class="legend"></div><svg role="img" tabindex="0" '
+        'aria-label="PSNR in decibels of the held-out views over time; arrow keys read values"></svg>'
+        f"<figcaption>{unit}</figcaption></figure>"
+    )
+
+
+def _strip(folder: Path, views: Sequence[ViewResult], axis: TimeAxis) -> str:
+    """Held-out views at times as even as they come, ground truth above render; empty where there are no pictures."""
+    frames = []
+    for view in _moments([view for view in _by_time(views) if picture_files(folder, view.name)]):
+        pictures = read_pictures(folder, view.name)
+        if pictures is None:
+            continue
+        width, height = fitted(pictures[0], STRIP_SIDE)
+        words, name = escape(_label(view, axis)), escape(view.name)
+        images = "".join(
+            f'<img alt="{kind} of {name}" width="{width}" height="{height}" src="{data_uri(image, (width, height))}">'
+            for kind, image in zip(("Ground truth", "Render"), pictures, strict=True)
+        )
+        frames.append(f"<figure>{images}<figcaption>{words}</figcaption></figure>")
+    if not frames:
+        return ""
+    return (
+        '<div class="strip card"><h3>Held-out views in the order of time: ground truth above, render below</h3>'
+        f'<div class="film" tabindex="0" role="region" aria-label="Film strip">{"".join(frames)}</div></div>'
+    )
+
+
+def _moments(views: Sequence[ViewResult]) -> list[ViewResult]:
+    """Up to `MAX_MOMENTS` of views sorted by time: those nearest to times evenly spaced."""
+    if len(views) <= MAX_MOMENTS:
+        return list(views)
+    times = np.array([view.time for view in views], dtype=np.float64)
+    wanted = np.linspace(times[0], times[-1], MAX_MOMENTS)
+    return [views[i] for i in dict.fromkeys(int(np.abs(times - time).argmin()) for time in wanted)]

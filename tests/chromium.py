@@ -1,0 +1,68 @@
+"""A browser for the tests of web pages."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def find_chromium() -> str | None:
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if path := shutil.which(name):
+            return path
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return None
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    return path if Path(path).exists() else None
+
+
+@contextmanager
+def launched() -> Iterator[Any]:
+    """A running Chromium; skips the test where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no Chromium is found: install one, or run 'playwright install chromium'")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def opened(browser: Any, file: Path, **options: Any) -> Iterator[Any]:
+    """A page that shows a file; at the end no error may have been logged and nothing else asked for.
+
+    Args:
+        options: as Playwright's `new_page` has them.
+    """
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, **options)
+    troubles: list[str] = []
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("dialog", lambda dialog: (troubles.append("dialog"), dialog.dismiss()))
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url))
+    page.goto(file.as_uri())
+    yield page
+    assert troubles == []
+    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+    page.close()
+
+
+def middle(page: Any, selector: str) -> tuple[float, float]:
+    """Where the middle of an element is, after scrolling to it."""
+    page.locator(selector).scroll_into_view_if_needed()
+    box = page.locator(selector).bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
