@@ -3,6 +3,8 @@
 python tools/bench.py cpu                       the CPU core on the built-in capture
 python tools/bench.py cpu --capture FOLDER      ... on another capture
 python tools/bench.py nfc                       what classification costs beside regression
+python tools/bench.py motion                    what motion costs, in training and in playing
+python tools/bench.py motion --run RUN          ... playing a trained splat, on its capture
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -23,20 +25,20 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
+from bench_common import CountingBackend, Samples, console, seconds_of, still_trainer, with_points
+from bench_motion import Motion, run_motion
 from rich.table import Table
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.open import DataConfig, load_scene
-from nfc_gs.data.scene import PointCloud, SceneData
+from nfc_gs.data.scene import SceneData
 from nfc_gs.data.synthetic import write_capture
 from nfc_gs.model.init import from_points
 from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
 from nfc_gs.render import extension
-from nfc_gs.render.cpu_backend import CpuBackend
 from nfc_gs.render.pipeline import render
-from nfc_gs.train.config import LearningRates, TrainConfig
+from nfc_gs.train.config import TrainConfig
 from nfc_gs.train.evaluate import peak_memory_mb
 from nfc_gs.train.guards import one_torch_thread
 from nfc_gs.train.trainer import Trainer
@@ -45,8 +47,6 @@ CEILING_SPLATS = 2000
 """Splats that the blending loop lays over one tile of 16 x 16 pixels."""
 
 CORE_STAGES = ("project", "bin", "raster", "loss", "raster_backward", "project_backward", "adam", "noise")
-
-console = Console(width=120)
 
 
 @dataclass(frozen=True)
@@ -98,48 +98,6 @@ class Nfc:
     """Training steps, and renderings, per arm and round."""
     memory: bool = True
     """Also measure peak memory, in a process of its own for each arm."""
-
-
-class CountingBackend(CpuBackend):
-    """The CPU backend, counting pixel-Gaussian pairs as it goes."""
-
-    pairs = 0
-
-    def give_frame(self, frame: Any) -> None:
-        """Count, then keep the memory."""
-        self.pairs = frame.evaluated_pairs()
-        super().give_frame(frame)
-
-
-@dataclass
-class Samples:
-    """Measurements by name, one list entry per round."""
-
-    values: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, name: str, value: float) -> None:
-        self.values.setdefault(name, []).append(value)
-
-    def median(self, name: str) -> float:
-        return statistics.median(self.values[name])
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def with_points(scene: SceneData, gaussians: int) -> SceneData:
-    """The scene with as many points as Gaussians are wanted: a part of its own, or jittered copies of them."""
-    points = scene.points
-    wanted = gaussians or len(points)
-    copies = -(-wanted // len(points))
-    jitter = np.random.default_rng(0).normal(0.0, 0.01, (copies, *points.xyz.shape)).astype(np.float32)
-    jitter[0] = 0.0
-    xyz, rgb = (points.xyz + jitter).reshape(-1, 3), np.tile(points.rgb, (copies, 1))
-    return replace(scene, points=PointCloud(xyz[:wanted], rgb[:wanted]))
 
 
 class Work:
@@ -289,16 +247,6 @@ def run_cpu(args: Cpu) -> None:
             show(scene, len(work.model), by_threads, time_reference(work) if args.reference else None)
 
 
-def still_trainer(scene: SceneData, folder: Path, arm: Mapping[str, Any]) -> Trainer:
-    """A trainer that does all the work of a step and leaves its Gaussians where they are."""
-    rates = LearningRates(**{f.name: 1e-12 for f in fields(LearningRates)})
-    config = TrainConfig(
-        preset="paper", steps=1_000_000, max_gaussians=len(scene.points), sh_ramp=0.0, device="cpu", init_opacity=0.1,
-        init_scale=1.0, checkpoint_every=1e9, eval_every=0.0, rates=rates, **arm,
-    )  # fmt: skip
-    return Trainer(scene, config, folder, capture=scene.root)
-
-
 def measure_arms(trainers: Mapping[str, Trainer], rounds: int, steps: int) -> dict[str, Samples]:
     """Seconds of a training step and of a rendering of each arm, all arms in turn, in another order each round."""
     samples = {name: Samples() for name in trainers}
@@ -374,10 +322,12 @@ def run_nfc(args: Nfc) -> None:
 
 def main() -> int:
     """Run the benchmark named on the command line."""
-    command = tyro.extras.subcommand_cli_from_dict({"cpu": Cpu, "nfc": Nfc}, description=__doc__)
+    command = tyro.extras.subcommand_cli_from_dict({"cpu": Cpu, "nfc": Nfc, "motion": Motion}, description=__doc__)
     try:
         if isinstance(command, Nfc):
             run_nfc(command)
+        elif isinstance(command, Motion):
+            run_motion(command)
         else:
             assert isinstance(command, Cpu)
             run_cpu(command)

@@ -75,7 +75,7 @@ def gated(model: GaussianModel, tolerance: float = TOLERANCE, kernels: FieldKern
     reach: dict[Quantity, Tensor] = {name: (high[name] - low[name]) / 2.0 for name in field.quantities}
     still = _seen_motion(model, middle, reach) <= tolerance  # what is not a number moves
     moving = torch.nonzero(~still).squeeze(1)
-    rest = {name: change.index_fill(0, moving, 0.0) for name, change in middle.items()}
+    rest: dict[Quantity, Tensor] = {name: change.index_fill(0, moving, 0.0) for name, change in middle.items()}
     return GaussianModel(model.changed(rest), GatedField(field, moving) if len(moving) else None)
 
 
