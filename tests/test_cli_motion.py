@@ -13,10 +13,11 @@ from PIL import Image
 from test_cli_commands import SMALL, nfc, read_metrics
 from test_export_video import decode
 
-from nfc_gs.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_model
+from nfc_gs.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_model, save_checkpoint
 from nfc_gs.commands import demo
 from nfc_gs.commands.runs import open_run
 from nfc_gs.data.open import load_scene
+from nfc_gs.data.scene import TimeAxis
 from nfc_gs.data.synthetic import write_moving_capture
 from nfc_gs.export.loop import loop_camera, write_loop
 from nfc_gs.export.ply import read_ply
@@ -180,6 +181,25 @@ def test_time_runs_while_the_camera_stands_still(run: Path, tmp_path: Path) -> N
     assert not np.array_equal(frames["all"][0], frames["all"][2])
 
 
+def test_slow_motion_has_as_many_pictures_as_the_time_takes(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = ("--what", "still", "--width", 32, "--fps", 10, "--time", 0.25, 0.75)
+    assert nfc("render", run, *still, "--speed", 1) == 2
+    assert "are not in seconds; say how many --frames" in " ".join(capsys.readouterr().err.split())
+    checkpoint = load_checkpoint(run)
+    save_checkpoint(run / CHECKPOINT_NAME, replace(checkpoint, time_axis=TimeAxis(0.0, 2.0, "seconds")))
+    capture = Path(checkpoint.capture)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nfc_gs.commands.runs.check_same_times", lambda *_: None)
+        for speed, count in ((1, 11), (0.5, 21)):
+            folder = tmp_path / str(count)
+            assert nfc("render", run, *still, "--speed", speed, "--capture", capture, "--out", folder) == 0
+            assert len(list(folder.iterdir())) == count
+        assert nfc("render", run, *still, "--speed", 1, "--frames", 5) == 2
+    assert "leave out one of the two" in capsys.readouterr().err
+
+
 def test_an_orbit_plays(run: Path, tmp_path: Path) -> None:
     for name, time in (("plays", ()), ("frozen", ("--time", 0))):
         assert nfc("render", run, "--width", 32, "--frames", 3, *time, "--out", tmp_path / name) == 0
@@ -194,6 +214,7 @@ def test_an_orbit_plays(run: Path, tmp_path: Path) -> None:
         (("render", "RUN", "--time", "0", "0.5", "1"), "--time 0 0.5 1 is not understood"),
         (("render", "STATIC", "--time", "0.5"), "is a static splat, the same at all times; leave out --time"),
         (("export", "STATIC", "--frames", "3"), "is a static splat"),
+        (("render", "RUN", "--speed", "0"), "--speed is 0, but must be a positive number"),
         (("export", "RUN", "--time", "2"), "--time is 2.0, but must be between 0 and 1"),
         (("export", "RUN", "--frames", "0"), "--frames must be at least 1"),
         (("export", "RUN", "--frames", "3", "--out", "x.ply"), "is the name of a file"),
@@ -263,8 +284,9 @@ def test_the_compact_form_draws_the_same_and_is_small(
 
 
 def test_the_dynamic_demo_ends_with_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "DYNAMIC_FRAMES", 4)
+    monkeypatch.setattr(demo, "DYNAMIC_FRAMES", 3)
+    monkeypatch.setattr(demo, "DYNAMIC_VIEWS", 4)
     monkeypatch.setattr(demo, "DYNAMIC_TRAINING", TrainConfig(preset="fast", time_budget="120s", max_gaussians=300))
     assert nfc("demo", "--dynamic", "--steps", 4, "--out", tmp_path / "run", "--device", "cpu") == 0
-    assert (tmp_path / "run" / "renders" / "orbit.mp4").stat().st_size > 1000
+    assert (tmp_path / "run" / "renders" / "path.mp4").stat().st_size > 1000
     assert load_model(tmp_path / "run").model.deformation is not None

@@ -66,6 +66,14 @@ def test_the_paper_preset_has_the_numbers_of_the_papers() -> None:
     assert [sh_degree_at(paper, step / 30_000) for step in (0, 999, 1000, 2000, 3000)] == [0, 0, 1, 2, 3]
 
 
+def test_a_time_budget_affords_fewer_gaussians_that_move() -> None:
+    budget = replace(CPU, time_budget="5m", max_gaussians=None)
+    static, moving = resolve(budget).max_gaussians, resolve(budget, moves=True).max_gaussians
+    assert 0 < moving < 0.5 * static
+    assert resolve(replace(budget, motion="none"), moves=True).max_gaussians == static
+    assert resolve(replace(budget, max_gaussians=77), moves=True).max_gaussians == 77
+
+
 def test_a_resolved_configuration_survives_json() -> None:
     resolved = resolve(replace(CPU, time_budget="3m", rates=LearningRates(means=0.1 + 0.2)))
     assert ResolvedConfig.from_dict(json.loads(json.dumps(resolved.to_dict()))) == resolved

@@ -21,11 +21,11 @@ from nfc_gs.train.trainer import Trainer
 DEMO_TRAINING = TrainConfig(preset="fast", time_budget="65s")
 """How the demo trains; made for two cores of a plain CPU, a GPU is done no worse in the same time."""
 
-DYNAMIC_TRAINING = TrainConfig(preset="fast", time_budget="120s", max_gaussians=15_000)
+DYNAMIC_TRAINING = TrainConfig(preset="fast", time_budget="120s", max_gaussians=10_000)
 """The same for the scene that moves."""
 
-DYNAMIC_FRAMES = 100
-"""How many times of the moving scene the demo draws to train on."""
+DYNAMIC_FRAMES, DYNAMIC_VIEWS = 24, 8
+"""How many times of the moving scene the demo draws, and by how many cameras."""
 
 DEMO_VIEWS, DEMO_WIDTH, DEMO_HEIGHT = 48, 320, 240
 """How many views of how many pixels the demo draws."""
@@ -46,7 +46,7 @@ class Demo:
     """
 
     dynamic: bool = False
-    """A scene that moves, seen by one moving camera; leaves a video of it in renders/orbit.mp4."""
+    """A scene that moves, seen by several cameras; leaves a video of it in renders/path.mp4."""
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
     """Folder for the run and the capture. By default runs/demo, or the next free of runs/demo-2, runs/demo-3, ..."""
@@ -85,8 +85,11 @@ class Demo:
         output = Output()
         capture = run / CAPTURE_NAME
         if self.dynamic:
-            output.line(f"Drawing the built-in moving capture, {DYNAMIC_FRAMES} times: {capture}")
-            write_moving_capture(capture, frames=DYNAMIC_FRAMES)
+            output.line(
+                f"Drawing the built-in moving capture, {DYNAMIC_FRAMES} times from {DYNAMIC_VIEWS} cameras: {capture}"
+            )
+            sizes = {"frames": DYNAMIC_FRAMES, "views": DYNAMIC_VIEWS}
+            write_moving_capture(capture, kind="multiview", **sizes, ground_truth=True)
         else:
             output.line(f"Drawing the built-in capture, {DEMO_VIEWS} views of {DEMO_WIDTH} x {DEMO_HEIGHT}: {capture}")
             write_capture(capture, DEMO_VIEWS, DEMO_WIDTH, DEMO_HEIGHT)
@@ -96,6 +99,6 @@ class Demo:
         trainer = Trainer(scene, training, run, [progress], capture=capture, data=data)
         code = train_and_finish(trainer, output, progress)
         if self.dynamic and code == 0:
-            Render(run, device=self.device).run()
+            Render(run, what="path", device=self.device).run()
         output.line(f"{'Capture:':<12}{capture}")
         return code

@@ -353,8 +353,11 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def resolve(config: TrainConfig) -> ResolvedConfig:
+def resolve(config: TrainConfig, *, moves: bool = False) -> ResolvedConfig:
     """Fill in the preset, choose device and backend, and check every number.
+
+    Args:
+        moves: the capture has times.
 
     Raises:
         UserError: a value is out of its range, two do not go together, or the device is not there.
@@ -372,7 +375,7 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
             values[name] = value
     budget = None if config.time_budget is None else parse_duration(config.time_budget)
     if budget is not None and config.max_gaussians is None and device == "cpu":
-        values["max_gaussians"] = affordable_gaussians(budget)
+        values["max_gaussians"] = affordable_gaussians(budget, moves and config.motion != "none")
     values.update(
         preset=preset,
         device=device,
@@ -395,13 +398,13 @@ def _resolve_method(config: TrainConfig) -> dict[str, Any]:
     return {"head": config.head or method.head, "objective": ObjectiveConfig(**{**method.weights, **asked})}
 
 
-def affordable_gaussians(seconds: float) -> int:
+def affordable_gaussians(seconds: float, move: bool = False) -> int:
     """How many Gaussians a CPU can train well in this time.
 
     Measured on captures of about 50 views of 0.1 megapixels on two cores: more leave too few steps, fewer too
-    little detail (see "Measured" in the README).
+    little detail (see "Measured" in the README). A step of Gaussians that move takes about four times as long.
     """
-    return round(30_000 * (seconds / 60.0) ** 0.6)
+    return round((7_500 if move else 30_000) * (seconds / 60.0) ** 0.6)
 
 
 def resolve_device(device: str = "auto", backend: str = "auto") -> Literal["cpu", "cuda"]:

@@ -105,7 +105,7 @@ class Trainer:
                 device or backend is not there.
         """
         claim_run_folder(run)
-        resolved = resolve(config)
+        resolved = resolve(config, moves=scene.time_axis is not None)
         with one_torch_thread():
             model = from_points(
                 scene.points,
