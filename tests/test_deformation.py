@@ -412,9 +412,10 @@ def test_one_mean_that_is_not_a_number_spoils_nothing_else(kernels) -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in field.parameters())
 
 
-def test_cells_along_time_follow_the_number_of_times() -> None:
-    assert [time_cells(HexPlaneConfig(), n) for n in (2, 40, 100, 1000)] == [8, 20, 50, 75]
-    assert time_cells(HexPlaneConfig(time_resolution=12), 100) == 12
+def test_cells_along_time_follow_the_number_of_times_and_of_views() -> None:
+    assert [time_cells(HexPlaneConfig(), n, 20 * n) for n in (2, 40, 100, 1000)] == [8, 20, 50, 75]
+    assert [time_cells(HexPlaneConfig(), n, n) for n in (2, 40, 100, 1000)] == [8, 8, 16, 75]
+    assert time_cells(HexPlaneConfig(time_resolution=12), 100, 100) == 12
 
 
 def test_the_encoding_is_that_of_nerf() -> None:

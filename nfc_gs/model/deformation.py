@@ -30,6 +30,9 @@ WIDTHS: dict[Quantity, int] = {"means": 3, "quats": 4, "log_scales": 3, "opacity
 PAIRS = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 """Axes (column, row) of the six planes: xy, xz, yz, and with time xt, yt, zt."""
 
+VIEWS_PER_CELL = 6
+"""Views to train on that each cell along time has at least: with fewer, motion is made up that suits each view alone."""
+
 TIME = 3
 """The axis of time."""
 
@@ -43,7 +46,8 @@ class HexPlaneConfig:
     resolution: int = 64
     """Cells along each axis of space, at level 1."""
     time_resolution: int | None = None
-    """Cells along time, the same at every level. By default half the number of times, 8 to 75."""
+    """Cells along time, the same at every level. By default half the number of times, but no more than a sixth of the
+    number of views: 8 to 75."""
     levels: tuple[int, ...] = (1, 2)
     """Multiples of the resolution of space."""
     width: int = 64
@@ -395,9 +399,9 @@ def _quantiles(points: Tensor, share: float) -> tuple[Tensor, Tensor]:
     return torch.quantile(some, share, dim=0), torch.quantile(some, 1.0 - share, dim=0)
 
 
-def time_cells(config: HexPlaneConfig, moments: int) -> int:
-    """Cells along time for a scene with so many different times."""
-    return config.time_resolution or min(75, max(8, moments // 2))
+def time_cells(config: HexPlaneConfig, moments: int, views: int) -> int:
+    """Cells along time for a scene with so many different times, and views to train on."""
+    return config.time_resolution or max(8, min(75, moments // 2, views // VIEWS_PER_CELL))
 
 
 def make_deformation(settings: Mapping[str, Any], bounds: Tensor, generator: torch.Generator | None) -> Deformation:

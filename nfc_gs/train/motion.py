@@ -67,7 +67,8 @@ def new_deformation(config: ResolvedConfig, scene: SceneData) -> Deformation | N
     settings = {"kind": kind, "quantities": quantities, "config": asdict(sizes)}
     settings["unit"] = float((bounds[1] - bounds[0]).mean()) / 8.0
     if kind == "hexplane":
-        settings["time_resolution"] = time_cells(config.hexplane, len({scene.views[i].time for i in scene.train}))
+        moments = {scene.views[i].time for i in scene.train}
+        settings["time_resolution"] = time_cells(config.hexplane, len(moments), len(scene.train))
     return make_deformation(settings, bounds, generator_for(config.seed, "deformation", 0)).to(config.device)
 
 
