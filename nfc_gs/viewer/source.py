@@ -145,18 +145,20 @@ def _is_weight(name: str, value: object) -> bool:
     return name in ("l1", "mse", "ssim", "ce", "bit_ce") and isinstance(value, (int, float)) and value > 0
 
 
-def open_source(path: Path | str, *, capture: Path | None = None, device: str = "cpu") -> Source:
+def open_source(path: Path | str, *, capture: Path | None = None, device: str = "auto") -> Source:
     """Open a run folder, a checkpoint, a PLY or a .splat.
 
     Args:
         capture: where the capture of a run lies now; None where it lay.
-        device: where to draw.
+        device: where to draw: auto, cpu or cuda; auto takes a GPU if there is one.
 
     Raises:
         UserError: there is no such thing, or it is broken. A capture that cannot be read is told and left out.
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if suffix in (".ply", ".splat") and not path.is_dir():
         model = read_ply(path) if suffix == ".ply" else read_splat(path)
         return Source(path.stem, model.to(device))
