@@ -205,7 +205,8 @@ class Viewer:
         while not self._end.wait(TICK):
             ticks += 1
             try:
-                if ticks % 4 == 0 and any([source.refresh() for source in self.sources]):
+                newer = [source.refresh() for source in self.sources] if ticks % 4 == 0 else []
+                if any(newer):
                     self._news()
                 for session in list(self.sessions.values()):
                     for call in session.on_tick:

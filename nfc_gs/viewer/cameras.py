@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ def pose_of(camera: Camera, aspect: float) -> Pose:
     half = max(camera.cy, camera.height - camera.cy) / camera.fy
     half_x = max(camera.cx, camera.width - camera.cx) / camera.fx
     fov = 2 * math.atan(max(half, half_x / max(aspect, 1e-3)))
-    return Pose(_three(camera.center.double().tolist()), tuple(wxyz.tolist()), min(fov, math.radians(170)))
+    return Pose(three(camera.center.double().tolist()), tuple(wxyz.tolist()), min(fov, math.radians(170)))
 
 
 def pose_to_json(pose: Pose, time: float | None = None) -> str:
@@ -85,7 +86,7 @@ def pose_from(value: Any, what: str) -> tuple[Pose, float | None]:
     if time is not None and not 0.0 <= time <= 1.0:
         raise UserError(f"{what} has the time {time:g}, which is not between 0 and 1.")
     w, x, y, z = (number / norm for number in wxyz)
-    return Pose(_three(position), (w, x, y, z), fov), time
+    return Pose(three(position), (w, x, y, z), fov), time
 
 
 def numbers(value: dict[str, Any], key: str, count: int, what: str) -> list[float]:
@@ -94,18 +95,19 @@ def numbers(value: dict[str, Any], key: str, count: int, what: str) -> list[floa
     found = [found] if count == 1 and not isinstance(found, list) else found
     if not isinstance(found, list) or len(found) != count or not all(_is_finite(number) for number in found):
         raise UserError(f"{what} needs {count} finite number{'s' if count > 1 else ''} as '{key}'.")
-    return [float(number) for number in found]
+    return [float(number) for number in found if number is not None]
 
 
-def _is_finite(value: object) -> bool:
+def _is_finite(value: Any) -> bool:
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
         return False
 
 
-def _three(values: list[float]) -> tuple[float, float, float]:
-    x, y, z = values
+def three(values: Iterable[float]) -> tuple[float, float, float]:
+    """Three numbers, of a list or an array, as plain floats."""
+    x, y, z = (float(value) for value in values)
     return (x, y, z)
 
 

@@ -10,6 +10,9 @@ TARGET_FPS = {"cpu": 20.0, "cuda": 60.0}
 MEMORY = 0.9
 """What a measurement still counts for after the next one."""
 
+OUTLIER = 4.0
+"""A measurement counts as this many times what was expected at most."""
+
 LEAST_SLOPE = 0.2
 """Share of the mean cost of a pixel that its own cost is at least taken for; the rest belongs to the scene."""
 
@@ -37,6 +40,9 @@ class FrameRate:
         """A picture of so many pixels took so long, from the request to what is sent."""
         if pixels <= 0 or not 0.0 < seconds < math.inf:
             return
+        if self._n:  # what is far off had another cause: a busy machine, a first time
+            fixed, slope = self.cost()
+            seconds = min(seconds, OUTLIER * (fixed + slope * pixels))
         new = (1.0, pixels, seconds, pixels * pixels, pixels * seconds)
         sums = (self._n, self._x, self._y, self._xx, self._xy)
         self._n, self._x, self._y, self._xx, self._xy = (MEMORY * old + add for old, add in zip(sums, new, strict=True))

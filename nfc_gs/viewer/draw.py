@@ -18,7 +18,7 @@ from nfc_gs.render.backend import RasterBackend
 from nfc_gs.render.pipeline import Output, RenderOutput, at_time, render
 from nfc_gs.viewer import colormap
 from nfc_gs.viewer.colormap import MapName
-from nfc_gs.viewer.edit import Edit
+from nfc_gs.viewer.edit import EVERYTHING, Edit
 
 Show = Literal["colour", "alpha", "depth", "normals", "count", "error", "bit", "bits", "entropy"]
 
@@ -70,7 +70,7 @@ class Look:
     depth_range: tuple[float, float] | None = None
     channel: int = 0
     bit: int = 0
-    edit: Edit = Edit()
+    edit: Edit = EVERYTHING
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def draw(
     model: GaussianModel,
     camera: Camera,
     look: Look,
-    style: Style = Style(),  # noqa: B008
+    style: Style = Style(),
     *,
     photo: Photo | None = None,
     samples: int = 1,
@@ -172,7 +172,7 @@ def draw(
 
 
 def draw_tiled(
-    model: GaussianModel, camera: Camera, look: Look, style: Style = Style(), *, tile: int = 1024  # noqa: B008
+    model: GaussianModel, camera: Camera, look: Look, style: Style = Style(), *, tile: int = 1024
 ) -> np.ndarray:
     """A picture of any size, drawn in tiles of `tile` x `tile` pixels, [H, W, 3] uint8.
 

@@ -49,7 +49,11 @@ class Edit:
     @torch.no_grad()
     def applied(self, model: GaussianModel) -> GaussianModel:
         """What is left of a static model; the model itself if nothing is taken away."""
-        if self == Edit():
+        if self == EVERYTHING:
             return model
         kept = self.kept(model)
         return GaussianModel({name: tensor[kept] for name, tensor in model.tensors().items()})
+
+
+EVERYTHING = Edit()
+"""The edit that takes nothing away."""

@@ -239,7 +239,8 @@ class Session:
 
     def shot(self, camera: Camera, time: float | None) -> Picture:
         """A picture of the source as this session looks at it, from any camera; in the scheduler's thread."""
-        return draw(self._still(self.source, self.look, time), camera, self._look(self.source), self._style(self.source))
+        model = self._still(self.source, self.look, time)
+        return draw(model, camera, self._look(self.source), self._style(self.source))
 
     # ---- in the scheduler's thread ----
 
@@ -252,7 +253,8 @@ class Session:
         size = self._frame_rate.size(width, height)
         self._send(size, "moving")
         spent = perf_counter() - begun
-        self._frame_rate.measured(size[0] * size[1], spent)
+        if self.pictures > 1:  # the first one also prepares the model
+            self._frame_rate.measured(size[0] * size[1], spent)
         self.drawn = (*size, spent)
         if self.playing and self.moves:
             delay = max(0.0, 1.0 / self.viewer.target_fps - spent)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nfc_gs.core.rotation import matrix_to_quat
-from nfc_gs.viewer.cameras import pose_from_json, pose_to_json
+from nfc_gs.viewer.cameras import pose_from_json, pose_to_json, three
 from nfc_gs.viewer.session import Session
 
 THUMBNAIL = 64
@@ -17,8 +17,16 @@ THUMBNAIL = 64
 
 COLORS = {"train": (51, 154, 240), "test": (255, 146, 43)}
 
-UPS = {"as captured": None, "+x": (1, 0, 0), "-x": (-1, 0, 0), "+y": (0, 1, 0), "-y": (0, -1, 0), "+z": (0, 0, 1),
-       "-z": (0, 0, -1)}  # fmt: skip
+UPS: dict[str, tuple[float, float, float] | None] = {
+    "as captured": None,
+    "+x": (1.0, 0.0, 0.0),
+    "-x": (-1.0, 0.0, 0.0),
+    "+y": (0.0, 1.0, 0.0),
+    "-y": (0.0, -1.0, 0.0),
+    "+z": (0.0, 0.0, 1.0),
+    "-z": (0.0, 0.0, -1.0),
+}
+"""Directions that can be up."""
 
 
 def add_cameras(session: Session) -> None:
@@ -111,7 +119,7 @@ def _add_own(session: Session) -> None:
         copy = gui.add_button("Show as JSON", hint="Write this camera into the field below, to copy it.")
         text = gui.add_text("JSON", "", multiline=True, hint="A camera: position, wxyz (OpenCV axes), fov, time.")
         paste = gui.add_button("Go to JSON", hint="Stand where the field above says.")
-    captured = tuple(float(value) for value in client.camera.up_direction)
+    captured = three(client.camera.up_direction)
 
     def set_up(_: object) -> None:
         client.camera.up_direction = UPS[up.value] or captured

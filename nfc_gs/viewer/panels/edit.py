@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from nfc_gs.export.ply import write_ply
+from nfc_gs.viewer.cameras import three
 from nfc_gs.viewer.edit import Edit
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import middle_and_radius
@@ -19,7 +20,9 @@ def add_edit(session: Session) -> None:
     reach, step = 10 * radius, max(radius / 100, 1e-4)
     shape = gui.add_dropdown("Crop", ("none", "box", "sphere"), initial_value="none", hint="What lies outside goes.")
     centre = gui.add_vector3("Centre", (x, y, z), step=step, visible=False, hint="Of box or sphere, scene units.")
-    size = gui.add_vector3("Size", (4 * radius,) * 3, step=step, visible=False, hint="Sides of the box.")
+    size = gui.add_vector3(
+        "Size", (4 * radius, 4 * radius, 4 * radius), step=step, visible=False, hint="Sides of the box."
+    )
     ball = gui.add_slider("Radius", step, reach, step, 2 * radius, visible=False, hint="Of the sphere.")
     opacity = gui.add_slider("Least opacity", 0.0, 1.0, 0.01, 0.0, hint="Fainter Gaussians go.")
     # The slider is logarithmic: large Gaussians are few and spread over many orders of magnitude.
@@ -31,12 +34,12 @@ def add_edit(session: Session) -> None:
     def changed(_: object) -> None:
         centre.visible = shape.value != "none"
         size.visible, ball.visible = shape.value == "box", shape.value == "sphere"
-        middle = tuple(float(value) for value in centre.value)
+        middle = three(centre.value)
         half = [abs(float(value)) / 2 for value in size.value]
         box = None
         if shape.value == "box":
             low, high = zip(*((m - h, m + h) for m, h in zip(middle, half, strict=True)), strict=True)
-            box = (low, high)
+            box = (three(low), three(high))
         sphere = (middle, float(ball.value)) if shape.value == "sphere" else None
         scale = math.inf if largest.value >= 3.0 else 10.0 ** float(largest.value)
         edit = Edit(box, sphere, float(opacity.value), scale)

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, sleep
+from typing import Any
 
 import numpy as np
+import viser
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
@@ -24,7 +26,7 @@ LINE_POINTS = 120
 """Points of the line that shows the path in the scene."""
 
 
-class _Cancelled(Exception):
+class _CancelledError(Exception):
     """The user wants no video any more."""
 
 
@@ -37,7 +39,9 @@ class PathPanel:
         self._line = None
         gui = session.client.gui
         add = gui.add_button("Add keyframe here", color="blue", hint="Position, field of view and time. Key: K")
-        self.keys = gui.add_dropdown("Keyframe", ("none",), initial_value="none", hint="The one the buttons act on.")
+        self.keys: viser.GuiDropdownHandle[Any] = gui.add_dropdown(
+            "Keyframe", ("none",), initial_value="none", hint="The one the buttons act on."
+        )
         order = gui.add_button_group("Move it", ("earlier", "later"), hint="Its place in the order.")
         act = gui.add_button_group("Keyframe does", ("go there", "replace", "remove"), hint="Replace: by your camera.")
         self.seconds = gui.add_number("Seconds", 5.0, min=0.1, max=3600.0, step=0.1, hint="How long the way takes.")
@@ -112,10 +116,8 @@ class PathPanel:
         """Bring list and line up to date."""
         count = len(self.path.keys)
         self.chosen = min(max(self.chosen, 0), max(count - 1, 0))
-        names = tuple(
-            f"{i + 1}" + ("" if key.time is None else f" at time {key.time:.2f}") for i, key in enumerate(self.path.keys)
-        )
-        self.keys.options = names or ("none",)
+        times = ["" if key.time is None else f" at time {key.time:.2f}" for key in self.path.keys]
+        self.keys.options = tuple(f"{i + 1}{time}" for i, time in enumerate(times)) or ("none",)
         self.keys.value = self.keys.options[self.chosen]
         self._draw_line()
 
@@ -169,7 +171,7 @@ class PathPanel:
                 name, content = "path.zip", self._pictures(shots)
             self.session.client.send_file_download(name, content, save_immediately=True)
             self.session.say("The path is rendered", f"{len(shots)} pictures of {width} x {height}: {name}")
-        except _Cancelled:
+        except _CancelledError:
             self.session.say("Cancelled", "No file was made.")
         finally:
             if not self.session.closed:
@@ -179,7 +181,7 @@ class PathPanel:
     def _frames(self, shots: list[tuple[Camera, float | None]]) -> Iterator[np.ndarray]:
         for index, (camera, time) in enumerate(shots):
             if self._cancel.is_set():
-                raise _Cancelled
+                raise _CancelledError
             picture = self.session.run(lambda camera=camera, time=time: self.session.shot(camera, time))
             if index % 5 == 0:
                 self.progress.value = 100.0 * index / len(shots)

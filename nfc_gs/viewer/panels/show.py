@@ -22,7 +22,6 @@ BROWSER_LIMIT = 1_000_000
 def add_status(session: Session) -> None:
     """A line on the source and on the pictures, always in sight."""
     line = session.client.gui.add_markdown("")
-    seen = [0]
 
     def tick() -> None:
         snapshot = session.source.snapshot()
@@ -34,7 +33,6 @@ def add_status(session: Session) -> None:
         text = f"**{session.source.name}**{step} · {len(snapshot.model):,} Gaussians  \n{how}"
         if text != line.content:
             line.content = text
-        seen[0] = session.pictures
 
     session.on_tick.append(tick)
 
@@ -58,9 +56,7 @@ def add_show(session: Session) -> None:
     far = gui.add_number("Farthest", 10.0, min=0.0, step=0.01, visible=False, hint="Depth of the last colour.")
     channel = gui.add_dropdown("Channel", CHANNELS, initial_value="red", visible=False, hint="Whose bits are shown.")
     bit = gui.add_slider("Bit plane", 0, 7, 1, 0, visible=False, hint="0 is the most significant bit, 7 the least.")
-    background = gui.add_rgb(
-        "Background", _bytes(source.background), hint="The colour behind the splats."
-    )
+    background = gui.add_rgb("Background", _bytes(source.background), hint="The colour behind the splats.")
     degree = max(1, source.snapshot().model.sh_degree)
     sh = gui.add_slider("SH degree", 0, degree, 1, source.snapshot().model.sh_degree,
                         hint="View dependence of the colours: 0 has none.")  # fmt: skip
