@@ -10,8 +10,11 @@ TARGET_FPS = {"cpu": 20.0, "cuda": 60.0}
 MEMORY = 0.9
 """What a measurement still counts for after the next one."""
 
-OUTLIER = 4.0
-"""A measurement counts as this many times what was expected at most."""
+SURPRISE = 2.0
+"""A measurement that is off by more than this factor is a surprise: a busy machine, or another scene."""
+
+SURPRISES = 3
+"""So many of them in a row, and all that was measured before is forgotten; fewer are left out."""
 
 LEAST_SLOPE = 0.2
 """Share of the mean cost of a pixel that its own cost is at least taken for; the rest belongs to the scene."""
@@ -35,14 +38,20 @@ class FrameRate:
         """Hold `fps` pictures per second."""
         self._budget = 1.0 / fps
         self._n = self._x = self._y = self._xx = self._xy = 0.0
+        self._surprises = 0
 
     def measured(self, pixels: int, seconds: float) -> None:
         """A picture of so many pixels took so long, from the request to what is sent."""
         if pixels <= 0 or not 0.0 < seconds < math.inf:
             return
-        if self._n:  # what is far off had another cause: a busy machine, a first time
-            fixed, slope = self.cost()
-            seconds = min(seconds, OUTLIER * (fixed + slope * pixels))
+        fixed, slope = self.cost()
+        expected = fixed + slope * pixels
+        if self._n and not expected / SURPRISE <= seconds <= expected * SURPRISE:
+            self._surprises += 1
+            if self._surprises < SURPRISES:
+                return
+            self._n = self._x = self._y = self._xx = self._xy = 0.0
+        self._surprises = 0
         new = (1.0, pixels, seconds, pixels * pixels, pixels * seconds)
         sums = (self._n, self._x, self._y, self._xx, self._xy)
         self._n, self._x, self._y, self._xx, self._xy = (MEMORY * old + add for old, add in zip(sums, new, strict=True))
@@ -54,9 +63,9 @@ class FrameRate:
         mean = self._y / self._x
         spread = self._n * self._xx - self._x * self._x
         slope = mean
-        if spread > 1e-3 * self._x * self._x:  # else all were of one size, and tell no more than the mean
-            slope = (self._n * self._xy - self._x * self._y) / spread
-        slope = min(max(slope, LEAST_SLOPE * mean), mean)
+        if spread > 1e-2 * self._x * self._x:  # else all were of one size, and tell no more than the mean
+            fitted = (self._n * self._xy - self._x * self._y) / spread
+            slope = min(max(fitted, LEAST_SLOPE * mean), mean) if fitted > 0.0 else mean
         return max(0.0, (self._y - slope * self._x) / self._n), slope
 
     def size(self, width: int, height: int) -> tuple[int, int]:

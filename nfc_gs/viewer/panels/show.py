@@ -111,13 +111,12 @@ def draw_in_browser(session: Session, on: bool) -> None:
 def browser_splats(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Centres [N, 3], covariances [N, 3, 3], colours [N, 3] and opacities [N, 1] of what is shown, float32."""
     model = session.still().baked(0)
-    assert model.sh_coeffs is not None
     if len(model) > BROWSER_LIMIT:
         weight = model.opacities * model.log_scales.sum(1).exp().pow(2 / 3)
         kept = weight.topk(BROWSER_LIMIT).indices
         model = type(model)({name: tensor[kept] for name, tensor in model.tensors().items()})
     axes = quat_to_matrix(model.quats).nan_to_num() * (model.scales * session.look.splat_scale)[:, None, :]
-    colors = sh0_to_rgb(model.sh_coeffs[:, 0]).clamp(0, 1)
+    colors = sh0_to_rgb(model.tensors()["sh_coeffs"][:, 0]).clamp(0, 1)
     tensors = (model.means, axes @ axes.transpose(1, 2), colors, model.opacities[:, None])
     means, covariances, rgbs, opacities = (tensor.float().cpu().numpy() for tensor in tensors)
     return means, covariances, rgbs, opacities
