@@ -44,9 +44,7 @@ class FrameRate:
         """A picture of so many pixels took so long, from the request to what is sent."""
         if pixels <= 0 or not 0.0 < seconds < math.inf:
             return
-        fixed, slope = self.cost()
-        expected = fixed + slope * pixels
-        if self._n and not expected / SURPRISE <= seconds <= expected * SURPRISE:
+        if self._n and not self._is_likely(pixels, seconds):
             self._surprises += 1
             if self._surprises < SURPRISES:
                 return
@@ -55,6 +53,11 @@ class FrameRate:
         new = (1.0, pixels, seconds, pixels * pixels, pixels * seconds)
         sums = (self._n, self._x, self._y, self._xx, self._xy)
         self._n, self._x, self._y, self._xx, self._xy = (MEMORY * old + add for old, add in zip(sums, new, strict=True))
+
+    def _is_likely(self, pixels: int, seconds: float) -> bool:
+        """Whether a time fits the mean of those before, whatever part of them goes with the pixels."""
+        mean, scaled = self._y / self._n, self._y / self._x * pixels
+        return min(mean, scaled) / SURPRISE <= seconds <= max(mean, scaled) * SURPRISE
 
     def cost(self) -> tuple[float, float]:
         """(fixed, slope): seconds of any picture, seconds of each pixel; zeros before the first measurement."""
