@@ -29,8 +29,9 @@ def add_panels(session: Session) -> None:
         add_screenshot(session)
     with tabs.add_tab("Cameras"):
         add_cameras(session)
-    with tabs.add_tab("Compare"):
-        add_compare(session)
+    if len(session.viewer.sources) > 1:
+        with tabs.add_tab("Compare"):
+            add_compare(session)
     with tabs.add_tab("Path"):
         add_path(session)
     with tabs.add_tab("Edit"):

@@ -50,7 +50,11 @@ def _add_views(session: Session) -> None:
         frustums = gui.add_checkbox(
             "Frustums", False, hint="The cameras in the scene: blue to train on, orange held out. Click one. Key: F"
         )
-        size = gui.add_slider("Size of frustums", 0.02, 1.0, 0.02, 0.15, hint="Scene units.")
+        size = gui.add_slider(
+            "Size of frustums", 0.01, 1.0, 0.01, round(min(max(0.06 * scene.extent, 0.01), 1.0), 2), hint="Scene units."
+        )
+        measure = gui.add_button("PSNR here", hint="On the training view nearest to your camera; of both, if compared.")
+        result = gui.add_markdown("", visible=False)
     session.frustums_control = frustums
     shown: list[Any] = []
 
@@ -73,7 +77,15 @@ def _add_views(session: Session) -> None:
     def move(_: object) -> None:
         stand(session.view + {"previous": -1, "this": 0, "next": 1}[buttons.value])
 
+    def measured(_: object) -> None:
+        index = session.nearest_view()
+        shown_sources = [session.source] if session.compare == "off" else [session.source, session.other]
+        lines = [f"{source.name}: {session.psnr(source, index):.2f} dB" for source in dict.fromkeys(shown_sources)]
+        result.content = "  \n".join([*lines, f"on the view {names[index]}"])
+        result.visible = True
+
     session.stand = stand
+    measure.on_click(session.guarded(measured))
     chosen.on_update(session.guarded(
         lambda _: stand(names.index(chosen.value)) if names.index(chosen.value) != session.view else None
     ))  # fmt: skip
@@ -96,6 +108,8 @@ def _frustum(session: Session, index: int, scale: float, stand: Any) -> Any:
         fov=2 * math.atan(camera.height / 2 / camera.fy),
         aspect=camera.width / camera.height,
         scale=scale,
+        thickness=1.5,
+        thickness_units="screen",
         color=COLORS["test" if index in scene.test else "train"],
         image=np.ascontiguousarray(scene.frame(index, divisor).rgb),
         format="jpeg",
