@@ -355,7 +355,10 @@ class Client:
         from websockets.sync.client import connect
 
         self.socket = connect(
-            viewer.url.replace("http", "ws"), subprotocols=[f"viser-v{viser.__version__}"], max_size=None, compression=None
+            viewer.url.replace("http", "ws"),
+            subprotocols=[f"viser-v{viser.__version__}"],
+            max_size=None,
+            compression=None,
         )  # type: ignore[arg-type]
         self.received = 0
         self.thread = threading.Thread(target=self._read)

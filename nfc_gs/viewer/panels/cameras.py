@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from nfc_gs.core.rotation import matrix_to_quat
-from nfc_gs.viewer.cameras import pose_from_json, pose_to_json, three
+from nfc_gs.viewer.cameras import pose_from_json, pose_to_json
 from nfc_gs.viewer.session import Session
+from nfc_gs.viewer.source import up_of
 
 THUMBNAIL = 64
 """Longest side of the picture in a frustum, pixels."""
@@ -122,18 +122,18 @@ def _frustum(session: Session, index: int, scale: float, stand: Any) -> Any:
 
 def _add_own(session: Session) -> None:
     gui, client = session.client.gui, session.client
-    start = session.pose
+    home = session.viewer.server.initial_camera
     with gui.add_folder("Your camera"):
         reset = gui.add_button("Reset", hint="Back to where you began. Key: R")
         up = gui.add_dropdown(
             "Up", tuple(UPS), initial_value="as captured",
             hint="What is up when you orbit. Drag to orbit, right drag to pan, wheel to zoom; W A S D Q E fly.",
         )  # fmt: skip
-        fov = gui.add_slider("Field of view", 5, 150, 1, round(math.degrees(start.fov)), hint="Vertical, in degrees.")
+        fov = gui.add_slider("Field of view", 5, 150, 1, round(math.degrees(home.fov)), hint="Vertical, in degrees.")
         copy = gui.add_button("Show as JSON", hint="Write this camera into the field below, to copy it.")
         text = gui.add_text("JSON", "", multiline=True, hint="A camera: position, wxyz (OpenCV axes), fov, time.")
         paste = gui.add_button("Go to JSON", hint="Stand where the field above says.")
-    captured = three(client.camera.up_direction)
+    captured = up_of(session.source)
 
     def set_up(_: object) -> None:
         client.camera.up_direction = UPS[up.value] or captured
@@ -153,8 +153,12 @@ def _add_own(session: Session) -> None:
         text.value = pose_to_json(session.pose, session.time if session.moves else None)
 
     def back(_: object) -> None:
-        session.stand_at(replace(start))
-        client.camera.up_direction = captured
+        camera = client.camera
+        with client.atomic():
+            camera.fov, camera.up_direction = home.fov, captured
+            camera.position = home.position
+            camera.look_at = home.look_at
+        session.request()
 
     session.reset = back
     reset.on_click(session.guarded(back))
