@@ -124,7 +124,7 @@ def test_gaussians_are_counted() -> None:
         middle = counts_of(alpha[15, 15, 0])
         assert float(middle) == pytest.approx(
             copies, rel=0.02
-        )  # the pixel's middle is beside the Gaussian's by rounding
+        )  # beside the Gaussian's middle by rounding
 
 
 def test_normals_of_a_plane_are_the_planes() -> None:
@@ -238,7 +238,8 @@ def test_a_camera_survives_being_copied_as_json() -> None:
     "text",
     [
         "", "{", "[]", "3", "null", "__import__('os').system('true')", '{"position": [1, 2, 3]}',
-        '{"position": [1, 2], "wxyz": [1, 0, 0, 0], "fov": 1}', '{"position": [1, 2, 3], "wxyz": [0, 0, 0, 0], "fov": 1}',
+        '{"position": [1, 2], "wxyz": [1, 0, 0, 0], "fov": 1}',
+        '{"position": [1, 2, 3], "wxyz": [0, 0, 0, 0], "fov": 1}',
         '{"position": [1, 2, NaN], "wxyz": [1, 0, 0, 0], "fov": 1}',
         '{"position": [1, 2, 3], "wxyz": [1, 0, 0, 0], "fov": 9}',
         '{"position": [1, 2, 3], "wxyz": [1, 0, 0, 0], "fov": 1, "time": 2}',

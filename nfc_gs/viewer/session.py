@@ -283,7 +283,8 @@ class Session:
         if self.depth_wanted:
             stride = max(1, -(-max(size) // DEPTH_SIDE))
             depth = picture.depth[::stride, ::stride]
-        if self.closed:
+        if self.closed:  # while it was drawn
+            self._cache.clear()
             return
         self.client.scene.set_background_image(picture.rgb, "jpeg", jpeg_quality=QUALITY[kind], depth=depth)
         self.client.flush()
