@@ -122,9 +122,7 @@ def test_gaussians_are_counted() -> None:
         with torch.no_grad():
             alpha = render(still, POSE.camera(31, 31), backend="cpu").alpha
         middle = counts_of(alpha[15, 15, 0])
-        assert float(middle) == pytest.approx(
-            copies, rel=0.02
-        )  # beside the Gaussian's middle by rounding
+        assert float(middle) == pytest.approx(copies, rel=0.02)  # beside the Gaussian's middle by rounding
 
 
 def test_normals_of_a_plane_are_the_planes() -> None:

@@ -140,9 +140,7 @@ def test_a_pause_waits_saves_when_asked_and_is_no_training_time(scene: SceneData
     assert paused >= 0.5 and trainer.seconds == pytest.approx(sum(trainer.timings.values()) - paused, rel=1e-6)
 
 
-def test_stopping_from_the_viewer_ends_a_paused_training_and_saves_it(
-    scene: SceneData, tmp_path: Path
-) -> None:
+def test_stopping_from_the_viewer_ends_a_paused_training_and_saves_it(scene: SceneData, tmp_path: Path) -> None:
     trainer = begun(scene, tmp_path / "run")
     live = watched(trainer)
     live.pause()
