@@ -134,11 +134,15 @@ class Viewer:
         camera.up = up
         camera.near = 0.005
 
+    @property
+    def trains(self) -> bool:
+        """Whether a training runs that pictures take time from."""
+        return self.live is not None and not self.live.paused and not self.live.finished
+
     def set_share(self, share: float) -> None:
         """Let the viewer take at most this part of the time, 0..1, of a training."""
-        self.scheduler.share = share
         if self.live is not None:
-            self.live.share = share
+            self.live.share = self.scheduler.share = share
 
     def drew(self) -> None:
         """A browser has the newest picture: a training may hand over its next state."""
@@ -211,8 +215,10 @@ class Viewer:
                 for session in list(self.sessions.values()):
                     for call in session.on_tick:
                         session.guarded(call)()
-                if self.live is not None and self.sessions and ticks % 8 == 0:
-                    self.live.want()
+                if self.live is not None:
+                    self.scheduler.share = self.live.share if self.trains else 1.0
+                    if self.sessions and ticks % 8 == 0:
+                        self.live.want()
             except Exception:
                 logger.exception("The viewer's clock failed; it goes on.")
 

@@ -71,12 +71,17 @@ class FrameRate:
             slope = min(max(fitted, LEAST_SLOPE * mean), mean) if fitted > 0.0 else mean
         return max(0.0, (self._y - slope * self._x) / self._n), slope
 
-    def size(self, width: int, height: int) -> tuple[int, int]:
-        """The size in pixels to draw a window of this size at, at least 1 x 1 and at most the window's."""
+    def size(self, width: int, height: int, seconds: float | None = None) -> tuple[int, int]:
+        """The size in pixels to draw a window of this size at, at least 1 x 1 and at most the window's.
+
+        Args:
+            seconds: how long the picture may take; None for what the frame rate allows.
+        """
+        budget = self._budget if seconds is None else seconds
         fixed, slope = self.cost()
         scale = 0.5  # a guess, for the first picture of all
         if slope > 0.0:
-            pixels = max(self._budget - fixed, 0.5 * fixed) / slope
+            pixels = max(budget - fixed, 0.5 * fixed) / slope
             scale = math.sqrt(pixels / max(1, width * height))
         scale = math.floor(min(max(scale, MIN_SCALE), 1.0) / STEP + 1e-9) * STEP
         return max(1, round(width * scale)), max(1, round(height * scale))

@@ -38,6 +38,9 @@ MAX_SIDE = 2048
 REFINED_WITHIN = 0.7
 """A picture at rest is refined if it took at most so many seconds."""
 
+BESIDE_TRAINING = 0.25
+"""Seconds that a picture at rest may take while a training runs, which pays for each with a longer pause."""
+
 FLICKER = 0.6
 """Seconds between the two pictures that flicker."""
 
@@ -265,11 +268,12 @@ class Session:
     def _draw_rest(self) -> None:
         if self.window[0] == 0 or self.closed or self.browser:
             return
-        begun = perf_counter()
-        self._send(self.window, "rest")
+        begun, trains = perf_counter(), self.viewer.trains
+        size = self._frame_rate.size(*self.window, BESIDE_TRAINING) if trains else self.window
+        self._send(size, "rest")
         if self.compare == "flicker":
             self.viewer.scheduler.submit(self.id, self._draw_rest, FLICKER, replace=False)
-        elif self.viewer.live is None and perf_counter() - begun <= REFINED_WITHIN:
+        elif not trains and perf_counter() - begun <= REFINED_WITHIN:
             self.viewer.scheduler.submit(self.id, self._draw_refined, replace=False)
         self.viewer.drew()
 

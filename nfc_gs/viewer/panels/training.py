@@ -12,6 +12,9 @@ from nfc_gs.viewer.session import Session
 PLOT_EVERY = 8
 """Ticks of the viewer's clock between two drawings of the curves."""
 
+STEPS = {"x": uplot.Scale(time=False)}
+"""Curves over steps: not over dates, which uPlot takes for granted."""
+
 
 def add_training(session: Session) -> None:
     """Pause, stop, save; curves; the share of the time that the viewer takes."""
@@ -27,8 +30,10 @@ def add_training(session: Session) -> None:
     )  # fmt: skip
     with gui.add_folder("Settings", expand_by_default=False):
         gui.add_markdown("\n".join(f"- {name}: {value}" for name, value in live.source.facts.items()) or "-")
-    psnr = gui.add_uplot(*_data(live.psnr, "PSNR (dB)", "#228be6"), title="PSNR of training views", aspect=1.8)
-    loss = gui.add_uplot(*_data(live.loss, "Loss", "#fa5252"), title="Loss", aspect=1.8)
+    psnr = gui.add_uplot(
+        *_data(live.psnr, "PSNR (dB)", "#228be6"), title="PSNR of training views", aspect=1.8, scales=STEPS
+    )
+    loss = gui.add_uplot(*_data(live.loss, "Loss", "#fa5252"), title="Loss", aspect=1.8, scales=STEPS)
     ticks = [0]
 
     def tick() -> None:
