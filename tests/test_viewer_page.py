@@ -202,6 +202,7 @@ def test_the_picture_is_that_of_our_renderer_and_changes_with_the_camera(page: P
     assert np.abs(page.settle() - before).mean() < 1.5
 
 
+@pytest.mark.slow
 def test_each_control_of_showing_does_what_it_says(page: Page) -> None:
     seen = {"colour": page.settle()}
     for show in ("depth", "alpha", "normals", "count", "bits", "entropy", "error", "bit"):
@@ -256,6 +257,7 @@ def test_time_moves_the_scene_and_plays(page: Page) -> None:
     until(lambda: not page.session.playing, page)
 
 
+@pytest.mark.slow
 def test_two_sources_are_compared(page: Page) -> None:
     before = page.settle()
     page.tab("Compare")
@@ -272,6 +274,7 @@ def test_two_sources_are_compared(page: Page) -> None:
     assert not differs(before, page.settle())
 
 
+@pytest.mark.slow
 def test_cameras_are_stood_at_measured_and_gone_to(page: Page, scene: SceneData) -> None:
     page.tab("Cameras")
     page.check("Frustums")
@@ -299,6 +302,7 @@ def test_cameras_are_stood_at_measured_and_gone_to(page: Page, scene: SceneData)
     page.page.get_by_text("not valid JSON").first.wait_for()
 
 
+@pytest.mark.slow
 def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Path) -> None:
     import imageio.v3 as iio
 
@@ -325,6 +329,7 @@ def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Pa
     until(lambda: len(page.session.path.path.keys) == 1, page)
 
 
+@pytest.mark.slow
 def test_screenshot_and_edited_splat_are_downloaded(page: Page, tmp_path: Path) -> None:
     from nfc_gs.export.ply import read_ply
 
