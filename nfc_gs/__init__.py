@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nfc_gs.train.config import TrainConfig
     from nfc_gs.train.evaluate import Metrics, evaluate
     from nfc_gs.train.trainer import Trainer
+    from nfc_gs.viewer.app import view
 
 __all__ = [
     "Camera",
@@ -46,6 +47,7 @@ __all__ = [
     "look_at",
     "read_ply",
     "render",
+    "view",
     "write_ply",
 ]
 
@@ -59,6 +61,7 @@ _LAZY = {
     "load_model": "nfc_gs.checkpoint",
     "load_scene": "nfc_gs.data.open",
     "read_ply": "nfc_gs.export.ply",
+    "view": "nfc_gs.viewer.app",
     "write_ply": "nfc_gs.export.ply",
 }
 """Public names that are imported when they are first used."""

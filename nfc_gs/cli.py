@@ -1,4 +1,4 @@
-"""The command line: `nfc-gs demo | train | eval | render | export | info`."""
+"""The command line: `nfc-gs demo | train | view | eval | render | export | info`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from nfc_gs.commands.options import registry
 from nfc_gs.commands.render import Render
 from nfc_gs.commands.runs import INTERRUPTED
 from nfc_gs.commands.train import Train
+from nfc_gs.commands.view import View
 from nfc_gs.core.errors import UserError
 
 USER_ERROR = 2
@@ -30,6 +31,7 @@ DESCRIPTION = """3D Gaussian splatting: from photos with known cameras to a scen
 
   nfc-gs demo              show everything on a built-in capture, in about a minute and a half
   nfc-gs train CAPTURE     train on your own capture
+  nfc-gs view RUN          look at a run or a splat in the browser
   nfc-gs COMMAND --help    explain a command
   nfc-gs --version         print the version
 
@@ -38,6 +40,7 @@ The environment variable NFC_GS_THREADS sets the number of CPU threads; results 
 COMMANDS: dict[str, type] = {
     "demo": Demo,
     "train": Train,
+    "view": View,
     "eval": Eval,
     "render": Render,
     "export": Export,

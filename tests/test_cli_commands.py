@@ -70,7 +70,7 @@ def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_help_names_every_command_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys)
-    for name in ("demo", "train", "eval", "render", "export", "info"):
+    for name in ("demo", "train", "view", "eval", "render", "export", "info"):
         assert f"• {name} " in text
     assert "NFC_GS_THREADS" in text
     assert "nfc-gs export runs" not in text, "examples belong to the help of each command"
@@ -85,6 +85,7 @@ def test_help_names_every_command_with_a_line(capsys: pytest.CaptureFixture[str]
             "--view --preset --downscale --cache-gb --tensorboard --objective.l1 --mcmc.noise --device",
         ),
         ("demo", "--out --no-view"),
+        ("view", "RUN_OR_SPLAT --host --port --open --share --capture --device"),
         ("eval", "RUN --lpips --capture"),
         ("render", "RUN --what {test,orbit,path,still} --time --out --frames --fps --width --height --outputs"),
         ("export", "RUN --out FILE --time --frames --sh-degree"),

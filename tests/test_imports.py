@@ -24,7 +24,8 @@ LAYERS = (
     {"render"},
     {"objective"},
     {"checkpoint"},
-    {"train", "export", "viewer"},
+    {"train", "export"},
+    {"viewer"},
     {"__init__"},
     {"commands"},
     {"cli"},
@@ -103,6 +104,12 @@ def test_every_file_belongs_to_a_layer() -> None:
 
 def test_imports_go_down_only() -> None:
     assert [line for file, source in SOURCES.items() for line in imports_that_go_up(source, file)] == []
+
+
+def test_the_viewer_knows_no_trainer() -> None:
+    viewer = [name for f, source in SOURCES.items() if part_of(f) == "viewer" for _, name in imported(source, f)]
+    allowed = "nfc_gs.train.run_folder"  # how the capture of a run is found again
+    assert [name for name in viewer if name.startswith("nfc_gs.train") and not name.startswith(allowed)] == []
 
 
 def test_only_the_extension_module_loads_compiled_code() -> None:

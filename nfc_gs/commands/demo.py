@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +14,7 @@ from nfc_gs.commands.console import Output
 from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.render import Render
 from nfc_gs.commands.runs import RUNS, free_folder, train_and_finish
+from nfc_gs.commands.view import View
 from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.synthetic import write_capture, write_moving_capture
 from nfc_gs.train.config import TrainConfig, resolve
@@ -51,8 +54,8 @@ class Demo:
     out: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
     """Folder for the run and the capture. By default runs/demo, or the next free of runs/demo-2, runs/demo-3, ..."""
 
-    view: bool = False
-    """Watch the training in a viewer. There is no viewer yet, so neither form does anything."""
+    view: bool = True
+    """Show the result in the browser at the end, until Ctrl-C; in a terminal alone, where somebody can look."""
 
     time_budget: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")] = None
     """Training time: 65s, 3m, ... By default 65s, and 120s with --dynamic."""
@@ -101,4 +104,7 @@ class Demo:
         if self.dynamic and code == 0:
             Render(run, what="path", device=self.device).run()
         output.line(f"{'Capture:':<12}{capture}")
+        if code == 0 and self.view and sys.stdin.isatty() and sys.stdout.isatty():
+            return View((run,)).run()
+        output.line(f"Look at it: nfc-gs view {shlex.quote(str(run))}")
         return code

@@ -41,7 +41,7 @@ class StepDone:
     """Size of the rendered training image."""
     sh_degree: int
     seconds: float
-    """Training time so far, summed over resumed parts; evaluation and saving do not count."""
+    """Training time so far, summed over resumed parts; evaluation, saving and listeners do not count."""
     remaining_seconds: float
 
 

@@ -68,7 +68,7 @@ class Trainer:
         scene, config, run, model, optimizer, density: what it works on; read them, do not change them.
         motion: what trains the deformation of a moving scene; None for a static one.
         steps_done: optimisation steps so far.
-        seconds: training time so far, without evaluation and saving.
+        seconds: training time so far, without evaluation, saving and what listeners take.
         timings: seconds by stage.
     """
 
@@ -200,6 +200,15 @@ class Trainer:
     def progress(self) -> float:
         """How much of the run is done, 0..1."""
         return progress_of(self.config, self.steps_done, self.seconds)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `train` was asked to end after the step it is at."""
+        return self._stop_asked
+
+    def listen(self, listener: Listener) -> None:
+        """Tell one more listener what happens from now on."""
+        self._listeners.append(listener)
 
     def stop(self) -> None:
         """Ask `train` to end after the step it is at, with everything saved; may be called from any thread."""
@@ -387,8 +396,7 @@ class Trainer:
         self.seconds += t6 - t0
         if value is not None:
             self._report(value, loss.values["mse"], camera, degree)
-        t7 = perf_counter()
-        self.seconds += t7 - t6
+        t7 = perf_counter()  # what listeners take is no training time
         for stage, spent in zip(STAGES, (t1 - t0, t2 - t1, t3 - t2, t4 - t3, t5 - t4, t6 - t5, t7 - t6), strict=True):
             self.timings[stage] += spent
 

@@ -1,0 +1,133 @@
+"""`nfc-gs view`: runs and splats in the browser; and how a training is watched."""
+
+from __future__ import annotations
+
+import contextlib
+import webbrowser
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from nfc_gs.commands.console import Output
+from nfc_gs.commands.progress import Progress
+from nfc_gs.commands.runs import INTERRUPTED, train_and_finish
+from nfc_gs.core.errors import UserError
+from nfc_gs.objective.losses import TERMS
+from nfc_gs.train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from nfc_gs.viewer.app import Viewer
+
+HOST, PORT = "127.0.0.1", 8080
+
+
+@dataclass(frozen=True)
+class View:
+    """Look at runs, PLYs and .splat files in the browser; give several to compare them.
+
+    For example:
+      nfc-gs view runs/garden
+      nfc-gs view runs/garden-nfr runs/garden-nfc
+      nfc-gs view splat.ply --open
+
+    A run that is still being trained is shown as its last checkpoint has it. Ctrl-C ends.
+    """
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_SPLAT [MORE]")]
+    """Run folders, checkpoints, PLYs or .splat files."""
+
+    host: str = HOST
+    """Address to listen at. The default is reached from this machine alone; anybody who reaches another one can look,
+    and stop a training."""
+
+    port: int = PORT
+    """Port of the page; if it is taken, the next free one."""
+
+    open: bool = False
+    """Open the page in a browser."""
+
+    share: bool = False
+    """Make the page public through viser's relay; it then leaves this machine."""
+
+    capture: Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
+    """Where the capture of the runs lies now, if it was moved since the training."""
+
+    device: str = "auto"
+    """Where to draw: auto, cpu or cuda; auto takes a GPU if there is one."""
+
+    def run(self) -> int:
+        """Show until Ctrl-C; returns the exit code."""
+        from nfc_gs.train.config import TrainConfig, resolve
+        from nfc_gs.viewer.app import Viewer
+        from nfc_gs.viewer.source import open_source
+
+        if not self.paths:
+            raise UserError("There is nothing to look at; give a run folder, a PLY or a .splat.")
+        here = resolve(TrainConfig(device=self.device))  # type: ignore[arg-type]
+        sources = [open_source(path, capture=self.capture, device=here.device) for path in self.paths]
+        output = Output()
+        with Viewer(sources, host=self.host, port=self.port, share=self.share, backend=here.backend) as viewer:
+            _tell(viewer, output, self.port)
+            if self.open:
+                webbrowser.open(viewer.url)
+            with contextlib.suppress(KeyboardInterrupt):
+                viewer.wait()
+        return 0
+
+
+@contextlib.contextmanager
+def watch(trainer: Trainer, output: Output, *, port: int = PORT) -> Iterator[Viewer]:
+    """A viewer of a training, open while the context lasts."""
+    from nfc_gs.viewer.app import Viewer
+    from nfc_gs.viewer.live import LiveTraining, copy_of
+    from nfc_gs.viewer.source import Source
+
+    config = trainer.config
+    source = Source(
+        trainer.run.name,
+        copy_of(trainer.model),
+        scene=trainer.scene,
+        background=trainer.background,
+        antialiased=config.antialiased,
+        time_axis=trainer.scene.time_axis,
+        folder=trainer.run,
+        step=trainer.steps_done,
+    )
+    weights = {name: value for name, value in asdict(config.objective).items() if name in TERMS and value}
+    source.facts = {
+        "Method": config.method,
+        "Objective": " + ".join(f"{value:g} {name}" for name, value in weights.items()),
+        "Seed": str(config.seed),
+        "Device": config.device,
+        "Gaussians at most": f"{config.max_gaussians:,}",
+    }
+    live = LiveTraining(trainer, source)
+    trainer.listen(live)
+    with Viewer([source], port=port, backend=config.backend, live=live) as viewer:
+        _tell(viewer, output, port)
+        yield viewer
+
+
+def train_and_stay(trainer: Trainer, output: Output, progress: Progress, viewer: Viewer) -> int:
+    """`train_and_finish`, after which the viewer stays open until Ctrl-C; Ctrl-C while it trains ends both.
+
+    Returns:
+        The exit code.
+    """
+    code = train_and_finish(trainer, output, progress)
+    assert viewer.live is not None
+    if code == INTERRUPTED and not viewer.live.stop_pressed:
+        return code
+    output.line(f"The viewer stays open: {viewer.url} (Ctrl-C ends)")
+    with contextlib.suppress(KeyboardInterrupt):
+        viewer.wait()
+    return 0
+
+
+def _tell(viewer: Viewer, output: Output, port: int) -> None:
+    if viewer.port_was_taken:
+        output.line(f"Port {port} is taken; the next free one is used.")
+    output.line(f"Viewer: {viewer.url}")

@@ -1,0 +1,292 @@
+"""The viewer's server: sources, browsers that look at them, and one worker that draws."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import socket
+import threading
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import viser
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.render.backend import RasterBackend
+from nfc_gs.viewer.cameras import pose_of
+from nfc_gs.viewer.controller import TARGET_FPS
+from nfc_gs.viewer.live import LiveTraining, copy_of
+from nfc_gs.viewer.panels import add_panels
+from nfc_gs.viewer.scheduler import Scheduler
+from nfc_gs.viewer.session import Session
+from nfc_gs.viewer.source import Source, middle_and_radius, open_source, up_of
+
+logger = logging.getLogger("nfc_gs")
+
+HOST, PORT = "127.0.0.1", 8080
+
+PORTS_TRIED = 100
+"""Ports after the wanted one that are tried before giving up."""
+
+TICK = 0.25
+"""Seconds between two looks at what has changed."""
+
+
+class _Server(viser.ViserServer):
+    """viser's server, silent, and shared with the world only if that was asked for."""
+
+    sharing = False
+
+    def request_share_url(self, verbose: bool = True) -> str | None:
+        """As viser has it; a page that asks for it unbidden gets none."""
+        return super().request_share_url(verbose) if self.sharing else None
+
+
+class Viewer:
+    """Shows sources in browsers until it is closed.
+
+    Attributes:
+        sources: what can be looked at, the first one at the start.
+        scheduler: draws for all browsers.
+        live: the training that is shown; None where none runs.
+        url: where the page is.
+        sessions: the browsers that look, by client.
+        closed: it has ended.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        host: str = HOST,
+        port: int = PORT,
+        share: bool = False,
+        backend: str | RasterBackend = "auto",
+        live: LiveTraining | None = None,
+    ) -> None:
+        """Start the server.
+
+        Args:
+            host: address to listen at; 127.0.0.1 is this machine alone.
+            port: the first port to try; the next free one is taken.
+            share: let viser make the page public through its relay.
+            backend: what draws, as `render` takes it.
+            live: the training behind the first source.
+
+        Raises:
+            UserError: there is nothing to show, or no port to show it at.
+        """
+        if not sources:
+            raise UserError("There is nothing to look at; give a run folder, a PLY or a .splat.")
+        self.sources, self.backend, self.live = _named_apart(sources), backend, live
+        device = self.sources[0].snapshot().model.device.type
+        self.target_fps = TARGET_FPS.get(device, TARGET_FPS["cpu"])
+        self.scheduler = Scheduler()
+        self.sessions: dict[int, Session] = {}
+        self.closed = False
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+        free = free_port(host, port)
+        with contextlib.redirect_stdout(io.StringIO()):  # viser draws a table of its own
+            self.server = _Server(host, free, "nfc-gs", verbose=False)
+        self.server.sharing = share
+        self.port_was_taken = free != port
+        shown = "localhost" if host in ("0.0.0.0", "::") else host
+        self.url = f"http://{shown}:{self.server.get_port()}"
+        self._set_stage()
+        if live is not None:
+            self.scheduler.share = live.share
+            live.on_news = self._news
+        self.scheduler.start()
+        self.server.on_client_connect(self._joined)
+        self.server.on_client_disconnect(self._left)
+        self._ticker = threading.Thread(target=self._tick, name="nfc-gs viewer clock", daemon=True)
+        self._ticker.start()
+        if share:
+            self.server.request_share_url()
+
+    def _set_stage(self) -> None:
+        """Theme, up direction, and where a new browser stands."""
+        self.server.gui.configure_theme(
+            control_layout="floating", control_width="medium", dark_mode=True, show_logo=False,
+            show_share_button=self.server.sharing, brand_color=(34, 139, 230),
+        )  # fmt: skip
+        source, camera = self.sources[0], self.server.initial_camera
+        up = up_of(source)
+        self.server.scene.set_up_direction(up)
+        middle, radius = middle_and_radius(source.snapshot().model)
+        if source.scene is not None and source.scene.views:
+            pose = pose_of(source.scene.views[(source.scene.test or source.scene.train)[0]].camera, 16 / 9)
+            view = source.scene.views[(source.scene.test or source.scene.train)[0]].camera
+            forward = view.viewmat[2, :3].double()
+            away = float((view.center.double() - view.center.new_tensor(middle).double()).norm()) or radius
+            camera.position = pose.position
+            camera.look_at = tuple((view.center.double() + forward * away).tolist())
+            camera.fov = pose.fov
+        else:
+            x, y, z = middle
+            camera.position = (x, y - 0.5 * radius, z - 4.0 * radius)
+            camera.look_at = middle
+        camera.up = up
+        camera.near = 0.005
+
+    @property
+    def trains(self) -> bool:
+        """Whether a training runs that pictures take time from."""
+        return self.live is not None and not self.live.paused and not self.live.finished
+
+    def set_share(self, share: float) -> None:
+        """Let the viewer take at most this part of the time, 0..1, of a training."""
+        if self.live is not None:
+            self.live.share = self.scheduler.share = share
+
+    def drew(self) -> None:
+        """A browser has the newest picture: a training may hand over its next state."""
+        if self.live is not None:
+            self.live.want()
+
+    def wait(self) -> None:
+        """Wait until the viewer is closed; Ctrl-C raises KeyboardInterrupt as always."""
+        while not self._end.wait(0.5):
+            pass
+
+    def close(self) -> None:
+        """End all threads and the server; may be called twice."""
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+        self._end.set()
+        for session in list(self.sessions.values()):
+            session.close()
+        self.scheduler.close()
+        if self.live is not None:
+            self.live.on_news = lambda: None
+            self.live.resume()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.server.stop()
+        if threading.current_thread() is not self._ticker:
+            self._ticker.join()
+
+    def __enter__(self) -> Viewer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _joined(self, client: viser.ClientHandle) -> None:
+        session = Session(self, client)
+        add_panels(session)
+        with self._lock:
+            if self.closed or client.client_id not in self.server.get_clients():
+                session.close()
+                return
+            self.sessions[client.client_id] = session
+
+        @client.camera.on_update
+        async def _(_: Any) -> None:
+            session.request()
+
+        session.request()
+
+    def _left(self, client: viser.ClientHandle) -> None:
+        with self._lock:
+            session = self.sessions.pop(client.client_id, None)
+        if session is not None:
+            session.close()
+
+    def _news(self) -> None:
+        for session in list(self.sessions.values()):
+            session.refresh()
+
+    def _tick(self) -> None:
+        """Look for checkpoints that have changed, and bring the pages' lines up to date."""
+        ticks = 0
+        while not self._end.wait(TICK):
+            ticks += 1
+            try:
+                newer = [source.refresh() for source in self.sources] if ticks % 4 == 0 else []
+                if any(newer):
+                    self._news()
+                for session in list(self.sessions.values()):
+                    for call in session.on_tick:
+                        session.guarded(call)()
+                if self.live is not None:
+                    self.scheduler.share = self.live.share if self.trains else 1.0
+                    if self.sessions and ticks % 8 == 0:
+                        self.live.want()
+            except Exception:
+                logger.exception("The viewer's clock failed; it goes on.")
+
+
+def free_port(host: str, port: int) -> int:
+    """The first port from `port` on that nobody listens at.
+
+    Raises:
+        UserError: there is none, or the host is no address of this machine.
+    """
+    if not 1 <= port <= 65535:
+        raise UserError(f"There is no port {port}; give one between 1 and 65535.")
+    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
+        try:
+            found = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0]
+            with socket.socket(found[0], socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(found[4])
+            return candidate
+        except socket.gaierror:
+            raise UserError(f"There is no host {host}; leave out --host, or give an address of this machine.") from None
+        except OSError as error:
+            import errno
+
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise UserError(f"{host} is no address of this machine; leave out --host, or give one.") from None
+    raise UserError(f"None of the {PORTS_TRIED} ports from {port} on is free; choose another one with --port.")
+
+
+def _named_apart(sources: Sequence[Source]) -> list[Source]:
+    """The sources, with names that differ."""
+    seen: dict[str, int] = {}
+    for source in sources:
+        seen[source.name] = seen.get(source.name, 0) + 1
+        if seen[source.name] > 1:
+            source.name = f"{source.name} ({seen[source.name]})"
+    return list(sources)
+
+
+def view(
+    what: GaussianModel | Path | str | Sequence[GaussianModel | Path | str],
+    *,
+    host: str = HOST,
+    port: int = PORT,
+    open_browser: bool = False,
+    wait: bool = True,
+) -> Viewer:
+    """Look at models, run folders, PLYs or .splat files in the browser.
+
+    Args:
+        what: one of them, or several to compare.
+        wait: return only after Ctrl-C; else at once, and the viewer runs until `close`.
+
+    Returns:
+        The viewer, closed if it was waited for.
+
+    Raises:
+        UserError: something cannot be opened, or there is no port.
+    """
+    things = [what] if isinstance(what, (GaussianModel, Path, str)) else list(what)
+    sources = [
+        Source("model", copy_of(thing)) if isinstance(thing, GaussianModel) else open_source(thing) for thing in things
+    ]
+    viewer = Viewer(sources, host=host, port=port)
+    print(f"Viewer: {viewer.url}", flush=True)
+    if open_browser:
+        webbrowser.open(viewer.url)
+    if wait:
+        with contextlib.suppress(KeyboardInterrupt), viewer:
+            viewer.wait()
+    return viewer

@@ -1,0 +1,28 @@
+"""Numbers as colours."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+MapName = Literal["turbo", "viridis", "inferno", "grey"]
+
+_ANCHORS: dict[MapName, str] = {
+    "turbo": "30123b 466be3 28bceb 32f298 a4fc3c eecf3a fb7e21 d02f05 7a0403",
+    "viridis": "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725",
+    "inferno": "000004 1f0c48 550f6d 88226a ba3655 e35933 f98e09 f9c932 fcffa4",
+    "grey": "000000 ffffff",
+}
+"""Colours at even distances from 0 to 1, between which is interpolated."""
+
+MAP_NAMES: tuple[MapName, ...] = tuple(_ANCHORS)
+
+
+def apply(values: Tensor, name: MapName) -> Tensor:
+    """Colours [..., 3] in [0, 1] of values [...], which are clamped to [0, 1]; NaN counts as 0."""
+    anchors = torch.tensor([list(bytes.fromhex(word)) for word in _ANCHORS[name].split()], device=values.device) / 255.0
+    place = values.nan_to_num(nan=0.0).clamp(0.0, 1.0) * (len(anchors) - 1)
+    below = place.floor().long().clamp(max=len(anchors) - 2)
+    return torch.lerp(anchors[below], anchors[below + 1], (place - below)[..., None])

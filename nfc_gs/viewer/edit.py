@@ -1,0 +1,59 @@
+"""Light editing: which Gaussians of a model are kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nfc_gs.model.gaussians import GaussianModel
+
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is left of a model; all conditions hold together.
+
+    Attributes:
+        box: lowest and highest corner, scene frame; Gaussians whose centre is outside go. None for no box.
+        sphere: centre and radius, likewise.
+        min_opacity: fainter ones go, 0..1.
+        max_scale: those whose longest axis (standard deviation, scene units) is larger go.
+    """
+
+    box: tuple[Point, Point] | None = None
+    sphere: tuple[Point, float] | None = None
+    min_opacity: float = 0.0
+    max_scale: float = math.inf
+
+    @torch.no_grad()
+    def kept(self, model: GaussianModel) -> Tensor:
+        """[N] bool: the Gaussians that are left."""
+        means = model.means
+        kept = torch.ones(len(model), dtype=torch.bool, device=model.device)
+        if self.box is not None:
+            low, high = (means.new_tensor(corner) for corner in self.box)
+            kept &= ((means >= low) & (means <= high)).all(1)
+        if self.sphere is not None:
+            centre, radius = self.sphere
+            kept &= (means - means.new_tensor(centre)).norm(dim=1) <= radius
+        if self.min_opacity > 0.0:
+            kept &= model.opacities >= self.min_opacity
+        if self.max_scale < math.inf:
+            kept &= model.log_scales.amax(1) <= math.log(max(self.max_scale, 1e-30))
+        return kept
+
+    @torch.no_grad()
+    def applied(self, model: GaussianModel) -> GaussianModel:
+        """What is left of a static model; the model itself if nothing is taken away."""
+        if self == EVERYTHING:
+            return model
+        kept = self.kept(model)
+        return GaussianModel({name: tensor[kept] for name, tensor in model.tensors().items()})
+
+
+EVERYTHING = Edit()
+"""The edit that takes nothing away."""

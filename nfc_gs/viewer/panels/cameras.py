@@ -1,0 +1,168 @@
+"""The capture's cameras, and the browser's own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from nfc_gs.core.rotation import matrix_to_quat
+from nfc_gs.viewer.cameras import pose_from_json, pose_to_json
+from nfc_gs.viewer.session import Session
+from nfc_gs.viewer.source import up_of
+
+THUMBNAIL = 64
+"""Longest side of the picture in a frustum, pixels."""
+
+COLORS = {"train": (51, 154, 240), "test": (255, 146, 43)}
+
+UPS: dict[str, tuple[float, float, float] | None] = {
+    "as captured": None,
+    "+x": (1.0, 0.0, 0.0),
+    "-x": (-1.0, 0.0, 0.0),
+    "+y": (0.0, 1.0, 0.0),
+    "-y": (0.0, -1.0, 0.0),
+    "+z": (0.0, 0.0, 1.0),
+    "-z": (0.0, 0.0, -1.0),
+}
+"""Directions that can be up."""
+
+
+def add_cameras(session: Session) -> None:
+    """Views to stand at, frustums, the photo over the picture; reset, up, field of view, a camera as JSON."""
+    if session.source.scene is not None and session.source.scene.views:
+        _add_views(session)
+    _add_own(session)
+
+
+def _add_views(session: Session) -> None:
+    gui, scene = session.client.gui, session.source.scene
+    assert scene is not None
+    test = set(scene.test)
+    names = [f"{i}: {view.name}{' (test)' if i in test else ''}" for i, view in enumerate(scene.views)]
+    first = (scene.test or scene.train)[0]
+    session.view = first
+    with gui.add_folder("Views of the capture"):
+        chosen = gui.add_dropdown("View", names, initial_value=names[first], hint="Stand where this photo was taken.")
+        buttons = gui.add_button_group("Stand at", ("previous", "this", "next"), hint="Keys: B and N")
+        overlay = gui.add_slider("Photo", 0.0, 1.0, 0.05, 0.0, hint="Opacity of the view's photo over the picture.")
+        frustums = gui.add_checkbox(
+            "Frustums", False, hint="The cameras in the scene: blue to train on, orange held out. Click one. Key: F"
+        )
+        size = gui.add_slider(
+            "Size of frustums", 0.01, 1.0, 0.01, round(min(max(0.06 * scene.extent, 0.01), 1.0), 2), hint="Scene units."
+        )
+        measure = gui.add_button("PSNR here", hint="On the training view nearest to your camera; of both, if compared.")
+        result = gui.add_markdown("", visible=False)
+    session.frustums_control = frustums
+    shown: list[Any] = []
+
+    def stand(index: int) -> None:
+        session.stand_at_view(index % len(names))
+        if chosen.value != names[session.view]:
+            chosen.value = names[session.view]
+
+    def draw_frustums(_: object) -> None:
+        for handle in shown:
+            handle.remove()
+        shown.clear()
+        if frustums.value:
+            for index in range(len(names)):
+                if session.closed:
+                    return
+                shown.append(_frustum(session, index, float(size.value), stand))
+        session.change(depth_wanted=bool(frustums.value))
+
+    def move(_: object) -> None:
+        stand(session.view + {"previous": -1, "this": 0, "next": 1}[buttons.value])
+
+    def measured(_: object) -> None:
+        index = session.nearest_view()
+        shown_sources = [session.source] if session.compare == "off" else [session.source, session.other]
+        lines = [f"{source.name}: {session.psnr(source, index):.2f} dB" for source in dict.fromkeys(shown_sources)]
+        result.content = "  \n".join([*lines, f"on the view {names[index]}"])
+        result.visible = True
+
+    session.stand = stand
+    measure.on_click(session.guarded(measured))
+    chosen.on_update(session.guarded(
+        lambda _: stand(names.index(chosen.value)) if names.index(chosen.value) != session.view else None
+    ))  # fmt: skip
+    buttons.on_click(session.guarded(move))
+    overlay.on_update(session.guarded(lambda _: session.change(overlay=float(overlay.value))))
+    frustums.on_update(session.guarded(draw_frustums))
+    size.on_update(session.guarded(draw_frustums))
+
+
+def _frustum(session: Session, index: int, scale: float, stand: Any) -> Any:
+    """A camera of the capture in the scene, with its picture; a click stands there."""
+    scene = session.source.scene
+    assert scene is not None
+    camera = scene.views[index].camera
+    divisor = 1
+    while max(camera.width, camera.height) / (2 * divisor) >= THUMBNAIL:
+        divisor *= 2
+    handle = session.client.scene.add_camera_frustum(
+        f"/cameras/{index}",
+        fov=2 * math.atan(camera.height / 2 / camera.fy),
+        aspect=camera.width / camera.height,
+        scale=scale,
+        thickness=1.5,
+        thickness_units="screen",
+        color=COLORS["test" if index in scene.test else "train"],
+        image=np.ascontiguousarray(scene.frame(index, divisor).rgb),
+        format="jpeg",
+        wxyz=matrix_to_quat(camera.viewmat[:3, :3].T).numpy(),
+        position=camera.center.numpy(),
+    )
+    handle.on_click(session.guarded(lambda _: stand(index)))
+    return handle
+
+
+def _add_own(session: Session) -> None:
+    gui, client = session.client.gui, session.client
+    home = session.viewer.server.initial_camera
+    with gui.add_folder("Your camera"):
+        reset = gui.add_button("Reset", hint="Back to where you began. Key: R")
+        up = gui.add_dropdown(
+            "Up", tuple(UPS), initial_value="as captured",
+            hint="What is up when you orbit. Drag to orbit, right drag to pan, wheel to zoom; W A S D Q E fly.",
+        )  # fmt: skip
+        fov = gui.add_slider("Field of view", 5, 150, 1, round(math.degrees(home.fov)), hint="Vertical, in degrees.")
+        copy = gui.add_button("Show as JSON", hint="Write this camera into the field below, to copy it.")
+        text = gui.add_text("JSON", "", multiline=True, hint="A camera: position, wxyz (OpenCV axes), fov, time.")
+        paste = gui.add_button("Go to JSON", hint="Stand where the field above says.")
+    captured = up_of(session.source)
+
+    def set_up(_: object) -> None:
+        client.camera.up_direction = UPS[up.value] or captured
+        session.request()
+
+    def set_fov(_: object) -> None:
+        client.camera.fov = math.radians(float(fov.value))
+        session.request()
+
+    def go(_: object) -> None:
+        pose, time = pose_from_json(text.value)
+        session.stand_at(pose)
+        if time is not None and session.moves:
+            session.change(time=time)
+
+    def show(_: object) -> None:
+        text.value = pose_to_json(session.pose, session.time if session.moves else None)
+
+    def back(_: object) -> None:
+        camera = client.camera
+        with client.atomic():
+            camera.fov, camera.up_direction = home.fov, captured
+            camera.position = home.position
+            camera.look_at = home.look_at
+        session.request()
+
+    session.reset = back
+    reset.on_click(session.guarded(back))
+    up.on_update(session.guarded(set_up))
+    fov.on_update(session.guarded(set_fov))
+    copy.on_click(session.guarded(show))
+    paste.on_click(session.guarded(go))

@@ -1,0 +1,222 @@
+"""A camera path: keyframes, preview, video."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Any
+
+import numpy as np
+import viser
+
+from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
+from nfc_gs.export.video import write_png, write_video
+from nfc_gs.viewer.cameras import pose_of
+from nfc_gs.viewer.path import CameraPath, Key, path_from_json
+from nfc_gs.viewer.session import Session
+
+LINE_POINTS = 120
+"""Points of the line that shows the path in the scene."""
+
+
+class _CancelledError(Exception):
+    """The user wants no video any more."""
+
+
+class PathPanel:
+    """The path of one browser, and its controls."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.path, self.chosen = session, CameraPath(), 0
+        self._busy, self._cancel, self._previewing = threading.Lock(), threading.Event(), threading.Event()
+        self._line = None
+        gui = session.client.gui
+        add = gui.add_button("Add keyframe here", color="blue", hint="Position, field of view and time. Key: K")
+        self.keys: viser.GuiDropdownHandle[Any] = gui.add_dropdown(
+            "Keyframe", ("none",), initial_value="none", hint="The one the buttons act on."
+        )
+        order = gui.add_button_group("Move it", ("earlier", "later"), hint="Its place in the order.")
+        act = gui.add_button_group("Keyframe does", ("go there", "replace", "remove"), hint="Replace: by your camera.")
+        self.seconds = gui.add_number("Seconds", 5.0, min=0.1, max=3600.0, step=0.1, hint="How long the way takes.")
+        self.fps = gui.add_number("Pictures per second", 30.0, min=1.0, max=120.0, step=1.0, hint="Of the video.")
+        self.loop = gui.add_checkbox("Closed loop", False, hint="Come back to the first keyframe.")
+        self.shown = gui.add_checkbox("Show the path", True, hint="As a line in the scene.")
+        self.preview = gui.add_button("Preview", hint="Go along the path once; again to stop.")
+        with gui.add_folder("Video"):
+            self.width = gui.add_number("Width", 1280, min=16, max=7680, step=2, hint="Pixels.")
+            self.height = gui.add_number("Height", 720, min=16, max=4320, step=2, hint="Pixels.")
+            self.form = gui.add_dropdown("File", ("MP4", "PNGs (zip)"), initial_value="MP4", hint="What is made.")
+            render = gui.add_button("Render and download", color="green", hint="Draws the whole path.")
+            self.cancel = gui.add_button("Cancel", visible=False, hint="Stop rendering.")
+            self.progress = gui.add_progress_bar(0.0, visible=False)
+        with gui.add_folder("Save and load", expand_by_default=False):
+            save = gui.add_button("Download path as JSON", hint="To load it again, here or elsewhere.")
+            load = gui.add_upload_button("Load path", mime_type="application/json", hint="A JSON saved here.")
+        guarded = session.guarded
+        add.on_click(guarded(lambda _: self.add()))
+        self.keys.on_update(guarded(lambda _: self._choose()))
+        order.on_click(guarded(lambda _: self._move(-1 if order.value == "earlier" else 1)))
+        act.on_click(guarded(lambda _: self._act(act.value)))
+        for control in (self.seconds, self.fps, self.loop, self.shown):
+            control.on_update(guarded(lambda _: self._settings()))
+        self.preview.on_click(guarded(lambda _: self._preview()))
+        render.on_click(guarded(lambda _: self.render()))
+        self.cancel.on_click(guarded(lambda _: self._cancel.set()))
+        save.on_click(guarded(lambda _: self._save()))
+        load.on_upload(guarded(lambda _: self._load(load.value.content)))
+
+    def add(self) -> None:
+        """A keyframe where the browser's camera is, behind the others."""
+        self.path = replace(self.path, keys=(*self.path.keys, self._here()))
+        self.chosen = len(self.path.keys) - 1
+        self._changed()
+
+    def _here(self) -> Key:
+        return Key(self.session.pose, self.session.time if self.session.moves else None)
+
+    def _choose(self) -> None:
+        if self.keys.value in self.keys.options and self.path.keys:
+            self.chosen = self.keys.options.index(self.keys.value)
+
+    def _move(self, by: int) -> None:
+        moved = self.path.moved(self.chosen, by)
+        if moved != self.path:
+            self.path, self.chosen = moved, self.chosen + by
+            self._changed()
+
+    def _act(self, what: str) -> None:
+        if not self.path.keys:
+            raise UserError("The camera path has no keyframe yet; add one where you stand.")
+        key = self.path.keys[self.chosen]
+        if what == "go there":
+            self.session.stand_at(key.pose)
+            if key.time is not None:
+                self.session.change(time=key.time)
+        elif what == "replace":
+            keys = list(self.path.keys)
+            keys[self.chosen] = self._here()
+            self.path = replace(self.path, keys=tuple(keys))
+        else:
+            self.path = self.path.without(self.chosen)
+        self._changed()
+
+    def _settings(self) -> None:
+        seconds, fps = min(max(float(self.seconds.value), 0.1), 3600.0), min(max(float(self.fps.value), 1.0), 120.0)
+        self.path = replace(self.path, seconds=seconds, fps=fps, loop=bool(self.loop.value))
+        self._draw_line()
+
+    def _changed(self) -> None:
+        """Bring list and line up to date."""
+        count = len(self.path.keys)
+        self.chosen = min(max(self.chosen, 0), max(count - 1, 0))
+        times = ["" if key.time is None else f" at time {key.time:.2f}" for key in self.path.keys]
+        self.keys.options = tuple(f"{i + 1}{time}" for i, time in enumerate(times)) or ("none",)
+        self.keys.value = self.keys.options[self.chosen]
+        self._draw_line()
+
+    def _draw_line(self) -> None:
+        if self._line is not None:
+            self._line.remove()
+            self._line = None
+        if self.shown.value and len(self.path.keys) > 1:
+            shots = self.path.shots(64, 36, LINE_POINTS)
+            points = np.stack([camera.center.numpy() for camera, _ in shots])
+            self._line = self.session.client.scene.add_spline_catmull_rom(
+                "/path", points, closed=self.path.loop, thickness=3.0, thickness_units="screen", color=(250, 82, 82)
+            )
+
+    def _preview(self) -> None:
+        """Go along the path at its own pace; frames are skipped where they come too slowly."""
+        if self._previewing.is_set():
+            self._previewing.clear()
+            return
+        width, height = self.session.window
+        shots = self.path.shots(max(width, 16), max(height, 16))
+        self._previewing.set()
+        begun = perf_counter()
+        try:
+            while self._previewing.is_set() and not self.session.closed and not self.session.viewer.closed:
+                place = int((perf_counter() - begun) * self.path.fps)
+                if place >= len(shots) and not self.path.loop:
+                    break
+                camera, time = shots[place % len(shots)]
+                if time is not None:
+                    self.session.time = time
+                self.session.stand_at(pose_of(camera, camera.width / camera.height))
+                sleep(1.0 / 30.0)
+        finally:
+            self._previewing.clear()
+
+    def render(self) -> None:
+        """Draw the path into a file and send it to the browser."""
+        width, height = int(self.width.value), int(self.height.value)
+        if not (16 <= width <= 7680 and 16 <= height <= 4320):
+            raise UserError(f"A video of {width} x {height} pixels cannot be made; give 16 x 16 to 7680 x 4320.")
+        shots = self.path.shots(width, height)
+        if not self._busy.acquire(blocking=False):
+            raise UserError("A video is being rendered already; cancel it, or wait for it.")
+        self._cancel.clear()
+        self.cancel.visible = self.progress.visible = True
+        try:
+            if self.form.value == "MP4":
+                name, content = "path.mp4", self._video(shots)
+            else:
+                name, content = "path.zip", self._pictures(shots)
+            self.session.client.send_file_download(name, content, save_immediately=True)
+            self.session.say("The path is rendered", f"{len(shots)} pictures of {width} x {height}: {name}")
+        except _CancelledError:
+            self.session.say("Cancelled", "No file was made.")
+        finally:
+            if not self.session.closed:
+                self.cancel.visible = self.progress.visible = False
+            self._busy.release()
+
+    def _frames(self, shots: list[tuple[Camera, float | None]]) -> Iterator[np.ndarray]:
+        for index, (camera, time) in enumerate(shots):
+            if self._cancel.is_set():
+                raise _CancelledError
+            picture = self.session.run(lambda camera=camera, time=time: self.session.shot(camera, time))
+            if index % 5 == 0:
+                self.progress.value = 100.0 * index / len(shots)
+            yield picture.rgb
+
+    def _video(self, shots: list[tuple[Camera, float | None]]) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "path.mp4"
+            write_video(file, self._frames(shots), self.path.fps)
+            return file.read_bytes()
+
+    def _pictures(self, shots: list[tuple[Camera, float | None]]) -> bytes:
+        with tempfile.TemporaryDirectory() as folder, io.BytesIO() as buffer:
+            with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+                for index, frame in enumerate(self._frames(shots)):
+                    file = Path(folder) / f"frame_{index:05d}.png"
+                    write_png(file, frame)
+                    archive.write(file, file.name)
+                    file.unlink()
+            return buffer.getvalue()
+
+    def _save(self) -> None:
+        content = self.path.to_json().encode("utf-8")
+        self.session.client.send_file_download("path.json", content, save_immediately=True)
+
+    def _load(self, content: bytes) -> None:
+        try:
+            path = path_from_json(content.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise UserError("The file is not JSON; load one that was saved here.") from None
+        self.path, self.chosen = path, 0
+        self.seconds.value, self.fps.value, self.loop.value = path.seconds, path.fps, path.loop
+        self._changed()
+
+
+def add_path(session: Session) -> None:
+    """The controls of a camera path."""
+    session.path = PathPanel(session)

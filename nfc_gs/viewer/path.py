@@ -1,0 +1,127 @@
+"""A camera path: keyframes, the smooth way through them, JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
+from nfc_gs.export.paths import interpolate
+from nfc_gs.viewer.cameras import Pose, load_json, pose_from
+
+FORMAT = "nfc-gs camera path"
+MAX_KEYS, MAX_FRAMES = 1_000, 100_000
+
+
+@dataclass(frozen=True)
+class Key:
+    """A place on the way, and the moment of a moving scene there."""
+
+    pose: Pose
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """A way through keyframes.
+
+    Attributes:
+        keys: in their order.
+        seconds: how long the whole way takes, > 0.
+        fps: pictures per second, > 0.
+        loop: come back to the first key.
+    """
+
+    keys: tuple[Key, ...] = ()
+    seconds: float = 5.0
+    fps: float = 30.0
+    loop: bool = False
+
+    @property
+    def frames(self) -> int:
+        """Number of pictures, at least 1."""
+        return max(1, min(MAX_FRAMES, round(self.seconds * self.fps)))
+
+    def moved(self, index: int, by: int) -> CameraPath:
+        """The key `index` a place earlier (-1) or later (1); the same path if there is no such place."""
+        keys, other = list(self.keys), index + by
+        if 0 <= index < len(keys) and 0 <= other < len(keys):
+            keys[index], keys[other] = keys[other], keys[index]
+        return replace(self, keys=tuple(keys))
+
+    def without(self, index: int) -> CameraPath:
+        """The path without a key."""
+        return replace(self, keys=tuple(key for i, key in enumerate(self.keys) if i != index))
+
+    def shots(self, width: int, height: int, frames: int | None = None) -> list[tuple[Camera, float | None]]:
+        """Cameras and times along the way; field of view and time go evenly from key to key.
+
+        Raises:
+            UserError: there is no key.
+        """
+        if not self.keys:
+            raise UserError("The camera path has no keyframe yet; add one where you stand.")
+        count = frames or self.frames
+        cameras = [key.pose.camera(width, height) for key in self.keys]
+        way = interpolate(cameras, count, closed=self.loop and len(cameras) > 1, width=width, height=height)
+        places = self._places(way, cameras)
+        focals = _between([camera.fy for camera in cameras], places, self.loop)
+        times = [key.time for key in self.keys]
+        moments = _between([time or 0.0 for time in times], places, self.loop) if any(
+            time is not None for time in times
+        ) else [None] * count  # fmt: skip
+        return [
+            (replace(camera, fx=focal, fy=focal), time)
+            for camera, focal, time in zip(way, focals, moments, strict=True)
+        ]
+
+    def _places(self, way: list[Camera], cameras: list[Camera]) -> np.ndarray:
+        """Which key each picture is at, as a number that grows from 0 to the last key's (or the first's again)."""
+        centres = np.stack([camera.center.numpy() for camera in way])
+        last, place, places = len(cameras) - (not self.loop), 0, np.zeros(len(way))
+        marks = [0]
+        for key in range(1, len(cameras)):  # the picture nearest to each key, in order
+            away = np.linalg.norm(centres[place:] - cameras[key].center.numpy(), axis=1)
+            place += int(away.argmin())
+            marks.append(place)
+        if self.loop:
+            marks.append(len(way))
+        else:
+            marks[-1] = len(way) - 1
+        marks_array = np.maximum.accumulate(np.asarray(marks, float) + 1e-6 * np.arange(len(marks)))
+        places = np.interp(np.arange(len(way)), marks_array, np.arange(len(marks)))
+        return np.clip(places, 0, max(last, 0))
+
+    def to_json(self) -> str:
+        """The path as JSON to save."""
+        keys = [asdict(key.pose) | {"time": key.time} for key in self.keys]
+        values = {"format": FORMAT, "seconds": self.seconds, "fps": self.fps, "loop": self.loop, "keys": keys}
+        return json.dumps(values, indent=1)
+
+
+def path_from_json(text: str) -> CameraPath:
+    """The inverse of `CameraPath.to_json`. Raises UserError where the text is something else."""
+    value = load_json(text)
+    if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("keys"), list):
+        raise UserError(f"The JSON is no camera path: it needs the format '{FORMAT}' and a list of keys.")
+    if len(value["keys"]) > MAX_KEYS:
+        raise UserError(f"The camera path has {len(value['keys']):,} keys, more than the {MAX_KEYS:,} that are taken.")
+    keys = tuple(Key(*pose_from(key, f"Key {i + 1}")) for i, key in enumerate(value["keys"]))
+    seconds, fps = (_between_limits(value, name) for name in ("seconds", "fps"))
+    return CameraPath(keys, seconds, fps, value.get("loop") is True)
+
+
+def _between_limits(value: dict[str, Any], name: str) -> float:
+    number = value.get(name)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0.1 <= number <= 3600:
+        raise UserError(f"The camera path needs a number of 0.1 to 3600 as '{name}'.")
+    return float(number)
+
+
+def _between(values: list[float], places: np.ndarray, loop: bool) -> list[float]:
+    known = np.asarray([*values, values[0]] if loop else values, float)
+    return np.interp(places, np.arange(len(known)), known).tolist()

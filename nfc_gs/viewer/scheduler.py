@@ -1,0 +1,120 @@
+"""Who is drawn for next: one picture at a time, the newest wish of each client, everyone in turn."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from time import perf_counter
+
+logger = logging.getLogger("nfc_gs")
+
+Job = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class _Wish:
+    job: Job
+    due: float
+
+
+class Scheduler:
+    """Runs the jobs of clients one after the other in a thread of its own.
+
+    A client has one wish at most: a newer one takes the place of one that has not begun. Of the wishes that are due the
+    one whose client was served longest ago comes first. A job that raises is logged, and the next one runs.
+
+    Attributes:
+        share: part of the time, 0..1, that jobs may take; after each job the others rest for as long as that demands.
+        served: jobs run so far.
+        dropped: wishes that newer ones replaced.
+    """
+
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        """Nothing runs before `start`, except what `run_due` is asked to run."""
+        self.share = 1.0
+        self.served = self.dropped = 0
+        self._clock = clock
+        self._wishes: dict[Hashable, _Wish] = {}
+        self._last_served: dict[Hashable, int] = {}
+        self._rest_until = 0.0
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to work in a thread."""
+        self._thread = threading.Thread(target=self._work, name="nfc-gs viewer", daemon=True)
+        self._thread.start()
+
+    def submit(self, client: Hashable, job: Job, delay: float = 0.0, *, replace: bool = True) -> None:
+        """Wish for `job` to run for a client.
+
+        Args:
+            delay: seconds from now before which it does not begin.
+            replace: take the place of a wish that the client has; else that one stays and this one is dropped.
+        """
+        with self._changed:
+            if self._closed or (client in self._wishes and not replace):
+                return
+            self.dropped += client in self._wishes
+            self._wishes[client] = _Wish(job, self._clock() + delay)
+            self._changed.notify_all()
+
+    def forget(self, client: Hashable) -> None:
+        """The client has gone: drop its wish; a job of it that runs comes to its end."""
+        with self._changed:
+            self._wishes.pop(client, None)
+            self._last_served.pop(client, None)
+
+    def run_due(self) -> bool:
+        """Run the next job that is due now, if there is one; returns whether there was."""
+        with self._changed:
+            client = self._next()
+            if client is None:
+                return False
+            wish = self._wishes.pop(client)
+            self.served += 1
+            self._last_served[client] = self.served
+        begun = self._clock()
+        try:
+            wish.job()
+        except Exception:
+            logger.exception("Drawing for the viewer failed; the viewer goes on.")
+        ended = self._clock()
+        self._rest_until = ended + (ended - begun) * (1.0 / min(1.0, max(self.share, 0.01)) - 1.0)
+        return True
+
+    def wait_time(self) -> float | None:
+        """Seconds until a wish can be granted, 0 if one can now; None if there is no wish."""
+        if not self._wishes:
+            return None
+        first = min(wish.due for wish in self._wishes.values())
+        return max(0.0, max(first, self._rest_until) - self._clock())
+
+    def close(self) -> None:
+        """Drop all wishes and end the thread, after the job that runs now."""
+        with self._changed:
+            self._closed = True
+            self._wishes.clear()
+            self._changed.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _next(self) -> Hashable | None:
+        """The client to serve now."""
+        now = self._clock()
+        if now < self._rest_until:
+            return None
+        due = [client for client, wish in self._wishes.items() if wish.due <= now]
+        return min(due, key=lambda client: self._last_served.get(client, 0), default=None)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and (wait := self.wait_time()) != 0.0:
+                    self._changed.wait(wait)
+                if self._closed:
+                    return
+            self.run_due()

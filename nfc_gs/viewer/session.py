@@ -1,0 +1,355 @@
+"""One browser that looks: what it wants to see, and the pictures it gets."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import torch
+
+from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.viewer.cameras import Pose, nearest, pose_of
+from nfc_gs.viewer.controller import FrameRate
+from nfc_gs.viewer.draw import BIT_SHOWS, Look, Photo, Picture, Style, cut, draw, prepared, seen_from
+from nfc_gs.viewer.source import Source
+
+if TYPE_CHECKING:
+    import viser
+
+    from nfc_gs.viewer.app import Viewer
+
+logger = logging.getLogger("nfc_gs")
+
+Compare = Literal["off", "split", "flicker"]
+
+REST = 0.15
+"""Seconds without a message of the camera after which it rests."""
+
+MAX_SIDE = 2048
+"""Longest side in pixels of the picture of a window."""
+
+REFINED_WITHIN = 0.7
+"""A picture at rest is refined if it took at most so many seconds."""
+
+BESIDE_TRAINING = 0.25
+"""Seconds that a picture at rest may take while a training runs, which pays for each with a longer pause."""
+
+FLICKER = 0.6
+"""Seconds between the two pictures that flicker."""
+
+DEPTH_SIDE = 400
+"""Longest side in pixels of the depth that is sent along."""
+
+QUALITY = {"moving": 70, "rest": 85, "refined": 95}
+"""JPEG qualities."""
+
+
+class Session:
+    """A client of the viewer. Callbacks of the page change it; the scheduler's thread draws what it is then.
+
+    Attributes:
+        look: what is shown, without the parts that follow from the source.
+        source, other: what is looked at, and what it is compared with.
+        compare, split: how, and where the border is, 0..1 from the left.
+        time: 0..1, of a moving source.
+        view: index of the chosen view of the capture.
+        overlay: opacity of the chosen view's photo over the picture, 0..1.
+        browser: the browser draws splats itself; no pictures are sent.
+        depth_wanted: things of the scene are shown that must hide behind splats.
+        reset, stand, show_control, play_control, frustums_control, path: what panels give to the keys.
+        drawn: size of the last moving picture, seconds it took, for the status line.
+    """
+
+    def __init__(self, viewer: Viewer, client: viser.ClientHandle) -> None:
+        self.viewer, self.client = viewer, client
+        self.source: Source = viewer.sources[0]
+        self.other: Source = viewer.sources[-1]
+        self.look = Look(background=self.source.background)
+        self.compare: Compare = "off"
+        self.split, self.time, self.overlay = 0.5, 0.0, 0.0
+        self.view = 0
+        self.playing, self.speed, self.loop = False, 0.2, True
+        self.browser = self.depth_wanted = self.closed = False
+        self.drawn = (0, 0, 0.0)
+        self.pictures = 0
+        self.on_tick: list[Callable[[], None]] = []
+        self.reset: Callable[[Any], None] = lambda _: None
+        self.stand: Callable[[int], None] = lambda _: None
+        self.show_control = self.play_control = self.frustums_control = self.path = cast(Any, None)
+        self._frame_rate = FrameRate(viewer.target_fps)
+        self._play_from = (0.0, 0.0)
+        self._cache: dict[str, tuple[Any, GaussianModel]] = {}
+        self._moving = False
+
+    @property
+    def id(self) -> int:
+        """Of the client, for the scheduler."""
+        return self.client.client_id
+
+    @property
+    def pose(self) -> Pose:
+        """Where the browser's camera is."""
+        camera = self.client.camera
+        x, y, z = (float(value) for value in camera.position)
+        qw, qx, qy, qz = (float(value) for value in camera.wxyz)
+        return Pose((x, y, z), (qw, qx, qy, qz), float(camera.fov))
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Width and height in pixels of the picture that fills the window; (0, 0) for a window without a size."""
+        width, height = int(self.client.camera.image_width or 0), int(self.client.camera.image_height or 0)
+        if width < 2 or height < 2 or not 0.0 < float(self.client.camera.fov) < 3.1:
+            return 0, 0
+        shrink = min(1.0, MAX_SIDE / max(width, height))
+        return max(1, round(width * shrink)), max(1, round(height * shrink))
+
+    @property
+    def moves(self) -> bool:
+        """Whether the source changes with time."""
+        return self.source.snapshot().model.deformation is not None
+
+    def change(self, **fields: Any) -> None:
+        """Change what is shown: fields of the look, or of this session; then draw."""
+        own = {name: value for name, value in fields.items() if hasattr(self, name)}
+        for name, value in own.items():
+            setattr(self, name, value)
+        rest = {name: value for name, value in fields.items() if name not in own}
+        if rest:
+            self.look = replace(self.look, **rest)
+        self.request()
+
+    def request(self) -> None:
+        """Draw anew: soon, small if it must be, and then in full."""
+        if not self.closed and not self.browser:
+            self.viewer.scheduler.submit(self.id, self._draw_moving)
+
+    def refresh(self) -> None:
+        """Draw a source that has changed, in full at once; a wish that waits is newer and stays."""
+        if not self.closed and not self.browser and not self.playing:
+            self.viewer.scheduler.submit(self.id, self._draw_rest, replace=False)
+
+    def close(self) -> None:
+        """The browser has gone."""
+        self.closed = True
+        self.playing = False
+        self.viewer.scheduler.forget(self.id)
+        self._cache.clear()
+
+    def play(self, on: bool) -> None:
+        """Let time run, or stop it."""
+        self.playing = on
+        if on:
+            start = 0.0 if self.time >= 1.0 else self.time
+            self._play_from = (perf_counter(), start)
+        self.request()
+
+    def stand_at(self, pose: Pose) -> None:
+        """Put the browser's camera somewhere."""
+        with self.client.atomic():
+            self.client.camera.fov = pose.fov
+            self.client.camera.position = pose.position
+            self.client.camera.wxyz = pose.wxyz
+        self.request()
+
+    def stand_at_view(self, index: int) -> None:
+        """Put the browser's camera where a view of the capture was taken."""
+        scene = self.source.scene
+        if scene is None:
+            raise UserError("This source has no capture, so there are no cameras to stand at.")
+        self.view = index
+        width, height = self.window
+        view = scene.views[index]
+        self.stand_at(pose_of(view.camera, width / height if height else 1.0))
+        if view.time is not None:
+            self.time = view.time
+
+    def nearest_view(self) -> int:
+        """Index of the training view nearest to the camera. Raises UserError without a capture."""
+        scene = self.source.scene
+        if scene is None or not scene.train:
+            raise UserError("This source has no capture, so there is no view to compare with.")
+        return scene.train[nearest(self.pose, [scene.views[i].camera for i in scene.train])]
+
+    def photo(self, index: int | None = None) -> Photo | None:
+        """A view's picture; of the chosen one by default; None without a capture."""
+        scene = self.source.scene
+        if scene is None:
+            return None
+        index = self.view if index is None else index
+        return Photo(scene.views[index].camera, scene.frame(index).rgb)
+
+    def psnr(self, source: Source, index: int) -> float:
+        """Of a source on a view of the capture, dB; drawn through the scheduler."""
+        photo = self.photo(index)
+        assert photo is not None and self.source.scene is not None
+        time = self.source.scene.views[index].time
+        look = Look(background=source.background)
+        picture = self.run(lambda: draw(self._still(source, look, time), photo.camera, look, self._style(source)))
+        mse = float(((picture.rgb.astype(np.float32) - photo.rgb) ** 2).mean()) / 255.0**2
+        return -10.0 * float(np.log10(max(mse, 1e-10)))
+
+    def run(self, job: Callable[[], Any]) -> Any:
+        """Run a job in the scheduler's turn and wait for what it returns; raises what it raises."""
+        done, result = threading.Event(), []
+
+        def work() -> None:
+            try:
+                result.append((True, job()))
+            except Exception as error:
+                result.append((False, error))
+            done.set()
+
+        self.viewer.scheduler.submit((self.id, threading.get_ident()), work)
+        while not done.wait(0.2):
+            if self.closed or self.viewer.closed:
+                raise UserError("The page was closed before its picture was drawn.")
+        good, value = result[0]
+        if not good:
+            raise value
+        return value
+
+    def guarded(self, function: Callable[..., None]) -> Callable[..., None]:
+        """A callback of the page that tells its faults to the browser and stops nothing."""
+
+        def call(*args: Any) -> None:
+            try:
+                function(*args)
+            except UserError as error:
+                self.say("That did not work", str(error), "red")
+            except Exception:
+                if not self.closed:
+                    logger.exception("A control of the viewer failed; the viewer goes on.")
+                    self.say("That did not work", "The viewer's log says why.", "red")
+
+        return call
+
+    def say(self, title: str, body: str, color: Any = None) -> None:
+        """Show a notification in the browser."""
+        if not self.closed:
+            self.client.add_notification(title, body, auto_close_seconds=8.0, color=color)
+
+    def still(self, time: float | None = None) -> GaussianModel:
+        """The model as it is shown now (or at a time), edited; without what a look changes beside that."""
+        moment = self.time if time is None else time
+        return prepared(self.source.snapshot().model, moment if self.moves else None, Look(edit=self.look.edit))
+
+    def shot(self, camera: Camera, time: float | None) -> Picture:
+        """A picture of the source as this session looks at it, from any camera; in the scheduler's thread."""
+        model = self._still(self.source, self.look, time)
+        return draw(model, camera, self._look(self.source), self._style(self.source))
+
+    # ---- in the scheduler's thread ----
+
+    def _draw_moving(self) -> None:
+        self._advance()
+        width, height = self.window
+        if width == 0 or self.closed:
+            return
+        begun = perf_counter()
+        size = self._frame_rate.size(width, height)
+        self._send(size, "moving")
+        spent = perf_counter() - begun
+        if self.pictures > 1:  # the first one also prepares the model
+            self._frame_rate.measured(size[0] * size[1], spent)
+        self.drawn = (*size, spent)
+        if self.playing and self.moves:
+            delay = max(0.0, 1.0 / self.viewer.target_fps - spent)
+            self.viewer.scheduler.submit(self.id, self._draw_moving, delay, replace=False)
+        else:
+            self.viewer.scheduler.submit(self.id, self._draw_rest, REST, replace=False)
+
+    def _draw_rest(self) -> None:
+        if self.window[0] == 0 or self.closed or self.browser:
+            return
+        begun, trains = perf_counter(), self.viewer.trains
+        size = self._frame_rate.size(*self.window, BESIDE_TRAINING) if trains else self.window
+        self._send(size, "rest")
+        if self.compare == "flicker":
+            self.viewer.scheduler.submit(self.id, self._draw_rest, FLICKER, replace=False)
+        elif not trains and perf_counter() - begun <= REFINED_WITHIN:
+            self.viewer.scheduler.submit(self.id, self._draw_refined, replace=False)
+        self.viewer.drew()
+
+    def _draw_refined(self) -> None:
+        if self.window[0] > 0 and not self.closed and not self.browser:
+            self._send(self.window, "refined", samples=2)
+
+    def _send(self, size: tuple[int, int], kind: str, samples: int = 1) -> None:
+        picture = self._picture(self.pose.camera(*size), samples)
+        depth = None
+        if self.depth_wanted:
+            stride = max(1, -(-max(size) // DEPTH_SIDE))
+            depth = picture.depth[::stride, ::stride]
+        if self.closed:  # while it was drawn
+            self._cache.clear()
+            return
+        self.client.scene.set_background_image(picture.rgb, "jpeg", jpeg_quality=QUALITY[kind], depth=depth)
+        self.client.flush()
+        self.pictures += 1
+
+    def _picture(self, camera: Camera, samples: int) -> Picture:
+        """What the window shows: one source or two, and a photo over it."""
+        if self.compare == "off" or self.other is self.source:
+            picture = self._one(self.source, camera, samples)
+        elif self.compare == "flicker":
+            odd = int(perf_counter() / FLICKER) % 2
+            picture = self._one(self.other if odd else self.source, camera, samples)
+        else:
+            border = min(max(round(self.split * camera.width), 0), camera.width)
+            parts = [(self.source, 0, border), (self.other, border, camera.width)]
+            drawn = [self._one(s, cut(camera, a, 0, b - a, camera.height), samples) for s, a, b in parts if b > a]
+            rgb = np.concatenate([part.rgb for part in drawn], axis=1)
+            if 0 < border < camera.width:
+                rgb[:, max(0, border - 1) : border + 1] = 255
+            picture = Picture(rgb, np.concatenate([part.depth for part in drawn], axis=1))
+        photo = self.photo() if self.overlay > 0.0 else None
+        if photo is not None:
+            colors, inside = seen_from(photo, camera)
+            share = self.overlay * inside[..., None].numpy()
+            blended = picture.rgb * (1 - share) + colors.numpy() * 255.0 * share
+            picture = Picture(blended.round().astype(np.uint8), picture.depth)
+        return picture
+
+    def _one(self, source: Source, camera: Camera, samples: int) -> Picture:
+        look = self._look(source)
+        model = self._still(source, look, self.time)
+        photo = self.photo() if look.show == "error" else None
+        return draw(model, camera, look, self._style(source), photo=photo, samples=samples)
+
+    def _look(self, source: Source) -> Look:
+        """The look, of what the source can show."""
+        if self.look.show in BIT_SHOWS and source.snapshot().model.head != "bits":
+            return replace(self.look, show="colour")
+        return self.look
+
+    def _style(self, source: Source) -> Style:
+        return Style(self.viewer.backend, source.antialiased)
+
+    def _still(self, source: Source, look: Look, time: float | None) -> GaussianModel:
+        """`prepared`, kept until something of it changes; at most one model per source."""
+        snapshot = source.snapshot()
+        moment = time if snapshot.model.deformation is not None else None
+        key = (snapshot.number, moment, look.edit, look.points, look.splat_scale, look.show == "count")
+        known = self._cache.get(source.name)
+        if known is None or known[0] != key:
+            with torch.no_grad():
+                known = (key, prepared(snapshot.model, moment, look))
+            self._cache[source.name] = known
+        return known[1]
+
+    def _advance(self) -> None:
+        """Put time where it is now, while it runs."""
+        if not self.playing:
+            return
+        begun, start = self._play_from
+        time = start + (perf_counter() - begun) * self.speed
+        if time > 1.0 and not self.loop:
+            self.playing, time = False, 1.0
+        self.time = time % 1.0 if time > 1.0 else time

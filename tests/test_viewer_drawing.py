@@ -1,0 +1,346 @@
+"""What the viewer draws, edits, and takes from a browser."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
+from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
+from nfc_gs.export.ply import write_ply
+from nfc_gs.export.splat import read_splat
+from nfc_gs.model.color_head import start_bits, start_sh
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.render.pipeline import render
+from nfc_gs.viewer.cameras import Pose, nearest, pose_from_json, pose_of, pose_to_json
+from nfc_gs.viewer.colormap import MAP_NAMES, apply
+from nfc_gs.viewer.draw import (
+    FAR,
+    SHOWS,
+    Look,
+    Photo,
+    Style,
+    counts_of,
+    cut,
+    draw,
+    draw_tiled,
+    normals_of,
+    prepared,
+    seen_from,
+)
+from nfc_gs.viewer.edit import Edit
+from nfc_gs.viewer.path import CameraPath, Key, path_from_json
+from nfc_gs.viewer.source import Source, middle_and_radius, open_source
+
+POSE = Pose((0.0, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 1.0)
+CPU = Style("cpu")
+
+
+def model(count: int = 60, head: str = "sh", seed: int = 0) -> GaussianModel:
+    """Gaussians around the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    rgb = torch.rand(count, 3, generator=generator)
+    colors = start_sh(rgb, 1) if head == "sh" else start_bits(rgb, 1, hardness=0.7)
+    return GaussianModel(
+        {
+            "means": 0.6 * torch.randn(count, 3, generator=generator),
+            "log_scales": torch.full((count, 3), -2.0),
+            "quats": torch.randn(count, 4, generator=generator),
+            "opacity_logits": torch.randn(count, generator=generator) + 1.0,
+            **colors,
+        }
+    )
+
+
+def one(z: float = 0.0, log_scale: float = -1.0, logit: float = 8.0, copies: int = 1) -> GaussianModel:
+    tensors = {
+        "means": torch.tensor([[0.0, 0.0, z]]).repeat(copies, 1),
+        "log_scales": torch.full((copies, 3), log_scale),
+        "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(copies, 1),
+        "opacity_logits": torch.full((copies,), logit),
+        **start_sh(torch.full((copies, 3), 0.8), 0),
+    }
+    return GaussianModel(tensors)
+
+
+# ---- pictures ----
+
+
+def test_the_colour_is_what_the_renderer_draws() -> None:
+    splats, camera, look = model(), POSE.camera(50, 30), Look(background=(0.2, 0.4, 0.6))
+    with torch.no_grad():
+        out = render(splats, camera, background=look.background, outputs=("rgb", "depth"), backend="cpu")
+    picture = draw(splats, camera, look, CPU)
+    expected = (out.rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    np.testing.assert_array_equal(picture.rgb, expected)
+    covered = out.alpha[..., 0].numpy() > 0.5
+    np.testing.assert_array_equal(picture.depth[covered], out.depth[..., 0].numpy()[covered])
+    assert (picture.depth[~covered] == FAR).all() and covered.any() and not covered.all()
+
+
+@pytest.mark.parametrize("show", SHOWS)
+@pytest.mark.parametrize("size", [(40, 30), (1, 1), (2, 7)])
+def test_everything_can_be_shown_at_any_size(show: str, size: tuple[int, int]) -> None:
+    look = Look(show=show)  # type: ignore[arg-type]
+    splats, camera = prepared(model(head="bits"), None, look), POSE.camera(*size)
+    photo = Photo(camera, np.zeros((size[1], size[0], 3), np.uint8))
+    for samples in (1, 2):
+        picture = draw(splats, camera, look, CPU, photo=photo, samples=samples)
+        assert picture.rgb.shape == (size[1], size[0], 3) and picture.rgb.dtype == np.uint8
+        assert picture.depth.shape == (size[1], size[0])
+
+
+def test_pictures_of_different_things_differ() -> None:
+    splats, camera = model(head="bits"), POSE.camera(40, 30)
+    photo = Photo(camera, np.zeros((30, 40, 3), np.uint8))
+    looks = [Look(show=show) for show in SHOWS] + [Look("bit", channel=1), Look("bit", bit=3), Look(points=True),
+             Look(splat_scale=0.5)]  # fmt: skip
+    pictures = [draw(prepared(splats, None, look), camera, look, CPU, photo=photo).rgb.tobytes() for look in looks]
+    assert len(set(pictures)) == len(looks)
+
+
+def test_a_bit_plane_is_the_probability_of_that_bit() -> None:
+    splats, camera = model(head="bits"), POSE.camera(40, 30)
+    with torch.no_grad():
+        bits = render(splats, camera, outputs=("bits",), backend="cpu").bits
+    assert bits is not None
+    picture = draw(splats, camera, Look("bit", channel=2, bit=5), CPU)
+    np.testing.assert_array_equal(picture.rgb[..., 1], (bits[..., 2 * 8 + 5] * 255).round().numpy().astype(np.uint8))
+
+
+def test_gaussians_are_counted() -> None:
+    look = Look(show="count")
+    for copies in (1, 7, 100):
+        still = prepared(one(copies=copies), None, look)
+        with torch.no_grad():
+            alpha = render(still, POSE.camera(31, 31), backend="cpu").alpha
+        middle = counts_of(alpha[15, 15, 0])
+        assert float(middle) == pytest.approx(copies, rel=0.02)  # beside the Gaussian's middle by rounding
+
+
+def test_normals_of_a_plane_are_the_planes() -> None:
+    camera = POSE.camera(24, 20)
+    x = (torch.arange(24) + 0.5 - camera.cx) / camera.fx
+    flat = normals_of(torch.full((20, 24), 2.0), camera)
+    np.testing.assert_allclose(flat, torch.tensor([0.5, 0.5, 1.0]).expand(20, 24, 3), atol=1e-6)
+    slanted = (2.0 / (1.0 - 0.5 * x)).expand(20, 24).contiguous()  # the plane z = 2 + 0.5 x, facing left
+    expected = 0.5 + 0.5 * torch.tensor([0.5, 0.0, 1.0]) / math.sqrt(1.25)
+    np.testing.assert_allclose(normals_of(slanted, camera), expected.expand(20, 24, 3), atol=1e-4)
+
+
+def test_a_photo_is_seen_unchanged_by_its_own_camera_and_turned_by_another() -> None:
+    camera = POSE.camera(32, 24)
+    photo = Photo(camera, np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8))
+    colors, inside = seen_from(photo, camera)
+    np.testing.assert_allclose(colors.numpy() * 255, photo.rgb, atol=0.02)  # of 255: the place is rounded in float32
+    assert inside.all()
+    wide, seen = seen_from(photo, replace(POSE, fov=2.0).camera(32, 24))
+    assert not seen.all() and seen[12, 16] and (wide[~seen] == 0).all()
+    behind, nothing = seen_from(photo, replace(POSE, wxyz=(0.0, 0.0, 1.0, 0.0)).camera(32, 24))
+    assert not nothing.any() and (behind == 0).all()
+
+
+def test_the_error_is_black_where_the_photo_is_met_and_bright_where_not() -> None:
+    splats, camera = model(), POSE.camera(40, 30)
+    rgb = draw(splats, camera, Look(), CPU).rgb
+    right = draw(splats, camera, Look("error"), CPU, photo=Photo(camera, rgb)).rgb
+    wrong = draw(splats, camera, Look("error"), CPU, photo=Photo(camera, 255 - rgb)).rgb
+    assert right.max() <= 10 < 60 < wrong.mean()
+
+
+@pytest.mark.parametrize("show", ["colour", "depth", "alpha"])
+def test_a_picture_in_tiles_is_the_picture(show: str) -> None:
+    splats, camera, look = model(200), POSE.camera(230, 170), Look(show=show)  # type: ignore[arg-type]
+    if show == "depth":
+        look = replace(look, depth_range=(2.0, 4.0))
+    whole = draw(splats, camera, look, CPU).rgb.astype(int)
+    tiled = draw_tiled(splats, camera, look, CPU, tile=64).astype(int)
+    # Beyond the margin splats are linearised elsewhere: some faint edges differ, and where depth begins.
+    assert (np.abs(whole - tiled) > 12).mean() < 1e-3 and np.abs(whole - tiled).mean() < 0.05
+
+
+def test_the_camera_of_a_part_sees_that_part() -> None:
+    splats, camera = model(), POSE.camera(60, 40)
+    whole = draw(splats, camera, Look(), CPU).rgb.astype(int)
+    part = draw(splats, cut(camera, 20, 10, 30, 25), Look(), CPU).rgb.astype(int)
+    assert np.abs(whole[10:35, 20:50] - part).mean() < 0.1
+
+
+def test_colour_maps_begin_and_end_with_their_colours_and_take_nonsense() -> None:
+    for name in MAP_NAMES:
+        colors = apply(torch.tensor([-1.0, 0.0, 1.0, 9.0, math.nan]), name)
+        assert torch.equal(colors[0], colors[1]) and torch.equal(colors[2], colors[3])
+        assert torch.equal(colors[4], colors[0]) and not torch.equal(colors[0], colors[2])
+
+
+# ---- editing ----
+
+
+def test_crop_and_thresholds_keep_what_they_say() -> None:
+    splats = model(300)
+    means, largest = splats.means.detach(), splats.scales.detach().amax(1)
+    box = Edit(box=((-0.5, -0.5, -9.0), (0.5, 0.5, 0.2)))
+    inside = (means[:, :2].abs() <= 0.5).all(1) & (means[:, 2] <= 0.2)
+    assert torch.equal(box.kept(splats), inside)
+    ball = Edit(sphere=((0.1, 0.0, 0.0), 0.7))
+    near = (means - torch.tensor([0.1, 0.0, 0.0])).norm(dim=1) <= 0.7
+    assert torch.equal(ball.kept(splats), near)
+    assert torch.equal(Edit(min_opacity=0.6).kept(splats), splats.opacities.detach() >= 0.6)
+    assert torch.equal(Edit(max_scale=0.1).kept(splats), largest <= 0.1)
+    both = replace(box, sphere=ball.sphere)
+    left = both.applied(splats)
+    assert len(left) == int((inside & near).sum()) and torch.equal(left.means, means[inside & near])
+    assert Edit().applied(splats) is splats
+
+
+def test_a_model_with_nothing_left_is_drawn() -> None:
+    look = Look(edit=Edit(sphere=((99.0, 0.0, 0.0), 0.1)))
+    still = prepared(model(), None, look)
+    assert len(still) == 0 and draw(still, POSE.camera(16, 12), look, CPU).rgb.max() == 0
+
+
+# ---- cameras and paths from a browser ----
+
+
+def test_a_pose_and_its_camera_are_the_same() -> None:
+    pose = Pose((0.3, -1.0, 2.0), (0.5, -0.5, 0.5, 0.5), 0.9)
+    back = pose_of(pose.camera(64, 48), 64 / 48)
+    np.testing.assert_allclose(back.position, pose.position, atol=1e-6)
+    np.testing.assert_allclose(back.wxyz, pose.wxyz, atol=1e-6)
+    assert back.fov == pytest.approx(pose.fov, abs=1e-6)
+
+
+@pytest.mark.parametrize("aspect", [0.4, 1.0, 2.5])
+def test_a_window_of_any_shape_shows_all_of_a_view(aspect: float) -> None:
+    view = Camera(torch.eye(4), 50.0, 50.0, 30.0, 26.0, 64, 48)
+    window = pose_of(view, aspect).camera(round(100 * aspect), 100)
+    for x, y in ((0, 0), (64, 0), (0, 48), (64, 48)):
+        u = (x - view.cx) / view.fx * window.fx + window.cx
+        v = (y - view.cy) / view.fy * window.fy + window.cy
+        assert -1 <= u <= window.width + 1 and -1 <= v <= window.height + 1
+
+
+def test_a_camera_survives_being_copied_as_json() -> None:
+    assert pose_from_json(pose_to_json(POSE, 0.25)) == (POSE, 0.25)
+    assert pose_from_json(pose_to_json(POSE)) == (POSE, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "3", "null", "__import__('os').system('true')", '{"position": [1, 2, 3]}',
+        '{"position": [1, 2], "wxyz": [1, 0, 0, 0], "fov": 1}',
+        '{"position": [1, 2, 3], "wxyz": [0, 0, 0, 0], "fov": 1}',
+        '{"position": [1, 2, NaN], "wxyz": [1, 0, 0, 0], "fov": 1}',
+        '{"position": [1, 2, 3], "wxyz": [1, 0, 0, 0], "fov": 9}',
+        '{"position": [1, 2, 3], "wxyz": [1, 0, 0, 0], "fov": 1, "time": 2}',
+        '{"position": [1, 2, 1e999], "wxyz": [1, 0, 0, 0], "fov": true}',
+        '{"position": [1, 2, ' + "9" * 400 + '], "wxyz": [1, 0, 0, 0], "fov": 1}', "[" * 100_000, " " * 2_000_000,
+    ],
+)  # fmt: skip
+def test_json_that_is_no_camera_gets_a_sentence(text: str) -> None:
+    with pytest.raises(UserError, match=r"\.$"):
+        pose_from_json(text)
+    with pytest.raises(UserError, match=r"\.$"):
+        path_from_json(text)
+
+
+def test_a_path_goes_through_its_keys_and_back_to_the_first_in_a_loop() -> None:
+    keys = tuple(
+        Key(replace(POSE, position=(float(x), 0.0, -3.0), fov=fov), time)
+        for x, fov, time in ((0, 0.8, 0.0), (1, 1.0, 0.5), (3, 1.2, 1.0))
+    )
+    path = CameraPath(keys, seconds=2.0, fps=20.0)
+    shots = path.shots(64, 48)
+    assert len(shots) == path.frames == 40
+    for shot, key in ((shots[0], keys[0]), (shots[-1], keys[-1])):
+        np.testing.assert_allclose(shot[0].center, key.pose.position, atol=1e-5)
+        assert shot[1] == pytest.approx(key.time, abs=1e-5)
+        assert shot[0].fy == pytest.approx(key.pose.camera(64, 48).fy, rel=1e-4)
+    times = [time for _, time in shots]
+    assert times == sorted(times)
+    loop = replace(path, loop=True).shots(64, 48)
+    np.testing.assert_allclose(loop[0][0].center, keys[0].pose.position, atol=1e-4)
+    assert np.linalg.norm(loop[-1][0].center - loop[0][0].center) < 0.4
+    assert path.moved(0, 1).keys == (keys[1], keys[0], keys[2]) and path.moved(2, 1) == path
+    assert path.without(1).keys == (keys[0], keys[2])
+
+
+def test_a_path_of_one_key_stands_and_one_of_none_gets_a_sentence() -> None:
+    assert len(CameraPath((Key(POSE),), 1.0, 10.0).shots(16, 12)) == 10
+    with pytest.raises(UserError, match="no keyframe"):
+        CameraPath().shots(16, 12)
+
+
+def test_a_path_survives_being_saved_as_json() -> None:
+    path = CameraPath((Key(POSE, 0.5), Key(replace(POSE, fov=0.7))), 3.5, 24.0, True)
+    assert path_from_json(path.to_json()) == path
+    for change in ({"seconds": 0}, {"fps": "fast"}, {"keys": [1]}, {"format": "x"}, {"keys": [None] * 2000}):
+        with pytest.raises(UserError):
+            path_from_json(json.dumps(json.loads(path.to_json()) | change))
+
+
+def test_the_nearest_camera_is_found() -> None:
+    cameras = [replace(POSE, position=(float(x), 0.0, -3.0)).camera(8, 8) for x in range(5)]
+    assert nearest(replace(POSE, position=(2.9, 0.0, -3.0)), cameras) == 3
+
+
+# ---- sources ----
+
+
+def test_a_splat_file_is_read_and_a_broken_one_gets_a_sentence(tmp_path: Path) -> None:
+    record = np.zeros(3, [("m", "<f4", 3), ("s", "<f4", 3), ("c", "u1", 4), ("q", "u1", 4)])
+    record["m"], record["s"] = [[1, 2, 3], [4, 5, 6], [np.nan, 0, 0]], 0.5
+    record["c"], record["q"] = [255, 0, 51, 204], [255, 128, 128, 128]
+    file = tmp_path / "a.splat"
+    file.write_bytes(record.tobytes())
+    splats = read_splat(file)
+    np.testing.assert_allclose(splats.means.detach(), [[1, 2, 3], [4, 5, 6]])
+    np.testing.assert_allclose(splats.scales.detach(), 0.5, rtol=1e-6)
+    np.testing.assert_allclose(splats.opacities.detach(), 0.8, rtol=1e-6)
+    assert open_source(file).name == "a"
+    for broken in (b"", b"x" * 33):
+        file.write_bytes(broken)
+        with pytest.raises(UserError, match="no multiple"):
+            open_source(file)
+
+
+@pytest.mark.parametrize("name", ["missing", "missing.ply", "text.txt", "broken.ply", "folder"])
+def test_what_cannot_be_shown_gets_a_sentence(name: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("hello")
+    (tmp_path / "broken.ply").write_bytes(b"ply\nformat binary_little_endian 1.0\nelement vertex 9\nend_header\n")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"[.]$"):
+        open_source(tmp_path / name)
+
+
+def test_a_run_that_is_still_written_shows_its_last_whole_checkpoint(tmp_path: Path) -> None:
+    def save(splats: GaussianModel, step: int) -> None:
+        checkpoint = Checkpoint(splats.tensors(), step, 1.0, {"seed": 5}, "gone", np.eye(4), (1.0, 1.0, 1.0))
+        save_checkpoint(tmp_path / CHECKPOINT_NAME, checkpoint)
+
+    save(model(10), 1)
+    source = open_source(tmp_path, device="cpu")
+    assert (source.scene, source.background, source.snapshot().step) == (None, (1.0, 1.0, 1.0), 1)
+    assert source.facts["Seed"] == "5" and not source.refresh()
+    save(model(20), 2)
+    assert source.refresh() and (len(source.snapshot().model), source.snapshot().step) == (20, 2)
+    whole = (tmp_path / CHECKPOINT_NAME).read_bytes()
+    (tmp_path / CHECKPOINT_NAME).write_bytes(whole[: len(whole) // 2])
+    assert not source.refresh() and source.snapshot().step == 2
+    (tmp_path / CHECKPOINT_NAME).unlink()
+    assert not source.refresh()
+
+
+def test_a_ply_is_named_after_its_file_and_its_middle_is_found(tmp_path: Path) -> None:
+    write_ply(tmp_path / "vase.ply", one(z=2.0))
+    source = open_source(tmp_path / "vase.ply")
+    assert isinstance(source, Source) and source.name == "vase"
+    assert middle_and_radius(source.snapshot().model) == ((0.0, 0.0, 2.0), 1.0)

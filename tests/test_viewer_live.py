@@ -1,0 +1,200 @@
+"""A training that is watched: what the viewer asks of it, and that no fault of the viewer reaches it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nfc_gs.core.events import StepDone
+from nfc_gs.data.open import load_scene
+from nfc_gs.data.scene import SceneData
+from nfc_gs.data.synthetic import write_capture
+from nfc_gs.train.config import TrainConfig
+from nfc_gs.train.trainer import Trainer
+from nfc_gs.viewer.app import Viewer
+from nfc_gs.viewer.draw import Look, draw
+from nfc_gs.viewer.live import MAX_POINTS, Curve, LiveTraining, copy_of
+from nfc_gs.viewer.source import Source
+
+CONFIG = TrainConfig(steps=30, max_gaussians=80, device="cpu", backend="cpu")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> SceneData:
+    return load_scene(write_capture(tmp_path_factory.mktemp("live") / "capture", views=6, width=48, height=36))
+
+
+def begun(scene: SceneData, run: Path) -> Trainer:
+    return Trainer(scene, CONFIG, run, capture=scene.root)
+
+
+def watched(trainer: Trainer) -> LiveTraining:
+    live = LiveTraining(trainer, Source("run", copy_of(trainer.model), scene=trainer.scene))
+    trainer.listen(live)
+    return live
+
+
+def alone(scene: SceneData, run: Path) -> dict[str, torch.Tensor]:
+    """What a training gives that nobody watches."""
+    trainer = begun(scene, run)
+    trainer.train()
+    return trainer.model.tensors()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a thread to get there."""
+    limit = time.monotonic() + 20.0
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_training_that_is_drawn_all_the_time_gives_the_same_bits(scene: SceneData, tmp_path: Path) -> None:
+    trainer = begun(scene, tmp_path / "watched")
+    live = watched(trainer)
+    live.share = 1.0
+    seen: list[int] = []
+    live.on_news = lambda: seen.append(live.source.snapshot().step or 0)
+    live.want()
+    camera, ended, drawn = scene.camera(0), threading.Event(), []
+
+    def look() -> None:
+        while not ended.is_set():
+            drawn.append(draw(live.source.snapshot().model, camera, Look(), samples=2))
+            live.want()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    trainer.train()
+    ended.set()
+    thread.join()
+    assert same(trainer.model.tensors(), alone(scene, tmp_path / "alone"))
+    assert len(drawn) > 1 and seen == sorted(seen) and seen[-1] == 30
+    assert same(live.source.snapshot().model.tensors(), trainer.model.tensors())
+
+
+def test_what_fails_in_the_viewer_does_not_reach_the_training(
+    scene: SceneData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = begun(scene, tmp_path / "watched")
+    live = watched(trainer)
+    live.share = 1.0
+
+    def broken() -> None:
+        live.want()
+        raise RuntimeError("a broken page")
+
+    live.on_news = broken
+    live.want()
+    with caplog.at_level(logging.ERROR):
+        finished = trainer.train()
+    assert finished.reason == "done" and caplog.text.count("a broken page") > 2
+    assert same(trainer.model.tensors(), alone(scene, tmp_path / "alone"))
+
+
+def test_a_render_that_fails_stops_neither_the_training_nor_the_viewer(
+    scene: SceneData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = begun(scene, tmp_path / "watched")
+    live = watched(trainer)
+    with Viewer([live.source], port=8900, live=live) as viewer, caplog.at_level(logging.ERROR):
+        drawn = threading.Event()
+
+        def broken() -> None:
+            raise RuntimeError("a broken render")
+
+        viewer.scheduler.submit("a", broken)
+        trainer.train()
+        viewer.scheduler.submit("a", drawn.set)
+        assert drawn.wait(20.0) and "a broken render" in caplog.text
+    assert same(trainer.model.tensors(), alone(scene, tmp_path / "alone"))
+
+
+def test_a_pause_waits_saves_when_asked_and_is_no_training_time(scene: SceneData, tmp_path: Path) -> None:
+    trainer = begun(scene, tmp_path / "run")
+    live = watched(trainer)
+    live.pause()
+    thread = threading.Thread(target=trainer.train)
+    thread.start()
+    until(lambda: live.source.snapshot().step == 1)
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    before = checkpoint.stat().st_mtime_ns
+    time.sleep(0.5)
+    assert trainer.steps_done == 1
+    live.save()
+    until(lambda: checkpoint.stat().st_mtime_ns != before)
+    live.resume()
+    thread.join()
+    assert trainer.steps_done == 30 and live.finished
+    paused = trainer.timings["events"]
+    assert paused >= 0.5 and trainer.seconds == pytest.approx(sum(trainer.timings.values()) - paused, rel=1e-6)
+
+
+def test_stopping_from_the_viewer_ends_a_paused_training_and_saves_it(scene: SceneData, tmp_path: Path) -> None:
+    trainer = begun(scene, tmp_path / "run")
+    live = watched(trainer)
+    live.pause()
+    reasons = []
+    thread = threading.Thread(target=lambda: reasons.append(trainer.train().reason))
+    thread.start()
+    until(lambda: trainer.steps_done == 1)
+    live.stop()
+    thread.join()
+    assert reasons == ["interrupted"] and trainer.steps_done == 1 and live.stop_pressed
+    assert Trainer.resume(tmp_path / "run", scene=scene).steps_done == 1
+
+
+def test_ctrl_c_ends_a_paused_training(scene: SceneData, tmp_path: Path) -> None:
+    trainer = begun(scene, tmp_path / "run")
+    live = watched(trainer)
+    live.pause()
+    thread = threading.Thread(target=trainer.train)
+    thread.start()
+    until(lambda: trainer.steps_done == 1)
+    trainer.stop()  # what the first Ctrl-C calls
+    thread.join(5.0)
+    assert not thread.is_alive()
+
+
+def test_copies_are_made_when_wanted_and_take_their_share_of_the_time_at_most(
+    scene: SceneData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def slow(model):
+        now[0] += 1.0
+        return model
+
+    monkeypatch.setattr("nfc_gs.viewer.live.copy_of", slow)
+    trainer = begun(scene, tmp_path / "run")
+    live = LiveTraining(trainer, Source("run", trainer.model), clock=lambda: now[0])
+    live.share = 0.1
+
+    def step(number: int) -> None:
+        live(StepDone(number, 0.1, 0.5, 20.0, 80, 48, 36, 3, 1.0, 1.0))
+        now[0] += 0.5
+
+    step(1)
+    assert live.source.snapshot().number == 0, "nobody wanted a copy"
+    for number in range(2, 202):
+        live.want()
+        step(number)
+    assert live.source.snapshot().number == pytest.approx(0.1 * now[0], rel=0.15)
+
+
+def test_a_curve_keeps_its_ends_and_stays_short() -> None:
+    curve = Curve()
+    for step in range(100_000):
+        curve.add(step, float(step))
+    assert len(curve.steps) == len(curve.values) <= MAX_POINTS and curve.steps == curve.values
+    assert curve.steps[0] == 0 and curve.steps[-1] > 99_000
