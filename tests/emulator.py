@@ -1,4 +1,4 @@
-"""Runs the kernels of `cuda/gpu` without a GPU: compiled as C++ over `cuda/emulate/device.h`, a block after the other."""
+"""Runs the kernels of `cuda/gpu` without a GPU, compiled as C++ over `cuda/emulate/device.h`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import uuid
 from pathlib import Path
 
 import torch
@@ -58,11 +59,11 @@ def run(library: ctypes.CDLL, kernel: str, args: ctypes.Structure, blocks: int, 
 @functools.cache
 def compiled(path: Path, channels: int = 0) -> ctypes.CDLL:
     """A file of kernels as a library."""
-    library = _folder() / f"{path.stem}-{channels}.so"
+    library = _folder() / f"{path.stem}-{channels}-{uuid.uuid4().hex[:8]}.so"  # a name is loaded only once
     command = [_compiler(), "-std=c++17", "-O1", "-shared", "-fPIC", "-include", str(CUDA / "emulate" / "device.h")]
     command += [f"-D{definition}" for definition in definitions(channels)]
     if SANITIZE_VARIABLE in os.environ:
-        command += ["-g", "-fsanitize=address"]
+        command += ["-fsanitize=address"]
     built = subprocess.run([*command, "-x", "c++", str(path), "-o", str(library)], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     return ctypes.CDLL(str(library))

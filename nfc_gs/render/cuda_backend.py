@@ -1,8 +1,8 @@
 """The `cuda` backend: the kernels of `cuda/gpu`, behind one autograd function.
 
 A rendering launches its kernels and torch's sorts on the current stream and waits for the GPU once, for the number of
-entries (pairs of a tile and a splat), by which its memory is sized. To be rid of that wait too, one would allocate by the
-largest number seen so far and look at the new one later.
+entries (pairs of a tile and a splat), by which its memory is sized. To be rid of that wait too, one would allocate by
+the largest number seen so far and look at the new one later.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ PROJECT_THREADS, BINNING_THREADS, BACKWARD_THREADS = 128, 256, 128
 TILE_PIXELS = TILE_SIZE * TILE_SIZE
 RECORD_FLOATS, MOMENTS, BUCKET, CAMERA_TERMS = 16, 8, 32, 12
 """Sizes of cuda/gpu/render.h."""
+
+MAX_NARROW_TILES = 2**15 - 1
+"""Up to this many tiles (a picture of 3840 x 2160 has 32400) their numbers are sorted as 16 bits, else as 32."""
 
 MAX_ENTRIES = 2**31 - 1
 
@@ -170,7 +173,7 @@ def _describe(call: _Call, inputs: tuple[Tensor | None, ...]) -> RenderArgs:
         depth=settings.depth,
         absgrad=settings.absgrad,
         keep=call.keep,
-        wide_tiles=tiles_x * tiles_y > 2**15 - 1,
+        wide_tiles=tiles_x * tiles_y > MAX_NARROW_TILES,
         width=camera.width,
         height=camera.height,
         tiles_x=tiles_x,

@@ -8,9 +8,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,7 +84,7 @@ def compile_source(source: str, architecture: str, channels: int = 0) -> Compile
     Raises:
         UserError: NVRTC is not installed, or the sources do not compile with it.
     """
-    core = _cuda_core()
+    core = _module("cuda.core")
     folder = source_folder() / "gpu"
     log = _Log()
     try:
@@ -95,13 +96,14 @@ def compile_source(source: str, architecture: str, channels: int = 0) -> Compile
             define_macro=definitions(channels) or None,
             ptxas_options=["-v"],
         )
-        compiled = core.Program((folder / f"{source}.cu").read_text("utf-8"), "c++", options).compile("cubin", logs=log)
+        program = core.Program((folder / f"{source}.cu").read_text("utf-8"), "c++", options)
+        cubin = bytes(program.compile("cubin", logs=log).code)
     except Exception as error:  # whatever the loader of NVRTC or NVRTC itself says
         raise UserError(
             f"The GPU kernels in {source}.cu do not compile for {architecture} ({error}); install the NVRTC that "
             'belongs to torch\'s CUDA (pip install "cuda-core[cu12]" or "cuda-core[cu13]") or use the backend \'cpu\'.'
         ) from None
-    return Compiled(bytes(compiled.code), log.text)
+    return Compiled(cubin, log.text)
 
 
 class _Log:
@@ -115,15 +117,15 @@ class _Log:
         return len(text)
 
 
-def _cuda_core() -> Any:
+def _module(name: str) -> Any:
+    """A module of NVIDIA's Python packages, which are there only with the extra `cuda`."""
     try:
-        import cuda.core
+        return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
             f"Backend 'cuda' is not available: NVIDIA's compiler does not load ({error}); "
             "run pip install \"nfc-gs[cuda]\" or use the backend 'cpu'."
         ) from None
-    return cuda.core
 
 
 def cache_folder() -> Path:
@@ -148,6 +150,24 @@ def cached_name(source: str, architecture: str, channels: int, compiler: str) ->
 def _texts() -> tuple[Path, ...]:
     folder = source_folder()
     return tuple(sorted([*(folder / "gpu").iterdir(), *(folder / "include" / "nfc_gs").iterdir()]))
+
+
+def compiler_name() -> str:
+    """NVRTC and its version.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    _module("cuda.core")
+    nvrtc = _module("cuda.bindings.nvrtc")
+    try:
+        _, major, minor = nvrtc.nvrtcVersion()
+    except Exception as error:  # the loader's own kinds of errors
+        raise UserError(
+            f"Backend 'cuda' is not available: NVRTC does not load ({error}); install the one that belongs to torch's "
+            'CUDA (pip install "cuda-core[cu12]" or "cuda-core[cu13]") or use the backend \'cpu\'.'
+        ) from None
+    return f"NVRTC {major}.{minor}"
 
 
 def load_or_compile(source: str, architecture: str, channels: int, compiler: str) -> bytes:
@@ -186,11 +206,9 @@ class CudaRuntime:
                 "Backend 'cuda' is not available: it needs an NVIDIA GPU and a CUDA build of torch, and torch sees "
                 "none; use the backend 'cpu'."
             )
-        self._core = _cuda_core()
-        from cuda.bindings import driver, nvrtc
-
-        self._driver = driver
-        self._compiler = "nvrtc {1}.{2}".format(*nvrtc.nvrtcVersion())
+        self._core = _module("cuda.core")
+        self._driver = _module("cuda.bindings.driver")
+        self._compiler = compiler_name()
         self.device = torch.device("cuda", torch.cuda.current_device())
         self.architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(self.device))
         self._kernels: dict[tuple[str, str, int], Any] = {}
@@ -227,12 +245,7 @@ class CudaRuntime:
         return self._kernels[key][1]
 
 
-def found_kernels(names: Iterable[Path] | None = None) -> dict[str, int]:
-    """How many compiled kernel files the cache holds for each architecture."""
-    if names is None:
-        names = cache_folder().glob("*.cubin")
-    counts: dict[str, int] = {}
-    for path in names:
-        architecture = path.name.split("-")[1]
-        counts[architecture] = counts.get(architecture, 0) + 1
-    return dict(sorted(counts.items()))
+def cached_kernels() -> dict[str, int]:
+    """How many compiled sources the cache holds for each architecture."""
+    architectures = (path.name.split("-")[1] for path in cache_folder().glob("*-*-*.cubin"))
+    return dict(sorted(Counter(architectures).items()))
