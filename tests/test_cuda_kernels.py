@@ -189,7 +189,7 @@ def test_a_tile_of_hundreds_of_splats_is_that_of_the_specification():
 def test_without_a_gpu_the_backend_says_what_to_do():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(UserError, match="Backend 'cuda' is not available: it needs an NVIDIA GPU.*use the backend"):
+    with pytest.raises(UserError, match=r"Backend 'cuda' is not available: it needs an NVIDIA GPU.*use the backend"):
         get_backend("cuda")
 
 

@@ -37,7 +37,7 @@ def results(
 ) -> dict[str, Tensor]:
     """The pictures, and the gradients of a fixed weighting of the pixels that are sure, on the CPU in float64."""
     inputs = leaves(map_splats(cast(splats, dtype), lambda tensor: tensor.to(device)), dtype)
-    viewmat = camera.viewmat.to(device, dtype).requires_grad_()
+    viewmat = camera.viewmat.detach().clone().to(device, dtype).requires_grad_()
     out = get_backend(backend).render(inputs, replace(camera, viewmat=viewmat), settings)
     sure = torch.from_numpy(naive_render(splats, camera, settings).sure).double()[..., None]
     images = {"features": out.features, "alpha": out.alpha, "depth": out.depth}
