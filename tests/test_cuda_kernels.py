@@ -206,7 +206,7 @@ def test_kernels_compile_for_a_gpu_and_none_spills(monkeypatch: pytest.MonkeyPat
     cubins = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "cubins", cubins)
     spec.loader.exec_module(cubins)
-    monkeypatch.setattr(cubins, "CHANNELS_AT_ONCE", 1)  # all of them and all architectures: tools/cubins.py
+    monkeypatch.setattr(cubins, "WIDTHS", (1,))  # all of them and all architectures: tools/cubins.py
     usages = cubins.compile_all(("sm_90",))
     assert {usage.kernel for usage in usages} == {
         "project_splats", "project_splats_backward", "write_entries", "find_tiles",

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.render.cuda_backend import CHANNELS_AT_ONCE
+from nfc_gs.render.cuda_backend import WIDTHS
 from nfc_gs.render.cuda_runtime import SOURCES, compile_source, compiler_name
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
@@ -50,7 +50,7 @@ def jobs(architectures: tuple[str, ...]) -> list[tuple[str, str, int]]:
         (source, architecture, channels)
         for architecture in architectures
         for source in SOURCES
-        for channels in (range(1, CHANNELS_AT_ONCE + 1) if source in CHANNELLED else (0,))
+        for channels in (WIDTHS if source in CHANNELLED else (0,))
     ]
 
 

@@ -21,8 +21,12 @@ from nfc_gs.render.cuda_args import RenderArgs
 from nfc_gs.render.cuda_runtime import CudaRuntime, Runtime
 from nfc_gs.render.torch_backend import check_inputs
 
-CHANNELS_AT_ONCE = 8
-"""Channels that are composited in one pass over the splats: more would cost registers, and so threads at work."""
+WIDTHS = (1, 2, 3, 4, 6, 8)
+"""Numbers of channels that the rasterizer is compiled for: more would cost registers, and so threads at work; with 7
+the assembler spills for sm_90."""
+
+CHANNELS_AT_ONCE = WIDTHS[-1]
+"""Channels that are composited in one pass over the splats."""
 
 PROJECT_THREADS, BINNING_THREADS, BACKWARD_THREADS = 128, 256, 128
 TILE_PIXELS = TILE_SIZE * TILE_SIZE
@@ -199,7 +203,8 @@ def _blocks(count: int, threads: int) -> int:
 
 def _passes(job: RenderArgs) -> tuple[int, range]:
     """How many channels a pass composites, and the first channel of each pass: as even as can be."""
-    width = _blocks(job.channels, _blocks(job.channels, CHANNELS_AT_ONCE))
+    even = _blocks(job.channels, _blocks(job.channels, CHANNELS_AT_ONCE))
+    width = next(width for width in WIDTHS if width >= even)
     return width, range(0, job.channels, width)
 
 
