@@ -12,15 +12,21 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pytest
 import torch
+from emulator import Emulator
 from torch import Tensor
 
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
-from nfc_gs.render.backend import RasterOutput, RasterSettings, Splats, color_channels, get_backend
+from nfc_gs.render.backend import RasterOutput, RasterSettings, Splats, _instances, color_channels, get_backend
+from nfc_gs.render.cuda_backend import CudaBackend
 
 FIELDS = tuple(f.name for f in fields(Splats))
 
-ENGINES = ["torch-float64", "torch-float32", "cpu-float32"]
+ENGINES = ["torch-float64", "torch-float32", "cpu-float32", "emulated-float32"]
+"""`emulated` is the backend `cuda` with the emulator in the place of a GPU."""
+
+COMPILED = ["cpu-float32", "emulated-float32"]
+"""Those that are not the specification itself."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ def open_engine(name: str) -> Engine:
     """One of `ENGINES`; skips the test where it does not work."""
     backend, dtype = name.split("-")
     try:
+        if backend == "emulated" and backend not in _instances:
+            _instances[backend] = CudaBackend(Emulator())
         get_backend(backend)
     except (ImportError, UserError) as error:
         pytest.skip(f"the backend '{backend}' does not work here: {error}")

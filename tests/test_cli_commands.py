@@ -380,6 +380,17 @@ def test_info_says_what_things_are(
     assert nfc_gs.__version__ in out and torch.__version__ in out and "threads" in out
 
 
+def test_info_tells_the_gpus_their_compiler_and_what_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NFC_GS_CACHE", str(tmp_path))
+    for name in ("raster-sm_90-0.cubin", "binning-sm_90-0.cubin", "raster-sm_75-0.cubin"):
+        (tmp_path / name).touch()
+    assert nfc("info", "--devices") == 0
+    out = capsys.readouterr().out
+    assert "GPU" in out and "Compiler" in out and "1 for sm_75, 2 for sm_90" in out
+
+
 def test_info_knows_a_run_whose_capture_is_gone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_checkpoint(run / "checkpoint.safetensors", replace(load_checkpoint(run), capture=str(run / "gone")))
     assert nfc("info", run) == 0

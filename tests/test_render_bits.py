@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from splat_scenes import (
+    COMPILED,
     ENGINES,
     Engine,
     assert_equals_naive,
@@ -83,7 +84,7 @@ def test_a_background_shows_through(engine: Engine, bits: bool):
     assert_equals_naive(engine, splats, small_camera(), RasterSettings(3, bits=bits), background)
 
 
-@pytest.mark.parametrize("engine", ["cpu-float32"], indirect=True)  # the others are the specification itself
+@pytest.mark.parametrize("engine", COMPILED, indirect=True)  # the others are the specification itself
 @pytest.mark.parametrize("bits", [False, True], ids=["decoded", "bits"])
 @pytest.mark.parametrize("case", PICTURES)
 def test_gradients_equal_those_of_the_specification(engine: Engine, case: str, bits: bool):
@@ -94,7 +95,7 @@ def test_gradients_equal_those_of_the_specification(engine: Engine, case: str, b
     )
 
 
-@pytest.mark.parametrize("engine", ["cpu-float32"], indirect=True)
+@pytest.mark.parametrize("engine", COMPILED, indirect=True)
 def test_absolute_gradients_of_decoded_bits_are_those_of_the_specification(engine: Engine):
     settings = RasterSettings(3, depth=True, absgrad=True)
     assert_gradients_equal_those_of_the_specification(engine, some_splats(), small_camera(), settings)

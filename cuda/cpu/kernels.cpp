@@ -5,9 +5,11 @@
 #include "simd.h"  // before the mathematics, whose templates must see the operations on vectors
 
 #include "../include/nfc_gs/bits.h"
+#include "../include/nfc_gs/footprint.h"
 #include "../include/nfc_gs/hexplane.h"
 #include "../include/nfc_gs/projection.h"
 #include "../include/nfc_gs/sh.h"
+#include "../include/nfc_gs/tiles.h"
 
 namespace nfc {
 inline namespace NFC_ISA {

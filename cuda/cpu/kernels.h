@@ -5,25 +5,15 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "../include/nfc_gs/constants.h"
+#include "../include/nfc_gs/splat.h"
 
 namespace nfc {
 
-constexpr int kTile = NFC_TILE_SIZE;
 constexpr int kTilePixels = kTile * kTile;
 constexpr int kMaxChannels = 64;
 constexpr int kMaxChannelsAtOnce = 4;  // in one walk over a tile's splats
 constexpr int kMoments = 8;  // geometric sums a splat collects from a tile, before its channels (see raster.inl)
 constexpr int kMaxBases = 16;
-constexpr float kExponentScale = 0.84932180f;  // sqrt(log2(e) / 2): makes exp(-sigma) a power of two
-
-// A projected Gaussian, one cache line. 2^(log2_opacity - u^2 - v^2) with u = p dx + q dy and v = r dy is its uncapped
-// alpha at the offset (dx, dy) from its mean: a sum of squares never cancels, and needs two multiply-adds.
-struct SplatRecord {
-  float mean_x, mean_y, p, q, r, log2_opacity, extent_x, extent_y;
-  float conic_a, conic_b, conic_c, depth;
-  int32_t row_begin, row_end, column_begin, column_end;  // the pixels of the image that it can reach
-};
 
 // One (tile, Gaussian) pair; `entry` is its place if all pairs are ordered by Gaussian, for the sums of backward.
 struct TileEntry {

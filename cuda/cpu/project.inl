@@ -1,12 +1,6 @@
 // Projection of a vector of Gaussians at a time, forward and backward, and the colours (colour.inl) of those that are
 // seen.
 
-static inline int clamp_int(float x, int low, int high) {
-  return x <= float(low) ? low : x >= float(high) ? high : int(x);
-}
-
-static inline bool finite(float x) { return x - x == 0.0f; }
-
 static inline void project_geometry(const RenderJob& job, const PinholeCamera& cam, int begin, int end) {
   const float width = float(cam.width), height = float(cam.height);
   for (int first = begin; first < end; first += kLanes) {
@@ -18,57 +12,24 @@ static inline void project_geometry(const RenderJob& job, const PinholeCamera& c
     load_rows<4>(job.quats, rows, q), load_rows<1>(job.opacities, rows, &opacity);
     const Vec3<Vf> mean = {m[0], m[1], m[2]}, scale = {s[0], s[1], s[2]};
     const Projection<Vf> o = project(cam, mean, q, scale, job.antialiased);
-    const Vf alpha = opacity * o.compensation;
-    const Vf log2_alpha = log_2(alpha);
-    // alpha >= ALPHA_MIN while sigma <= reach: the tight bound of the splat (and log(255 alpha) needs alpha >= 1/255)
-    const Vf reach = 0.69314718f * log2_alpha + 5.5412635f;
-    const Vf extent_x = square_root(2.0f * reach * o.xx), extent_y = square_root(2.0f * reach * o.yy);
-    const float k = kExponentScale;
-    const Vf root = square_root(o.yy);
-    const Vf inv_root_det = 1.0f / square_root(o.det);
-    const Vf p = k * root * inv_root_det, r = k / root, skew = -k * o.xy * inv_root_det / root;
+    const Footprint<Vf> f = footprint(o, opacity);
 
     for (int lane = 0; lane < rows.count; ++lane) {
       const size_t i = rows[lane];
-      const float mx = o.mean_x[lane], my = o.mean_y[lane], ex = extent_x[lane], ey = extent_y[lane];
-      const float depth = o.p.z[lane];
-      // Written so that a NaN anywhere fails a comparison and the Gaussian is culled.
-      const bool seen = depth >= NFC_NEAR_PLANE && finite(depth) && alpha[lane] >= NFC_ALPHA_MIN &&
-                        finite(alpha[lane]) && finite(p[lane]) && p[lane] > 0.0f && finite(skew[lane]) &&
-                        finite(r[lane]) && r[lane] > 0.0f && finite(o.conic_a[lane]) && finite(o.conic_b[lane]) &&
-                        finite(o.conic_c[lane]) && finite(ex) && finite(ey) && mx + ex > 0.0f && mx - ex < width &&
-                        my + ey > 0.0f && my - ey < height;
-      if (!seen) {
+      const Footprint<float> at = {f.mean_x[lane],   f.mean_y[lane],  f.depth[lane],   f.alpha[lane], f.log2_alpha[lane],
+                                   f.extent_x[lane], f.extent_y[lane], f.p[lane],      f.q[lane],     f.r[lane],
+                                   f.conic_a[lane],  f.conic_b[lane],  f.conic_c[lane]};
+      if (!is_seen(at, width, height)) {
         job.radii[2 * i] = job.radii[2 * i + 1] = 0;
         job.means2d[2 * i] = job.means2d[2 * i + 1] = 0.0f;
         continue;
       }
-      // The slack keeps rounding from cutting off a pixel that passes the alpha test.
-      const float slack = 0.01f, x = mx - 0.5f, y = my - 0.5f;
-      job.records[i] = {mx,
-                        my,
-                        p[lane],
-                        skew[lane],
-                        r[lane],
-                        log2_alpha[lane],
-                        ex,
-                        ey,
-                        o.conic_a[lane],
-                        o.conic_b[lane],
-                        o.conic_c[lane],
-                        depth,
-                        clamp_int(ceilf(y - ey - slack), 0, cam.height),
-                        clamp_int(floorf(y + ey + slack) + 1.0f, 0, cam.height),
-                        clamp_int(ceilf(x - ex - slack), 0, cam.width),
-                        clamp_int(floorf(x + ex + slack) + 1.0f, 0, cam.width)};
-      const float limit = 1073741824.0f;
-      const float rx = ceilf(ex), ry = ceilf(ey);
-      job.radii[2 * i] = rx < 1.0f ? 1 : int32_t(rx < limit ? rx : limit);
-      job.radii[2 * i + 1] = ry < 1.0f ? 1 : int32_t(ry < limit ? ry : limit);
-      job.means2d[2 * i] = mx, job.means2d[2 * i + 1] = my;
+      job.records[i] = record_of(at, cam.width, cam.height);
+      job.radii[2 * i] = radius_of(at.extent_x), job.radii[2 * i + 1] = radius_of(at.extent_y);
+      job.means2d[2 * i] = at.mean_x, job.means2d[2 * i + 1] = at.mean_y;
       float* channels = job.colors + i * size_t(job.channels) + job.colour_channels;
       for (int c = 0; c < job.feature_channels; ++c) *channels++ = job.features[i * size_t(job.feature_channels) + c];
-      if (job.depth) *channels = depth;
+      if (job.depth) *channels = at.depth;
     }
   }
 }

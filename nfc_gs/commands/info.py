@@ -26,7 +26,7 @@ from nfc_gs.export.ply import read_ply
 from nfc_gs.export.report_data import read_json
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import TERMS
-from nfc_gs.render import extension
+from nfc_gs.render import cuda_runtime, extension
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
 from nfc_gs.train.evaluate import METRICS_NAME
 from nfc_gs.train.motion import sizes_of
@@ -45,16 +45,22 @@ class Info:
       nfc-gs info
       nfc-gs info captures/garden
       nfc-gs info splat.ply
+      nfc-gs info --devices
     """
 
     path: Annotated[
         Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CAPTURE_OR_RUN_OR_PLY", help_behavior_hint="")
     ] = None
     """A capture, a run folder or its checkpoint, or a PLY."""
+    devices: bool = False
+    """Say which GPUs there are, what compiles kernels for them, and which are compiled."""
 
     def run(self) -> int:
         """Print a table; returns the exit code."""
         output = Output()
+        if self.devices:
+            output.print(table("Devices", _devices()))
+            return 0
         if self.path is None:
             output.print(table("nfc-gs", _installation()))
             return 0
@@ -94,6 +100,22 @@ def _installation() -> Rows:
         rows.append(("Device auto", device_in_words(resolve(TrainConfig()))))
     except UserError as error:
         rows.append(("Device auto", str(error)))
+    return rows
+
+
+def _devices() -> Rows:
+    rows = []
+    for i in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(i)
+        rows.append((f"GPU {i}", f"{facts.name}, sm_{facts.major}{facts.minor}, {facts.total_memory / 2**30:.1f} GiB"))
+    if not rows:
+        rows.append(("GPU", "none that torch sees"))
+    try:
+        rows.append(("Compiler", cuda_runtime.compiler_name()))
+    except UserError as error:
+        rows.append(("Compiler", str(error)))
+    counts = ", ".join(f"{count} for {name}" for name, count in cuda_runtime.cached_kernels().items())
+    rows.append(("Compiled kernels", f"{counts or 'none yet'} ({cuda_runtime.cache_folder()})"))
     return rows
 
 

@@ -134,7 +134,7 @@ class RasterBackend(Protocol):
         ...
 
 
-BACKEND_NAMES = ("auto", "torch", "cpu", "gsplat")
+BACKEND_NAMES = ("auto", "torch", "cpu", "gsplat", "cuda")
 
 
 def auto_backend() -> str:
@@ -171,4 +171,8 @@ def _create(name: str) -> RasterBackend:
         from nfc_gs.render.gsplat_backend import GsplatBackend
 
         return GsplatBackend()
+    if name == "cuda":
+        from nfc_gs.render.cuda_backend import CudaBackend
+
+        return CudaBackend()
     raise UserError(f"There is no backend '{name}'; choose one of {', '.join(BACKEND_NAMES)}.")

@@ -427,7 +427,7 @@ def _resolve_backend(backend: str, device: str) -> str:
         raise UserError(f"There is no backend '{backend}'; choose one of {', '.join(BACKEND_NAMES)}.")
     if backend == "auto":
         return "cpu" if device == "cpu" else auto_backend()
-    if (backend, device) in (("cpu", "cuda"), ("gsplat", "cpu")):
+    if (backend, device) in (("cpu", "cuda"), ("gsplat", "cpu"), ("cuda", "cpu")):
         raise UserError(f"The backend '{backend}' does not work on the device '{device}'; leave out one of the two.")
     return backend
 

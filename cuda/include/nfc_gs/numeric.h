@@ -3,9 +3,11 @@
 // (cuda/cpu/simd.h gives the same operations for vectors).
 #pragma once
 
+#if !defined(__CUDACC_RTC__)  // NVRTC has these operations built in, and no headers of the standard library
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#endif
 
 #if defined(__CUDACC__)
 #define NFC_HD __host__ __device__ __forceinline__

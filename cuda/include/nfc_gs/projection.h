@@ -17,7 +17,7 @@ struct PinholeCamera {
   float slope_x_min, slope_x_max, slope_y_min, slope_y_max;
 };
 
-inline PinholeCamera make_camera(const float* viewmat, const float* intrinsics, int width, int height) {
+NFC_HD PinholeCamera make_camera(const float* viewmat, const float* intrinsics, int width, int height) {
   PinholeCamera c;
   for (int i = 0; i < 3; ++i) {
     for (int j = 0; j < 3; ++j) c.R[3 * i + j] = viewmat[4 * i + j];

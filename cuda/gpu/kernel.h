@@ -1,0 +1,21 @@
+// How a kernel is written, so that NVRTC compiles it for a GPU and a C++ compiler for the emulator
+// (emulate/device.h, which defines both macros first).
+#pragma once
+
+#ifndef NFC_KERNEL
+
+// A kernel of one argument, a struct that stays in constant memory, for blocks of `threads`.
+#define NFC_KERNEL(name, Args, threads) \
+  extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args)
+
+// An array that the threads of a block share.
+#define NFC_SHARED(type, name, size) __shared__ type name[size]
+
+#endif
+
+namespace nfc {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+}  // namespace nfc

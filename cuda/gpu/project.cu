@@ -1,0 +1,153 @@
+// Projection, culling, colours and the count of tiles in one kernel, and its derivative: one thread per Gaussian. What
+// one thread reads lies together, so a warp uses whole sectors; nothing is read twice, and a culled Gaussian costs its
+// 44 bytes and no colour.
+
+#include "../include/nfc_gs/footprint.h"
+#include "../include/nfc_gs/projection.h"
+#include "../include/nfc_gs/tiles.h"
+#include "colour.h"
+#include "render.h"
+
+namespace nfc {
+
+constexpr int kThreads = 128;
+
+struct Gaussian {
+  Vec3<float> mean, scale;
+  float quat[4], opacity;
+};
+
+NFC_HD Gaussian load_gaussian(const RenderArgs& args, size_t i) {
+  const float *m = args.means + 3 * i, *s = args.scales + 3 * i, *q = args.quats + 4 * i;
+  return {{m[0], m[1], m[2]}, {s[0], s[1], s[2]}, {q[0], q[1], q[2], q[3]}, args.opacities[i]};
+}
+
+NFC_HD void zero(float* values, int count) {
+  for (int j = 0; j < count; ++j) values[j] = 0.0f;
+}
+
+NFC_HD void zero_gradients(const RenderArgs& args, size_t i) {
+  zero(args.v_means + 3 * i, 3), zero(args.v_scales + 3 * i, 3), zero(args.v_quats + 4 * i, 4);
+  zero(args.v_opacities + i, 1), zero(args.v_means2d + 2 * i, 2);
+  if (args.absgrad) zero(args.v_means2d_abs + 2 * i, 2);
+  if (args.sh) zero(args.v_sh + 3 * i * size_t(args.sh_bases), 3 * args.sh_bases);
+  if (args.bit_logits) {
+    const int columns = args.shift_columns * (args.sh_bases - 1);
+    zero(args.v_bit_logits + kColourBits * i, kColourBits), zero(args.v_bit_shifts + size_t(columns) * i, columns);
+  }
+  if (args.features) zero(args.v_features + i * size_t(args.feature_channels), args.feature_channels);
+}
+
+// Adds up what Gaussian i collected from its tiles, in the fixed order of its entries, and passes it on; adds its part
+// of the gradient of the camera: R (9), t (3) and the centre (3).
+NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, size_t i, float* v_camera) {
+  const int stride = kMoments + args.channels, terms = args.touched[i];
+  const float* partial = args.partial + size_t(args.entry_begin[i]) * stride;
+  float sums[kMoments] = {};
+  for (int e = 0; e < terms; ++e)
+#pragma unroll
+    for (int j = 0; j < kMoments; ++j) sums[j] += partial[size_t(e) * stride + j];
+
+  const Gaussian g = load_gaussian(args, i);
+  const Projection<float> o = project(cam, g.mean, g.quat, g.scale, args.antialiased != 0);
+  // The moments of raster.cu: alpha v_alpha summed over pixels, with 1, dx, dy, dx^2, dx dy, dy^2.
+  float v_opacity = sums[0] / (g.opacity * o.compensation);
+  const float v_mean_x = o.conic_a * sums[1] + o.conic_b * sums[2];
+  const float v_mean_y = o.conic_b * sums[1] + o.conic_c * sums[2];
+  const float v_depth = args.depth ? sum_terms(partial + stride - 1, stride, terms) : 0.0f;
+  ProjectionGrad<float> grad = project_vjp(cam, o, g.mean, g.scale, g.opacity, args.antialiased != 0, v_mean_x,
+                                           v_mean_y, -0.5f * sums[3], -sums[4], -0.5f * sums[5], v_depth, &v_opacity);
+  if (args.colour_channels) {
+    const Vec3<float> v = view_colour_backward(args, cam, g.mean, i, partial + kMoments, stride, terms);
+    grad.mean = {grad.mean.x + v.x, grad.mean.y + v.y, grad.mean.z + v.z};
+    v_camera[12] = -v.x, v_camera[13] = -v.y, v_camera[14] = -v.z;
+  }
+#pragma unroll
+  for (int j = 0; j < 9; ++j) v_camera[j] = grad.R[j];
+  v_camera[9] = grad.t.x, v_camera[10] = grad.t.y, v_camera[11] = grad.t.z;
+
+  float *v_mean = args.v_means + 3 * i, *v_scale = args.v_scales + 3 * i, *v_quat = args.v_quats + 4 * i;
+  v_mean[0] = grad.mean.x, v_mean[1] = grad.mean.y, v_mean[2] = grad.mean.z;
+  v_scale[0] = grad.scale.x, v_scale[1] = grad.scale.y, v_scale[2] = grad.scale.z;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) v_quat[j] = grad.quat[j];
+  args.v_opacities[i] = v_opacity;
+  args.v_means2d[2 * i] = v_mean_x, args.v_means2d[2 * i + 1] = v_mean_y;
+  if (args.absgrad) args.v_means2d_abs[2 * i] = sums[6], args.v_means2d_abs[2 * i + 1] = sums[7];
+  for (int c = 0; c < args.feature_channels; ++c)
+    args.v_features[i * size_t(args.feature_channels) + c] =
+        sum_terms(partial + kMoments + args.colour_channels + c, stride, terms);
+}
+
+}  // namespace nfc
+
+NFC_KERNEL(project_splats, nfc::RenderArgs, nfc::kThreads) {
+  using namespace nfc;
+  const size_t i = size_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= size_t(args.count)) return;
+  const PinholeCamera cam = camera_of(args);
+  const Gaussian g = load_gaussian(args, i);
+  const Footprint<float> f =
+      footprint(nfc::project(cam, g.mean, g.quat, g.scale, args.antialiased != 0), g.opacity);
+  if (!is_seen(f, float(args.width), float(args.height))) {
+    args.radii[2 * i] = args.radii[2 * i + 1] = args.touched[i] = 0;
+    args.means2d[2 * i] = args.means2d[2 * i + 1] = 0.0f;
+    args.depths[i] = __int_as_float(0x7f800000);
+    return;
+  }
+  const SplatRecord record = record_of(f, args.width, args.height);
+  args.records[i] = record;
+  args.radii[2 * i] = radius_of(f.extent_x), args.radii[2 * i + 1] = radius_of(f.extent_y);
+  args.means2d[2 * i] = f.mean_x, args.means2d[2 * i + 1] = f.mean_y;
+  args.depths[i] = f.depth;
+  int touched = 0;
+  for (TileRows rows(record); rows.next();) touched += max(rows.column_end - rows.column_begin, 0);
+  args.touched[i] = touched;
+
+  float* channels = args.colors + i * size_t(args.channels);
+  if (args.colour_channels) view_colour(args, cam, g.mean, i, channels);
+  channels += args.colour_channels;
+  for (int c = 0; c < args.feature_channels; ++c) *channels++ = args.features[i * size_t(args.feature_channels) + c];
+  if (args.depth) *channels = f.depth;
+}
+
+// The gradient of the camera is summed within each block, in a fixed order, and over the blocks by torch.
+NFC_KERNEL(project_splats_backward, nfc::RenderArgs, nfc::kThreads) {
+  using namespace nfc;
+  constexpr int kTerms = 15, kWarps = kThreads / kWarp;
+  NFC_SHARED(float, warp_sums, kWarps * kTerms);
+  const size_t i = size_t(blockIdx.x) * kThreads + threadIdx.x;
+  const PinholeCamera cam = camera_of(args);
+  float v_camera[kTerms] = {};
+  if (i < size_t(args.count)) {
+    if (args.radii[2 * i] > 0) {
+      gaussian_backward(args, cam, i, v_camera);
+    } else {
+      zero_gradients(args, i);
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kTerms; ++j) {
+    for (int step = kWarp / 2; step > 0; step /= 2) v_camera[j] += __shfl_xor_sync(kAllLanes, v_camera[j], step);
+    if (threadIdx.x % kWarp == 0) warp_sums[threadIdx.x / kWarp * kTerms + j] = v_camera[j];
+  }
+  __syncthreads();
+  if (threadIdx.x >= 3) return;
+  float v[kTerms];
+#pragma unroll
+  for (int j = 0; j < kTerms; ++j) {
+    v[j] = 0.0f;
+    for (int warp = 0; warp < kWarps; ++warp) v[j] += warp_sums[warp * kTerms + j];
+  }
+  const int row = threadIdx.x;  // center = -R^T t
+  float* out = args.camera_partial + size_t(blockIdx.x) * kCameraTerms + 4 * row;
+  const float t = args.viewmat[4 * row + 3];
+  float v_t = row == 0 ? v[9] : row == 1 ? v[10] : v[11];
+#pragma unroll
+  for (int j = 0; j < 3; ++j) {
+    const float v_R = row == 0 ? v[j] : row == 1 ? v[3 + j] : v[6 + j];
+    out[j] = v_R - t * v[12 + j];
+    v_t -= args.viewmat[4 * row + j] * v[12 + j];
+  }
+  out[3] = v_t;
+}

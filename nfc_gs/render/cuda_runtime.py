@@ -1,0 +1,251 @@
+"""Compiles the kernels of `cuda/gpu` with NVRTC at first use and launches them on torch's current stream.
+
+Compiled kernels (cubins) are kept in the user's cache folder, by a hash of their sources, options and compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.core.files import atomic_write, make_folder
+
+SOURCES = ("project", "binning", "raster")
+"""The files of `cuda/gpu` that hold kernels."""
+
+CACHE_VARIABLE = "NFC_GS_CACHE"
+"""Environment variable with the folder of compiled kernels; the user's cache folder if unset."""
+
+
+class Runtime(Protocol):
+    """Something that runs kernels: a GPU, or in tests the emulator of `cuda/emulate`."""
+
+    device: torch.device
+
+    def launch(
+        self, source: str, kernel: str, args: ctypes.Structure, blocks: int, threads: int, channels: int = 0
+    ) -> None:
+        """Run a kernel.
+
+        Args:
+            source: one of `SOURCES`.
+            args: its argument; copied before this returns.
+            blocks, threads: how many of them; without blocks nothing happens.
+            channels: `NFC_CHANNELS`, for a source that is compiled for a number of channels; else 0.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A source compiled for an architecture.
+
+    Attributes:
+        cubin: what the driver loads.
+        log: what the assembler says of each kernel's registers, shared memory and spills.
+    """
+
+    cubin: bytes
+    log: str
+
+
+def source_folder() -> Path:
+    """The folder `cuda` with the sources of the kernels: in the package, or beside it in a checkout.
+
+    Raises:
+        UserError: it is in neither place.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "cuda", package.parent / "cuda"):
+        if (folder / "gpu" / "raster.cu").is_file():
+            return folder
+    raise UserError("The sources of the GPU kernels (cuda/gpu) are missing; reinstall nfc-gs with 'pip install .'.")
+
+
+def definitions(channels: int) -> list[str]:
+    """The macros that a source is compiled with, each NAME=VALUE."""
+    return [f"NFC_CHANNELS={channels}"] if channels else []
+
+
+def compile_source(source: str, architecture: str, channels: int = 0) -> Compiled:
+    """Compile one of `SOURCES` for an architecture such as "sm_90"; needs no GPU.
+
+    Raises:
+        UserError: NVRTC is not installed, or the sources do not compile with it.
+    """
+    core = _module("cuda.core")
+    folder = source_folder() / "gpu"
+    log = _Log()
+    try:
+        options = core.ProgramOptions(
+            name=f"{source}.cu",
+            arch=architecture,
+            std="c++17",
+            include_path=[str(folder)],
+            define_macro=definitions(channels) or None,
+            ptxas_options=["-v"],
+        )
+        program = core.Program((folder / f"{source}.cu").read_text("utf-8"), "c++", options)
+        cubin = bytes(program.compile("cubin", logs=log).code)
+    except Exception as error:  # whatever the loader of NVRTC or NVRTC itself says
+        raise UserError(
+            f"The GPU kernels in {source}.cu do not compile for {architecture} ({error}); install the NVRTC that "
+            'belongs to torch\'s CUDA (pip install "cuda-core[cu12]" or "cuda-core[cu13]") or use the backend \'cpu\'.'
+        ) from None
+    return Compiled(cubin, log.text)
+
+
+class _Log:
+    """A text stream for what the compiler says, which ends some lines with a zero byte."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text.replace("\0", "")
+        return len(text)
+
+
+def _module(name: str) -> Any:
+    """A module of NVIDIA's Python packages, which are there only with the extra `cuda`."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"Backend 'cuda' is not available: NVIDIA's compiler does not load ({error}); "
+            "run pip install \"nfc-gs[cuda]\" or use the backend 'cpu'."
+        ) from None
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept."""
+    chosen = os.environ.get(CACHE_VARIABLE, "").strip()
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "nfc-gs" / "kernels"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nfc-gs" / "kernels"
+
+
+def cached_name(source: str, architecture: str, channels: int, compiler: str) -> str:
+    """The name of a compiled source: another one whenever something that goes into it differs."""
+    digest = hashlib.sha256("\0".join([compiler, *definitions(channels)]).encode())
+    for path in _texts():
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return f"{source}-{architecture}-{digest.hexdigest()[:16]}.cubin"
+
+
+@functools.cache
+def _texts() -> tuple[Path, ...]:
+    folder = source_folder()
+    return tuple(sorted([*(folder / "gpu").iterdir(), *(folder / "include" / "nfc_gs").iterdir()]))
+
+
+def compiler_name() -> str:
+    """NVRTC and its version.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    _module("cuda.core")
+    nvrtc = _module("cuda.bindings.nvrtc")
+    try:
+        _, major, minor = nvrtc.nvrtcVersion()
+    except Exception as error:  # the loader's own kinds of errors
+        raise UserError(
+            f"Backend 'cuda' is not available: NVRTC does not load ({error}); install the one that belongs to torch's "
+            'CUDA (pip install "cuda-core[cu12]" or "cuda-core[cu13]") or use the backend \'cpu\'.'
+        ) from None
+    return f"NVRTC {major}.{minor}"
+
+
+def load_or_compile(source: str, architecture: str, channels: int, compiler: str) -> bytes:
+    """The cubin of a source, from the cache or else compiled and put there.
+
+    A cache that cannot be written costs time at every start, and nothing else.
+
+    Raises:
+        UserError: see `compile_source`.
+    """
+    path = cache_folder() / cached_name(source, architecture, channels, compiler)
+    try:
+        return path.read_bytes()
+    except OSError:
+        pass
+    cubin = compile_source(source, architecture, channels).cubin
+    try:
+        make_folder(path.parent)
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(cubin)
+    except UserError:
+        pass
+    return cubin
+
+
+class CudaRuntime:
+    """Runs kernels on torch's current GPU.
+
+    Raises:
+        UserError: there is no GPU, or NVRTC is not installed.
+    """
+
+    def __init__(self) -> None:
+        if not torch.cuda.is_available():
+            raise UserError(
+                "Backend 'cuda' is not available: it needs an NVIDIA GPU and a CUDA build of torch, and torch sees "
+                "none; use the backend 'cpu'."
+            )
+        self._core = _module("cuda.core")
+        self._driver = _module("cuda.bindings.driver")
+        self._compiler = compiler_name()
+        self.device = torch.device("cuda", torch.cuda.current_device())
+        self.architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(self.device))
+        self._kernels: dict[tuple[str, str, int], Any] = {}
+        torch.cuda.current_stream(self.device).synchronize()  # makes torch create the context that kernels load into
+
+    def launch(
+        self, source: str, kernel: str, args: ctypes.Structure, blocks: int, threads: int, channels: int = 0
+    ) -> None:
+        """See `Runtime.launch`.
+
+        Raises:
+            UserError: the kernels do not compile here.
+            RuntimeError: the driver refuses the launch.
+        """
+        if blocks == 0:
+            return
+        function = self._function(source, kernel, channels)
+        parameters = (ctypes.c_void_p * 1)(ctypes.addressof(args))
+        with torch.cuda.device(self.device):
+            stream = torch.cuda.current_stream(self.device).cuda_stream
+            (status,) = self._driver.cuLaunchKernel(
+                function, blocks, 1, 1, threads, 1, 1, 0, stream, ctypes.addressof(parameters), 0
+            )
+        if status != self._driver.CUresult.CUDA_SUCCESS:
+            raise RuntimeError(f"launching {kernel} on {self.device} failed: {status.name}")
+
+    def _function(self, source: str, kernel: str, channels: int) -> Any:
+        key = (source, kernel, channels)
+        if key not in self._kernels:
+            cubin = load_or_compile(source, self.architecture, channels, self._compiler)
+            with torch.cuda.device(self.device):
+                loaded = self._core.ObjectCode.from_cubin(cubin).get_kernel(kernel)
+            self._kernels[key] = (loaded, self._driver.CUfunction(int(loaded.handle)))  # the first keeps it loaded
+        return self._kernels[key][1]
+
+
+def cached_kernels() -> dict[str, int]:
+    """How many compiled sources the cache holds for each architecture."""
+    architectures = (path.name.split("-")[1] for path in cache_folder().glob("*-*-*.cubin"))
+    return dict(sorted(Counter(architectures).items()))

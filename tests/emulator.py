@@ -1,0 +1,79 @@
+"""Runs the kernels of `cuda/gpu` without a GPU, compiled as C++ over `cuda/emulate/device.h`."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+
+import torch
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.render.cuda_runtime import definitions
+
+CUDA = Path(__file__).resolve().parents[1] / "cuda"
+
+SANITIZE_VARIABLE = "NFC_GS_EMULATOR_SANITIZE"
+"""Environment variable: if set, kernels are compiled with AddressSanitizer, whose library must be preloaded."""
+
+
+class KernelError(Exception):
+    """What the emulator caught a kernel at."""
+
+
+class Emulator:
+    """A `cuda_runtime.Runtime` on the CPU. Each source is compiled once per process and number of channels."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        if shutil.which(_compiler()) is None or not (CUDA / "gpu").is_dir():
+            raise UserError("the emulator needs a C++ compiler and the sources in cuda/")
+
+    def launch(
+        self, source: str, kernel: str, args: ctypes.Structure, blocks: int, threads: int, channels: int = 0
+    ) -> None:
+        run(compiled(CUDA / "gpu" / f"{source}.cu", channels), kernel, args, blocks, threads)
+
+
+def run(library: ctypes.CDLL, kernel: str, args: ctypes.Structure, blocks: int, threads: int) -> None:
+    """Run one kernel.
+
+    Raises:
+        KernelError: it did something wrong.
+    """
+    allowed = ctypes.c_uint.in_dll(library, f"{kernel}_threads").value
+    assert threads == allowed, f"{kernel} is made for blocks of {allowed} threads, not {threads}"
+    library.emulate_launch.restype = ctypes.c_char_p
+    function = ctypes.cast(getattr(library, kernel), ctypes.c_void_p)
+    failure = library.emulate_launch(function, ctypes.c_uint(blocks), ctypes.c_uint(threads), ctypes.byref(args))
+    if failure is not None:
+        raise KernelError(f"{kernel}, {failure.decode()}")
+
+
+@functools.cache
+def compiled(path: Path, channels: int = 0) -> ctypes.CDLL:
+    """A file of kernels as a library."""
+    library = _folder() / f"{path.stem}-{channels}-{uuid.uuid4().hex[:8]}.so"  # a name is loaded only once
+    command = [_compiler(), "-std=c++17", "-O1", "-shared", "-fPIC", "-include", str(CUDA / "emulate" / "device.h")]
+    command += [f"-D{definition}" for definition in definitions(channels)]
+    if SANITIZE_VARIABLE in os.environ:
+        command += ["-fsanitize=address"]
+    built = subprocess.run([*command, "-x", "c++", str(path), "-o", str(library)], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return ctypes.CDLL(str(library))
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "c++")
+
+
+@functools.cache
+def _folder() -> Path:
+    _folder.keep = tempfile.TemporaryDirectory(prefix="nfc-gs-emulator-")  # removed when the process ends
+    return Path(_folder.keep.name)

@@ -1,0 +1,245 @@
+"""The GPU kernels without a GPU: what the emulator catches, how they compile, and how compiled ones are kept.
+
+That they draw what the specification says is tested with the other backends (the engine `emulated`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from emulator import CUDA, SANITIZE_VARIABLE, Emulator, KernelError, compiled, run
+from splat_scenes import assert_equals_naive, gradients, make_camera, make_splats, open_engine
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.render import cuda_backend, cuda_runtime
+from nfc_gs.render.backend import RasterSettings, get_backend
+from nfc_gs.render.cuda_args import RenderArgs
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emulator() -> Emulator:
+    try:
+        return Emulator()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+class Values(ctypes.Structure):
+    """What the kernels of this file are given."""
+
+    _fields_ = (("values", ctypes.c_void_p), ("count", ctypes.c_int))
+
+
+def build(folder: Path, bodies: Sequence[str], threads: int = 64) -> ctypes.CDLL:
+    """Kernels with these bodies, called kernel_0, kernel_1 and so on, for the emulator."""
+    source = folder / "kernels.cu"
+    kernels = [
+        f"NFC_KERNEL(kernel_{k}, Values, {threads}) {{ const int i = threadIdx.x; (void)args; {body} }}"
+        for k, body in enumerate(bodies)
+    ]
+    struct = "struct Values { float* values; int count; };"
+    source.write_text("\n".join([f'#include "{CUDA}/gpu/kernel.h"', struct, *kernels]) + "\n")
+    return compiled(source)
+
+
+def launch(library: ctypes.CDLL, values: torch.Tensor, kernel: int = 0) -> None:
+    run(library, f"kernel_{kernel}", Values(values.data_ptr(), len(values)), blocks=1, threads=64)
+
+
+# ---- the emulator -------------------------------------------------------------------------------------------------
+
+
+EXCHANGE = """
+NFC_SHARED(float, a, 64); a[i] = float(i); __syncthreads(); float v = a[63 - i];
+v += 1000.0f * __shfl_up_sync(0xffffffffu, float(i), 1);
+v += 1e5f * float(__ballot_sync(0xffffffffu, i % 32 < 2)) + 1e6f * float(__syncthreads_count(i < 5));
+args.values[i] = v;
+"""
+
+WARP_BARRIER = "NFC_SHARED(float, a, 64); a[i] = i; __syncwarp(); args.values[i] = a[i ^ 1];"
+
+WRONG = [
+    ("NFC_SHARED(float, a, 64); a[i] = 1; args.values[i] = a[63 - i];", r"a\[63\] is read before it is written"),
+    (
+        "NFC_SHARED(float, a, 64); a[63 - i] = 1; args.values[i] = a[63];",
+        r"a\[63\] is read with no barrier after thread 0",
+    ),
+    (
+        "NFC_SHARED(float, a, 64); a[i % 32] = 1;",
+        r"thread 32: a\[0\] is written with no barrier after thread 0 wrote it",
+    ),
+    (
+        "NFC_SHARED(float, a, 64); a[i] = 1; __syncthreads(); args.values[i] = a[0]; if (i == 63) a[0] = 2;",
+        r"thread 63: a\[0\] is written with no barrier after another thread read it",
+    ),
+    ("NFC_SHARED(float, a, 63); a[i] = 1;", r"thread 63: a\[63\] is out of bounds of its 63 values"),
+    ("if (i % 32 < 7) __syncwarp();", "not all threads reach __syncwarp"),
+    ("if (i == 3) return; __syncwarp();", "not all threads reach __syncwarp"),
+    ("if (i % 2) __syncthreads(); else __syncthreads_count(true);", "wait in __syncthreads"),
+    ("args.values[i] = __shfl_sync(0xffu, 1.0f, 0);", "a mask that is not full"),
+]
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    return build(tmp_path_factory.mktemp("kernels"), [body for body, _ in WRONG] + [EXCHANGE, WARP_BARRIER])
+
+
+def test_threads_exchange_values_by_shared_memory_shuffles_and_votes(kernels: ctypes.CDLL):
+    values = torch.zeros(64)
+    launch(kernels, values, len(WRONG))
+    before = [max(i - 1, i // 32 * 32) for i in range(64)]
+    assert values.tolist() == [63 - i + 1000 * before[i] + 3e5 + 5e6 for i in range(64)]
+
+
+def test_a_barrier_of_the_warp_orders_its_threads(kernels: ctypes.CDLL):
+    values = torch.zeros(64)
+    launch(kernels, values, len(WRONG) + 1)
+    assert values.tolist() == [i ^ 1 for i in range(64)]
+
+
+@pytest.mark.parametrize("kernel", range(len(WRONG)), ids=[words for _, words in WRONG])
+def test_a_kernel_that_does_wrong_is_caught(kernels: ctypes.CDLL, kernel: int):
+    with pytest.raises(KernelError, match=WRONG[kernel][1]):
+        launch(kernels, torch.zeros(64), kernel)
+
+
+SANITIZED = """
+import sys
+from pathlib import Path
+import torch
+sys.path.insert(0, {tests!r})
+from splat_scenes import gradients, make_camera, make_splats, open_engine
+from test_cuda_kernels import build, launch
+from nfc_gs.render.backend import RasterSettings
+open_engine("emulated-float32")
+gradients("emulated", torch.float32, make_splats(40, sh_degree=1, channels=1), make_camera(), RasterSettings(1))
+print("clean", flush=True)
+launch(build(Path({folder!r}), ["args.values[i] = 1.0f;"]), torch.zeros(63))
+"""
+
+
+@pytest.mark.slow
+def test_address_sanitizer_finds_nothing_in_our_kernels_and_a_write_beyond_the_end(tmp_path: Path):
+    library = ""
+    if shutil.which("g++"):
+        command = ["g++", "-print-file-name=libasan.so"]
+        library = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    if not Path(library).is_file():
+        pytest.skip("there is no AddressSanitizer of g++")
+    environment = os.environ | {
+        "LD_PRELOAD": str(Path(library).resolve()),
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+        "CXX": "g++",
+        SANITIZE_VARIABLE: "1",
+    }
+    code = SANITIZED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert ended.stdout == "clean\n", ended.stderr
+    assert ended.returncode != 0 and "heap-buffer-overflow" in ended.stderr and "kernel" in ended.stderr
+
+
+# ---- the backend --------------------------------------------------------------------------------------------------
+
+
+def test_the_argument_of_the_kernels_is_the_same_in_cpp_and_python(tmp_path: Path):
+    names = [name for name, _ in RenderArgs._fields_]
+    offsets = ", ".join(f"offsetof(nfc::RenderArgs, {name})" for name in names)
+    source = tmp_path / "layout.cu"
+    source.write_text(
+        f'#include <cstddef>\n#include "{CUDA}/gpu/render.h"\n'
+        f'extern "C" const size_t layout[] = {{{offsets}, sizeof(nfc::RenderArgs)}};\n'
+    )
+    layout = (ctypes.c_size_t * (len(names) + 1)).in_dll(compiled(source), "layout")
+    assert list(layout) == [getattr(RenderArgs, name).offset for name in names] + [ctypes.sizeof(RenderArgs)]
+
+
+def test_a_picture_of_more_tiles_than_16_bits_count_is_the_same(monkeypatch: pytest.MonkeyPatch):
+    engine, splats, camera = open_engine("emulated-float32"), make_splats(), make_camera()
+    narrow = gradients(engine.name, engine.dtype, splats, camera, RasterSettings(3))
+    monkeypatch.setattr(cuda_backend, "MAX_NARROW_TILES", 3)
+    assert_equals_naive(engine, splats, camera, RasterSettings(3))
+    wide = gradients(engine.name, engine.dtype, splats, camera, RasterSettings(3))
+    assert all(torch.equal(narrow[name], wide[name]) for name in narrow)
+
+
+def test_a_tile_of_hundreds_of_splats_is_that_of_the_specification():
+    # More than a batch of 256, and many buckets of 32, in one tile and over a tile's edge.
+    engine, splats, camera = open_engine("emulated-float32"), make_splats(300), make_camera(18, 16, cx=9.0, cy=8.0)
+    splats = replace(splats, opacities=0.1 * splats.opacities)
+    expected = gradients("torch", torch.float64, splats, camera, RasterSettings(3, depth=True))
+    actual = gradients(engine.name, engine.dtype, splats, camera, RasterSettings(3, depth=True))
+    for name, value in expected.items():
+        limit = 1e-3 * float(value.abs().max())
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=limit, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_without_a_gpu_the_backend_says_what_to_do():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match=r"Backend 'cuda' is not available: it needs an NVIDIA GPU.*use the backend"):
+        get_backend("cuda")
+
+
+# ---- compiling ----------------------------------------------------------------------------------------------------
+
+
+def test_kernels_compile_for_a_gpu_and_none_spills(monkeypatch: pytest.MonkeyPatch):
+    try:
+        cuda_runtime.compiler_name()
+    except UserError as error:
+        pytest.skip(str(error))
+    spec = importlib.util.spec_from_file_location("cubins", TOOLS / "cubins.py")
+    assert spec is not None and spec.loader is not None
+    cubins = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "cubins", cubins)
+    spec.loader.exec_module(cubins)
+    monkeypatch.setattr(cubins, "WIDTHS", (1,))  # all of them and all architectures: tools/cubins.py
+    usages = cubins.compile_all(("sm_90",))
+    assert {usage.kernel for usage in usages} == {
+        "project_splats", "project_splats_backward", "write_entries", "find_tiles",
+        "raster", "pixel_gradients", "raster_backward",
+    }  # fmt: skip
+    assert all(0 < usage.registers <= 255 and usage.spills == usage.stack == 0 for usage in usages)
+
+
+def test_a_compiled_source_is_kept_until_source_options_or_compiler_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = []
+
+    def compile_source(source: str, architecture: str, channels: int) -> cuda_runtime.Compiled:
+        made.append((source, architecture, channels))
+        return cuda_runtime.Compiled(f"cubin {len(made)}".encode(), "")
+
+    monkeypatch.setenv(cuda_runtime.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(cuda_runtime, "compile_source", compile_source)
+    get = cuda_runtime.load_or_compile
+    assert get("raster", "sm_90", 3, "NVRTC 13.0") == get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 1"
+    assert get("raster", "sm_90", 4, "NVRTC 13.0") == b"cubin 2"
+    assert get("raster", "sm_80", 3, "NVRTC 13.0") == b"cubin 3"
+    assert get("raster", "sm_90", 3, "NVRTC 13.1") == b"cubin 4"
+    assert cuda_runtime.cached_kernels() == {"sm_80": 1, "sm_90": 3}
+    other = tmp_path / "numeric.h"
+    other.write_text("// changed")
+    monkeypatch.setattr(cuda_runtime, "_texts", lambda: (other,))
+    assert get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 5"
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.setenv(cuda_runtime.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(cuda_runtime, "compile_source", lambda *_: cuda_runtime.Compiled(b"cubin", ""))
+    assert cuda_runtime.load_or_compile("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin"

@@ -1,0 +1,122 @@
+"""Compiles every GPU kernel for every architecture and lists what each needs; no GPU is needed.
+
+    python tools/cubins.py                 all architectures and all numbers of channels; about a minute and a half
+    python tools/cubins.py sm_90 sm_120    these only
+
+Needs NVIDIA's compiler (pip install ".[dev]"). The exit code is 1 if a kernel does not compile, or spills registers.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.render.cuda_backend import WIDTHS
+from nfc_gs.render.cuda_runtime import SOURCES, compile_source, compiler_name
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+
+CHANNELLED = ("raster",)
+"""The sources that are compiled for a number of channels."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one kernel needs.
+
+    Attributes:
+        channels: that it is compiled for; 0 for any.
+        registers: per thread.
+        shared: bytes of shared memory per block.
+        stack: bytes per thread.
+        spills: bytes per thread that are stored and loaded because registers ran out.
+    """
+
+    kernel: str
+    architecture: str
+    channels: int
+    registers: int
+    shared: int
+    stack: int
+    spills: int
+
+
+def jobs(architectures: tuple[str, ...]) -> list[tuple[str, str, int]]:
+    """Everything there is to compile: source, architecture, channels."""
+    return [
+        (source, architecture, channels)
+        for architecture in architectures
+        for source in SOURCES
+        for channels in (WIDTHS if source in CHANNELLED else (0,))
+    ]
+
+
+def usage_of(log: str, architecture: str, channels: int) -> list[Usage]:
+    """What the assembler's log says of each kernel, in its order."""
+    found = []
+    for part in log.split("Compiling entry function ")[1:]:
+        numbers = {
+            name: int(match[1]) if (match := re.search(pattern, part)) else 0
+            for name, pattern in (
+                ("registers", r"Used (\d+) registers"),
+                ("shared", r"(\d+) bytes smem"),
+                ("stack", r"(\d+) bytes stack frame"),
+            )
+        }
+        spills = sum(int(number) for number in re.findall(r"(\d+) bytes spill", part))
+        found.append(Usage(part.split("'")[1], architecture, channels, **numbers, spills=spills))
+    return found
+
+
+def compile_all(architectures: tuple[str, ...]) -> list[Usage]:
+    """Compile everything, two at a time.
+
+    Raises:
+        UserError: something does not compile.
+    """
+
+    def one(job: tuple[str, str, int]) -> list[Usage]:
+        source, architecture, channels = job
+        return usage_of(compile_source(source, architecture, channels).log, architecture, channels)
+
+    compiler_name()  # imports what two threads must not import at once
+    with ThreadPoolExecutor(2) as pool:
+        return [usage for usages in pool.map(one, jobs(architectures)) for usage in usages]
+
+
+def lines(usages: list[Usage], architectures: tuple[str, ...]) -> list[str]:
+    """The table: a row for each kernel, registers + bytes of shared memory for each architecture."""
+    rows: dict[tuple[str, int], dict[str, str]] = {}
+    for usage in usages:
+        text = f"{usage.registers} + {usage.shared}" + (f" SPILLS {usage.spills}" if usage.spills else "")
+        rows.setdefault((usage.kernel, usage.channels), {})[usage.architecture] = text
+    table = ["registers of a thread + bytes of shared memory of a block", ""]
+    table.append(f"{'kernel':<24} {'channels':>8}" + "".join(f" {name:>12}" for name in architectures))
+    for (kernel, channels), cells in sorted(rows.items()):
+        table.append(f"{kernel:<24} {channels or 'any':>8}" + "".join(f" {cells[name]:>12}" for name in architectures))
+    return table
+
+
+def main() -> int:
+    architectures = tuple(sys.argv[1:]) or ARCHITECTURES
+    try:
+        usages = compile_all(architectures)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print("\n".join(lines(usages, architectures)))
+    spilling = [usage for usage in usages if usage.spills or usage.stack]
+    for usage in spilling:
+        print(
+            f"{usage.kernel} for {usage.architecture} ({usage.channels} channels) spills {usage.spills} bytes and has "
+            f"a stack of {usage.stack} bytes.",
+            file=sys.stderr,
+        )
+    return 1 if spilling else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
