@@ -31,7 +31,10 @@ from nfc_gs.viewer.panels.show import browser_splats
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source
 
-SIZE = (1000, 640)
+SIZE = (720, 440)
+
+PICTURE = (slice(140, None), slice(0, 380))
+"""Rows and columns of the window that no control covers."""
 
 CHROMIUM = [
     *("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
@@ -94,6 +97,17 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Any) -> Iterator[tuple[Any, list[str]]]:
+    """A tab of the browser, and what its pages complain of."""
+    context = browser.new_context(accept_downloads=True)
+    opened, problems = context.new_page(), []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    yield opened, problems
+    context.close()
+
+
 class Page:
     """The page of a viewer in a browser, and the session behind it."""
 
@@ -112,18 +126,21 @@ class Page:
             now = self.session.pictures
             if now != quiet[0] or now == 0 or scheduler.wait_time() is not None:
                 quiet[:] = [now, time.monotonic()]
-            return time.monotonic() - quiet[1] > 0.4
+            return time.monotonic() - quiet[1] > 0.25
 
         until(is_quiet, self.page)
         shots: list[np.ndarray] = []
 
         def is_still() -> bool:  # the page fades what is new in
-            shot = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
-            shots.append(np.asarray(shot)[200:, :640].astype(int))
+            shots.append(self.shot())
             return len(shots) > 1 and np.abs(shots[-1] - shots[-2]).mean() < 0.2
 
         until(is_still, self.page)
         return shots[-1]
+
+    def shot(self) -> np.ndarray:
+        """What the window shows now, [H, W, 3], where no control covers it."""
+        return np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB"))[PICTURE].astype(int)
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
@@ -163,16 +180,14 @@ def until(condition: Callable[[], bool], page: Any = None, seconds: float = 40.0
 
 
 @pytest.fixture
-def page(browser: Any, viewer: Viewer) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": SIZE[0], "height": SIZE[1]}, accept_downloads=True)
-    opened, problems = context.new_page(), []
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+def page(tab: tuple[Any, list[str]], viewer: Viewer) -> Iterator[Page]:
+    opened, problems = tab
+    problems.clear()
+    opened.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
     opened.goto(viewer.url)
-    shown = Page(opened, viewer, problems)
-    yield shown
-    context.close()
-    until(lambda: not viewer.sessions)
+    yield Page(opened, viewer, problems)
+    opened.goto("about:blank")
+    until(lambda: not viewer.sessions, opened)
     assert problems == []
 
 
@@ -188,13 +203,13 @@ def test_the_picture_is_that_of_our_renderer_and_changes_with_the_camera(page: P
     before, session = page.settle(), page.session
     camera = session.pose.camera(*SIZE)
     model = session.still()
-    expected = draw(model, camera, Look(), Style("cpu"), samples=2).rgb[200:, :640]
+    expected = draw(model, camera, Look(), Style("cpu"), samples=2).rgb[PICTURE]
     assert np.abs(before - expected).mean() < 2.0  # of 255, JPEG and the browser's scaling
     assert expected.std() > 10
     place = session.pose
-    page.page.mouse.move(300, 400)
+    page.page.mouse.move(200, 300)
     page.page.mouse.down()
-    page.page.mouse.move(420, 430, steps=6)
+    page.page.mouse.move(280, 320, steps=6)
     page.page.mouse.up()
     after = page.settle()
     assert session.pose != place and differs(before, after)
@@ -233,9 +248,13 @@ def test_the_browser_draws_splats_itself(page: Page) -> None:
     before = page.settle()
     page.check("Draw in the browser")
     until(lambda: page.session.browser, page)
-    page.page.wait_for_timeout(3000)
-    shot = np.asarray(Image.open(io.BytesIO(page.page.screenshot())).convert("RGB"))[200:, :640].astype(int)
-    assert shot.std() > 10 and np.corrcoef(shot.mean(2).ravel(), before.mean(2).ravel())[0, 1] > 0.8
+
+    def is_drawn() -> bool:
+        shot = page.shot()
+        alike = np.corrcoef(shot.mean(2).ravel(), before.mean(2).ravel())[0, 1]
+        return shot.std() > 10 and differs(shot, before) and alike > 0.8
+
+    until(is_drawn, page)
     page.check("Draw in the browser")
     until(lambda: not page.session.browser, page)
     assert all(np.isfinite(values).all() for values in browser_splats(page.session))
@@ -263,6 +282,7 @@ def test_two_sources_are_compared(page: Page) -> None:
     page.tab("Compare")
     page.choose("Compare", "split")
     page.number("Border", 0.3)
+    until(lambda: page.session.split == 0.3, page)
     split = page.settle()
     border = round(0.3 * SIZE[0])
     assert differs(before[:, border + 5 :], split[:, border + 5 :])
@@ -279,15 +299,17 @@ def test_cameras_are_stood_at_measured_and_gone_to(page: Page, scene: SceneData)
     page.tab("Cameras")
     page.check("Frustums")
     page.settle()
-    assert page.session.depth_wanted
+    assert page.session.in_scene == {"frustums"}
+    page.check("Frustums")
+    until(lambda: not page.session.in_scene, page)
     page.choose("View", f"3: {scene.views[3].name}")
     page.settle()
     np.testing.assert_allclose(page.session.pose.position, scene.views[3].camera.center, atol=1e-4)
     page.number("Photo", 1.0)
     shown = page.settle()
     photo = scene.frame(3).rgb
-    middle = shown[320 - 200 - 60 : 320 - 200 + 60, 440:560].mean((0, 1))
-    assert np.abs(middle - photo[13:23, 19:29].mean((0, 1))).max() < 25  # a rough place, of a small photo
+    middle = shown[SIZE[1] // 2 - 140 - 40 : SIZE[1] // 2 - 140 + 40, SIZE[0] // 2 - 40 : SIZE[0] // 2 + 20].mean((0, 1))
+    assert np.abs(middle - photo[14:22, 20:26].mean((0, 1))).max() < 25  # a rough place, of a small photo
     page.press("PSNR here")
     page.page.get_by_text("dB").first.wait_for()
     page.page.locator("textarea").first.fill('{"position": [0, 0, -2], "wxyz": [1, 0, 0, 0], "fov": 0.8}')

@@ -22,6 +22,7 @@ from nfc_gs.viewer.controller import TARGET_FPS
 from nfc_gs.viewer.live import LiveTraining, copy_of
 from nfc_gs.viewer.panels import add_panels
 from nfc_gs.viewer.scheduler import Scheduler
+from nfc_gs.viewer.server import Server
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source, middle_and_radius, open_source, up_of
 
@@ -34,16 +35,6 @@ PORTS_TRIED = 100
 
 TICK = 0.25
 """Seconds between two looks at what has changed."""
-
-
-class _Server(viser.ViserServer):
-    """viser's server, silent, and shared with the world only if that was asked for."""
-
-    sharing = False
-
-    def request_share_url(self, verbose: bool = True) -> str | None:
-        """As viser has it; a page that asks for it unbidden gets none."""
-        return super().request_share_url(verbose) if self.sharing else None
 
 
 class Viewer:
@@ -91,9 +82,7 @@ class Viewer:
         self._lock = threading.Lock()
         self._end = threading.Event()
         free = free_port(host, port)
-        with contextlib.redirect_stdout(io.StringIO()):  # viser draws a table of its own
-            self.server = _Server(host, free, "nfc-gs", verbose=False)
-        self.server.sharing = share
+        self.server = Server(host, free, sharing=share)
         self.port_was_taken = free != port
         shown = "localhost" if host in ("0.0.0.0", "::") else host
         self.url = f"http://{shown}:{self.server.get_port()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -200,6 +201,14 @@ def draw_tiled(
 def cut(camera: Camera, left: int, top: int, width: int, height: int) -> Camera:
     """The camera of a part of the picture."""
     return replace(camera, cx=camera.cx - left, cy=camera.cy - top, width=width, height=height)
+
+
+def beside(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures [H, W_i, 3] uint8 from left to right, with a white line between them."""
+    joined = np.concatenate(parts, axis=1)
+    for border in np.cumsum([part.shape[1] for part in parts])[:-1]:
+        joined[:, max(0, border - 1) : border + 1] = 255
+    return joined
 
 
 def _outputs(show: Show) -> tuple[Output, ...]:

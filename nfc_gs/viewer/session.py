@@ -17,7 +17,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.cameras import Pose, nearest, pose_of
 from nfc_gs.viewer.controller import FrameRate
-from nfc_gs.viewer.draw import BIT_SHOWS, Look, Photo, Picture, Style, cut, draw, prepared, seen_from
+from nfc_gs.viewer.draw import BIT_SHOWS, Look, Photo, Picture, Style, beside, cut, draw, draw_tiled, prepared, seen_from
 from nfc_gs.viewer.source import Source
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Session:
         view: index of the chosen view of the capture.
         overlay: opacity of the chosen view's photo over the picture, 0..1.
         browser: the browser draws splats itself; no pictures are sent.
-        depth_wanted: things of the scene are shown that must hide behind splats.
+        in_scene: kinds of things shown in the scene that must hide behind splats; while there are any, depth is sent.
         reset, stand, show_control, play_control, frustums_control, path: what panels give to the keys.
         drawn: size of the last moving picture, seconds it took, for the status line.
     """
@@ -76,7 +76,8 @@ class Session:
         self.split, self.time, self.overlay = 0.5, 0.0, 0.0
         self.view = 0
         self.playing, self.speed, self.loop = False, 0.2, True
-        self.browser = self.depth_wanted = self.closed = False
+        self.browser = self.closed = False
+        self.in_scene: frozenset[str] = frozenset()
         self.drawn = (0, 0, 0.0)
         self.pictures = 0
         self.on_tick: list[Callable[[], None]] = []
@@ -124,6 +125,10 @@ class Session:
         if rest:
             self.look = replace(self.look, **rest)
         self.request()
+
+    def put_in_scene(self, kind: str, shown: bool) -> None:
+        """Note that things of a kind are shown in the scene, or are so no more; then draw."""
+        self.change(in_scene=self.in_scene | {kind} if shown else self.in_scene - {kind})
 
     def request(self) -> None:
         """Draw anew: soon, small if it must be, and then in full."""
@@ -245,6 +250,14 @@ class Session:
         model = self._still(self.source, self.look, time)
         return draw(model, camera, self._look(self.source), self._style(self.source))
 
+    def large(self, camera: Camera) -> np.ndarray:
+        """What is seen, without a photo, at any size, [H, W, 3] uint8; in the scheduler's thread."""
+        parts = []
+        for source, part in self._sides(camera):
+            look = self._look(source)
+            parts.append(draw_tiled(self._still(source, look, self.time), part, look, self._style(source)))
+        return beside(parts)
+
     # ---- in the scheduler's thread ----
 
     def _draw_moving(self) -> None:
@@ -284,7 +297,7 @@ class Session:
     def _send(self, size: tuple[int, int], kind: str, samples: int = 1) -> None:
         picture = self._picture(self.pose.camera(*size), samples)
         depth = None
-        if self.depth_wanted:
+        if self.in_scene:
             stride = max(1, -(-max(size) // DEPTH_SIDE))
             depth = picture.depth[::stride, ::stride]
         if self.closed:  # while it was drawn
@@ -296,19 +309,8 @@ class Session:
 
     def _picture(self, camera: Camera, samples: int) -> Picture:
         """What the window shows: one source or two, and a photo over it."""
-        if self.compare == "off" or self.other is self.source:
-            picture = self._one(self.source, camera, samples)
-        elif self.compare == "flicker":
-            odd = int(perf_counter() / FLICKER) % 2
-            picture = self._one(self.other if odd else self.source, camera, samples)
-        else:
-            border = min(max(round(self.split * camera.width), 0), camera.width)
-            parts = [(self.source, 0, border), (self.other, border, camera.width)]
-            drawn = [self._one(s, cut(camera, a, 0, b - a, camera.height), samples) for s, a, b in parts if b > a]
-            rgb = np.concatenate([part.rgb for part in drawn], axis=1)
-            if 0 < border < camera.width:
-                rgb[:, max(0, border - 1) : border + 1] = 255
-            picture = Picture(rgb, np.concatenate([part.depth for part in drawn], axis=1))
+        drawn = [self._one(source, part, samples) for source, part in self._sides(camera)]
+        picture = Picture(beside([part.rgb for part in drawn]), np.concatenate([part.depth for part in drawn], axis=1))
         photo = self.photo() if self.overlay > 0.0 else None
         if photo is not None:
             colors, inside = seen_from(photo, camera)
@@ -316,6 +318,17 @@ class Session:
             blended = picture.rgb * (1 - share) + colors.numpy() * 255.0 * share
             picture = Picture(blended.round().astype(np.uint8), picture.depth)
         return picture
+
+    def _sides(self, camera: Camera) -> list[tuple[Source, Camera]]:
+        """What is drawn from left to right, and the camera of each part of the picture."""
+        if self.compare == "off" or self.other is self.source:
+            return [(self.source, camera)]
+        if self.compare == "flicker":
+            odd = int(perf_counter() / FLICKER) % 2
+            return [(self.other if odd else self.source, camera)]
+        border = min(max(round(self.split * camera.width), 0), camera.width)
+        parts = [(self.source, 0, border), (self.other, border, camera.width)]
+        return [(source, cut(camera, a, 0, b - a, camera.height)) for source, a, b in parts if b > a]
 
     def _one(self, source: Source, camera: Camera, samples: int) -> Picture:
         look = self._look(source)

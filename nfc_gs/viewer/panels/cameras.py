@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import viser
 
 from nfc_gs.core.rotation import matrix_to_quat
 from nfc_gs.viewer.cameras import pose_from_json, pose_to_json
@@ -72,7 +73,7 @@ def _add_views(session: Session) -> None:
                 if session.closed:
                     return
                 shown.append(_frustum(session, index, float(size.value), stand))
-        session.change(depth_wanted=bool(frustums.value))
+        session.put_in_scene("frustums", bool(shown))
 
     def move(_: object) -> None:
         stand(session.view + {"previous": -1, "this": 0, "next": 1}[buttons.value])
@@ -133,15 +134,22 @@ def _add_own(session: Session) -> None:
         copy = gui.add_button("Show as JSON", hint="Write this camera into the field below, to copy it.")
         text = gui.add_text("JSON", "", multiline=True, hint="A camera: position, wxyz (OpenCV axes), fov, time.")
         paste = gui.add_button("Go to JSON", hint="Stand where the field above says.")
-    captured = up_of(session.source)
+    captured, last_seen = up_of(session.source), [0]
 
     def set_up(_: object) -> None:
         client.camera.up_direction = UPS[up.value] or captured
         session.request()
 
-    def set_fov(_: object) -> None:
-        client.camera.fov = math.radians(float(fov.value))
-        session.request()
+    def set_fov(event: viser.GuiEvent) -> None:
+        if event.client is not None:  # else the slider follows the camera
+            client.camera.fov = math.radians(float(fov.value))
+            session.request()
+
+    def follow() -> None:
+        degrees = min(max(round(math.degrees(session.pose.fov)), 5), 150)
+        if degrees == last_seen[0] != fov.value:  # it rests: not the echo of a slider that is dragged
+            fov.value = degrees
+        last_seen[0] = degrees
 
     def go(_: object) -> None:
         pose, time = pose_from_json(text.value)
@@ -161,6 +169,7 @@ def _add_own(session: Session) -> None:
         session.request()
 
     session.reset = back
+    session.on_tick.append(follow)
     reset.on_click(session.guarded(back))
     up.on_update(session.guarded(set_up))
     fov.on_update(session.guarded(set_fov))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from nfc_gs.export.ply import write_ply
@@ -44,8 +45,8 @@ def add_edit(session: Session) -> None:
         scale = math.inf if largest.value >= 3.0 else 10.0 ** float(largest.value)
         edit = Edit(box, sphere, float(opacity.value), scale)
         _outline(session, outline, edit)
-        session.change(edit=edit)
-        session.depth_wanted = bool(outline) or session.depth_wanted
+        session.look = replace(session.look, edit=edit)
+        session.put_in_scene("crop", bool(outline))
         model = session.source.snapshot().model
         left.content = f"{int(edit.kept(model).sum()):,} of {len(model):,} Gaussians are left."
 

@@ -131,6 +131,7 @@ class PathPanel:
             self._line = self.session.client.scene.add_spline_catmull_rom(
                 "/path", points, closed=self.path.loop, thickness=3.0, thickness_units="screen", color=(250, 82, 82)
             )
+        self.session.put_in_scene("path", self._line is not None)
 
     def _preview(self) -> None:
         """Go along the path at its own pace; frames are skipped where they come too slowly."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.video import write_png
-from nfc_gs.viewer.draw import Style, draw_tiled, prepared
 from nfc_gs.viewer.session import Session
 
 MOST = 16384
@@ -34,13 +32,8 @@ def add_screenshot(session: Session) -> None:
 
 
 def picture(session: Session, width: int, height: int) -> bytes:
-    """A PNG of what the session looks at; the comparison and the photo are left out."""
-    source, look = session.source, session.look
-    if look.show == "error" or (look.show in ("bit", "bits", "entropy") and source.snapshot().model.head != "bits"):
-        look = replace(look, show="colour")
-    model = prepared(source.snapshot().model, session.time if session.moves else None, look)
-    style = Style(session.viewer.backend, source.antialiased)
-    drawn = draw_tiled(model, session.pose.camera(width, height), look, style)
+    """A PNG of what the session looks at; a photo over it, and the error against one, are left out."""
+    drawn = session.large(session.pose.camera(width, height))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "screenshot.png"
         write_png(file, drawn)
