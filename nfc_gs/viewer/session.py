@@ -17,7 +17,19 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.cameras import Pose, nearest, pose_of
 from nfc_gs.viewer.controller import FrameRate
-from nfc_gs.viewer.draw import BIT_SHOWS, Look, Photo, Picture, Style, beside, cut, draw, draw_tiled, prepared, seen_from
+from nfc_gs.viewer.draw import (
+    BIT_SHOWS,
+    Look,
+    Photo,
+    Picture,
+    Style,
+    beside,
+    cut,
+    draw,
+    draw_tiled,
+    prepared,
+    seen_from,
+)
 from nfc_gs.viewer.source import Source
 
 if TYPE_CHECKING:

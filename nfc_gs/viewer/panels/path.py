@@ -145,12 +145,13 @@ class PathPanel:
         try:
             while self._previewing.is_set() and not self.session.closed and not self.session.viewer.closed:
                 place = int((perf_counter() - begun) * self.path.fps)
-                if place >= len(shots) and not self.path.loop:
-                    break
-                camera, time = shots[place % len(shots)]
+                ends = place >= len(shots) - 1 and not self.path.loop
+                camera, time = shots[-1] if ends else shots[place % len(shots)]
                 if time is not None:
                     self.session.time = time
                 self.session.stand_at(pose_of(camera, camera.width / camera.height))
+                if ends:
+                    break
                 sleep(1.0 / 30.0)
         finally:
             self._previewing.clear()
