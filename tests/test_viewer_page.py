@@ -378,12 +378,12 @@ def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Pa
 def test_screenshot_and_edited_splat_are_downloaded(page: Page, tmp_path: Path) -> None:
     from nfc_gs.export.ply import read_ply
 
+    before = page.settle()
     page.page.get_by_text("Screenshot", exact=True).click()
     page.number("Width", 200)
     page.number("Height", 100)
     picture = Image.open(io.BytesIO(page.download("Download screenshot")))
     assert picture.size == (200, 100) and np.asarray(picture).std() > 10
-    before = page.settle()
     page.tab("Edit")
     page.choose("Crop", "sphere")
     page.page.get_by_text("of 300 Gaussians are left").wait_for()
@@ -394,7 +394,7 @@ def test_screenshot_and_edited_splat_are_downloaded(page: Page, tmp_path: Path) 
     assert 0 < len(read_ply(file)) == left < 300 and page.session.in_scene == {"crop"}
     page.choose("Crop", "none")
     until(lambda: not page.session.in_scene, page)
-    assert not differs(before, page.settle())
+    until(lambda: not differs(before, page.shot()), page)  # once the notes on downloads have gone
 
 
 def test_the_window_may_become_a_phone_or_nothing(page: Page) -> None:

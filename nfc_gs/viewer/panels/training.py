@@ -47,9 +47,9 @@ def add_training(session: Session) -> None:
         state = "**finished**" if live.finished else "**paused**" if live.paused else f"{live.rate:.1f} steps/s"
         left = "" if live.finished else f", {duration(last.remaining_seconds)} left"
         lines = [
-            f"Step {last.step:,} ({100 * last.progress:.0f} %), {state}{left}",
-            f"Loss {last.loss:.4f}, PSNR {last.psnr:.2f} dB, {last.gaussians:,} Gaussians",
-            f"Training time {duration(last.seconds)}",
+            f"Step {last.step:,} ({100 * last.progress:.0f} %), {state}",
+            f"Loss {last.loss:.4f}, PSNR {last.psnr:.2f} dB",
+            f"Training time {duration(last.seconds)}{left}",
         ]
         if live.test_psnr.values:
             lines.append(f"Held-out views: {live.test_psnr.values[-1]:.2f} dB")
