@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def small_images_may_be_smaller_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedules, "MIN_SIDE", 12)
 
 
+@cache
 def moving_scene(times: int = 4) -> SceneData:
     """The blobs of `tiny_scene`, all of which swing together, seen by the same cameras at every time."""
     still = tiny_scene()
@@ -173,7 +175,7 @@ def test_in_a_warm_up_of_all_times_a_moving_capture_trains_as_a_static_one(tmp_p
     assert_same_bits(all_tensors(moving), all_tensors(static))
 
 
-def one_view_at_each_time(times: int = 12) -> SceneData:
+def one_view_at_each_time(times: int = 8) -> SceneData:
     scene = moving_scene(times)
     return scene.with_split([4 * k + 1 + k % 3 for k in range(times)], scene.test)
 

@@ -31,7 +31,7 @@ PAIRS = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 """Axes (column, row) of the six planes: xy, xz, yz, and with time xt, yt, zt."""
 
 VIEWS_PER_CELL = 6
-"""Views to train on that each cell along time has at least: with fewer, motion is made up that suits each view alone."""
+"""Views to train on that each cell along time has at least: with fewer, motion is made up that suits one view alone."""
 
 TIME = 3
 """The axis of time."""
