@@ -253,7 +253,6 @@ def test_each_control_of_showing_does_what_it_says(page: Page) -> None:
     assert same == []
 
 
-@pytest.mark.slow
 def test_the_browser_draws_splats_itself(page: Page) -> None:
     page.number("Scale of splats", 0.3)  # small ones are quickly drawn without a GPU
     before = page.settle()
@@ -394,7 +393,7 @@ def test_screenshot_and_edited_splat_are_downloaded(page: Page, tmp_path: Path) 
     assert 0 < len(read_ply(file)) == left < 300 and page.session.in_scene == {"crop"}
     page.choose("Crop", "none")
     until(lambda: not page.session.in_scene, page)
-    until(lambda: not differs(before, page.shot()), page)  # once the notes on downloads have gone
+    assert not differs(before[:, 285:], page.settle()[:, 285:])  # beside the browser's notes on downloads
 
 
 def test_the_window_may_become_a_phone_or_nothing(page: Page) -> None:
