@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,7 @@ from nfc_gs.data.scene import SceneData, TimeAxis, View
 from nfc_gs.export.ply import read_ply
 from nfc_gs.export.report_data import read_json
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import TERMS
+from nfc_gs.objective.losses import terms_in_words
 from nfc_gs.render import cuda_runtime, extension
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
 from nfc_gs.train.evaluate import METRICS_NAME
@@ -160,7 +160,7 @@ def _run(path: Path) -> Rows:
         ("Steps", f"{checkpoint.step:,}{whole}"),
         ("Training time", duration(checkpoint.seconds)),
         ("Trained on", f"{config.device}, backend {config.backend}, preset {config.preset}, seed {config.seed}"),
-        ("Method", f"{config.method}, minimising {_objective(config)}"),
+        ("Method", f"{config.method}, minimising {terms_in_words(asdict(config.objective))}"),
         *_gaussians(loaded.model),
     ]
     if checkpoint.time_axis is not None:
@@ -205,9 +205,3 @@ def _gaussians(model: GaussianModel) -> Rows:
         shared = model.bit_shifts.shape[2] == 3
         head = f"24 bits, {'one shift a channel' if shared else 'one shift a bit'} for the view"
     return [("Gaussians", f"{len(model):,}"), ("Colour", head), ("SH degree", str(model.sh_degree))]
-
-
-def _objective(config: ResolvedConfig) -> str:
-    """The terms that have a weight."""
-    weights = {name: getattr(config.objective, name) for name in TERMS}
-    return " + ".join(f"{weight:g} {name}" for name, weight in weights.items() if weight)

@@ -15,13 +15,12 @@ from nfc_gs.commands.console import Output
 from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.runs import INTERRUPTED, train_and_finish
 from nfc_gs.core.errors import UserError
-from nfc_gs.objective.losses import TERMS
+from nfc_gs.objective.losses import terms_in_words
 from nfc_gs.train.trainer import Trainer
+from nfc_gs.viewer import HOST, PORT
 
 if TYPE_CHECKING:
     from nfc_gs.viewer.app import Viewer
-
-HOST, PORT = "127.0.0.1", 8080
 
 
 @dataclass(frozen=True)
@@ -96,10 +95,9 @@ def watch(trainer: Trainer, output: Output, *, port: int = PORT) -> Iterator[Vie
         folder=trainer.run,
         step=trainer.steps_done,
     )
-    weights = {name: value for name, value in asdict(config.objective).items() if name in TERMS and value}
     source.facts = {
         "Method": config.method,
-        "Objective": " + ".join(f"{value:g} {name}" for name, value in weights.items()),
+        "Objective": terms_in_words(asdict(config.objective)),
         "Seed": str(config.seed),
         "Device": config.device,
         "Gaussians at most": f"{config.max_gaussians:,}",

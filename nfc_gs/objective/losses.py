@@ -12,7 +12,7 @@ and zero beyond, and the regression terms alone bring such values back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,6 +143,14 @@ TERMS: dict[str, Term] = {
     "bit_ce": Term(bit_cross_entropy),
 }
 """By the name of their weight in `ObjectiveConfig`."""
+
+
+def terms_in_words(weights: Mapping[str, Any]) -> str:
+    """What is minimised, as '0.8 l1 + 0.2 ssim', of an `ObjectiveConfig` as a dictionary: the terms with a weight."""
+    numbers = {name: weights.get(name) for name in TERMS}
+    return " + ".join(
+        f"{value:g} {name}" for name, value in numbers.items() if isinstance(value, (int, float)) and value
+    )
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,13 @@ def color_channels(splats: Splats, settings: RasterSettings) -> int:
     return COLOR_BITS if settings.bits else 3
 
 
+def differentiable(splats: Splats, background: Tensor | None, camera: Camera) -> tuple[Tensor | None, ...]:
+    """All that a picture can be differentiated by, in the order in which the compiled backends take it."""
+    geometry = (splats.means, splats.quats, splats.scales, splats.opacities)
+    colours = (splats.sh_coeffs, splats.bit_logits, splats.bit_shifts, splats.features)
+    return (*geometry, *colours, background, camera.viewmat)
+
+
 @runtime_checkable
 class RasterBackend(Protocol):
     """Draws splats. `torch_backend.TorchBackend` is the specification of what every backend computes."""

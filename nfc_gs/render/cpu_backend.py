@@ -12,7 +12,7 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.render import extension
-from nfc_gs.render.backend import RasterOutput, RasterSettings, SplatInfo, Splats, color_channels
+from nfc_gs.render.backend import RasterOutput, RasterSettings, SplatInfo, Splats, color_channels, differentiable
 from nfc_gs.render.torch_backend import check_inputs
 
 MAX_CHANNELS = 64
@@ -51,19 +51,7 @@ class CpuBackend:
             radii=torch.empty(len(splats.means), 2, dtype=torch.int32), means2d=torch.empty(len(splats.means), 2)
         )
         call = _Call(self, camera, settings, info, color_channels(splats, settings), keep=torch.is_grad_enabled())
-        features, alpha, depth = _Render.apply(
-            splats.means,
-            splats.quats,
-            splats.scales,
-            splats.opacities,
-            splats.sh_coeffs,
-            splats.bit_logits,
-            splats.bit_shifts,
-            splats.features,
-            background,
-            camera.viewmat,
-            call,
-        )
+        features, alpha, depth = _Render.apply(*differentiable(splats, background, camera), call)
         return RasterOutput(features, alpha, depth, info)
 
     def take_frame(self) -> Any:

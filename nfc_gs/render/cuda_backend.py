@@ -16,7 +16,7 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import TILE_SIZE
 from nfc_gs.core.errors import UserError
-from nfc_gs.render.backend import RasterOutput, RasterSettings, SplatInfo, Splats, color_channels
+from nfc_gs.render.backend import RasterOutput, RasterSettings, SplatInfo, Splats, color_channels, differentiable
 from nfc_gs.render.cuda_args import RenderArgs
 from nfc_gs.render.cuda_runtime import CudaRuntime, Runtime
 from nfc_gs.render.torch_backend import check_inputs
@@ -71,19 +71,7 @@ class CudaBackend:
                 f"'{splats.means.device}'; convert them or choose another backend."
             )
         call = _Call(self._runtime, camera, settings, color_channels(splats, settings), torch.is_grad_enabled())
-        features, alpha, depth, radii, means2d = _Render.apply(
-            splats.means,
-            splats.quats,
-            splats.scales,
-            splats.opacities,
-            splats.sh_coeffs,
-            splats.bit_logits,
-            splats.bit_shifts,
-            splats.features,
-            background,
-            camera.viewmat,
-            call,
-        )
+        features, alpha, depth, radii, means2d = _Render.apply(*differentiable(splats, background, camera), call)
         call.info = SplatInfo(radii, means2d)
         return RasterOutput(features, alpha, depth, call.info)
 

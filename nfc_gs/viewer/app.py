@@ -17,6 +17,7 @@ import viser
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.backend import RasterBackend
+from nfc_gs.viewer import HOST, PORT
 from nfc_gs.viewer.cameras import pose_of
 from nfc_gs.viewer.controller import TARGET_FPS
 from nfc_gs.viewer.live import LiveTraining, copy_of
@@ -27,8 +28,6 @@ from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source, middle_and_radius, open_source, up_of
 
 logger = logging.getLogger("nfc_gs")
-
-HOST, PORT = "127.0.0.1", 8080
 
 PORTS_TRIED = 100
 """Ports after the wanted one that are tried before giving up."""

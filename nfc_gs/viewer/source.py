@@ -15,6 +15,7 @@ from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.export.ply import read_ply
 from nfc_gs.export.splat import read_splat
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.objective.losses import terms_in_words
 
 logger = logging.getLogger("nfc_gs")
 
@@ -136,13 +137,8 @@ def facts_of(checkpoint: Checkpoint) -> dict[str, str]:
     facts = {"Method": str(config.get("method", "")), "Seed": str(config.get("seed", ""))}
     objective = config.get("objective")
     if isinstance(objective, dict):
-        weights = [f"{value:g} {name}" for name, value in objective.items() if _is_weight(name, value)]
-        facts["Objective"] = " + ".join(weights)
+        facts["Objective"] = terms_in_words(objective)
     return facts
-
-
-def _is_weight(name: str, value: object) -> bool:
-    return name in ("l1", "mse", "ssim", "ce", "bit_ce") and isinstance(value, (int, float)) and value > 0
 
 
 def open_source(path: Path | str, *, capture: Path | None = None, device: str = "auto") -> Source:
