@@ -36,7 +36,7 @@ from nfc_gs.train.trainer import Trainer
 FAST = available_backends()[-1]
 SMALL = HexPlaneConfig(features=16, resolution=6, levels=(1,), width=16)
 RATES = LearningRates(sh0=0.03, means=5e-3, means_final=1e-3, scales=1e-2)
-QUICK = DeformationConfig(warmup=0.2, rate=1e-3, rate_final=1e-4, plane_rate=1e-2, plane_rate_final=1e-3)
+QUICK = DeformationConfig(warmup=8, rate=1e-3, rate_final=1e-4, plane_rate=1e-2, plane_rate_final=1e-3)
 MLP = MlpConfig(depth=3, width=32, mean_frequencies=3, time_frequencies=2)
 
 
@@ -213,7 +213,7 @@ def test_with_several_cameras_the_times_come_in_from_the_middle(
         assert window is None or all(window[0] <= time <= window[1] for time in times)
     until = {end: set().union(*(times for progress, times in shown.items() if progress < end)) for end in (0.2, 0.5, 1)}
     assert until[0.2] == {3 / 7, 4 / 7}
-    assert len(until[0.5]) in (4, 6)
+    assert 4 <= len(until[0.5]) <= 6
     assert len(until[1]) == 8
 
 
@@ -279,7 +279,7 @@ def test_a_gaussian_that_is_not_a_number_does_not_decide_on_the_box(tmp_path: Pa
     assert trainer.motion is not None
     with torch.no_grad():
         trainer.model.means[1] = math.nan
-    trainer.motion.prepare(trainer.progress)
+    trainer.motion.prepare(trainer.steps_done)
     assert trainer.motion.field.bounds.isfinite().all()
 
 
@@ -290,7 +290,7 @@ def test_the_box_is_put_around_what_can_be_seen_when_motion_begins(tmp_path: Pat
         trainer.model.means[0] = 100.0
         trainer.model.opacity_logits[0] = -6.0  # far away and faint
         seen = trainer.model.means[trainer.model.opacities > 0.05]
-    trainer.motion.prepare(trainer.progress)
+    trainer.motion.prepare(trainer.steps_done)
     low, high = trainer.motion.field.bounds
     assert (high < 50.0).all()
     inside = ((seen > low) & (seen < high)).all(dim=1).float().mean()
@@ -339,15 +339,15 @@ def test_the_noise_on_time_falls_to_nothing_and_stays_on_the_axis(tmp_path: Path
     assert middle.time == pytest.approx(1 / 3)
 
     def spread(progress: float) -> float:
-        times = torch.tensor([noisy.time_of(middle, step, progress) for step in range(300)])
+        times = torch.tensor([noisy.time_of(middle, step, progress) for step in range(100, 400)])
         assert (times >= 0).all() and (times <= 1).all() and times.mean() == pytest.approx(1 / 3, abs=0.06)
         return float(times.std())
 
     early, late = spread(0.3), spread(0.9)
     assert early == pytest.approx(0.7 / 3, rel=0.2)  # 0.7 of an interval of 1/3, cut off at 0
     assert late == pytest.approx(0.1 / 3, rel=0.2)
-    assert noisy.time_of(middle, 5, 0.3) == noisy.time_of(middle, 5, 0.3)
-    assert noisy.time_of(middle, 5, 0.1) is None
+    assert noisy.time_of(middle, 50, 0.3) == noisy.time_of(middle, 50, 0.3)
+    assert noisy.time_of(middle, 7, 0.1) is None
 
 
 def test_only_the_mlp_on_real_captures_has_noise_by_default(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_only_the_mlp_on_real_captures_has_noise_by_default(tmp_path: Path) -> N
         ("hexplane", None, False),
     ):
         trained, scene = motion_of(motion, tmp_path, background)
-        assert (trained.time_of(scene.views[10], 5, 0.5) != scene.views[10].time) == is_noisy
+        assert (trained.time_of(scene.views[10], 50, 0.5) != scene.views[10].time) == is_noisy
 
 
 def test_checkpoints_hold_the_motion_and_what_time_means(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_broken_motion_in_a_checkpoint_gets_one_sentence(tmp_path: Path, change,
     ("changes", "says"),
     [
         ({"motion": "voxels"}, "--motion is 'voxels'; choose one of auto, none, hexplane, mlp"),
-        ({"deformation": DeformationConfig(warmup=1.0)}, "--deformation.warmup is 1.0"),
+        ({"deformation": DeformationConfig(warmup=-1)}, "--deformation.warmup is -1"),
         ({"deformation": DeformationConfig(plane_rate=0.0)}, "learning rate of --deformation"),
         ({"hexplane": HexPlaneConfig(features=20)}, "--hexplane.features is 20, but must be a multiple of 16"),
         ({"hexplane": HexPlaneConfig(levels=())}, "--hexplane.levels"),

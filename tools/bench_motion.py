@@ -39,7 +39,7 @@ from nfc_gs.train.trainer import Trainer
 Part = Literal["step", "look-up", "play"]
 
 STILL = DeformationConfig(
-    warmup=0.0, open_until=0.0, mean_until=0.0, rate=1e-12, rate_final=1e-12, plane_rate=1e-12, plane_rate_final=1e-12
+    warmup=0, open_until=0.0, mean_until=0.0, rate=1e-12, rate_final=1e-12, plane_rate=1e-12, plane_rate_final=1e-12
 )
 """Training that moves from its first step, of all times, and leaves the field as it is."""
 

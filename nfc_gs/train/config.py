@@ -114,10 +114,11 @@ class AdcConfig:
 class DeformationConfig:
     """How a moving scene is trained."""
 
-    warmup: float = 0.1
-    """Fraction of the run in which nothing moves yet (4DGS: its coarse stage)."""
+    warmup: int = 60
+    """Steps before anything moves (4DGS: its coarse stage). Hundreds make a still scene of what moves, which motion
+    then hardly undoes."""
     open_until: float = 0.7
-    """With several cameras at each time the warm-up shows the middle of the times alone; the rest is added evenly until
+    """With several cameras at each time the middle of the times alone is shown at first; the rest is added evenly until
     this fraction of the run. 0 shows all times from the start, as scenes with one camera do."""
     mean_until: float = 0.7
     """With one camera at each time the squared error stands for L1 and SSIM until this fraction of the run, so that
@@ -129,11 +130,11 @@ class DeformationConfig:
     color: bool = False
     """Let the constant part of colours change with time."""
     rate: float = 1.5e-4
-    """Learning rate of the network when motion begins ..."""
+    """Learning rate of the network at the start ..."""
     rate_final: float = 1.5e-5
     """... and at the end of the run."""
     plane_rate: float = 4e-3
-    """Learning rate of the planes of a HexPlane when motion begins ..."""
+    """Learning rate of the planes of a HexPlane at the start ..."""
     plane_rate_final: float = 4e-4
     """... and at the end of the run."""
 

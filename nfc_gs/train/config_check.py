@@ -82,8 +82,8 @@ def _check_objective(config: ResolvedConfig) -> None:
 
 def _check_motion(config: ResolvedConfig) -> None:
     deformation, hexplane, mlp = config.deformation, config.hexplane, config.mlp
-    if not 0.0 <= deformation.warmup < 1.0:
-        raise UserError(f"--deformation.warmup is {deformation.warmup}, but is a fraction of the run below 1.")
+    if deformation.warmup < 0:
+        raise UserError(f"--deformation.warmup is {deformation.warmup}, but is a number of steps; 0 leaves it out.")
     for name in ("open_until", "mean_until"):
         value = getattr(deformation, name)
         if not 0.0 <= value <= 1.0:

@@ -38,7 +38,7 @@ SEEN_OPACITY = 0.05
 """Gaussians fainter than this have no say in where the box of a field lies."""
 
 FIRST_VIEWS = 12
-"""The warm-up of a scene with several cameras at each time shows as many times as make so many views."""
+"""A run of a scene with several cameras at each time begins with as many times as make so many views."""
 
 MEAN_WEIGHT = 4.0
 """The weight of the squared error where it stands for L1 and SSIM, in multiples of theirs; errors of 1/8 pull alike."""
@@ -123,9 +123,9 @@ class MotionTraining:
             given = config.mlp.time_noise
             self._noise = given if given is not None else (0.0 if scene.background is not None else 0.1)
 
-    def prepare(self, progress: float) -> None:
+    def prepare(self, step: int) -> None:
         """Called before each step: when motion begins, the field's box is put around what the warm-up has found."""
-        if self.begun(progress) and self.optimizer.steps == 0:
+        if self.begun(step) and self.optimizer.steps == 0:
             seen = self._seen_means()
             if len(seen):
                 self.field.bounds.copy_(box_of(seen))
@@ -137,23 +137,26 @@ class MotionTraining:
         seen = means[finite & (opacities > SEEN_OPACITY)]
         return seen if len(seen) else means[finite]
 
-    def begun(self, progress: float) -> bool:
-        """Whether the scene moves already, after the static warm-up."""
-        return progress >= self._config.deformation.warmup
+    def begun(self, step: int) -> bool:
+        """Whether the scene moves already, after the static warm-up.
+
+        That has a number of steps, whatever a run has: a few dozen tell roughly what is where, and many more explain
+        what moves by a still scene, each view on its own. (Of 10 000 steps 3 600 were too many: nothing moved at all.)
+        """
+        return step >= self._config.deformation.warmup
 
     def window(self, progress: float) -> Window | None:
         """The times of which views are shown now; None for all.
 
-        What moves fast is at no place for long, so the median over all times, which L1 learns in the warm-up, has none
-        of it, and nothing would bring it back. Where several cameras see each time the warm-up therefore shows the
-        middle of the times alone, and the others come in one by one: what has been learnt of their neighbours is where
-        they begin.
+        What moves fast is at no place for long, so the median over all times, which L1 learns where nothing moves yet,
+        has none of it, and nothing would bring it back. Where several cameras see each time a run therefore begins with
+        the middle of the times alone, and the others come in one by one: what has been learnt of their neighbours is
+        where they begin.
         """
-        config = self._config.deformation
-        if not self._several or progress >= config.open_until:
+        open_until = self._config.deformation.open_until
+        if not self._several or progress >= open_until:
             return None
-        since = max(0.0, progress - config.warmup) / max(1e-9, config.open_until - config.warmup)
-        reach = self._first_reach + (0.5 - self._first_reach) * since
+        reach = self._first_reach + (0.5 - self._first_reach) * progress / open_until
         return 0.5 - reach, 0.5 + reach
 
     def objective(self, objective: ObjectiveConfig, progress: float) -> ObjectiveConfig:
@@ -170,7 +173,7 @@ class MotionTraining:
     def time_of(self, view: View, step: int, progress: float) -> float | None:
         """The time at which a training view is drawn: its own, or one near it (annealed smooth training); None before
         anything moves."""
-        if view.time is None or not self.begun(progress):
+        if view.time is None or not self.begun(step):
             return None
         if self._noise == 0.0:
             return view.time
@@ -185,7 +188,7 @@ class MotionTraining:
 
     def step(self, step: int, progress: float) -> None:
         """Move the field's parameters after a backward pass, once the scene moves."""
-        if not self.begun(progress):
+        if not self.begun(step):
             return
         grads = {
             name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in self.field.named_parameters()
@@ -202,9 +205,8 @@ class MotionTraining:
 
     def _rates(self, progress: float) -> dict[str, float]:
         config, factor = self._config.deformation, self._config.rate_factor
-        since = (progress - config.warmup) / max(1e-9, 1.0 - config.warmup)
-        network = exponential(config.rate, config.rate_final, since) * factor
-        planes = exponential(config.plane_rate, config.plane_rate_final, since) * factor
+        network = exponential(config.rate, config.rate_final, progress) * factor
+        planes = exponential(config.plane_rate, config.plane_rate_final, progress) * factor
         return {name: planes if name.startswith("planes.") else network for name in self.optimizer.params}
 
 
