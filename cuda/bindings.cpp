@@ -209,9 +209,9 @@ void adam(Floats value, Floats gradient, Floats first, Floats second, std::optio
   check(visible, size_t(job.rows), "visible");
   job.value = value.data(), job.gradient = gradient.data(), job.first = first.data(), job.second = second.data();
   job.visible = visible ? reinterpret_cast<const uint8_t*>(visible->data()) : nullptr;
-  job.rates = rates.data(), job.epsilon = epsilon;
-  job.beta1 = float(beta1), job.beta2 = float(beta2), job.gain1 = float(1.0 - beta1), job.gain2 = float(1.0 - beta2);
-  job.correction1 = correction1, job.correction2 = correction2;
+  job.rates = rates.data();
+  job.constants = {float(beta1), float(beta2), float(1.0 - beta1), float(1.0 - beta2),
+                   epsilon,      correction1,  correction2};
   nb::gil_scoped_release release;
   nfc::adam_step(job);
 }

@@ -1,23 +1,19 @@
-// Adam (Kingma and Ba 2015, algorithm 1) over the rows of visible Gaussians, with a learning rate per column.
+// Adam over the rows of visible Gaussians, with a learning rate per column.
 
 static inline void adam_value(const AdamJob& job, size_t at, float rate) {
-  const float g = job.gradient[at];
-  const float m = job.beta1 * job.first[at] + job.gain1 * g;
-  const float v = job.beta2 * job.second[at] + job.gain2 * g * g;
-  job.first[at] = m, job.second[at] = v;
-  job.value[at] -= rate * (m * job.correction1) / (sqrtf(v * job.correction2) + job.epsilon);
+  const AdamState<float> old = {job.value[at], job.first[at], job.second[at]};
+  const AdamState<float> now = adam_update(job.constants, old, job.gradient[at], rate);
+  job.value[at] = now.value, job.first[at] = now.first, job.second[at] = now.second;
 }
 
 // One vector of values; lanes where `keep` is set stay as they are.
 template <bool Keep>
 static inline void adam_vector(const AdamJob& job, size_t at, Vf rate, Mask keep) {
   const auto put = [&](float* where, Vf now, Vf before) { store(where + at, Keep ? select(keep, before, now) : now); };
-  const Vf g = load(job.gradient + at), old_m = load(job.first + at), old_v = load(job.second + at);
-  const Vf old = load(job.value + at);
-  const Vf m = job.beta1 * old_m + job.gain1 * g;
-  const Vf v = job.beta2 * old_v + job.gain2 * g * g;
-  put(job.first, m, old_m), put(job.second, v, old_v);
-  put(job.value, old - rate * (m * job.correction1) / (square_root(v * job.correction2) + job.epsilon), old);
+  const AdamState<Vf> old = {load(job.value + at), load(job.first + at), load(job.second + at)};
+  const AdamState<Vf> now = adam_update(job.constants, old, load(job.gradient + at), rate);
+  put(job.first, now.first, old.first), put(job.second, now.second, old.second);
+  put(job.value, now.value, old.value);
 }
 
 // Wide rows that are no whole number of vectors: their last values come first, in a vector that overlaps the ones after

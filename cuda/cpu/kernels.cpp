@@ -1,12 +1,13 @@
 // Every kernel of the CPU core, compiled once per instruction set (CMake gives NFC_ISA and the flags).
 
-#include "kernels.h"
-
 #include "simd.h"  // before the mathematics, whose templates must see the operations on vectors
+
+#include "kernels.h"
 
 #include "../include/nfc_gs/bits.h"
 #include "../include/nfc_gs/footprint.h"
 #include "../include/nfc_gs/hexplane.h"
+#include "../include/nfc_gs/loss.h"
 #include "../include/nfc_gs/projection.h"
 #include "../include/nfc_gs/sh.h"
 #include "../include/nfc_gs/tiles.h"

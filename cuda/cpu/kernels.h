@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../include/nfc_gs/adam.h"
 #include "../include/nfc_gs/splat.h"
 
 namespace nfc {
@@ -101,8 +102,7 @@ struct AdamJob {
   float *first, *second;
   const uint8_t* visible;                   // [rows] or null: all
   const float* rates;                       // [columns]
-  float beta1, beta2, gain1, gain2;         // gain = 1 - beta, rounded once: 1 - 0.999f is off by 5e-5
-  float epsilon, correction1, correction2;  // corrections: 1 / (1 - beta^t)
+  AdamConstants constants;
 };
 
 constexpr int kMaxLevels = 8;

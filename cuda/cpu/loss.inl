@@ -98,31 +98,25 @@ static inline void blur_columns(const LossJob& job, const Window& g, float* plan
 static void loss_strip(const LossJob& job, int strip) {
   const Window g = gaussian_window();
   const int values = 3 * job.width, begin = strip * kStrip, end = begin + kStrip < values ? begin + kStrip : values;
-  const float scale = -job.ssim_weight * job.inv_count;
+  const float scale = job.ssim_weight * job.inv_count;
   double total = 0.0;
   for (int row = 0; row < job.height; ++row) {
     Vf row_total = Vf{};
     for (int at = begin; at < end; at += kLanes) {
       Vf blurred[4];
       blur_columns<4>(job, g, job.blurred, row, at, blurred);
-      const Vf mx = blurred[0], my = blurred[1], squares = blurred[2], product = blurred[3];
-      const Vf mxx_myy = mx * mx + my * my, mxy = mx * my;
-      const Vf a1 = 2.0f * mxy + NFC_SSIM_C1, a2 = 2.0f * (product - mxy) + NFC_SSIM_C2;
-      const Vf b1 = mxx_myy + NFC_SSIM_C1, b2 = squares - mxx_myy + NFC_SSIM_C2;
-      const Vf inv_b1 = 1.0f / b1, inv_b2 = 1.0f / b2, inv = inv_b1 * inv_b2;
-      const Vf ssim = a1 * a2 * inv;
       alignas(64) float weight[kLanes];
       if (job.mask || at + kLanes > end) {
         for (int i = 0; i < kLanes; ++i) weight[i] = at + i < end ? counted(job, row, (at + i) / 3) : 0.0f;
       } else {
         store(weight, broadcast(1.0f));
       }
-      const Vf w = load(weight), k = w * scale;
-      row_total = row_total + (w - w * ssim);
-      store(plane_row(job, job.derivative, 0, row) + at,
-            k * 2.0f * (my * (a2 - a1) * inv - mx * ssim * (inv_b1 - inv_b2)));
-      store(plane_row(job, job.derivative, 1, row) + at, -k * ssim * inv_b2);
-      store(plane_row(job, job.derivative, 2, row) + at, k * 2.0f * a1 * inv);
+      const Vf w = load(weight);
+      const Ssim<Vf> s = ssim_of(blurred[0], blurred[1], blurred[2], blurred[3], w * scale);
+      row_total = row_total + (w - w * s.value);
+      store(plane_row(job, job.derivative, 0, row) + at, s.v_mean);
+      store(plane_row(job, job.derivative, 1, row) + at, s.v_squares);
+      store(plane_row(job, job.derivative, 2, row) + at, s.v_product);
     }
     total += double(sum_lanes(row_total));
   }
@@ -137,17 +131,6 @@ static void loss_strip(const LossJob& job, int strip) {
     }
   }
 }
-
-// y log2(c) + (1 - y) log2(1 - c), with c = x clipped to [eps, 1 - eps], and the derivative with respect to x of
-// -y ln(c) - (1 - y) ln(1 - c), which is zero where x is clipped. NaN gives NaN.
-static inline Vf log_likelihood(Vf x, Vf y, float eps, Vf* derivative) {
-  const Vf c = maximum(broadcast(eps), minimum(broadcast(1.0f - eps), x)), rest = 1.0f - c;
-  *derivative = select(c == x, (c - y) * reciprocal(c * rest), Vf{});
-  const Vf log_rest = log_2(rest);
-  return log_rest + y * (log_2(c) - log_rest) + (c - c);  // log_2 takes NaN for a number, c - c does not
-}
-
-constexpr float kLn2 = 0.69314718f;
 
 // How many of the values [from, from + n) of a row do not count, with those that fill up the last vector.
 static inline int ignored_values(const LossJob& job, int row, int from, int n) {
@@ -164,6 +147,7 @@ static inline void loss_gradient_with(const LossJob& job, int row) {
   const int values = 3 * job.width;
   const float l1 = job.l1_weight * job.inv_count, mse = 2.0f * job.mse_weight * job.inv_count;
   const float ce = job.ce_weight * job.inv_count;
+  const Vf low = broadcast(job.ce_eps), high = broadcast(1.0f - job.ce_eps);
   double absolute = 0.0, squared = 0.0, likelihood = 0.0;
   alignas(64) float x[kChunkRoom], y[kChunkRoom], v[kChunkRoom], in[kChunkRoom], blurred[3][kChunkRoom];
   for (int from = 0; from < values; from += kChunk) {
@@ -176,14 +160,14 @@ static inline void loss_gradient_with(const LossJob& job, int row) {
       Vf to_x = select(d > Vf{}, broadcast(l1), select(d < Vf{}, broadcast(-l1), Vf{})) + mse * d;
       if (Ce) {
         Vf derivative;
-        sum_likelihood = sum_likelihood + log_likelihood(a, b, job.ce_eps, &derivative);
+        sum_likelihood = sum_likelihood + log_likelihood(a, b, low, high, &derivative);
         to_x = to_x + ce * derivative;
       }
       store(v + i, to_x);
     }
     if (Ce) {  // values that do not count are 0 in both pictures, clipped, and have all added the same
       Vf unused;
-      const double each = double(log_likelihood(Vf{}, Vf{}, job.ce_eps, &unused)[0]);
+      const double each = double(log_likelihood(Vf{}, Vf{}, low, high, &unused)[0]);
       likelihood += double(sum_lanes(sum_likelihood)) - each * double(ignored_values(job, row, from, n));
     }
     absolute += double(sum_lanes(sum_absolute)), squared += double(sum_lanes(sum_squared));
@@ -225,6 +209,7 @@ static void loss_gradient(const LossJob& job, int row) {
 static void bit_loss(const BitLossJob& job, int row) {
   constexpr int kPixels = 32, kValues = kPixels * kColourBits;
   alignas(64) float bit[kValues], weight[kValues], p[kValues], v[kValues];
+  const Vf low = broadcast(job.eps), high = broadcast(1.0f - job.eps);
   double likelihood = 0.0;
   for (int from = 0; from < job.width; from += kPixels) {
     const int pixels = job.width - from < kPixels ? job.width - from : kPixels, n = pixels * kColourBits;
@@ -245,7 +230,7 @@ static void bit_loss(const BitLossJob& job, int row) {
     for (int i = 0; i < n; i += kLanes) {
       Vf derivative;
       const Vf w = load(weight + i);
-      sum = sum + w * log_likelihood(load(p + i), load(bit + i), job.eps, &derivative);
+      sum = sum + w * log_likelihood(load(p + i), load(bit + i), low, high, &derivative);
       store(v + i, w * derivative);
     }
     likelihood += double(sum_lanes(sum));

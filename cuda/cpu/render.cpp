@@ -7,6 +7,7 @@
 #include <cstring>
 #include <functional>
 
+#include "../include/nfc_gs/mcmc.h"
 #include "parallel.h"
 
 namespace nfc {
@@ -328,59 +329,15 @@ void network_backward(NetworkJob job, float* v_weights) {
   std::copy(v_b3, v_b3 + job.outputs, v_weights);
 }
 
-namespace {
-
-// A counter-based generator: the value depends on (seed, step, index) alone. SplitMix64's finaliser (Steele et al.
-// 2014) over the mixed counters.
-uint64_t mix(uint64_t x) {
-  x += 0x9E3779B97F4A7C15ull;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
-  return x ^ (x >> 31);
-}
-
-float uniform(uint32_t bits) { return (float(bits >> 8) + 0.5f) * (1.0f / 16777216.0f); }
-
-// Two normal values from 64 random bits (Box and Muller 1958).
-void normal_pair(uint64_t random, float* a, float* b) {
-  const float radius = std::sqrt(-2.0f * std::log(uniform(uint32_t(random))));
-  const float angle = 6.2831853f * uniform(uint32_t(random >> 32));
-  *a = radius * std::cos(angle), *b = radius * std::sin(angle);
-}
-
-}  // namespace
-
 void mcmc_noise(int count, float* means, const float* quats, const float* log_scales, const float* opacity_logits,
                 float strength, float sharpness, float threshold, uint64_t seed, uint64_t step) {
   StageTimer timer(kNoise);
-  const uint64_t key = mix(mix(seed) ^ step);
-  // Beyond this logit the gate is below 1e-6: a million times weaker than at full strength, and skipped.
-  const float highest = threshold + 13.815510f / sharpness;
-  const float highest_logit = highest < 1.0f ? std::log(highest / (1.0f - highest)) : 1e30f;
+  const NoiseConstants constants = noise_constants(strength, sharpness, threshold, seed, step);
   parallel_for(items_of(count, kRowsAtOnce), [&](int item) {
     const int end = std::min(count, (item + 1) * kRowsAtOnce);
-    for (int i = item * kRowsAtOnce; i < end; ++i) {
-      if (!(opacity_logits[i] < highest_logit)) continue;
-      const float opacity = 1.0f / (1.0f + std::exp(-opacity_logits[i]));
-      const float gate = 1.0f / (1.0f + std::exp(sharpness * (opacity - threshold)));
-      float z[4];
-      normal_pair(mix(key ^ (2 * uint64_t(i))), z, z + 1);
-      normal_pair(mix(key ^ (2 * uint64_t(i) + 1)), z + 2, z + 3);
-      const float *q = quats + 4 * size_t(i), *log_s = log_scales + 3 * size_t(i);
-      const float inv = 1.0f / std::sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
-      const float w = q[0] * inv, x = q[1] * inv, y = q[2] * inv, zz = q[3] * inv;
-      const float R[9] = {1 - 2 * (y * y + zz * zz), 2 * (x * y - w * zz),      2 * (x * zz + w * y),
-                          2 * (x * y + w * zz),      1 - 2 * (x * x + zz * zz), 2 * (y * zz - w * x),
-                          2 * (x * zz - w * y),      2 * (y * zz + w * x),      1 - 2 * (x * x + y * y)};
-      float local[3];  // Sigma z = R S^2 R^T z
-      for (int j = 0; j < 3; ++j)
-        local[j] = std::exp(2.0f * log_s[j]) * (R[j] * z[0] + R[3 + j] * z[1] + R[6 + j] * z[2]) * gate * strength;
-      float* mean = means + 3 * size_t(i);
-      for (int j = 0; j < 3; ++j) {
-        const float step_j = R[3 * j] * local[0] + R[3 * j + 1] * local[1] + R[3 * j + 2] * local[2];
-        if (step_j - step_j == 0.0f) mean[j] += step_j;
-      }
-    }
+    for (int i = item * kRowsAtOnce; i < end; ++i)
+      explore(constants, unsigned(i), quats + 4 * size_t(i), log_scales + 3 * size_t(i), opacity_logits[i],
+              means + 3 * size_t(i));
   });
 }
 

@@ -36,6 +36,7 @@ NFC_HD float select(bool mask, float yes, float no) { return mask ? yes : no; }
 NFC_HD float minimum(float a, float b) { return a < b ? a : b; }
 NFC_HD float maximum(float a, float b) { return a > b ? a : b; }
 NFC_HD float square_root(float a) { return sqrtf(a); }
+NFC_HD float reciprocal(float a) { return 1.0f / a; }
 NFC_HD float log_2(float a) { return log2f(a); }
 NFC_HD bool both(bool a, bool b) { return a && b; }
 NFC_HD float sigmoid(float a) { return 1.0f / (1.0f + expf(-a)); }
