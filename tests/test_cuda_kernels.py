@@ -122,10 +122,13 @@ from pathlib import Path
 import torch
 sys.path.insert(0, {tests!r})
 from splat_scenes import gradients, make_camera, make_splats, open_engine
+from emulator import Emulator
 from test_cuda_kernels import build, launch
+from test_cuda_training import launch_every_kernel
 from nfc_gs.render.backend import RasterSettings
 open_engine("emulated-float32")
 gradients("emulated", torch.float32, make_splats(40, sh_degree=1, channels=1), make_camera(), RasterSettings(1))
+launch_every_kernel(Emulator())
 print("clean", flush=True)
 launch(build(Path({folder!r}), ["args.values[i] = 1.0f;"]), torch.zeros(63))
 """
@@ -211,6 +214,10 @@ def test_kernels_compile_for_a_gpu_and_none_spills(monkeypatch: pytest.MonkeyPat
     assert {usage.kernel for usage in usages} == {
         "project_splats", "project_splats_backward", "write_entries", "find_tiles",
         "raster", "pixel_gradients", "raster_backward",
+        "loss", "loss_values", "loss_gradient", "bit_loss", "bit_loss_gradient",
+        "adam", "mcmc_noise", "share_among_copies",
+        "hexplane", "hexplane_points_backward", "hexplane_cells_backward", "hexplane_planes_backward",
+        "plane_regularisers",
     }  # fmt: skip
     assert all(0 < usage.registers <= 255 and usage.spills == usage.stack == 0 for usage in usages)
 

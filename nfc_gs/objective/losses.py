@@ -2,7 +2,7 @@
 
 L = L_reg + lambda L_ce (Neural Field Classifiers, Yang et al. 2024, eq. 6): L_reg is what splats are usually trained
 with, and L_ce treats the value y of a channel as a class. The code here is the readable reference; the compiled twins
-(`_FusedLoss`, `_FusedBitLoss`) compute the same numbers.
+(`_FusedLoss` and `_FusedBitLoss` on the CPU, `_GpuLoss` and `_GpuBitLoss` on a GPU) compute the same numbers.
 
 Splats differ from the ray fields of that paper in two ways. A rendered value c can be exactly 0 (a pixel that nothing
 covers, on black), where the gradient of -y log c has no bound; and it can pass 1 with direct SH. The paper clips c from
@@ -22,7 +22,7 @@ from torch import Tensor
 from nfc_gs.core.checks import check_shapes
 from nfc_gs.core.constants import SSIM_C1, SSIM_C2, SSIM_SIGMA, SSIM_WINDOW
 from nfc_gs.model.target_encoding import decode_colors, encode_colors
-from nfc_gs.render import extension
+from nfc_gs.render import cuda_runtime, cuda_training, extension
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,12 @@ def photometric(
     check_shapes(rendered=(rendered, "H W 3"), target=(target, "H W 3"), mask=(mask, "H W"), bits=(bits, "H W 24"))
     if config.bit_ce and bits is None:
         raise ValueError("the objective has a bit-wise cross entropy but no bits were rendered")
-    if rendered.dtype == torch.float32 and rendered.device.type == "cpu" and extension.available():
+    if rendered.dtype != torch.float32:
+        return photometric_reference(rendered, target, mask, config, bits)
+    runtime = cuda_runtime.runtime_for(rendered.device)
+    if runtime is not None:
+        return _photometric_gpu(runtime, rendered, target, mask, config, bits)
+    if rendered.device.type == "cpu" and extension.available():
         return _photometric_compiled(rendered, target, mask, config, bits)
     return photometric_reference(rendered, target, mask, config, bits)
 
@@ -276,6 +281,68 @@ class _FusedBitLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore
         return _scaled(ctx.gradient, grads[0]), None, None, None
+
+
+def _photometric_gpu(
+    runtime: cuda_runtime.Runtime,
+    rendered: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    config: ObjectiveConfig,
+    bits: Tensor | None,
+) -> LossResult:
+    """The fused losses of a GPU (float32)."""
+    values: dict[str, Tensor] = {}
+    total = _GpuLoss.apply(rendered, target, mask, config, runtime, values)
+    if config.bit_ce:
+        bit_ce = _GpuBitLoss.apply(bits, target, mask, config.ce_eps, runtime)
+        values["bit_ce"] = bit_ce.detach()
+        total = total + config.bit_ce * bit_ce
+    return LossResult(total, values)
+
+
+class _GpuLoss(torch.autograd.Function):
+    """All terms that compare colours, and their gradient, in three kernels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rendered: Tensor,
+        target: Tensor,
+        mask: Tensor | None,
+        config: ObjectiveConfig,
+        runtime: cuda_runtime.Runtime,
+        values: dict[str, Tensor],  # filled
+    ) -> Tensor:
+        window = ssim_window(torch.float32).tolist()
+        weights = cuda_training.LossWeights(config.l1, config.mse, config.ssim, config.ce, config.ce_eps, window)
+        pictures = (rendered.detach().contiguous(), target.contiguous(), None if mask is None else mask.contiguous())
+        ctx.loss = cuda_training.PhotometricLoss(runtime, *pictures, weights, ctx.needs_input_grad[0])
+        l1, mse, dssim, ce, total = ctx.loss.values.unbind()
+        values |= {"l1": l1, "mse": mse, "ssim": 1 - dssim}
+        if config.ce:
+            values["ce"] = ce
+        return total.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        return ctx.loss.gradient(grads[0].contiguous()), None, None, None, None, None
+
+
+class _GpuBitLoss(torch.autograd.Function):
+    """The bit-wise cross entropy and its gradient in two kernels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, bits: Tensor, target: Tensor, mask: Tensor | None, eps: float, runtime: cuda_runtime.Runtime
+    ) -> Tensor:
+        pictures = (bits.detach().contiguous(), target.contiguous(), None if mask is None else mask.contiguous())
+        ctx.loss = cuda_training.BitLoss(runtime, *pictures, eps)
+        return ctx.loss.value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        return ctx.loss.gradient(grads[0].contiguous()), None, None, None, None
 
 
 def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:

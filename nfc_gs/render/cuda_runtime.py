@@ -21,7 +21,7 @@ import torch
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, make_folder
 
-SOURCES = ("project", "binning", "raster")
+SOURCES = ("project", "binning", "raster", "loss", "optimize", "hexplane")
 """The files of `cuda/gpu` that hold kernels."""
 
 CACHE_VARIABLE = "NFC_GS_CACHE"
@@ -243,6 +243,22 @@ class CudaRuntime:
                 loaded = self._core.ObjectCode.from_cubin(cubin).get_kernel(kernel)
             self._kernels[key] = (loaded, self._driver.CUfunction(int(loaded.handle)))  # the first keeps it loaded
         return self._kernels[key][1]
+
+
+def runtime_for(device: torch.device) -> Runtime | None:
+    """What runs our kernels on tensors of `device`; None on the CPU and where NVIDIA's compiler is not installed."""
+    if device.type != "cuda":
+        return None
+    return _runtime_of(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@functools.cache
+def _runtime_of(index: int) -> Runtime | None:
+    try:
+        with torch.cuda.device(index):
+            return CudaRuntime()
+    except UserError:
+        return None
 
 
 def cached_kernels() -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from nfc_gs.model.deformation import (
     look_up_reference,
     network_reference,
 )
-from nfc_gs.render import extension
+from nfc_gs.render import cuda_runtime, cuda_training, extension
 
 _STEP = 16
 """The compiled kernels take features and layers in multiples of this."""
@@ -56,8 +57,21 @@ COMPILED = FieldKernels(look_up_compiled, network_compiled, add_plane_gradient_c
 
 def kernels_for(tensor: Tensor) -> FieldKernels:
     """The fastest kernels for tensors like this one; all compute what the reference computes."""
-    compiled = tensor.device.type == "cpu" and tensor.dtype == torch.float32 and extension.available()
-    return COMPILED if compiled else REFERENCE
+    if tensor.dtype != torch.float32:
+        return REFERENCE
+    runtime = cuda_runtime.runtime_for(tensor.device)
+    if runtime is not None:
+        return gpu_kernels(runtime)
+    return COMPILED if tensor.device.type == "cpu" and extension.available() else REFERENCE
+
+
+def gpu_kernels(runtime: cuda_runtime.Runtime) -> FieldKernels:
+    """Those of a GPU; the network's layers are products of matrices, which torch's own library does best."""
+    return FieldKernels(
+        look_up=functools.partial(cuda_training.look_up, runtime),
+        network=network_reference,
+        add_plane_gradient=functools.partial(cuda_training.add_plane_gradient, runtime),
+    )
 
 
 class _LookUp(torch.autograd.Function):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.rotation import quat_to_matrix
-from nfc_gs.render import extension
+from nfc_gs.render import cuda_runtime, cuda_training, extension
 from nfc_gs.train.schedules import generator_for
 
 Tensors = Mapping[str, Tensor]
@@ -84,6 +84,13 @@ def share_(tensors: Tensors, sources: Tensor, min_opacity: float) -> None:
         min_opacity: no new opacity is less than this.
     """
     n = tensors["means"].shape[0]
+    runtime = cuda_runtime.runtime_for(sources.device)
+    if runtime is not None and tensors["means"].dtype == torch.float32:
+        copies = torch.zeros(n, dtype=torch.int32, device=sources.device)
+        copies.index_add_(0, sources, torch.ones_like(sources, dtype=torch.int32))
+        shared = (tensors["opacity_logits"], tensors["log_scales"])
+        cuda_training.share_among_copies(runtime, *shared, copies, MAX_COPIES, min_opacity)
+        return
     counts = torch.bincount(sources, minlength=n)
     rows = counts.nonzero().squeeze(1)
     eps = torch.finfo(torch.float32).eps
@@ -139,12 +146,17 @@ def mcmc_noise_(
     means += Sigma z gate(o) strength with z ~ N(0, I) and gate(o) = sigmoid(-k (o - t)), k = 100, t = 0.005
     (Kheradmand et al. 2024, eq. 8; there Sigma^(1/2) is meant as in their code: the covariance).
 
-    The compiled core draws from a counter-based generator of its own, so its noise differs from PyTorch's.
+    The compiled kernels draw from a counter-based generator of their own, so their noise differs from PyTorch's.
 
     Args:
         strength: noise weight times the learning rate of the centres.
         seed, step: the noise depends on these and the row number alone.
     """
+    runtime = cuda_runtime.runtime_for(means.device)
+    if runtime is not None and means.dtype == torch.float32:
+        noise = cuda_training.Noise(strength, NOISE_STEEPNESS, NOISE_OPACITY, seed, step)
+        cuda_training.mcmc_noise(runtime, means, quats, log_scales, opacity_logits, noise)
+        return
     if means.dtype == torch.float32 and means.device.type == "cpu" and extension.available():
         arrays = (tensor.numpy() for tensor in (means, quats, log_scales, opacity_logits))
         extension.core().mcmc_noise(*arrays, strength, NOISE_STEEPNESS, NOISE_OPACITY, seed, step)

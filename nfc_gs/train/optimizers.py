@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nfc_gs.render import extension
+from nfc_gs.render import cuda_runtime, cuda_training, extension
 
 Rate = float | tuple[float, float, int]
 """A learning rate; or (rate of the first columns, rate of the rest, number of first columns) of the flattened row."""
@@ -34,7 +35,7 @@ class AdamConstants:
 
 Tensors = Mapping[str, Tensor]
 Kernel = Callable[
-    [Tensors, Mapping[str, Tensor | None], Tensors, Tensors, Tensor, Mapping[str, Rate], AdamConstants], None
+    [Tensors, Mapping[str, Tensor | None], Tensors, Tensors, Tensor | None, Mapping[str, Rate], AdamConstants], None
 ]
 
 
@@ -44,22 +45,25 @@ def adam_step_reference(
     grads: Mapping[str, Tensor | None],
     m: Tensors,
     v: Tensors,
-    visible: Tensor,  # [N] bool
+    visible: Tensor | None,  # [N] bool
     rates: Mapping[str, Rate],
     constants: AdamConstants,
 ) -> None:
     """One Adam step on the visible rows of every parameter that has a gradient, in place. All shapes are [N, ...].
 
+    Without `visible` all rows are moved, and N may differ among the parameters.
+
     m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
     p -= rate / correction1 * m / (sqrt(v) / sqrt(correction2) + eps).
     Rows that are not visible keep their value and their moments.
     """
-    rows = visible.nonzero().squeeze(1)  # [V]
+    seen = None if visible is None else visible.nonzero().squeeze(1)
     root_correction2 = math.sqrt(constants.correction2)
     for name, param in params.items():
         grad = grads[name]
         if grad is None:
             continue
+        rows = torch.arange(len(param), device=param.device) if seen is None else seen  # [V]
         g = grad.index_select(0, rows).flatten(1) if grad.dim() > 1 else grad.index_select(0, rows)[:, None]  # [V, C]
         first = m[name].index_select(0, rows).view_as(g) * constants.beta1 + g * (1.0 - constants.beta1)
         second = v[name].index_select(0, rows).view_as(g) * constants.beta2 + g * g * (1.0 - constants.beta2)
@@ -82,13 +86,13 @@ def adam_step_compiled(
     grads: Mapping[str, Tensor | None],
     m: Tensors,
     v: Tensors,
-    visible: Tensor,  # [N] bool
+    visible: Tensor | None,  # [N] bool
     rates: Mapping[str, Rate],
     constants: AdamConstants,
 ) -> None:
     """`adam_step_reference` for float32 on the CPU: one pass over each parameter in the compiled core."""
     core = extension.core()
-    seen = visible.numpy()
+    seen = None if visible is None else visible.numpy()
     for name, param in params.items():
         grad = grads[name]
         if grad is None or param.numel() == 0:
@@ -115,8 +119,44 @@ def _column_rates(rate: Rate, columns: int) -> list[float]:
     return [rate] * columns
 
 
+@torch.no_grad()
+def adam_step_gpu(
+    runtime: cuda_runtime.Runtime,
+    params: Tensors,
+    grads: Mapping[str, Tensor | None],
+    m: Tensors,
+    v: Tensors,
+    visible: Tensor | None,  # [N] bool
+    rates: Mapping[str, Rate],
+    constants: AdamConstants,
+) -> None:
+    """`adam_step_reference` for float32 on a GPU: one kernel for all parameters."""
+    tensors = []
+    for name, param in params.items():
+        grad, rate = grads[name], rates[name]
+        if grad is None:
+            continue
+        first_rate, other_rate, columns = rate if isinstance(rate, tuple) else (rate, rate, 0)
+        tensors.append(
+            cuda_training.AdamTensor(param, grad.contiguous(), m[name], v[name], first_rate, other_rate, columns)
+        )
+    numbers = {
+        "beta1": constants.beta1,
+        "beta2": constants.beta2,
+        "gain1": 1.0 - constants.beta1,
+        "gain2": 1.0 - constants.beta2,
+        "epsilon": constants.eps,
+        "correction1": 1.0 / constants.correction1,
+        "correction2": 1.0 / constants.correction2,
+    }
+    cuda_training.adam(runtime, tensors, visible, numbers)
+
+
 def kernel_for(device: torch.device) -> Kernel:
     """The implementation of an Adam step for tensors on `device`; all compute what the reference computes."""
+    runtime = cuda_runtime.runtime_for(device)
+    if runtime is not None:
+        return functools.partial(adam_step_gpu, runtime)
     return adam_step_compiled if device.type == "cpu" and extension.available() else adam_step_reference
 
 
@@ -167,11 +207,7 @@ class DenseAdam(_Adam):
 
     def step(self, grads: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
         """Move everything; gradients and learning rates by parameter name."""
-        constants = self._next_step()
-        for name, param in self.params.items():
-            rows = torch.ones(len(param), dtype=torch.bool, device=param.device)
-            one = {name: param}, {name: grads[name]}, {name: self.m[name]}, {name: self.v[name]}
-            self._kernel(*one, rows, {name: rates[name]}, constants)
+        self._kernel(self.params, grads, self.m, self.v, None, rates, self._next_step())
 
     def reset(self, names: Iterable[str]) -> None:
         """Forget the moments of these parameters."""

@@ -7,11 +7,12 @@
 namespace nfc {
 inline namespace NFC_ISA {
 
-// The axes of the six planes, columns and rows: xy, xz, yz, xt, yt, zt.
 constexpr int kPlanes = 6;
 constexpr int kTimeAxis = 3;
-constexpr int kPlaneColumn[kPlanes] = {0, 0, 1, 0, 1, 2};
-constexpr int kPlaneRow[kPlanes] = {1, 2, 2, 3, 3, 3};
+
+// The axes of a plane's columns and rows: xy, xz, yz, xt, yt, zt.
+NFC_HD constexpr int plane_column(int plane) { return plane < kTimeAxis ? plane / 2 : plane - kTimeAxis; }
+NFC_HD constexpr int plane_row(int plane) { return plane == 0 ? 1 : plane < kTimeAxis ? 2 : kTimeAxis; }
 
 struct Cell {
   int first;     // the lower of the two, at most cells - 2

@@ -31,7 +31,7 @@ struct NoiseConstants {
   unsigned long long key;                // of seed and step
 };
 
-inline NoiseConstants noise_constants(float strength, float sharpness, float threshold, unsigned long long seed,
+NFC_HD NoiseConstants noise_constants(float strength, float sharpness, float threshold, unsigned long long seed,
                                       unsigned long long step) {
   const float highest = threshold + 13.815510f / sharpness;
   const float highest_logit = highest < 1.0f ? logf(highest / (1.0f - highest)) : 1e30f;

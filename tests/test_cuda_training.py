@@ -1,0 +1,377 @@
+"""The GPU kernels of a training step, run by the emulator, against the readable references in float64."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from emulator import CUDA, Emulator, compiled
+from splat_scenes import open_engine
+from test_train_motion import config, moving_scene
+from torch import Tensor
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.model.deformation import HexPlaneConfig, add_plane_gradient_reference, look_up_reference, plane_shapes
+from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
+from nfc_gs.render import cuda_args, cuda_runtime, cuda_training, extension
+from nfc_gs.render.deformation import kernels_for
+from nfc_gs.train import config as train_config
+from nfc_gs.train import density_ops, schedules
+from nfc_gs.train.optimizers import (
+    AdamConstants,
+    DenseAdam,
+    VisibleAdam,
+    adam_step_gpu,
+    adam_step_reference,
+)
+from nfc_gs.train.trainer import Trainer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emulator() -> Emulator:
+    try:
+        return Emulator()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def as_if_on_a_gpu(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tensors on the CPU be taken for those of a GPU whose kernels the emulator runs."""
+    monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device: emulator)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def assert_close(actual: Tensor, expected: Tensor, limit: float = 1e-5) -> None:
+    """Equal up to `limit` times the largest number."""
+    scale = max(1e-30, float(expected.abs().max()))
+    torch.testing.assert_close(actual.double(), expected.double(), rtol=0, atol=limit * scale)
+
+
+STRUCTS = [
+    ("train.h", cuda_args.LossArgs),
+    ("train.h", cuda_args.BitLossArgs),
+    ("train.h", cuda_args.AdamParameter),
+    ("train.h", cuda_args.NoiseArgs),
+    ("train.h", cuda_args.RelocateArgs),
+    ("hexplane.cu", cuda_args.HexPlaneArgs),
+    ("hexplane.cu", cuda_args.PlaneArgs),
+]
+
+
+def test_the_arguments_of_the_kernels_are_the_same_in_cpp_and_python(tmp_path: Path):
+    source = tmp_path / "layouts.cu"
+    lines = ["#include <cstddef>", *(f'#include "{CUDA}/gpu/{header}"' for header in ("train.h", "hexplane.cu"))]
+    expected = {}
+    for _, struct in STRUCTS:
+        names = [name for name, *_ in struct._fields_]
+        offsets = ", ".join(f"offsetof(nfc::{struct.__name__}, {name})" for name in names)
+        lines.append(f'extern "C" const size_t {struct.__name__}[] = {{{offsets}, sizeof(nfc::{struct.__name__})}};')
+        expected[struct.__name__] = [getattr(struct, name).offset for name in names] + [ctypes.sizeof(struct)]
+    lines.append(  # its constants are a struct of their own there
+        'extern "C" const size_t AdamArgs[] = {offsetof(nfc::AdamArgs, visible), offsetof(nfc::AdamArgs, count), '
+        "offsetof(nfc::AdamArgs, constants), sizeof(nfc::AdamArgs), sizeof(nfc::AdamConstants)};"
+    )
+    adam = cuda_args.AdamArgs
+    offsets = [getattr(adam, name).offset for name in ("visible", "count", "beta1")]
+    expected["AdamArgs"] = [*offsets, ctypes.sizeof(adam), 7 * ctypes.sizeof(ctypes.c_float)]
+    source.write_text("\n".join(lines) + "\n")
+    library = compiled(source)
+    for name, layout in expected.items():
+        assert list((ctypes.c_size_t * len(layout)).in_dll(library, name)) == layout, name
+
+
+def test_constants_in_the_order_of_the_kernels():
+    names = [name for name, _ in cuda_args.AdamArgs._fields_][-7:]
+    text = (CUDA / "include" / "nfc_gs" / "adam.h").read_text()
+    declared = [name for name in text.replace(",", " ").replace(";", " ").split() if name in names]
+    assert list(dict.fromkeys(declared)) == names
+
+
+# ---- the losses ---------------------------------------------------------------------------------------------------
+
+EVERYTHING = ObjectiveConfig(l1=0.7, mse=0.4, ssim=0.3, ce=0.5, bit_ce=0.6, ce_eps=0.05)
+
+
+def pictures(height: int, width: int, masked: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """A rendering that passes 0 and 1, a photograph, a mask, and bit probabilities."""
+    rendered = random(height, width, 3, seed=1) * 1.2 - 0.1
+    target = (random(height, width, 3, seed=2) * 255).round().to(torch.uint8)
+    mask = (random(height, width, seed=3) * 255).round().to(torch.uint8) if masked else None
+    return rendered, target, mask, random(height, width, 24, seed=4)
+
+
+@pytest.mark.parametrize(
+    "config", [EVERYTHING, ObjectiveConfig(), ObjectiveConfig(ssim=0.0)], ids=["all", "3dgs", "l1"]
+)
+@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
+@pytest.mark.parametrize("size", [(37, 50), (16, 16), (5, 3)], ids=str)
+def test_the_losses_and_their_gradients_are_those_of_the_reference(
+    size: tuple[int, int], masked: bool, config: ObjectiveConfig, as_if_on_a_gpu: None
+):
+    rendered, target, mask, bits = pictures(*size, masked)
+    found = {}
+    for name, dtype, compare in (
+        ("reference", torch.float64, photometric_reference),
+        ("kernels", torch.float32, photometric),
+    ):
+        x, p = (tensor.detach().to(dtype, copy=True).requires_grad_() for tensor in (rendered, bits))
+        result = compare(x, target, mask, config, p if config.bit_ce else None)
+        (3.0 * result.total).backward()
+        found[name] = {"total": result.total.detach(), "gradient": x.grad, **result.values}
+        if config.bit_ce:
+            found[name]["gradient of bits"] = p.grad
+    assert found["kernels"].keys() == found["reference"].keys()
+    for name, expected in found["reference"].items():
+        assert_close(found["kernels"][name], expected)
+
+
+def test_a_picture_of_which_nothing_counts_costs_nothing(as_if_on_a_gpu: None):
+    rendered, target, _, bits = pictures(20, 20, False)
+    x, p = rendered.float().requires_grad_(), bits.float().requires_grad_()
+    result = photometric(x, target, torch.zeros(20, 20, dtype=torch.uint8), EVERYTHING, p)
+    result.total.backward()
+    assert result.total == 0.0 and result.values["ssim"] == 1.0
+    assert x.grad is not None and p.grad is not None and not x.grad.any() and not p.grad.any()
+
+
+# ---- Adam, noise, relocation --------------------------------------------------------------------------------------
+
+
+def test_adam_moves_what_the_reference_moves_and_nothing_else(emulator: Emulator):
+    shapes = {"means": (700, 3), "sh": (700, 16, 3), "opacity_logits": (700,), "none": (700, 2)}
+    params = {name: random(*shape, seed=k) for k, (name, shape) in enumerate(shapes.items())}
+    grads = {name: random(*shape, seed=10 + k) - 0.5 for k, (name, shape) in enumerate(shapes.items())}
+    m = {name: random(*shape, seed=20 + k) - 0.5 for k, (name, shape) in enumerate(shapes.items())}
+    v = {name: random(*shape, seed=30 + k) for k, (name, shape) in enumerate(shapes.items())}
+    visible = random(700, seed=40) < 0.6
+    rates = {"means": 0.1, "sh": (0.1, 0.02, 3), "opacity_logits": 0.3, "none": 1.0}
+    constants = AdamConstants(0.9, 0.999, 1e-15, 1.0 - 0.9**7, 1.0 - 0.999**7)
+    results = []
+    for dtype in (torch.float64, torch.float32):
+        copies = [{name: t.to(dtype, copy=True) for name, t in tensors.items()} for tensors in (params, grads, m, v)]
+        given = {**copies[1], "none": None}
+        if dtype == torch.float64:
+            adam_step_reference(copies[0], given, copies[2], copies[3], visible, rates, constants)
+        else:
+            adam_step_gpu(emulator, copies[0], given, copies[2], copies[3], visible, rates, constants)
+        results.append([copies[0], copies[2], copies[3]])
+    for expected, actual, before in zip(*results, (params, m, v), strict=True):
+        for name in shapes:
+            assert_close(actual[name], expected[name])
+            assert torch.equal(actual[name][~visible], before[name][~visible].float())
+        assert torch.equal(actual["none"], before["none"].float())
+
+
+def test_adam_takes_any_number_of_tensors_of_any_shape(as_if_on_a_gpu: None):
+    shapes = [(k % 5 + 1, 3 * k + 1) for k in range(cuda_args.MAX_PARAMETERS + 3)]
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        params = {str(k): random(*shape, seed=k).to(dtype) for k, shape in enumerate(shapes)}
+        optimizer = DenseAdam(params)
+        if dtype == torch.float64:
+            optimizer._kernel = adam_step_reference
+        for step in range(3):
+            grads = {str(k): random(*shape, seed=100 * step + k).to(dtype) - 0.5 for k, shape in enumerate(shapes)}
+            optimizer.step(grads, {str(k): 0.01 * (k + 1) for k in range(len(shapes))})
+        results.append(optimizer.params)
+    for name, expected in results[1].items():
+        assert_close(results[0][name], expected)
+
+
+def test_the_optimizer_of_gaussians_uses_the_kernel(as_if_on_a_gpu: None):
+    params = {"means": torch.zeros(4, 3)}
+    visible = torch.tensor([True, False, True, False])
+    VisibleAdam(params).step({"means": torch.ones(4, 3)}, visible, {"means": 0.5})
+    assert_close(params["means"], torch.where(visible, -0.5, 0.0)[:, None].expand(4, 3))
+
+
+def gaussians(count: int) -> dict[str, Tensor]:
+    """Raw float32 tensors, many of them faint; the last has a quaternion of zero."""
+    generator = torch.Generator().manual_seed(5)
+    tensors = {
+        "means": torch.randn(count, 3, generator=generator),
+        "quats": torch.randn(count, 4, generator=generator),
+        "log_scales": torch.randn(count, 3, generator=generator) - 1.0,
+        "opacity_logits": 4.0 * torch.randn(count, generator=generator) - 4.0,
+    }
+    tensors["quats"][-1] = 0.0
+    return tensors
+
+
+@pytest.mark.skipif(not extension.available(), reason="compares with the compiled core")
+def test_the_noise_is_that_of_the_cpu_core(emulator: Emulator, monkeypatch: pytest.MonkeyPatch):
+    before = gaussians(500)
+    moved = []
+    for runtime in (None, emulator):
+        monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device, runtime=runtime: runtime)
+        tensors = {name: tensor.clone() for name, tensor in before.items()}
+        density_ops.mcmc_noise_(**tensors, strength=0.3, seed=2**63 + 5, step=11)
+        moved.append(tensors["means"] - before["means"])
+    assert 50 < int((moved[0] != 0).any(1).sum()) < 450 and not moved[0][-1].any()
+    assert_close(moved[1], moved[0])
+
+
+def test_copies_share_opacity_and_scale_as_the_reference_has_it(emulator: Emulator, monkeypatch: pytest.MonkeyPatch):
+    before = gaussians(300)
+    generator = torch.Generator().manual_seed(6)
+    sources = torch.cat([torch.randint(0, 300, (200,), generator=generator), torch.full((80,), 7)])
+    results = []
+    for runtime in (None, emulator):
+        monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device, runtime=runtime: runtime)
+        tensors = {name: tensor.clone() for name, tensor in before.items()}
+        density_ops.share_(tensors, sources, 0.005)
+        results.append(tensors)
+    assert not torch.equal(results[0]["log_scales"], before["log_scales"])
+    for name, expected in results[0].items():
+        assert_close(results[1][name], expected)
+
+
+# ---- deformation --------------------------------------------------------------------------------------------------
+
+
+def planes_of(config: HexPlaneConfig, time_resolution: int) -> list[Tensor]:
+    return [random(*shape, seed=k) + 0.5 for k, shape in enumerate(plane_shapes(config, time_resolution))]
+
+
+@pytest.mark.parametrize("at_once", [2**16, 64], ids=["all at once", "in parts"])
+@pytest.mark.parametrize("features", [16, 32, 40])
+@pytest.mark.parametrize("time", [0.3, -1.0, 1.0])
+def test_the_look_up_and_its_gradients_are_those_of_the_reference(
+    time: float, features: int, at_once: int, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cuda_training, "POINTS_AT_ONCE", at_once)
+    planes = planes_of(HexPlaneConfig(features=features, resolution=5, levels=(1, 2)), 4)
+    coords = 2.4 * random(150, 3, seed=50) - 1.2
+    coords[:60] = 0.05 * coords[:60]  # crowds in one cell, and points beyond the box
+    coords[60] = torch.tensor([-1.0, 1.0, 0.0])
+    weights = random(150, 2 * features, seed=51) - 0.5
+    results = []
+    for dtype in (torch.float64, torch.float32):
+        inputs = [tensor.detach().to(dtype, copy=True).requires_grad_() for tensor in (coords, *planes)]
+        if dtype == torch.float64:
+            out = look_up_reference(inputs[1:], inputs[0], time)
+        else:
+            out = cuda_training.look_up(emulator, inputs[1:], inputs[0], time)
+        (out * weights.to(dtype)).sum().backward()
+        results.append([out.detach(), *(tensor.grad for tensor in inputs)])
+    for expected, actual in zip(*results, strict=True):
+        assert_close(actual, expected)
+
+
+def test_no_points_get_no_features_and_give_no_gradient(emulator: Emulator):
+    planes = [plane.float().requires_grad_() for plane in planes_of(HexPlaneConfig(features=16, resolution=3), 3)]
+    out = cuda_training.look_up(emulator, planes, torch.zeros(0, 3), 0.0)
+    out.sum().backward()
+    assert out.shape == (0, 32) and all(plane.grad is not None and not plane.grad.any() for plane in planes)
+
+
+def test_a_point_that_is_not_a_number_harms_no_other(emulator: Emulator):
+    planes = [plane.float().requires_grad_() for plane in planes_of(HexPlaneConfig(features=16, resolution=3), 3)]
+    coords = (random(5, 3) - 0.5).float()
+    whole = cuda_training.look_up(emulator, planes, coords, 0.0)
+    coords = coords.clone()
+    coords[2, 1] = math.nan
+    broken = cuda_training.look_up(emulator, planes, coords, 0.0)
+    broken.sum().backward()
+    others = [0, 1, 3, 4]
+    assert torch.equal(broken[others], whole[others])
+    assert all(plane.grad is not None and plane.grad.isfinite().all() for plane in planes)
+
+
+def test_more_levels_than_there_is_room_for_are_refused(emulator: Emulator):
+    planes = planes_of(HexPlaneConfig(features=16, resolution=2, levels=(1,) * 9), 2)
+    with pytest.raises(ValueError, match="at most 8 levels on a GPU, not 9"):
+        cuda_training.look_up(emulator, planes, torch.zeros(1, 3), 0.0)
+
+
+@pytest.mark.parametrize(
+    "weights", [(0.3, 0.0, 0.0, 0.0), (0.0, 0.3, 0.0, 0.0), (0.0, 0.0, 0.3, 0.0), (0.1, 0.2, 0.3, 0.4)]
+)
+@pytest.mark.parametrize("shape", [(7, 9, 16), (2, 2, 5)], ids=str)
+def test_regularisers_of_planes_are_those_of_the_reference(
+    shape: tuple[int, int, int], weights: tuple[float, float, float, float], as_if_on_a_gpu: None
+):
+    plane, before = random(*shape) + 0.5, random(*shape, seed=1)
+    plane[0, 0, 0] = 1.0  # where the distance from 1 has no slope
+    expected, actual = before.clone(), before.float()
+    add_plane_gradient_reference(plane, expected, *weights)
+    kernels_for(actual).add_plane_gradient(plane.float(), actual, *weights)
+    assert_close(actual, expected)
+
+
+def launch_every_kernel(emulator: Emulator) -> None:
+    """For the test that AddressSanitizer finds nothing: sizes that fill no block, gradients of everything."""
+    rendered, target, mask, bits = pictures(19, 21, True)
+    x, p = rendered.float().requires_grad_(), bits.float().requires_grad_()
+    cuda_runtime.runtime_for = lambda device: emulator
+    photometric(x, target, mask, EVERYTHING, p).total.backward()
+    tensors = gaussians(37)
+    density_ops.mcmc_noise_(**tensors, strength=0.3, seed=1, step=2)
+    density_ops.share_(tensors, torch.tensor([3, 5, 5, 36]), 0.005)
+    ones = {name: torch.ones_like(tensor) for name, tensor in tensors.items()}
+    VisibleAdam(tensors).step(ones, torch.ones(37, dtype=torch.bool), dict.fromkeys(tensors, 0.1))
+    planes = [plane.float().requires_grad_() for plane in planes_of(HexPlaneConfig(features=24, resolution=3), 3)]
+    cuda_training.look_up(emulator, planes, (2.0 * random(37, 3) - 1.0).float().requires_grad_(), 1.0).sum().backward()
+    for plane in planes:
+        kernels_for(plane).add_plane_gradient(plane.detach(), torch.zeros_like(plane), 0.1, 0.2, 0.3, 0.4)
+
+
+# ---- a whole training ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not extension.available(), reason="compares with the compiled core")
+def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(
+    tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+):
+    """Rendering, motion, losses, Adam, noise and relocation; rounding makes the runs part slowly."""
+    open_engine("emulated-float32")
+    monkeypatch.setattr(schedules, "MIN_SIDE", 12)
+    psnrs = {}
+    for backend, runtime in (("cpu", None), ("emulated", emulator)):
+        monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device, runtime=runtime: runtime)
+        monkeypatch.setattr(train_config, "_resolve_backend", lambda wanted, device, backend=backend: backend)
+        wanted = config(method="nfc-bitwise", steps=24, motion="hexplane")
+        trainer = Trainer(moving_scene(), wanted, tmp_path / backend, capture="tiny")
+        before = trainer.evaluate().psnr
+        trainer.train()
+        psnrs[backend] = trainer.evaluate().psnr
+        assert psnrs[backend] > before + 0.5
+    assert psnrs["emulated"] == pytest.approx(psnrs["cpu"], abs=0.1)
+
+
+# ---- which kernels are taken --------------------------------------------------------------------------------------
+
+
+def test_there_is_no_runtime_for_the_cpu_nor_without_nvidias_compiler(monkeypatch: pytest.MonkeyPatch):
+    assert cuda_runtime.runtime_for(torch.device("cpu")) is None
+    made = []
+
+    def make() -> None:
+        made.append(1)
+        raise UserError("no compiler")
+
+    monkeypatch.setattr(cuda_runtime, "CudaRuntime", make)
+    monkeypatch.setattr(torch.cuda, "device", lambda index: torch.no_grad())
+    cuda_runtime._runtime_of.cache_clear()
+    try:
+        device = torch.device("cuda", 0)
+        assert cuda_runtime.runtime_for(device) is None and cuda_runtime.runtime_for(device) is None
+        assert made == [1]  # it is not looked for in every step
+    finally:
+        cuda_runtime._runtime_of.cache_clear()
+
+
+def test_what_is_not_float32_is_left_to_the_references(as_if_on_a_gpu: None):
+    rendered, target, _, _ = pictures(8, 8, False)
+    result = photometric(rendered, target, None, replace(EVERYTHING, bit_ce=0.0))
+    assert result.total.dtype == torch.float64
+    kernels = kernels_for(torch.zeros(1, dtype=torch.float64))
+    assert kernels.look_up is look_up_reference
