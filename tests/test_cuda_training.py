@@ -1,4 +1,4 @@
-"""The GPU kernels of a training step, run by the emulator, against the readable references in float64."""
+"""The GPU kernels of a training step against the readable references in float64: run by the emulator, and by a GPU."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.model.deformation import HexPlaneConfig, add_plane_gradient_reference, look_up_reference, plane_shapes
 from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
 from nfc_gs.render import cuda_args, cuda_runtime, cuda_training, extension
+from nfc_gs.render.cuda_runtime import CudaRuntime, Runtime
 from nfc_gs.render.deformation import kernels_for
 from nfc_gs.train import config as train_config
 from nfc_gs.train import density_ops, schedules
@@ -31,18 +32,20 @@ from nfc_gs.train.optimizers import (
 from nfc_gs.train.trainer import Trainer
 
 
-@pytest.fixture(scope="module", autouse=True)
-def emulator() -> Emulator:
+@pytest.fixture(scope="module", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    """The emulator, and a GPU where there is one."""
     try:
-        return Emulator()
+        return Emulator() if request.param == "emulated" else CudaRuntime()
     except UserError as error:
         pytest.skip(str(error))
 
 
 @pytest.fixture
-def as_if_on_a_gpu(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tensors on the CPU be taken for those of a GPU whose kernels the emulator runs."""
-    monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device: emulator)
+def taken(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    """The same, which is taken for whatever has GPU kernels: the emulator for tensors on the CPU."""
+    monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device: runtime)
+    return runtime
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -52,7 +55,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def assert_close(actual: Tensor, expected: Tensor, limit: float = 1e-5) -> None:
     """Equal up to `limit` times the largest number."""
     scale = max(1e-30, float(expected.abs().max()))
-    torch.testing.assert_close(actual.double(), expected.double(), rtol=0, atol=limit * scale)
+    torch.testing.assert_close(actual.cpu().double(), expected.cpu().double(), rtol=0, atol=limit * scale)
 
 
 STRUCTS = [
@@ -114,7 +117,7 @@ def pictures(height: int, width: int, masked: bool) -> tuple[Tensor, Tensor, Ten
 @pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
 @pytest.mark.parametrize("size", [(37, 50), (16, 16), (5, 3)], ids=str)
 def test_the_losses_and_their_gradients_are_those_of_the_reference(
-    size: tuple[int, int], masked: bool, config: ObjectiveConfig, as_if_on_a_gpu: None
+    size: tuple[int, int], masked: bool, config: ObjectiveConfig, taken: Runtime
 ):
     rendered, target, mask, bits = pictures(*size, masked)
     found = {}
@@ -122,8 +125,10 @@ def test_the_losses_and_their_gradients_are_those_of_the_reference(
         ("reference", torch.float64, photometric_reference),
         ("kernels", torch.float32, photometric),
     ):
-        x, p = (tensor.detach().to(dtype, copy=True).requires_grad_() for tensor in (rendered, bits))
-        result = compare(x, target, mask, config, p if config.bit_ce else None)
+        device = taken.device if name == "kernels" else "cpu"
+        x, p = (tensor.detach().to(device, dtype, copy=True).requires_grad_() for tensor in (rendered, bits))
+        photograph, counts = target.to(device), None if mask is None else mask.to(device)
+        result = compare(x, photograph, counts, config, p if config.bit_ce else None)
         (3.0 * result.total).backward()
         found[name] = {"total": result.total.detach(), "gradient": x.grad, **result.values}
         if config.bit_ce:
@@ -133,10 +138,11 @@ def test_the_losses_and_their_gradients_are_those_of_the_reference(
         assert_close(found["kernels"][name], expected)
 
 
-def test_a_picture_of_which_nothing_counts_costs_nothing(as_if_on_a_gpu: None):
+def test_a_picture_of_which_nothing_counts_costs_nothing(taken: Runtime):
     rendered, target, _, bits = pictures(20, 20, False)
-    x, p = rendered.float().requires_grad_(), bits.float().requires_grad_()
-    result = photometric(x, target, torch.zeros(20, 20, dtype=torch.uint8), EVERYTHING, p)
+    x, p = (tensor.to(taken.device, torch.float32).requires_grad_() for tensor in (rendered, bits))
+    nothing = torch.zeros(20, 20, dtype=torch.uint8, device=taken.device)
+    result = photometric(x, target.to(taken.device), nothing, EVERYTHING, p)
     result.total.backward()
     assert result.total == 0.0 and result.values["ssim"] == 1.0
     assert x.grad is not None and p.grad is not None and not x.grad.any() and not p.grad.any()
@@ -145,7 +151,7 @@ def test_a_picture_of_which_nothing_counts_costs_nothing(as_if_on_a_gpu: None):
 # ---- Adam, noise, relocation --------------------------------------------------------------------------------------
 
 
-def test_adam_moves_what_the_reference_moves_and_nothing_else(emulator: Emulator):
+def test_adam_moves_what_the_reference_moves_and_nothing_else(runtime: Runtime):
     shapes = {"means": (700, 3), "sh": (700, 16, 3), "opacity_logits": (700,), "none": (700, 2)}
     params = {name: random(*shape, seed=k) for k, (name, shape) in enumerate(shapes.items())}
     grads = {name: random(*shape, seed=10 + k) - 0.5 for k, (name, shape) in enumerate(shapes.items())}
@@ -155,41 +161,46 @@ def test_adam_moves_what_the_reference_moves_and_nothing_else(emulator: Emulator
     rates = {"means": 0.1, "sh": (0.1, 0.02, 3), "opacity_logits": 0.3, "none": 1.0}
     constants = AdamConstants(0.9, 0.999, 1e-15, 1.0 - 0.9**7, 1.0 - 0.999**7)
     results = []
-    for dtype in (torch.float64, torch.float32):
-        copies = [{name: t.to(dtype, copy=True) for name, t in tensors.items()} for tensors in (params, grads, m, v)]
+    for device, dtype in (("cpu", torch.float64), (runtime.device, torch.float32)):
+        copies = [
+            {name: tensor.to(device, dtype, copy=True) for name, tensor in tensors.items()}
+            for tensors in (params, grads, m, v)
+        ]
         given = {**copies[1], "none": None}
+        seen = visible.to(device)
         if dtype == torch.float64:
-            adam_step_reference(copies[0], given, copies[2], copies[3], visible, rates, constants)
+            adam_step_reference(copies[0], given, copies[2], copies[3], seen, rates, constants)
         else:
-            adam_step_gpu(emulator, copies[0], given, copies[2], copies[3], visible, rates, constants)
+            adam_step_gpu(runtime, copies[0], given, copies[2], copies[3], seen, rates, constants)
         results.append([copies[0], copies[2], copies[3]])
     for expected, actual, before in zip(*results, (params, m, v), strict=True):
         for name in shapes:
             assert_close(actual[name], expected[name])
-            assert torch.equal(actual[name][~visible], before[name][~visible].float())
-        assert torch.equal(actual["none"], before["none"].float())
+            assert torch.equal(actual[name].cpu()[~visible], before[name][~visible].float())
+        assert torch.equal(actual["none"].cpu(), before["none"].float())
 
 
-def test_adam_takes_any_number_of_tensors_of_any_shape(as_if_on_a_gpu: None):
+def test_adam_takes_any_number_of_tensors_of_any_shape(taken: Runtime):
     shapes = [(k % 5 + 1, 3 * k + 1) for k in range(cuda_args.MAX_PARAMETERS + 3)]
     results = []
-    for dtype in (torch.float32, torch.float64):
-        params = {str(k): random(*shape, seed=k).to(dtype) for k, shape in enumerate(shapes)}
+    for device, dtype in ((taken.device, torch.float32), ("cpu", torch.float64)):
+        params = {str(k): random(*shape, seed=k).to(device, dtype) for k, shape in enumerate(shapes)}
         optimizer = DenseAdam(params)
         if dtype == torch.float64:
             optimizer._kernel = adam_step_reference
         for step in range(3):
-            grads = {str(k): random(*shape, seed=100 * step + k).to(dtype) - 0.5 for k, shape in enumerate(shapes)}
+            slopes = [random(*shape, seed=100 * step + k) - 0.5 for k, shape in enumerate(shapes)]
+            grads = {str(k): slope.to(device, dtype) for k, slope in enumerate(slopes)}
             optimizer.step(grads, {str(k): 0.01 * (k + 1) for k in range(len(shapes))})
         results.append(optimizer.params)
     for name, expected in results[1].items():
         assert_close(results[0][name], expected)
 
 
-def test_the_optimizer_of_gaussians_uses_the_kernel(as_if_on_a_gpu: None):
-    params = {"means": torch.zeros(4, 3)}
-    visible = torch.tensor([True, False, True, False])
-    VisibleAdam(params).step({"means": torch.ones(4, 3)}, visible, {"means": 0.5})
+def test_the_optimizer_of_gaussians_uses_the_kernel(taken: Runtime):
+    params = {"means": torch.zeros(4, 3, device=taken.device)}
+    visible = torch.tensor([True, False, True, False], device=taken.device)
+    VisibleAdam(params).step({"means": torch.ones_like(params["means"])}, visible, {"means": 0.5})
     assert_close(params["means"], torch.where(visible, -0.5, 0.0)[:, None].expand(4, 3))
 
 
@@ -207,27 +218,27 @@ def gaussians(count: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.skipif(not extension.available(), reason="compares with the compiled core")
-def test_the_noise_is_that_of_the_cpu_core(emulator: Emulator, monkeypatch: pytest.MonkeyPatch):
+def test_the_noise_is_that_of_the_cpu_core(runtime: Runtime, monkeypatch: pytest.MonkeyPatch):
     before = gaussians(500)
     moved = []
-    for runtime in (None, emulator):
-        monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device, runtime=runtime: runtime)
-        tensors = {name: tensor.clone() for name, tensor in before.items()}
+    for device, chosen in (("cpu", None), (runtime.device, runtime)):
+        monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device, chosen=chosen: chosen)
+        tensors = {name: tensor.to(device, copy=True) for name, tensor in before.items()}
         density_ops.mcmc_noise_(**tensors, strength=0.3, seed=2**63 + 5, step=11)
-        moved.append(tensors["means"] - before["means"])
+        moved.append(tensors["means"].cpu() - before["means"])
     assert 50 < int((moved[0] != 0).any(1).sum()) < 450 and not moved[0][-1].any()
     assert_close(moved[1], moved[0])
 
 
-def test_copies_share_opacity_and_scale_as_the_reference_has_it(emulator: Emulator, monkeypatch: pytest.MonkeyPatch):
+def test_copies_share_opacity_and_scale_as_the_reference_has_it(runtime: Runtime, monkeypatch: pytest.MonkeyPatch):
     before = gaussians(300)
     generator = torch.Generator().manual_seed(6)
     sources = torch.cat([torch.randint(0, 300, (200,), generator=generator), torch.full((80,), 7)])
     results = []
-    for runtime in (None, emulator):
-        monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device, runtime=runtime: runtime)
-        tensors = {name: tensor.clone() for name, tensor in before.items()}
-        density_ops.share_(tensors, sources, 0.005)
+    for device, chosen in (("cpu", None), (runtime.device, runtime)):
+        monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device, chosen=chosen: chosen)
+        tensors = {name: tensor.to(device, copy=True) for name, tensor in before.items()}
+        density_ops.share_(tensors, sources.to(device), 0.005)
         results.append(tensors)
     assert not torch.equal(results[0]["log_scales"], before["log_scales"])
     for name, expected in results[0].items():
@@ -241,11 +252,16 @@ def planes_of(config: HexPlaneConfig, time_resolution: int) -> list[Tensor]:
     return [random(*shape, seed=k) + 0.5 for k, shape in enumerate(plane_shapes(config, time_resolution))]
 
 
+def small_planes(device: torch.device) -> list[Tensor]:
+    planes = planes_of(HexPlaneConfig(features=16, resolution=3), 3)
+    return [plane.to(device, torch.float32).requires_grad_() for plane in planes]
+
+
 @pytest.mark.parametrize("at_once", [2**16, 64], ids=["all at once", "in parts"])
 @pytest.mark.parametrize("features", [16, 32, 40])
 @pytest.mark.parametrize("time", [0.3, -1.0, 1.0])
 def test_the_look_up_and_its_gradients_are_those_of_the_reference(
-    time: float, features: int, at_once: int, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    time: float, features: int, at_once: int, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(cuda_training, "POINTS_AT_ONCE", at_once)
     planes = planes_of(HexPlaneConfig(features=features, resolution=5, levels=(1, 2)), 4)
@@ -254,42 +270,42 @@ def test_the_look_up_and_its_gradients_are_those_of_the_reference(
     coords[60] = torch.tensor([-1.0, 1.0, 0.0])
     weights = random(150, 2 * features, seed=51) - 0.5
     results = []
-    for dtype in (torch.float64, torch.float32):
-        inputs = [tensor.detach().to(dtype, copy=True).requires_grad_() for tensor in (coords, *planes)]
+    for device, dtype in (("cpu", torch.float64), (runtime.device, torch.float32)):
+        inputs = [tensor.detach().to(device, dtype, copy=True).requires_grad_() for tensor in (coords, *planes)]
         if dtype == torch.float64:
             out = look_up_reference(inputs[1:], inputs[0], time)
         else:
-            out = cuda_training.look_up(emulator, inputs[1:], inputs[0], time)
-        (out * weights.to(dtype)).sum().backward()
+            out = cuda_training.look_up(runtime, inputs[1:], inputs[0], time)
+        (out * weights.to(device, dtype)).sum().backward()
         results.append([out.detach(), *(tensor.grad for tensor in inputs)])
     for expected, actual in zip(*results, strict=True):
         assert_close(actual, expected)
 
 
-def test_no_points_get_no_features_and_give_no_gradient(emulator: Emulator):
-    planes = [plane.float().requires_grad_() for plane in planes_of(HexPlaneConfig(features=16, resolution=3), 3)]
-    out = cuda_training.look_up(emulator, planes, torch.zeros(0, 3), 0.0)
+def test_no_points_get_no_features_and_give_no_gradient(runtime: Runtime):
+    planes = small_planes(runtime.device)
+    out = cuda_training.look_up(runtime, planes, torch.zeros(0, 3, device=runtime.device), 0.0)
     out.sum().backward()
     assert out.shape == (0, 32) and all(plane.grad is not None and not plane.grad.any() for plane in planes)
 
 
-def test_a_point_that_is_not_a_number_harms_no_other(emulator: Emulator):
-    planes = [plane.float().requires_grad_() for plane in planes_of(HexPlaneConfig(features=16, resolution=3), 3)]
-    coords = (random(5, 3) - 0.5).float()
-    whole = cuda_training.look_up(emulator, planes, coords, 0.0)
+def test_a_point_that_is_not_a_number_harms_no_other(runtime: Runtime):
+    planes = small_planes(runtime.device)
+    coords = (random(5, 3) - 0.5).to(runtime.device, torch.float32)
+    whole = cuda_training.look_up(runtime, planes, coords, 0.0)
     coords = coords.clone()
     coords[2, 1] = math.nan
-    broken = cuda_training.look_up(emulator, planes, coords, 0.0)
+    broken = cuda_training.look_up(runtime, planes, coords, 0.0)
     broken.sum().backward()
     others = [0, 1, 3, 4]
     assert torch.equal(broken[others], whole[others])
     assert all(plane.grad is not None and plane.grad.isfinite().all() for plane in planes)
 
 
-def test_more_levels_than_there_is_room_for_are_refused(emulator: Emulator):
+def test_more_levels_than_there_is_room_for_are_refused(runtime: Runtime):
     planes = planes_of(HexPlaneConfig(features=16, resolution=2, levels=(1,) * 9), 2)
     with pytest.raises(ValueError, match="at most 8 levels on a GPU, not 9"):
-        cuda_training.look_up(emulator, planes, torch.zeros(1, 3), 0.0)
+        cuda_training.look_up(runtime, planes, torch.zeros(1, 3), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -297,13 +313,13 @@ def test_more_levels_than_there_is_room_for_are_refused(emulator: Emulator):
 )
 @pytest.mark.parametrize("shape", [(7, 9, 16), (2, 2, 5)], ids=str)
 def test_regularisers_of_planes_are_those_of_the_reference(
-    shape: tuple[int, int, int], weights: tuple[float, float, float, float], as_if_on_a_gpu: None
+    shape: tuple[int, int, int], weights: tuple[float, float, float, float], taken: Runtime
 ):
     plane, before = random(*shape) + 0.5, random(*shape, seed=1)
     plane[0, 0, 0] = 1.0  # where the distance from 1 has no slope
-    expected, actual = before.clone(), before.float()
+    expected, actual = before.clone(), before.to(taken.device, torch.float32)
     add_plane_gradient_reference(plane, expected, *weights)
-    kernels_for(actual).add_plane_gradient(plane.float(), actual, *weights)
+    kernels_for(actual).add_plane_gradient(plane.to(actual), actual, *weights)
     assert_close(actual, expected)
 
 
@@ -319,7 +335,7 @@ def launch_every_kernel(emulator: Emulator) -> None:
     ones = {name: torch.ones_like(tensor) for name, tensor in tensors.items()}
     VisibleAdam(tensors).step(ones, torch.ones(37, dtype=torch.bool), dict.fromkeys(tensors, 0.1))
     planes = [plane.float().requires_grad_() for plane in planes_of(HexPlaneConfig(features=24, resolution=3), 3)]
-    cuda_training.look_up(emulator, planes, (2.0 * random(37, 3) - 1.0).float().requires_grad_(), 1.0).sum().backward()
+    cuda_training.look_up(emulator, planes, (2.0 * random(37, 3) - 1.0).float(), 1.0).sum().backward()
     for plane in planes:
         kernels_for(plane).add_plane_gradient(plane.detach(), torch.zeros_like(plane), 0.1, 0.2, 0.3, 0.4)
 
@@ -328,11 +344,10 @@ def launch_every_kernel(emulator: Emulator) -> None:
 
 
 @pytest.mark.skipif(not extension.available(), reason="compares with the compiled core")
-def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(
-    tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Rendering, motion, losses, Adam, noise and relocation; rounding makes the runs part slowly."""
     open_engine("emulated-float32")
+    emulator = Emulator()
     monkeypatch.setattr(schedules, "MIN_SIDE", 12)
     psnrs = {}
     for backend, runtime in (("cpu", None), ("emulated", emulator)):
@@ -369,7 +384,7 @@ def test_there_is_no_runtime_for_the_cpu_nor_without_nvidias_compiler(monkeypatc
         cuda_runtime._runtime_of.cache_clear()
 
 
-def test_what_is_not_float32_is_left_to_the_references(as_if_on_a_gpu: None):
+def test_what_is_not_float32_is_left_to_the_references(taken: Runtime):
     rendered, target, _, _ = pictures(8, 8, False)
     result = photometric(rendered, target, None, replace(EVERYTHING, bit_ce=0.0))
     assert result.total.dtype == torch.float64
