@@ -158,7 +158,7 @@ def test_address_sanitizer_finds_nothing_in_our_kernels_and_a_write_beyond_the_e
 
 
 def test_the_argument_of_the_kernels_is_the_same_in_cpp_and_python(tmp_path: Path):
-    names = [name for name, _ in RenderArgs._fields_]
+    names = [name for name, *_ in RenderArgs._fields_]
     offsets = ", ".join(f"offsetof(nfc::RenderArgs, {name})" for name in names)
     source = tmp_path / "layout.cu"
     source.write_text(

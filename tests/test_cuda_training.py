@@ -11,7 +11,7 @@ import pytest
 import torch
 from emulator import CUDA, Emulator, compiled
 from splat_scenes import open_engine
-from test_train_motion import config, moving_scene
+from test_train_motion import config, moving_scene, psnr
 from torch import Tensor
 
 from nfc_gs.core.errors import UserError
@@ -92,7 +92,7 @@ def test_the_arguments_of_the_kernels_are_the_same_in_cpp_and_python(tmp_path: P
 
 
 def test_constants_in_the_order_of_the_kernels():
-    names = [name for name, _ in cuda_args.AdamArgs._fields_][-7:]
+    names = [name for name, *_ in cuda_args.AdamArgs._fields_][-7:]
     text = (CUDA / "include" / "nfc_gs" / "adam.h").read_text()
     declared = [name for name in text.replace(",", " ").replace(";", " ").split() if name in names]
     assert list(dict.fromkeys(declared)) == names
@@ -355,9 +355,9 @@ def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(tmp_path: Path, monk
         monkeypatch.setattr(train_config, "_resolve_backend", lambda wanted, device, backend=backend: backend)
         wanted = config(method="nfc-bitwise", steps=24, motion="hexplane")
         trainer = Trainer(moving_scene(), wanted, tmp_path / backend, capture="tiny")
-        before = trainer.evaluate().psnr
+        before = psnr(trainer)
         trainer.train()
-        psnrs[backend] = trainer.evaluate().psnr
+        psnrs[backend] = psnr(trainer)
         assert psnrs[backend] > before + 0.5
     assert psnrs["emulated"] == pytest.approx(psnrs["cpu"], abs=0.1)
 
