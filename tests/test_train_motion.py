@@ -45,6 +45,11 @@ def small_images_may_be_smaller_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedules, "MIN_SIDE", 12)
 
 
+@pytest.fixture(autouse=True)
+def warm_ups_may_be_a_larger_part_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nfc_gs.train.motion.LONGEST_WARMUP", 1.0)
+
+
 @cache
 def moving_scene(times: int = 4) -> SceneData:
     """The blobs of `tiny_scene`, all of which swing together, seen by the same cameras at every time."""
@@ -266,6 +271,18 @@ def test_a_capture_with_other_times_is_not_gone_on_with(tmp_path: Path) -> None:
         Trainer.resume(trainer.run, scene=other)
 
 
+def test_in_a_short_run_things_move_after_a_tenth_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(schedules, "MIN_SIDE", 12)
+    trainer = Trainer(moving_scene(), config(steps=40), tmp_path / "run", capture="tiny")
+    assert trainer.motion is not None
+    for _ in range(4):
+        assert trainer.motion.optimizer.steps == 0
+        trainer.step()
+    trainer.step()
+    assert trainer.motion.optimizer.steps == 1
+
+
 def warmed_up(tmp_path: Path) -> Trainer:
     """A training whose next step is the first in which the scene moves."""
     trainer = Trainer(moving_scene(), config(steps=40), tmp_path / "run", capture="tiny")
@@ -279,7 +296,7 @@ def test_a_gaussian_that_is_not_a_number_does_not_decide_on_the_box(tmp_path: Pa
     assert trainer.motion is not None
     with torch.no_grad():
         trainer.model.means[1] = math.nan
-    trainer.motion.prepare(trainer.steps_done)
+    trainer.motion.prepare(trainer.steps_done, trainer.progress)
     assert trainer.motion.field.bounds.isfinite().all()
 
 
@@ -290,7 +307,7 @@ def test_the_box_is_put_around_what_can_be_seen_when_motion_begins(tmp_path: Pat
         trainer.model.means[0] = 100.0
         trainer.model.opacity_logits[0] = -6.0  # far away and faint
         seen = trainer.model.means[trainer.model.opacities > 0.05]
-    trainer.motion.prepare(trainer.steps_done)
+    trainer.motion.prepare(trainer.steps_done, trainer.progress)
     low, high = trainer.motion.field.bounds
     assert (high < 50.0).all()
     inside = ((seen > low) & (seen < high)).all(dim=1).float().mean()

@@ -12,7 +12,7 @@ struct PlaneCells {
 static inline PlaneCells plane_cells(const HexPlaneJob& job, int level, int plane, const float* point) {
   const int index = kPlanes * level + plane, columns = job.columns[index];
   PlaneCells c;
-  c.x = cell_of(point[plane_column(plane)], columns), c.y = cell_of(point[plane_row(plane)], job.rows[index]);
+  c.x = cell_of(point[column_axis(plane)], columns), c.y = cell_of(point[row_axis(plane)], job.rows[index]);
   c.column = size_t(job.features), c.row = c.column * size_t(columns);
   c.at = c.row * size_t(c.y.first) + c.column * size_t(c.x.first);
   return c;
@@ -113,8 +113,8 @@ static inline void hexplane_point_backward(const HexPlaneJob& job, int n, const 
       }
     }
     for (int p = 0; p < kPlanes; ++p) {
-      v_point[plane_column(p)] += sum_lanes(v_x[p]) * cells[p].x.slope;
-      v_point[plane_row(p)] += sum_lanes(v_y[p]) * cells[p].y.slope;
+      v_point[column_axis(p)] += sum_lanes(v_x[p]) * cells[p].x.slope;
+      v_point[row_axis(p)] += sum_lanes(v_y[p]) * cells[p].y.slope;
     }
   }
   for (int axis = 0; axis < 3; ++axis) job.v_coords[3 * size_t(i) + axis] = v_point[axis];

@@ -39,7 +39,7 @@ struct PlaneCells {
 };
 
 NFC_HD PlaneCells cells_of(const HexPlaneArgs& args, int index, const float* point) {
-  const int column = plane_column(index % kPlanes), row = plane_row(index % kPlanes);
+  const int column = column_axis(index % kPlanes), row = row_axis(index % kPlanes);
   const float along_columns = column == 0 ? point[0] : column == 1 ? point[1] : point[2];  // no index: registers
   const float along_rows = row == 1 ? point[1] : row == 2 ? point[2] : point[3];
   PlaneCells c;
@@ -119,8 +119,8 @@ NFC_KERNEL(hexplane_points_backward, nfc::HexPlaneArgs, nfc::kThreads) {
       for (int p = kPlanes - 1; p >= 0; --p) {
         others[p] *= product, product *= found[p];
         args.v_found[((kPlanes * level + p) * count + i) * args.features + f] = others[p];
-        v_point[plane_column(p)] += others[p] * slope_x[p] * cells[p].x.slope;
-        v_point[plane_row(p)] += others[p] * slope_y[p] * cells[p].y.slope;
+        v_point[column_axis(p)] += others[p] * slope_x[p] * cells[p].x.slope;
+        v_point[row_axis(p)] += others[p] * slope_y[p] * cells[p].y.slope;
       }
     }
   }

@@ -115,8 +115,8 @@ class DeformationConfig:
     """How a moving scene is trained."""
 
     warmup: int = 60
-    """Steps before anything moves (4DGS: its coarse stage). Hundreds make a still scene of what moves, which motion
-    then hardly undoes."""
+    """Steps before anything moves (4DGS: its coarse stage), a tenth of the run at the most. Hundreds make a still scene
+    of what moves, which motion then hardly undoes."""
     open_until: float = 0.7
     """With several cameras at each time the middle of the times alone is shown at first; the rest is added evenly until
     this fraction of the run. 0 shows all times from the start, as scenes with one camera do."""
@@ -127,7 +127,7 @@ class DeformationConfig:
     """Let scales change with time."""
     opacity: bool = True
     """Let opacities change with time."""
-    color: bool = False
+    color: bool = True
     """Let the constant part of colours change with time."""
     rate: float = 1.5e-4
     """Learning rate of the network at the start ..."""

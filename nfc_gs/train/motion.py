@@ -40,6 +40,9 @@ SEEN_OPACITY = 0.05
 FIRST_VIEWS = 12
 """A run of a scene with several cameras at each time begins with as many times as make so many views."""
 
+LONGEST_WARMUP = 0.1
+"""The part of a run after which things move in any case: short ones have few steps."""
+
 MEAN_WEIGHT = 4.0
 """The weight of the squared error where it stands for L1 and SSIM, in multiples of theirs; errors of 1/8 pull alike."""
 
@@ -123,9 +126,9 @@ class MotionTraining:
             given = config.mlp.time_noise
             self._noise = given if given is not None else (0.0 if scene.background is not None else 0.1)
 
-    def prepare(self, step: int) -> None:
+    def prepare(self, step: int, progress: float) -> None:
         """Called before each step: when motion begins, the field's box is put around what the warm-up has found."""
-        if self.begun(step) and self.optimizer.steps == 0:
+        if self.begun(step, progress) and self.optimizer.steps == 0:
             seen = self._seen_means()
             if len(seen):
                 self.field.bounds.copy_(box_of(seen))
@@ -137,13 +140,13 @@ class MotionTraining:
         seen = means[finite & (opacities > SEEN_OPACITY)]
         return seen if len(seen) else means[finite]
 
-    def begun(self, step: int) -> bool:
+    def begun(self, step: int, progress: float) -> bool:
         """Whether the scene moves already, after the static warm-up.
 
-        That has a number of steps, whatever a run has: a few dozen tell roughly what is where, and many more explain
+        That has a number of steps, however long the run: a few dozen tell roughly what is where, and many more explain
         what moves by a still scene, each view on its own. (Of 10 000 steps 3 600 were too many: nothing moved at all.)
         """
-        return step >= self._config.deformation.warmup
+        return step >= self._config.deformation.warmup or progress >= LONGEST_WARMUP
 
     def window(self, progress: float) -> Window | None:
         """The times of which views are shown now; None for all.
@@ -173,7 +176,7 @@ class MotionTraining:
     def time_of(self, view: View, step: int, progress: float) -> float | None:
         """The time at which a training view is drawn: its own, or one near it (annealed smooth training); None before
         anything moves."""
-        if view.time is None or not self.begun(step):
+        if view.time is None or not self.begun(step, progress):
             return None
         if self._noise == 0.0:
             return view.time
@@ -188,7 +191,7 @@ class MotionTraining:
 
     def step(self, step: int, progress: float) -> None:
         """Move the field's parameters after a backward pass, once the scene moves."""
-        if not self.begun(step):
+        if not self.begun(step, progress):
             return
         grads = {
             name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in self.field.named_parameters()

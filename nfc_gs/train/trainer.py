@@ -357,7 +357,7 @@ class Trainer:
         degree, objective = sh_degree_at(config, progress), config.objective.at(progress)
         time = None
         if self.motion is not None:
-            self.motion.prepare(step)
+            self.motion.prepare(step, progress)
             objective = self.motion.objective(objective, progress)
             time = self.motion.time_of(self.scene.views[index], step, progress)
         t1 = perf_counter()

@@ -11,8 +11,8 @@ constexpr int kPlanes = 6;
 constexpr int kTimeAxis = 3;
 
 // The axes of a plane's columns and rows: xy, xz, yz, xt, yt, zt.
-NFC_HD constexpr int plane_column(int plane) { return plane < kTimeAxis ? plane / 2 : plane - kTimeAxis; }
-NFC_HD constexpr int plane_row(int plane) { return plane == 0 ? 1 : plane < kTimeAxis ? 2 : kTimeAxis; }
+NFC_HD constexpr int column_axis(int plane) { return plane < kTimeAxis ? plane / 2 : plane - kTimeAxis; }
+NFC_HD constexpr int row_axis(int plane) { return plane == 0 ? 1 : plane < kTimeAxis ? 2 : kTimeAxis; }
 
 struct Cell {
   int first;     // the lower of the two, at most cells - 2
