@@ -277,7 +277,7 @@ def test_arms_are_measured_in_turn_and_shown(tmp_path: Path):
     order = []
 
     def arm(name: str, backend: str) -> Any:
-        made = arms.our_arm(name, bench.copied(scene.model), backend)
+        made = arms.our_arm(name, scene.model, get_backend(backend))
         draw = made.draw
         return replace(made, draw=lambda *args: (order.append(name), draw(*args))[1])
 
@@ -293,9 +293,27 @@ def test_arms_are_measured_in_turn_and_shown(tmp_path: Path):
     kept = json.loads((tmp_path / "new" / "gpu.json").read_text("utf-8"))
     assert kept["device"] == "none" and kept["measured"][0]["gaussians"] == 30
     assert kept["measured"][0]["found"]["peer"]["seconds"]["step"] == [1.0, 1.0]
-    shown = text_of(bench.comparison_table("Title", found, "Aim"))
+    shown = text_of(bench.comparison_table("Title", found))
     assert re.search(r"step, ms +│ +1000.000 │ +1000.000 │ 1.000 \(1.000 - 1.000\)", shown)
     assert re.search(r"memory of a step, MB +│ +0 │ +0 │ +2.00", shown)
+
+
+def test_aims_are_said_to_be_met_or_missed():
+    scene, clock = small_scene(20), Clock()
+    found = arms.compare(bench.bit_arms(scene, get_backend("cpu")), [shot_of(scene)], clock, rounds=1)
+    assert list(found.samples) == ["nfr (SH)", "nfc-te, shared view", "nfc-te, full view"]
+    step, rendering = bench.aims_of("bits", scene, (40, 24), found)
+    assert (step.wanted, step.found, step.met) == (1.02, 1.0, True)
+    found.samples["nfc-te, shared view"].values["rendering"] = [1.25]
+    step, rendering = bench.aims_of("bits", scene, (40, 24), found)
+    assert (rendering.wanted, rendering.found, rendering.met) == (1.0, 1.25, False)
+    shown = text_of(bench.aim_table([step, rendering]))
+    assert re.search(r"step, nfc-te, shared view / SH +│ +1.02 │ +1 │ +yes", shown)
+    assert re.search(r"rendering, nfc-te, shared view / SH +│ +1 │ +1.25 │ +no", shown)
+    assert bench.aims_of("compare", scene, (1920, 1080), found) == []
+    million = replace(scene, model=range(1_000_000))
+    (speed,) = bench.aims_of("compare", million, (1920, 1080), found)
+    assert (speed.wanted, speed.found, speed.met) == (300.0, 1.0, False)
 
 
 def test_an_arm_that_needs_too_much_memory_is_left_out(capsys: pytest.CaptureFixture[str]):
@@ -304,7 +322,7 @@ def test_an_arm_that_needs_too_much_memory_is_left_out(capsys: pytest.CaptureFix
     def greedy(*_: Any) -> Any:
         raise torch.OutOfMemoryError("all gone")
 
-    good = arms.our_arm("good", scene.model, "cpu")
+    good = arms.our_arm("good", scene.model, get_backend("cpu"))
     bad = replace(good, name="bad", draw=greedy)
     found = arms.compare([bad, good], [shot_of(scene)], Clock(), rounds=1)
     assert list(found.samples) == ["good"]
@@ -314,7 +332,7 @@ def test_an_arm_that_needs_too_much_memory_is_left_out(capsys: pytest.CaptureFix
 def test_a_step_leaves_the_gaussians_where_they_are():
     scene = small_scene(30)
     before = {name: tensor.clone() for name, tensor in scene.model.tensors().items()}
-    arm = arms.our_arm("ours", scene.model, "cpu")
+    arm = arms.our_arm("ours", scene.model, get_backend("cpu"))
     arm.step(shot_of(scene))
     for name, tensor in scene.model.tensors().items():
         torch.testing.assert_close(tensor, before[name], rtol=1e-6, atol=1e-11)
@@ -337,6 +355,31 @@ def test_kernels_are_timed_one_by_one_and_shown_beside_their_floors(emulator: Em
     recorded = json.loads(json.dumps(found.record(rates)))
     assert recorded["floors"]["raster"]["pairs"] == found.work.forward_pairs > 0
     assert recorded["work"]["entries"] == found.work.entries
+
+
+def test_all_parts_of_a_scene_end_up_in_tables_and_in_the_record(
+    emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bench, "console", Console(width=200, file=io.StringIO()))
+    monkeypatch.setattr(arms, "console", bench.console)
+    scene, path = small_scene(12), tmp_path / "gpu.json"
+    args = bench.Gpu(garden=Path("x"), sizes=((20, 12), (30, 18)), views=1, rounds=1, json=path)
+    place = bench.Place(emulator, Clock(), floors.Rates(1e9, 1e9), bench.Record(path, {}))
+    bench.measure_scene(scene, args, place)
+    measured = json.loads(path.read_text("utf-8"))["measured"]
+    parts = [
+        ("compare", [20, 12]),
+        ("bits", [20, 12]),
+        ("kernels", [20, 12]),
+        ("compare", [30, 18]),
+        ("kernels", [30, 18]),
+    ]
+    assert [(entry["part"], entry["size"]) for entry in measured] == parts
+    said = bench.console.file.getvalue()
+    assert all(f"{part.capitalize()}: {scene.name}, {w} x {h}" in said for part, (w, h) in parts)
+    if not torch.cuda.is_available():
+        assert "gsplat is left out: The backend 'gsplat' needs an NVIDIA GPU" in said
+    assert [aim.wanted for aim in place.record.aims] == [1.02, 1.0]
 
 
 def test_the_lanes_of_a_multiprocessor_are_those_of_its_generation():

@@ -16,26 +16,31 @@ The day a GPU is there, in this order; each line says what it proves:
 
     python -m pip install --no-build-isolation --no-deps -e .   # needs a C++ compiler, nanobind, scikit-build-core
     nfc-gs info --devices                                       # the GPU, its driver and NVRTC are found
-    python tools/gpu_sanitize.py                                # every kernel runs once, the results are finite
+    python tools/gpu_sanitize.py                                # every kernel runs, and its results are finite
+    python -m pytest -m "gpu and not slow"                      # all tests of backends, on the GPU; those beside gsplat
+    export PYTORCH_NO_CUDA_MEMORY_CACHING=1                     # or torch's pool hides what lies beyond an array
     compute-sanitizer --tool memcheck --error-exitcode 1 python tools/gpu_sanitize.py
     compute-sanitizer --tool racecheck --error-exitcode 1 python tools/gpu_sanitize.py
     compute-sanitizer --tool synccheck --error-exitcode 1 python tools/gpu_sanitize.py
-    python -m pytest -m "gpu and not slow"                      # all of the backend's tests, on the GPU
-    python -m pytest -m gpu                                     # ... and training against the CPU's, minutes
-    python tools/bench.py gpu --garden test_garden.npz --json gpu.json
+    unset PYTORCH_NO_CUDA_MEMORY_CACHING
+    python tools/bench.py gpu --garden test_garden.npz --json gpu.json      # minutes; --rounds 5 for a first look
+    python -m pytest -m "gpu and slow"                          # trains as well as the CPU does; minutes
 
-Without a network the machine needs these as wheels, made elsewhere by `pip download --no-deps --only-binary=:all:
---python-version 3.12 --platform manylinux_2_28_x86_64 -d wheels NAME`: gsplat==1.5.3 (it holds the sources of its
-kernels), jaxtyping and ninja for it; cuda-core and cuda-bindings of the CUDA that torch is built for; and whatever else
-of the dependencies in pyproject.toml is not there. gsplat compiles where nvcc is, in minutes that
-TORCH_CUDA_ARCH_LIST=9.0 (the GPU's own capability) and MAX_JOBS shorten; `python -c "import gsplat.cuda._backend"`
-starts that, and the folder TORCH_EXTENSIONS_DIR can be kept for the next time.
+Without a network the machine needs wheels, made elsewhere by `pip download --no-deps --only-binary=:all:
+--python-version 3.12 --platform manylinux_2_28_x86_64 -d wheels NAME` and installed there by `pip install --no-index
+--no-deps wheels/*.whl`: tyro, docstring-parser and typeguard (benchmarks and tests of rendering need no more of our
+dependencies than these, numpy, rich and pyyaml); pycolmap, plyfile, pillow, scipy and safetensors for captures and
+training; cuda-core>=1.0 and the cuda-bindings of torch's CUDA; pytest; and gsplat==1.5.3, which holds the sources of
+its kernels, with jaxtyping and ninja. gsplat compiles where nvcc is, in minutes that TORCH_CUDA_ARCH_LIST=9.0 (the
+GPU's own capability) and MAX_JOBS shorten: `python -c "import gsplat.cuda._backend"` starts that, and the folder named
+by TORCH_EXTENSIONS_DIR can be kept for the next time.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,6 +58,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, make_folder
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import ObjectiveConfig
+from nfc_gs.render.backend import RasterBackend, get_backend
 from nfc_gs.render.cuda_backend import CudaBackend
 from nfc_gs.render.cuda_runtime import CudaRuntime, Runtime
 from nfc_gs.render.pipeline import render
@@ -61,11 +67,13 @@ from nfc_gs.train.methods import METHODS
 Part = Literal["compare", "bits", "kernels"]
 Peer = Literal["gsplat", "gsplat packed", "backend gsplat"]
 
-PICTURES_PER_SECOND = 300.0
-"""Aim for a million Gaussians at 1920 x 1080."""
+SHARED = "nfc-te, shared view"
 
-BIT_STEP, BIT_RENDERING = 1.02, 1.00
-"""Aims for bits (shared view): time over that of direct colours, of a training step and of a rendering."""
+BIT_AIMS = {"step": 1.02, "rendering": 1.00}
+"""Time of bits (shared view) over that of direct colours is to be no more than this."""
+
+PICTURES_AIM = 300.0
+"""Pictures per second of a million Gaussians at 1920 x 1080 are to be no fewer."""
 
 TOTAL, REST = "forward and backward", "the rest (other work of torch, waiting for launches)"
 
@@ -105,6 +113,7 @@ class Record:
 
     def __init__(self, path: Path | None, facts: dict[str, Any]) -> None:
         self.path, self.content = path, {**facts, "measured": []}
+        self.aims: list[Aim] = []
         if path is not None:
             make_folder(path.parent)
             self._write()
@@ -124,34 +133,28 @@ class Record:
 # ---- beside gsplat, and bits beside direct colours ---------------------------------------------------------------
 
 
-def peer_arms(model: GaussianModel, peers: Sequence[Peer]) -> list[Arm]:
-    """The arms that we are compared with; those that do not work here are left out, with a line that says why."""
-    arms = []
+def our_and_peer_arms(scene: BenchScene, backend: RasterBackend, peers: Sequence[Peer]) -> list[Arm]:
+    """Our arm, and those that it is compared with; what does not work here is left out, with a line that says why."""
+    arms = [our_arm("ours", scene.model, backend)]
     for peer in peers:
         try:
             if peer == "backend gsplat":
-                arms.append(our_arm(peer, model, "gsplat"))
+                arms.append(our_arm(peer, scene.model, get_backend("gsplat")))
             else:
-                arms.append(gsplat_arm(peer, model, packed=peer == "gsplat packed"))
+                arms.append(gsplat_arm(peer, scene.model, packed=peer == "gsplat packed"))
         except UserError as error:
             console.print(f"{peer} is left out: {error}")
     return arms
 
 
-def bit_arms(scene: BenchScene, device: torch.device) -> list[Arm]:
+def bit_arms(scene: BenchScene, backend: RasterBackend) -> list[Arm]:
     """Direct colours by regression, and bits by classification."""
-    shared, full = (scene.bits(view).to(device) for view in ("shared", "full"))
-    direct, objective = copied(scene.model).to(device), ObjectiveConfig(**METHODS["nfc-te"].weights)
+    objective = ObjectiveConfig(**METHODS["nfc-te"].weights)
     return [
-        our_arm("nfr (SH)", direct, "cuda"),
-        our_arm("nfc-te, shared view", shared, "cuda", objective),
-        our_arm("nfc-te, full view", full, "cuda", objective),
+        our_arm("nfr (SH)", scene.model, backend),
+        our_arm(SHARED, scene.bits("shared"), backend, objective),
+        our_arm("nfc-te, full view", scene.bits("full"), backend, objective),
     ]
-
-
-def copied(model: GaussianModel) -> GaussianModel:
-    """A model of its own with the same numbers."""
-    return GaussianModel({name: tensor.clone() for name, tensor in model.tensors().items()})
 
 
 def quartiles(ratios: Sequence[float]) -> str:
@@ -160,10 +163,10 @@ def quartiles(ratios: Sequence[float]) -> str:
     return f"{middle:.3f} ({low:.3f} - {high:.3f})"
 
 
-def comparison_table(title: str, comparison: Comparison, caption: str) -> Table:
-    """Each piece in milliseconds, and over that of the first arm; memory and pictures."""
+def comparison_table(title: str, comparison: Comparison) -> Table:
+    """Each piece in milliseconds, and over that of the first arm (median and quartiles of the rounds); memory."""
     first, *others = comparison.samples
-    table = Table(title=title, caption=caption)
+    table = Table(title=title, caption="Memory is what comes on top of parameters and moments.")
     table.add_column("")
     table.add_column(first, justify="right")
     for name in others:
@@ -190,6 +193,41 @@ def comparison_table(title: str, comparison: Comparison, caption: str) -> Table:
     for name in others:
         row += [f"{comparison.differences[name]:.1e}", ""]
     table.add_row(*row)
+    return table
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What was wanted and what was measured."""
+
+    what: str
+    wanted: float
+    found: float
+    met: bool
+
+
+def aims_of(part: Part, scene: BenchScene, size: tuple[int, int], found: Comparison) -> list[Aim]:
+    """What a comparison says of our aims."""
+    where = f"{scene.name}, {size[0]} x {size[1]}"
+    if part == "compare" and len(scene.model) == 1_000_000 and size == (1920, 1080):
+        speed = 1.0 / found.samples[next(iter(found.samples))].median("rendering")
+        return [Aim(f"{where}: pictures per second", PICTURES_AIM, speed, speed >= PICTURES_AIM)]
+    if part == "bits" and SHARED in found.samples:
+        ratios = {piece: statistics.median(found.ratios(SHARED, piece)) for piece in BIT_AIMS}
+        return [
+            Aim(f"{where}: {piece}, {SHARED} / SH", BIT_AIMS[piece], ratio, ratio <= BIT_AIMS[piece])
+            for piece, ratio in ratios.items()
+        ]
+    return []
+
+
+def aim_table(aims: Sequence[Aim]) -> Table:
+    """All aims."""
+    table = Table(title="Aims")
+    for head in ("", "wanted", "found", "met"):
+        table.add_column(head, justify="right" if head else "left")
+    for aim in aims:
+        table.add_row(aim.what, f"{aim.wanted:g}", f"{aim.found:.4g}", "yes" if aim.met else "no")
     return table
 
 
@@ -318,43 +356,62 @@ def check(args: Gpu) -> None:
             raise UserError(f"--{name} is {value}, but must be at least 1.")
 
 
-def measure_scene(scene: BenchScene, args: Gpu, runtime: Runtime, meter: Meter, rates: Rates, record: Record) -> None:
-    """All parts on one scene."""
-    device = runtime.device
+@dataclass(frozen=True)
+class Place:
+    """Where things are measured, and what with."""
+
+    runtime: Runtime
+    meter: Meter
+    rates: Rates
+    record: Record
+
+
+def measure_part(part: Part, scene: BenchScene, size: tuple[int, int], args: Gpu, place: Place) -> None:
+    """Measure, print and record one part of one scene at one size."""
+    views = scene.views(*size, args.views)
+    shots = [Shot.of(view, place.runtime.device, seed) for seed, view in enumerate(views)]
+    title = f"{part.capitalize()}: {scene.name}, {size[0]} x {size[1]}"
+    if part == "kernels":
+        kernels = profile(scene.model, shots[0], place.runtime, place.meter, args.rounds)
+        console.print(kernel_table(title, kernels, place.rates))
+        place.record.add(part, scene, size, kernels.record(place.rates))
+        return
+    ours = CudaBackend(place.runtime)
+    arms = bit_arms(scene, ours) if part == "bits" else our_and_peer_arms(scene, ours, args.peers)
+    found = compare(arms, shots, place.meter, args.rounds)
+    if found is not None:
+        console.print(comparison_table(title, found))
+        place.record.add(part, scene, size, found.record())
+        place.record.aims += aims_of(part, scene, size, found)
+
+
+def measure_scene(scene: BenchScene, args: Gpu, place: Place) -> None:
+    """All parts on one scene; what needs more memory than there is, is left out with a line that says so."""
+    scene.model.to(place.runtime.device)
     for size in args.sizes:
-        shots = [Shot.of(camera, device, seed) for seed, camera in enumerate(scene.views(*size, args.views))]
-        title = f"{scene.name}, {size[0]} x {size[1]}"
-        if "compare" in args.parts:
-            model = copied(scene.model).to(device)
-            found = compare([our_arm("ours", model, "cuda"), *peer_arms(model, args.peers)], shots, meter, args.rounds)
-            del model
-            if found is not None:
-                aim = f"Aim of 1 M at 1920 x 1080: {PICTURES_PER_SECOND:.0f} pictures per second."
-                console.print(comparison_table(title, found, f"{aim} Memory: beside parameters and moments."))
-                record.add("compare", scene, size, found.record())
-        if "bits" in args.parts and size == args.sizes[0]:
-            found = compare(bit_arms(scene, device), shots, meter, args.rounds)
-            if found is not None:
-                aim = f"Aims of the shared view: step {BIT_STEP:.2f}, rendering {BIT_RENDERING:.2f}."
-                console.print(comparison_table(f"Bits: {title}", found, aim))
-                record.add("bits", scene, size, found.record())
-        if "kernels" in args.parts:
-            kernels = profile(copied(scene.model).to(device), shots[0], runtime, meter, args.rounds)
-            console.print(kernel_table(f"Kernels: {title}", kernels, rates))
-            record.add("kernels", scene, size, kernels.record(rates))
+        for part in args.parts:
+            if part == "bits" and size != args.sizes[0]:
+                continue
+            try:
+                measure_part(part, scene, size, args, place)
+            except torch.OutOfMemoryError:
+                console.print(f"{part} of {scene.name} at {size[0]} x {size[1]} needs more memory than there is.")
 
 
 def run_gpu(args: Gpu) -> None:
     """Measure and print."""
     check(args)
     garden = None if args.garden is None else read_garden(args.garden)
+    trained = None if args.run is None else run_scene(args.run, args.capture)
     runtime, meter = CudaRuntime(), GpuMeter()
     rates = rates_here(meter)
     facts = facts_here(rates)
     console.print(", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str)))
     record = Record(args.json, facts | {"arguments": {name: str(value) for name, value in asdict(args).items()}})
-    if garden is not None:
-        for count in args.gaussians:
-            measure_scene(garden_scene(*garden, count), args, runtime, meter, rates, record)
-    if args.run is not None:
-        measure_scene(run_scene(args.run, args.capture), args, runtime, meter, rates, record)
+    place = Place(runtime, meter, rates, record)
+    for count in () if garden is None else args.gaussians:
+        measure_scene(garden_scene(*garden, count), args, place)
+    if trained is not None:
+        measure_scene(trained, args, place)
+    if record.aims:
+        console.print(aim_table(record.aims))

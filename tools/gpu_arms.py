@@ -118,16 +118,13 @@ class Arm:
             param.grad = None
 
 
-def our_arm(
-    name: str, model: GaussianModel, backend: str | RasterBackend, objective: ObjectiveConfig | None = None
-) -> Arm:
+def our_arm(name: str, model: GaussianModel, backend: RasterBackend, objective: ObjectiveConfig | None = None) -> Arm:
     """A backend behind our contract, trained with our Adam."""
-    engine = get_backend(backend) if isinstance(backend, str) else backend
     optimizer = VisibleAdam(model.tensors())
     rates = {name: (RATE, RATE, 3) if name == "sh_coeffs" else RATE for name in model.parameter_names}
 
     def draw(model: GaussianModel, shot: Shot) -> tuple[Tensor, Tensor]:
-        out = render(model, shot.camera, backend=engine)
+        out = render(model, shot.camera, backend=backend)
         return out.rgb, out.info.visible
 
     def adam(visible: Tensor) -> None:

@@ -58,11 +58,11 @@ class BenchScene:
         return [sized(camera, width, height) if self.cuts else camera.resized(width, height) for camera in cameras]
 
     def bits(self, view: BitView) -> GaussianModel:
-        """The same Gaussians with bits that begin at the same constant colour."""
+        """The same Gaussians with bits that begin at the same constant colour; they share the rest."""
         tensors = self.model.tensors()
         rgb = (0.5 + C0 * tensors["sh_coeffs"][:, 0]).clamp(0.0, 1.0)
         head = start_bits(rgb, SH_DEGREE, view)
-        head["bit_shifts"].normal_(0.0, VIEW_DEPENDENCE, generator=torch.Generator().manual_seed(1))
+        head["bit_shifts"].normal_(0.0, VIEW_DEPENDENCE, generator=torch.Generator(rgb.device).manual_seed(1))
         return GaussianModel({name: tensors[name] for name in GEOMETRY} | head)
 
 
