@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import inspect
 import io
 import json
 import re
@@ -327,6 +328,38 @@ def test_an_arm_that_needs_too_much_memory_is_left_out(capsys: pytest.CaptureFix
     found = arms.compare([bad, good], [shot_of(scene)], Clock(), rounds=1)
     assert list(found.samples) == ["good"]
     assert arms.compare([bad], [shot_of(scene)], Clock(), rounds=1) is None
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_gsplat_is_called_as_it_wants_to_be(monkeypatch: pytest.MonkeyPatch, packed: bool):
+    gsplat = pytest.importorskip("gsplat")
+    scene = small_scene(30)
+    seen = torch.zeros(30, dtype=torch.bool)
+    seen[4:20] = True
+    moved, signature = {}, inspect.signature(gsplat.rasterization)
+
+    def rasterization(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        assert given["colors"].shape == (30, 16, 3) and given["sh_degree"] == 3 and given["packed"] == packed
+        assert given["viewmats"].shape == (1, 4, 4) and given["Ks"].tolist() == [scene.cameras[0].K.tolist()]
+        picture = sum(given[name].sum() for name in ("means", "quats", "scales", "opacities", "colors"))
+        image = picture.expand(1, given["height"], given["width"], 3)
+        radii = 3 * seen[None, :, None].expand(1, 30, 2).int()
+        return image, image[..., :1], {"gaussian_ids": seen.nonzero()[:, 0]} if packed else {"radii": radii}
+
+    def adam(
+        param: torch.Tensor, grad: torch.Tensor, m: torch.Tensor, v: torch.Tensor, valid: torch.Tensor, *_: Any
+    ) -> None:
+        assert param.shape == grad.shape == m.shape == v.shape and grad.is_contiguous() and torch.equal(valid, seen)
+        moved[tuple(param.shape)] = True
+
+    monkeypatch.setattr(gsplat, "rasterization", rasterization)
+    monkeypatch.setattr("gsplat.optimizers.selective_adam.adam", adam)
+    monkeypatch.setattr(arms, "get_backend", lambda name: None)  # which would compile the kernels
+    arm = arms.gsplat_arm("gsplat", scene.model, packed)
+    assert arm.rendering(shot_of(scene)).shape == (24, 40, 3)
+    arm.step(shot_of(scene))
+    assert set(moved) == {(30, 3), (30, 4), (30,), (30, 16, 3)}
 
 
 def test_a_step_leaves_the_gaussians_where_they_are():

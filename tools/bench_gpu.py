@@ -1,7 +1,7 @@
 """`bench.py gpu`: the backend `cuda` beside gsplat, bits beside direct colours, and kernels beside what bounds them.
 
-It takes a GPU, the extra `cuda` (pip install "nfc-gs[cuda]"), and gsplat with its kernels, without which only our own
-are measured. The first pictures of each number of channels compile, which is outside the measurements.
+It takes a GPU, the extra `cuda` (pip install "nfc-gs[cuda]"), and gsplat with its kernels, without which ours are
+measured alone. What is compiled at first use is compiled before anything is measured.
 
     python tools/bench.py gpu --garden test_garden.npz --json gpu.json
     python tools/bench.py gpu --run runs/garden --sizes 1920 1080
@@ -12,28 +12,28 @@ compiled at first use, need a folder of their own, since those of all versions a
     pip install --no-deps --no-build-isolation --target gsplat-main git+https://github.com/nerfstudio-project/gsplat
     PYTHONPATH=gsplat-main TORCH_EXTENSIONS_DIR=gsplat-main/build python tools/bench.py gpu ... --json gpu-main.json
 
-The day a GPU is there, in this order; each line says what it proves:
+The day a GPU is there, in this order:
 
     python -m pip install --no-build-isolation --no-deps -e .   # needs a C++ compiler, nanobind, scikit-build-core
-    nfc-gs info --devices                                       # the GPU, its driver and NVRTC are found
-    python tools/gpu_sanitize.py                                # every kernel runs, and its results are finite
-    python -m pytest -m "gpu and not slow"                      # all tests of backends, on the GPU; those beside gsplat
+    nfc-gs info --devices                                       # are the GPU, its driver and NVRTC found?
+    python tools/gpu_sanitize.py                                # does every kernel run, and are its results finite?
+    python -c "import gsplat.cuda._backend"                     # compiles gsplat's kernels
+    python -m pytest -m "gpu and not slow" -rs tests/test_gpu.py tests/test_render_backends.py tests/test_render_bits.py
     export PYTORCH_NO_CUDA_MEMORY_CACHING=1                     # or torch's pool hides what lies beyond an array
     compute-sanitizer --tool memcheck --error-exitcode 1 python tools/gpu_sanitize.py
     compute-sanitizer --tool racecheck --error-exitcode 1 python tools/gpu_sanitize.py
     compute-sanitizer --tool synccheck --error-exitcode 1 python tools/gpu_sanitize.py
     unset PYTORCH_NO_CUDA_MEMORY_CACHING
-    python tools/bench.py gpu --garden test_garden.npz --json gpu.json      # minutes; --rounds 5 for a first look
-    python -m pytest -m "gpu and slow"                          # trains as well as the CPU does; minutes
+    python tools/bench.py gpu --garden test_garden.npz --json gpu.json      # minutes; a first look: --rounds 5
+    python -m pytest -m "gpu and slow" tests/test_gpu.py        # does it train as well as the CPU? minutes
 
-Without a network the machine needs wheels, made elsewhere by `pip download --no-deps --only-binary=:all:
---python-version 3.12 --platform manylinux_2_28_x86_64 -d wheels NAME` and installed there by `pip install --no-index
---no-deps wheels/*.whl`: tyro, docstring-parser and typeguard (benchmarks and tests of rendering need no more of our
-dependencies than these, numpy, rich and pyyaml); pycolmap, plyfile, pillow, scipy and safetensors for captures and
-training; cuda-core>=1.0 and the cuda-bindings of torch's CUDA; pytest; and gsplat==1.5.3, which holds the sources of
-its kernels, with jaxtyping and ninja. gsplat compiles where nvcc is, in minutes that TORCH_CUDA_ARCH_LIST=9.0 (the
-GPU's own capability) and MAX_JOBS shorten: `python -c "import gsplat.cuda._backend"` starts that, and the folder named
-by TORCH_EXTENSIONS_DIR can be kept for the next time.
+Without a network that machine needs wheels, fetched elsewhere by `pip download --no-deps --only-binary=:all:
+--python-version 3.12 --platform manylinux_2_28_x86_64 -d wheels NAME` and installed by `pip install --no-index --no-deps
+wheels/*.whl`. Beside torch with CUDA, numpy, rich, pyyaml and pytest these are: tyro, docstring-parser and typeguard;
+cuda-core (1.0 or later), cuda-pathfinder and the cuda-bindings of torch's CUDA; gsplat 1.5.3, whose wheel holds the
+sources of its kernels, jaxtyping and ninja. Runs, and the tests that train, take pycolmap, plyfile, pillow, scipy and
+safetensors, too. gsplat's kernels compile where nvcc is, in minutes that TORCH_CUDA_ARCH_LIST=9.0 (the GPU's own
+capability) and MAX_JOBS shorten; the folder TORCH_EXTENSIONS_DIR can be kept for the next time.
 """
 
 from __future__ import annotations
