@@ -28,12 +28,13 @@ The day a GPU is there, in this order:
     python -m pytest -m "gpu and slow" tests/test_gpu.py        # does it train as well as the CPU? minutes
 
 Without a network that machine needs wheels, fetched elsewhere by `pip download --no-deps --only-binary=:all:
---python-version 3.12 --platform manylinux_2_28_x86_64 -d wheels NAME` and installed by `pip install --no-index --no-deps
-wheels/*.whl`. Beside torch with CUDA, numpy, rich, pyyaml and pytest these are: tyro, docstring-parser and typeguard;
-cuda-core (1.0 or later), cuda-pathfinder and the cuda-bindings of torch's CUDA; gsplat 1.5.3, whose wheel holds the
-sources of its kernels, jaxtyping and ninja. Runs, and the tests that train, take pycolmap, plyfile, pillow, scipy and
-safetensors, too. gsplat's kernels compile where nvcc is, in minutes that TORCH_CUDA_ARCH_LIST=9.0 (the GPU's own
-capability) and MAX_JOBS shorten; the folder TORCH_EXTENSIONS_DIR can be kept for the next time.
+--python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 -d wheels NAME` and installed by
+`pip install --no-index --no-deps wheels/*.whl`. Beside torch with CUDA, numpy, rich, pyyaml and pytest these are: tyro,
+docstring-parser and typeguard; cuda-core (1.0 or later), cuda-pathfinder and the cuda-bindings of torch's CUDA; gsplat
+1.5.3, whose wheel holds the sources of its kernels, jaxtyping, wadler-lindig and ninja. Runs, and the tests that train,
+take pycolmap, plyfile, pillow, scipy and safetensors, too. gsplat's kernels compile where nvcc is, in minutes that
+TORCH_CUDA_ARCH_LIST=9.0 (the GPU's own capability) and MAX_JOBS shorten; the folder TORCH_EXTENSIONS_DIR can be kept
+for the next time.
 """
 
 from __future__ import annotations
