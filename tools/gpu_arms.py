@@ -73,7 +73,7 @@ class Shot:
         shape = (camera.height, camera.width, 3)
         target = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
         v_rgb = torch.randn(shape, generator=generator) / target.numel()
-        there = camera.to(device)
+        there = camera.to(device, torch.float32)
         return Shot(there, there.K[None], target.to(device), v_rgb.to(device))
 
 
