@@ -168,13 +168,13 @@ class CountingEmulator(Emulator):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self.pairs: dict[str, int] = {}
         text = (CUDA / "gpu" / "raster.cu").read_text("utf-8")
         text = text.replace('#include "', f'#include "{CUDA}/gpu/')
         text = text.replace("namespace nfc {", 'extern "C" long long pairs = 0;\nnamespace nfc {', 1)
         assert text.count("  Blend b;\n") == 1
         self.source = folder / "raster.cu"
         self.source.write_text(text.replace("  Blend b;\n", "  Blend b;\n  ++pairs;\n"), "utf-8")
-        self.pairs: dict[str, int] = {}
 
     def launch(self, source: str, kernel: str, args: Any, blocks: int, threads: int, channels: int = 0) -> None:
         if source != "raster":
@@ -187,6 +187,11 @@ class CountingEmulator(Emulator):
         self.pairs[kernel] = counter.value
 
 
+@pytest.fixture(scope="module")
+def counting(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> CountingEmulator:
+    return CountingEmulator(tmp_path_factory.mktemp("counting"))
+
+
 def work_of(model: GaussianModel, scene: Any, runtime: Any) -> Any:
     """What a rendering and its backward pass had to do."""
     with floors.array_sizes() as sizes:
@@ -197,12 +202,11 @@ def work_of(model: GaussianModel, scene: Any, runtime: Any) -> Any:
 
 
 @pytest.mark.parametrize("opaque", [False, True], ids=["faint", "opaque"])
-def test_pairs_are_those_that_the_kernels_compute(emulator: Emulator, tmp_path: Path, opaque: bool):
+def test_pairs_are_those_that_the_kernels_compute(counting: CountingEmulator, opaque: bool):
     scene = small_scene(300)
     with torch.no_grad():
         scene.model.opacity_logits.fill_(4.0 if opaque else -4.0)
         scene.model.log_scales += 1.0 if opaque else 0.0
-    counting = CountingEmulator(tmp_path)
     work = work_of(scene.model, scene, counting)
     assert work.forward_pairs == counting.pairs["raster"] > 1000
     assert work.backward_pairs >= counting.pairs["raster_backward"] > 1000
@@ -247,6 +251,8 @@ def test_bytes_are_those_of_the_arrays(emulator: Emulator):
     assert work.arrays == expected
     project = 64 + 44 * 80 + 192 * 60 + 64 * 60 + (8 + 8 + 4 + 4) * 80 + 12 * 60
     assert work.bytes_of("project_splats") == project
+    project_backward = 64 + (8 + 236 + 8) * 80 + (44 + 192 + 4 + 8 + 12) * 60 + 44 * entries + 48
+    assert work.bytes_of("project_splats_backward") == project_backward
     assert work.bytes_of("pixel_gradients") == (12 + 4 + 12) * pixels + 4 * 1024 * tiles
     assert work.reached == entries and work.pairs_of("project_splats") == 0
     raster = 4 * 7 + 4 * entries + 76 * work.drawn + 4 * buckets + 4096 * work.begun + 16 * pixels
@@ -422,17 +428,15 @@ def test_the_lanes_of_a_multiprocessor_are_those_of_its_generation():
     assert [floors.lanes_of(*of) for of in ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0))] == [64, 64, *[128] * 4]
 
 
-def test_without_a_gpu_one_sentence_says_so():
+def test_without_a_gpu_one_sentence_says_so(capsys: pytest.CaptureFixture[str]):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    for tool, words in (
-        ("bench.py", "bench.py gpu needs an NVIDIA GPU"),
-        ("gpu_sanitize.py", "it needs an NVIDIA GPU"),
-    ):
-        command = [sys.executable, str(TOOLS / tool), *(["gpu"] if tool == "bench.py" else [])]
-        ended = subprocess.run(command, capture_output=True, text=True)
-        assert ended.returncode == 2 and ended.stdout == ""
-        assert words in ended.stderr and ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
+    ended = subprocess.run([sys.executable, str(TOOLS / "bench.py"), "gpu"], capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert ended.stderr.startswith("error: bench.py gpu needs an NVIDIA GPU") and ended.stderr.count("\n") == 1
+    assert sanitize.main() == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: Backend 'cuda' is not available: it needs an NVIDIA GPU")
 
 
 @pytest.mark.parametrize(
@@ -453,6 +457,7 @@ def test_options_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch,
 # ---- for the sanitizer ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_script_for_the_sanitizer_runs_every_kernel(emulator: Emulator, capsys: pytest.CaptureFixture[str]):
     launched = set()
 

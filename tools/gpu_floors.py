@@ -59,7 +59,10 @@ TOUCHED: dict[str, tuple[str, str]] = {
 """The arrays, by their names in `RenderArgs`, that a kernel reads and those that it writes."""
 
 OF_VISIBLE = {"sh", "bit_logits", "bit_shifts", "features", "records", "colors", "entry_begin"}
-"""Arrays of which only the rows of visible Gaussians are touched."""
+"""Arrays of which only the rows of visible Gaussians are touched ..."""
+
+OF_VISIBLE_BACKWARD = {"means", "quats", "scales", "opacities", "touched"}
+"""... and those of which that holds for the backward pass."""
 
 OF_BUCKETS = {"bucket_transmittance", "bucket_sum"}
 """Arrays of which only the rows of buckets that were begun are touched."""
@@ -187,7 +190,7 @@ class Work:
 
     def _share(self, kernel: str, array: str) -> float:
         part, whole = 1, 1
-        if array in OF_VISIBLE:
+        if array in OF_VISIBLE or (array in OF_VISIBLE_BACKWARD and kernel == "project_splats_backward"):
             part, whole = self.drawn if kernel in RASTERIZERS else self.visible, self.gaussians
         elif array in OF_BUCKETS:
             part, whole = self.begun, self.buckets
