@@ -415,8 +415,10 @@ def run_gpu(args: Gpu) -> None:
     console.print(", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str)))
     record = Record(args.json, facts | {"arguments": {name: str(value) for name, value in asdict(args).items()}})
     place = Place(runtime, meter, rates, record)
-    for count in () if garden is None else args.gaussians:
-        measure_scene(garden_scene(*garden, count), args, place)
+    if garden is not None:
+        points, cameras = garden
+        for count in args.gaussians:
+            measure_scene(garden_scene(points, cameras, count), args, place)
     if trained is not None:
         measure_scene(trained, args, place)
     if place.aims:

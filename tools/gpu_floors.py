@@ -15,6 +15,7 @@ Neither is a bound on other algorithms.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -279,8 +280,7 @@ def lanes_of(major: int, minor: int) -> int:
 
 def rates_here(meter: Meter) -> Rates:
     """Measure the bandwidth of torch's current GPU and ask for the rest."""
-    from cuda.bindings import driver
-
+    driver = importlib.import_module("cuda.bindings.driver")
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     _, device = driver.cuDeviceGet(torch.cuda.current_device())
     _, clock = driver.cuDeviceGetAttribute(driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_CLOCK_RATE, device)  # kHz

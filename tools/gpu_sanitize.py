@@ -61,7 +61,7 @@ def small_scene(count: int, width: int, height: int) -> BenchScene:
     camera = Camera(look_at(eye, target, up), width, width, width / 2, height / 2, width, height)
     scene = garden_scene(cloud, (camera,), count)
     with torch.no_grad():
-        scene.model.log_scales += 2.5
+        scene.model.log_scales.add_(2.5)
     return scene
 
 

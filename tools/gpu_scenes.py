@@ -77,10 +77,9 @@ def read_garden(path: Path) -> tuple[PointCloud, tuple[Camera, ...]]:
             xyz, rgb = data["means3d"].astype(np.float32), data["colors"].astype(np.uint8)
             width, height = int(data["width"]), int(data["height"])
             cameras = tuple(
-                Camera(torch.from_numpy(viewmat).float(), *(float(K[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2))),
-                       width, height)
-                for viewmat, K in zip(data["viewmats"], data["Ks"], strict=True)
-            )  # fmt: skip
+                Camera(torch.from_numpy(view).float(), K[0, 0], K[1, 1], K[0, 2], K[1, 2], width, height)
+                for view, K in zip(data["viewmats"], data["Ks"].astype(float), strict=True)
+            )
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not gsplat's test scene ({error}); give its file assets/test_garden.npz.") from None
     return PointCloud(xyz, rgb), cameras
