@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,16 +18,25 @@ from torch import Tensor
 
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
-from nfc_gs.render.backend import RasterOutput, RasterSettings, Splats, _instances, color_channels, get_backend
+from nfc_gs.render.backend import (
+    RasterBackend,
+    RasterOutput,
+    RasterSettings,
+    SplatInfo,
+    Splats,
+    _instances,
+    color_channels,
+    get_backend,
+)
 from nfc_gs.render.cuda_backend import CudaBackend
 
 FIELDS = tuple(f.name for f in fields(Splats))
 
-ENGINES = ["torch-float64", "torch-float32", "cpu-float32", "emulated-float32"]
-"""`emulated` is the backend `cuda` with the emulator in the place of a GPU."""
+COMPILED = ["cpu-float32", "emulated-float32", pytest.param("gpu-float32", marks=pytest.mark.gpu)]
+"""Those that are not the specification itself; `emulated` is the backend `cuda` with the emulator in the place of a
+GPU, and `gpu` the same backend on one."""
 
-COMPILED = ["cpu-float32", "emulated-float32"]
-"""Those that are not the specification itself."""
+ENGINES = ["torch-float64", "torch-float32", *COMPILED]
 
 
 @dataclass(frozen=True)
@@ -50,12 +60,47 @@ class Engine:
         )
 
 
+FERRIED = {"gpu": "cuda", "peer": "gsplat"}
+"""Engines that are a backend on a GPU."""
+
+
+class Ferry:
+    """A backend of another device for tensors of the CPU: takes them there and brings back what comes out."""
+
+    name = "ferry"
+
+    def __init__(self, backend: RasterBackend, device: str) -> None:
+        self.backend, self.device = backend, device
+
+    def render(
+        self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None
+    ) -> RasterOutput:
+        there = map_splats(splats, lambda tensor: tensor.to(self.device))
+        background = None if background is None else background.to(self.device)
+        out = self.backend.render(there, camera.to(self.device), settings, background)
+        depth = None if out.depth is None else out.depth.cpu()
+        return RasterOutput(out.features.cpu(), out.alpha.cpu(), depth, InfoFromAfar(out.info))  # type: ignore[arg-type]
+
+
+class InfoFromAfar:
+    """A `SplatInfo` whose tensors come to the CPU when they are asked for: backward fills some of them late."""
+
+    def __init__(self, info: SplatInfo) -> None:
+        self._info = info
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._info, name)
+        return value.cpu() if isinstance(value, Tensor) else value
+
+
 def open_engine(name: str) -> Engine:
-    """One of `ENGINES`; skips the test where it does not work."""
+    """One of `ENGINES`, or `peer-float32`, which is gsplat; skips the test where it does not work."""
     backend, dtype = name.split("-")
     try:
         if backend == "emulated" and backend not in _instances:
             _instances[backend] = CudaBackend(Emulator())
+        if backend in FERRIED and backend not in _instances:
+            _instances[backend] = Ferry(get_backend(FERRIED[backend]), "cuda")
         get_backend(backend)
     except (ImportError, UserError) as error:
         pytest.skip(f"the backend '{backend}' does not work here: {error}")

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 import torch
 from emulator import CUDA, SANITIZE_VARIABLE, Emulator, KernelError, compiled, run
-from splat_scenes import assert_equals_naive, gradients, make_camera, make_splats, open_engine
+from splat_scenes import Engine, Ferry, assert_equals_naive, gradients, make_camera, make_splats, open_engine
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.render import cuda_backend, cuda_runtime
+from nfc_gs.render import backend, cuda_backend, cuda_runtime
 from nfc_gs.render.backend import RasterSettings, get_backend
 from nfc_gs.render.cuda_args import RenderArgs
 
@@ -167,6 +167,16 @@ def test_the_argument_of_the_kernels_is_the_same_in_cpp_and_python(tmp_path: Pat
     )
     layout = (ctypes.c_size_t * (len(names) + 1)).in_dll(compiled(source), "layout")
     assert list(layout) == [getattr(RenderArgs, name).offset for name in names] + [ctypes.sizeof(RenderArgs)]
+
+
+def test_a_backend_of_another_device_gives_what_it_gives_at_home(monkeypatch: pytest.MonkeyPatch):
+    # The engine `gpu` of the tests, with the emulator in the place of a GPU.
+    engine, splats, camera = open_engine("emulated-float32"), make_splats(channels=1), make_camera()
+    settings = RasterSettings(3, depth=True)
+    monkeypatch.setitem(backend._instances, "afar", Ferry(get_backend("emulated"), "cpu"))
+    expected, actual = (gradients(name, engine.dtype, splats, camera, settings) for name in (engine.name, "afar"))
+    assert expected.keys() == actual.keys() and all(torch.equal(actual[name], expected[name]) for name in expected)
+    assert_equals_naive(Engine("afar", engine.dtype), splats, camera, settings)
 
 
 def test_a_picture_of_more_tiles_than_16_bits_count_is_the_same(monkeypatch: pytest.MonkeyPatch):

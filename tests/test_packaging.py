@@ -14,6 +14,8 @@ import pytest
 
 import nfc_gs
 from nfc_gs.cli import main
+from nfc_gs.core.errors import UserError
+from nfc_gs.render import cuda_runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = ROOT / "cuda"
@@ -51,6 +53,34 @@ def test_the_installed_package_holds_every_file_of_the_sources(installed: import
         if path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".so", ".pyd")
     }
     assert sources - installed_files(installed) == set()
+
+
+def test_the_installed_package_holds_the_sources_of_the_gpu_kernels(
+    installed: importlib.metadata.Distribution,
+) -> None:
+    if not CUDA.is_dir():
+        pytest.skip("the sources of the compiled backends (cuda/) are not beside the tests")
+    sources = {
+        f"nfc_gs/cuda/{path.relative_to(CUDA).as_posix()}"
+        for folder in ("gpu", "include")
+        for path in (CUDA / folder).rglob("*")
+        if path.is_file()
+    }
+    assert sources and sources - installed_files(installed) == set()
+    assert cuda_runtime.source_folder() == Path(nfc_gs.__file__).parent / "cuda"
+
+
+def test_the_sources_of_the_gpu_kernels_are_found_in_the_package_or_else_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "nfc_gs"
+    monkeypatch.setattr(cuda_runtime, "__file__", str(package / "render" / "cuda_runtime.py"))
+    with pytest.raises(UserError, match=r"sources of the GPU kernels \(cuda/gpu\) are missing; reinstall nfc-gs"):
+        cuda_runtime.source_folder()
+    for folder in (tmp_path / "cuda", package / "cuda"):  # a checkout, then a wheel
+        (folder / "gpu").mkdir(parents=True)
+        (folder / "gpu" / "raster.cu").touch()
+        assert cuda_runtime.source_folder() == folder
 
 
 def test_nothing_but_the_package_is_installed(installed: importlib.metadata.Distribution) -> None:

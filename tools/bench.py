@@ -5,6 +5,7 @@ python tools/bench.py cpu --capture FOLDER      ... on another capture
 python tools/bench.py nfc                       what classification costs beside regression
 python tools/bench.py motion                    what motion costs, in training and in playing
 python tools/bench.py motion --run RUN          ... playing a trained splat, on its capture
+python tools/bench.py gpu --garden NPZ          our GPU kernels beside gsplat's, and beside what bounds them
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 import tyro
 from bench_common import CountingBackend, Samples, console, seconds_of, still_trainer, with_points
+from bench_gpu import Gpu, run_gpu
 from bench_motion import Motion, run_motion
 from rich.table import Table
 
@@ -322,12 +324,15 @@ def run_nfc(args: Nfc) -> None:
 
 def main() -> int:
     """Run the benchmark named on the command line."""
-    command = tyro.extras.subcommand_cli_from_dict({"cpu": Cpu, "nfc": Nfc, "motion": Motion}, description=__doc__)
+    commands = {"cpu": Cpu, "nfc": Nfc, "motion": Motion, "gpu": Gpu}
+    command = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
     try:
         if isinstance(command, Nfc):
             run_nfc(command)
         elif isinstance(command, Motion):
             run_motion(command)
+        elif isinstance(command, Gpu):
+            run_gpu(command)
         else:
             assert isinstance(command, Cpu)
             run_cpu(command)

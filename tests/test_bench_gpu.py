@@ -1,0 +1,493 @@
+"""tools/bench.py gpu and tools/gpu_sanitize.py, as far as they go without a GPU: scenes, counts, tables, the record."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import inspect
+import io
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from emulator import CUDA, Emulator, compiled, run
+from rich.console import Console
+from splat_scenes import open_engine
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.scene import PointCloud
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.render import cuda_runtime
+from nfc_gs.render.backend import RasterOutput, get_backend
+from nfc_gs.render.cuda_args import RenderArgs
+from nfc_gs.render.cuda_backend import CudaBackend
+from nfc_gs.render.pipeline import render
+
+ARRAYS = {name for name, kind, *_ in RenderArgs._fields_ if kind is ctypes.c_void_p}
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+if not (TOOLS / "bench_gpu.py").is_file():
+    pytest.skip("the tools are not beside the tests", allow_module_level=True)
+
+
+def load(name: str) -> ModuleType:
+    """A tool as a module, under its own name, as the others import it."""
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+common, scenes, floors = load("bench_common"), load("gpu_scenes"), load("gpu_floors")
+arms, bench, sanitize = load("gpu_arms"), load("bench_gpu"), load("gpu_sanitize")
+
+
+class Clock:
+    """A meter in which a second passes between two marks, and every piece of work needs a hundred bytes more."""
+
+    def __init__(self) -> None:
+        self.marks, self.peaks = 0, 0
+
+    def mark(self) -> int:
+        self.marks += 1
+        return self.marks
+
+    def seconds(self, start: int, end: int) -> float:
+        return float(end - start)
+
+    def peak(self, work: Any) -> int:
+        work()
+        self.peaks += 1
+        return 100 * self.peaks
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Emulator:
+    open_engine("emulated-float32")  # skips where it does not work
+    return Emulator()
+
+
+def small_scene(count: int = 60, width: int = 40, height: int = 24) -> Any:
+    return sanitize.small_scene(count, width, height)
+
+
+def shot_of(scene: Any) -> Any:
+    return arms.Shot.of(scene.cameras[0], torch.device("cpu"))
+
+
+def text_of(table: Any) -> str:
+    console = Console(width=200, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue()
+
+
+# ---- scenes ---------------------------------------------------------------------------------------------------------
+
+
+def test_cells_come_ring_by_ring_and_none_twice():
+    cells = scenes.ring_of_cells(30)
+    assert len({tuple(cell) for cell in cells.tolist()}) == 30
+    rings = np.abs(cells).max(axis=1)
+    assert rings.tolist() == [0] * 1 + [1] * 8 + [2] * 16 + [3] * 5
+
+
+def cloud_of(count: int) -> PointCloud:
+    """Points of which about a third lie in the cube, each of its own colour."""
+    generator = np.random.default_rng(3)
+    xyz = generator.uniform(-2.9, 2.9, (count, 3)).astype(np.float32)
+    rgb = np.stack([np.arange(count) % 256, np.arange(count) // 256, np.zeros(count)], axis=1).astype(np.uint8)
+    return PointCloud(xyz, rgb)
+
+
+@pytest.mark.parametrize("copies", [0.4, 1.0, 9.0, 11.7])
+def test_a_tiled_cloud_has_the_wanted_number_of_points_and_nothing_but_shifted_copies(copies: float):
+    points = cloud_of(500)
+    inside = (np.abs(points.xyz) <= 2).all(axis=1)
+    count = int(copies * inside.sum())
+    cloud = scenes.tiled(points, count)
+    assert len(cloud.xyz) == len(cloud.rgb) == count
+    home = {tuple(colour): place for colour, place in zip(points.rgb.tolist(), points.xyz, strict=True)}
+    places = np.stack([home[tuple(colour)] for colour in cloud.rgb.tolist()])
+    shifts = (cloud.xyz - places) / 4
+    np.testing.assert_allclose(shifts, shifts.round(), rtol=0, atol=1e-5)
+    assert (np.abs(places) <= 2).all() and (shifts[:, 2].round() == 0).all()
+    cells, numbers = np.unique(shifts.round().astype(int), axis=0, return_counts=True)
+    assert len(cells) == int(np.ceil(copies)) and sorted(numbers)[1:] == [inside.sum()] * (len(cells) - 1)
+
+
+def test_a_cloud_with_nothing_in_the_cube_is_refused():
+    far = PointCloud(np.full((3, 3), 7, np.float32), np.zeros((3, 3), np.uint8))
+    with pytest.raises(UserError, match="No point of the scene lies between -2 and 2 along all axes"):
+        scenes.tiled(far, 10)
+
+
+def test_the_test_scene_of_gsplat_is_read_and_another_file_refused(tmp_path: Path):
+    path, points = tmp_path / "garden.npz", cloud_of(20)
+    viewmats, Ks = np.eye(4)[None].repeat(2, 0), np.array([[[50.0, 0, 30], [0, 40, 20], [0, 0, 1]]] * 2)
+    np.savez(path, means3d=points.xyz, colors=points.rgb, viewmats=viewmats, Ks=Ks, width=60, height=42)
+    read, cameras = scenes.read_garden(path)
+    assert (read.xyz == points.xyz).all() and (read.rgb == points.rgb).all() and len(cameras) == 2
+    assert (cameras[0].fx, cameras[0].fy, cameras[0].cx, cameras[0].cy) == (50, 40, 30, 20)
+    assert (cameras[0].width, cameras[0].height) == (60, 42)
+    np.savez(path, means3d=points.xyz)
+    (tmp_path / "text.npz").write_text("no numbers")
+    for wrong in (path, tmp_path / "text.npz", tmp_path / "missing.npz"):
+        with pytest.raises(UserError, match=r"is not gsplat's test scene .*; give its file assets/test_garden.npz"):
+            scenes.read_garden(wrong)
+
+
+def test_a_picture_of_other_sides_is_stretched_or_cut_out():
+    scene = small_scene(width=40, height=20)
+    (stretched,) = scene.views(80, 80, 3)
+    assert (stretched.width, stretched.height, stretched.fx, stretched.fy) == (80, 80, 80, 160)
+    (cut,) = replace(scene, cuts=True).views(80, 80, 3)
+    assert (cut.width, cut.height, cut.fx, cut.fy) == (80, 80, 160, 160)
+
+
+def test_bits_begin_at_the_colours_of_the_scene():
+    scene = small_scene()
+    for view, columns in (("shared", 3), ("full", 24)):
+        bits = scene.bits(view)
+        assert bits.head == "bits" and bits.bit_shifts.shape == (60, 15, columns) and len(bits) == 60
+        plain = GaussianModel(bits.tensors() | {"bit_shifts": torch.zeros_like(bits.bit_shifts)}).baked(0)
+        torch.testing.assert_close(plain.sh_coeffs, scene.model.sh_coeffs[:, :1], rtol=0, atol=0.01)  # half a step
+
+
+# ---- counting -------------------------------------------------------------------------------------------------------
+
+
+class CountingEmulator(Emulator):
+    """Counts how often the rasterizer computes an alpha."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.pairs: dict[str, int] = {}
+        text = (CUDA / "gpu" / "raster.cu").read_text("utf-8")
+        text = text.replace('#include "', f'#include "{CUDA}/gpu/')
+        text = text.replace("namespace nfc {", 'extern "C" long long pairs = 0;\nnamespace nfc {', 1)
+        assert text.count("  Blend b;\n") == 1
+        self.source = folder / "raster.cu"
+        self.source.write_text(text.replace("  Blend b;\n", "  Blend b;\n  ++pairs;\n"), "utf-8")
+
+    def launch(self, source: str, kernel: str, args: Any, blocks: int, threads: int, channels: int = 0) -> None:
+        if source != "raster":
+            super().launch(source, kernel, args, blocks, threads, channels)
+            return
+        library = compiled(self.source, channels)
+        counter = ctypes.c_longlong.in_dll(library, "pairs")
+        counter.value = 0
+        run(library, kernel, args, blocks, threads)
+        self.pairs[kernel] = counter.value
+
+
+@pytest.fixture(scope="module")
+def counting(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> CountingEmulator:
+    return CountingEmulator(tmp_path_factory.mktemp("counting"))
+
+
+def work_of(model: GaussianModel, scene: Any, runtime: Any) -> Any:
+    """What a rendering and its backward pass had to do."""
+    with floors.array_sizes() as sizes:
+        picture = render(model, scene.cameras[0], backend=CudaBackend(runtime)).rgb
+        work = floors.count_work(picture, sizes)
+        picture.sum().backward()
+    return work
+
+
+@pytest.mark.parametrize("opaque", [False, True], ids=["faint", "opaque"])
+def test_pairs_are_those_that_the_kernels_compute(counting: CountingEmulator, opaque: bool):
+    scene = small_scene(300)
+    with torch.no_grad():
+        scene.model.opacity_logits.fill_(4.0 if opaque else -4.0)
+        scene.model.log_scales += 1.0 if opaque else 0.0
+    work = work_of(scene.model, scene, counting)
+    assert work.forward_pairs == counting.pairs["raster"] > 1000
+    assert work.backward_pairs >= counting.pairs["raster_backward"] > 1000
+    if opaque:
+        assert work.begun < work.buckets and work.drawn < work.visible and work.reached < work.entries
+    else:  # nothing becomes opaque: every entry is looked at by every pixel of its tile
+        assert work.backward_pairs == counting.pairs["raster_backward"] == work.reached * 256 - outside(work, scene)
+        assert work.reached == work.entries and work.drawn <= work.visible
+
+
+def outside(work: Any, scene: Any) -> int:
+    """Pixels of tiles that lie beyond the picture, for every entry."""
+    camera = scene.cameras[0]
+    picture = render(scene.model, camera, backend="emulated").rgb
+    begin = picture.grad_fn.call.buffers["tile_begin"].diff().view(-(-camera.height // 16), -1)
+    inside = torch.ones(camera.height, camera.width)
+    full = torch.nn.functional.pad(inside, (0, -camera.width % 16, 0, -camera.height % 16))
+    pixels = full.unfold(0, 16, 16).unfold(1, 16, 16).sum((-1, -2))
+    assert int(begin.sum()) == work.entries
+    return int((begin * (256 - pixels)).sum())
+
+
+def test_bytes_are_those_of_the_arrays(emulator: Emulator):
+    scene = small_scene(80)
+    with torch.no_grad():
+        scene.model.means[:20, 2] -= 100.0  # behind the camera
+    work = work_of(scene.model, scene, emulator)
+    assert (work.gaussians, work.visible) == (80, 60)
+    pixels, tiles, entries, buckets = 40 * 24, 3 * 2, work.entries, work.buckets
+    assert 80 < entries < 80 * tiles and buckets == entries // 32 + tiles
+    expected = {
+        "means": 12 * 80, "quats": 16 * 80, "scales": 12 * 80, "opacities": 4 * 80, "sh": 192 * 80, "viewmat": 64,
+        "records": 64 * 80, "colors": 12 * 80, "depths": 4 * 80, "touched": 4 * 80, "radii": 8 * 80, "means2d": 8 * 80,
+        "order": 8 * 80, "entry_end": 8 * 80, "entry_begin": 8 * 80, "entry_splat": 4 * entries,
+        "entry_tile": 2 * entries, "slot_tile": 2 * entries, "slot_entry": 8 * entries, "slot_splat": 4 * entries,
+        "tile_begin": 4 * (tiles + 1), "bucket_tile": 4 * buckets, "bucket_transmittance": 1024 * buckets,
+        "bucket_sum": 3 * 1024 * buckets, "out": 12 * pixels, "out_alpha": 4 * pixels, "v_out": 12 * pixels,
+        "v_pixel": 3 * 1024 * tiles, "behind": 1024 * tiles, "partial": 4 * (8 + 3) * entries, "camera_partial": 48,
+        "v_means": 12 * 80, "v_quats": 16 * 80, "v_scales": 12 * 80, "v_opacities": 4 * 80, "v_sh": 192 * 80,
+        "v_means2d": 8 * 80,
+    }  # fmt: skip
+    assert work.arrays == expected
+    project = 64 + 44 * 80 + 192 * 60 + 64 * 60 + (8 + 8 + 4 + 4) * 80 + 12 * 60
+    assert work.bytes_of("project_splats") == project
+    project_backward = 64 + (8 + 236 + 8) * 80 + (44 + 192 + 4 + 8 + 12) * 60 + 44 * entries + 48
+    assert work.bytes_of("project_splats_backward") == project_backward
+    assert work.bytes_of("pixel_gradients") == (12 + 4 + 12) * pixels + 4 * 1024 * tiles
+    assert work.reached == entries and work.pairs_of("project_splats") == 0
+    raster = 4 * 7 + 4 * entries + 76 * work.drawn + 4 * buckets + 4096 * work.begun + 16 * pixels
+    assert work.bytes_of("raster") == pytest.approx(raster)
+    by_bytes, by_pairs = floors.Rates(bandwidth=1e9, instructions=1e10).floors(work, "raster")
+    assert by_bytes == pytest.approx(1e-9 * raster) and by_pairs == pytest.approx(1e-9 * work.forward_pairs)
+
+
+def test_the_arrays_of_the_kernels_are_those_of_their_sources():
+    sources = {
+        "project.cu": ("project.cu", "colour.h", "render.h"),
+        "binning.cu": ("binning.cu",),
+        "raster.cu": ("raster.cu",),
+    }
+    for source, files in sources.items():
+        text = "".join((CUDA / "gpu" / file).read_text("utf-8") for file in files)
+        used = set(re.findall(r"\bargs\.(\w+)", text)) & ARRAYS
+        kernels = re.findall(r"NFC_KERNEL\((\w+)", (CUDA / "gpu" / source).read_text("utf-8"))
+        listed = {name for kernel in kernels for names in floors.TOUCHED[kernel] for name in names.split()}
+        assert listed == used, source
+
+
+# ---- measuring ------------------------------------------------------------------------------------------------------
+
+
+def test_arms_are_measured_in_turn_and_shown(tmp_path: Path):
+    scene = small_scene(30)
+    shots, clock = [shot_of(scene), shot_of(scene)], Clock()
+    order = []
+
+    def arm(name: str, backend: str) -> Any:
+        made = arms.our_arm(name, scene.model, get_backend(backend))
+        draw = made.draw
+        return replace(made, draw=lambda *args: (order.append(name), draw(*args))[1])
+
+    found = arms.compare([arm("ours", "cpu"), arm("peer", "torch")], shots, clock, rounds=2)
+    assert found.samples["peer"].values == {piece: [1.0, 1.0] for piece in arms.PIECES}
+    assert found.ratios("peer", "step") == [1.0, 1.0]
+    assert found.peaks == {"ours": {"rendering": 100, "step": 200}, "peer": {"rendering": 300, "step": 400}}
+    assert found.differences["ours"] == 0 and found.differences["peer"] < 1e-6
+    rounds = [name for name in ("peer", "ours", "ours", "peer", "peer", "ours") for _ in range(6)]  # three, two counted
+    assert order[-36:] == rounds
+    record = bench.Record(tmp_path / "new" / "gpu.json", {"device": "none"})
+    record.add("compare", scene, (40, 24), found.record())
+    kept = json.loads((tmp_path / "new" / "gpu.json").read_text("utf-8"))
+    assert kept["device"] == "none" and kept["measured"][0]["gaussians"] == 30
+    assert kept["measured"][0]["found"]["peer"]["seconds"]["step"] == [1.0, 1.0]
+    shown = text_of(bench.comparison_table("Title", found))
+    assert re.search(r"step, ms +│ +1000.000 │ +1000.000 │ 1.000 \(1.000 - 1.000\)", shown)
+    assert re.search(r"memory of a step, MB +│ +0 │ +0 │ +2.00", shown)
+
+
+def test_aims_are_said_to_be_met_or_missed():
+    scene, clock = small_scene(20), Clock()
+    found = arms.compare(bench.bit_arms(scene, get_backend("cpu")), [shot_of(scene)], clock, rounds=1)
+    assert list(found.samples) == ["nfr (SH)", "nfc-te, shared view", "nfc-te, full view"]
+    step, rendering = bench.aims_of("bits", scene, (40, 24), found)
+    assert (step.wanted, step.found, step.met) == (1.02, 1.0, True)
+    found.samples["nfc-te, shared view"].values["rendering"] = [1.25]
+    step, rendering = bench.aims_of("bits", scene, (40, 24), found)
+    assert (rendering.wanted, rendering.found, rendering.met) == (1.0, 1.25, False)
+    shown = text_of(bench.aim_table([step, rendering]))
+    assert re.search(r"step, nfc-te, shared view / SH +│ +1.02 │ +1 │ +yes", shown)
+    assert re.search(r"rendering, nfc-te, shared view / SH +│ +1 │ +1.25 │ +no", shown)
+    assert bench.aims_of("compare", scene, (1920, 1080), found) == []
+    million = replace(scene, model=range(1_000_000))
+    assert bench.aims_of("compare", million, (1920, 1080), found) == []  # ours was left out
+    found.samples = {"ours": found.samples["nfr (SH)"]}
+    assert bench.aims_of("bits", scene, (40, 24), found) == []
+    (speed,) = bench.aims_of("compare", million, (1920, 1080), found)
+    assert (speed.wanted, speed.found, speed.met) == (300.0, 1.0, False)
+
+
+def test_an_arm_that_needs_too_much_memory_is_left_out(capsys: pytest.CaptureFixture[str]):
+    scene = small_scene(30)
+
+    def greedy(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("all gone")
+
+    good = arms.our_arm("good", scene.model, get_backend("cpu"))
+    bad = replace(good, name="bad", draw=greedy)
+    found = arms.compare([bad, good], [shot_of(scene)], Clock(), rounds=1)
+    assert list(found.samples) == ["good"]
+    assert arms.compare([bad], [shot_of(scene)], Clock(), rounds=1) is None
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_gsplat_is_called_as_it_wants_to_be(monkeypatch: pytest.MonkeyPatch, packed: bool):
+    gsplat = pytest.importorskip("gsplat")
+    scene = small_scene(30)
+    seen = torch.zeros(30, dtype=torch.bool)
+    seen[4:20] = True
+    moved, signature = {}, inspect.signature(gsplat.rasterization)
+
+    def rasterization(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        assert given["colors"].shape == (30, 16, 3) and given["sh_degree"] == 3 and given["packed"] == packed
+        assert given["viewmats"].shape == (1, 4, 4) and given["Ks"].tolist() == [scene.cameras[0].K.tolist()]
+        picture = sum(given[name].sum() for name in ("means", "quats", "scales", "opacities", "colors"))
+        image = picture.expand(1, given["height"], given["width"], 3)
+        radii = 3 * seen[None, :, None].expand(1, 30, 2).int()
+        return image, image[..., :1], {"gaussian_ids": seen.nonzero()[:, 0]} if packed else {"radii": radii}
+
+    def adam(
+        param: torch.Tensor, grad: torch.Tensor, m: torch.Tensor, v: torch.Tensor, valid: torch.Tensor, *_: Any
+    ) -> None:
+        assert param.shape == grad.shape == m.shape == v.shape and grad.is_contiguous() and torch.equal(valid, seen)
+        moved[tuple(param.shape)] = True
+
+    monkeypatch.setattr(gsplat, "rasterization", rasterization)
+    monkeypatch.setattr("gsplat.optimizers.selective_adam.adam", adam)
+    monkeypatch.setattr(arms, "get_backend", lambda name: None)  # which would compile the kernels
+    arm = arms.gsplat_arm("gsplat", scene.model, packed)
+    assert arm.rendering(shot_of(scene)).shape == (24, 40, 3)
+    arm.step(shot_of(scene))
+    assert set(moved) == {(30, 3), (30, 4), (30,), (30, 16, 3)}
+
+
+def test_a_step_leaves_the_gaussians_where_they_are():
+    scene = small_scene(30)
+    before = {name: tensor.clone() for name, tensor in scene.model.tensors().items()}
+    arm = arms.our_arm("ours", scene.model, get_backend("cpu"))
+    arm.step(shot_of(scene))
+    for name, tensor in scene.model.tensors().items():
+        torch.testing.assert_close(tensor, before[name], rtol=1e-6, atol=1e-11)
+    assert all(param.grad is None for param in scene.model.parameters())
+
+
+def test_kernels_are_timed_one_by_one_and_shown_beside_their_floors(emulator: Emulator, tmp_path: Path):
+    scene, clock = small_scene(30), Clock()
+    found = bench.profile(scene.model, shot_of(scene), emulator, clock, rounds=2)
+    kernels = {"project_splats", "write_entries", "find_tiles", "raster", "pixel_gradients", "raster_backward",
+               "project_splats_backward"}  # fmt: skip
+    sorts = {"torch.sort, float32", "torch.sort, int16", "torch.cumsum, int32"}
+    assert set(found.samples.values) == kernels | sorts | {bench.LOSS, bench.ADAM, bench.REST, bench.TOTAL}
+    assert all(found.samples.values[name] == [1.0, 1.0] for name in kernels | sorts | {bench.LOSS, bench.ADAM})
+    # Twenty-four marks around twelve pieces lie between the two of the whole: 25 seconds, of which twelve are theirs.
+    assert found.samples.values[bench.TOTAL] == [25.0, 25.0] and found.samples.values[bench.REST] == [13.0, 13.0]
+    rates = floors.Rates(bandwidth=1e6, instructions=1e6)
+    shown = text_of(bench.kernel_table("Title", found, rates))
+    assert all(name in shown for name in found.samples.values) and "Floors are estimates" in shown
+    recorded = json.loads(json.dumps(found.record(rates)))
+    assert recorded["floors"]["raster"]["pairs"] == found.work.forward_pairs > 0
+    assert recorded["work"]["entries"] == found.work.entries
+
+
+def test_all_parts_of_a_scene_end_up_in_tables_and_in_the_record(
+    emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bench, "console", Console(width=200, file=io.StringIO()))
+    monkeypatch.setattr(arms, "console", bench.console)
+    scene, path = small_scene(12), tmp_path / "gpu.json"
+    args = bench.Gpu(garden=Path("x"), sizes=((20, 12), (30, 18)), views=1, rounds=1, json=path)
+    place = bench.Place(emulator, Clock(), floors.Rates(1e9, 1e9), bench.Record(path, {}))
+    bench.measure_scene(scene, args, place)
+    measured = json.loads(path.read_text("utf-8"))["measured"]
+    parts = [
+        ("compare", [20, 12]),
+        ("bits", [20, 12]),
+        ("kernels", [20, 12]),
+        ("compare", [30, 18]),
+        ("kernels", [30, 18]),
+    ]
+    assert [(entry["part"], entry["size"]) for entry in measured] == parts
+    said = bench.console.file.getvalue()
+    assert all(f"{part.capitalize()}: {scene.name}, {w} x {h}" in said for part, (w, h) in parts)
+    if not torch.cuda.is_available():
+        assert "gsplat is left out: The backend 'gsplat' needs an NVIDIA GPU" in said
+    assert [aim.wanted for aim in place.aims] == [1.02, 1.0]
+
+
+def test_the_lanes_of_a_multiprocessor_are_those_of_its_generation():
+    assert [floors.lanes_of(*of) for of in ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0))] == [64, 64, *[128] * 4]
+
+
+def test_without_a_gpu_one_sentence_says_so(capsys: pytest.CaptureFixture[str]):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    ended = subprocess.run([sys.executable, str(TOOLS / "bench.py"), "gpu"], capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert ended.stderr.startswith("error: bench.py gpu needs an NVIDIA GPU") and ended.stderr.count("\n") == 1
+    assert sanitize.main() == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: Backend 'cuda' is not available: it needs an NVIDIA GPU")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "nothing to measure; give --garden"),
+        ({"garden": Path("x"), "views": 0}, "--views is 0"),
+        ({"garden": Path("x"), "gaussians": (5, 0)}, "--gaussians is 0"),
+        ({"garden": Path("x"), "sizes": ((40, -1),)}, "--sizes is -1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UserError, match=words):
+        bench.check(bench.Gpu(**changes))
+
+
+# ---- for the sanitizer ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_script_for_the_sanitizer_runs_every_kernel(
+    emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    launched = set()
+
+    class Noting(Emulator):
+        def launch(self, source: str, kernel: str, *rest: Any) -> None:
+            launched.add(kernel)
+            super().launch(source, kernel, *rest)
+
+    monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device: Noting())
+    assert sanitize.run(CudaBackend(Noting()), torch.device("cpu"), count=12, width=18, height=10) == 0
+    kernels = {
+        name for path in (CUDA / "gpu").glob("*.cu") for name in re.findall(r"NFC_KERNEL\((\w+)", path.read_text())
+    }
+    assert launched == kernels
+    said = capsys.readouterr().out.splitlines()
+    assert "a moving scene, many tiles: " in said[-1] and not [line for line in said if "NOT FINITE" in line]
+
+
+def test_the_script_for_the_sanitizer_says_what_is_not_finite(capsys: pytest.CaptureFixture[str]):
+    class Broken:
+        name = "broken"
+
+        def render(self, *args: Any) -> RasterOutput:
+            out = get_backend("cpu").render(*args)
+            return replace(out, features=out.features * float("nan"))
+
+    assert sanitize.run(Broken(), torch.device("cpu"), count=12, width=18, height=10) > 10
+    assert "direct colours: NOT FINITE: rgb, " in capsys.readouterr().out
