@@ -13,6 +13,7 @@ import torch
 
 from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from nfc_gs.core.camera import Camera
+from nfc_gs.core.colormap import MAP_NAMES, apply
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.ply import write_ply
 from nfc_gs.export.splat import read_splat
@@ -20,7 +21,6 @@ from nfc_gs.model.color_head import start_bits, start_sh
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.pipeline import render
 from nfc_gs.viewer.cameras import Pose, nearest, pose_from_json, pose_of, pose_to_json
-from nfc_gs.viewer.colormap import MAP_NAMES, apply
 from nfc_gs.viewer.draw import (
     FAR,
     SHOWS,

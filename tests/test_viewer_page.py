@@ -11,7 +11,7 @@ import threading
 import time
 import tracemalloc
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from viewer_client import Client, until
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.open import load_scene
@@ -174,20 +175,18 @@ class Page:
     def press(self, name: str) -> None:
         self.page.get_by_role("button", name=name, exact=True).click()
 
+    def drag(self, begin: tuple[float, float], end: tuple[float, float]) -> None:
+        """Drag on the picture with the left button, in pixels of the window."""
+        self.page.mouse.move(*begin)
+        self.page.wait_for_timeout(100)
+        self.page.mouse.down()
+        self.page.mouse.move(*end, steps=6)
+        self.page.mouse.up()
+
     def download(self, name: str) -> bytes:
         with self.page.expect_download(timeout=60_000) as found:
             self.press(name)
         return Path(found.value.path()).read_bytes()
-
-
-def until(condition: Callable[[], bool], page: Any = None, seconds: float = 40.0) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it did not happen in time"
-        if page is None:
-            time.sleep(0.02)
-        else:
-            getattr(page, "page", page).wait_for_timeout(20)
 
 
 @pytest.fixture
@@ -218,14 +217,32 @@ def test_the_picture_is_that_of_our_renderer_and_changes_with_the_camera(page: P
     assert np.abs(before - expected).mean() < 2.0  # of 255, JPEG and the browser's scaling
     assert expected.std() > 10
     place = session.pose
-    page.page.mouse.move(200, 320)
-    page.page.mouse.down()
-    page.page.mouse.move(280, 340, steps=6)
-    page.page.mouse.up()
+    page.drag((200, 320), (280, 340))
     after = page.settle()
     assert session.pose != place and differs(before, after)
     page.page.keyboard.press("r")
     assert np.abs(page.settle() - before).mean() < 1.5
+
+
+def test_flying_looks_around_and_goes_where_one_looks(page: Page) -> None:
+    page.settle()
+    begin = page.session.pose
+    page.page.keyboard.press("o")
+    until(lambda: page.session.way_control.value == "fly", page)
+    page.drag((200, 320), (260, 330))
+    page.settle()
+    turned = page.session.pose
+    assert np.linalg.norm(np.subtract(turned.position, begin.position)) < 0.03  # an orbit would go round the scene
+    assert abs(np.dot(turned.wxyz, begin.wxyz)) < 0.98
+    page.page.keyboard.down("w")
+    page.page.wait_for_timeout(300)
+    page.page.keyboard.up("w")
+    page.settle()
+    gone = np.subtract(page.session.pose.position, turned.position)
+    forward = turned.camera(8, 8).viewmat[2, :3].numpy()
+    assert gone @ forward > 0.1 and gone @ forward > 0.99 * np.linalg.norm(gone)
+    page.page.keyboard.press("r")
+    until(lambda: page.session.way_control.value == "orbit", page)
 
 
 @pytest.mark.slow
@@ -299,6 +316,14 @@ def test_two_sources_are_compared(page: Page) -> None:
     border = round(0.3 * SIZE[0])
     assert differs(before[:, border + 5 :], split[:, border + 5 :])
     assert not differs(before[:, : border - 5], split[:, : border - 5])
+    place = page.session.pose
+    page.drag((border, 330), (0.45 * SIZE[0], 350))
+    until(lambda: page.session.split == pytest.approx(0.45, abs=2e-3), page)
+    until(lambda: page.shown("Border") == "0.45", page)
+    split = page.settle()
+    assert differs(before[:, round(0.45 * SIZE[0]) + 5 :], split[:, round(0.45 * SIZE[0]) + 5 :])
+    assert not differs(before[:100, : round(0.45 * SIZE[0]) - 5], split[:100, : round(0.45 * SIZE[0]) - 5])
+    assert page.session.pose == place  # no orbit
     page.tab("Show")
     page.page.get_by_text("Screenshot", exact=True).click()
     page.number("Width", SIZE[0] / 2)
@@ -408,48 +433,6 @@ def test_the_window_may_become_a_phone_or_nothing(page: Page) -> None:
 
 
 # ---- many clients, and those who wish no good ----
-
-
-class Client:
-    """A browser's end of the connection, scripted."""
-
-    def __init__(self, viewer: Viewer, origin: Any = None) -> None:
-        import viser
-        from websockets.sync.client import connect
-
-        self.socket = connect(
-            viewer.url.replace("http", "ws"),
-            origin=origin,
-            subprotocols=[f"viser-v{viser.__version__}"],
-            max_size=None,
-            compression=None,
-        )
-        self.received = 0
-        self.thread = threading.Thread(target=self._read)
-        self.thread.start()
-
-    def _read(self) -> None:
-        from websockets.exceptions import ConnectionClosed
-
-        try:
-            while True:
-                self.received += len(self.socket.recv())
-        except ConnectionClosed:
-            pass
-
-    def look(self, x: float, **changes: Any) -> None:
-        import msgspec
-
-        camera = {
-            "type": "ViewerCameraMessage", "wxyz": [1.0, 0.0, 0.0, 0.0], "position": [x, 0.0, -3.0], "fov": 1.0,
-            "near": 0.01, "far": 100.0, "image_height": 48, "image_width": 64, "look_at": [x, 0.0, 0.0],
-            "up_direction": [0.0, -1.0, 0.0],
-        }  # fmt: skip
-        self.socket.send(msgspec.msgpack.encode(camera | changes))
-
-    def close(self) -> None:
-        self.socket.close()
-        self.thread.join()
 
 
 def test_twenty_clients_come_move_and_go_and_leave_nothing_behind(scene: SceneData) -> None:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nfc_gs.core import colormap
 from nfc_gs.core.camera import Camera
+from nfc_gs.core.colormap import ERROR_FULL, ERROR_MAP, MapName
 from nfc_gs.core.constants import BITS
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.backend import RasterBackend
 from nfc_gs.render.pipeline import Output, RenderOutput, at_time, render
-from nfc_gs.viewer import colormap
-from nfc_gs.viewer.colormap import MapName
 from nfc_gs.viewer.edit import EVERYTHING, Edit
 
 Show = Literal["colour", "alpha", "depth", "normals", "count", "error", "bit", "bits", "entropy"]
@@ -33,9 +33,6 @@ COUNT_OPACITY = 0.02
 
 COUNT_FULL = 200.0
 """Gaussians over a pixel that have the last colour of the map."""
-
-ERROR_FULL = 0.25
-"""Difference from the photo, 0..1, that has the last colour of the map."""
 
 FAR = 1e4
 """Depth of what no Gaussian covers, scene units."""
@@ -238,7 +235,7 @@ def _shown(out: RenderOutput, camera: Camera, look: Look, photo: Photo | None) -
     if look.show == "error" and photo is not None:
         truth, covered = seen_from(photo, camera)
         difference = (out.rgb.clamp(0, 1) - truth).abs().mean(-1)
-        return colormap.apply(difference / ERROR_FULL, "inferno") * covered[..., None]
+        return colormap.apply(difference / ERROR_FULL, ERROR_MAP) * covered[..., None]
     if look.show in ("bit", "bits"):
         assert out.bits is not None
         planes = out.bits[..., look.channel * BITS : (look.channel + 1) * BITS]
