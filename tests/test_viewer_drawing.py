@@ -273,6 +273,15 @@ def test_a_path_goes_through_its_keys_and_back_to_the_first_in_a_loop() -> None:
     assert path.without(1).keys == (keys[0], keys[2])
 
 
+def test_time_on_a_path_follows_its_keys_where_one_place_is_visited_twice() -> None:
+    places, times = ((0.0, 0.0), (2.0, 0.0), (1.0, 1.0), (2.0, 0.0)), (0.0, 0.2, 0.5, 1.0)
+    keys = [Key(replace(POSE, position=(x, y, -3.0)), time) for (x, y), time in zip(places, times, strict=True)]
+    shots = CameraPath(tuple(keys), seconds=10.0, fps=20.0).shots(64, 48)
+    moments = [time for camera, time in shots if np.linalg.norm(camera.center - np.array([2.0, 0.0, -3.0])) < 0.02]
+    assert min(abs(time - 0.2) for time in moments) < 0.02 and moments[-1] == pytest.approx(1.0)
+    assert not any(0.25 < time < 0.95 for time in moments)
+
+
 def test_a_path_of_one_key_stands_and_one_of_none_gets_a_sentence() -> None:
     assert len(CameraPath((Key(POSE),), 1.0, 10.0).shots(16, 12)) == 10
     with pytest.raises(UserError, match="no keyframe"):
