@@ -111,6 +111,16 @@ def test_an_edit_and_a_range_of_depths_mean_the_same_for_all_of_them(session: Se
         assert all(np.abs(pictures[0] - picture).mean() < 0.5 for picture in pictures)
 
 
+def test_both_sides_of_a_border_have_the_same_colour_for_the_same_depth(session: Session) -> None:
+    assert session.scene is not None
+    camera = session.scene.camera(2)
+    session.look = replace(session.look, show="depth")
+    session.compare, pictures = "split", []
+    for session.split in (0.1, 0.9):  # the middle is to the right of the border, and then to the left
+        pictures.append(session._picture(camera, 1).rgb[:, 12:-12].astype(int))
+    assert np.abs(pictures[0] - pictures[1]).mean() < 1.0 < pictures[0].std()
+
+
 def test_the_browser_is_given_splats_in_the_frame_that_is_shown(session: Session) -> None:
     given = []
     for source in session.viewer.sources:

@@ -179,10 +179,7 @@ def draw_tiled(
     if look.show == "bits" or (camera.width <= tile and camera.height <= tile):
         return draw(model, camera, look, style).rgb
     if look.show == "depth" and look.depth_range is None:
-        shrink = min(1.0, 512 / max(camera.width, camera.height))
-        small = camera.resized(max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
-        seen = draw(model, small, replace(look, show="alpha"), style).depth
-        look = replace(look, depth_range=_range(torch.from_numpy(seen)))
+        look = replace(look, depth_range=depths_seen(model, camera, look, style, side=512))
     picture = np.empty((camera.height, camera.width, 3), np.uint8)
     margin = min(64, tile // 4)  # splats at the edge of a tile are linearised as in the whole picture
     for top in range(0, camera.height, tile):
@@ -193,6 +190,13 @@ def draw_tiled(
             drawn = draw(model, part, look, style).rgb
             picture[top:bottom, left:right] = drawn[top - y : bottom - y, left - x : right - x]
     return picture
+
+
+def depths_seen(model: GaussianModel, camera: Camera, look: Look, style: Style, *, side: int) -> tuple[float, float]:
+    """The range of depths that a picture takes by itself, from a small one whose longest side is `side` pixels."""
+    shrink = min(1.0, side / max(camera.width, camera.height))
+    small = camera.resized(max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
+    return _range(torch.from_numpy(draw(model, small, replace(look, show="alpha"), style).depth))
 
 
 def cut(camera: Camera, left: int, top: int, width: int, height: int) -> Camera:

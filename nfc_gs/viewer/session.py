@@ -28,6 +28,7 @@ from nfc_gs.viewer.draw import (
     Style,
     beside,
     cut,
+    depths_seen,
     draw,
     draw_tiled,
     prepared,
@@ -62,6 +63,9 @@ FLICKER = 0.6
 
 DEPTH_SIDE = 400
 """Longest side in pixels of the depth that is sent along."""
+
+DEPTHS_SIDE = 128
+"""Longest side in pixels of the picture from which both sides of a border take their range of depths."""
 
 QUALITY = {"moving": 70, "rest": 85, "refined": 95}
 """JPEG qualities."""
@@ -289,9 +293,9 @@ class Session:
 
     def large(self, camera: Camera) -> np.ndarray:
         """What is seen, without a photo, at any size, [H, W, 3] uint8; in the scheduler's thread."""
-        parts = []
+        parts, depths = [], self._depths(camera)
         for source, part in self._sides(camera):
-            look, view = self._look(source), self.place_of(source).camera(part)
+            look, view = self._look(source, depths), self.place_of(source).camera(part)
             parts.append(draw_tiled(self._still(source, look, self.time), view, look, self._style(source)))
         return beside(parts)
 
@@ -346,7 +350,8 @@ class Session:
 
     def _picture(self, camera: Camera, samples: int) -> Picture:
         """What the window shows: one source or two, and a photo over it."""
-        drawn = [self._one(source, part, samples) for source, part in self._sides(camera)]
+        depths = self._depths(camera)
+        drawn = [self._one(source, part, samples, depths) for source, part in self._sides(camera)]
         picture = Picture(beside([part.rgb for part in drawn]), np.concatenate([part.depth for part in drawn], axis=1))
         photo = self.photo() if self.overlay > 0.0 else None
         if photo is not None:
@@ -366,9 +371,21 @@ class Session:
         parts = [(self.source, 0, border), (self.other, border, camera.width)]
         return [(source, cut(camera, a, 0, b - a, camera.height)) for source, a, b in parts if b > a]
 
-    def _one(self, source: Source, camera: Camera, samples: int) -> Picture:
+    def _depths(self, camera: Camera) -> tuple[float, float] | None:
+        """The depths, in the frame shown, of the first and the last colour; None for what each picture has itself.
+
+        Both sides of a border get the same colours for the same depth.
+        """
+        if not self.splits or self.look.show != "depth" or self.look.depth_range is not None:
+            return self.look.depth_range
+        look, place, style = self._look(self.source), self.place_of(self.source), self._style(self.source)
+        model = self._still(self.source, look, self.time)
+        near, far = depths_seen(model, place.camera(camera), look, style, side=DEPTHS_SIDE)
+        return near * place.scale, far * place.scale
+
+    def _one(self, source: Source, camera: Camera, samples: int, depths: tuple[float, float] | None = None) -> Picture:
         """A source as a camera of the frame shown sees it, the depth in the units of that frame."""
-        look, place = self._look(source), self.place_of(source)
+        look, place = self._look(source, depths), self.place_of(source)
         model = self._still(source, look, self.time)
         photo = self.photo() if look.show == "error" else None
         if photo is not None:
@@ -378,15 +395,15 @@ class Session:
             return picture
         return replace(picture, depth=np.where(picture.depth < FAR, picture.depth * np.float32(place.scale), FAR))
 
-    def _look(self, source: Source) -> Look:
-        """The look, of what the source can show and in its own frame."""
+    def _look(self, source: Source, depths: tuple[float, float] | None = None) -> Look:
+        """The look, of what the source can show and in its own frame; `depths` as `_depths` has them."""
         look, place = self.look, self.place_of(source)
         if look.show in BIT_SHOWS and source.snapshot().model.head != "bits":
             look = replace(look, show="colour")
-        if place.matrix is None:
-            return look
-        depths = look.depth_range and (look.depth_range[0] / place.scale, look.depth_range[1] / place.scale)
-        return replace(look, edit=place.edit(look.edit), depth_range=depths)
+        near_far = depths or look.depth_range
+        if near_far is not None:
+            look = replace(look, depth_range=(near_far[0] / place.scale, near_far[1] / place.scale))
+        return replace(look, edit=place.edit(look.edit))
 
     def _moment(self, source: Source, time: float | None) -> float | None:
         """A time of the axis shown on that of a source; None for one that does not move."""

@@ -22,7 +22,7 @@ HELP = """
 | V | compare on, off |
 | Ctrl-K | all commands |
 
-Every control has a tooltip: rest the mouse on its name.
+Every control has a tooltip: rest the mouse on it, beside its name.
 
 The picture is drawn by the server: small while you move, in full and then refined when you rest.
 """
