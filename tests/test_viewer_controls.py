@@ -18,7 +18,7 @@ from nfc_gs.data.synthetic import write_capture
 from nfc_gs.model.color_head import start_bits
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer
-from nfc_gs.viewer.border import LEAST, REACH_PIXELS, strip, with_grip
+from nfc_gs.viewer.border import LEAST, REACH_PIXELS, add_grip, strip
 from nfc_gs.viewer.cameras import Pose
 from nfc_gs.viewer.live import LiveTraining
 from nfc_gs.viewer.panels.cameras import FLYING, turn_around
@@ -106,11 +106,13 @@ def test_the_strip_that_is_dragged_lies_over_the_border(split: float) -> None:
 
 def test_a_border_that_can_be_dragged_has_a_knob() -> None:
     picture = np.zeros((200, 300, 3), np.uint8)
-    marked = with_grip(picture, 0.5)
-    assert not picture.any()
-    rows, columns, _ = np.nonzero(marked)
+    add_grip(picture, 0.5)
+    rows, columns, _ = np.nonzero(picture)
     assert abs(rows.mean() - 99.5) < 1 and abs(columns.mean() - 149.5) < 1 and 8 < np.ptp(columns) < 14
-    assert with_grip(picture, 0.0).any() and with_grip(picture[:1, :1], LEAST).shape == (1, 1, 3)
+    for split, shape in ((0.0, (200, 300, 3)), (1.0, (200, 300, 3)), (LEAST, (1, 1, 3))):
+        picture = np.zeros(shape, np.uint8)
+        add_grip(picture, split)
+        assert picture.any()
 
 
 # ---- orbiting and flying ----

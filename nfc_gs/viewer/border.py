@@ -19,6 +19,9 @@ REACH = 0.02
 
 REACH_PIXELS = 12.0
 
+ARROWS = (34, 139, 230)
+"""Colour of the arrows on the border's knob."""
+
 LEAST = 0.01
 """How near to the picture's edge the border goes, as a share of the width; beyond, nobody could take hold of it."""
 
@@ -40,15 +43,14 @@ def strip(pose: Pose, width: int, height: int, split: float, depth: float) -> np
     return (np.asarray(pose.position) + depth * rays @ rotation).astype(np.float32)
 
 
-def with_grip(rgb: np.ndarray, split: float) -> np.ndarray:
-    """A picture [H, W, 3] uint8 with a knob on its border: a white disc with two arrows that say it can be dragged."""
+def add_grip(rgb: np.ndarray, split: float) -> None:
+    """Paint a knob on the border of a picture [H, W, 3] uint8: a disc with two arrows that say it can be dragged."""
     height, width = rgb.shape[:2]
-    radius = max(5.0, 0.022 * height)
-    x = (np.arange(width) + 0.5 - split * width)[None] / radius
-    y = (np.arange(height) + 0.5 - 0.5 * height)[:, None] / radius
-    disc = x * x + y * y <= 1.0
-    arrows = (np.abs(x) >= 0.2) & (np.abs(x) + np.abs(y) <= 0.75)
-    marked = rgb.copy()
-    marked[disc] = 255
-    marked[disc & arrows] = (34, 139, 230)
-    return marked
+    radius, x, y = max(5.0, 0.022 * height), split * width, 0.5 * height
+    left, top = max(0, int(x - radius)), max(0, int(y - radius))
+    part = rgb[top : int(y + radius) + 2, left : int(x + radius) + 2]
+    rows, columns = np.ogrid[top : top + part.shape[0], left : left + part.shape[1]]
+    down, right = (rows + 0.5 - y) / radius, (columns + 0.5 - x) / radius
+    disc = right * right + down * down <= 1.0
+    part[disc] = 255
+    part[disc & (np.abs(right) >= 0.2) & (np.abs(right) + np.abs(down) <= 0.75)] = ARROWS

@@ -16,7 +16,7 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.viewer.border import with_grip
+from nfc_gs.viewer.border import add_grip
 from nfc_gs.viewer.cameras import Pose, nearest, pose_of
 from nfc_gs.viewer.controller import FrameRate
 from nfc_gs.viewer.draw import (
@@ -359,7 +359,9 @@ class Session:
             share = self.overlay * inside[..., None].numpy()
             blended = picture.rgb * (1 - share) + colors.numpy() * 255.0 * share
             picture = replace(picture, rgb=blended.round().astype(np.uint8))
-        return replace(picture, rgb=with_grip(picture.rgb, self.split)) if self.splits else picture
+        if self.splits:
+            add_grip(picture.rgb, self.split)
+        return picture
 
     def _sides(self, camera: Camera) -> list[tuple[Source, Camera]]:
         """What is drawn from left to right, and the camera of each part of the picture."""
