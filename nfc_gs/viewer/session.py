@@ -90,7 +90,7 @@ class Session:
     def __init__(self, viewer: Viewer, client: viser.ClientHandle) -> None:
         self.viewer, self.client = viewer, client
         self.source: Source = viewer.sources[0]
-        self.other: Source = viewer.sources[-1]
+        self.other: Source = viewer.sources[min(1, len(viewer.sources) - 1)]
         self.look = Look(background=self.source.background)
         self.compare: Compare = "off"
         self.split, self.time, self.overlay = 0.5, 0.0, 0.0

@@ -28,9 +28,9 @@ def add_compare(session: Session) -> None:
     right = gui.add_dropdown("Right", names, initial_value=session.other.name, hint="What it is compared with.")
     split = gui.add_slider("Border", 0.0, 1.0, STEP, 0.5, hint="The same border as on the picture, 0 at its left.")
     notes = gui.add_markdown("", visible=False)
+    result = gui.add_markdown("", visible=False)
     if session.scene is not None and session.scene.train:
         measure = gui.add_button("PSNR of both", hint="On the training view nearest to your camera.")
-        result = gui.add_markdown("", visible=False)
 
         def measured(_: object) -> None:
             result.content, result.visible = psnr_in_words(session, session.source, session.other), True
@@ -51,6 +51,8 @@ def add_compare(session: Session) -> None:
         places = [session.place_of(source).note for source in dict.fromkeys((session.source, session.other))]
         notes.content = "  \n".join(note for note in places if note)
         notes.visible = bool(notes.content) and session.compare != "off"
+        if event.target in (left, right):
+            result.visible = False  # it was of others
         follow()
 
     for control in (mode, left, right, split):

@@ -10,7 +10,7 @@ HELP = """
 
 | key | does |
 |---|---|
-| W A S D, Q E | go; down and up |
+| W A S D, Q E | go level; down and up |
 | arrows | turn |
 | O | orbit or fly |
 | R | back to the start |

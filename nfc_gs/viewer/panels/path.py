@@ -28,7 +28,7 @@ LINE_POINTS = 120
 MAX_MARKS = 100
 """Keyframes that are shown in the scene; of longer paths the first ones."""
 
-MARK_SIZE = 0.02
+MARK_SIZE = 0.05
 """Radius of the balls that show them, as a share of the radius of what is looked at."""
 
 PLAIN, CHOSEN = (250, 82, 82), (255, 212, 59)
