@@ -82,8 +82,8 @@ class Viewer:
         self.places = {source.name: place(source.name, source.frame, shown) for source in self.sources}
         if self.scene is None:
             self.places[self.sources[0].name] = Placement()
-        axes = [source.time_axis for source in self.sources if source.time_axis is not None]
-        self.time_axis = self.scene.time_axis if self.scene is not None else next(iter(axes), None)
+        axes = [None if self.scene is None else self.scene.time_axis, *(source.time_axis for source in self.sources)]
+        self.time_axis = next((axis for axis in axes if axis is not None), None)
         device = self.sources[0].snapshot().model.device.type
         self.target_fps = TARGET_FPS.get(device, TARGET_FPS["cpu"])
         self.scheduler = Scheduler()
