@@ -11,7 +11,7 @@ import torch
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import PointCloud, SceneData, View
-from nfc_gs.export.paths import interpolate, orbit
+from nfc_gs.export.paths import interpolate, orbit, travel
 
 UP = np.array([0.2, -0.9, 0.3]) / np.linalg.norm([0.2, -0.9, 0.3])
 EAST = np.cross(UP, [0.0, 0.0, 1.0]) / np.linalg.norm(np.cross(UP, [0.0, 0.0, 1.0]))
@@ -141,6 +141,24 @@ def test_a_closed_path_comes_back_as_smoothly_as_it_went() -> None:
         path = interpolate(cameras, 100, closed=True)
         steps = np.linalg.norm(np.diff(centres([*path, path[0]]), axis=0), axis=1)
         assert steps.max() < 1.1 * steps.min()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_each_picture_of_a_path_knows_its_place_even_where_the_way_comes_back(closed: bool) -> None:
+    keys = [around(np.array([0.0, 0.8, 0.2, 1.5]))[i] for i in (0, 1, 2, 1, 1, 3)]  # one place twice, and once more
+    path, places = travel(keys, 601, closed=closed)
+    assert (np.diff(places) >= 0).all() and places[0] == 0.0
+    assert 5.9 < places[-1] < 6 if closed else places[-1] == 5  # a closed way ends one picture before it begins
+    for i in (0, 1, 2, 3, 5):  # the fifth stands where the fourth does
+        at = int(np.abs(places - i).argmin())
+        assert np.linalg.norm(centres(path)[at] - keys[i].center.numpy()) < 0.02
+        assert abs(places[at] - i) < 0.05  # where the way turns back, one picture is far along from the next
+
+
+def test_a_path_that_stands_still_passes_its_keys_evenly() -> None:
+    (one,) = around(np.array([0.0]))
+    assert travel([one, one, one], 5)[1].tolist() == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert travel([one, one], 4, closed=True)[1].tolist() == [0.0, 0.5, 1.0, 1.5]
 
 
 def test_nearest_order_makes_the_way_short() -> None:

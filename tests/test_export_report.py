@@ -142,7 +142,7 @@ def test_a_large_capture_embeds_few_views_with_the_worst_and_the_best_among_them
 
 def test_the_error_picture_shows_the_mean_absolute_error_on_the_stated_scale(tmp_path: Path) -> None:
     scale = colour_error(np.array([[0.0, 0.125, 0.25, 0.9]]))
-    assert scale[0, 0].tolist() == [0, 0, 8] and scale[0, 2].tolist() == [252, 255, 164]
+    assert scale[0, 0].tolist() == [0, 0, 4] and scale[0, 2].tolist() == [252, 255, 164]
     assert scale[0, 3].tolist() == scale[0, 2].tolist() and scale[0].sum(axis=1)[1] not in scale[0].sum(axis=1)[[0, 2]]
     truth = np.full((16, 16, 3), 100, np.uint8)
     save_view(tmp_path, "a.png", truth, truth + np.array([30, 0, 60], np.uint8))

@@ -13,6 +13,7 @@ import torch
 
 from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from nfc_gs.core.camera import Camera
+from nfc_gs.core.colormap import MAP_NAMES, apply
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.ply import write_ply
 from nfc_gs.export.splat import read_splat
@@ -20,7 +21,6 @@ from nfc_gs.model.color_head import start_bits, start_sh
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.pipeline import render
 from nfc_gs.viewer.cameras import Pose, nearest, pose_from_json, pose_of, pose_to_json
-from nfc_gs.viewer.colormap import MAP_NAMES, apply
 from nfc_gs.viewer.draw import (
     FAR,
     SHOWS,
@@ -271,6 +271,15 @@ def test_a_path_goes_through_its_keys_and_back_to_the_first_in_a_loop() -> None:
     assert np.linalg.norm(loop[-1][0].center - loop[0][0].center) < 0.4
     assert path.moved(0, 1).keys == (keys[1], keys[0], keys[2]) and path.moved(2, 1) == path
     assert path.without(1).keys == (keys[0], keys[2])
+
+
+def test_time_on_a_path_follows_its_keys_where_one_place_is_visited_twice() -> None:
+    places, times = ((0.0, 0.0), (2.0, 0.0), (1.0, 1.0), (2.0, 0.0)), (0.0, 0.2, 0.5, 1.0)
+    keys = [Key(replace(POSE, position=(x, y, -3.0)), time) for (x, y), time in zip(places, times, strict=True)]
+    shots = CameraPath(tuple(keys), seconds=10.0, fps=20.0).shots(64, 48)
+    moments = [time for camera, time in shots if np.linalg.norm(camera.center - np.array([2.0, 0.0, -3.0])) < 0.02]
+    assert min(abs(time - 0.2) for time in moments) < 0.02 and moments[-1] == pytest.approx(1.0)
+    assert not any(0.25 < time < 0.95 for time in moments)
 
 
 def test_a_path_of_one_key_stands_and_one_of_none_gets_a_sentence() -> None:

@@ -84,36 +84,58 @@ def interpolate(
     Raises:
         UserError: no frames or no cameras.
     """
+    _check(cameras, frames)
+    if order == "nearest":
+        cameras = [cameras[i] for i in _short_way(_Poses.of(cameras), closed)]
+    return travel(cameras, frames, closed=closed, width=width, height=height)[0]
+
+
+def travel(
+    cameras: Sequence[Camera],
+    frames: int,
+    *,
+    closed: bool = False,
+    width: int | None = None,
+    height: int | None = None,
+) -> tuple[list[Camera], np.ndarray]:
+    """The path of `interpolate` in the order given, and where on it each picture is.
+
+    Returns:
+        `frames` cameras, and for each which of the given ones it is at, [frames] float: i for `cameras[i]`, what lies
+        between two of them for the way from one to the next; on a closed path `len(cameras)` is the first again.
+        Numbers grow from picture to picture, or stay; cameras that stand where the one before them does share the way
+        that leads on from there.
+    """
     from scipy.interpolate import CubicHermiteSpline
     from scipy.spatial.transform import Rotation, RotationSpline
 
     _check(cameras, frames)
     lens = _lens(cameras[0], width, height)
-    poses = _Poses.of(cameras)
-    if order == "nearest":
-        poses = poses[_short_way(poses, closed)]
-    poses = poses[_distinct(poses, closed)]
-    if len(poses) == 1:
-        return [_with_pose(lens, torch.from_numpy(poses.viewmats[0]).float())] * frames
-    keys = np.arange(len(poses))
-    if closed:  # go on a little before the first key and behind the last, so that the seam is as smooth as the rest
-        margin = 3
-        keys = np.arange(-margin, len(poses) + margin + 1) % len(poses)
-    poses = poses[keys]
+    poses, count = _Poses.of(cameras), len(cameras)
+    kept = np.asarray(_distinct(poses, closed))
+    if len(kept) == 1:
+        places = np.linspace(0.0, count if closed else count - 1, frames, endpoint=not closed)
+        return [_with_pose(lens, torch.from_numpy(poses.viewmats[0]).float())] * frames, places
+    margin = 3 if closed else 0  # go on behind the first and the last, so that the seam is as smooth as the rest
+    keys = np.arange(-margin, len(kept) + margin + closed)
+    numbers = kept[keys % len(kept)] + count * (keys // len(kept))
+    if not closed:
+        numbers[-1] = count - 1
+    poses = poses[kept[keys % len(kept)]]
     times = np.concatenate([[0.0], np.cumsum(np.sqrt(_steps(poses)))])
     slopes = np.gradient(poses.centres, times, axis=0)  # of the parabola through three neighbours
     position = CubicHermiteSpline(times, poses.centres, slopes)
     rotation = RotationSpline(times, Rotation.from_matrix(poses.viewmats[:, :3, :3]))
-    begin, end = (times[3], times[-4]) if closed else (times[0], times[-1])
+    begin, end = times[margin], times[-1 - margin]
 
     def sample(moments: np.ndarray) -> _Poses:
         return _Poses.at(position(moments), rotation(moments).as_matrix())
 
     fine = np.linspace(begin, end, max(20 * len(poses), 4 * frames))
     length = np.concatenate([[0.0], np.cumsum(_steps(sample(fine), poses.size))])
-    wanted = np.linspace(0, length[-1], frames, endpoint=not closed)
-    path = sample(np.interp(wanted, length, fine))
-    return [_with_pose(lens, torch.from_numpy(viewmat).float()) for viewmat in path.viewmats]
+    moments = np.interp(np.linspace(0, length[-1], frames, endpoint=not closed), length, fine)
+    path = [_with_pose(lens, torch.from_numpy(viewmat).float()) for viewmat in sample(moments).viewmats]
+    return path, np.interp(moments, times, numbers)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from nfc_gs.core import colormap
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import write_text
 from nfc_gs.core.text import duration
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.export.report_data import (
-    ERROR_COLOURS,
-    ERROR_SCALE,
     ViewResult,
     as_mapping,
     as_number,
@@ -193,8 +192,10 @@ def _views_section(views: Sequence[ViewResult], shown: Sequence[ViewResult], axi
     head = '<section aria-labelledby="h-views"><div class="heading"><h2 id="h-views">Held-out views</h2></div>'
     if not views:
         return head + '<p class="card empty">No view was held out, so there is nothing to compare.</p></section>'
-    gradient = f"linear-gradient(90deg, {', '.join(ERROR_COLOURS)})"
-    stage = _STAGE.replace("GRADIENT", gradient).replace("SCALE", f"&#8805;&nbsp;{ERROR_SCALE}") if shown else ""
+    gradient = f"linear-gradient(90deg, {', '.join(colormap.gradient(colormap.ERROR_MAP))})"
+    stage = (
+        _STAGE.replace("GRADIENT", gradient).replace("SCALE", f"&#8805;&nbsp;{colormap.ERROR_FULL}") if shown else ""
+    )
     note = ""
     if len(shown) < len(views):
         which = "the worst and the best among them" if shown else "their files are missing"

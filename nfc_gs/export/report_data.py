@@ -14,7 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 
+from nfc_gs.core import colormap
 from nfc_gs.data.scene import TimeAxis
 
 log = logging.getLogger("nfc_gs")
@@ -23,8 +25,6 @@ _MAX_VIEWS = 16  # views with embedded pictures
 _MAX_SIDE = 960  # pixels of an embedded picture's longer side
 _MAX_BYTES = 24_000_000  # of embedded pictures together
 _MAX_POINTS = 400  # of a curve
-ERROR_SCALE = 0.25  # the error that gets the last colour; 0.25 = 64 of 255 levels
-ERROR_COLOURS = ("#000008", "#2a0b55", "#6b176e", "#a92e5e", "#dd513a", "#f98d0a", "#fbcf4b", "#fcffa4")
 
 
 def read_yaml(path: Path) -> Any:
@@ -244,7 +244,7 @@ def fitted(image: np.ndarray, side: int) -> tuple[int, int]:
 
 
 def colour_error(error: np.ndarray) -> np.ndarray:
-    """Errors as colours from black over red to pale yellow: 0 is the first, 0.25 and more the last.
+    """Errors as colours from black over red to pale yellow: 0 is the first, `ERROR_FULL` and more the last.
 
     Args:
         error: [H, W] float, absolute error averaged over the channels, in [0, 1].
@@ -252,10 +252,8 @@ def colour_error(error: np.ndarray) -> np.ndarray:
     Returns:
         [H, W, 3] uint8.
     """
-    anchors = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in ERROR_COLOURS])
-    at = np.clip(error / ERROR_SCALE, 0, 1) * (len(anchors) - 1)
-    channels = [np.interp(at, np.arange(len(anchors)), anchors[:, c]) for c in range(3)]
-    return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
+    colors = colormap.apply(torch.from_numpy(error).float() / colormap.ERROR_FULL, colormap.ERROR_MAP)
+    return (255.0 * colors).round().to(torch.uint8).numpy()
 
 
 def data_uri(image: np.ndarray, size: tuple[int, int]) -> str:

@@ -20,12 +20,13 @@ from nfc_gs.render.backend import RasterBackend
 from nfc_gs.viewer import HOST, PORT
 from nfc_gs.viewer.cameras import pose_of
 from nfc_gs.viewer.controller import TARGET_FPS
+from nfc_gs.viewer.frames import Placement, place
 from nfc_gs.viewer.live import LiveTraining, copy_of
 from nfc_gs.viewer.panels import add_panels
 from nfc_gs.viewer.scheduler import Scheduler
 from nfc_gs.viewer.server import Server
 from nfc_gs.viewer.session import Session
-from nfc_gs.viewer.source import Source, middle_and_radius, open_source, up_of
+from nfc_gs.viewer.source import Source, Vector, frame_of, middle_and_radius, open_source, up_of
 
 logger = logging.getLogger("nfc_gs")
 
@@ -41,6 +42,9 @@ class Viewer:
 
     Attributes:
         sources: what can be looked at, the first one at the start.
+        scene: the capture whose cameras and photos are shown, that of the first source that has one; None without.
+        places: where the sources lie in the frame that is shown: that of the capture, or of the first source; by name.
+        time_axis: what the times 0 and 1 mean; None where nothing moves, or nobody knows.
         scheduler: draws for all browsers.
         live: the training that is shown; None where none runs.
         url: where the page is.
@@ -73,6 +77,13 @@ class Viewer:
         if not sources:
             raise UserError("There is nothing to look at; give a run folder, a PLY or a .splat.")
         self.sources, self.backend, self.live = _named_apart(sources), backend, live
+        self.scene = next((source.scene for source in self.sources if source.scene is not None), None)
+        shown = self.sources[0].frame if self.scene is None else frame_of(self.scene)
+        self.places = {source.name: place(source.name, source.frame, shown) for source in self.sources}
+        if self.scene is None:
+            self.places[self.sources[0].name] = Placement()
+        axes = [None if self.scene is None else self.scene.time_axis, *(source.time_axis for source in self.sources)]
+        self.time_axis = next((axis for axis in axes if axis is not None), None)
         device = self.sources[0].snapshot().model.device.type
         self.target_fps = TARGET_FPS.get(device, TARGET_FPS["cpu"])
         self.scheduler = Scheduler()
@@ -103,13 +114,12 @@ class Viewer:
             control_layout="floating", control_width="medium", dark_mode=True, show_logo=False,
             show_share_button=self.server.sharing, brand_color=(34, 139, 230),
         )  # fmt: skip
-        source, camera = self.sources[0], self.server.initial_camera
-        up = up_of(source)
+        camera, up = self.server.initial_camera, up_of(self.scene)
         self.server.scene.set_up_direction(up)
-        middle, radius = middle_and_radius(source.snapshot().model)
-        if source.scene is not None and source.scene.views:
-            pose = pose_of(source.scene.views[(source.scene.test or source.scene.train)[0]].camera, 16 / 9)
-            view = source.scene.views[(source.scene.test or source.scene.train)[0]].camera
+        middle, radius = self.middle_and_radius()
+        if self.scene is not None and self.scene.views:
+            view = self.scene.views[(self.scene.test or self.scene.train)[0]].camera
+            pose = pose_of(view, 16 / 9)
             forward = view.viewmat[2, :3].double()
             away = float((view.center.double() - view.center.new_tensor(middle).double()).norm()) or radius
             camera.position = pose.position
@@ -126,6 +136,17 @@ class Viewer:
     def trains(self) -> bool:
         """Whether a training runs that pictures take time from."""
         return self.live is not None and not self.live.paused and not self.live.finished
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything that can be looked at changes with time."""
+        return any(source.snapshot().model.deformation is not None for source in self.sources)
+
+    def middle_and_radius(self) -> tuple[Vector, float]:
+        """Where the Gaussians of the first source are, in the frame that is shown, and how far around it."""
+        middle, radius = middle_and_radius(self.sources[0].snapshot().model)
+        placement = self.places[self.sources[0].name]
+        return placement.point(middle), radius * placement.scale
 
     def set_share(self, share: float) -> None:
         """Let the viewer take at most this part of the time, 0..1, of a training."""

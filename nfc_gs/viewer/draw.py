@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nfc_gs.core import colormap
 from nfc_gs.core.camera import Camera
+from nfc_gs.core.colormap import ERROR_FULL, ERROR_MAP, MapName
 from nfc_gs.core.constants import BITS
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.backend import RasterBackend
 from nfc_gs.render.pipeline import Output, RenderOutput, at_time, render
-from nfc_gs.viewer import colormap
-from nfc_gs.viewer.colormap import MapName
 from nfc_gs.viewer.edit import EVERYTHING, Edit
 
 Show = Literal["colour", "alpha", "depth", "normals", "count", "error", "bit", "bits", "entropy"]
@@ -33,9 +33,6 @@ COUNT_OPACITY = 0.02
 
 COUNT_FULL = 200.0
 """Gaussians over a pixel that have the last colour of the map."""
-
-ERROR_FULL = 0.25
-"""Difference from the photo, 0..1, that has the last colour of the map."""
 
 FAR = 1e4
 """Depth of what no Gaussian covers, scene units."""
@@ -182,10 +179,7 @@ def draw_tiled(
     if look.show == "bits" or (camera.width <= tile and camera.height <= tile):
         return draw(model, camera, look, style).rgb
     if look.show == "depth" and look.depth_range is None:
-        shrink = min(1.0, 512 / max(camera.width, camera.height))
-        small = camera.resized(max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
-        seen = draw(model, small, replace(look, show="alpha"), style).depth
-        look = replace(look, depth_range=_range(torch.from_numpy(seen)))
+        look = replace(look, depth_range=depths_seen(model, camera, look, style, side=512))
     picture = np.empty((camera.height, camera.width, 3), np.uint8)
     margin = min(64, tile // 4)  # splats at the edge of a tile are linearised as in the whole picture
     for top in range(0, camera.height, tile):
@@ -196,6 +190,13 @@ def draw_tiled(
             drawn = draw(model, part, look, style).rgb
             picture[top:bottom, left:right] = drawn[top - y : bottom - y, left - x : right - x]
     return picture
+
+
+def depths_seen(model: GaussianModel, camera: Camera, look: Look, style: Style, *, side: int) -> tuple[float, float]:
+    """The range of depths that a picture takes by itself, from a small one whose longest side is `side` pixels."""
+    shrink = min(1.0, side / max(camera.width, camera.height))
+    small = camera.resized(max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
+    return _range(torch.from_numpy(draw(model, small, replace(look, show="alpha"), style).depth))
 
 
 def cut(camera: Camera, left: int, top: int, width: int, height: int) -> Camera:
@@ -238,7 +239,7 @@ def _shown(out: RenderOutput, camera: Camera, look: Look, photo: Photo | None) -
     if look.show == "error" and photo is not None:
         truth, covered = seen_from(photo, camera)
         difference = (out.rgb.clamp(0, 1) - truth).abs().mean(-1)
-        return colormap.apply(difference / ERROR_FULL, "inferno") * covered[..., None]
+        return colormap.apply(difference / ERROR_FULL, ERROR_MAP) * covered[..., None]
     if look.show in ("bit", "bits"):
         assert out.bits is not None
         planes = out.bits[..., look.channel * BITS : (look.channel + 1) * BITS]

@@ -22,17 +22,23 @@ class Edit:
         sphere: centre and radius, likewise.
         min_opacity: fainter ones go, 0..1.
         max_scale: those whose longest axis (standard deviation, scene units) is larger go.
+        frame: rows of the similarity [4, 4] from the model's frame to the scene's; None where the two are one.
     """
 
     box: tuple[Point, Point] | None = None
     sphere: tuple[Point, float] | None = None
     min_opacity: float = 0.0
     max_scale: float = math.inf
+    frame: tuple[tuple[float, ...], ...] | None = None
 
     @torch.no_grad()
     def kept(self, model: GaussianModel) -> Tensor:
         """[N] bool: the Gaussians that are left."""
-        means = model.means
+        means, growth = model.means, 1.0
+        if self.frame is not None:
+            matrix = means.new_tensor(self.frame)
+            means = means @ matrix[:3, :3].T + matrix[:3, 3]
+            growth = float(matrix[:3, :3].det()) ** (1 / 3)
         kept = torch.ones(len(model), dtype=torch.bool, device=model.device)
         if self.box is not None:
             low, high = (means.new_tensor(corner) for corner in self.box)
@@ -43,7 +49,7 @@ class Edit:
         if self.min_opacity > 0.0:
             kept &= model.opacities >= self.min_opacity
         if self.max_scale < math.inf:
-            kept &= model.log_scales.amax(1) <= math.log(max(self.max_scale, 1e-30))
+            kept &= model.log_scales.amax(1) <= math.log(max(self.max_scale / growth, 1e-30))
         return kept
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ import numpy as np
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
-from nfc_gs.export.paths import interpolate
+from nfc_gs.export.paths import travel
 from nfc_gs.viewer.cameras import Pose, load_json, pose_from
 
 FORMAT = "nfc-gs camera path"
@@ -65,36 +65,16 @@ class CameraPath:
         """
         if not self.keys:
             raise UserError("The camera path has no keyframe yet; add one where you stand.")
-        count = frames or self.frames
-        cameras = [key.pose.camera(width, height) for key in self.keys]
-        way = interpolate(cameras, count, closed=self.loop and len(cameras) > 1, width=width, height=height)
-        places = self._places(way, cameras)
-        focals = _between([camera.fy for camera in cameras], places, self.loop)
-        times = [key.time for key in self.keys]
-        moments = _between([time or 0.0 for time in times], places, self.loop) if any(
-            time is not None for time in times
-        ) else [None] * count  # fmt: skip
+        cameras, closed = [key.pose.camera(width, height) for key in self.keys], self.loop and len(self.keys) > 1
+        way, places = travel(cameras, frames or self.frames, closed=closed, width=width, height=height)
+        focals = _between([camera.fy for camera in cameras], places, closed)
+        times: list[float] | list[None] = [None] * len(way)
+        if any(key.time is not None for key in self.keys):
+            times = _between([key.time or 0.0 for key in self.keys], places, closed)
         return [
             (replace(camera, fx=focal, fy=focal), time)
-            for camera, focal, time in zip(way, focals, moments, strict=True)
-        ]
-
-    def _places(self, way: list[Camera], cameras: list[Camera]) -> np.ndarray:
-        """Which key each picture is at, as a number that grows from 0 to the last key's (or the first's again)."""
-        centres = np.stack([camera.center.numpy() for camera in way])
-        last, place, places = len(cameras) - (not self.loop), 0, np.zeros(len(way))
-        marks = [0]
-        for key in range(1, len(cameras)):  # the picture nearest to each key, in order
-            away = np.linalg.norm(centres[place:] - cameras[key].center.numpy(), axis=1)
-            place += int(away.argmin())
-            marks.append(place)
-        if self.loop:
-            marks.append(len(way))
-        else:
-            marks[-1] = len(way) - 1
-        marks_array = np.maximum.accumulate(np.asarray(marks, float) + 1e-6 * np.arange(len(marks)))
-        places = np.interp(np.arange(len(way)), marks_array, np.arange(len(marks)))
-        return np.clip(places, 0, max(last, 0))
+            for camera, focal, time in zip(way, focals, times, strict=True)
+        ]  # fmt: skip
 
     def to_json(self) -> str:
         """The path as JSON to save."""

@@ -14,22 +14,27 @@ import torch
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.viewer.border import add_grip
 from nfc_gs.viewer.cameras import Pose, nearest, pose_of
 from nfc_gs.viewer.controller import FrameRate
 from nfc_gs.viewer.draw import (
     BIT_SHOWS,
+    FAR,
     Look,
     Photo,
     Picture,
     Style,
     beside,
     cut,
+    depths_seen,
     draw,
     draw_tiled,
     prepared,
     seen_from,
 )
+from nfc_gs.viewer.frames import Placement
 from nfc_gs.viewer.source import Source
 
 if TYPE_CHECKING:
@@ -59,6 +64,9 @@ FLICKER = 0.6
 DEPTH_SIDE = 400
 """Longest side in pixels of the depth that is sent along."""
 
+DEPTHS_SIDE = 128
+"""Longest side in pixels of the picture from which both sides of a border take their range of depths."""
+
 QUALITY = {"moving": 70, "rest": 85, "refined": 95}
 """JPEG qualities."""
 
@@ -75,14 +83,14 @@ class Session:
         overlay: opacity of the chosen view's photo over the picture, 0..1.
         browser: the browser draws splats itself; no pictures are sent.
         in_scene: kinds of things shown in the scene that must hide behind splats; while there are any, depth is sent.
-        reset, stand, show_control, play_control, frustums_control, path: what panels give to the keys.
+        reset, stand, show_control, way_control, compare_control, frustums_control, path: what panels give to the keys.
         drawn: size of the last moving picture, seconds it took, for the status line.
     """
 
     def __init__(self, viewer: Viewer, client: viser.ClientHandle) -> None:
         self.viewer, self.client = viewer, client
         self.source: Source = viewer.sources[0]
-        self.other: Source = viewer.sources[-1]
+        self.other: Source = viewer.sources[min(1, len(viewer.sources) - 1)]
         self.look = Look(background=self.source.background)
         self.compare: Compare = "off"
         self.split, self.time, self.overlay = 0.5, 0.0, 0.0
@@ -95,7 +103,8 @@ class Session:
         self.on_tick: list[Callable[[], None]] = []
         self.reset: Callable[[Any], None] = lambda _: None
         self.stand: Callable[[int], None] = lambda _: None
-        self.show_control = self.play_control = self.frustums_control = self.path = cast(Any, None)
+        self.show_control = self.way_control = self.compare_control = cast(Any, None)
+        self.frustums_control = self.path = cast(Any, None)
         self._frame_rate = FrameRate(viewer.target_fps)
         self._play_from = (0.0, 0.0)
         self._cache: dict[str, tuple[Any, GaussianModel]] = {}
@@ -124,9 +133,23 @@ class Session:
         return max(1, round(width * shrink)), max(1, round(height * shrink))
 
     @property
+    def scene(self) -> SceneData | None:
+        """The capture whose cameras and photos are shown."""
+        return self.viewer.scene
+
+    @property
     def moves(self) -> bool:
-        """Whether the source changes with time."""
-        return self.source.snapshot().model.deformation is not None
+        """Whether anything changes with time."""
+        return self.viewer.moves
+
+    @property
+    def splits(self) -> bool:
+        """Whether the picture has a border, with a source on either side."""
+        return self.compare == "split" and self.other is not self.source
+
+    def place_of(self, source: Source) -> Placement:
+        """Where a source lies in the frame that is shown."""
+        return self.viewer.places[source.name]
 
     def change(self, **fields: Any) -> None:
         """Change what is shown: fields of the look, or of this session; then draw."""
@@ -177,9 +200,9 @@ class Session:
 
     def stand_at_view(self, index: int) -> None:
         """Put the browser's camera where a view of the capture was taken."""
-        scene = self.source.scene
+        scene = self.scene
         if scene is None:
-            raise UserError("This source has no capture, so there are no cameras to stand at.")
+            raise UserError("There is no capture here, so there are no cameras to stand at.")
         self.view = index
         width, height = self.window
         view = scene.views[index]
@@ -189,14 +212,14 @@ class Session:
 
     def nearest_view(self) -> int:
         """Index of the training view nearest to the camera. Raises UserError without a capture."""
-        scene = self.source.scene
+        scene = self.scene
         if scene is None or not scene.train:
-            raise UserError("This source has no capture, so there is no view to compare with.")
+            raise UserError("There is no capture here, so there is no view to compare with.")
         return scene.train[nearest(self.pose, [scene.views[i].camera for i in scene.train])]
 
     def photo(self, index: int | None = None) -> Photo | None:
         """A view's picture; of the chosen one by default; None without a capture."""
-        scene = self.source.scene
+        scene = self.scene
         if scene is None:
             return None
         index = self.view if index is None else index
@@ -205,10 +228,10 @@ class Session:
     def psnr(self, source: Source, index: int) -> float:
         """Of a source on a view of the capture, dB; drawn through the scheduler."""
         photo = self.photo(index)
-        assert photo is not None and self.source.scene is not None
-        time = self.source.scene.views[index].time
+        assert photo is not None and self.scene is not None
+        time, camera = self.scene.views[index].time, self.place_of(source).camera(photo.camera)
         look = Look(background=source.background)
-        picture = self.run(lambda: draw(self._still(source, look, time), photo.camera, look, self._style(source)))
+        picture = self.run(lambda: draw(self._still(source, look, time), camera, look, self._style(source)))
         mse = float(((picture.rgb.astype(np.float32) - photo.rgb) ** 2).mean()) / 255.0**2
         return -10.0 * float(np.log10(max(mse, 1e-10)))
 
@@ -252,22 +275,28 @@ class Session:
         if not self.closed:
             self.client.add_notification(title, body, auto_close_seconds=8.0, color=color)
 
-    def still(self, time: float | None = None) -> GaussianModel:
-        """The model as it is shown now (or at a time), edited; without what a look changes beside that."""
-        moment = self.time if time is None else time
-        return prepared(self.source.snapshot().model, moment if self.moves else None, Look(edit=self.look.edit))
+    def still(self) -> GaussianModel:
+        """The source's model as it is now, in its own frame, edited; without what a look changes beside that."""
+        look = Look(edit=self._look(self.source).edit)
+        return prepared(self.source.snapshot().model, self._moment(self.source, self.time), look)
+
+    def depth_ahead(self) -> float | None:
+        """How far away what stands in the middle of the picture is, scene units; None if nothing does."""
+        picture = self.run(lambda: self._one(self.source, self.pose.camera(9, 9), 1))
+        depth = float(picture.depth[4, 4])
+        return depth if depth < FAR else None
 
     def shot(self, camera: Camera, time: float | None) -> Picture:
         """A picture of the source as this session looks at it, from any camera; in the scheduler's thread."""
-        model = self._still(self.source, self.look, time)
-        return draw(model, camera, self._look(self.source), self._style(self.source))
+        look, view = self._look(self.source), self.place_of(self.source).camera(camera)
+        return draw(self._still(self.source, look, time), view, look, self._style(self.source))
 
     def large(self, camera: Camera) -> np.ndarray:
         """What is seen, without a photo, at any size, [H, W, 3] uint8; in the scheduler's thread."""
-        parts = []
+        parts, depths = [], self._depths(camera)
         for source, part in self._sides(camera):
-            look = self._look(source)
-            parts.append(draw_tiled(self._still(source, look, self.time), part, look, self._style(source)))
+            look, view = self._look(source, depths), self.place_of(source).camera(part)
+            parts.append(draw_tiled(self._still(source, look, self.time), view, look, self._style(source)))
         return beside(parts)
 
     # ---- in the scheduler's thread ----
@@ -321,38 +350,71 @@ class Session:
 
     def _picture(self, camera: Camera, samples: int) -> Picture:
         """What the window shows: one source or two, and a photo over it."""
-        drawn = [self._one(source, part, samples) for source, part in self._sides(camera)]
+        depths = self._depths(camera)
+        drawn = [self._one(source, part, samples, depths) for source, part in self._sides(camera)]
         picture = Picture(beside([part.rgb for part in drawn]), np.concatenate([part.depth for part in drawn], axis=1))
         photo = self.photo() if self.overlay > 0.0 else None
         if photo is not None:
             colors, inside = seen_from(photo, camera)
             share = self.overlay * inside[..., None].numpy()
             blended = picture.rgb * (1 - share) + colors.numpy() * 255.0 * share
-            picture = Picture(blended.round().astype(np.uint8), picture.depth)
+            picture = replace(picture, rgb=blended.round().astype(np.uint8))
+        if self.splits:
+            add_grip(picture.rgb, self.split)
         return picture
 
     def _sides(self, camera: Camera) -> list[tuple[Source, Camera]]:
         """What is drawn from left to right, and the camera of each part of the picture."""
-        if self.compare == "off" or self.other is self.source:
+        if self.compare == "flicker" and int(perf_counter() / FLICKER) % 2:
+            return [(self.other, camera)]
+        if not self.splits:
             return [(self.source, camera)]
-        if self.compare == "flicker":
-            odd = int(perf_counter() / FLICKER) % 2
-            return [(self.other if odd else self.source, camera)]
         border = min(max(round(self.split * camera.width), 0), camera.width)
         parts = [(self.source, 0, border), (self.other, border, camera.width)]
         return [(source, cut(camera, a, 0, b - a, camera.height)) for source, a, b in parts if b > a]
 
-    def _one(self, source: Source, camera: Camera, samples: int) -> Picture:
-        look = self._look(source)
+    def _depths(self, camera: Camera) -> tuple[float, float] | None:
+        """The depths, in the frame shown, of the first and the last colour; None for what each picture has itself.
+
+        Both sides of a border get the same colours for the same depth.
+        """
+        if not self.splits or self.look.show != "depth" or self.look.depth_range is not None:
+            return self.look.depth_range
+        look, place, style = self._look(self.source), self.place_of(self.source), self._style(self.source)
+        model = self._still(self.source, look, self.time)
+        near, far = depths_seen(model, place.camera(camera), look, style, side=DEPTHS_SIDE)
+        return near * place.scale, far * place.scale
+
+    def _one(self, source: Source, camera: Camera, samples: int, depths: tuple[float, float] | None = None) -> Picture:
+        """A source as a camera of the frame shown sees it, the depth in the units of that frame."""
+        look, place = self._look(source, depths), self.place_of(source)
         model = self._still(source, look, self.time)
         photo = self.photo() if look.show == "error" else None
-        return draw(model, camera, look, self._style(source), photo=photo, samples=samples)
+        if photo is not None:
+            photo = replace(photo, camera=place.camera(photo.camera))
+        picture = draw(model, place.camera(camera), look, self._style(source), photo=photo, samples=samples)
+        if place.matrix is None:
+            return picture
+        return replace(picture, depth=np.where(picture.depth < FAR, picture.depth * np.float32(place.scale), FAR))
 
-    def _look(self, source: Source) -> Look:
-        """The look, of what the source can show."""
-        if self.look.show in BIT_SHOWS and source.snapshot().model.head != "bits":
-            return replace(self.look, show="colour")
-        return self.look
+    def _look(self, source: Source, depths: tuple[float, float] | None = None) -> Look:
+        """The look, of what the source can show and in its own frame; `depths` as `_depths` has them."""
+        look, place = self.look, self.place_of(source)
+        if look.show in BIT_SHOWS and source.snapshot().model.head != "bits":
+            look = replace(look, show="colour")
+        near_far = depths or look.depth_range
+        if near_far is not None:
+            look = replace(look, depth_range=(near_far[0] / place.scale, near_far[1] / place.scale))
+        return replace(look, edit=place.edit(look.edit))
+
+    def _moment(self, source: Source, time: float | None) -> float | None:
+        """A time of the axis shown on that of a source; None for one that does not move."""
+        if time is None or source.snapshot().model.deformation is None:
+            return None
+        shown, own = self.viewer.time_axis, source.time_axis
+        if shown is None or own is None or shown == own or shown.unit != own.unit:
+            return time
+        return min(max(own.normalised(shown.own(time)), 0.0), 1.0)
 
     def _style(self, source: Source) -> Style:
         return Style(self.viewer.backend, source.antialiased)
@@ -360,7 +422,7 @@ class Session:
     def _still(self, source: Source, look: Look, time: float | None) -> GaussianModel:
         """`prepared`, kept until something of it changes; at most one model per source."""
         snapshot = source.snapshot()
-        moment = time if snapshot.model.deformation is not None else None
+        moment = self._moment(source, time)
         key = (snapshot.number, moment, look.edit, look.points, look.splat_scale, look.show == "count")
         known = self._cache.get(source.name)
         if known is None or known[0] != key:

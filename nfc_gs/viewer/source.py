@@ -16,6 +16,8 @@ from nfc_gs.export.ply import read_ply
 from nfc_gs.export.splat import read_splat
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import terms_in_words
+from nfc_gs.train.run_folder import scene_of
+from nfc_gs.viewer.frames import WORLD, Frame
 
 logger = logging.getLogger("nfc_gs")
 
@@ -46,6 +48,7 @@ class Source:
         antialiased: it was trained with Mip-Splatting's opacities.
         time_axis: what the times 0 and 1 mean; None for a static model.
         folder: of its run, the only place where files are written; None for what is not a run.
+        frame: what its Gaussians are given in; None where nothing is known of that.
         facts: names and values to show, seed and objective for example.
     """
 
@@ -60,10 +63,12 @@ class Source:
         time_axis: TimeAxis | None = None,
         folder: Path | None = None,
         step: int | None = None,
+        frame: Frame | None = None,
     ) -> None:
-        """Show a model; its tensors must not change any more."""
+        """Show a model; its tensors must not change any more. Without a `frame` it is in that of the scene."""
         self.name, self.scene, self.background, self.antialiased = name, scene, background, antialiased
         self.time_axis, self.folder = time_axis, folder
+        self.frame = frame_of(scene) if frame is None and scene is not None else frame
         self.facts: dict[str, str] = {}
         self._snapshot = Snapshot(model, step, 0)
 
@@ -98,6 +103,7 @@ class RunSource(Source):
             time_axis=checkpoint.time_axis,
             folder=self._file.parent,
             step=checkpoint.step,
+            frame=Frame(checkpoint.transform, str(Path(checkpoint.capture if scene is None else scene.root).resolve())),
         )
         self.facts = facts_of(checkpoint)
 
@@ -123,6 +129,11 @@ class RunSource(Source):
         except OSError:  # just being replaced, or gone
             return None
         return stat.st_mtime_ns, stat.st_ino
+
+
+def frame_of(scene: SceneData) -> Frame:
+    """The frame in which a capture's cameras are given."""
+    return Frame(scene.transform, str(scene.root.resolve()))
 
 
 def run_name(path: Path) -> str:
@@ -157,7 +168,7 @@ def open_source(path: Path | str, *, capture: Path | None = None, device: str = 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if suffix in (".ply", ".splat") and not path.is_dir():
         model = read_ply(path) if suffix == ".ply" else read_splat(path)
-        return Source(path.stem, model.to(device))
+        return Source(path.stem, model.to(device), frame=WORLD)
     if not path.exists():
         raise UserError(f"There is no {path}; give a run folder, a checkpoint, a PLY or a .splat.")
     if path.is_file() and suffix != ".safetensors":
@@ -167,8 +178,6 @@ def open_source(path: Path | str, *, capture: Path | None = None, device: str = 
 
 def _scene_of(path: Path, capture: Path | None) -> SceneData | None:
     """The capture of a run; None, and a sentence, where it cannot be read."""
-    from nfc_gs.train.run_folder import scene_of
-
     checkpoint = load_checkpoint(path)
     if capture is None and not Path(checkpoint.capture).exists():
         logger.info("The capture %s is not there any more: no photos are shown beside the splat.", checkpoint.capture)
@@ -180,11 +189,11 @@ def _scene_of(path: Path, capture: Path | None) -> SceneData | None:
         return None
 
 
-def up_of(source: Source) -> Vector:
-    """The direction that is up: that of the cameras; for a model without, -y (most splats' convention)."""
-    if source.scene is None or not source.scene.views:
+def up_of(scene: SceneData | None) -> Vector:
+    """The direction that is up: that of the cameras; without a capture, -y (most splats' convention)."""
+    if scene is None or not scene.views:
         return (0.0, -1.0, 0.0)
-    ups = torch.stack([-view.camera.viewmat[1, :3] for view in source.scene.views])
+    ups = torch.stack([-view.camera.viewmat[1, :3] for view in scene.views])
     x, y, z = torch.nn.functional.normalize(ups.mean(0), dim=0).tolist()
     return (x, y, z)
 

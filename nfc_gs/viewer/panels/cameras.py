@@ -6,17 +6,24 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 import viser
 
-from nfc_gs.core.rotation import matrix_to_quat
+from nfc_gs.core.rotation import matrix_to_quat, quat_to_matrix
 from nfc_gs.viewer.cameras import pose_from_json, pose_to_json
 from nfc_gs.viewer.session import Session
-from nfc_gs.viewer.source import up_of
+from nfc_gs.viewer.source import Source, up_of
 
 THUMBNAIL = 64
 """Longest side of the picture in a frustum, pixels."""
 
 COLORS = {"train": (51, 154, 240), "test": (255, 146, 43)}
+
+FLYING = 0.01
+"""How far ahead, scene units, the point is that one turns around while flying: turning then is looking around."""
+
+FARTHEST = 1e4
+"""viser's own limit for that distance."""
 
 UPS: dict[str, tuple[float, float, float] | None] = {
     "as captured": None,
@@ -32,13 +39,13 @@ UPS: dict[str, tuple[float, float, float] | None] = {
 
 def add_cameras(session: Session) -> None:
     """Views to stand at, frustums, the photo over the picture; reset, up, field of view, a camera as JSON."""
-    if session.source.scene is not None and session.source.scene.views:
+    if session.scene is not None and session.scene.views:
         _add_views(session)
     _add_own(session)
 
 
 def _add_views(session: Session) -> None:
-    gui, scene = session.client.gui, session.source.scene
+    gui, scene = session.client.gui, session.scene
     assert scene is not None
     test = set(scene.test)
     names = [f"{i}: {view.name}{' (test)' if i in test else ''}" for i, view in enumerate(scene.views)]
@@ -79,11 +86,8 @@ def _add_views(session: Session) -> None:
         stand(session.view + {"previous": -1, "this": 0, "next": 1}[buttons.value])
 
     def measured(_: object) -> None:
-        index = session.nearest_view()
-        shown_sources = [session.source] if session.compare == "off" else [session.source, session.other]
-        lines = [f"{source.name}: {session.psnr(source, index):.2f} dB" for source in dict.fromkeys(shown_sources)]
-        result.content = "  \n".join([*lines, f"on the view {names[index]}"])
-        result.visible = True
+        sources = [session.source] if session.compare == "off" else [session.source, session.other]
+        result.content, result.visible = psnr_in_words(session, *sources), True
 
     session.stand = stand
     measure.on_click(session.guarded(measured))
@@ -96,9 +100,17 @@ def _add_views(session: Session) -> None:
     size.on_update(session.guarded(draw_frustums))
 
 
+def psnr_in_words(session: Session, *sources: Source) -> str:
+    """PSNR of sources on the training view nearest to the camera, in lines."""
+    index = session.nearest_view()
+    assert session.scene is not None
+    lines = [f"{source.name}: {session.psnr(source, index):.2f} dB" for source in dict.fromkeys(sources)]
+    return "  \n".join([*lines, f"on the view {session.scene.views[index].name}"])
+
+
 def _frustum(session: Session, index: int, scale: float, stand: Any) -> Any:
     """A camera of the capture in the scene, with its picture; a click stands there."""
-    scene = session.source.scene
+    scene = session.scene
     assert scene is not None
     camera = scene.views[index].camera
     divisor = 1
@@ -121,20 +133,46 @@ def _frustum(session: Session, index: int, scale: float, stand: Any) -> Any:
     return handle
 
 
+def turn_around(session: Session, *, fly: bool) -> None:
+    """Let a drag turn the camera around what is in the middle of the picture, or around itself.
+
+    viser's controls only know orbits: around a point just before the camera, an orbit is a look around, and the wheel,
+    which would go through that point, has no way left.
+    """
+    camera, pose = session.client.camera, session.pose
+    position = np.asarray(pose.position)
+    forward = quat_to_matrix(torch.tensor(pose.wxyz, dtype=torch.float64))[:, 2].numpy()
+    if fly:
+        distance = max(FLYING, 1e-4 * float(np.abs(position).max()))  # viser overlooks changes of 1e-5
+    else:
+        middle, radius = session.viewer.middle_and_radius()
+        distance = session.depth_ahead() or max(float((np.asarray(middle) - position) @ forward), 0.1 * radius)
+    with session.client.atomic():
+        camera.max_orbit_distance = FARTHEST
+        camera.look_at = position + distance * forward
+        camera.max_orbit_distance = distance if fly else FARTHEST
+
+
 def _add_own(session: Session) -> None:
     gui, client = session.client.gui, session.client
     home = session.viewer.server.initial_camera
     with gui.add_folder("Your camera"):
         reset = gui.add_button("Reset", hint="Back to where you began. Key: R")
-        up = gui.add_dropdown(
-            "Up", tuple(UPS), initial_value="as captured",
-            hint="What is up when you orbit. Drag to orbit, right drag to pan, wheel to zoom; W A S D Q E fly.",
+        way = gui.add_dropdown(
+            "Move", ("orbit", "fly"), initial_value="orbit",
+            hint="Orbit: a drag turns you around what is in the middle, and the wheel goes nearer. Fly: a drag looks "
+            "around. W A S D and Q E go in both. Key: O",
         )  # fmt: skip
+        up = gui.add_dropdown("Up", tuple(UPS), initial_value="as captured", hint="The axis that a drag turns around.")
         fov = gui.add_slider("Field of view", 5, 150, 1, round(math.degrees(home.fov)), hint="Vertical, in degrees.")
         copy = gui.add_button("Show as JSON", hint="Write this camera into the field below, to copy it.")
         text = gui.add_text("JSON", "", multiline=True, hint="A camera: position, wxyz (OpenCV axes), fov, time.")
         paste = gui.add_button("Go to JSON", hint="Stand where the field above says.")
-    captured, last_seen = up_of(session.source), [0]
+    captured, last_seen = up_of(session.scene), [0]
+
+    def set_way(event: viser.GuiEvent) -> None:
+        if event.client is not None:  # else a reset has changed it already
+            turn_around(session, fly=way.value == "fly")
 
     def set_up(_: object) -> None:
         client.camera.up_direction = UPS[up.value] or captured
@@ -161,16 +199,18 @@ def _add_own(session: Session) -> None:
         text.value = pose_to_json(session.pose, session.time if session.moves else None)
 
     def back(_: object) -> None:
-        camera = client.camera
+        camera, way.value, up.value = client.camera, "orbit", "as captured"
         with client.atomic():
+            camera.max_orbit_distance = FARTHEST
             camera.fov, camera.up_direction = home.fov, captured
             camera.position = home.position
             camera.look_at = home.look_at
         session.request()
 
-    session.reset = back
+    session.reset, session.way_control = back, way
     session.on_tick.append(follow)
     reset.on_click(session.guarded(back))
+    way.on_update(session.guarded(set_way))
     up.on_update(session.guarded(set_up))
     fov.on_update(session.guarded(set_fov))
     copy.on_click(session.guarded(show))

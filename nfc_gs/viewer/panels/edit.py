@@ -11,13 +11,12 @@ from nfc_gs.export.ply import write_ply
 from nfc_gs.viewer.cameras import three
 from nfc_gs.viewer.edit import Edit
 from nfc_gs.viewer.session import Session
-from nfc_gs.viewer.source import middle_and_radius
 
 
 def add_edit(session: Session) -> None:
     """Crop box and sphere, opacity and scale thresholds, export."""
     gui = session.client.gui
-    (x, y, z), radius = middle_and_radius(session.source.snapshot().model)
+    (x, y, z), radius = session.viewer.middle_and_radius()
     reach, step = 10 * radius, max(radius / 100, 1e-4)
     shape = gui.add_dropdown("Crop", ("none", "box", "sphere"), initial_value="none", hint="What lies outside goes.")
     centre = gui.add_vector3("Centre", (x, y, z), step=step, visible=False, hint="Of box or sphere, scene units.")
@@ -47,15 +46,14 @@ def add_edit(session: Session) -> None:
         _outline(session, outline, edit)
         session.look = replace(session.look, edit=edit)
         session.put_in_scene("crop", bool(outline))
-        model = session.source.snapshot().model
-        left.content = f"{int(edit.kept(model).sum()):,} of {len(model):,} Gaussians are left."
+        model, own = session.source.snapshot().model, session.place_of(session.source).edit(edit)
+        left.content = f"{int(own.kept(model).sum()):,} of {len(model):,} Gaussians are left."
 
     def write(_: object) -> None:
-        model = session.still()
-        scene = session.source.scene
+        model, frame = session.still(), session.source.frame
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "splat.ply"
-            write_ply(file, model, None if scene is None else scene.transform)
+            write_ply(file, model, None if frame is None else frame.transform)
             session.client.send_file_download(f"{session.source.name}.ply", file.read_bytes(), save_immediately=True)
 
     for control in (shape, centre, size, ball, opacity, largest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nfc_gs.viewer.panels.cameras import turn_around
 from nfc_gs.viewer.session import Session
 
 HELP = """
@@ -9,16 +10,19 @@ HELP = """
 
 | key | does |
 |---|---|
-| W A S D, Q E | fly |
+| W A S D, Q E | go level; down and up |
+| arrows | turn |
+| O | orbit or fly |
 | R | back to the start |
 | N, B | next, previous view of the capture |
 | F | frustums on, off |
 | P | play, pause |
 | K | add a keyframe |
 | C | colour or depth |
+| V | compare on, off |
 | Ctrl-K | all commands |
 
-Every control has a tooltip: rest the mouse on its name.
+Every control has a tooltip: rest the mouse on it, beside its name.
 
 The picture is drawn by the server: small while you move, in full and then refined when you rest.
 """
@@ -32,12 +36,24 @@ def add_keys(session: Session) -> None:
     def depth(_: object) -> None:
         session.show_control.value = "colour" if session.look.show == "depth" else "depth"
 
+    def fly(_: object) -> None:
+        control = session.way_control
+        control.value = "orbit" if control.value == "fly" else "fly"
+        turn_around(session, fly=control.value == "fly")
+
+    def compare(_: object) -> None:
+        control = session.compare_control
+        control.value = "split" if control.value == "off" else "off"
+
     commands = {
         "R": ("Reset the camera", session.reset),
         "K": ("Add a keyframe", lambda _: session.path.add()),
         "C": ("Colour or depth", depth),
+        "O": ("Orbit or fly", fly),
     }
-    if session.source.scene is not None and session.source.scene.views:
+    if session.compare_control is not None:
+        commands["V"] = ("Compare on or off", compare)
+    if session.scene is not None and session.scene.views:
         commands |= {
             "N": ("Next view", lambda _: session.stand(session.view + 1)),
             "B": ("Previous view", lambda _: session.stand(session.view - 1)),

@@ -25,6 +25,15 @@ from nfc_gs.viewer.session import Session
 LINE_POINTS = 120
 """Points of the line that shows the path in the scene."""
 
+MAX_MARKS = 100
+"""Keyframes that are shown in the scene; of longer paths the first ones."""
+
+MARK_SIZE = 0.05
+"""Radius of the balls that show them, as a share of the radius of what is looked at."""
+
+PLAIN, CHOSEN = (250, 82, 82), (255, 212, 59)
+"""Colours of the path, and of the keyframe that the buttons act on."""
+
 
 class _CancelledError(Exception):
     """The user wants no video any more."""
@@ -36,18 +45,18 @@ class PathPanel:
     def __init__(self, session: Session) -> None:
         self.session, self.path, self.chosen = session, CameraPath(), 0
         self._busy, self._cancel, self._previewing = threading.Lock(), threading.Event(), threading.Event()
-        self._line = None
+        self._shown: list[viser.SceneNodeHandle] = []
         gui = session.client.gui
         add = gui.add_button("Add keyframe here", color="blue", hint="Position, field of view and time. Key: K")
         self.keys: viser.GuiDropdownHandle[Any] = gui.add_dropdown(
-            "Keyframe", ("none",), initial_value="none", hint="The one the buttons act on."
+            "Keyframe", ("none",), initial_value="none", hint="The one the buttons act on. Or click it in the scene."
         )
         order = gui.add_button_group("Move it", ("earlier", "later"), hint="Its place in the order.")
         act = gui.add_button_group("Keyframe does", ("go there", "replace", "remove"), hint="Replace: by your camera.")
         self.seconds = gui.add_number("Seconds", 5.0, min=0.1, max=3600.0, step=0.1, hint="How long the way takes.")
         self.fps = gui.add_number("Pictures per second", 30.0, min=1.0, max=120.0, step=1.0, hint="Of the video.")
         self.loop = gui.add_checkbox("Closed loop", False, hint="Come back to the first keyframe.")
-        self.shown = gui.add_checkbox("Show the path", True, hint="As a line in the scene.")
+        self.shown = gui.add_checkbox("Show the path", True, hint="As a line with its keyframes, in the scene.")
         self.preview = gui.add_button("Preview", hint="Go along the path once; again to stop.")
         with gui.add_folder("Video"):
             self.width = gui.add_number("Width", 1280, min=16, max=7680, step=2, hint="Pixels.")
@@ -61,7 +70,7 @@ class PathPanel:
             load = gui.add_upload_button("Load path", mime_type="application/json", hint="A JSON saved here.")
         guarded = session.guarded
         add.on_click(guarded(lambda _: self.add()))
-        self.keys.on_update(guarded(lambda _: self._choose()))
+        self.keys.on_update(guarded(self._choose))
         order.on_click(guarded(lambda _: self._move(-1 if order.value == "earlier" else 1)))
         act.on_click(guarded(lambda _: self._act(act.value)))
         for control in (self.seconds, self.fps, self.loop, self.shown):
@@ -81,9 +90,10 @@ class PathPanel:
     def _here(self) -> Key:
         return Key(self.session.pose, self.session.time if self.session.moves else None)
 
-    def _choose(self) -> None:
-        if self.keys.value in self.keys.options and self.path.keys:
+    def _choose(self, event: viser.GuiEvent) -> None:
+        if event.client is not None and self.keys.value in self.keys.options and self.path.keys:
             self.chosen = self.keys.options.index(self.keys.value)
+            self._show()
 
     def _move(self, by: int) -> None:
         moved = self.path.moved(self.chosen, by)
@@ -110,28 +120,48 @@ class PathPanel:
     def _settings(self) -> None:
         seconds, fps = min(max(float(self.seconds.value), 0.1), 3600.0), min(max(float(self.fps.value), 1.0), 120.0)
         self.path = replace(self.path, seconds=seconds, fps=fps, loop=bool(self.loop.value))
-        self._draw_line()
+        self._show()
 
     def _changed(self) -> None:
-        """Bring list and line up to date."""
+        """Bring the list and what the scene shows up to date."""
         count = len(self.path.keys)
         self.chosen = min(max(self.chosen, 0), max(count - 1, 0))
         times = ["" if key.time is None else f" at time {key.time:.2f}" for key in self.path.keys]
         self.keys.options = tuple(f"{i + 1}{time}" for i, time in enumerate(times)) or ("none",)
         self.keys.value = self.keys.options[self.chosen]
-        self._draw_line()
+        self._show()
 
-    def _draw_line(self) -> None:
-        if self._line is not None:
-            self._line.remove()
-            self._line = None
+    def _show(self) -> None:
+        """Draw the way as a line in the scene and its keyframes as balls, or remove them."""
+        for handle in self._shown:
+            handle.remove()
+        self._shown = []
         if self.shown.value and len(self.path.keys) > 1:
-            shots = self.path.shots(64, 36, LINE_POINTS)
-            points = np.stack([camera.center.numpy() for camera, _ in shots])
-            self._line = self.session.client.scene.add_spline_catmull_rom(
-                "/path", points, closed=self.path.loop, thickness=3.0, thickness_units="screen", color=(250, 82, 82)
+            points = np.stack([camera.center.numpy() for camera, _ in self.path.shots(64, 36, LINE_POINTS)])
+            line = self.session.client.scene.add_spline_catmull_rom(
+                "/path", points, closed=self.path.loop, thickness=3.0, thickness_units="screen", color=PLAIN
             )
-        self.session.put_in_scene("path", self._line is not None)
+            size = MARK_SIZE * self.session.viewer.middle_and_radius()[1]
+            self._shown = [line, *(self._mark(index, size) for index in range(min(len(self.path.keys), MAX_MARKS)))]
+        self.session.put_in_scene("path", bool(self._shown))
+
+    def _mark(self, index: int, size: float) -> viser.IcosphereHandle:
+        """A keyframe as a ball in the scene, which nobody sees from within; a click chooses it."""
+        mark = self.session.client.scene.add_icosphere(
+            f"/keyframes/{index}",
+            size,
+            CHOSEN if index == self.chosen else PLAIN,
+            cast_shadow=False,
+            receive_shadow=False,
+            position=self.path.keys[index].pose.position,
+        )
+
+        def choose(_: object) -> None:
+            self.chosen = index
+            self._changed()
+
+        mark.on_click(self.session.guarded(choose))
+        return mark
 
     def _preview(self) -> None:
         """Go along the path at its own pace; frames are skipped where they come too slowly."""

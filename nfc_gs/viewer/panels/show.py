@@ -7,9 +7,9 @@ import math
 import numpy as np
 import torch
 
+from nfc_gs.core.colormap import MAP_NAMES
 from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.core.sh import sh0_to_rgb
-from nfc_gs.viewer.colormap import MAP_NAMES
 from nfc_gs.viewer.draw import BIT_SHOWS, SHOWS
 from nfc_gs.viewer.session import Session
 
@@ -41,7 +41,7 @@ def add_show(session: Session) -> None:
     """What to show, and how."""
     gui, source = session.client.gui, session.source
     shows = [show for show in SHOWS if show not in BIT_SHOWS or source.snapshot().model.head == "bits"]
-    if source.scene is None:
+    if session.scene is None:
         shows.remove("error")
     show = gui.add_dropdown(
         "Show", shows, initial_value="colour",
@@ -109,7 +109,10 @@ def draw_in_browser(session: Session, on: bool) -> None:
 
 @torch.no_grad()
 def browser_splats(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Centres [N, 3], covariances [N, 3, 3], colours [N, 3] and opacities [N, 1] of what is shown, float32."""
+    """Centres [N, 3], covariances [N, 3, 3], colours [N, 3] and opacities [N, 1] of what is shown, float32.
+
+    All are in the frame that is shown.
+    """
     model = session.still().baked(0)
     if len(model) > BROWSER_LIMIT:
         weight = model.opacities * model.log_scales.sum(1).exp().pow(2 / 3)
@@ -117,9 +120,13 @@ def browser_splats(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray
         model = type(model)({name: tensor[kept] for name, tensor in model.tensors().items()})
     axes = quat_to_matrix(model.quats).nan_to_num() * (model.scales * session.look.splat_scale)[:, None, :]
     colors = sh0_to_rgb(model.tensors()["sh_coeffs"][:, 0]).clamp(0, 1)
-    tensors = (model.means, axes @ axes.transpose(1, 2), colors, model.opacities[:, None])
-    means, covariances, rgbs, opacities = (tensor.float().cpu().numpy() for tensor in tensors)
-    return means, covariances, rgbs, opacities
+    means, place = model.means, session.place_of(session.source)
+    if place.matrix is not None:
+        matrix = means.new_tensor(place.matrix)
+        means, axes = means @ matrix[:3, :3].T + matrix[:3, 3], matrix[:3, :3] @ axes
+    tensors = (means, axes @ axes.transpose(1, 2), colors, model.opacities[:, None])
+    centers, covariances, rgbs, opacities = (tensor.float().cpu().numpy() for tensor in tensors)
+    return centers, covariances, rgbs, opacities
 
 
 def _bytes(color: tuple[float, float, float]) -> tuple[int, int, int]:

@@ -11,7 +11,7 @@ FRAME = 1.0 / 60.0
 def add_time(session: Session) -> None:
     """Slider, play and pause, speed, loop, frame stepping."""
     gui = session.client.gui
-    axis = session.source.time_axis
+    axis = session.viewer.time_axis
     step = _frame(session)
     with gui.add_folder("Time"):
         slider = gui.add_slider("Time", 0.0, 1.0, 0.001, 0.0, hint="0 is the first moment of the capture, 1 its last.")
@@ -20,7 +20,6 @@ def add_time(session: Session) -> None:
         play = gui.add_checkbox("Play", False, hint="Let time run; frames are skipped, never queued. Key: P")
         speed = gui.add_slider("Speed", 0.02, 2.0, 0.02, session.speed, hint="Lengths of the capture per second.")
         loop = gui.add_checkbox("Loop", True, hint="Begin again at the end.")
-    session.play_control = play
     echoed = [0.0]  # what the server itself put on the slider is no wish of the user
 
     def moved(_: object) -> None:
@@ -63,6 +62,6 @@ def _faster(session: Session, speed: float) -> None:
 
 def _frame(session: Session) -> float:
     """The time between two frames of the capture."""
-    scene = session.source.scene
+    scene = session.scene
     times = sorted({view.time for view in scene.views if view.time is not None}) if scene is not None else []
     return 1.0 / (len(times) - 1) if len(times) > 1 else FRAME

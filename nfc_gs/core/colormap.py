@@ -1,4 +1,4 @@
-"""Numbers as colours."""
+"""Numbers as colours, in the viewer and in the report."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ _ANCHORS: dict[MapName, str] = {
 """Colours at even distances from 0 to 1, between which is interpolated."""
 
 MAP_NAMES: tuple[MapName, ...] = tuple(_ANCHORS)
+
+
+ERROR_MAP: MapName = "inferno"
+ERROR_FULL = 0.25
+"""Difference of a picture from a photo, 0..1, that has the last colour of `ERROR_MAP`; 64 of 255 levels."""
+
+
+def gradient(name: MapName) -> tuple[str, ...]:
+    """The colours of a map at even distances, as CSS writes them."""
+    return tuple(f"#{word}" for word in _ANCHORS[name].split())
 
 
 def apply(values: Tensor, name: MapName) -> Tensor:

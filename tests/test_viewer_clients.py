@@ -1,0 +1,196 @@
+"""Many clients of the viewer at once, and those who wish no good."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import socket
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from viewer_client import Client, sources, until
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.open import load_scene
+from nfc_gs.data.scene import SceneData
+from nfc_gs.data.synthetic import write_capture
+from nfc_gs.viewer.app import Viewer, free_port
+from nfc_gs.viewer.server import is_own
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> SceneData:
+    return load_scene(write_capture(tmp_path_factory.mktemp("page") / "capture", views=6, width=48, height=36))
+
+
+@pytest.fixture(scope="module")
+def viewer(scene: SceneData) -> Iterator[Viewer]:
+    with Viewer(sources(scene), port=8700, backend="cpu") as shown:
+        yield shown
+
+
+def test_twenty_clients_come_move_and_go_and_leave_nothing_behind(scene: SceneData) -> None:
+    before = threading.active_count()
+    with Viewer(sources(scene), port=8720, backend="cpu") as viewer:
+        for _ in range(2):
+            clients = [Client(viewer) for _ in range(20)]
+            for client in clients:
+                client.look(0.0)
+            until(lambda: len(viewer.sessions) == 20)
+            shown = list(viewer.sessions.values())
+            for turn in range(5):
+                for client in clients:
+                    client.look(0.1 * turn)
+            until(lambda shown=shown: all(session.pictures >= 3 for session in shown))
+            for client in clients:
+                client.look(9.0)
+                client.close()  # in the middle of a render, for most
+            until(lambda: not viewer.sessions)
+            until(lambda: viewer.scheduler.wait_time() is None)
+            until(lambda shown=shown: all(session.closed and not session._cache for session in shown))
+    until(lambda: threading.active_count() <= before)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_width": 0, "image_height": 0}, {"fov": float("nan")}, {"fov": 0.0}, {"image_width": 10**9},
+        {"position": [float("nan")] * 3}, {"wxyz": [0.0] * 4}, {"position": [1e30, 0.0, 0.0]},
+    ],
+)  # fmt: skip
+def test_a_window_of_nothing_and_a_camera_nowhere_stop_nobody(viewer: Viewer, changes: dict[str, Any]) -> None:
+    odd, good = Client(viewer), Client(viewer)
+    odd.look(0.0)
+    good.look(0.0)
+    until(lambda: len(viewer.sessions) == 2)
+    odd.look(0.1, **changes)
+    odd.socket.send(b"not a message")
+    session = max(viewer.sessions.values(), key=lambda session: session.id)
+    pictures = session.pictures
+    good.look(0.2)
+    until(lambda: session.pictures > pictures)
+    odd.close()
+    good.close()
+    until(lambda: not viewer.sessions)
+
+
+def test_the_page_of_a_stranger_gets_no_connection(viewer: Viewer) -> None:
+    from websockets.exceptions import InvalidStatus
+
+    port = viewer.url.rsplit(":", 1)[1]
+    for origin in ("https://stranger.example", f"http://stranger.example:{port}", "http://localhost:1", "null"):
+        with pytest.raises(InvalidStatus) as refused:
+            Client(viewer, origin)
+        assert refused.value.response.status_code == 403
+    assert not viewer.server.get_clients()
+    own = Client(viewer, viewer.url)
+    own.look(0.0)
+    until(lambda: len(viewer.sessions) == 1)
+    own.close()
+    until(lambda: not viewer.sessions)
+
+
+@pytest.mark.parametrize(
+    ("origin", "asked", "listens_at", "own"),
+    [
+        (None, "127.0.0.1:8080", "127.0.0.1", True),
+        ("http://localhost:8080", "localhost:8080", "127.0.0.1", True),
+        ("http://LOCALHOST:9000", "localhost:9000", "127.0.0.1", True),  # through a tunnel
+        ("http://[::1]:8080", "[::1]:8080", "::1", True),
+        ("http://localhost:3000", "localhost:8080", "127.0.0.1", False),  # another server on this machine
+        ("http://stranger.example:8080", "stranger.example:8080", "127.0.0.1", False),  # a name that leads here
+        ("http://box.lan:8080", "box.lan:8080", "0.0.0.0", True),
+        ("http://stranger.example", "box.lan:8080", "0.0.0.0", False),
+        ("null", "localhost:8080", "127.0.0.1", False),
+        ("http://[", "localhost:8080", "127.0.0.1", False),
+        ("http://localhost:8080", None, "127.0.0.1", False),
+    ],
+)
+def test_only_the_servers_own_page_and_scripts_may_connect(
+    origin: str | None, asked: str | None, listens_at: str, own: bool
+) -> None:
+    assert is_own(origin, asked, listens_at) == own
+
+
+def test_the_server_gives_no_file_and_shares_nothing_unasked(viewer: Viewer) -> None:
+    host, port = viewer.url.removeprefix("http://").split(":")
+    assert host == "127.0.0.1"
+    for path in ("/../../../../../../etc/passwd", "/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd"):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert b"root:" not in connection.recv(4096)
+    assert viewer.server.request_share_url() is None
+
+
+def test_a_port_in_use_is_passed_over_and_a_wrong_one_gets_a_sentence(scene: SceneData) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port("127.0.0.1", port) == port + 1 or free_port("127.0.0.1", port) > port
+        with Viewer(sources(scene), port=port, backend="cpu") as viewer:
+            assert viewer.port_was_taken and not viewer.url.endswith(f":{port}")
+    for host, wrong in (("127.0.0.1", 0), ("127.0.0.1", 70_000), ("no.such.host.invalid", 8080), ("203.0.113.7", 8080)):
+        with pytest.raises(UserError, match=r"[.]$"):
+            free_port(host, wrong)
+
+
+def test_a_thousand_pictures_leave_no_memory_and_no_thread(viewer: Viewer) -> None:
+    client = Client(viewer)
+    client.look(0.0)
+    until(lambda: len(viewer.sessions) == 1)
+    session = next(iter(viewer.sessions.values()))
+    until(lambda: viewer.scheduler.wait_time() is None)
+
+    def draw_many(count: int) -> None:
+        for _ in range(count):
+            session._send((160, 90), "moving")
+
+    draw_many(200)
+    threads, start = threading.active_count(), resident()
+    draw_many(1000)
+    assert resident() - start < 8_000_000  # a thousand of the arrays drawn would be 170 MB
+    assert threading.active_count() <= threads + 1
+    tracemalloc.start()
+    try:
+        draw_many(20)
+        start = tracemalloc.get_traced_memory()[0]
+        draw_many(200)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - start < 100_000  # two hundred JPEGs would be 300 kB
+    finally:
+        tracemalloc.stop()
+    client.close()
+    until(lambda: not viewer.sessions)
+
+
+def resident() -> int:
+    """Bytes of memory of this process."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        pytest.skip("the memory of a process is read from /proc")
+    return pages * 4096
+
+
+def test_a_fault_in_a_control_is_told_and_the_page_lives(viewer: Viewer, caplog: pytest.LogCaptureFixture) -> None:
+    client = Client(viewer)
+    client.look(0.0)
+    until(lambda: len(viewer.sessions) == 1)
+    session = next(iter(viewer.sessions.values()))
+
+    def broken(_: object) -> None:
+        raise RuntimeError("a broken control")
+
+    with caplog.at_level(logging.ERROR):
+        session.guarded(broken)(None)
+    assert "a broken control" in caplog.text
+    pictures = session.pictures
+    client.look(0.5)
+    until(lambda: session.pictures > pictures)
+    client.close()
+    until(lambda: not viewer.sessions)

@@ -1,0 +1,155 @@
+"""The controls of the viewer's page: what each explains, the border of a comparison, orbiting and flying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from viewer_client import Client, until
+
+from nfc_gs.core.rotation import quat_to_matrix
+from nfc_gs.data.open import load_scene
+from nfc_gs.data.synthetic import write_capture
+from nfc_gs.model.color_head import start_bits
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.viewer.app import Viewer
+from nfc_gs.viewer.border import LEAST, REACH_PIXELS, add_grip, strip
+from nfc_gs.viewer.cameras import Pose
+from nfc_gs.viewer.live import LiveTraining
+from nfc_gs.viewer.panels.cameras import FLYING, turn_around
+from nfc_gs.viewer.panels.keys import HELP
+from nfc_gs.viewer.session import Session
+from nfc_gs.viewer.source import Source
+
+
+class Still(nn.Module):
+    """A motion without movement."""
+
+    def forward(self, means: torch.Tensor, time: float, kernels: object = None) -> dict[str, torch.Tensor]:
+        return {}
+
+
+def ball(moves: bool) -> GaussianModel:
+    """One opaque Gaussian in the middle, with bits."""
+    tensors: dict[str, Any] = {
+        "means": torch.zeros(1, 3),
+        "log_scales": torch.full((1, 3), -2.0),
+        "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+        "opacity_logits": torch.full((1,), 6.0),
+        **start_bits(torch.full((1, 3), 0.8), 1, hardness=0.7),
+    }
+    return GaussianModel(tensors, Still() if moves else None)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A page with every control there is: of a training that moves and has bits, a capture, and something beside it."""
+    scene = load_scene(write_capture(tmp_path_factory.mktemp("controls") / "capture", views=6, width=48, height=36))
+    source = Source("run", ball(moves=True), scene=scene)
+    live = LiveTraining(SimpleNamespace(), source)  # type: ignore[arg-type]
+    sources = [source, Source("other", ball(moves=False))]
+    with Viewer(sources, port=8770, backend="cpu", live=live) as viewer:
+        client = Client(viewer)
+        client.look(0.0)
+        until(lambda: len(viewer.sessions) == 1)
+        yield next(iter(viewer.sessions.values()))
+        client.close()
+        until(lambda: not viewer.sessions)
+
+
+def controls(session: Session) -> list[Any]:
+    """All that can be used on a page; viser has no public list of it, and a progress bar in its own."""
+    handles = session.client.gui._gui_input_handle_from_uuid.values()
+    return [handle for handle in handles if hasattr(handle, "hint")]
+
+
+# ---- help ----
+
+
+def test_every_control_has_a_tooltip_that_says_more_than_its_name(session: Session) -> None:
+    handles = controls(session)
+    assert len(handles) > 55
+    lacking = [handle.label for handle in handles if not handle.hint or len(handle.hint) < 6]
+    assert lacking == []
+    assert [handle.label for handle in handles if handle.hint == handle.label] == []
+
+
+def test_the_help_lists_every_key(session: Session) -> None:
+    commands = list(session.client.gui._command_handle_from_uuid.values())
+    keys = {command.hotkey for command in commands}
+    listed = {key for line in HELP.splitlines() if line.startswith("| ") for key in line.split("|")[1].split(", ")}
+    assert keys and {f" {key} " for key in keys} <= {f" {key.strip()} " for key in listed}
+    assert not keys & set("WASDQE"), "these are for flying"
+
+
+# ---- the border of a comparison ----
+
+
+@pytest.mark.parametrize("split", [0.0, 0.3, 0.99])
+def test_the_strip_that_is_dragged_lies_over_the_border(split: float) -> None:
+    pose = Pose((3.0, -2.0, 5.0), (0.5, -0.1, 0.7, 0.3), 0.9)
+    camera = pose.camera(1600, 900)
+    corners = torch.from_numpy(strip(pose, 1600, 900, split, 0.0025))
+    local = corners @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
+    np.testing.assert_allclose(local[:, 2], 0.0025, atol=1e-5)  # the coordinates are a thousand times as large
+    x = local[:, 0] / local[:, 2] * camera.fx + camera.cx
+    y = local[:, 1] / local[:, 2] * camera.fy + camera.cy
+    reach = max(REACH_PIXELS, 0.02 * 1600)
+    np.testing.assert_allclose(x, split * 1600 + reach * np.array([-1, 1, -1, 1]), atol=1.0)  # pixels; see above
+    np.testing.assert_allclose(y, [0, 0, 900, 900], atol=1.0)
+
+
+def test_a_border_that_can_be_dragged_has_a_knob() -> None:
+    picture = np.zeros((200, 300, 3), np.uint8)
+    add_grip(picture, 0.5)
+    rows, columns, _ = np.nonzero(picture)
+    assert abs(rows.mean() - 99.5) < 1 and abs(columns.mean() - 149.5) < 1 and 8 < np.ptp(columns) < 14
+    for split, shape in ((0.0, (200, 300, 3)), (1.0, (200, 300, 3)), (LEAST, (1, 1, 3))):
+        picture = np.zeros(shape, np.uint8)
+        add_grip(picture, split)
+        assert picture.any()
+
+
+# ---- orbiting and flying ----
+
+
+def test_flying_turns_around_the_camera_and_orbiting_around_what_is_in_the_middle(session: Session) -> None:
+    camera, pose = session.client.camera, session.pose
+    forward = quat_to_matrix(torch.tensor(pose.wxyz, dtype=torch.float64))[:, 2].numpy()
+    turn_around(session, fly=True)
+    np.testing.assert_allclose(camera.look_at, np.asarray(pose.position) + FLYING * forward, atol=1e-9)
+    assert camera.max_orbit_distance == pytest.approx(FLYING)
+    np.testing.assert_allclose(session.pose.position, pose.position)
+    np.testing.assert_allclose(session.pose.wxyz, pose.wxyz, atol=1e-6)
+    turn_around(session, fly=False)
+    distance = float(np.linalg.norm(camera.look_at - np.asarray(pose.position)))
+    assert distance == pytest.approx(3.0, abs=0.05) and camera.max_orbit_distance > 1000  # the ball is 3 away
+    np.testing.assert_allclose(session.pose.wxyz, pose.wxyz, atol=1e-6)
+
+
+def test_a_reset_ends_flying_and_an_up_that_was_chosen(session: Session) -> None:
+    session.way_control.value = "fly"
+    turn_around(session, fly=True)
+    session.reset(None)
+    assert session.way_control.value == "orbit"
+    home = session.viewer.server.initial_camera
+    np.testing.assert_allclose(session.client.camera.look_at, home.look_at, atol=1e-6)
+    np.testing.assert_allclose(session.client.camera.position, home.position, atol=1e-6)
+
+
+def test_the_page_without_a_training_or_a_second_source_has_fewer_controls() -> None:
+    with Viewer([Source("alone", ball(moves=False))], port=8780, backend="cpu") as viewer:
+        client = Client(viewer)
+        client.look(0.0)
+        until(lambda: len(viewer.sessions) == 1)
+        session = next(iter(viewer.sessions.values()))
+        labels = {handle.label for handle in controls(session)}
+        assert {"Show", "Reset", "Crop"} <= labels and not labels & {"Pause", "Compare", "Play", "Frustums"}
+        assert session.compare_control is None
+        client.close()
+        until(lambda: not viewer.sessions)

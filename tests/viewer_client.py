@@ -1,0 +1,100 @@
+"""What tests of the viewer look at, and a browser's end of its connection for those that need no page."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import torch
+import viser
+from torch import nn
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from nfc_gs.data.scene import SceneData, TimeAxis
+from nfc_gs.model.color_head import start_bits
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.viewer.app import Viewer
+from nfc_gs.viewer.source import Source
+
+
+class Sway(nn.Module):
+    """Moves everything to the side in the course of time."""
+
+    def forward(self, means: torch.Tensor, time: float, kernels: object = None) -> dict[str, torch.Tensor]:
+        return {"means": torch.tensor([0.5 * time, 0.0, 0.0]).expand_as(means)}
+
+
+def bits_model(scene: SceneData, hue: float, count: int = 300) -> GaussianModel:
+    """Splats with bits around the points of the scene."""
+    generator = torch.Generator().manual_seed(0)
+    pick = torch.randint(len(scene.points), (count,), generator=generator)
+    rgb = torch.rand(count, 3, generator=generator) * torch.tensor([1.0, hue, 1.0 - hue])
+    return GaussianModel(
+        {
+            "means": torch.from_numpy(scene.points.xyz)[pick],
+            "log_scales": torch.full((count, 3), -2.0),
+            "quats": torch.randn(count, 4, generator=generator),
+            "opacity_logits": torch.full((count,), 2.0),
+            **start_bits(rgb, 1, hardness=0.7),
+        }
+    )
+
+
+def sources(scene: SceneData) -> list[Source]:
+    """Two things to look at, both with bits, of which the first moves."""
+    moving = bits_model(scene, 0.2)
+    moving.deformation = Sway()  # type: ignore[assignment]
+    return [
+        Source("one", moving, scene=scene, time_axis=TimeAxis(0.0, 12.0, "seconds")),
+        Source("two", bits_model(scene, 0.9), scene=scene),
+    ]
+
+
+def until(condition: Callable[[], bool], page: Any = None, seconds: float = 40.0) -> None:
+    """Wait until something holds, and let a browser's page, if one is given, go on meanwhile."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen in time"
+        if page is None:
+            time.sleep(0.02)
+        else:
+            getattr(page, "page", page).wait_for_timeout(20)
+
+
+class Client:
+    """A browser's end of the connection, scripted."""
+
+    def __init__(self, viewer: Viewer, origin: Any = None) -> None:
+        self.socket = connect(
+            viewer.url.replace("http", "ws"),
+            origin=origin,
+            subprotocols=[f"viser-v{viser.__version__}"],
+            max_size=None,
+            compression=None,
+        )
+        self.received = 0
+        self.thread = threading.Thread(target=self._read)
+        self.thread.start()
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self.received += len(self.socket.recv())
+        except ConnectionClosed:
+            pass
+
+    def look(self, x: float, **changes: Any) -> None:
+        camera = {
+            "type": "ViewerCameraMessage", "wxyz": [1.0, 0.0, 0.0, 0.0], "position": [x, 0.0, -3.0], "fov": 1.0,
+            "near": 0.01, "far": 100.0, "image_height": 48, "image_width": 64, "look_at": [x, 0.0, 0.0],
+            "up_direction": [0.0, -1.0, 0.0],
+        }  # fmt: skip
+        self.socket.send(msgspec.msgpack.encode(camera | changes))
+
+    def close(self) -> None:
+        self.socket.close()
+        self.thread.join()
