@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.open import load_scene
 from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.data.synthetic import write_capture
 from nfc_gs.model.color_head import start_bits
+from nfc_gs.model.deformation import Deformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer, free_port
 from nfc_gs.viewer.draw import Look, Style, draw
@@ -45,11 +45,14 @@ CHROMIUM = [
 ]
 
 
-class Sway(nn.Module):
+class Sway(Deformation):
     """Moves everything to the side in the course of time."""
 
-    def forward(self, means: torch.Tensor, time: float, kernels: object = None) -> dict[str, torch.Tensor]:
-        return {"means": torch.tensor([0.5 * time, 0.0, 0.0]).expand_as(means)}
+    def __init__(self) -> None:
+        super().__init__("mlp", ("means",), torch.tensor([[-9.0] * 3, [9.0] * 3]))
+
+    def changes(self, means: torch.Tensor, time: float, kernels: object = None) -> torch.Tensor:
+        return torch.tensor([0.5 * time, 0.0, 0.0]).expand_as(means)
 
 
 def bits_model(scene: SceneData, hue: float, count: int = 300) -> GaussianModel:
@@ -75,7 +78,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> SceneData:
 
 def sources(scene: SceneData) -> list[Source]:
     moving = bits_model(scene, 0.2)
-    moving.deformation = Sway()  # type: ignore[assignment]
+    moving.deformation = Sway()
     return [
         Source("one", moving, scene=scene, time_axis=TimeAxis(0.0, 12.0, "seconds")),
         Source("two", bits_model(scene, 0.9), scene=scene),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
 logger = logging.getLogger("nfc_gs")
 
 Job = Callable[[], None]
+
+_END = object()
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,18 @@ class Scheduler:
             self.dropped += client in self._wishes
             self._wishes[client] = _Wish(job, self._clock() + delay)
             self._changed.notify_all()
+
+    def submit_steps(self, client: Hashable, steps: Iterator[object]) -> None:
+        """Wish for work that takes many turns: each goes on to the next of its steps, and others come in between.
+
+        A newer wish of the client takes the place of what is left; when the client is forgotten, it ends.
+        """
+
+        def step() -> None:
+            if next(steps, _END) is not _END and client in self._last_served:
+                self.submit(client, step, replace=False)
+
+        self.submit(client, step)
 
     def forget(self, client: Hashable) -> None:
         """The client has gone: drop its wish; a job of it that runs comes to its end."""

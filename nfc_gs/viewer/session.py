@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -96,9 +96,9 @@ class Session:
         self.reset: Callable[[Any], None] = lambda _: None
         self.stand: Callable[[int], None] = lambda _: None
         self.show_control = self.play_control = self.frustums_control = self.path = cast(Any, None)
-        self._frame_rate = FrameRate(viewer.target_fps)
+        self._frame_rate, self._rest_rate = FrameRate(viewer.target_fps), FrameRate(1.0 / BESIDE_TRAINING)
         self._play_from = (0.0, 0.0)
-        self._cache: dict[str, tuple[Any, GaussianModel]] = {}
+        self._cache: dict[tuple[str, bool], tuple[Any, GaussianModel]] = {}
         self._moving = False
 
     @property
@@ -214,18 +214,29 @@ class Session:
 
     def run(self, job: Callable[[], Any]) -> Any:
         """Run a job in the scheduler's turn and wait for what it returns; raises what it raises."""
+
+        def once() -> Iterator[None]:
+            yield from ()
+            return job()
+
+        return self.run_in_turns(once())
+
+    def run_in_turns(self, work: Generator[None, None, Any]) -> Any:
+        """`run` a generator, of which each turn does what comes before the next `yield`."""
         done, result = threading.Event(), []
 
-        def work() -> None:
+        def steps() -> Iterator[None]:
             try:
-                result.append((True, job()))
+                result.append((True, (yield from work)))
             except Exception as error:
                 result.append((False, error))
             done.set()
 
-        self.viewer.scheduler.submit((self.id, threading.get_ident()), work)
+        asker = (self.id, threading.get_ident())
+        self.viewer.scheduler.submit_steps(asker, steps())
         while not done.wait(0.2):
             if self.closed or self.viewer.closed:
+                self.viewer.scheduler.forget(asker)
                 raise UserError("The page was closed before its picture was drawn.")
         good, value = result[0]
         if not good:
@@ -260,15 +271,22 @@ class Session:
     def shot(self, camera: Camera, time: float | None) -> Picture:
         """A picture of the source as this session looks at it, from any camera; in the scheduler's thread."""
         model = self._still(self.source, self.look, time)
-        return draw(model, camera, self._look(self.source), self._style(self.source))
+        return draw(model, camera, self._look(self.source), self._style(self.source), depth=False)
 
     def large(self, camera: Camera) -> np.ndarray:
-        """What is seen, without a photo, at any size, [H, W, 3] uint8; in the scheduler's thread."""
-        parts = []
-        for source, part in self._sides(camera):
-            look = self._look(source)
-            parts.append(draw_tiled(self._still(source, look, self.time), part, look, self._style(source)))
-        return beside(parts)
+        """What is seen, without a photo, at any size, [H, W, 3] uint8; drawn in turns, so that nobody waits long."""
+
+        def tiles() -> Generator[None, None, np.ndarray]:
+            work = []  # of what is shown now, whatever the page does meanwhile
+            for source, part in self._sides(camera):
+                look = self._look(source)
+                work.append(draw_tiled(self._still(source, look, self.time), part, look, self._style(source)))
+            parts = []
+            for drawing in work:
+                parts.append((yield from drawing))
+            return beside(parts)
+
+        return self.run_in_turns(tiles())
 
     # ---- in the scheduler's thread ----
 
@@ -277,12 +295,15 @@ class Session:
         width, height = self.window
         if width == 0 or self.closed:
             return
+        sources = [source for source, _ in self._sides(self.pose.camera(width, height))]
+        for source in sources:
+            self._model(source, quick=True)  # made now if it must be, which is no time of the picture
         begun = perf_counter()
         size = self._frame_rate.size(width, height)
         self._send(size, "moving")
         spent = perf_counter() - begun
         if self.pictures > 1:  # the first one also prepares the model
-            self._frame_rate.measured(size[0] * size[1], spent)
+            self._frame_rate.measured(size[0] * size[1], spent, sum(len(s.snapshot().model) for s in sources))
         self.drawn = (*size, spent)
         if self.playing and self.moves:
             delay = max(0.0, 1.0 / self.viewer.target_fps - spent)
@@ -294,8 +315,10 @@ class Session:
         if self.window[0] == 0 or self.closed or self.browser:
             return
         begun, trains = perf_counter(), self.viewer.trains
-        size = self._frame_rate.size(*self.window, BESIDE_TRAINING) if trains else self.window
+        size = self._rest_rate.size(*self.window) if trains else self.window
         self._send(size, "rest")
+        if trains:
+            self._rest_rate.measured(size[0] * size[1], perf_counter() - begun)
         if self.compare == "flicker":
             self.viewer.scheduler.submit(self.id, self._draw_rest, FLICKER, replace=False)
         elif not trains and perf_counter() - begun <= REFINED_WITHIN:
@@ -307,11 +330,11 @@ class Session:
             self._send(self.window, "refined", samples=2)
 
     def _send(self, size: tuple[int, int], kind: str, samples: int = 1) -> None:
-        picture = self._picture(self.pose.camera(*size), samples)
-        depth = None
-        if self.in_scene:
+        picture = self._picture(self.pose.camera(*size), samples, quick=kind == "moving")
+        depth = picture.depth
+        if depth is not None:
             stride = max(1, -(-max(size) // DEPTH_SIDE))
-            depth = picture.depth[::stride, ::stride]
+            depth = depth[::stride, ::stride]
         if self.closed:  # while it was drawn
             self._cache.clear()
             return
@@ -319,10 +342,12 @@ class Session:
         self.client.flush()
         self.pictures += 1
 
-    def _picture(self, camera: Camera, samples: int) -> Picture:
+    def _picture(self, camera: Camera, samples: int, quick: bool) -> Picture:
         """What the window shows: one source or two, and a photo over it."""
-        drawn = [self._one(source, part, samples) for source, part in self._sides(camera)]
-        picture = Picture(beside([part.rgb for part in drawn]), np.concatenate([part.depth for part in drawn], axis=1))
+        depth = bool(self.in_scene)  # what is in the scene hides behind splats
+        drawn = [self._one(source, part, samples, quick, depth) for source, part in self._sides(camera)]
+        depths = [part.depth for part in drawn if part.depth is not None]
+        picture = Picture(beside([part.rgb for part in drawn]), np.concatenate(depths, axis=1) if depths else None)
         photo = self.photo() if self.overlay > 0.0 else None
         if photo is not None:
             colors, inside = seen_from(photo, camera)
@@ -342,11 +367,11 @@ class Session:
         parts = [(self.source, 0, border), (self.other, border, camera.width)]
         return [(source, cut(camera, a, 0, b - a, camera.height)) for source, a, b in parts if b > a]
 
-    def _one(self, source: Source, camera: Camera, samples: int) -> Picture:
+    def _one(self, source: Source, camera: Camera, samples: int, quick: bool, depth: bool) -> Picture:
         look = self._look(source)
-        model = self._still(source, look, self.time)
+        model = self._still(source, look, self.time, quick=quick)
         photo = self.photo() if look.show == "error" else None
-        return draw(model, camera, look, self._style(source), photo=photo, samples=samples)
+        return draw(model, camera, look, self._style(source), photo=photo, samples=samples, depth=depth)
 
     def _look(self, source: Source) -> Look:
         """The look, of what the source can show."""
@@ -357,16 +382,24 @@ class Session:
     def _style(self, source: Source) -> Style:
         return Style(self.viewer.backend, source.antialiased)
 
-    def _still(self, source: Source, look: Look, time: float | None) -> GaussianModel:
-        """`prepared`, kept until something of it changes; at most one model per source."""
+    def _model(self, source: Source, *, quick: bool) -> GaussianModel:
+        """A source's model, or where it must be quick one that looks nearly like it."""
         snapshot = source.snapshot()
-        moment = time if snapshot.model.deformation is not None else None
-        key = (snapshot.number, moment, look.edit, look.points, look.splat_scale, look.show == "count")
-        known = self._cache.get(source.name)
+        if not quick or self.look.show == "count":
+            return snapshot.model
+        plays = self.playing and not self.viewer.trains  # a model that is trained is another one in a second
+        return source.light.model(snapshot, self._frame_rate.share, plays=plays)
+
+    def _still(self, source: Source, look: Look, time: float | None, *, quick: bool = False) -> GaussianModel:
+        """`prepared`, kept until something of it changes; at most one quick model and one other per source."""
+        model = self._model(source, quick=quick)
+        moment = time if model.deformation is not None else None
+        key = (model, moment, look.edit, look.points, look.splat_scale, look.show == "count")
+        known = self._cache.get((source.name, quick))
         if known is None or known[0] != key:
             with torch.no_grad():
-                known = (key, prepared(snapshot.model, moment, look))
-            self._cache[source.name] = known
+                known = (key, prepared(model, moment, look))
+            self._cache[source.name, quick] = known
         return known[1]
 
     def _advance(self) -> None:

@@ -16,6 +16,7 @@ from nfc_gs.export.ply import read_ply
 from nfc_gs.export.splat import read_splat
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import terms_in_words
+from nfc_gs.viewer.light import Light
 
 logger = logging.getLogger("nfc_gs")
 
@@ -46,6 +47,7 @@ class Source:
         antialiased: it was trained with Mip-Splatting's opacities.
         time_axis: what the times 0 and 1 mean; None for a static model.
         folder: of its run, the only place where files are written; None for what is not a run.
+        light: models to draw in its place where pictures must come quickly.
         facts: names and values to show, seed and objective for example.
     """
 
@@ -65,6 +67,7 @@ class Source:
         self.name, self.scene, self.background, self.antialiased = name, scene, background, antialiased
         self.time_axis, self.folder = time_axis, folder
         self.facts: dict[str, str] = {}
+        self.light = Light()
         self._snapshot = Snapshot(model, step, 0)
 
     def snapshot(self) -> Snapshot:
