@@ -5,6 +5,7 @@ python tools/bench.py cpu --capture FOLDER      ... on another capture
 python tools/bench.py nfc                       what classification costs beside regression
 python tools/bench.py motion                    what motion costs, in training and in playing
 python tools/bench.py motion --run RUN          ... playing a trained splat, on its capture
+python tools/bench.py viewer                    the viewer: pictures per second, their delay, what it costs a training
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 import tyro
 from bench_common import CountingBackend, Samples, console, seconds_of, still_trainer, with_points
 from bench_motion import Motion, run_motion
+from bench_viewer import View, run_viewer
 from rich.table import Table
 
 from nfc_gs.core.camera import Camera
@@ -322,12 +324,16 @@ def run_nfc(args: Nfc) -> None:
 
 def main() -> int:
     """Run the benchmark named on the command line."""
-    command = tyro.extras.subcommand_cli_from_dict({"cpu": Cpu, "nfc": Nfc, "motion": Motion}, description=__doc__)
+    command = tyro.extras.subcommand_cli_from_dict(
+        {"cpu": Cpu, "nfc": Nfc, "motion": Motion, "viewer": View}, description=__doc__
+    )
     try:
         if isinstance(command, Nfc):
             run_nfc(command)
         elif isinstance(command, Motion):
             run_motion(command)
+        elif isinstance(command, View):
+            run_viewer(command)
         else:
             assert isinstance(command, Cpu)
             run_cpu(command)
