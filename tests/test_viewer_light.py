@@ -172,6 +172,17 @@ def test_a_moving_camera_gets_few_gaussians_and_one_at_rest_all_of_them() -> Non
     np.testing.assert_array_equal(pictures[1], whole)
 
 
+def test_a_picture_that_fails_is_followed_by_one_at_rest(caplog: pytest.LogCaptureFixture) -> None:
+    session, scheduler, clock, pictures = looking(Source("many", many()))
+    keeps = session.client.scene.set_background_image
+    session.client.scene.set_background_image = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("lost"))
+    session.request()
+    assert scheduler.run_due() and "lost" in caplog.text
+    session.client.scene.set_background_image = keeps
+    clock.now += REST + 0.01
+    assert scheduler.run_due() and pictures[0].shape == (WINDOW[1], WINDOW[0], 3)
+
+
 def test_gaussians_are_counted_in_full_while_the_camera_moves() -> None:
     source = Source("many", many(4000))
     session, scheduler, _, pictures = looking(source)

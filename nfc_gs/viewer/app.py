@@ -17,6 +17,7 @@ import viser
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.backend import RasterBackend
+from nfc_gs.train.guards import one_torch_thread
 from nfc_gs.viewer import HOST, PORT
 from nfc_gs.viewer.cameras import pose_of
 from nfc_gs.viewer.controller import TARGET_FPS
@@ -75,7 +76,7 @@ class Viewer:
         self.sources, self.backend, self.live = _named_apart(sources), backend, live
         device = self.sources[0].snapshot().model.device.type
         self.target_fps = TARGET_FPS.get(device, TARGET_FPS["cpu"])
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(within=one_torch_thread)  # several would wait for each other where others compute
         self.sessions: dict[int, Session] = {}
         self.closed = False
         self._lock = threading.Lock()

@@ -13,6 +13,7 @@ from torch import Tensor
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.deformation import kernels_for
+from nfc_gs.train.guards import one_torch_thread
 
 if TYPE_CHECKING:
     from nfc_gs.viewer.source import Snapshot
@@ -58,7 +59,8 @@ class Light:
 
         def work() -> None:
             try:
-                found = gated(snapshot.model, kernels=kernels_for(snapshot.model.means))
+                with one_torch_thread():
+                    found = gated(snapshot.model, kernels=kernels_for(snapshot.model.means))
             except Exception:
                 logger.exception("The viewer did not find out what moves; all Gaussians pass through the field.")
                 found = snapshot.model
@@ -86,12 +88,12 @@ def thinned(model: GaussianModel, share: float) -> GaussianModel:
 
 @torch.no_grad()
 def coverage(model: GaussianModel) -> Tensor:
-    """[N] about how much of a picture each Gaussian covers: its opacity times its area, as seen from the middle.
+    """[N] about how much of a picture each Gaussian covers: its opacity times its area, which two axes span.
 
-    What is far from the middle of the scene is larger there and hardly larger in the picture.
+    What is far from the middle of the scene is as much larger as it is smaller in the picture.
     """
     place = model.means.nan_to_num()
     middle = place.median(0).values
     away = (place - middle).square().sum(1)
-    area = (2.0 / 3.0 * model.log_scales.sum(1)).exp()
+    area = (model.log_scales.sum(1) - model.log_scales.amin(1)).exp()
     return (model.opacities * area / (away + away.median())).nan_to_num(posinf=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator
@@ -33,11 +34,19 @@ class Scheduler:
         dropped: wishes that newer ones replaced.
     """
 
-    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
-        """Nothing runs before `start`, except what `run_due` is asked to run."""
+    def __init__(
+        self,
+        clock: Callable[[], float] = perf_counter,
+        within: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """Nothing runs before `start`, except what `run_due` is asked to run.
+
+        Args:
+            within: what each job runs in.
+        """
         self.share = 1.0
         self.served = self.dropped = 0
-        self._clock = clock
+        self._clock, self._within = clock, within
         self._wishes: dict[Hashable, _Wish] = {}
         self._last_served: dict[Hashable, int] = {}
         self._rest_until = 0.0
@@ -93,7 +102,8 @@ class Scheduler:
             self._last_served[client] = self.served
         begun = self._clock()
         try:
-            wish.job()
+            with self._within():
+                wish.job()
         except Exception:
             logger.exception("Drawing for the viewer failed; the viewer goes on.")
         ended = self._clock()

@@ -300,11 +300,17 @@ class Session:
             self._model(source, quick=True)  # made now if it must be, which is no time of the picture
         begun = perf_counter()
         size = self._frame_rate.size(width, height)
-        self._send(size, "moving")
-        spent = perf_counter() - begun
+        try:
+            self._send(size, "moving")
+        finally:  # whatever became of this one, the next one is drawn
+            spent = perf_counter() - begun
+            self._draw_next(spent)
         if self.pictures > 1:  # the first one also prepares the model
             self._frame_rate.measured(size[0] * size[1], spent, sum(len(s.snapshot().model) for s in sources))
         self.drawn = (*size, spent)
+
+    def _draw_next(self, spent: float) -> None:
+        """Wish for what follows a picture that took so long."""
         if self.playing and self.moves:
             delay = max(0.0, 1.0 / self.viewer.target_fps - spent)
             self.viewer.scheduler.submit(self.id, self._draw_moving, delay, replace=False)
