@@ -190,7 +190,8 @@ class Client:
         unpacker = zstandard.ZstdDecompressor()
         try:
             while True:
-                data = bytes(self._socket.recv())
+                data = self._socket.recv()
+                assert isinstance(data, bytes)
                 size = int.from_bytes(data[8:16], "little")
                 messages = msgspec.msgpack.decode(unpacker.decompress(data[16 : 16 + size]))["messages"]
                 came = sum(message["type"] == "BackgroundImageMessage" for message in messages)

@@ -215,7 +215,7 @@ class Session:
     def run(self, job: Callable[[], Any]) -> Any:
         """Run a job in the scheduler's turn and wait for what it returns; raises what it raises."""
 
-        def once() -> Iterator[None]:
+        def once() -> Generator[None, None, Any]:
             yield from ()
             return job()
 
