@@ -175,12 +175,12 @@ class Client:
 
     def rest(self) -> None:
         """Wait until nothing more is wished for or drawn, and what was drawn has come."""
-        while True:
-            self.session.run(lambda: None)  # after what is drawn now, and what that wishes for
-            if self.session.viewer.scheduler.wait_time() is None:
-                break
+        quiet = 0
+        while quiet < 3:  # what the scheduler has just begun is no wish any more, and may wish for something itself
+            self.session.run(lambda: None)
+            quiet = quiet + 1 if self.session.viewer.scheduler.wait_time() is None else 0
             time.sleep(0.05)
-        time.sleep(0.3)
+        time.sleep(0.2)
 
     def close(self) -> None:
         self._socket.close()

@@ -82,7 +82,7 @@ def thinned(model: GaussianModel, share: float) -> GaussianModel:
     most = cover.topk(count, sorted=False)
     few = model.part(torch.zeros_like(cover, dtype=torch.bool).index_fill_(0, most.indices, True))
     growth = float(cover.sum()) / max(float(most.values.sum()), 1e-30)
-    few.log_scales += 0.5 * math.log(min(max(growth, 1.0), MOST_GROWTH))
+    few.log_scales.add_(0.5 * math.log(min(max(growth, 1.0), MOST_GROWTH)))
     return few
 
 
