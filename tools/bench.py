@@ -33,6 +33,7 @@ from rich.table import Table
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.synthetic import write_capture
@@ -42,7 +43,6 @@ from nfc_gs.render import extension
 from nfc_gs.render.pipeline import render
 from nfc_gs.train.config import TrainConfig
 from nfc_gs.train.evaluate import peak_memory_mb
-from nfc_gs.train.guards import one_torch_thread
 from nfc_gs.train.trainer import Trainer
 
 CEILING_SPLATS = 2000

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.deformation import kernels_for
-from nfc_gs.train.guards import one_torch_thread
 
 if TYPE_CHECKING:
     from nfc_gs.viewer.source import Snapshot
