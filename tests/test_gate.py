@@ -86,6 +86,14 @@ def test_a_gaussian_that_is_not_a_number_is_left_to_the_field() -> None:
     assert asked(gated(model)) == [1]
 
 
+def test_a_part_of_a_gated_model_moves_as_the_whole_does() -> None:
+    model = gated(pushed([0.0, 0.5, 0.005, 0.9]))
+    part = model.part(torch.tensor([True, False, True, True]))
+    assert asked(part) == [2]
+    assert torch.equal(part.at(0.7).means, model.at(0.7).means[[0, 2, 3]])
+    assert model.part(torch.tensor([True, False, True, False])).deformation is None
+
+
 def test_a_static_model_needs_no_gate() -> None:
     model = some_model("sh")
     assert gated(model) is model

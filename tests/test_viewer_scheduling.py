@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from itertools import pairwise
 
+import numpy as np
 import pytest
 
-from nfc_gs.viewer.controller import MIN_SCALE, FrameRate
+from nfc_gs.viewer.controller import FEWEST, MIN_SCALE, FrameRate
 from nfc_gs.viewer.scheduler import Scheduler
 
 WINDOW = (1280, 720)
@@ -26,51 +29,97 @@ class Clock:
 # ---- how large a picture is ----
 
 
-def settled(fixed: float, slope: float, fps: float, frames: int = 60) -> tuple[FrameRate, float]:
-    """A controller after some pictures of a renderer, and the seconds that its next one takes."""
-    control = FrameRate(fps)
-    for _ in range(frames):
+def drawn(
+    control: FrameRate, scene: float, pixel: float, pictures: int = 60, gaussians: int = 0, noise: float = 0.0
+) -> list[float]:
+    """Seconds of pictures of a renderer, of which the controller hears.
+
+    Args:
+        scene, pixel: seconds that all Gaussians take, and each pixel.
+        noise: deviation of the times, as a part of them.
+    """
+    random, spent = np.random.default_rng(0), []
+    for _ in range(pictures):
         width, height = control.size(*WINDOW)
-        control.measured(width * height, fixed + slope * width * height)
-    width, height = control.size(*WINDOW)
-    return control, fixed + slope * width * height
+        seconds = scene * control.share + pixel * width * height
+        spent.append(seconds * max(0.3, 1.0 + noise * random.standard_normal()))
+        control.measured(width * height, spent[-1], gaussians)
+    return spent
 
 
-@pytest.mark.parametrize("slope", [2e-7, 5e-7, 1e-6])
-@pytest.mark.parametrize("fixed", [0.0, 0.005])
-def test_the_size_is_the_largest_that_holds_the_frame_rate(fixed: float, slope: float) -> None:
-    control, seconds = settled(fixed, slope, fps=20)
-    assert seconds <= 1 / 20 * 1.02
+@pytest.mark.parametrize("pixel", [2e-7, 5e-7, 1e-6])
+@pytest.mark.parametrize("scene", [0.0, 0.005])
+def test_the_size_is_the_largest_that_holds_the_frame_rate(scene: float, pixel: float) -> None:
+    control = FrameRate(20)
+    assert drawn(control, scene, pixel)[-1] <= 1 / 20 * 1.02
     width, _ = control.size(*WINDOW)
     wider = width + round(0.1 * WINDOW[0])
-    assert fixed + slope * wider * wider * 9 / 16 > 1 / 20
+    assert scene + pixel * wider * wider * 9 / 16 > 1 / 20
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+@pytest.mark.parametrize("pixel", [2e-8, 8e-8])
+@pytest.mark.parametrize("scene", [0.15, 0.5, 1.2])
+def test_of_a_large_scene_fewer_gaussians_are_drawn_from_the_second_picture_on(
+    scene: float, pixel: float, noise: float
+) -> None:
+    control = FrameRate(20)
+    seconds = drawn(control, scene, pixel, 200, 2_000_000, noise)
+    assert seconds[0] > 0.1 and max(seconds[2:]) < 0.14 and np.median(seconds[20:]) < 0.06
+    assert control.share < 1.0 and control.size(*WINDOW)[0] > 0.3 * WINDOW[0]
+
+
+def test_of_a_small_scene_all_gaussians_are_drawn_however_slow_the_machine() -> None:
+    control = FrameRate(20)
+    drawn(control, 0.4, 1e-6, gaussians=FEWEST)
+    assert control.share == 1.0
+    drawn(control, 0.4, 1e-6, gaussians=5 * FEWEST)
+    assert control.share == 1 / 4
+
+
+def test_all_gaussians_are_drawn_again_once_they_take_less_time() -> None:
+    control = FrameRate(20)
+    drawn(control, 0.4, 5e-8, gaussians=2_000_000)
+    assert control.share < 0.2
+    drawn(control, 0.01, 5e-8, 400, gaussians=2_000_000)
+    assert control.share == 1.0 and control.size(*WINDOW)[0] > 0.6 * WINDOW[0]
+
+
+def test_more_gaussians_are_tried_ever_more_rarely_if_it_was_too_much() -> None:
+    control, changes = FrameRate(20), []
+    for _ in range(4):
+        shares = []
+        for _ in range(500):
+            drawn(control, 0.5, 2e-8, 1, 2_000_000)
+            shares.append(control.share)
+        changes.append(sum(a != b for a, b in pairwise(shares)))
+    assert changes[0] >= 6 > 2 >= changes[-1]
 
 
 def test_a_fast_renderer_draws_the_whole_window() -> None:
-    control, _ = settled(0.001, 1e-9, fps=60)
+    control = FrameRate(60)
+    drawn(control, 0.001, 1e-9)
     assert control.size(*WINDOW) == WINDOW
 
 
 def test_where_the_scene_alone_is_too_slow_the_picture_does_not_become_a_blot() -> None:
-    control, seconds = settled(0.2, 2e-7, fps=20)
+    control = FrameRate(20)
+    assert drawn(control, 0.2, 2e-7)[-1] < 0.2 * 1.6
     assert control.size(*WINDOW)[0] > 2 * MIN_SCALE * WINDOW[0]
-    assert seconds < 0.2 * 1.6
 
 
 def test_the_size_follows_a_renderer_that_becomes_slower() -> None:
-    control, _ = settled(0.0, 2e-8, fps=20)
-    for _ in range(60):
-        width, height = control.size(*WINDOW)
-        control.measured(width * height, 4e-7 * width * height)
-    width, height = control.size(*WINDOW)
-    assert 4e-7 * width * height <= 0.052
+    control = FrameRate(20)
+    drawn(control, 0.0, 2e-8)
+    assert drawn(control, 0.0, 4e-7)[-1] <= 0.052
 
 
 def test_one_slow_picture_changes_little() -> None:
-    control, _ = settled(0.0, 1e-7, fps=20)
+    control = FrameRate(20)
+    drawn(control, 0.0, 1e-7, gaussians=2_000_000)
     before = control.size(*WINDOW)
-    control.measured(before[0] * before[1], 30.0)
-    assert control.size(*WINDOW)[0] >= 0.6 * before[0]
+    control.measured(before[0] * before[1], 30.0, 2_000_000)
+    assert control.size(*WINDOW)[0] >= 0.6 * before[0] and control.share == 1.0
 
 
 def test_nonsense_is_not_measured_and_no_window_has_a_size_of_nothing() -> None:
@@ -141,6 +190,46 @@ def test_jobs_take_no_more_than_their_share_of_the_time() -> None:
             assert wait is not None and wait > 0
             clock.now += wait
     assert len(done) * 0.1 / (clock.now - begun) == pytest.approx(0.25, rel=0.12)  # the last rest is not waited for
+
+
+def test_long_work_takes_turns_with_the_others() -> None:
+    work, _, done = scheduler()
+
+    def wish(client: int) -> None:
+        done.append(str(client))
+        work.submit(client, lambda: wish(client))
+
+    work.submit_steps("large", (done.append("-") for _ in range(3)))
+    for client in (1, 2):
+        work.submit(client, lambda client=client: wish(client))
+    for _ in range(12):
+        work.run_due()
+    assert "".join(done[:9]) == "-12-12-12" and "-" not in done[9:]
+
+
+def test_a_newer_wish_takes_the_place_of_what_is_left_of_long_work() -> None:
+    work, _, done = scheduler()
+    work.submit_steps(1, (done.append("-") for _ in range(3)))
+    work.run_due()
+    work.submit(1, lambda: done.append("new"))
+    while work.run_due():
+        pass
+    assert done == ["-", "new"] and work.wait_time() is None
+
+
+def test_long_work_of_a_client_that_goes_ends() -> None:
+    work, _, done = scheduler()
+
+    def steps() -> Iterator[None]:
+        for _ in range(3):
+            done.append("-")
+            work.forget(1)  # while it is drawn
+            yield
+
+    work.submit_steps(1, steps())
+    while work.run_due():
+        pass
+    assert done == ["-"]
 
 
 def test_a_job_that_raises_is_told_and_the_next_one_runs(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,22 +10,26 @@ from typing import Any
 import msgspec
 import torch
 import viser
-from torch import nn
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.model.color_head import start_bits
+from nfc_gs.model.deformation import Deformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.source import Source
 
 
-class Sway(nn.Module):
+class Sway(Deformation):
     """Moves everything to the side in the course of time."""
 
-    def forward(self, means: torch.Tensor, time: float, kernels: object = None) -> dict[str, torch.Tensor]:
-        return {"means": torch.tensor([0.5 * time, 0.0, 0.0]).expand_as(means)}
+    def __init__(self) -> None:
+        super().__init__("mlp", ("means",), torch.tensor([[-9.0] * 3, [9.0] * 3]))
+
+    def changes(self, means: torch.Tensor, time: float, kernels: object = None) -> torch.Tensor:
+        return torch.tensor([0.5 * time, 0.0, 0.0]).expand_as(means)
 
 
 def bits_model(scene: SceneData, hue: float, count: int = 300) -> GaussianModel:
@@ -47,7 +51,7 @@ def bits_model(scene: SceneData, hue: float, count: int = 300) -> GaussianModel:
 def sources(scene: SceneData) -> list[Source]:
     """Two things to look at, both with bits, of which the first moves."""
     moving = bits_model(scene, 0.2)
-    moving.deformation = Sway()  # type: ignore[assignment]
+    moving.deformation = Sway()
     return [
         Source("one", moving, scene=scene, time_axis=TimeAxis(0.0, 12.0, "seconds")),
         Source("two", bits_model(scene, 0.9), scene=scene),
@@ -72,7 +76,7 @@ class Client:
         self.socket = connect(
             viewer.url.replace("http", "ws"),
             origin=origin,
-            subprotocols=[f"viser-v{viser.__version__}"],
+            subprotocols=[Subprotocol(f"viser-v{viser.__version__}")],
             max_size=None,
             compression=None,
         )

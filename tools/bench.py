@@ -6,6 +6,7 @@ python tools/bench.py nfc                       what classification costs beside
 python tools/bench.py motion                    what motion costs, in training and in playing
 python tools/bench.py motion --run RUN          ... playing a trained splat, on its capture
 python tools/bench.py gpu --garden NPZ          our GPU kernels beside gsplat's, and beside what bounds them
+python tools/bench.py viewer                    the viewer: pictures per second, their delay, what it costs a training
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ import tyro
 from bench_common import CountingBackend, Samples, console, seconds_of, still_trainer, with_points
 from bench_gpu import Gpu, run_gpu
 from bench_motion import Motion, run_motion
+from bench_viewer import View, run_viewer
 from rich.table import Table
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.synthetic import write_capture
@@ -42,7 +45,6 @@ from nfc_gs.render import extension
 from nfc_gs.render.pipeline import render
 from nfc_gs.train.config import TrainConfig
 from nfc_gs.train.evaluate import peak_memory_mb
-from nfc_gs.train.guards import one_torch_thread
 from nfc_gs.train.trainer import Trainer
 
 CEILING_SPLATS = 2000
@@ -324,7 +326,7 @@ def run_nfc(args: Nfc) -> None:
 
 def main() -> int:
     """Run the benchmark named on the command line."""
-    commands = {"cpu": Cpu, "nfc": Nfc, "motion": Motion, "gpu": Gpu}
+    commands = {"cpu": Cpu, "nfc": Nfc, "motion": Motion, "gpu": Gpu, "viewer": View}
     command = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
     try:
         if isinstance(command, Nfc):
@@ -333,6 +335,8 @@ def main() -> int:
             run_motion(command)
         elif isinstance(command, Gpu):
             run_gpu(command)
+        elif isinstance(command, View):
+            run_viewer(command)
         else:
             assert isinstance(command, Cpu)
             run_cpu(command)

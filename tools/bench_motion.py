@@ -20,6 +20,7 @@ from torch import Tensor
 from nfc_gs.commands.render import Shot, sized
 from nfc_gs.commands.runs import OpenRun, open_run
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.synthetic import write_moving_capture
@@ -33,7 +34,6 @@ from nfc_gs.render.deformation import kernels_for, look_up_compiled
 from nfc_gs.render.pipeline import render
 from nfc_gs.train import motion
 from nfc_gs.train.config import DeformationConfig, TrainConfig, resolve
-from nfc_gs.train.guards import one_torch_thread
 from nfc_gs.train.trainer import Trainer
 
 Part = Literal["step", "look-up", "play"]

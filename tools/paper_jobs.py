@@ -34,6 +34,7 @@ from nfc_gs.checkpoint import CHECKPOINT_NAME
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Evaluated, Event, Listener, StepDone
 from nfc_gs.core.files import make_folder, write_text
+from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.images import shrink
 from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import Frame, SceneData, View
@@ -41,7 +42,6 @@ from nfc_gs.render import extension
 from nfc_gs.render.pipeline import render
 from nfc_gs.train.config import LearningRates, ResolvedConfig, TrainConfig, resolve
 from nfc_gs.train.evaluate import Metrics, evaluate, finite
-from nfc_gs.train.guards import one_torch_thread
 from nfc_gs.train.trainer import Trainer
 
 CURVE_EVERY = 0.125

@@ -11,9 +11,9 @@ import tyro
 from nfc_gs.commands.console import Output, decibels, ratio, table
 from nfc_gs.commands.runs import LOOP_NAME, REPORT_NAME, TEST_RENDERS, draw_loop, open_run
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.report import write_report
 from nfc_gs.train.evaluate import Metrics, evaluate
-from nfc_gs.train.guards import one_torch_thread
 
 
 @dataclass(frozen=True)

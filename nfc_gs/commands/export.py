@@ -15,11 +15,11 @@ from nfc_gs.commands.runs import SPLAT_NAME, START_TIME, cost_of_baking, open_ru
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.sh import MAX_DEGREE
+from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.ply import read_ply, write_ply
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.pipeline import at_time
 from nfc_gs.train.evaluate import evaluate
-from nfc_gs.train.guards import one_torch_thread
 
 FRAMES = "frames"
 """Folder in a run for the moments of a moving splat."""

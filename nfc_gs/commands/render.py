@@ -19,13 +19,13 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import BITS
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
+from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.paths import interpolate, orbit
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.model.gate import gated
 from nfc_gs.render.deformation import kernels_for
 from nfc_gs.render.pipeline import render
 from nfc_gs.train.evaluate import image_stems
-from nfc_gs.train.guards import one_torch_thread
 
 What = Literal["test", "orbit", "path", "still"]
 Picture = Literal["rgb", "depth", "bits", "bit_entropy"]

@@ -15,6 +15,7 @@ from nfc_gs.commands.progress import Progress
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.text import duration
+from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.scene import SceneData
 from nfc_gs.export.loop import write_loop
 from nfc_gs.export.ply import write_ply
@@ -26,7 +27,6 @@ from nfc_gs.render.backend import RasterBackend, get_backend
 from nfc_gs.render.pipeline import at_time
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
 from nfc_gs.train.evaluate import METRICS_NAME, Metrics
-from nfc_gs.train.guards import one_torch_thread
 from nfc_gs.train.run_folder import CONFIG_NAME, check_same_times, scene_of
 from nfc_gs.train.trainer import Trainer
 

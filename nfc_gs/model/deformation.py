@@ -219,6 +219,10 @@ class Deformation(nn.Module, ABC):
         """[T] times, 0..1, that show all the motion there is."""
         return torch.linspace(0.0, 1.0, 64)
 
+    def part(self, kept: Tensor) -> Deformation | None:
+        """The field of those Gaussians that are `kept` ([N] bool); None if they stand still."""
+        return self  # it is one of places
+
     def grow_bounds(self, means: Tensor) -> bool:
         """Enlarge the box if the Gaussians have left it; returns whether it changed. Not all fields need that."""
         return False

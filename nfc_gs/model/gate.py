@@ -44,6 +44,11 @@ class GatedField(Deformation):
     def moments(self) -> Tensor:
         return self.inner.moments()
 
+    def part(self, kept: Tensor) -> GatedField | None:
+        moves = torch.zeros_like(kept).index_fill_(0, self.moving, True)
+        inner, moving = self.inner.part(kept), torch.nonzero(moves[kept]).squeeze(1)
+        return GatedField(inner, moving) if inner is not None and len(moving) else None
+
 
 @torch.no_grad()
 def gated(model: GaussianModel, tolerance: float = TOLERANCE, kernels: FieldKernels = REFERENCE) -> GaussianModel:

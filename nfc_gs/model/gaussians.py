@@ -124,6 +124,11 @@ class GaussianModel(nn.Module):
         """The static model that this one is at a time; what does not change with time is shared, not copied."""
         return GaussianModel(self.posed(time, kernels))
 
+    def part(self, kept: Tensor) -> GaussianModel:
+        """A copy of the Gaussians that are `kept` ([N] bool), with what moves them."""
+        field = None if self.deformation is None else self.deformation.part(kept)
+        return GaussianModel({name: tensor[kept] for name, tensor in self.tensors().items()}, field)
+
     def baked(self, degree: int | None = None) -> GaussianModel:
         """The same Gaussians with direct SH colours that come closest to a bit head's (`color_head.bake_bits`).
 

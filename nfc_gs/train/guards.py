@@ -1,4 +1,4 @@
-"""What holds while training runs: one torch thread, and a Ctrl-C that ends cleanly."""
+"""What holds while training runs: a Ctrl-C ends it cleanly."""
 
 from __future__ import annotations
 
@@ -8,20 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-import torch
-
 logger = logging.getLogger("nfc_gs")
-
-
-@contextlib.contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Let torch compute in one thread: its sums depend on how many there are, the compiled core's do not."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from nfc_gs.core.events import (
     TrainStarted,
 )
 from nfc_gs.core.files import make_folder, remove_leftovers
+from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.open import DataConfig
 from nfc_gs.data.sampler import ViewSampler, Window
 from nfc_gs.data.scene import SceneData
@@ -37,7 +38,7 @@ from nfc_gs.render.pipeline import RenderOutput, render
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve, resolve_device
 from nfc_gs.train.density import make_density_control
 from nfc_gs.train.evaluate import Metrics, evaluate, peak_memory_mb, write_metrics
-from nfc_gs.train.guards import interrupt_calls, one_torch_thread
+from nfc_gs.train.guards import interrupt_calls
 from nfc_gs.train.history import History
 from nfc_gs.train.motion import MotionTraining, new_deformation, view_time
 from nfc_gs.train.optimizers import VisibleAdam

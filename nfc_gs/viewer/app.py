@@ -15,6 +15,7 @@ from typing import Any
 import viser
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.backend import RasterBackend
 from nfc_gs.viewer import HOST, PORT
@@ -86,7 +87,7 @@ class Viewer:
         self.time_axis = next((axis for axis in axes if axis is not None), None)
         device = self.sources[0].snapshot().model.device.type
         self.target_fps = TARGET_FPS.get(device, TARGET_FPS["cpu"])
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(within=one_torch_thread)  # several would wait for each other where others compute
         self.sessions: dict[int, Session] = {}
         self.closed = False
         self._lock = threading.Lock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -90,11 +90,11 @@ class Picture:
 
     Attributes:
         rgb: [H, W, 3] uint8.
-        depth: [H, W] float32 along the camera's z axis, scene units, `FAR` where nothing is.
+        depth: [H, W] float32 along the camera's z axis, scene units, `FAR` where nothing is; None if not asked for.
     """
 
     rgb: np.ndarray
-    depth: np.ndarray
+    depth: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,14 @@ def draw(
     *,
     photo: Photo | None = None,
     samples: int = 1,
+    depth: bool = True,
 ) -> Picture:
     """Draw a model that `prepared` made.
 
     Args:
         photo: what "error" compares with; without it there is no error to see, and the colour is shown.
         samples: draw this many times as wide and high and average.
+        depth: measure depths, too.
 
     Raises:
         UserError: the backend does not work here, or bits are asked of a model that has none.
@@ -152,32 +154,32 @@ def draw(
         model,
         drawn,
         background=look.background if look.show in ("colour", "error") else None,
-        outputs=_outputs(look.show),
+        outputs=_outputs(look.show, depth),
         backend=style.backend,
         sh_degree=look.sh_degree,
         antialiased=style.antialiased and not look.points,
     )
     rgb = _shown(out, drawn, look, photo)
-    depth = _depth(out)
+    depths = _depth(out) if depth else None
     if look.show == "bits":
         rgb = _fitted(rgb, camera.width, camera.height)
-        depth = torch.full((camera.height, camera.width), FAR)
+        depths = torch.full((camera.height, camera.width), FAR) if depth else None
     elif samples > 1:
         rgb = functional.avg_pool2d(rgb.permute(2, 0, 1), samples).permute(1, 2, 0)
-        depth = depth[samples // 2 :: samples, samples // 2 :: samples]
-    pixels = (rgb.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
-    return Picture(pixels.cpu().numpy(), depth.cpu().numpy())
+        depths = depths[samples // 2 :: samples, samples // 2 :: samples] if depths is not None else None
+    pixels = rgb.clamp(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
+    return Picture(pixels.cpu().numpy(), None if depths is None else depths.cpu().numpy())
 
 
 def draw_tiled(
     model: GaussianModel, camera: Camera, look: Look, style: Style = Style(), *, tile: int = 1024
-) -> np.ndarray:
-    """A picture of any size, drawn in tiles of `tile` x `tile` pixels, [H, W, 3] uint8.
+) -> Generator[None, None, np.ndarray]:
+    """A picture of any size, drawn in tiles of `tile` x `tile` pixels; yields after each and returns [H, W, 3] uint8.
 
     What depends on the whole picture (the range of depths) is taken from a small one first.
     """
     if look.show == "bits" or (camera.width <= tile and camera.height <= tile):
-        return draw(model, camera, look, style).rgb
+        return draw(model, camera, look, style, depth=False).rgb
     if look.show == "depth" and look.depth_range is None:
         look = replace(look, depth_range=depths_seen(model, camera, look, style, side=512))
     picture = np.empty((camera.height, camera.width, 3), np.uint8)
@@ -187,8 +189,9 @@ def draw_tiled(
             bottom, right = min(top + tile, camera.height), min(left + tile, camera.width)
             y, x = max(0, top - margin), max(0, left - margin)
             part = cut(camera, x, y, min(right + margin, camera.width) - x, min(bottom + margin, camera.height) - y)
-            drawn = draw(model, part, look, style).rgb
+            drawn = draw(model, part, look, style, depth=False).rgb
             picture[top:bottom, left:right] = drawn[top - y : bottom - y, left - x : right - x]
+            yield
     return picture
 
 
@@ -196,7 +199,9 @@ def depths_seen(model: GaussianModel, camera: Camera, look: Look, style: Style, 
     """The range of depths that a picture takes by itself, from a small one whose longest side is `side` pixels."""
     shrink = min(1.0, side / max(camera.width, camera.height))
     small = camera.resized(max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
-    return _range(torch.from_numpy(draw(model, small, replace(look, show="alpha"), style).depth))
+    seen = draw(model, small, replace(look, show="alpha"), style).depth
+    assert seen is not None
+    return _range(torch.from_numpy(seen))
 
 
 def cut(camera: Camera, left: int, top: int, width: int, height: int) -> Camera:
@@ -212,10 +217,11 @@ def beside(parts: Sequence[np.ndarray]) -> np.ndarray:
     return joined
 
 
-def _outputs(show: Show) -> tuple[Output, ...]:
+def _outputs(show: Show, depth: bool) -> tuple[Output, ...]:
+    outputs: tuple[Output, ...] = ("rgb", "depth") if depth or show in ("depth", "normals") else ("rgb",)
     if show in ("bit", "bits"):
-        return ("rgb", "depth", "bits")
-    return ("rgb", "depth", "bit_entropy") if show == "entropy" else ("rgb", "depth")
+        return (*outputs, "bits")
+    return (*outputs, "bit_entropy") if show == "entropy" else outputs
 
 
 def _depth(out: RenderOutput) -> Tensor:

@@ -57,8 +57,7 @@ class Edit:
         """What is left of a static model; the model itself if nothing is taken away."""
         if self == EVERYTHING:
             return model
-        kept = self.kept(model)
-        return GaussianModel({name: tensor[kept] for name, tensor in model.tensors().items()})
+        return model.part(self.kept(model))
 
 
 EVERYTHING = Edit()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
 logger = logging.getLogger("nfc_gs")
 
 Job = Callable[[], None]
+
+_END = object()
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,19 @@ class Scheduler:
         dropped: wishes that newer ones replaced.
     """
 
-    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
-        """Nothing runs before `start`, except what `run_due` is asked to run."""
+    def __init__(
+        self,
+        clock: Callable[[], float] = perf_counter,
+        within: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """Nothing runs before `start`, except what `run_due` is asked to run.
+
+        Args:
+            within: what each job runs in.
+        """
         self.share = 1.0
         self.served = self.dropped = 0
-        self._clock = clock
+        self._clock, self._within = clock, within
         self._wishes: dict[Hashable, _Wish] = {}
         self._last_served: dict[Hashable, int] = {}
         self._rest_until = 0.0
@@ -62,6 +73,18 @@ class Scheduler:
             self._wishes[client] = _Wish(job, self._clock() + delay)
             self._changed.notify_all()
 
+    def submit_steps(self, client: Hashable, steps: Iterator[object]) -> None:
+        """Wish for work that takes many turns: each goes on to the next of its steps, and others come in between.
+
+        A newer wish of the client takes the place of what is left; when the client is forgotten, it ends.
+        """
+
+        def step() -> None:
+            if next(steps, _END) is not _END and client in self._last_served:
+                self.submit(client, step, replace=False)
+
+        self.submit(client, step)
+
     def forget(self, client: Hashable) -> None:
         """The client has gone: drop its wish; a job of it that runs comes to its end."""
         with self._changed:
@@ -79,7 +102,8 @@ class Scheduler:
             self._last_served[client] = self.served
         begun = self._clock()
         try:
-            wish.job()
+            with self._within():
+                wish.job()
         except Exception:
             logger.exception("Drawing for the viewer failed; the viewer goes on.")
         ended = self._clock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -104,10 +104,10 @@ class Session:
         self.reset: Callable[[Any], None] = lambda _: None
         self.stand: Callable[[int], None] = lambda _: None
         self.show_control = self.way_control = self.compare_control = cast(Any, None)
-        self.frustums_control = self.path = cast(Any, None)
-        self._frame_rate = FrameRate(viewer.target_fps)
+        self.play_control = self.frustums_control = self.path = cast(Any, None)
+        self._frame_rate, self._rest_rate = FrameRate(viewer.target_fps), FrameRate(1.0 / BESIDE_TRAINING)
         self._play_from = (0.0, 0.0)
-        self._cache: dict[str, tuple[Any, GaussianModel]] = {}
+        self._cache: dict[tuple[str, bool], tuple[Any, GaussianModel]] = {}
         self._moving = False
 
     @property
@@ -237,18 +237,29 @@ class Session:
 
     def run(self, job: Callable[[], Any]) -> Any:
         """Run a job in the scheduler's turn and wait for what it returns; raises what it raises."""
+
+        def once() -> Generator[None, None, Any]:
+            yield from ()
+            return job()
+
+        return self.run_in_turns(once())
+
+    def run_in_turns(self, work: Generator[None, None, Any]) -> Any:
+        """`run` a generator, of which each turn does what comes before the next `yield`."""
         done, result = threading.Event(), []
 
-        def work() -> None:
+        def steps() -> Iterator[None]:
             try:
-                result.append((True, job()))
+                result.append((True, (yield from work)))
             except Exception as error:
                 result.append((False, error))
             done.set()
 
-        self.viewer.scheduler.submit((self.id, threading.get_ident()), work)
+        asker = (self.id, threading.get_ident())
+        self.viewer.scheduler.submit_steps(asker, steps())
         while not done.wait(0.2):
             if self.closed or self.viewer.closed:
+                self.viewer.scheduler.forget(asker)
                 raise UserError("The page was closed before its picture was drawn.")
         good, value = result[0]
         if not good:
@@ -283,21 +294,29 @@ class Session:
     def depth_ahead(self) -> float | None:
         """How far away what stands in the middle of the picture is, scene units; None if nothing does."""
         picture = self.run(lambda: self._one(self.source, self.pose.camera(9, 9), 1))
+        assert picture.depth is not None
         depth = float(picture.depth[4, 4])
         return depth if depth < FAR else None
 
     def shot(self, camera: Camera, time: float | None) -> Picture:
         """A picture of the source as this session looks at it, from any camera; in the scheduler's thread."""
         look, view = self._look(self.source), self.place_of(self.source).camera(camera)
-        return draw(self._still(self.source, look, time), view, look, self._style(self.source))
+        return draw(self._still(self.source, look, time), view, look, self._style(self.source), depth=False)
 
     def large(self, camera: Camera) -> np.ndarray:
-        """What is seen, without a photo, at any size, [H, W, 3] uint8; in the scheduler's thread."""
-        parts, depths = [], self._depths(camera)
-        for source, part in self._sides(camera):
-            look, view = self._look(source, depths), self.place_of(source).camera(part)
-            parts.append(draw_tiled(self._still(source, look, self.time), view, look, self._style(source)))
-        return beside(parts)
+        """What is seen, without a photo, at any size, [H, W, 3] uint8; drawn in turns, so that nobody waits long."""
+
+        def tiles() -> Generator[None, None, np.ndarray]:
+            work, depths = [], self._depths(camera)  # of what is shown now, whatever the page does meanwhile
+            for source, part in self._sides(camera):
+                look, view = self._look(source, depths), self.place_of(source).camera(part)
+                work.append(draw_tiled(self._still(source, look, self.time), view, look, self._style(source)))
+            parts = []
+            for drawing in work:
+                parts.append((yield from drawing))
+            return beside(parts)
+
+        return self.run_in_turns(tiles())
 
     # ---- in the scheduler's thread ----
 
@@ -306,13 +325,22 @@ class Session:
         width, height = self.window
         if width == 0 or self.closed:
             return
+        sources = [source for source, _ in self._sides(self.pose.camera(width, height))]
+        for source in sources:
+            self._model(source, quick=True)  # made now if it must be, which is no time of the picture
         begun = perf_counter()
         size = self._frame_rate.size(width, height)
-        self._send(size, "moving")
-        spent = perf_counter() - begun
+        try:
+            self._send(size, "moving")
+        finally:  # whatever became of this one, the next one is drawn
+            spent = perf_counter() - begun
+            self._draw_next(spent)
         if self.pictures > 1:  # the first one also prepares the model
-            self._frame_rate.measured(size[0] * size[1], spent)
+            self._frame_rate.measured(size[0] * size[1], spent, sum(len(s.snapshot().model) for s in sources))
         self.drawn = (*size, spent)
+
+    def _draw_next(self, spent: float) -> None:
+        """Wish for what follows a picture that took so long."""
         if self.playing and self.moves:
             delay = max(0.0, 1.0 / self.viewer.target_fps - spent)
             self.viewer.scheduler.submit(self.id, self._draw_moving, delay, replace=False)
@@ -323,8 +351,10 @@ class Session:
         if self.window[0] == 0 or self.closed or self.browser:
             return
         begun, trains = perf_counter(), self.viewer.trains
-        size = self._frame_rate.size(*self.window, BESIDE_TRAINING) if trains else self.window
+        size = self._rest_rate.size(*self.window) if trains else self.window
         self._send(size, "rest")
+        if trains:
+            self._rest_rate.measured(size[0] * size[1], perf_counter() - begun)
         if self.compare == "flicker":
             self.viewer.scheduler.submit(self.id, self._draw_rest, FLICKER, replace=False)
         elif not trains and perf_counter() - begun <= REFINED_WITHIN:
@@ -336,11 +366,11 @@ class Session:
             self._send(self.window, "refined", samples=2)
 
     def _send(self, size: tuple[int, int], kind: str, samples: int = 1) -> None:
-        picture = self._picture(self.pose.camera(*size), samples)
-        depth = None
-        if self.in_scene:
+        picture = self._picture(self.pose.camera(*size), samples, quick=kind == "moving")
+        depth = picture.depth
+        if depth is not None:
             stride = max(1, -(-max(size) // DEPTH_SIDE))
-            depth = picture.depth[::stride, ::stride]
+            depth = depth[::stride, ::stride]
         if self.closed:  # while it was drawn
             self._cache.clear()
             return
@@ -348,11 +378,16 @@ class Session:
         self.client.flush()
         self.pictures += 1
 
-    def _picture(self, camera: Camera, samples: int) -> Picture:
+    def _picture(self, camera: Camera, samples: int, quick: bool) -> Picture:
         """What the window shows: one source or two, and a photo over it."""
-        depths = self._depths(camera)
-        drawn = [self._one(source, part, samples, depths) for source, part in self._sides(camera)]
-        picture = Picture(beside([part.rgb for part in drawn]), np.concatenate([part.depth for part in drawn], axis=1))
+        depth = bool(self.in_scene)  # what is in the scene hides behind splats
+        range_of_depths = self._depths(camera)
+        drawn = [
+            self._one(source, part, samples, range_of_depths, quick=quick, depth=depth)
+            for source, part in self._sides(camera)
+        ]
+        depths = [part.depth for part in drawn if part.depth is not None]
+        picture = Picture(beside([part.rgb for part in drawn]), np.concatenate(depths, axis=1) if depths else None)
         photo = self.photo() if self.overlay > 0.0 else None
         if photo is not None:
             colors, inside = seen_from(photo, camera)
@@ -385,15 +420,25 @@ class Session:
         near, far = depths_seen(model, place.camera(camera), look, style, side=DEPTHS_SIDE)
         return near * place.scale, far * place.scale
 
-    def _one(self, source: Source, camera: Camera, samples: int, depths: tuple[float, float] | None = None) -> Picture:
+    def _one(
+        self,
+        source: Source,
+        camera: Camera,
+        samples: int,
+        depths: tuple[float, float] | None = None,
+        *,
+        quick: bool = False,
+        depth: bool = True,
+    ) -> Picture:
         """A source as a camera of the frame shown sees it, the depth in the units of that frame."""
         look, place = self._look(source, depths), self.place_of(source)
-        model = self._still(source, look, self.time)
+        model = self._still(source, look, self.time, quick=quick)
         photo = self.photo() if look.show == "error" else None
         if photo is not None:
             photo = replace(photo, camera=place.camera(photo.camera))
-        picture = draw(model, place.camera(camera), look, self._style(source), photo=photo, samples=samples)
-        if place.matrix is None:
+        view = place.camera(camera)
+        picture = draw(model, view, look, self._style(source), photo=photo, samples=samples, depth=depth)
+        if place.matrix is None or picture.depth is None:
             return picture
         return replace(picture, depth=np.where(picture.depth < FAR, picture.depth * np.float32(place.scale), FAR))
 
@@ -419,16 +464,24 @@ class Session:
     def _style(self, source: Source) -> Style:
         return Style(self.viewer.backend, source.antialiased)
 
-    def _still(self, source: Source, look: Look, time: float | None) -> GaussianModel:
-        """`prepared`, kept until something of it changes; at most one model per source."""
+    def _model(self, source: Source, *, quick: bool) -> GaussianModel:
+        """A source's model, or where it must be quick one that looks nearly like it."""
         snapshot = source.snapshot()
+        if not quick or self.look.show == "count":
+            return snapshot.model
+        plays = self.playing and not self.viewer.trains  # a model that is trained is another one in a second
+        return source.light.model(snapshot, self._frame_rate.share, plays=plays)
+
+    def _still(self, source: Source, look: Look, time: float | None, *, quick: bool = False) -> GaussianModel:
+        """`prepared`, kept until something of it changes; at most one quick model and one other per source."""
+        model = self._model(source, quick=quick)
         moment = self._moment(source, time)
-        key = (snapshot.number, moment, look.edit, look.points, look.splat_scale, look.show == "count")
-        known = self._cache.get(source.name)
+        key = (model, moment, look.edit, look.points, look.splat_scale, look.show == "count")
+        known = self._cache.get((source.name, quick))
         if known is None or known[0] != key:
             with torch.no_grad():
-                known = (key, prepared(snapshot.model, moment, look))
-            self._cache[source.name] = known
+                known = (key, prepared(model, moment, look))
+            self._cache[source.name, quick] = known
         return known[1]
 
     def _advance(self) -> None:

@@ -18,6 +18,7 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import terms_in_words
 from nfc_gs.train.run_folder import scene_of
 from nfc_gs.viewer.frames import WORLD, Frame
+from nfc_gs.viewer.light import Light
 
 logger = logging.getLogger("nfc_gs")
 
@@ -49,6 +50,7 @@ class Source:
         time_axis: what the times 0 and 1 mean; None for a static model.
         folder: of its run, the only place where files are written; None for what is not a run.
         frame: what its Gaussians are given in; None where nothing is known of that.
+        light: models to draw in its place where pictures must come quickly.
         facts: names and values to show, seed and objective for example.
     """
 
@@ -70,6 +72,7 @@ class Source:
         self.time_axis, self.folder = time_axis, folder
         self.frame = frame_of(scene) if frame is None and scene is not None else frame
         self.facts: dict[str, str] = {}
+        self.light = Light()
         self._snapshot = Snapshot(model, step, 0)
 
     def snapshot(self) -> Snapshot:

@@ -25,8 +25,7 @@ def add_screenshot(session: Session) -> None:
         w, h = int(width.value), int(height.value)
         if not (1 <= w <= MOST and 1 <= h <= MOST):
             raise UserError(f"A picture of {w} x {h} pixels cannot be made; give at most {MOST} a side.")
-        content = session.run(lambda: picture(session, w, h))
-        session.client.send_file_download("screenshot.png", content, save_immediately=True)
+        session.client.send_file_download("screenshot.png", picture(session, w, h), save_immediately=True)
 
     button.on_click(session.guarded(take))
 
