@@ -17,6 +17,7 @@ from nfc_gs.model.gate import GatedField
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer import draw as drawing
 from nfc_gs.viewer.draw import Look, draw
+from nfc_gs.viewer.frames import Placement
 from nfc_gs.viewer.light import MOST_GROWTH, Light, coverage, thinned
 from nfc_gs.viewer.scheduler import Scheduler
 from nfc_gs.viewer.session import REST, Session
@@ -146,7 +147,8 @@ def looking(source: Source) -> tuple[Session, Scheduler, Clock, list[np.ndarray]
     clock, pictures = Clock(), []
     viewer = SimpleNamespace(
         sources=[source], target_fps=20.0, scheduler=Scheduler(clock), trains=False, backend="cpu", closed=False,
-        drew=lambda: None,
+        drew=lambda: None, scene=None, time_axis=None, moves=source.snapshot().model.deformation is not None,
+        places={source.name: Placement()},
     )  # fmt: skip
     width, height = WINDOW
     client = SimpleNamespace(

@@ -378,7 +378,7 @@ class Session:
         self.client.flush()
         self.pictures += 1
 
-    def _picture(self, camera: Camera, samples: int, quick: bool) -> Picture:
+    def _picture(self, camera: Camera, samples: int, quick: bool = False) -> Picture:
         """What the window shows: one source or two, and a photo over it."""
         depth = bool(self.in_scene)  # what is in the scene hides behind splats
         range_of_depths = self._depths(camera)
