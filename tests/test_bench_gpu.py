@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import inspect
 import io
 import json
@@ -12,7 +11,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ import torch
 from emulator import CUDA, Emulator, compiled, run
 from rich.console import Console
 from splat_scenes import open_engine
+from tool_modules import TOOLS, load
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import PointCloud
@@ -32,21 +31,6 @@ from nfc_gs.render.cuda_backend import CudaBackend
 from nfc_gs.render.pipeline import render
 
 ARRAYS = {name for name, kind, *_ in RenderArgs._fields_ if kind is ctypes.c_void_p}
-
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
-if not (TOOLS / "bench_gpu.py").is_file():
-    pytest.skip("the tools are not beside the tests", allow_module_level=True)
-
-
-def load(name: str) -> ModuleType:
-    """A tool as a module, under its own name, as the others import it."""
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 common, scenes, floors = load("bench_common"), load("gpu_scenes"), load("gpu_floors")
 arms, bench, sanitize = load("gpu_arms"), load("bench_gpu"), load("gpu_sanitize")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import math
@@ -12,11 +11,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from tool_modules import TOOLS, load
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.open import DataConfig, load_scene
@@ -24,21 +23,6 @@ from nfc_gs.data.scene import SceneData
 from nfc_gs.data.synthetic import write_capture
 from nfc_gs.render import extension
 from nfc_gs.train.config import TrainConfig
-
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
-if not (TOOLS / "paper_tables.py").is_file():
-    pytest.skip("the tools are not beside the tests", allow_module_level=True)
-
-
-def load(name: str) -> ModuleType:
-    """A tool as a module, under its own name, as the others import it."""
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 bands, arms = load("paper_bands"), load("paper_arms")
 jobs, stats = load("paper_jobs"), load("paper_stats")

@@ -191,11 +191,9 @@ def photometric(
     if rendered.dtype != torch.float32:
         return photometric_reference(rendered, target, mask, config, bits)
     runtime = cuda_runtime.runtime_for(rendered.device)
-    if runtime is not None:
-        return _photometric_gpu(runtime, rendered, target, mask, config, bits)
-    if rendered.device.type == "cpu" and extension.available():
-        return _photometric_compiled(rendered, target, mask, config, bits)
-    return photometric_reference(rendered, target, mask, config, bits)
+    if runtime is None and (rendered.device.type != "cpu" or not extension.available()):
+        return photometric_reference(rendered, target, mask, config, bits)
+    return _photometric_compiled(rendered, target, mask, config, bits, runtime)
 
 
 def photometric_reference(
@@ -225,13 +223,24 @@ def photometric_reference(
 
 
 def _photometric_compiled(
-    rendered: Tensor, target: Tensor, mask: Tensor | None, config: ObjectiveConfig, bits: Tensor | None
+    rendered: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    config: ObjectiveConfig,
+    bits: Tensor | None,
+    runtime: cuda_runtime.Runtime | None,
 ) -> LossResult:
-    """The fused CPU losses (float32 on the CPU)."""
+    """The fused losses (float32): a GPU's where there is a `runtime`, else the CPU core's."""
     values: dict[str, Tensor] = {}
-    total = _FusedLoss.apply(rendered, target, mask, config, values)
+    if runtime is None:
+        total = _FusedLoss.apply(rendered, target, mask, config, values)
+    else:
+        total = _GpuLoss.apply(rendered, target, mask, config, runtime, values)
     if config.bit_ce:
-        bit_ce = _FusedBitLoss.apply(bits, target, mask, config.ce_eps)
+        if runtime is None:
+            bit_ce = _FusedBitLoss.apply(bits, target, mask, config.ce_eps)
+        else:
+            bit_ce = _GpuBitLoss.apply(bits, target, mask, config.ce_eps, runtime)
         values["bit_ce"] = bit_ce.detach()
         total = total + config.bit_ce * bit_ce
     return LossResult(total, values)
@@ -281,24 +290,6 @@ class _FusedBitLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore
         return _scaled(ctx.gradient, grads[0]), None, None, None
-
-
-def _photometric_gpu(
-    runtime: cuda_runtime.Runtime,
-    rendered: Tensor,
-    target: Tensor,
-    mask: Tensor | None,
-    config: ObjectiveConfig,
-    bits: Tensor | None,
-) -> LossResult:
-    """The fused losses of a GPU (float32)."""
-    values: dict[str, Tensor] = {}
-    total = _GpuLoss.apply(rendered, target, mask, config, runtime, values)
-    if config.bit_ce:
-        bit_ce = _GpuBitLoss.apply(bits, target, mask, config.ce_eps, runtime)
-        values["bit_ce"] = bit_ce.detach()
-        total = total + config.bit_ce * bit_ce
-    return LossResult(total, values)
 
 
 class _GpuLoss(torch.autograd.Function):
