@@ -309,6 +309,11 @@ def _check_deformation(checkpoint: Checkpoint) -> None:
         or not bool((bounds[0] < bounds[1]).all())
     ):
         raise ValueError("the bounds of the deformation field are no box")
+    if checkpoint.motion:
+        names = make_deformation(checkpoint.motion, checkpoint.deformation["bounds"], None).state_dict()
+        others = sorted(names.keys() ^ checkpoint.deformation.keys())
+        if others:
+            raise ValueError(f"{others[0]} is not in both the file and a deformation field of this version")
     for name, tensor in checkpoint.deformation_optimizer.items():
         like = checkpoint.deformation.get(name.partition(".")[2])
         if like is None or tensor.shape != like.shape:

@@ -72,12 +72,20 @@ def some_field(kind: str, quantities: tuple[str, ...] = EVERYTHING, seed: int | 
     return make_deformation(settings, BOX, None if seed is None else generator(seed))
 
 
+def last_layers(field) -> list[torch.nn.Linear]:
+    """Those that give the changes."""
+    if isinstance(field, HexPlane):
+        return [layers[-1] for layers in field.networks.values()]
+    return [field.layers[-1]]
+
+
 def stirred(kind: str, **changes):
     """A field whose last layer is not zero."""
     field = some_field(kind, **changes)
     with torch.no_grad():
-        for parameter in field.layers[-1].parameters():
-            parameter.normal_(0.0, 0.3, generator=generator(2))
+        for layer in last_layers(field):
+            layer.weight.normal_(0.0, 0.3, generator=generator(2))
+            layer.bias.normal_(0.0, 0.3, generator=generator(2))
     return field
 
 
@@ -292,7 +300,7 @@ def test_at_the_start_nothing_moves_and_everything_can_be_learnt(kind: str) -> N
         assert list(changes) == list(WIDTHS)
         assert all((change == 0).all() for change in changes.values())
     sum(change.sum() for change in field(means, 0.4).values()).backward()
-    assert (field.layers[-1].weight.grad != 0).any()
+    assert all((layer.weight.grad != 0).any() for layer in last_layers(field))
 
 
 @pytest.mark.parametrize("kind", ["hexplane", "mlp"])

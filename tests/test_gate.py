@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from splat_scenes import make_camera
-from test_deformation import moving, some_model
+from test_deformation import last_layers, moving, some_model
 from torch import Tensor
 
 from nfc_gs.model.deformation import Deformation, FieldKernels
@@ -108,8 +108,9 @@ def test_pictures_differ_by_as_much_as_the_tolerance_says(head: str, kind: str) 
     model.deformation = field
     camera = make_camera()
     with torch.no_grad():
-        for parameter in field.layers[-1].parameters():
-            parameter.mul_(0.3)
+        for layer in last_layers(field):
+            layer.weight.mul_(0.3)
+            layer.bias.mul_(0.3)
         differences = {}
         for tolerance in (0.0, 0.1, 100.0):
             shown = gated(model, tolerance)

@@ -12,7 +12,7 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.backend import SplatInfo
 from nfc_gs.train import density_ops as ops
 from nfc_gs.train.config import AdcConfig, McmcConfig, RefineConfig, ResolvedConfig, TrainConfig, resolve
-from nfc_gs.train.density import AdcControl, McmcControl, RefineClock
+from nfc_gs.train.density import AdcControl, McmcControl, RefineClock, make_density_control
 from nfc_gs.train.optimizers import VisibleAdam
 from nfc_gs.train.schedules import generator_for
 
@@ -161,7 +161,7 @@ def test_mcmc_moves_the_dead_to_the_living_and_resets_their_moments() -> None:
         make_config(mcmc=McmcConfig(noise=0.0), growth_end=0.5, max_gaussians=20), model, optimizer, 1.0
     )
     before = {name: tensor.clone() for name, tensor in model.tensors().items()}
-    assert not control.act(1, 0.01, 1e-4)
+    control._relocate(1)
     assert len(model) == 20
     assert bool((model.opacities > 0.005).all())
     for row in range(5):  # each stands where a living one stands, as its twin
@@ -181,8 +181,7 @@ def test_mcmc_grows_by_its_share_up_to_the_curve_and_the_cap() -> None:
     control = McmcControl(make_config(growth_end=0.5, grow_factor=0.2), model, optimizer, 1.0)
     counts = []
     for step in range(1, 101):
-        grown = control.act(step, step / 100, 1e-6)
-        assert grown == (len(model) != (counts[-1] if counts else 20))
+        control.act(step, step / 100, 1e-6)
         counts.append(len(model))
         assert optimizer.m["sh_coeffs"].shape == model.sh_coeffs.shape
         assert optimizer.params["means"].data_ptr() == model.means.data_ptr()
@@ -221,7 +220,7 @@ def test_adc_clones_small_and_splits_large_gaussians_of_high_gradient() -> None:
     grads[0] = grads[3] = torch.tensor([1e-3, 0.0])  # x 16 in normalised units of a 32 pixel wide image
     control.observe(observation(grads), 32, 24)
     old = model.means.detach().clone()
-    assert control.act(1, 0.01, 1e-4)
+    control.act(1, 0.01, 1e-4)
     assert len(model) == 8  # 6 + a clone + two halves - the split one
     means = model.means.detach()
     assert int((means == old[0]).all(1).sum()) == 2
@@ -247,7 +246,8 @@ def test_adc_takes_the_highest_gradients_when_room_is_short() -> None:
     old = model.means.detach().clone()
     control.act(1, 0.01, 1e-4)
     assert len(model) == 40
-    assert torch.equal(model.means[38:].detach(), old[36:])
+    copies = (model.means.detach() == old[:, None]).all(2).sum(1)
+    assert copies.tolist() == [1] * 36 + [2] * 2
 
 
 def test_adc_prunes_the_faint_and_after_a_reset_the_huge() -> None:
@@ -300,8 +300,36 @@ def test_statistics_survive_saving() -> None:
 def test_even_a_few_gaussians_grow() -> None:
     model = make_model(3)
     control = McmcControl(make_config(max_gaussians=50, grow_factor=0.05), model, VisibleAdam(model.tensors()), 1.0)
-    assert control._grow(100, 0.9)
+    control._grow(100, 0.9)
     assert len(model) == 4
+
+
+def test_the_order_of_morton_goes_through_octants_within_octants() -> None:
+    corners = torch.tensor([[x, y, z] for z in (0.0, 1.0) for y in (0.0, 1.0) for x in (0.0, 1.0)])
+    finer = (corners[:, None] * 2.0 + corners).reshape(-1, 3)  # [64, 3] in order, coarse cells first
+    shuffle = torch.randperm(64, generator=generator_for(0, "test", 2))
+    order = ops.morton_order(finer[shuffle] * 7.0 - 3.0)
+    assert torch.equal(finer[shuffle][order], finer)
+
+
+def test_the_order_of_morton_keeps_rows_and_takes_what_is_not_finite_first() -> None:
+    means = torch.tensor([[1.0, 1.0, 1.0], [0.0, math.nan, 0.0], [1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]])
+    assert ops.morton_order(means).tolist() == [1, 3, 0, 2]
+    assert ops.morton_order(means[:, :1].expand(-1, 3)[:1]).tolist() == [0]
+    assert ops.morton_order(torch.full((3, 3), math.nan)).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", ["mcmc", "adc"])
+def test_refining_puts_neighbours_side_by_side_with_their_moments(kind: str) -> None:
+    model = make_model(20)
+    optimizer = VisibleAdam(model.tensors())
+    optimizer.m["means"].copy_(model.means.detach())
+    config = make_config(density=kind, max_gaussians=20, mcmc=McmcConfig(noise=0.0), adc=AdcConfig(prune_opacity=0.0))
+    before = model.means.detach().clone()
+    make_density_control(config, model, optimizer, 1.0).act(1, 0.01, 1e-4)
+    order = ops.morton_order(before)
+    assert not torch.equal(order, torch.arange(20))
+    assert torch.equal(model.means.detach(), before[order]) and torch.equal(optimizer.m["means"], before[order])
 
 
 def test_a_broken_opacity_is_never_drawn_and_counts_as_dead() -> None:

@@ -327,7 +327,7 @@ def test_a_grown_box_forgets_the_moments_of_its_planes(tmp_path: Path, monkeypat
     assert trainer.motion.field.bounds[1, 2] > before[1, 2]
     moments = trainer.motion.optimizer.state()
     assert all((tensor == 0).all() for name, tensor in moments.items() if ".planes." in name)
-    assert any((tensor != 0).any() for name, tensor in moments.items() if ".layers." in name)
+    assert any((tensor != 0).any() for name, tensor in moments.items() if ".networks." in name)
 
 
 def test_regularisers_pull_at_planes_that_nothing_else_moves(tmp_path: Path) -> None:
@@ -394,6 +394,7 @@ def test_checkpoints_hold_the_motion_and_what_time_means(tmp_path: Path) -> None
     [
         (lambda c: replace(c, deformation={**c.deformation, "planes.0": torch.zeros(2, 2, 2)}), "do not fit together"),
         (lambda c: replace(c, deformation={n: t for n, t in c.deformation.items() if n != "planes.1"}), "planes.1"),
+        (lambda c: replace(c, deformation={**c.deformation, "layers.0.bias": torch.zeros(3)}), "layers.0.bias"),
         (lambda c: replace(c, deformation={}), "but not both"),
         (lambda c: replace(c, motion={**c.motion, "kind": "voxels"}), "kind voxels"),
         (lambda c: replace(c, motion={"kind": "hexplane"}), "do not fit together"),

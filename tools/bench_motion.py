@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -22,7 +22,7 @@ from nfc_gs.commands.runs import OpenRun, open_run
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.open import DataConfig, load_scene
-from nfc_gs.data.scene import SceneData
+from nfc_gs.data.scene import PointCloud, SceneData
 from nfc_gs.data.synthetic import write_moving_capture
 from nfc_gs.model.deformation import Deformation, HexPlane, has_time, look_up_reference
 from nfc_gs.model.gate import GatedField, gated
@@ -34,9 +34,10 @@ from nfc_gs.render.deformation import kernels_for, look_up_compiled
 from nfc_gs.render.pipeline import render
 from nfc_gs.train import motion
 from nfc_gs.train.config import DeformationConfig, TrainConfig, resolve
+from nfc_gs.train.density_ops import morton_order
 from nfc_gs.train.trainer import Trainer
 
-Part = Literal["step", "look-up", "play"]
+Part = Literal["step", "order", "look-up", "play"]
 
 STILL = DeformationConfig(
     warmup=0, open_until=0.0, mean_until=0.0, rate=1e-12, rate_final=1e-12, plane_rate=1e-12, plane_rate_final=1e-12
@@ -71,6 +72,8 @@ LOOK_UP_POINTS = 10_000
 class Motion:
     """What motion costs: a training step by part, the look-up in planes, and pictures per second of playing.
 
+    "order": steps whose Gaussians are in any order, and with neighbours side by side, as density control puts them.
+
     The Gaussians and their field do not learn (their rates are next to nothing); the field is one of random planes and
     of small motion. Ratios are taken within each round and their median is shown, with quartiles.
     """
@@ -79,7 +82,7 @@ class Motion:
     """A trained moving splat to play, as it is and with a gate for what is still; its capture serves the rest."""
     capture: Path | None = None
     """A capture with times to measure on, or where the run's lies now; by default the built-in moving one."""
-    parts: tuple[Part, ...] = ("step", "look-up", "play")
+    parts: tuple[Part, ...] = ("step", "order", "look-up", "play")
     """What to measure."""
     gaussians: tuple[int, ...] = (5_000, 50_000)
     """Sizes of the model of which a training step is taken apart; 0 means the capture's own points."""
@@ -133,7 +136,8 @@ def stir(field: Deformation | None) -> None:
     for index, plane in enumerate(field.planes):
         if has_time(index):
             plane.uniform_(0.8, 1.2, generator=generator)
-    list(field.layers.parameters())[-2].uniform_(-0.01, 0.01, generator=generator)
+    for layers in field.networks.values():
+        list(layers.parameters())[-2].uniform_(-0.01, 0.01, generator=generator)
 
 
 def moving_model(scene: SceneData, gaussians: int) -> GaussianModel:
@@ -183,6 +187,34 @@ def compare_steps(scene: SceneData, args: Motion, folder: Path) -> None:
         share = f"{moving.median(part) / moving.median('step'):.0%}"
         static, beside = (ms(still, part), ratio(moving, still, part)) if still.median(part) > 0.0 else ("", "")
         table.add_row(f"  {part}", static, ms(moving, part), share, beside)
+    console.print(table)
+
+
+def compare_orders(scene: SceneData, args: Motion, folder: Path) -> None:
+    """Measure steps with the Gaussians in any order and in that of Morton in turn, and print them."""
+    shuffled = torch.from_numpy(np.random.default_rng(0).permutation(len(scene.points)))
+    orders = {"any order": shuffled, "neighbours": morton_order(torch.from_numpy(scene.points.xyz))}
+    trainers: dict[tuple[str, str], Trainer] = {}
+    for name, rows in orders.items():
+        points = PointCloud(scene.points.xyz[rows], scene.points.rgb[rows])
+        for arm, settings in ARMS.items():
+            trainers[arm, name] = still_trainer(replace(scene, points=points), folder / f"{arm} {name}", settings)
+            if arm == "moving":
+                stir(trainers[arm, name].model.deformation)
+    samples = {key: Samples() for key in trainers}
+    for turn in range(-1, args.rounds):  # the first round warms up
+        for key in sorted(trainers, reverse=turn % 2 == 0):
+            trainers[key].steps_done = max(0, turn) * args.steps
+            measure_steps(trainers[key], args.steps, samples[key] if turn >= 0 else Samples())
+
+    table = Table(title=f"A training step of {len(scene.points)} Gaussians by their order")
+    for head in ("", "any order, ms", "neighbours, ms", "any order / neighbours"):
+        table.add_column(head, justify="right" if head else "left")
+    for arm in ARMS:
+        first, second = (samples[arm, name] for name in orders)
+        for part in ("step", *(part for part in STAGES if second.median(part) > 0.0)):
+            row = f"{arm}: {part}" if part == "step" else f"  {part}"
+            table.add_row(row, ms(first, part), ms(second, part), ratio(first, second, part))
     console.print(table)
 
 
@@ -333,6 +365,8 @@ def run_motion(args: Motion) -> None:
         console.print(f"{scene.root.name}: kernels {kernels}, {args.threads} threads, {args.rounds} rounds in turn")
         for size in args.gaussians if "step" in args.parts else ():
             compare_steps(with_points(scene, size), args, Path(folder) / f"runs{size}")
+        for size in args.gaussians if "order" in args.parts else ():
+            compare_orders(with_points(scene, size), args, Path(folder) / f"orders{size}")
         if "look-up" in args.parts:
             compare_look_ups(scene, args, torch_threads)
         if "play" in args.parts:

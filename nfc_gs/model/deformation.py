@@ -229,15 +229,20 @@ class Deformation(nn.Module, ABC):
 
 
 class HexPlane(Deformation):
-    """Six planes per level and a small network.
+    """Six planes per level, and two small networks: one for colours, one for all that moves.
 
     The planes of space begin with random features, those with time with ones: at first features do not depend on time.
     (4DGS draws the random ones from 0.1 to 0.5; the product of three of them is so small that its network hardly tells
     places apart at first, which cost 0.15 dB in short runs. Here they are around 1.)
 
+    (4DGS has one layer for all quantities and then heads. Most of a scene stands still, and layers that learn this have
+    no gradient left there; where colours have layers of their own, what recolours is found by them, and what moves is
+    found sooner, too.)
+
     Attributes:
         config: its sizes and regularisers.
         planes: in the order of `plane_shapes`.
+        networks: by what they change, "motion" (all but colours) and "colors": layers, from features to changes.
     """
 
     GROW_SHARE = 0.005
@@ -261,10 +266,13 @@ class HexPlane(Deformation):
                 plane.uniform_(0.5, 1.5, generator=generator)
             self.planes.append(nn.Parameter(plane))
         width, inputs = config.width, config.features * len(config.levels)
-        outputs = sum(WIDTHS[name] for name in self.quantities)
-        self.layers = nn.ModuleList(
-            [_linear(inputs, width, generator), _linear(width, width, generator), _linear(width, outputs, None)]
-        )
+        self.networks = nn.ModuleDict()
+        colors = WIDTHS["colors"] if "colors" in self.quantities else 0
+        motion = sum(WIDTHS[name] for name in self.quantities) - colors
+        for name, outputs in (("motion", motion), ("colors", colors)):  # in the order of `WIDTHS`
+            if outputs:
+                first, second = _linear(inputs, width, generator), _linear(width, width, generator)
+                self.networks[name] = nn.ModuleList([first, second, _linear(width, outputs, None)])
 
     @property
     def time_resolution(self) -> int:
@@ -276,7 +284,8 @@ class HexPlane(Deformation):
 
     def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
         features = kernels.look_up(list(self.planes), self.normalised(means), 2.0 * time - 1.0)
-        return kernels.network(features, list(self.layers.parameters()))
+        changes = [kernels.network(features, list(layers.parameters())) for layers in self.networks.values()]
+        return torch.cat(changes, dim=1)
 
     @torch.no_grad()
     def hold_beyond(self, first: float, last: float) -> None:

@@ -116,8 +116,8 @@ class GaussianModel(nn.Module):
         """The head's tensors after a change [N, 3] of the constant colour: in first order, for bits."""
         if self.head == "bits":  # the colour of an undecided bit moves by a quarter of its logit
             return {"bit_logits": tensors["bit_logits"] + (4.0 * change).repeat_interleave(BITS, dim=1)}
-        sh = tensors["sh_coeffs"]
-        return {"sh_coeffs": torch.cat([sh[:, :1] + change[:, None] / C0, sh[:, 1:]], dim=1)}
+        sh, first = tensors["sh_coeffs"], torch.zeros(1, dtype=torch.int64, device=change.device)
+        return {"sh_coeffs": sh.index_add(1, first, change[:, None] / C0)}
 
     @torch.no_grad()
     def at(self, time: float | None, kernels: FieldKernels = REFERENCE) -> GaussianModel:

@@ -63,13 +63,12 @@ class DensityControl:
     def observe(self, info: SplatInfo, width: int, height: int) -> None:
         """Collect statistics of a rendering [W x H pixels] after its backward pass."""
 
-    def act(self, step: int, progress: float, means_rate: float) -> bool:
-        """Change the model after optimisation step number `step`; returns whether its tensors were replaced.
+    def act(self, step: int, progress: float, means_rate: float) -> None:
+        """Change the model after optimisation step number `step`.
 
         Args:
             means_rate: learning rate of the centres in this step.
         """
-        return False
 
     def tensors(self) -> dict[str, Tensor]:
         """Per-Gaussian statistics to save."""
@@ -92,6 +91,12 @@ class DensityControl:
     def _generator(self, purpose: str, step: int) -> torch.Generator:
         return generator_for(self.config.seed, purpose, step)
 
+    def _reorder(self) -> None:
+        """Put neighbours side by side, which makes steps faster and changes nothing else."""
+        order = ops.morton_order(self.optimizer.params["means"])
+        self.optimizer.select(order)
+        self._replace(ops.take(self.optimizer.params, order))
+
     def _replace(self, tensors: Mapping[str, Tensor]) -> None:
         """Put other tensors into model and optimizer, whose moments already have the new length."""
         self.model.replace(tensors)
@@ -106,15 +111,14 @@ class McmcControl(DensityControl):
         ops.add_regulariser_gradients_(self.optimizer.params, grads, mcmc.opacity_reg, mcmc.scale_reg)
 
     @torch.no_grad()
-    def act(self, step: int, progress: float, means_rate: float) -> bool:
-        grown = False
+    def act(self, step: int, progress: float, means_rate: float) -> None:
         if self.clock.due(step, progress):
             self._relocate(step)
-            grown = self._grow(step, progress)
+            self._grow(step, progress)
+            self._reorder()
         p = self.optimizer.params
         strength = means_rate * self.config.mcmc.noise
         ops.mcmc_noise_(p["means"], p["quats"], p["log_scales"], p["opacity_logits"], strength, self.config.seed, step)
-        return grown
 
     def _relocate(self, step: int) -> None:
         """Move the dead to places drawn by opacity among the living."""
@@ -130,20 +134,19 @@ class McmcControl(DensityControl):
         ops.overwrite_(tensors, rows, sources)
         self.optimizer.reset_rows(torch.cat([rows, sources.unique()]))
 
-    def _grow(self, step: int, progress: float) -> bool:
+    def _grow(self, step: int, progress: float) -> None:
         """Add copies up to what the growth curve allows."""
         count = len(self.model)
         cap = gaussian_cap(self.config, progress, self.initial)
         new = min(cap, math.ceil(count * (1.0 + self.config.grow_factor))) - count
         if new <= 0:
-            return False
+            return
         tensors = self.optimizer.params
         sources = ops.sample_proportional(tensors["opacity_logits"].sigmoid(), new, self._generator("grow", step))
         ops.share_(tensors, sources, self.config.mcmc.min_opacity)
         self.optimizer.reset_rows(sources.unique())
         self.optimizer.append(new)
         self._replace(ops.concatenate(tensors, ops.take(tensors, sources)))
-        return True
 
 
 class AdcControl(DensityControl):
@@ -174,15 +177,15 @@ class AdcControl(DensityControl):
         self._count += visible
 
     @torch.no_grad()
-    def act(self, step: int, progress: float, means_rate: float) -> bool:
-        adc, changed = self.config.adc, False
+    def act(self, step: int, progress: float, means_rate: float) -> None:
+        adc = self.config.adc
         if progress > adc.stop:
-            return False
+            return
         if self.clock.due(step, progress):
             self._grow(step)
             self._prune()
+            self._reorder()
             self._restart()
-            changed = True
         if (
             progress - self._reset_progress + 1e-9 >= adc.reset_every
             and step - self._reset_step >= adc.reset_at_least
@@ -193,7 +196,6 @@ class AdcControl(DensityControl):
             self.optimizer.params["opacity_logits"].clamp_(max=ceiling)
             everyone = torch.arange(len(self.model), device=self.model.device)
             self.optimizer.reset_rows(everyone, ("opacity_logits",))
-        return changed
 
     def _grow(self, step: int) -> None:
         """Clone small and split large Gaussians whose screen gradient is high; the highest first if room is short."""

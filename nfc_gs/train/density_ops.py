@@ -29,6 +29,15 @@ NOISE_OPACITY = 0.005
 _NOISE_GATE_MIN = 1e-7
 """Below this gate the noise is smaller than float32 resolves and is left out."""
 
+_SPREAD = (
+    (32, 0x1F00000000FFFF),
+    (16, 0x1F0000FF0000FF),
+    (8, 0x100F00F00F00F00F),
+    (4, 0x10C30C30C30C30C3),
+    (2, 0x1249249249249249),
+)
+"""Shifts and masks that put two zeros between the bits of a number of 21 bits."""
+
 _SPLIT_SHRINK = 1.6
 """By how much the two halves of a split are smaller (3DGS, section 5.2)."""
 
@@ -110,6 +119,29 @@ def overwrite_(tensors: Tensors, rows: Tensor, sources: Tensor) -> None:
 def take(tensors: Tensors, rows: Tensor) -> dict[str, Tensor]:
     """Copies of the rows [M], in this order."""
     return {name: tensor.index_select(0, rows) for name, tensor in tensors.items()}
+
+
+def morton_order(means: Tensor) -> Tensor:
+    """The rows in the order of a curve through space that keeps neighbours together (Morton 1966, Z-order).
+
+    Kernels then find what they read for one Gaussian near what they read for the one before.
+
+    Args:
+        means: [N, 3]; what is not finite counts as the lowest corner.
+
+    Returns:
+        [N] int64, stable: rows in the same one of 2^21 cells along each axis stay in their order.
+    """
+    finite = means.isfinite().all(dim=1, keepdim=True)
+    low = means.where(finite, math.inf).amin(0).nan_to_num(posinf=0.0)
+    high = means.where(finite, -math.inf).amax(0).nan_to_num(neginf=0.0)
+    cells = (means.where(finite, low) - low).double() / (high - low).double().clamp_min(1e-300)
+    codes = torch.zeros(len(means), dtype=torch.int64, device=means.device)
+    for axis, cell in enumerate((cells * (2**21 - 1)).long().unbind(1)):
+        for shift, mask in _SPREAD:  # bit b goes to 3 b
+            cell = (cell | (cell << shift)) & mask
+        codes |= cell << axis
+    return codes.argsort(stable=True)
 
 
 def concatenate(first: Tensors, second: Tensors) -> dict[str, Tensor]:
