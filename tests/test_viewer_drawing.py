@@ -179,8 +179,26 @@ def test_a_picture_in_tiles_is_the_picture(show: str) -> None:
     tiled, turns = finished(draw_tiled(splats, camera, look, CPU, tile=64))
     assert turns == 4 * 3
     # Beyond the margin splats are linearised elsewhere: some faint edges differ, and where depth begins.
-    difference = np.abs(whole - tiled.astype(int))
+    difference = np.abs(whole - tiled.rgb.astype(int))
     assert (difference > 12).mean() < 1e-3 and difference.mean() < 0.05
+
+
+def test_tiles_have_the_samples_the_depth_and_the_photo_of_the_picture() -> None:
+    splats, camera = model(200), POSE.camera(150, 110)
+    photo = Photo(camera, 255 - draw(splats, camera, Look(), CPU).rgb)
+    look, ways = Look("error"), {"photo": photo, "samples": 2}
+    whole = draw(splats, camera, look, CPU, **ways)
+    tiled, turns = finished(draw_tiled(splats, camera, look, CPU, tile=64, **ways))
+    assert turns == 3 * 2 and whole.rgb.std() > 20
+    assert np.abs(whole.rgb.astype(int) - tiled.rgb).mean() < 0.1
+    assert whole.depth is not None and 0.1 < (whole.depth < FAR).mean() < 0.9
+    assert np.isclose(whole.depth, tiled.depth, rtol=1e-3).mean() > 0.999  # but for where depth begins
+
+
+def test_without_a_tile_a_picture_of_any_size_is_drawn_at_once() -> None:
+    splats, camera = model(200), POSE.camera(230, 170)
+    picture, turns = finished(draw_tiled(splats, camera, Look(), CPU, tile=None))
+    assert turns == 0 and np.array_equal(picture.rgb, draw(splats, camera, Look(), CPU).rgb)
 
 
 def test_the_camera_of_a_part_sees_that_part() -> None:

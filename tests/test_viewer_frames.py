@@ -25,6 +25,7 @@ from nfc_gs.viewer.draw import FAR
 from nfc_gs.viewer.edit import Edit
 from nfc_gs.viewer.frames import WORLD, Frame, place
 from nfc_gs.viewer.panels.show import browser_splats
+from nfc_gs.viewer.scheduler import at_once
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source, open_source
 
@@ -80,7 +81,7 @@ def session(request: pytest.FixtureRequest, things: dict[str, Path]) -> Iterator
 def test_sources_in_different_frames_are_seen_alike(session: Session) -> None:
     assert session.scene is not None
     camera = session.scene.camera(2)
-    first, *others = (session._one(source, camera, 1) for source in session.viewer.sources)
+    first, *others = (at_once(session._one(source, camera)) for source in session.viewer.sources)
     covered = first.depth < FAR
     assert first.rgb.std() > 20 and covered.mean() > 0.2
     for other in others:
@@ -106,7 +107,7 @@ def test_an_edit_and_a_range_of_depths_mean_the_same_for_all_of_them(session: Se
         for source in session.viewer.sources:
             session.source = source
             left.append(len(session.still()))
-            pictures.append(session._one(source, camera, 1).rgb.astype(int))
+            pictures.append(at_once(session._one(source, camera)).rgb.astype(int))
         assert len(set(left)) == 1 and 0 < left[0] < len(whole)
         assert all(np.abs(pictures[0] - picture).mean() < 0.5 for picture in pictures)
 
@@ -117,7 +118,7 @@ def test_both_sides_of_a_border_have_the_same_colour_for_the_same_depth(session:
     session.look = replace(session.look, show="depth")
     session.compare, pictures = "split", []
     for session.split in (0.1, 0.9):  # the middle is to the right of the border, and then to the left
-        pictures.append(session._picture(camera, 1).rgb[:, 12:-12].astype(int))
+        pictures.append(at_once(session._picture(camera)).rgb[:, 12:-12].astype(int))
     assert np.abs(pictures[0] - pictures[1]).mean() < 1.0 < pictures[0].std()
 
 

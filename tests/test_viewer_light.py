@@ -16,6 +16,7 @@ from test_viewer_drawing import CPU, model, one
 from nfc_gs.model.gate import GatedField
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer import draw as drawing
+from nfc_gs.viewer import session as sessions
 from nfc_gs.viewer.draw import Look, draw
 from nfc_gs.viewer.frames import Placement
 from nfc_gs.viewer.light import MOST_GROWTH, Light, coverage, thinned
@@ -183,6 +184,43 @@ def test_a_picture_that_fails_is_followed_by_one_at_rest(caplog: pytest.LogCaptu
     session.client.scene.set_background_image = keeps
     clock.now += REST + 0.01
     assert scheduler.run_due() and pictures[0].shape == (WINDOW[1], WINDOW[0], 3)
+
+
+def test_a_camera_that_moves_on_does_not_wait_for_a_refined_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "TILE", 32)
+    session, scheduler, clock, pictures = looking(Source("many", many()))
+    session.request()
+    tiles = -(-WINDOW[0] // 32) * -(-WINDOW[1] // 32)
+    assert scheduler.run_due() and len(pictures) == 1
+    clock.now += REST + 0.01
+    for _ in range(tiles + 3):  # the whole picture at rest, and the first tiles of the refined one
+        assert scheduler.run_due()
+    assert len(pictures) == 2 and scheduler.wait_time() == 0.0
+    session.client.camera.position = (0.5, 0.0, -3.0)
+    session.request()
+    assert scheduler.run_due() and len(pictures) == 3 and pictures[2].shape < pictures[1].shape
+    clock.now += REST + 0.01
+    while scheduler.run_due():
+        pass
+    refined = draw(session.still(), session.pose.camera(*WINDOW), session.look, CPU, samples=2).rgb.astype(int)
+    rest, last = (np.abs(picture - refined).mean() for picture in pictures[3:])  # two, at rest and refined
+    assert last < 0.3 * rest
+
+
+def test_a_model_that_changes_while_a_picture_of_it_is_drawn_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "TILE", 32)
+    source = Source("many", many())
+    session, scheduler, clock, pictures = looking(source)
+    session.request()
+    assert scheduler.run_due()
+    clock.now += REST + 0.01
+    assert scheduler.run_due()  # a tile of the picture at rest
+    source.show(many(50), step=None)
+    session.refresh()
+    while scheduler.run_due():
+        pass
+    new = draw(source.snapshot().model, session.pose.camera(*WINDOW), session.look, CPU, samples=2).rgb.astype(int)
+    assert np.abs(pictures[-1] - new).mean() < 0.05
 
 
 def test_gaussians_are_counted_in_full_while_the_camera_moves() -> None:

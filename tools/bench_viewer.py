@@ -45,7 +45,8 @@ from nfc_gs.render import extension
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.light import Light
 from nfc_gs.viewer.live import LiveTraining, copy_of
-from nfc_gs.viewer.session import Session
+from nfc_gs.viewer.scheduler import at_once
+from nfc_gs.viewer.session import TILE, Session
 from nfc_gs.viewer.source import Source, open_source
 
 Part = Literal["frames", "training", "memory", "open"]
@@ -228,6 +229,11 @@ def memory_mb() -> float:
     return int(status.read_text().split()[1]) * 4096 / 1e6 if status.is_file() else math.nan
 
 
+def draw_at_rest(session: Session) -> None:
+    """The window in full, as a camera at rest sees it."""
+    session.run_in_turns(session._send(session.window, "rest", tile=TILE))
+
+
 def measure_moving(client: Client, seconds: float, samples: Samples, delays: list[float]) -> None:
     """Pictures per second, and how long after its camera's message each came, while the camera moves."""
     client.rest()
@@ -262,7 +268,7 @@ def compare_frames(args: View, port: int) -> None:
                     measure_moving(client, 2.0, Samples(), [])  # finds its size
                     measure_moving(client, args.seconds, samples[count], delays[count])
                     session = client.session
-                    resting[count].append(seconds_of(lambda session=session: session.run(session._draw_rest)))
+                    resting[count].append(seconds_of(lambda session=session: draw_at_rest(session)))
     finally:
         for viewer in viewers.values():
             viewer.close()
@@ -366,7 +372,7 @@ def compare_playing(args: View, port: int) -> None:
 
         def play(pictures: int) -> None:
             for session.time in np.linspace(0.0, 1.0, pictures):
-                session.run(lambda: session._send(size, "moving"))
+                session.run(lambda: at_once(session._send(size, "moving")))
 
         begun = time.perf_counter()
         while source.light._gated is None:

@@ -172,27 +172,40 @@ def draw(
 
 
 def draw_tiled(
-    model: GaussianModel, camera: Camera, look: Look, style: Style = Style(), *, tile: int = 1024
-) -> Generator[None, None, np.ndarray]:
-    """A picture of any size, drawn in tiles of `tile` x `tile` pixels; yields after each and returns [H, W, 3] uint8.
+    model: GaussianModel,
+    camera: Camera,
+    look: Look,
+    style: Style = Style(),
+    *,
+    photo: Photo | None = None,
+    samples: int = 1,
+    depth: bool = True,
+    tile: int | None = 1024,
+) -> Generator[None, None, Picture]:
+    """`draw` of any size in tiles of `tile` x `tile` pixels: yields after each, and returns the picture.
 
-    What depends on the whole picture (the range of depths) is taken from a small one first.
+    What depends on the whole picture (the range of depths) is taken from a small one first. A picture that is no larger
+    than a tile, or any without a `tile`, is drawn at once.
     """
-    if look.show == "bits" or (camera.width <= tile and camera.height <= tile):
-        return draw(model, camera, look, style, depth=False).rgb
+    if look.show == "bits" or tile is None or (camera.width <= tile and camera.height <= tile):
+        return draw(model, camera, look, style, photo=photo, samples=samples, depth=depth)
     if look.show == "depth" and look.depth_range is None:
         look = replace(look, depth_range=depths_seen(model, camera, look, style, side=512))
     picture = np.empty((camera.height, camera.width, 3), np.uint8)
+    depths = np.empty((camera.height, camera.width), np.float32) if depth else None
     margin = min(64, tile // 4)  # splats at the edge of a tile are linearised as in the whole picture
     for top in range(0, camera.height, tile):
         for left in range(0, camera.width, tile):
             bottom, right = min(top + tile, camera.height), min(left + tile, camera.width)
             y, x = max(0, top - margin), max(0, left - margin)
             part = cut(camera, x, y, min(right + margin, camera.width) - x, min(bottom + margin, camera.height) - y)
-            drawn = draw(model, part, look, style, depth=False).rgb
-            picture[top:bottom, left:right] = drawn[top - y : bottom - y, left - x : right - x]
+            drawn = draw(model, part, look, style, photo=photo, samples=samples, depth=depth)
+            inner = slice(top - y, bottom - y), slice(left - x, right - x)
+            picture[top:bottom, left:right] = drawn.rgb[inner]
+            if depths is not None and drawn.depth is not None:
+                depths[top:bottom, left:right] = drawn.depth[inner]
             yield
-    return picture
+    return Picture(picture, depths)
 
 
 def depths_seen(model: GaussianModel, camera: Camera, look: Look, style: Style, *, side: int) -> tuple[float, float]:

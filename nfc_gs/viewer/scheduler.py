@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TypeVar
 
 logger = logging.getLogger("nfc_gs")
 
 Job = Callable[[], None]
+T = TypeVar("T")
 
 _END = object()
 
@@ -73,17 +75,20 @@ class Scheduler:
             self._wishes[client] = _Wish(job, self._clock() + delay)
             self._changed.notify_all()
 
-    def submit_steps(self, client: Hashable, steps: Iterator[object]) -> None:
+    def submit_steps(
+        self, client: Hashable, steps: Iterator[object], delay: float = 0.0, *, replace: bool = True
+    ) -> None:
         """Wish for work that takes many turns: each goes on to the next of its steps, and others come in between.
 
-        A newer wish of the client takes the place of what is left; when the client is forgotten, it ends.
+        A newer wish of the client takes the place of what is left; when the client is forgotten, it ends. `delay` and
+        `replace` are those of `submit`.
         """
 
         def step() -> None:
             if next(steps, _END) is not _END and client in self._last_served:
                 self.submit(client, step, replace=False)
 
-        self.submit(client, step)
+        self.submit(client, step, delay, replace=replace)
 
     def forget(self, client: Hashable) -> None:
         """The client has gone: drop its wish; a job of it that runs comes to its end."""
@@ -142,3 +147,12 @@ class Scheduler:
                 if self._closed:
                     return
             self.run_due()
+
+
+def at_once(work: Generator[object, None, T]) -> T:
+    """Do work that was meant for many turns in one; returns what it returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value

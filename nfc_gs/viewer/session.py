@@ -29,12 +29,12 @@ from nfc_gs.viewer.draw import (
     beside,
     cut,
     depths_seen,
-    draw,
     draw_tiled,
     prepared,
     seen_from,
 )
 from nfc_gs.viewer.frames import Placement
+from nfc_gs.viewer.scheduler import at_once
 from nfc_gs.viewer.source import Source
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nfc_gs")
 
 Compare = Literal["off", "split", "flicker"]
+
+Drawing = Generator[None, None, Picture]
+"""A picture that is drawn in turns."""
 
 REST = 0.15
 """Seconds without a message of the camera after which it rests."""
@@ -67,6 +70,10 @@ DEPTH_SIDE = 400
 DEPTHS_SIDE = 128
 """Longest side in pixels of the picture from which both sides of a border take their range of depths."""
 
+TILE = 1024
+"""Longest side in pixels of what is drawn of a picture at rest in one turn, so that a camera that moves on soon has its
+own pictures, and others have theirs."""
+
 QUALITY = {"moving": 70, "rest": 85, "refined": 95}
 """JPEG qualities."""
 
@@ -84,7 +91,7 @@ class Session:
         browser: the browser draws splats itself; no pictures are sent.
         in_scene: kinds of things shown in the scene that must hide behind splats; while there are any, depth is sent.
         reset, stand, show_control, way_control, compare_control, frustums_control, path: what panels give to the keys.
-        drawn: size of the last moving picture, seconds it took, for the status line.
+        drawn: size of the last moving picture, seconds it took, share of the Gaussians in it, for the status line.
     """
 
     def __init__(self, viewer: Viewer, client: viser.ClientHandle) -> None:
@@ -98,7 +105,7 @@ class Session:
         self.playing, self.speed, self.loop = False, 0.2, True
         self.browser = self.closed = False
         self.in_scene: frozenset[str] = frozenset()
-        self.drawn = (0, 0, 0.0)
+        self.drawn = (0, 0, 0.0, 1.0)
         self.pictures = 0
         self.on_tick: list[Callable[[], None]] = []
         self.reset: Callable[[Any], None] = lambda _: None
@@ -173,7 +180,7 @@ class Session:
     def refresh(self) -> None:
         """Draw a source that has changed, in full at once; a wish that waits is newer and stays."""
         if not self.closed and not self.browser and not self.playing:
-            self.viewer.scheduler.submit(self.id, self._draw_rest, replace=False)
+            self.viewer.scheduler.submit_steps(self.id, self._draw_rest(), replace=False)
 
     def close(self) -> None:
         """The browser has gone."""
@@ -231,7 +238,8 @@ class Session:
         assert photo is not None and self.scene is not None
         time, camera = self.scene.views[index].time, self.place_of(source).camera(photo.camera)
         look = Look(background=source.background)
-        picture = self.run(lambda: draw(self._still(source, look, time), camera, look, self._style(source)))
+        model = self.run(lambda: self._still(source, look, time))
+        picture = self.run_in_turns(draw_tiled(model, camera, look, self._style(source), depth=False))
         mse = float(((picture.rgb.astype(np.float32) - photo.rgb) ** 2).mean()) / 255.0**2
         return -10.0 * float(np.log10(max(mse, 1e-10)))
 
@@ -293,30 +301,24 @@ class Session:
 
     def depth_ahead(self) -> float | None:
         """How far away what stands in the middle of the picture is, scene units; None if nothing does."""
-        picture = self.run(lambda: self._one(self.source, self.pose.camera(9, 9), 1))
+        picture = self.run(lambda: at_once(self._one(self.source, self.pose.camera(9, 9))))
         assert picture.depth is not None
         depth = float(picture.depth[4, 4])
         return depth if depth < FAR else None
 
-    def shot(self, camera: Camera, time: float | None) -> Picture:
-        """A picture of the source as this session looks at it, from any camera; in the scheduler's thread."""
-        look, view = self._look(self.source), self.place_of(self.source).camera(camera)
-        return draw(self._still(self.source, look, time), view, look, self._style(self.source), depth=False)
+    def shot(self, camera: Camera, time: float | None) -> np.ndarray:
+        """A picture [H, W, 3] uint8 of the source as this session looks at it, from any camera; drawn in turns."""
+
+        def work() -> Drawing:
+            look, view = self._look(self.source), self.place_of(self.source).camera(camera)
+            model = self._still(self.source, look, time)
+            return (yield from draw_tiled(model, view, look, self._style(self.source), depth=False))
+
+        return self.run_in_turns(work()).rgb
 
     def large(self, camera: Camera) -> np.ndarray:
         """What is seen, without a photo, at any size, [H, W, 3] uint8; drawn in turns, so that nobody waits long."""
-
-        def tiles() -> Generator[None, None, np.ndarray]:
-            work, depths = [], self._depths(camera)  # of what is shown now, whatever the page does meanwhile
-            for source, part in self._sides(camera):
-                look, view = self._look(source, depths), self.place_of(source).camera(part)
-                work.append(draw_tiled(self._still(source, look, self.time), view, look, self._style(source)))
-            parts = []
-            for drawing in work:
-                parts.append((yield from drawing))
-            return beside(parts)
-
-        return self.run_in_turns(tiles())
+        return self.run_in_turns(self._side_by_side(camera, depth=False, photo=None, tile=1024)).rgb
 
     # ---- in the scheduler's thread ----
 
@@ -331,42 +333,51 @@ class Session:
         begun = perf_counter()
         size = self._frame_rate.size(width, height)
         try:
-            self._send(size, "moving")
+            at_once(self._send(size, "moving"))
         finally:  # whatever became of this one, the next one is drawn
             spent = perf_counter() - begun
             self._draw_next(spent)
         if self.pictures > 1:  # the first one also prepares the model
             self._frame_rate.measured(size[0] * size[1], spent, sum(len(s.snapshot().model) for s in sources))
-        self.drawn = (*size, spent)
+        share = 1.0 if self.look.show == "count" else self._frame_rate.share
+        self.drawn = (*size, spent, share)
 
     def _draw_next(self, spent: float) -> None:
         """Wish for what follows a picture that took so long."""
+        scheduler = self.viewer.scheduler
         if self.playing and self.moves:
             delay = max(0.0, 1.0 / self.viewer.target_fps - spent)
-            self.viewer.scheduler.submit(self.id, self._draw_moving, delay, replace=False)
+            scheduler.submit(self.id, self._draw_moving, delay, replace=False)
         else:
-            self.viewer.scheduler.submit(self.id, self._draw_rest, REST, replace=False)
+            scheduler.submit_steps(self.id, self._draw_rest(), REST, replace=False)
 
-    def _draw_rest(self) -> None:
+    def _draw_rest(self) -> Generator[None, None, None]:
+        """The window in full and then refined; whatever changes meanwhile takes the place of what is left to draw."""
         if self.window[0] == 0 or self.closed or self.browser:
             return
-        begun, trains = perf_counter(), self.viewer.trains
+        begun, trains, shown = perf_counter(), self.viewer.trains, self._snapshots()
         size = self._rest_rate.size(*self.window) if trains else self.window
-        self._send(size, "rest")
+        yield from self._send(size, "rest", tile=None if trains else TILE)
         if trains:
             self._rest_rate.measured(size[0] * size[1], perf_counter() - begun)
-        if self.compare == "flicker":
-            self.viewer.scheduler.submit(self.id, self._draw_rest, FLICKER, replace=False)
-        elif not trains and perf_counter() - begun <= REFINED_WITHIN:
-            self.viewer.scheduler.submit(self.id, self._draw_refined, replace=False)
         self.viewer.drew()
+        if self.compare == "flicker":
+            self.viewer.scheduler.submit_steps(self.id, self._draw_rest(), FLICKER, replace=False)
+            return
+        if not trains and perf_counter() - begun <= REFINED_WITHIN:
+            yield
+            yield from self._send(size, "refined", samples=2, tile=TILE // 2)
+        if self._snapshots() != shown:  # a wish to show the new ones came while this one had not ended
+            self.refresh()
 
-    def _draw_refined(self) -> None:
-        if self.window[0] > 0 and not self.closed and not self.browser:
-            self._send(self.window, "refined", samples=2)
+    def _snapshots(self) -> tuple[int, int]:
+        """Which states of the two sources are shown."""
+        return self.source.snapshot().number, self.other.snapshot().number
 
-    def _send(self, size: tuple[int, int], kind: str, samples: int = 1) -> None:
-        picture = self._picture(self.pose.camera(*size), samples, quick=kind == "moving")
+    def _send(
+        self, size: tuple[int, int], kind: str, samples: int = 1, tile: int | None = None
+    ) -> Generator[None, None, None]:
+        picture = yield from self._picture(self.pose.camera(*size), samples, quick=kind == "moving", tile=tile)
         depth = picture.depth
         if depth is not None:
             stride = max(1, -(-max(size) // DEPTH_SIDE))
@@ -378,16 +389,11 @@ class Session:
         self.client.flush()
         self.pictures += 1
 
-    def _picture(self, camera: Camera, samples: int, quick: bool = False) -> Picture:
+    def _picture(self, camera: Camera, samples: int = 1, *, quick: bool = False, tile: int | None = None) -> Drawing:
         """What the window shows: one source or two, and a photo over it."""
         depth = bool(self.in_scene)  # what is in the scene hides behind splats
-        range_of_depths = self._depths(camera)
-        drawn = [
-            self._one(source, part, samples, range_of_depths, quick=quick, depth=depth)
-            for source, part in self._sides(camera)
-        ]
-        depths = [part.depth for part in drawn if part.depth is not None]
-        picture = Picture(beside([part.rgb for part in drawn]), np.concatenate(depths, axis=1) if depths else None)
+        photo = self.photo() if self.look.show == "error" else None
+        picture = yield from self._side_by_side(camera, samples, quick=quick, depth=depth, photo=photo, tile=tile)
         photo = self.photo() if self.overlay > 0.0 else None
         if photo is not None:
             colors, inside = seen_from(photo, camera)
@@ -397,6 +403,28 @@ class Session:
         if self.splits:
             add_grip(picture.rgb, self.split)
         return picture
+
+    def _side_by_side(
+        self,
+        camera: Camera,
+        samples: int = 1,
+        *,
+        quick: bool = False,
+        depth: bool,
+        photo: Photo | None,
+        tile: int | None,
+    ) -> Drawing:
+        """The sources that are shown, of what is shown when this begins, whatever the page does meanwhile."""
+        depths = self._depths(camera)
+        drawings = [
+            self._one(source, part, samples, depths, quick=quick, depth=depth, photo=photo, tile=tile)
+            for source, part in self._sides(camera)
+        ]
+        parts: list[Picture] = []
+        for drawing in drawings:
+            parts.append((yield from drawing))
+        seen = [part.depth for part in parts if part.depth is not None]
+        return Picture(beside([part.rgb for part in parts]), np.concatenate(seen, axis=1) if seen else None)
 
     def _sides(self, camera: Camera) -> list[tuple[Source, Camera]]:
         """What is drawn from left to right, and the camera of each part of the picture."""
@@ -424,23 +452,22 @@ class Session:
         self,
         source: Source,
         camera: Camera,
-        samples: int,
+        samples: int = 1,
         depths: tuple[float, float] | None = None,
         *,
         quick: bool = False,
         depth: bool = True,
-    ) -> Picture:
+        photo: Photo | None = None,
+        tile: int | None = None,
+    ) -> Drawing:
         """A source as a camera of the frame shown sees it, the depth in the units of that frame."""
         look, place = self._look(source, depths), self.place_of(source)
         model = self._still(source, look, self.time, quick=quick)
-        photo = self.photo() if look.show == "error" else None
         if photo is not None:
             photo = replace(photo, camera=place.camera(photo.camera))
-        view = place.camera(camera)
-        picture = draw(model, view, look, self._style(source), photo=photo, samples=samples, depth=depth)
-        if place.matrix is None or picture.depth is None:
-            return picture
-        return replace(picture, depth=np.where(picture.depth < FAR, picture.depth * np.float32(place.scale), FAR))
+        style, view = self._style(source), place.camera(camera)
+        drawing = draw_tiled(model, view, look, style, photo=photo, samples=samples, depth=depth, tile=tile)
+        return drawing if place.matrix is None else _with_depth_times(place.scale, drawing)
 
     def _look(self, source: Source, depths: tuple[float, float] | None = None) -> Look:
         """The look, of what the source can show and in its own frame; `depths` as `_depths` has them."""
@@ -493,3 +520,11 @@ class Session:
         if time > 1.0 and not self.loop:
             self.playing, time = False, 1.0
         self.time = time % 1.0 if time > 1.0 else time
+
+
+def _with_depth_times(scale: float, drawing: Drawing) -> Drawing:
+    """What is drawn, its depths in other units."""
+    picture = yield from drawing
+    if picture.depth is None:
+        return picture
+    return replace(picture, depth=np.where(picture.depth < FAR, picture.depth * np.float32(scale), FAR))

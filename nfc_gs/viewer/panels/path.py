@@ -214,10 +214,10 @@ class PathPanel:
         for index, (camera, time) in enumerate(shots):
             if self._cancel.is_set():
                 raise _CancelledError
-            picture = self.session.run(lambda camera=camera, time=time: self.session.shot(camera, time))
+            picture = self.session.shot(camera, time)
             if index % 5 == 0:
                 self.progress.value = 100.0 * index / len(shots)
-            yield picture.rgb
+            yield picture
 
     def _video(self, shots: list[tuple[Camera, float | None]]) -> bytes:
         with tempfile.TemporaryDirectory() as folder:

@@ -26,8 +26,10 @@ def add_status(session: Session) -> None:
     def tick() -> None:
         snapshot = session.source.snapshot()
         step = "" if snapshot.step is None else f" · step {snapshot.step:,}"
-        width, height, spent = session.drawn
+        width, height, spent, share = session.drawn
         how = f"{width} x {height} in {1000 * spent:.0f} ms" if spent else "waiting for the first picture"
+        if spent and share < 1.0:
+            how += f", {100 * share:.3g} % of the Gaussians while you move"
         if session.browser:
             how = "drawn by the browser"
         text = f"**{session.source.name}**{step} · {len(snapshot.model):,} Gaussians  \n{how}"
