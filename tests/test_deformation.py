@@ -34,7 +34,7 @@ from nfc_gs.render.deformation import COMPILED, kernels_for, look_up_compiled, n
 needs_core = pytest.mark.skipif(not extension.available(), reason="the compiled core is not built")
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
-SMALL = HexPlaneConfig(features=16, resolution=5, levels=(1, 2), width=16)
+SMALL = HexPlaneConfig(features=16, resolution=5, levels=(1, 2), width=32)
 BOX = torch.tensor([[-1.0, -2.0, -3.0], [1.0, 2.0, 3.0]])
 EVERYTHING = tuple(WIDTHS)
 

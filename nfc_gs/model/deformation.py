@@ -51,7 +51,7 @@ class HexPlaneConfig:
     levels: tuple[int, ...] = (1, 2)
     """Multiples of the resolution of space."""
     width: int = 64
-    """Width of the network's layers."""
+    """Width of the layers of the network that moves things; those of the one for colours have half of it."""
     tv: float = 1e-4
     """Weight of the total variation of the planes of space."""
     smoothness: float = 1e-2
@@ -265,11 +265,11 @@ class HexPlane(Deformation):
             if generator is not None and not has_time(index):
                 plane.uniform_(0.5, 1.5, generator=generator)
             self.planes.append(nn.Parameter(plane))
-        width, inputs = config.width, config.features * len(config.levels)
-        self.networks = nn.ModuleDict()
+        inputs = config.features * len(config.levels)
         colors = WIDTHS["colors"] if "colors" in self.quantities else 0
         motion = sum(WIDTHS[name] for name in self.quantities) - colors
-        for name, outputs in (("motion", motion), ("colors", colors)):  # in the order of `WIDTHS`
+        self.networks = nn.ModuleDict()
+        for name, width, outputs in (("motion", config.width, motion), ("colors", (config.width + 1) // 2, colors)):
             if outputs:
                 first, second = _linear(inputs, width, generator), _linear(width, width, generator)
                 self.networks[name] = nn.ModuleList([first, second, _linear(width, outputs, None)])
