@@ -310,10 +310,11 @@ def _check_deformation(checkpoint: Checkpoint) -> None:
     ):
         raise ValueError("the bounds of the deformation field are no box")
     if checkpoint.motion:
-        names = make_deformation(checkpoint.motion, checkpoint.deformation["bounds"], None).state_dict()
-        others = sorted(names.keys() ^ checkpoint.deformation.keys())
+        field = make_deformation(checkpoint.motion, checkpoint.deformation["bounds"], None).state_dict()
+        shapes, found = ({n: tuple(t.shape) for n, t in tensors.items()} for tensors in (field, checkpoint.deformation))
+        others = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
         if others:
-            raise ValueError(f"{others[0]} is not in both the file and a deformation field of this version")
+            raise ValueError(f"the deformation field's {others[0]} is not as this version of nfc-gs has it")
     for name, tensor in checkpoint.deformation_optimizer.items():
         like = checkpoint.deformation.get(name.partition(".")[2])
         if like is None or tensor.shape != like.shape:

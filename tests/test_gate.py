@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 from splat_scenes import make_camera
-from test_deformation import last_layers, moving, some_model
+from test_deformation import last_layers, moving, some_model, stirred
 from torch import Tensor
 
-from nfc_gs.model.deformation import Deformation, FieldKernels
+from nfc_gs.model.deformation import Deformation, FieldKernels, HexPlane, has_time
 from nfc_gs.model.gate import GatedField, gated
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.pipeline import render
@@ -97,6 +97,43 @@ def test_a_part_of_a_gated_model_moves_as_the_whole_does() -> None:
 def test_a_static_model_needs_no_gate() -> None:
     model = some_model("sh")
     assert gated(model) is model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", ["sh", "bits"])
+@pytest.mark.parametrize("kind", ["hexplane", "mlp"])
+def test_with_some_gaussians_still_pictures_hardly_differ(head: str, kind: str) -> None:
+    model, camera = some_model(head, count=60), make_camera()
+    model.deformation = field = moving(kind)
+    for _ in range(20):  # ever less motion, until a good part of the Gaussians is still
+        shown = gated(model)
+        if isinstance(shown.deformation, GatedField) and 10 <= len(shown.deformation.moving) <= 40:
+            break
+        for layer in last_layers(field):
+            layer.weight.mul_(0.7)
+            layer.bias.mul_(0.7)
+    assert isinstance(shown.deformation, GatedField) and 10 <= len(shown.deformation.moving) <= 40
+    for time in (0.0, 0.2, 0.55, 1.0):
+        wanted, found = (render(m, camera, time, backend="torch").rgb for m in (model, shown))
+        assert 0.0 < float((wanted - found).square().mean()) < 1e-5  # 50 dB; so few Gaussians, all near, show more
+
+
+def test_what_moves_between_two_cells_of_time_moves() -> None:
+    """Of features that are lower at both ends of a cell than in its middle."""
+    field = stirred("hexplane")
+    assert isinstance(field, HexPlane)
+    with torch.no_grad():
+        for index, plane in enumerate(field.planes):
+            if has_time(index):
+                plane.copy_(torch.ones_like(plane))
+        at_cells = torch.arange(field.time_resolution) % 2
+        for index in (3, 9):  # xt of each level up and down, yt down and up: their product is 0.75 at all cells
+            field.planes[index].copy_((0.5 + at_cells).view(-1, 1, 1).expand_as(field.planes[index]))
+            field.planes[index + 1].copy_((1.5 - at_cells).view(-1, 1, 1).expand_as(field.planes[index + 1]))
+    model = some_model("sh")
+    model.deformation = field
+    shown = gated(model, tolerance=1e-3)
+    assert isinstance(shown.deformation, GatedField) and len(shown.deformation.moving) == len(model)
 
 
 @pytest.mark.parametrize("head", ["sh", "bits"])

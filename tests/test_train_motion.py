@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_train_trainer import (
@@ -22,15 +24,15 @@ from test_train_trainer import (
 
 from nfc_gs.checkpoint import load_checkpoint, load_model, save_checkpoint
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.scene import Frame, SceneData, TimeAxis, View
-from nfc_gs.model.deformation import HexPlane, HexPlaneConfig, MlpConfig
+from nfc_gs.data.scene import Frame, PointCloud, SceneData, TimeAxis, View
+from nfc_gs.model.deformation import HexPlane, HexPlaneConfig, MlpConfig, has_time
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import ObjectiveConfig
 from nfc_gs.render import extension
 from nfc_gs.render.pipeline import render
 from nfc_gs.train import schedules
 from nfc_gs.train.config import DeformationConfig, LearningRates, resolve
-from nfc_gs.train.motion import MotionTraining, new_deformation, view_time
+from nfc_gs.train.motion import MotionTraining, new_deformation, regulariser_gradients_, view_time
 from nfc_gs.train.trainer import Trainer
 
 FAST = available_backends()[-1]
@@ -53,13 +55,33 @@ def warm_ups_may_be_a_larger_part_of_a_run(monkeypatch: pytest.MonkeyPatch) -> N
 @cache
 def moving_scene(times: int = 4) -> SceneData:
     """The blobs of `tiny_scene`, all of which swing together, seen by the same cameras at every time."""
+    truth = blobs(12).tensors()
+
+    def swing(time: float) -> dict[str, torch.Tensor]:
+        return {"means": truth["means"] + torch.tensor([0.5 * math.sin(math.pi * (time - 0.5)), 0.0, 0.0])}
+
+    return scene_of(swing, times)
+
+
+@cache
+def recoloured_scene() -> SceneData:
+    """The same blobs, which stay and turn from red to blue."""
+    truth = blobs(12).tensors()
+
+    def turn(time: float) -> dict[str, torch.Tensor]:
+        return {"sh_coeffs": truth["sh_coeffs"] + torch.tensor([3.0, 0.0, -3.0]) * (0.5 - time)}
+
+    return scene_of(turn)
+
+
+def scene_of(changed: Callable[[float], dict[str, torch.Tensor]], times: int = 4) -> SceneData:
+    """What the cameras of `tiny_scene` see of its blobs, each at every time, after changes."""
     still = tiny_scene()
     truth = blobs(12).tensors()
     views, frames = [], {}
     for k in range(times):
         time = k / (times - 1)
-        swing = torch.tensor([0.5 * math.sin(math.pi * (time - 0.5)), 0.0, 0.0])
-        model = GaussianModel({**truth, "means": truth["means"] + swing})
+        model = GaussianModel({**truth, **changed(time)})
         for view in still.views:
             name = f"{view.name}_{k}"
             with torch.no_grad():
@@ -101,15 +123,31 @@ def psnr(trainer: Trainer) -> float:
 
 
 @pytest.mark.skipif(FAST != "cpu", reason="takes too long without the compiled core")
-@pytest.mark.parametrize("motion", ["hexplane", "mlp"])
-def test_what_moves_is_drawn_better_than_by_a_static_splat(tmp_path: Path, motion: str) -> None:
-    static = psnr(train(tmp_path / "static", motion="none", steps=400))
-    moving = train(tmp_path / "moving", motion=motion, steps=400)
+@pytest.mark.parametrize(
+    ("motion", "method"),
+    [
+        ("hexplane", "nfr"), ("mlp", "nfr"), ("hexplane", "nfc"), ("hexplane", "nfc-te"), ("mlp", "nfc-te"),
+        ("hexplane", "nfc-bitwise"),
+    ],
+)  # fmt: skip
+def test_what_moves_is_drawn_better_than_by_a_static_splat(tmp_path: Path, motion: str, method: str) -> None:
+    static = psnr(train(tmp_path / "static", motion="none", method=method, steps=400))
+    moving = train(tmp_path / "moving", motion=motion, method=method, steps=400)
     assert psnr(moving) > static + 2.0
     # and it is the time that does it
     frozen = GaussianModel(moving.model.tensors())
     without = moving.measure(frozen).psnr
     assert without is not None and without < psnr(moving) - 2.0
+
+
+@pytest.mark.skipif(FAST != "cpu", reason="takes too long without the compiled core")
+@pytest.mark.parametrize("method", ["nfr", "nfc-te"])
+def test_what_only_changes_its_colour_is_drawn_in_the_colour_of_its_time(tmp_path: Path, method: str) -> None:
+    scores = {}
+    for color in (False, True):
+        settings = {"method": method, "deformation": replace(QUICK, color=color), "steps": 400}
+        scores[color] = psnr(train(tmp_path / str(color), recoloured_scene(), **settings))
+    assert scores[True] > scores[False] + 2.0
 
 
 @pytest.mark.parametrize("backend", available_backends())
@@ -143,12 +181,18 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path: Path, backend: str, changes
 
 @pytest.mark.skipif(FAST != "cpu", reason="the compiled core is not built")
 def test_any_number_of_threads_gives_the_same_bits(tmp_path: Path) -> None:
+    """With so many Gaussians that every kernel has work for several threads."""
+    scene, wide = moving_scene(), replace(SMALL, width=32)
+    generator = np.random.default_rng(0)
+    xyz = generator.uniform(-1.0, 1.0, (3000, 3)).astype(np.float32)
+    points = PointCloud(xyz, generator.integers(0, 255, (3000, 3)).astype(np.uint8))
+    crowded = replace(scene, points=points)
     before = extension.threads()
     try:
         results = []
         for threads in (1, 3):
             extension.set_threads(threads)
-            results.append(tensors_with_field(train(tmp_path / str(threads))))
+            results.append(tensors_with_field(train(tmp_path / str(threads), crowded, steps=24, hexplane=wide)))
     finally:
         extension.set_threads(before)
     assert_same_bits(*results)
@@ -330,16 +374,51 @@ def test_a_grown_box_forgets_the_moments_of_its_planes(tmp_path: Path, monkeypat
     assert any((tensor != 0).any() for name, tensor in moments.items() if ".networks." in name)
 
 
-def test_regularisers_pull_at_planes_that_nothing_else_moves(tmp_path: Path) -> None:
-    """With strong weights the planes of space become flat and those with time go to one."""
-    spreads = {}
+def test_regularisers_make_planes_smooth_and_those_with_time_one(tmp_path: Path) -> None:
+    found: dict[str, list[float]] = {}
     for name, weight in (("weak", 0.0), ("strong", 100.0)):
-        plane_config = replace(SMALL, tv=weight, smoothness=weight, sparsity=0.0)
+        plane_config = replace(SMALL, tv=weight, smoothness=weight, sparsity=weight)
         trainer = train(tmp_path / name, hexplane=plane_config, steps=60)
         assert trainer.motion is not None and isinstance(trainer.motion.field, HexPlane)
-        plane = trainer.motion.field.planes[0].detach()
-        spreads[name] = float((plane[1:] - plane[:-1]).square().mean())
-    assert spreads["strong"] < 0.5 * spreads["weak"]
+        space, _, _, time, _, _ = (plane.detach() for plane in trainer.motion.field.planes)
+        second = time[2:] - 2.0 * time[1:-1] + time[:-2]
+        measures = (space.diff(dim=0).square(), space.diff(dim=1).square(), second.square(), (time - 1.0).abs())
+        found[name] = [float(measure.mean()) for measure in measures]
+    for weak, strong in zip(found["weak"], found["strong"], strict=True):
+        assert 0.0 < strong < 0.5 * weak
+
+
+def test_gradients_of_the_regularisers_are_those_of_the_paper_s_losses() -> None:
+    weights = HexPlaneConfig(features=16, resolution=5, levels=(1, 2), width=32, tv=0.3, smoothness=0.5, sparsity=0.7)
+    field = HexPlane(weights, 6, ("means",), torch.tensor([[-1.0] * 3, [1.0] * 3]), torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for plane in field.planes:
+            plane.add_(torch.rand(plane.shape, generator=torch.Generator().manual_seed(len(plane))))
+    loss = torch.zeros(())
+    for index, plane in enumerate(field.planes):
+        if has_time(index):
+            loss = loss + weights.smoothness * plane.diff(n=2, dim=0).square().mean()
+            loss = loss + weights.sparsity * (plane - 1.0).abs().mean()
+        else:
+            loss = loss + 2.0 * weights.tv * (plane.diff(dim=0).square().mean() + plane.diff(dim=1).square().mean())
+    loss.backward()
+    grads = {f"planes.{index}": torch.zeros_like(plane) for index, plane in enumerate(field.planes)}
+    regulariser_gradients_(field, grads)
+    for index, plane in enumerate(field.planes):
+        assert plane.grad is not None
+        torch.testing.assert_close(grads[f"planes.{index}"], plane.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_planes_and_networks_learn_at_rates_of_their_own_that_fall(tmp_path: Path) -> None:
+    rates = replace(QUICK, rate=1e-3, rate_final=1e-5, plane_rate=1e-1, plane_rate_final=1e-2)
+    motion, _ = motion_of("hexplane", tmp_path, deformation=rates, rate_factor=3.0)
+    for progress, network, planes in ((0.0, 3e-3, 3e-1), (0.5, 3e-4, 3e-1 / math.sqrt(10.0)), (1.0, 3e-5, 3e-2)):
+        found = motion._rates(progress)
+        assert found["planes.0"] == pytest.approx(planes) and found["planes.5"] == pytest.approx(planes)
+        assert found["networks.motion.0.weight"] == pytest.approx(network)
+        assert found["networks.colors.2.bias"] == pytest.approx(network)
+    means = motion_of("mlp", tmp_path, deformation=rates, rate_factor=3.0)[0]._rates(0.5)
+    assert means.keys() and all(rate == pytest.approx(3e-4) for rate in means.values())
 
 
 def motion_of(motion: str, tmp_path: Path, background: tuple[float, float, float] | None = None, **changes: object):

@@ -51,7 +51,8 @@ class HexPlaneConfig:
     levels: tuple[int, ...] = (1, 2)
     """Multiples of the resolution of space."""
     width: int = 64
-    """Width of the layers of the network that moves things; those of the one for colours have half of it."""
+    """Width of the layers of the network that moves things; those of the one for colours have half of it, or a little
+    more: a multiple of 16, which the compiled kernels take."""
     tv: float = 1e-4
     """Weight of the total variation of the planes of space."""
     smoothness: float = 1e-2
@@ -268,8 +269,9 @@ class HexPlane(Deformation):
         inputs = config.features * len(config.levels)
         colors = WIDTHS["colors"] if "colors" in self.quantities else 0
         motion = sum(WIDTHS[name] for name in self.quantities) - colors
+        color_width = 16 * -(-config.width // 32)
         self.networks = nn.ModuleDict()
-        for name, width, outputs in (("motion", config.width, motion), ("colors", (config.width + 1) // 2, colors)):
+        for name, width, outputs in (("motion", config.width, motion), ("colors", color_width, colors)):
             if outputs:
                 first, second = _linear(inputs, width, generator), _linear(width, width, generator)
                 self.networks[name] = nn.ModuleList([first, second, _linear(width, outputs, None)])
@@ -280,7 +282,8 @@ class HexPlane(Deformation):
         return self.planes[TIME].shape[0]
 
     def moments(self) -> Tensor:
-        return torch.linspace(0.0, 1.0, self.time_resolution)  # between two cells the features are straight lines
+        # Between two cells features are products of three straight lines, which may turn half-way.
+        return torch.linspace(0.0, 1.0, 2 * self.time_resolution - 1)
 
     def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
         features = kernels.look_up(list(self.planes), self.normalised(means), 2.0 * time - 1.0)
