@@ -413,12 +413,12 @@ def test_planes_and_networks_learn_at_rates_of_their_own_that_fall(tmp_path: Pat
     rates = replace(QUICK, rate=1e-3, rate_final=1e-5, plane_rate=1e-1, plane_rate_final=1e-2)
     motion, _ = motion_of("hexplane", tmp_path, deformation=rates, rate_factor=3.0)
     for progress, network, planes in ((0.0, 3e-3, 3e-1), (0.5, 3e-4, 3e-1 / math.sqrt(10.0)), (1.0, 3e-5, 3e-2)):
-        found = motion._rates(progress)
+        found = motion._rates(progress, 0)
         assert found["planes.0"] == pytest.approx(planes) and found["planes.5"] == pytest.approx(planes)
         assert found["networks.motion.0.weight"] == pytest.approx(network)
         assert found["networks.colors.2.bias"] == pytest.approx(network)
-    means = motion_of("mlp", tmp_path, deformation=rates, rate_factor=3.0)[0]._rates(0.5)
-    assert means.keys() and all(rate == pytest.approx(3e-4) for rate in means.values())
+    means = motion_of("mlp", tmp_path, deformation=rates, rate_factor=3.0)[0]._rates(0.5, 1500)
+    assert means.keys() and all(rate == pytest.approx(1.5e-4) for rate in means.values())
 
 
 def motion_of(motion: str, tmp_path: Path, background: tuple[float, float, float] | None = None, **changes: object):

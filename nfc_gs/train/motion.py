@@ -46,6 +46,10 @@ LONGEST_WARMUP = 0.1
 MEAN_WEIGHT = 4.0
 """The weight of the squared error where it stands for L1 and SSIM, in multiples of theirs; errors of 1/8 pull alike."""
 
+NETWORK_STEPS = 1500.0
+"""Steps after which networks learn half as fast, beside their rate's fall with progress: of long runs at full rate one
+in a few lost what it had learnt of motion at once, since their layers gave zero from then on."""
+
 SEVERAL = 3
 """Cameras at each time that are several: what a splat can be made of."""
 
@@ -198,7 +202,7 @@ class MotionTraining:
         }
         if isinstance(self.field, HexPlane):
             regulariser_gradients_(self.field, grads)
-        self.optimizer.step(grads, self._rates(progress))
+        self.optimizer.step(grads, self._rates(progress, self.optimizer.steps))
         window = self.window(progress)
         if window is not None and isinstance(self.field, HexPlane):
             self.field.hold_beyond(*window)
@@ -206,9 +210,10 @@ class MotionTraining:
         if seen is not None and len(seen) and self.field.grow_bounds(seen):
             self.optimizer.reset(name for name in grads if name.startswith("planes."))
 
-    def _rates(self, progress: float) -> dict[str, float]:
+    def _rates(self, progress: float, steps: int) -> dict[str, float]:
+        """Learning rates after so many steps of the field."""
         config, factor = self._config.deformation, self._config.rate_factor
-        network = exponential(config.rate, config.rate_final, progress) * factor
+        network = exponential(config.rate, config.rate_final, progress) * factor / (1.0 + steps / NETWORK_STEPS)
         planes = exponential(config.plane_rate, config.plane_rate_final, progress) * factor
         return {name: planes if name.startswith("planes.") else network for name in self.optimizer.params}
 
