@@ -130,7 +130,7 @@ class DeformationConfig:
     color: bool = True
     """Let the constant part of colours change with time."""
     rate: float = 1.5e-4
-    """Learning rate of the network at the start ..."""
+    """Learning rate of the networks at the start, which falls with the number of steps, too ..."""
     rate_final: float = 1.5e-5
     """... and at the end of the run."""
     plane_rate: float = 4e-3
