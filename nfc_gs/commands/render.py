@@ -56,7 +56,7 @@ class Render:
     """
 
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run, or its checkpoint.safetensors."""
+    """Folder of the run, its checkpoint.safetensors, or the compact form that export writes."""
 
     what: What = "orbit"
     """test: a picture of each held-out view; orbit: a closed way around the scene; path: a way through the cameras;
