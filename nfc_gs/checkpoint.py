@@ -7,6 +7,7 @@ header. Nothing in it is executed when it is read.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, write_error
-from nfc_gs.data.scene import TimeAxis
+from nfc_gs.data import stored
+from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.model.deformation import make_deformation
 from nfc_gs.model.gaussians import GaussianModel, parameter_names
 
@@ -27,6 +29,8 @@ FORMAT = "nfc-gs checkpoint"
 VERSION = 1
 _GROUPS = ("model", "optimizer", "density", "deformation", "deformation_optimizer")
 """Fields of `Checkpoint` that hold tensors."""
+_SCENE = "scene"
+"""Group of the tensors of its scene."""
 CHECKPOINT_NAME = "checkpoint.safetensors"
 """Name of the checkpoint in a run folder."""
 
@@ -51,6 +55,8 @@ class Checkpoint:
         deformation: that field's tensors, by name.
         deformation_optimizer: Adam's moments of the field's parameters.
         time_axis: what the times 0 and 1 mean in the capture; None for a static scene.
+        scene: the capture without its photos (`data.stored.without_photos`), to draw from where it is not there; None
+            in files of before.
     """
 
     model: Mapping[str, Tensor]
@@ -68,6 +74,7 @@ class Checkpoint:
     deformation: Mapping[str, Tensor] = field(default_factory=dict)
     deformation_optimizer: Mapping[str, Tensor] = field(default_factory=dict)
     time_axis: TimeAxis | None = None
+    scene: SceneData | None = None
 
     def make_model(self, device: str = "cpu") -> GaussianModel:
         """The model, on a device; the Gaussians' tensors are used as they are if they lie there already."""
@@ -122,7 +129,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    header = {
+    header: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "step": checkpoint.step,
@@ -141,6 +148,9 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     for group in _GROUPS:
         for name, tensor in getattr(checkpoint, group).items():
             tensors[f"{group}.{name}"] = tensor.detach().cpu().contiguous()
+    if checkpoint.scene is not None:
+        header["scene"], of_scene = stored.to_parts(checkpoint.scene)
+        tensors |= {f"{_SCENE}.{name}": tensor.contiguous() for name, tensor in of_scene.items()}
     metadata = {"nfc_gs": json.dumps(header), "format": "pt"}
     with atomic_write(path) as temporary:
         try:
@@ -152,8 +162,8 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 def save_compact(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write what drawing needs of a checkpoint: no optimizer, and colours and motion in half precision.
 
-    `load_model` reads it as any other; training cannot go on from it. Means, scales, rotations and opacities stay as
-    they are.
+    With the checkpoint's `scene` it can be drawn from where the capture is not. `load_model` reads it as any other;
+    training cannot go on from it. Means, scales, rotations and opacities stay as they are.
 
     Raises:
         UserError: it cannot be written.
@@ -186,6 +196,9 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     header = _read_header(file)
     groups = _read_tensors(file)
     try:
+        transform = np.array(header["transform"], dtype=np.float64)
+        time_axis = _time_axis(header.get("time_axis"))
+        values = header.get("scene")
         checkpoint = Checkpoint(
             model=groups["model"],
             optimizer=groups["optimizer"],
@@ -193,13 +206,14 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             deformation=groups["deformation"],
             deformation_optimizer=groups["deformation_optimizer"],
             motion=dict(header.get("motion") or {}),  # not there before moving scenes
-            time_axis=TimeAxis(**axis) if (axis := header.get("time_axis")) else None,
+            time_axis=time_axis,
+            scene=None if values is None else stored.from_parts(values, groups[_SCENE], transform, time_axis),
             step=int(header["step"]),
             seconds=float(header["seconds"]),
             config=dict(header["config"]),
-            capture=str(header["capture"]),
+            capture=stored.file_name(header["capture"]),
             data=dict(header["data"]),
-            transform=np.array(header["transform"], dtype=np.float64),
+            transform=transform,
             background=tuple(float(value) for value in header["background"]),  # type: ignore[arg-type]
             state=dict(header["state"]),
         )
@@ -255,6 +269,16 @@ def _read_header(file: Path) -> dict[str, Any]:
     return header
 
 
+def _time_axis(value: Any) -> TimeAxis | None:
+    """The time axis of a header; raises KeyError, TypeError or ValueError if it is none."""
+    if not value:
+        return None
+    axis = TimeAxis(float(value["start"]), float(value["end"]), str(value.get("unit", "")))
+    if not 0.0 < axis.end - axis.start < math.inf:
+        raise ValueError(f"the times run from {axis.start} to {axis.end}")
+    return axis
+
+
 def _read_tensors(file: Path) -> dict[str, dict[str, Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -263,7 +287,7 @@ def _read_tensors(file: Path) -> dict[str, dict[str, Tensor]]:
         flat = load_file(str(file))
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"The checkpoint {file} is damaged ({error}); use another checkpoint.") from None
-    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in (*_GROUPS, _SCENE)}
     for name, tensor in flat.items():
         group, _, rest = name.partition(".")
         if group in groups:

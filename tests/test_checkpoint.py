@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from nfc_gs.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
+from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.scene import PointCloud, SceneData, TimeAxis, View
 
 
 def make_checkpoint(n: int = 4) -> Checkpoint:
@@ -36,6 +38,17 @@ def make_checkpoint(n: int = 4) -> Checkpoint:
         transform=np.array([[2, 0, 0, 1 / 3], [0, 2, 0, 0.1], [0, 0, 2, 0], [0, 0, 0, 1]]),
         background=(0.1, 0.2, 0.3),
         state={"density": {"last_step": 10}, "views": ["a.png"]},
+    )
+
+
+def kept_scene() -> SceneData:
+    """Two views of a moving scene, without photos."""
+    views = tuple(
+        View(f"{i}.png", Camera(torch.eye(4), 30.0, 31.0, 8.0, 6.0, 16, 12), None, float(i)) for i in range(2)
+    )
+    points = PointCloud(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.uint8))
+    return SceneData(
+        Path("/garden"), views, (1,), (0,), points, np.eye(4), 1.0, time_axis=TimeAxis(0.0, 2.0, "seconds")
     )
 
 
@@ -215,6 +228,39 @@ def test_a_header_with_missing_or_odd_fields_is_broken(saved: Path) -> None:
         load_checkpoint(saved)
     rewrite_header(saved, {"transform": [[1.0]]})
     with pytest.raises(UserError, match="do not fit together"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("scene", [], "list indices"),
+        ("scene", {}, "'names'"),
+        ("scene", {"names": ["0.png", "a\0b"], "root": "/garden", "extent": 1.0}, "zero byte"),
+        ("scene", {"names": ["0.png"], "root": "/garden", "extent": 1.0}, "2 different names"),
+        ("time_axis", None, "not both"),
+        ("time_axis", {"start": 2.0, "end": 1.0}, "the times run from 2.0 to 1.0"),
+        ("time_axis", {"start": -1e308, "end": 1e308}, "the times run from"),
+        ("time_axis", {"start": 0.0, "end": math.inf}, "the times run from"),
+        ("time_axis", {"start": "soon", "end": 1.0}, "could not convert"),
+        ("time_axis", [1], "list indices"),
+        ("capture", "\0", "zero byte"),
+    ],
+)
+def test_a_scene_that_no_capture_has_is_a_broken_header(tmp_path: Path, field: str, value: object, says: str) -> None:
+    path, scene = tmp_path / "c", kept_scene()
+    save_checkpoint(path, replace(make_checkpoint(), scene=scene, time_axis=scene.time_axis))
+    loaded = load_checkpoint(path)
+    assert loaded.scene is not None and loaded.scene.views[1].time == 1.0 and loaded.scene.time_axis == scene.time_axis
+    rewrite_header(path, {field: value})
+    with pytest.raises(UserError, match=f"broken header .*{says}"):
+        load_checkpoint(path)
+
+
+def test_a_scene_whose_tensors_are_gone_is_a_broken_header(saved: Path) -> None:
+    assert load_checkpoint(saved).scene is None
+    rewrite_header(saved, {"scene": {"names": ["0.png"], "root": "/garden", "extent": 1.0}})
+    with pytest.raises(UserError, match=r"broken header .*viewmats"):
         load_checkpoint(saved)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from nfc_gs.export.ply import read_ply
 from nfc_gs.render.pipeline import at_time, render
 from nfc_gs.train.config import TrainConfig
 from nfc_gs.train.evaluate import evaluate
+from nfc_gs.viewer.source import open_source, up_of
 
 QUICK = (
     "--hexplane.features",
@@ -197,7 +199,9 @@ def test_slow_motion_has_as_many_pictures_as_the_time_takes(
             assert nfc("render", run, *still, "--speed", speed, "--capture", capture, "--out", folder) == 0
             assert len(list(folder.iterdir())) == count
         assert nfc("render", run, *still, "--speed", 1, "--frames", 5) == 2
-    assert "leave out one of the two" in capsys.readouterr().err
+        assert "leave out one of the two" in capsys.readouterr().err
+        assert nfc("render", run, *still, "--speed", 1e-300) == 2
+        assert "let time run faster" in capsys.readouterr().err
 
 
 def test_an_orbit_plays(run: Path, tmp_path: Path) -> None:
@@ -281,6 +285,96 @@ def test_the_compact_form_draws_the_same_and_is_small(
     capsys.readouterr()
     assert nfc("train", "--resume", compact) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def alone(run: Path, capture: Path, tmp_path: Path) -> tuple[Path, Callable[[], None]]:
+    """The compact form of a run, and what takes the run and its capture away."""
+    place, compact = tmp_path / "clockwork", tmp_path / "elsewhere" / "small.safetensors"
+    shutil.copytree(capture, place)
+    saved = load_checkpoint(run)
+    assert saved.scene is not None
+    saved = replace(saved, capture=str(place), scene=replace(saved.scene, root=place))
+    save_checkpoint(run / CHECKPOINT_NAME, saved)
+    assert nfc("export", run, "--out", compact) == 0
+
+    def take_away() -> None:
+        shutil.rmtree(place)
+        shutil.rmtree(run)
+
+    return compact, take_away
+
+
+def test_the_compact_form_needs_neither_run_nor_capture(
+    alone: tuple[Path, Callable[[], None]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compact, take_away = alone
+    ways = {
+        "orbit": ("--frames", 3),
+        "path": ("--frames", 3),
+        "still": ("--frames", 1, "--time", 0.3, "--outputs", "rgb", "depth"),
+        "test": (),
+    }
+    for place in ("there", "gone"):
+        for what, words in ways.items():
+            assert nfc("render", compact, "--what", what, *words, "--out", tmp_path / place / what) == 0
+        assert nfc("export", compact, "--time", 0.5, "--out", tmp_path / place / "one.ply") == 0
+        if place == "there":
+            take_away()
+    there, gone = ({p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*.p*")} for n in
+                   ("there", "gone"))  # fmt: skip
+    assert len(there) == 3 + 3 + 1 + 1 + 1 and there == gone
+    capsys.readouterr()
+    assert nfc("info", compact) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "7: 6 to train on, 1 held out Cameras 1 Image size 48 x 36" in shown
+    assert "Images are not known any more: the capture is not there any more" in shown and "Motion hexplane" in shown
+
+
+def test_without_the_capture_nothing_is_measured(
+    alone: tuple[Path, Callable[[], None]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    compact, take_away = alone
+    take_away()
+    capsys.readouterr()
+    assert nfc("eval", compact) == 2
+    error = capsys.readouterr().err
+    assert "is not there any more; say where it is with --capture." in " ".join(error.split())
+    assert "Traceback" not in error and [path.name for path in compact.parent.iterdir()] == [compact.name]
+
+
+def test_the_compact_form_is_looked_at_without_photos(alone: tuple[Path, Callable[[], None]]) -> None:
+    compact, take_away = alone
+    before = open_source(compact, device="cpu")
+    take_away()
+    source = open_source(compact, device="cpu")
+    assert before.scene is not None and source.scene is not None and before.frame is not None
+    assert before.scene.has_photos and not source.scene.has_photos
+    assert [view.name for view in source.scene.views] == [view.name for view in before.scene.views]
+    assert up_of(source.scene) == up_of(before.scene) and source.time_axis == before.time_axis
+    assert source.frame is not None and source.frame.capture == before.frame.capture
+
+
+def test_checkpoints_of_before_get_their_cameras_when_they_are_exported(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = load_checkpoint(run)
+    for capture, told in ((saved.capture, False), (str(tmp_path / "gone"), True)):
+        save_checkpoint(run / CHECKPOINT_NAME, replace(saved, scene=None, capture=capture))
+        assert load_checkpoint(run).scene is None
+        compact = tmp_path / "small.safetensors"
+        assert nfc("export", run, "--out", compact) == 0
+        assert (load_checkpoint(compact).scene is None) == told
+        assert ("can be drawn from only where the capture is" in " ".join(capsys.readouterr().err.split())) == told
+    assert nfc("render", compact, "--frames", 2) == 2
+    assert "is not there any more; say where it is with --capture." in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("place", ["x" * 5000, "\udcff"], ids=["too long", "no text"])
+def test_a_capture_where_nobody_can_look_is_gone(place: str, run: Path, tmp_path: Path) -> None:
+    save_checkpoint(run / CHECKPOINT_NAME, replace(load_checkpoint(run), capture=place))
+    assert nfc("render", run, "--frames", 1, "--width", 32, "--out", tmp_path / "orbit") == 0
+    assert not Path(open_source(run, device="cpu").frame.capture).exists()  # type: ignore[union-attr,arg-type]
 
 
 def test_the_dynamic_demo_ends_with_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

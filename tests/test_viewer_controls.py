@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from viewer_client import Client, until
 
 from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.data.open import load_scene
+from nfc_gs.data.stored import without_photos
 from nfc_gs.data.synthetic import write_capture
 from nfc_gs.model.color_head import start_bits
 from nfc_gs.model.gaussians import GaussianModel
@@ -153,3 +155,34 @@ def test_the_page_without_a_training_or_a_second_source_has_fewer_controls() -> 
         assert session.compare_control is None
         client.close()
         until(lambda: not viewer.sessions)
+
+
+def test_the_page_of_a_capture_whose_photos_are_gone_has_its_cameras(tmp_path: Path) -> None:
+    scene = without_photos(load_scene(write_capture(tmp_path / "capture", views=4, width=48, height=36)))
+    sources = [Source(name, ball(moves=False), scene=scene) for name in ("one", "two")]
+    with Viewer(sources, port=8790, backend="cpu") as viewer:
+        client = Client(viewer)
+        client.look(0.0)
+        until(lambda: len(viewer.sessions) == 1)
+        session = next(iter(viewer.sessions.values()))
+        until(lambda: session.frustums_control is not None and session.path is not None)
+        labels = {handle.label for handle in controls(session)}
+        assert {"View", "Stand at", "Frustums"} <= labels and not labels & {"Photo", "PSNR here", "PSNR of both"}
+        assert "error" not in session.show_control.options
+        assert session.photo() is None
+        session.stand(1)
+        assert session.view == 1
+        session.frustums_control.value = True
+        until(lambda: "frustums" in session.in_scene)
+        client.close()
+        until(lambda: not viewer.sessions)
+
+
+def test_photos_are_taken_from_whichever_source_has_them(tmp_path: Path) -> None:
+    scene = load_scene(write_capture(tmp_path / "capture", views=4, width=48, height=36))
+    sources = [
+        Source("small", ball(moves=False), scene=without_photos(scene)), Source("run", ball(moves=False), scene=scene)
+    ]  # fmt: skip
+    with Viewer(sources, port=8795, backend="cpu") as viewer:
+        assert viewer.scene is scene
+        assert all(place.matrix is None and not place.note for place in viewer.places.values())

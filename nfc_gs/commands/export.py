@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
 
-from nfc_gs.checkpoint import checkpoint_path, load_checkpoint, load_model, save_compact
-from nfc_gs.commands.console import Output, size_on_disk
-from nfc_gs.commands.runs import SPLAT_NAME, START_TIME, cost_of_baking, open_run, prepare_file
+from nfc_gs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, load_model, save_compact
+from nfc_gs.commands.console import Output, logger, size_on_disk
+from nfc_gs.commands.runs import SPLAT_NAME, START_TIME, cost_of_baking, open_run, prepare_file, scene_again
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.sh import MAX_DEGREE
 from nfc_gs.core.threads import one_torch_thread
+from nfc_gs.data.stored import without_photos
 from nfc_gs.export.ply import read_ply, write_ply
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.pipeline import at_time
 from nfc_gs.train.evaluate import evaluate
+from nfc_gs.train.run_folder import check_same_scene
 
 FRAMES = "frames"
 """Folder in a run for the moments of a moving splat."""
@@ -31,7 +33,8 @@ class Export:
 
     The colours of a bit head are baked to spherical harmonics, and what that costs on the held-out views is told; the
     run's own checkpoint keeps the bits. A PLY knows no time: of a moving splat it holds one moment, or there are
-    several. The compact form keeps everything that drawing needs, motion included, in one small file.
+    several. The compact form keeps everything that drawing needs, motion and cameras included, in one small file, which
+    needs neither run nor capture.
 
     For example:
       nfc-gs export runs/garden --out garden.ply
@@ -69,7 +72,7 @@ class Export:
                 raise UserError(
                     f"--out {out} is the checkpoint itself, from which training goes on; name another file."
                 )
-            save_compact(prepare_file(out), load_checkpoint(self.path))
+            save_compact(prepare_file(out), self._with_cameras())
             output.line(f"{size_on_disk(out)}, all that drawing needs: {out}")
             return 0
         if self.path.suffix.lower() == ".ply" and not self.path.is_dir():
@@ -112,6 +115,19 @@ class Export:
             raise UserError(f"--sh-degree is {self.sh_degree}, but must be between 0 and {MAX_DEGREE}.")
         if self.out is None and not self.path.is_dir():
             raise UserError(f"{self.path} is not a run folder, so say where to write: --out FILE.ply.")
+
+    def _with_cameras(self) -> Checkpoint:
+        """The checkpoint; those of before held no cameras, and get them from the capture."""
+        checkpoint = load_checkpoint(self.path)
+        if checkpoint.scene is not None:
+            return checkpoint
+        try:
+            scene = scene_again(checkpoint, self.capture)
+            check_same_scene(scene, checkpoint)
+        except UserError as error:
+            logger.warning("The file can be drawn from only where the capture is. %s", error)
+            return checkpoint
+        return replace(checkpoint, scene=without_photos(scene))
 
     def _write_frames(self, folder: Path, model: GaussianModel, transform: np.ndarray | None) -> None:
         assert self.frames is not None

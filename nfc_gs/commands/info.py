@@ -30,7 +30,7 @@ from nfc_gs.render import cuda_runtime, extension
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
 from nfc_gs.train.evaluate import METRICS_NAME
 from nfc_gs.train.motion import sizes_of
-from nfc_gs.train.run_folder import check_same_scene, scene_of
+from nfc_gs.train.run_folder import capture_is_there, check_same_scene, scene_of
 
 PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "gsplat", "lpips", "tensorboard")
 
@@ -121,7 +121,12 @@ def _devices() -> Rows:
 
 def _capture(path: Path) -> Rows:
     scene = load_scene(path)
-    rows = [_views(len(scene.train), len(scene.test)), *_cameras(scene.views), ("Points", f"{len(scene.points):,}")]
+    rows = [
+        _views(len(scene.train), len(scene.test)),
+        *_cameras(scene.views),
+        _photos(scene),
+        ("Points", f"{len(scene.points):,}"),
+    ]
     if scene.time_axis is not None:
         rows.append(("Times", f"{_times(scene.time_axis)}, {len({view.time for view in scene.views})} of them"))
     return rows
@@ -143,8 +148,11 @@ def _cameras(views: Sequence[View]) -> Rows:
     return [
         ("Cameras", str(len(cameras))),
         ("Image size", common + (", ..." if len(sizes) > 4 else "")),
-        ("Images are", ", ".join(treatment(views)) or "taken as they are"),
     ]
+
+
+def _photos(scene: SceneData) -> tuple[str, str]:
+    return "Images are", ", ".join(treatment(scene.views)) or "taken as they are"
 
 
 def _run(path: Path) -> Rows:
@@ -181,7 +189,7 @@ def _trained_on(checkpoint: Checkpoint, config: ResolvedConfig) -> Rows:
     """Views, cameras and points of a run; what its checkpoint does not hold is read from the capture again."""
     scene: SceneData | None = None
     try:
-        if Path(checkpoint.capture).exists():
+        if capture_is_there(checkpoint):
             scene = scene_of(checkpoint)
             check_same_scene(scene, checkpoint)
         problem = "the capture is not there any more"
@@ -190,7 +198,9 @@ def _trained_on(checkpoint: Checkpoint, config: ResolvedConfig) -> Rows:
     rows: Rows = [("Cameras", f"not known any more: {problem}")]
     if scene is not None:
         start = min(len(scene.points), config.max_gaussians)
-        rows = [*_cameras(scene.views), ("Points at start", f"{start:,}")]
+        rows = [*_cameras(scene.views), _photos(scene), ("Points at start", f"{start:,}")]
+    elif checkpoint.scene is not None:
+        rows = [*_cameras(checkpoint.scene.views), ("Images are", f"not known any more: {problem}")]
     train, test = (checkpoint.state.get(name) for name in ("train_views", "test_views"))
     if isinstance(train, list) and isinstance(test, list):
         return [_views(len(train), len(test)), *rows]

@@ -33,6 +33,9 @@ Picture = Literal["rgb", "depth", "bits", "bit_entropy"]
 FRAMES = 120
 """Pictures of a video where nothing else is said."""
 
+MOST_FRAMES = 1_000_000
+"""That a video may get by `--speed`: nine hours of 30 a second."""
+
 DEPTH_SAMPLES = 8
 """From so many cameras of a path, drawn small, the range of depths is taken."""
 
@@ -53,7 +56,7 @@ class Render:
     """
 
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run, or its checkpoint.safetensors."""
+    """Folder of the run, its checkpoint.safetensors, or the compact form that export writes."""
 
     what: What = "orbit"
     """test: a picture of each held-out view; orbit: a closed way around the scene; path: a way through the cameras;
@@ -110,7 +113,7 @@ class Render:
             raise UserError(f"--time {given} is not understood; give one or two moments between 0 and 1.")
         if self.speed is not None and not 0.0 < self.speed < math.inf:
             raise UserError(f"--speed is {self.speed:g}, but must be a positive number.")
-        run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend)
+        run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend, photos=False)
         cameras = self._cameras(run, self._count(run))
         times = self._times(run, len(cameras))
         out = self.out or run.folder / RENDERS / ("views" if self.what == "test" else f"{self.what}.mp4")
@@ -134,7 +137,10 @@ class Render:
         if run.model.deformation is None or axis is None or axis.unit != "seconds":
             raise UserError(f"--speed: the times of {self.path} are not in seconds; say how many --frames to draw.")
         first, last = self._interval()
-        return max(1, round(abs(last - first) * (axis.end - axis.start) / self.speed * self.fps) + 1)
+        count = abs(last - first) * (axis.end - axis.start) / self.speed * self.fps + 1
+        if not count <= MOST_FRAMES:
+            raise UserError(f"--speed {self.speed:g} makes {count:.3g} pictures of {self.path}; let time run faster.")
+        return max(1, round(count))
 
     def _interval(self) -> tuple[float, float]:
         """When time begins and ends, 0..1."""

@@ -27,7 +27,7 @@ from nfc_gs.render.backend import RasterBackend, get_backend
 from nfc_gs.render.pipeline import at_time
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
 from nfc_gs.train.evaluate import METRICS_NAME, Metrics
-from nfc_gs.train.run_folder import CONFIG_NAME, check_same_times, scene_of
+from nfc_gs.train.run_folder import CONFIG_NAME, capture_is_there, check_same_times, scene_of
 from nfc_gs.train.trainer import Trainer
 
 RUNS = Path("runs")
@@ -204,7 +204,7 @@ class OpenRun:
         config: what it was trained with.
         model: on `device`.
         backend: ready to draw on `device`.
-        scene: the capture it was trained on.
+        scene: the capture it was trained on; without photos where they were not asked for and are not there.
     """
 
     folder: Path
@@ -234,12 +234,13 @@ class OpenRun:
         )
 
 
-def open_run(path: Path, *, capture: Path | None, device: str, backend: str) -> OpenRun:
+def open_run(path: Path, *, capture: Path | None, device: str, backend: str, photos: bool = True) -> OpenRun:
     """Open a run folder or its checkpoint.
 
     Args:
         capture: where the capture lies now; None where it lay when the run was trained.
         device, backend: names as in `TrainConfig`; "auto" takes the run's own backend where it works.
+        photos: as `scene_again` has it.
 
     Raises:
         UserError: no such run, a broken checkpoint, a capture that is gone or has other times, a device that is not
@@ -248,7 +249,7 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str) -> 
     checkpoint = load_checkpoint(path)
     config = ResolvedConfig.from_dict(checkpoint.config)
     here = resolve(TrainConfig(device=device, backend=backend))  # type: ignore[arg-type]
-    scene = scene_again(checkpoint, capture)
+    scene = scene_again(checkpoint, capture, photos=photos)
     check_same_times(scene, checkpoint)
     name = config.backend if backend == "auto" and config.device == here.device else here.backend
     return OpenRun(
@@ -262,9 +263,19 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str) -> 
     )
 
 
-def scene_again(checkpoint: Checkpoint, capture: Path | None) -> SceneData:
-    """Read the capture of a run again; raises UserError if it is gone."""
-    if capture is None and not Path(checkpoint.capture).exists():
+def scene_again(checkpoint: Checkpoint, capture: Path | None, *, photos: bool = True) -> SceneData:
+    """Read the capture of a run again.
+
+    Args:
+        capture: where it lies now; None where it lay.
+        photos: they are needed; else what the checkpoint holds of a capture that is gone will do.
+
+    Raises:
+        UserError: it is gone, or cannot be read.
+    """
+    if capture is None and not capture_is_there(checkpoint):
+        if not photos and checkpoint.scene is not None:
+            return checkpoint.scene
         raise UserError(
             f"The capture of this run, {checkpoint.capture}, is not there any more; say where it is with --capture."
         )

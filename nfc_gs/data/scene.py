@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class View:
     Attributes:
         name: unique in the scene; the path of the image relative to the image folder, with forward slashes.
         camera: pinhole camera of the picture as `SceneData.frame` returns it (undistorted, resized), CPU float32.
-        source: how the picture is made from the file; only `data.images` looks inside.
+        source: how the picture is made from the file; only `data.images` looks inside. None without photos.
         time: normalised, 0..1 (`SceneData.time_axis` says what that is in the capture); None in a static scene.
     """
 
@@ -96,7 +97,8 @@ class SceneData:
         background: colour in [0, 1] that transparent pixels were composited on, or None.
         notes: sentences on what the reader decided (several models, missing images, ...), also logged.
         time_axis: what the times of the views mean; None in a static scene.
-        images: the cache that decodes pictures (`data.images.ImageCache`).
+        images: the cache that decodes pictures (`data.images.ImageCache`); None where there are no photos, since the
+            scene comes from a checkpoint (`data.stored`) and the capture is not there.
     """
 
     root: Path
@@ -111,6 +113,11 @@ class SceneData:
     time_axis: TimeAxis | None = None
     images: Any = field(default=None, repr=False, compare=False)
 
+    @property
+    def has_photos(self) -> bool:
+        """Whether there are pictures to ask for."""
+        return self.images is not None
+
     def frame(self, index: int, divisor: int = 1) -> Frame:
         """The picture of `views[index]`, decoded or from the cache.
 
@@ -119,8 +126,12 @@ class SceneData:
                 (max(1, round(W / divisor)), max(1, round(H / divisor))); use `camera(index, divisor)` with it.
 
         Raises:
-            UserError: the file cannot be read any more.
+            UserError: the file cannot be read any more, or there are no photos.
         """
+        if not self.has_photos:
+            raise UserError(
+                f"The capture {self.root} is not there, so there are no photos; say where it is with --capture."
+            )
         return self.images.frame(self.views[index], divisor)
 
     def moving(self, index: int) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ def write_config(run: Path, config: ResolvedConfig, capture: Path, data: Mapping
     """Write `config.yaml`, for people to read; `Trainer.resume` reads the checkpoint."""
     document = {"capture": str(capture), "data": dict(data), **config.to_dict()}
     write_text(run / CONFIG_NAME, yaml.safe_dump(document, sort_keys=False))
+
+
+def capture_is_there(checkpoint: Checkpoint) -> bool:
+    """Whether there is something where the capture of a run lay; not where nobody may look."""
+    return os.path.exists(checkpoint.capture)
 
 
 def scene_of(checkpoint: Checkpoint, capture: Path | str | None = None) -> SceneData:

@@ -30,6 +30,7 @@ from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.open import DataConfig
 from nfc_gs.data.sampler import ViewSampler, Window
 from nfc_gs.data.scene import SceneData
+from nfc_gs.data.stored import without_photos
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.init import from_points
 from nfc_gs.objective.losses import LossResult, ObjectiveConfig, photometric
@@ -184,7 +185,7 @@ class Trainer:
         self.motion = None if model.deformation is None else MotionTraining(config, scene, model)
         self.density = make_density_control(config, model, self.optimizer, scene.extent)
         self.background = evaluation_background(config, scene)
-        self._capture, self._data = capture, data
+        self._capture, self._data, self._without_photos = capture, data, without_photos(scene)
         self._backend = get_backend(config.backend)
         times = () if self.motion is None else [view_time(scene.views[i]) for i in scene.train]
         self._sampler = ViewSampler(scene.train, config.seed, times)
@@ -328,6 +329,7 @@ class Trainer:
                     "test_views": [self.scene.views[i].name for i in self.scene.test],
                 },
                 time_axis=self.scene.time_axis,
+                scene=self._without_photos,
                 **self._motion_to_save(),
             ),
         )

@@ -43,7 +43,8 @@ class Viewer:
 
     Attributes:
         sources: what can be looked at, the first one at the start.
-        scene: the capture whose cameras and photos are shown, that of the first source that has one; None without.
+        scene: the capture whose cameras and photos are shown, that of the first source that has one, if possible with
+            photos; None without.
         places: where the sources lie in the frame that is shown: that of the capture, or of the first source; by name.
         time_axis: what the times 0 and 1 mean; None where nothing moves, or nobody knows.
         scheduler: draws for all browsers.
@@ -78,7 +79,8 @@ class Viewer:
         if not sources:
             raise UserError("There is nothing to look at; give a run folder, a PLY or a .splat.")
         self.sources, self.backend, self.live = _named_apart(sources), backend, live
-        self.scene = next((source.scene for source in self.sources if source.scene is not None), None)
+        scenes = [source.scene for source in self.sources if source.scene is not None]
+        self.scene = next((scene for scene in scenes if scene.has_photos), scenes[0] if scenes else None)
         shown = self.sources[0].frame if self.scene is None else frame_of(self.scene)
         self.places = {source.name: place(source.name, source.frame, shown) for source in self.sources}
         if self.scene is None:

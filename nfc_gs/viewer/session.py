@@ -224,10 +224,15 @@ class Session:
             raise UserError("There is no capture here, so there is no view to compare with.")
         return scene.train[nearest(self.pose, [scene.views[i].camera for i in scene.train])]
 
+    @property
+    def has_photos(self) -> bool:
+        """Whether there are photos to compare with."""
+        return self.scene is not None and self.scene.has_photos
+
     def photo(self, index: int | None = None) -> Photo | None:
-        """A view's picture; of the chosen one by default; None without a capture."""
+        """A view's picture; of the chosen one by default; None without photos."""
         scene = self.scene
-        if scene is None:
+        if scene is None or not self.has_photos:
             return None
         index = self.view if index is None else index
         return Photo(scene.views[index].camera, scene.frame(index).rgb)

@@ -16,7 +16,7 @@ from nfc_gs.export.ply import read_ply
 from nfc_gs.export.splat import read_splat
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import terms_in_words
-from nfc_gs.train.run_folder import scene_of
+from nfc_gs.train.run_folder import capture_is_there, scene_of
 from nfc_gs.viewer.frames import WORLD, Frame
 from nfc_gs.viewer.light import Light
 
@@ -44,7 +44,8 @@ class Source:
 
     Attributes:
         name: for people, unique in a viewer.
-        scene: the capture it was trained on; None if there is none or it cannot be read any more.
+        scene: the capture it was trained on, without photos if it cannot be read any more; None if nothing is known of
+            it.
         background: colour in [0, 1] behind the splats.
         antialiased: it was trained with Mip-Splatting's opacities.
         time_axis: what the times 0 and 1 mean; None for a static model.
@@ -163,7 +164,8 @@ def open_source(path: Path | str, *, capture: Path | None = None, device: str = 
         device: where to draw: auto, cpu or cuda; auto takes a GPU if there is one.
 
     Raises:
-        UserError: there is no such thing, or it is broken. A capture that cannot be read is told and left out.
+        UserError: there is no such thing, or it is broken. A capture that cannot be read is told, and its photos are
+            left out.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -180,16 +182,16 @@ def open_source(path: Path | str, *, capture: Path | None = None, device: str = 
 
 
 def _scene_of(path: Path, capture: Path | None) -> SceneData | None:
-    """The capture of a run; None, and a sentence, where it cannot be read."""
+    """The capture of a run; where it cannot be read, a sentence, and what the checkpoint holds of it, if anything."""
     checkpoint = load_checkpoint(path)
-    if capture is None and not Path(checkpoint.capture).exists():
+    if capture is None and not capture_is_there(checkpoint):
         logger.info("The capture %s is not there any more: no photos are shown beside the splat.", checkpoint.capture)
-        return None
+        return checkpoint.scene
     try:
         return scene_of(checkpoint, capture)
     except UserError as error:
         logger.warning("%s", error)
-        return None
+        return checkpoint.scene
 
 
 def up_of(scene: SceneData | None) -> Vector:

@@ -38,7 +38,7 @@ UPS: dict[str, tuple[float, float, float] | None] = {
 
 
 def add_cameras(session: Session) -> None:
-    """Views to stand at, frustums, the photo over the picture; reset, up, field of view, a camera as JSON."""
+    """Views to stand at, frustums, their photos if there are any; reset, up, field of view, a camera as JSON."""
     if session.scene is not None and session.scene.views:
         _add_views(session)
     _add_own(session)
@@ -54,15 +54,14 @@ def _add_views(session: Session) -> None:
     with gui.add_folder("Views of the capture"):
         chosen = gui.add_dropdown("View", names, initial_value=names[first], hint="Stand where this photo was taken.")
         buttons = gui.add_button_group("Stand at", ("previous", "this", "next"), hint="Keys: B and N")
-        overlay = gui.add_slider("Photo", 0.0, 1.0, 0.05, 0.0, hint="Opacity of the view's photo over the picture.")
         frustums = gui.add_checkbox(
             "Frustums", False, hint="The cameras in the scene: blue to train on, orange held out. Click one. Key: F"
         )
         size = gui.add_slider(
             "Size of frustums", 0.01, 1.0, 0.01, round(min(max(0.06 * scene.extent, 0.01), 1.0), 2), hint="Scene units."
         )
-        measure = gui.add_button("PSNR here", hint="On the training view nearest to your camera; of both, if compared.")
-        result = gui.add_markdown("", visible=False)
+        if session.has_photos:
+            _add_photo(session)
     session.frustums_control = frustums
     shown: list[Any] = []
 
@@ -85,19 +84,28 @@ def _add_views(session: Session) -> None:
     def move(_: object) -> None:
         stand(session.view + {"previous": -1, "this": 0, "next": 1}[buttons.value])
 
-    def measured(_: object) -> None:
-        sources = [session.source] if session.compare == "off" else [session.source, session.other]
-        result.content, result.visible = psnr_in_words(session, *sources), True
-
     session.stand = stand
-    measure.on_click(session.guarded(measured))
     chosen.on_update(session.guarded(
         lambda _: stand(names.index(chosen.value)) if names.index(chosen.value) != session.view else None
     ))  # fmt: skip
     buttons.on_click(session.guarded(move))
-    overlay.on_update(session.guarded(lambda _: session.change(overlay=float(overlay.value))))
     frustums.on_update(session.guarded(draw_frustums))
     size.on_update(session.guarded(draw_frustums))
+
+
+def _add_photo(session: Session) -> None:
+    """The chosen view's photo over the picture, and how near the two are."""
+    gui = session.client.gui
+    overlay = gui.add_slider("Photo", 0.0, 1.0, 0.05, 0.0, hint="Opacity of the view's photo over the picture.")
+    measure = gui.add_button("PSNR here", hint="On the training view nearest to your camera; of both, if compared.")
+    result = gui.add_markdown("", visible=False)
+
+    def measured(_: object) -> None:
+        sources = [session.source] if session.compare == "off" else [session.source, session.other]
+        result.content, result.visible = psnr_in_words(session, *sources), True
+
+    overlay.on_update(session.guarded(lambda _: session.change(overlay=float(overlay.value))))
+    measure.on_click(session.guarded(measured))
 
 
 def psnr_in_words(session: Session, *sources: Source) -> str:
@@ -109,7 +117,7 @@ def psnr_in_words(session: Session, *sources: Source) -> str:
 
 
 def _frustum(session: Session, index: int, scale: float, stand: Any) -> Any:
-    """A camera of the capture in the scene, with its picture; a click stands there."""
+    """A camera of the capture in the scene, with its photo if there is one; a click stands there."""
     scene = session.scene
     assert scene is not None
     camera = scene.views[index].camera
@@ -124,7 +132,7 @@ def _frustum(session: Session, index: int, scale: float, stand: Any) -> Any:
         thickness=1.5,
         thickness_units="screen",
         color=COLORS["test" if index in scene.test else "train"],
-        image=np.ascontiguousarray(scene.frame(index, divisor).rgb),
+        image=np.ascontiguousarray(scene.frame(index, divisor).rgb) if scene.has_photos else None,
         format="jpeg",
         wxyz=matrix_to_quat(camera.viewmat[:3, :3].T).numpy(),
         position=camera.center.numpy(),

@@ -29,7 +29,7 @@ def add_compare(session: Session) -> None:
     split = gui.add_slider("Border", 0.0, 1.0, STEP, 0.5, hint="The same border as on the picture, 0 at its left.")
     notes = gui.add_markdown("", visible=False)
     result = gui.add_markdown("", visible=False)
-    if session.scene is not None and session.scene.train:
+    if session.has_photos:
         measure = gui.add_button("PSNR of both", hint="On the training view nearest to your camera.")
 
         def measured(_: object) -> None:

@@ -43,7 +43,7 @@ def add_show(session: Session) -> None:
     """What to show, and how."""
     gui, source = session.client.gui, session.source
     shows = [show for show in SHOWS if show not in BIT_SHOWS or source.snapshot().model.head == "bits"]
-    if session.scene is None:
+    if not session.has_photos:
         shows.remove("error")
     show = gui.add_dropdown(
         "Show", shows, initial_value="colour",
