@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from nfc_gs.train.trainer import Trainer
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.draw import Look, draw
 from nfc_gs.viewer.live import MAX_POINTS, Curve, LiveTraining, copy_of
+from nfc_gs.viewer.scheduler import Scheduler
 from nfc_gs.viewer.source import Source
 
 CONFIG = TrainConfig(steps=30, max_gaussians=80, device="cpu", backend="cpu")
@@ -62,7 +64,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_a_training_that_is_drawn_all_the_time_gives_the_same_bits(scene: SceneData, tmp_path: Path) -> None:
     trainer = begun(scene, tmp_path / "watched")
     live = watched(trainer)
-    live.share = 1.0
+    live.budget.share = 1.0
     seen: list[int] = []
     live.on_news = lambda: seen.append(live.source.snapshot().step or 0)
     live.want()
@@ -88,7 +90,7 @@ def test_what_fails_in_the_viewer_does_not_reach_the_training(
 ) -> None:
     trainer = begun(scene, tmp_path / "watched")
     live = watched(trainer)
-    live.share = 1.0
+    live.budget.share = 1.0
 
     def broken() -> None:
         live.want()
@@ -178,7 +180,7 @@ def test_copies_are_made_when_wanted_and_take_their_share_of_the_time_at_most(
     monkeypatch.setattr("nfc_gs.viewer.live.copy_of", slow)
     trainer = begun(scene, tmp_path / "run")
     live = LiveTraining(trainer, Source("run", trainer.model), clock=lambda: now[0])
-    live.share = 0.1
+    live.budget.share = 0.1
 
     def step(number: int) -> None:
         live(StepDone(number, 0.1, 0.5, 20.0, 80, 48, 36, 3, 1.0, 1.0))
@@ -190,6 +192,32 @@ def test_copies_are_made_when_wanted_and_take_their_share_of_the_time_at_most(
         live.want()
         step(number)
     assert live.source.snapshot().number == pytest.approx(0.1 * now[0], rel=0.15)
+
+
+def test_copies_and_pictures_together_take_their_share_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def spend(seconds: float) -> None:
+        now[0] += seconds
+        spent.append(seconds)
+
+    spent: list[float] = []
+    monkeypatch.setattr("nfc_gs.viewer.live.copy_of", lambda model: spend(0.3))
+    live = LiveTraining(SimpleNamespace(model=None), Source("run", None), clock=lambda: now[0])  # type: ignore[arg-type]
+    scheduler = Scheduler(lambda: now[0], budget=live.budget)
+    live.budget.share = 0.2
+
+    def draw_and_want() -> None:
+        spend(0.5)
+        live.want()  # as a viewer does when a browser has its picture
+
+    for number in range(4000):
+        live(StepDone(number, 0.1, 0.5, 20.0, 80, 48, 36, 3, 1.0, 1.0))
+        scheduler.submit(1, draw_and_want)
+        scheduler.run_due()
+        now[0] += 0.1
+    assert spent.count(0.3) == pytest.approx(spent.count(0.5), abs=1) and spent.count(0.5) > 100
+    assert sum(spent) / now[0] == pytest.approx(0.2, rel=0.02)
 
 
 def test_a_curve_keeps_its_ends_and_stays_short() -> None:
