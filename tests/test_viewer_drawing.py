@@ -20,7 +20,7 @@ from nfc_gs.export.ply import write_ply
 from nfc_gs.export.splat import read_splat
 from nfc_gs.model.color_head import start_bits, start_sh
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render.pipeline import render
+from nfc_gs.render.pipeline import RenderOutput, render
 from nfc_gs.viewer.cameras import Pose, nearest, pose_from_json, pose_of, pose_to_json
 from nfc_gs.viewer.draw import (
     FAR,
@@ -28,6 +28,7 @@ from nfc_gs.viewer.draw import (
     Look,
     Photo,
     Style,
+    _shown,
     counts_of,
     cut,
     draw,
@@ -168,6 +169,13 @@ def test_the_error_is_black_where_the_photo_is_met_and_bright_where_not() -> Non
     right = draw(splats, camera, Look("error"), CPU, photo=Photo(camera, rgb)).rgb
     wrong = draw(splats, camera, Look("error"), CPU, photo=Photo(camera, 255 - rgb)).rgb
     assert right.max() <= 10 < 60 < wrong.mean()
+
+
+def test_the_error_is_measured_on_the_device_that_draws() -> None:
+    camera, drawn = POSE.camera(8, 6), {"device": "meta"}  # a device that is not the CPU, and is everywhere
+    out = RenderOutput(torch.zeros(6, 8, 3, **drawn), torch.zeros(6, 8, 1, **drawn), None, None)  # type: ignore
+    photo = Photo(camera, np.zeros((6, 8, 3), np.uint8))
+    assert _shown(out, camera, Look("error"), photo).device.type == "meta"
 
 
 @pytest.mark.parametrize("show", ["colour", "depth", "alpha"])

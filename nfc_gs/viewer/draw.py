@@ -256,7 +256,7 @@ def _shown(out: RenderOutput, camera: Camera, look: Look, photo: Photo | None) -
     if look.show == "count":
         return colormap.apply(counts_of(out.alpha[..., 0]) / COUNT_FULL, look.colors)
     if look.show == "error" and photo is not None:
-        truth, covered = seen_from(photo, camera)
+        truth, covered = (tensor.to(out.rgb.device) for tensor in seen_from(photo, camera))
         difference = (out.rgb.clamp(0, 1) - truth).abs().mean(-1)
         return colormap.apply(difference / ERROR_FULL, ERROR_MAP) * covered[..., None]
     if look.show in ("bit", "bits"):
