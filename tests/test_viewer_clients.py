@@ -19,6 +19,7 @@ from nfc_gs.data.open import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.synthetic import write_capture
 from nfc_gs.viewer.app import Viewer, free_port
+from nfc_gs.viewer.scheduler import at_once
 from nfc_gs.viewer.server import is_own
 
 
@@ -52,6 +53,7 @@ def test_twenty_clients_come_move_and_go_and_leave_nothing_behind(scene: SceneDa
             until(lambda: not viewer.sessions)
             until(lambda: viewer.scheduler.wait_time() is None)
             until(lambda shown=shown: all(session.closed and not session._cache for session in shown))
+            assert not viewer.scheduler._last_served
     until(lambda: threading.active_count() <= before)
 
 
@@ -147,8 +149,10 @@ def test_a_thousand_pictures_leave_no_memory_and_no_thread(viewer: Viewer) -> No
     until(lambda: viewer.scheduler.wait_time() is None)
 
     def draw_many(count: int) -> None:
+        before = session.pictures
         for _ in range(count):
-            session._send((160, 90), "moving")
+            session.run(lambda: at_once(session._send((160, 90), "moving")))
+        assert session.pictures == before + count
 
     draw_many(200)
     threads, start = threading.active_count(), resident()

@@ -170,6 +170,7 @@ class PathPanel:
             return
         width, height = self.session.window
         shots = self.path.shots(max(width, 16), max(height, 16))
+        self.session.playing = False  # the path has times of its own
         self._previewing.set()
         begun = perf_counter()
         try:
@@ -211,10 +212,11 @@ class PathPanel:
             self._busy.release()
 
     def _frames(self, shots: list[tuple[Camera, float | None]]) -> Iterator[np.ndarray]:
+        shot = self.session.shots()
         for index, (camera, time) in enumerate(shots):
             if self._cancel.is_set():
                 raise _CancelledError
-            picture = self.session.shot(camera, time)
+            picture = shot(camera, time)
             if index % 5 == 0:
                 self.progress.value = 100.0 * index / len(shots)
             yield picture
