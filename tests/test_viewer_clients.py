@@ -141,6 +141,63 @@ def test_a_port_in_use_is_passed_over_and_a_wrong_one_gets_a_sentence(scene: Sce
             free_port(host, wrong)
 
 
+def test_an_address_of_ipv6_is_one_that_a_browser_takes(scene: SceneData) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with Viewer(sources(scene), host="::1", port=8760, backend="cpu") as viewer:
+        assert viewer.url.startswith("http://[::1]:87")
+        client = Client(viewer, viewer.url)
+        client.look(0.0)
+        until(lambda: len(viewer.sessions) == 1)
+        client.close()
+
+
+def test_a_browser_that_leaves_is_noticed_while_all_of_visers_threads_wait(viewer: Viewer) -> None:
+    client, go_on = Client(viewer), threading.Event()
+    client.look(0.0)
+    until(lambda: len(viewer.sessions) == 1)
+    session = next(iter(viewer.sessions.values()))
+    pool = viewer.server._thread_executor
+    try:
+        for _ in range(2 * pool._max_workers):
+            pool.submit(go_on.wait)
+        client.close()
+        until(lambda: not viewer.sessions and session.closed, seconds=10.0)
+    finally:
+        go_on.set()
+
+
+def test_what_takes_long_holds_no_thread_of_visers_and_goes_on_once(viewer: Viewer) -> None:
+    client, go_on = Client(viewer), threading.Event()
+    client.look(0.0)
+    until(lambda: len(viewer.sessions) == 1)
+    session = next(iter(viewer.sessions.values()))
+    said: list[str] = []
+    session.say = lambda title, body, color=None: said.append(body)  # type: ignore[method-assign]
+    begun: list[int] = []
+
+    def long(number: int) -> None:
+        begun.append(number)
+        assert go_on.wait(20.0)
+
+    call = session.aside(long, "It goes on already.")
+    call(1)  # returns at once
+    until(lambda: begun == [1])
+    call(2)
+    until(lambda: said == ["It goes on already."])
+    go_on.set()
+
+    def again() -> bool:
+        call(3)
+        return begun[-1] == 3
+
+    until(again)
+    client.close()
+    until(lambda: not viewer.sessions)
+
+
 def test_a_thousand_pictures_leave_no_memory_and_no_thread(viewer: Viewer) -> None:
     client = Client(viewer)
     client.look(0.0)

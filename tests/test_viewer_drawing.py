@@ -203,6 +203,19 @@ def test_tiles_have_the_samples_the_depth_and_the_photo_of_the_picture() -> None
     assert np.isclose(whole.depth, tiled.depth, rtol=1e-3).mean() > 0.999  # but for where depth begins
 
 
+@pytest.mark.parametrize("size", [(230, 170), (231, 172), (232, 171)])
+def test_a_large_sheet_of_bits_is_drawn_plane_by_plane_in_tiles(size: tuple[int, int]) -> None:
+    splats, camera, look = model(200, head="bits"), POSE.camera(*size), Look("bits", channel=1)
+    whole = draw(splats, camera, look, CPU)
+    tiled, turns = finished(draw_tiled(splats, camera, look, CPU, tile=32))
+    assert turns == 9 * 3 * 2 and tiled.rgb.shape == whole.rgb.shape  # each plane is about 77 x 57
+    assert tiled.depth is not None and (tiled.depth == FAR).all()
+    # Beyond the margin splats are linearised elsewhere, and the margin is small here.
+    assert np.abs(whole.rgb.astype(int) - tiled.rgb).mean() < 0.3 and whole.rgb.std() > 20
+    at_once, turns = finished(draw_tiled(splats, camera, look, CPU, tile=100))
+    assert turns == 0 and np.array_equal(at_once.rgb, whole.rgb)
+
+
 def test_without_a_tile_a_picture_of_any_size_is_drawn_at_once() -> None:
     splats, camera = model(200), POSE.camera(230, 170)
     picture, turns = finished(draw_tiled(splats, camera, Look(), CPU, tile=None))

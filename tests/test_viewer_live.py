@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from viewer_client import Client
 
 from nfc_gs.core.events import StepDone
 from nfc_gs.data.open import load_scene
@@ -19,7 +20,7 @@ from nfc_gs.data.synthetic import write_capture
 from nfc_gs.train.config import TrainConfig
 from nfc_gs.train.trainer import Trainer
 from nfc_gs.viewer.app import Viewer
-from nfc_gs.viewer.draw import Look, draw
+from nfc_gs.viewer.draw import Look, Picture, draw
 from nfc_gs.viewer.live import MAX_POINTS, Curve, LiveTraining, copy_of
 from nfc_gs.viewer.scheduler import Scheduler
 from nfc_gs.viewer.source import Source
@@ -119,6 +120,45 @@ def test_a_render_that_fails_stops_neither_the_training_nor_the_viewer(
         trainer.train()
         viewer.scheduler.submit("a", drawn.set)
         assert drawn.wait(20.0) and "a broken render" in caplog.text
+    assert same(trainer.model.tensors(), alone(scene, tmp_path / "alone"))
+
+
+def test_drawing_that_fails_for_a_browser_does_not_reach_the_training(
+    scene: SceneData, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = begun(scene, tmp_path / "watched")
+    live = watched(trainer)
+    live.budget.share = 1.0
+    fails, steps = threading.Event(), []
+
+    def breaks(*args: object, **options: object) -> Picture:
+        if fails.is_set():
+            steps.append(trainer.steps_done)
+            raise RuntimeError("a broken renderer")
+        return draw(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("nfc_gs.viewer.draw.draw", breaks)
+    with Viewer([live.source], port=8900, live=live, backend="cpu") as viewer, caplog.at_level(logging.ERROR):
+        client, ended = Client(viewer), threading.Event()
+
+        def look() -> None:
+            while not ended.is_set():
+                client.look(0.1 * time.monotonic() % 1.0)
+                time.sleep(0.002)
+
+        hand = threading.Thread(target=look)
+        hand.start()
+        until(lambda: any(session.pictures for session in viewer.sessions.values()))
+        fails.set()
+        finished = trainer.train()
+        fails.clear()
+        (session,) = viewer.sessions.values()
+        pictures = session.pictures
+        until(lambda: session.pictures > pictures)
+        ended.set()
+        hand.join()
+        client.close()
+    assert finished.reason == "done" and any(0 < step < 30 for step in steps) and "a broken renderer" in caplog.text
     assert same(trainer.model.tensors(), alone(scene, tmp_path / "alone"))
 
 

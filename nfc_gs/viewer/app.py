@@ -96,8 +96,8 @@ class Viewer:
         free = free_port(host, port)
         self.server = Server(host, free, sharing=share)
         self.port_was_taken = free != port
-        shown = "localhost" if host in ("0.0.0.0", "::") else host
-        self.url = f"http://{shown}:{self.server.get_port()}"
+        name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        self.url = f"http://{name}:{self.server.get_port()}"
         self._set_stage()
         if live is not None:
             live.on_news = self._news
@@ -198,7 +198,7 @@ class Viewer:
 
         session.request()
 
-    def _left(self, client: viser.ClientHandle) -> None:
+    async def _left(self, client: viser.ClientHandle) -> None:  # async: it waits for none of viser's threads
         with self._lock:
             session = self.sessions.pop(client.client_id, None)
         if session is not None:

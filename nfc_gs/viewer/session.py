@@ -205,6 +205,26 @@ class Session(Pictures):
 
         return call
 
+    def aside(self, function: Callable[..., None], already: str) -> Callable[..., None]:
+        """`guarded`, in a thread of its own: viser has few for all pages, and what takes long would use them up.
+
+        While it goes on, another call does nothing but say `already`.
+        """
+        alone = threading.Lock()
+
+        def work(*args: Any) -> None:
+            if not alone.acquire(blocking=False):
+                raise UserError(already)
+            try:
+                function(*args)
+            finally:
+                alone.release()
+
+        def begin(*args: Any) -> None:
+            threading.Thread(target=self.guarded(work), args=args, name="nfc-gs viewer page", daemon=True).start()
+
+        return begin
+
     def say(self, title: str, body: str, color: Any = None) -> None:
         """Show a notification in the browser."""
         if not self.closed:
