@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ def _add_views(session: Session) -> None:
         result = gui.add_markdown("", visible=False)
     session.frustums_control = frustums
     shown: list[Any] = []
+    drawing = threading.Lock()
 
     def stand(index: int) -> None:
         session.stand_at_view(index % len(names))
@@ -72,15 +74,18 @@ def _add_views(session: Session) -> None:
             chosen.value = names[session.view]
 
     def draw_frustums(_: object) -> None:
-        for handle in shown:
-            handle.remove()
-        shown.clear()
-        if frustums.value:
+        with drawing:
+            while shown:
+                shown.pop().remove()
             for index in range(len(names)):
-                if session.closed:
-                    return
+                if session.closed or not frustums.value:  # photos take time to read, and minds change
+                    break
                 shown.append(_frustum(session, index, float(size.value), stand))
-        session.put_in_scene("frustums", bool(shown))
+            session.put_in_scene("frustums", bool(shown))
+
+    def resize(_: object) -> None:
+        for handle in tuple(shown):
+            handle.scale = float(size.value)
 
     def move(_: object) -> None:
         stand(session.view + {"previous": -1, "this": 0, "next": 1}[buttons.value])
@@ -97,7 +102,7 @@ def _add_views(session: Session) -> None:
     buttons.on_click(session.guarded(move))
     overlay.on_update(session.guarded(lambda _: session.change(overlay=float(overlay.value))))
     frustums.on_update(session.guarded(draw_frustums))
-    size.on_update(session.guarded(draw_frustums))
+    size.on_update(session.guarded(resize))
 
 
 def psnr_in_words(session: Session, *sources: Source) -> str:
