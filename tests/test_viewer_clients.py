@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from viewer_client import Client, sources, until
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.open import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.synthetic import write_capture
+from nfc_gs.model.color_head import start_sh
+from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer, free_port
 from nfc_gs.viewer.scheduler import at_once
 from nfc_gs.viewer.server import is_own
+from nfc_gs.viewer.source import Source
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +240,34 @@ def resident() -> int:
     except OSError:
         pytest.skip("the memory of a process is read from /proc")
     return pages * 4096
+
+
+@pytest.mark.slow
+def test_two_million_gaussians_are_looked_at_by_two_browsers() -> None:
+    count, generator = 2_000_000, torch.Generator().manual_seed(0)
+    cloud = GaussianModel(
+        {
+            "means": torch.randn(count, 3, generator=generator),
+            "log_scales": torch.full((count, 3), -5.0),
+            "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
+            "opacity_logits": torch.zeros(count),
+            **start_sh(torch.rand(count, 3, generator=generator), 0),
+        }
+    )
+    with Viewer([Source("cloud", cloud)], port=8710, backend="cpu") as viewer:
+        clients = [Client(viewer), Client(viewer)]
+        for client in clients:
+            client.look(0.0)
+        until(lambda: len(viewer.sessions) == 2)
+        shown = list(viewer.sessions.values())
+        for turn in range(6):
+            for client in clients:
+                client.look(0.1 * turn)
+            until(lambda turn=turn: all(session.pictures > turn for session in shown), seconds=120.0)
+        until(lambda: all(session.pictures >= 8 for session in shown), seconds=120.0)  # also at rest and refined
+        for client in clients:
+            client.close()
+        until(lambda: not viewer.sessions)
 
 
 def test_a_fault_in_a_control_is_told_and_the_page_lives(viewer: Viewer, caplog: pytest.LogCaptureFixture) -> None:

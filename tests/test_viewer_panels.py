@@ -35,7 +35,9 @@ class Page:
     """A page that is only its end of the connection, the session behind it, and the files and notes that it got."""
 
     def __init__(self, viewer: Viewer) -> None:
-        self.client, self.files, self.said = Client(viewer), dict[str, bytes](), list[str]()
+        self.client = Client(viewer)
+        self.files: dict[str, bytes] = {}
+        self.said: list[str] = []
         self.client.look(0.0)
         until(lambda: len(viewer.sessions) == 1)
         self.session: Session = next(iter(viewer.sessions.values()))

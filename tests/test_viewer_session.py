@@ -140,18 +140,22 @@ def test_tiles_are_dropped_when_the_browser_draws_and_drawn_again_when_it_does_n
     assert scheduler.run_due() and pictures[2] is not None
 
 
-def test_a_picture_that_ends_after_the_browser_has_begun_to_draw_is_not_sent() -> None:
-    session, scheduler, _, pictures = looking(Source("many", many()))
+@pytest.mark.parametrize("leave", [Session.close, lambda session: setattr(session, "browser", True)])
+def test_a_picture_that_ends_when_nobody_wants_it_any_more_is_not_sent_and_leaves_nothing(leave: Any) -> None:
+    session, scheduler, clock, pictures = looking(Source("many", many()))
     picture = session._picture
 
     def late(*args: Any, **options: Any) -> Any:
         drawn = yield from picture(*args, **options)
-        session.browser = True
+        leave(session)
         return drawn
 
     session._picture = late  # type: ignore[method-assign]
     session.request()
-    assert scheduler.run_due() and pictures == []
+    while scheduler.run_due():
+        clock.now += 1.0
+    assert pictures == [] and not session._cache
+    assert not scheduler._last_served and scheduler.wait_time() is None
 
 
 def test_time_does_not_run_where_the_browser_draws() -> None:

@@ -32,7 +32,10 @@ class Waits:
     """
 
     def __init__(self) -> None:
-        self.looked_at, self.urls, self.opened, self.shared = list[str](), list[str](), list[str](), 0
+        self.looked_at: list[str] = []
+        self.urls: list[str] = []
+        self.opened: list[str] = []
+        self.shared = 0
 
 
 @pytest.fixture
