@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from viewer_client import Client, sources, until
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.open import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.synthetic import write_capture
+from nfc_gs.model.color_head import start_sh
+from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer, free_port
+from nfc_gs.viewer.scheduler import at_once
 from nfc_gs.viewer.server import is_own
+from nfc_gs.viewer.source import Source
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +57,7 @@ def test_twenty_clients_come_move_and_go_and_leave_nothing_behind(scene: SceneDa
             until(lambda: not viewer.sessions)
             until(lambda: viewer.scheduler.wait_time() is None)
             until(lambda shown=shown: all(session.closed and not session._cache for session in shown))
+            assert not viewer.scheduler._last_served
     until(lambda: threading.active_count() <= before)
 
 
@@ -139,6 +145,63 @@ def test_a_port_in_use_is_passed_over_and_a_wrong_one_gets_a_sentence(scene: Sce
             free_port(host, wrong)
 
 
+def test_an_address_of_ipv6_is_one_that_a_browser_takes(scene: SceneData) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with Viewer(sources(scene), host="::1", port=8760, backend="cpu") as viewer:
+        assert viewer.url.startswith("http://[::1]:87")
+        client = Client(viewer, viewer.url)
+        client.look(0.0)
+        until(lambda: len(viewer.sessions) == 1)
+        client.close()
+
+
+def test_a_browser_that_leaves_is_noticed_while_all_of_visers_threads_wait(viewer: Viewer) -> None:
+    client, go_on = Client(viewer), threading.Event()
+    client.look(0.0)
+    until(lambda: len(viewer.sessions) == 1)
+    session = next(iter(viewer.sessions.values()))
+    pool = viewer.server._thread_executor
+    try:
+        for _ in range(2 * pool._max_workers):
+            pool.submit(go_on.wait)
+        client.close()
+        until(lambda: not viewer.sessions and session.closed, seconds=10.0)
+    finally:
+        go_on.set()
+
+
+def test_what_takes_long_holds_no_thread_of_visers_and_goes_on_once(viewer: Viewer) -> None:
+    client, go_on = Client(viewer), threading.Event()
+    client.look(0.0)
+    until(lambda: len(viewer.sessions) == 1)
+    session = next(iter(viewer.sessions.values()))
+    said: list[str] = []
+    session.say = lambda title, body, color=None: said.append(body)  # type: ignore[method-assign]
+    begun: list[int] = []
+
+    def long(number: int) -> None:
+        begun.append(number)
+        assert go_on.wait(20.0)
+
+    call = session.aside(long, "It goes on already.")
+    call(1)  # returns at once
+    until(lambda: begun == [1])
+    call(2)
+    until(lambda: said == ["It goes on already."])
+    go_on.set()
+
+    def again() -> bool:
+        call(3)
+        return begun[-1] == 3
+
+    until(again)
+    client.close()
+    until(lambda: not viewer.sessions)
+
+
 def test_a_thousand_pictures_leave_no_memory_and_no_thread(viewer: Viewer) -> None:
     client = Client(viewer)
     client.look(0.0)
@@ -147,8 +210,10 @@ def test_a_thousand_pictures_leave_no_memory_and_no_thread(viewer: Viewer) -> No
     until(lambda: viewer.scheduler.wait_time() is None)
 
     def draw_many(count: int) -> None:
+        before = session.pictures
         for _ in range(count):
-            session._send((160, 90), "moving")
+            session.run(lambda: at_once(session._send((160, 90), "moving")))
+        assert session.pictures == before + count
 
     draw_many(200)
     threads, start = threading.active_count(), resident()
@@ -175,6 +240,34 @@ def resident() -> int:
     except OSError:
         pytest.skip("the memory of a process is read from /proc")
     return pages * 4096
+
+
+@pytest.mark.slow
+def test_two_million_gaussians_are_looked_at_by_two_browsers() -> None:
+    count, generator = 2_000_000, torch.Generator().manual_seed(0)
+    cloud = GaussianModel(
+        {
+            "means": torch.randn(count, 3, generator=generator),
+            "log_scales": torch.full((count, 3), -5.0),
+            "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
+            "opacity_logits": torch.zeros(count),
+            **start_sh(torch.rand(count, 3, generator=generator), 0),
+        }
+    )
+    with Viewer([Source("cloud", cloud)], port=8710, backend="cpu") as viewer:
+        clients = [Client(viewer), Client(viewer)]
+        for client in clients:
+            client.look(0.0)
+        until(lambda: len(viewer.sessions) == 2)
+        shown = list(viewer.sessions.values())
+        for turn in range(6):
+            for client in clients:
+                client.look(0.1 * turn)
+            until(lambda turn=turn: all(session.pictures > turn for session in shown), seconds=120.0)
+        until(lambda: all(session.pictures >= 8 for session in shown), seconds=120.0)  # also at rest and refined
+        for client in clients:
+            client.close()
+        until(lambda: not viewer.sessions)
 
 
 def test_a_fault_in_a_control_is_told_and_the_page_lives(viewer: Viewer, caplog: pytest.LogCaptureFixture) -> None:

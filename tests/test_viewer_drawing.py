@@ -20,7 +20,7 @@ from nfc_gs.export.ply import write_ply
 from nfc_gs.export.splat import read_splat
 from nfc_gs.model.color_head import start_bits, start_sh
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render.pipeline import render
+from nfc_gs.render.pipeline import RenderOutput, render
 from nfc_gs.viewer.cameras import Pose, nearest, pose_from_json, pose_of, pose_to_json
 from nfc_gs.viewer.draw import (
     FAR,
@@ -28,6 +28,7 @@ from nfc_gs.viewer.draw import (
     Look,
     Photo,
     Style,
+    _shown,
     counts_of,
     cut,
     draw,
@@ -170,6 +171,13 @@ def test_the_error_is_black_where_the_photo_is_met_and_bright_where_not() -> Non
     assert right.max() <= 10 < 60 < wrong.mean()
 
 
+def test_the_error_is_measured_on_the_device_that_draws() -> None:
+    camera, drawn = POSE.camera(8, 6), {"device": "meta"}  # a device that is not the CPU, and is everywhere
+    out = RenderOutput(torch.zeros(6, 8, 3, **drawn), torch.zeros(6, 8, 1, **drawn), None, None)  # type: ignore
+    photo = Photo(camera, np.zeros((6, 8, 3), np.uint8))
+    assert _shown(out, camera, Look("error"), photo).device.type == "meta"
+
+
 @pytest.mark.parametrize("show", ["colour", "depth", "alpha"])
 def test_a_picture_in_tiles_is_the_picture(show: str) -> None:
     splats, camera, look = model(200), POSE.camera(230, 170), Look(show=show)  # type: ignore[arg-type]
@@ -193,6 +201,19 @@ def test_tiles_have_the_samples_the_depth_and_the_photo_of_the_picture() -> None
     assert np.abs(whole.rgb.astype(int) - tiled.rgb).mean() < 0.1
     assert whole.depth is not None and 0.1 < (whole.depth < FAR).mean() < 0.9
     assert np.isclose(whole.depth, tiled.depth, rtol=1e-3).mean() > 0.999  # but for where depth begins
+
+
+@pytest.mark.parametrize("size", [(230, 170), (231, 172), (232, 171)])
+def test_a_large_sheet_of_bits_is_drawn_plane_by_plane_in_tiles(size: tuple[int, int]) -> None:
+    splats, camera, look = model(200, head="bits"), POSE.camera(*size), Look("bits", channel=1)
+    whole = draw(splats, camera, look, CPU)
+    tiled, turns = finished(draw_tiled(splats, camera, look, CPU, tile=32))
+    assert turns == 9 * 3 * 2 and tiled.rgb.shape == whole.rgb.shape  # each plane is about 77 x 57
+    assert tiled.depth is not None and (tiled.depth == FAR).all()
+    # Beyond the margin splats are linearised elsewhere, and the margin is small here.
+    assert np.abs(whole.rgb.astype(int) - tiled.rgb).mean() < 0.3 and whole.rgb.std() > 20
+    at_once, turns = finished(draw_tiled(splats, camera, look, CPU, tile=100))
+    assert turns == 0 and np.array_equal(at_once.rgb, whole.rgb)
 
 
 def test_without_a_tile_a_picture_of_any_size_is_drawn_at_once() -> None:

@@ -156,7 +156,10 @@ def looking(source: Source) -> tuple[Session, Scheduler, Clock, list[np.ndarray]
         client_id=1, flush=lambda: None,
         camera=SimpleNamespace(position=(0.0, 0.0, -3.0), wxyz=(1.0, 0.0, 0.0, 0.0), fov=1.0, image_width=width,
                                image_height=height),
-        scene=SimpleNamespace(set_background_image=lambda rgb, *_, **__: pictures.append(rgb)),
+        scene=SimpleNamespace(
+            set_background_image=lambda rgb, *_, **__: pictures.append(rgb), remove_by_name=lambda name: None,
+            add_gaussian_splats=lambda *_: None,
+        ),
     )  # fmt: skip
     return Session(viewer, client), viewer.scheduler, clock, pictures  # type: ignore[arg-type]
 
@@ -214,7 +217,10 @@ def test_a_model_that_changes_while_a_picture_of_it_is_drawn_is_drawn_again(monk
     session.request()
     assert scheduler.run_due()
     clock.now += REST + 0.01
-    assert scheduler.run_due()  # a tile of the picture at rest
+    tiles = -(-WINDOW[0] // 32) * -(-WINDOW[1] // 32)
+    for _ in range(tiles + 3):  # the whole picture at rest, and the first tiles of the refined one
+        assert scheduler.run_due()
+    assert len(pictures) == 2
     source.show(many(50), step=None)
     session.refresh()
     while scheduler.run_due():

@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from viewer_client import Client
 
 from nfc_gs.core.events import StepDone
 from nfc_gs.data.open import load_scene
@@ -18,8 +20,9 @@ from nfc_gs.data.synthetic import write_capture
 from nfc_gs.train.config import TrainConfig
 from nfc_gs.train.trainer import Trainer
 from nfc_gs.viewer.app import Viewer
-from nfc_gs.viewer.draw import Look, draw
+from nfc_gs.viewer.draw import Look, Picture, draw
 from nfc_gs.viewer.live import MAX_POINTS, Curve, LiveTraining, copy_of
+from nfc_gs.viewer.scheduler import Scheduler
 from nfc_gs.viewer.source import Source
 
 CONFIG = TrainConfig(steps=30, max_gaussians=80, device="cpu", backend="cpu")
@@ -62,7 +65,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_a_training_that_is_drawn_all_the_time_gives_the_same_bits(scene: SceneData, tmp_path: Path) -> None:
     trainer = begun(scene, tmp_path / "watched")
     live = watched(trainer)
-    live.share = 1.0
+    live.budget.share = 1.0
     seen: list[int] = []
     live.on_news = lambda: seen.append(live.source.snapshot().step or 0)
     live.want()
@@ -88,7 +91,7 @@ def test_what_fails_in_the_viewer_does_not_reach_the_training(
 ) -> None:
     trainer = begun(scene, tmp_path / "watched")
     live = watched(trainer)
-    live.share = 1.0
+    live.budget.share = 1.0
 
     def broken() -> None:
         live.want()
@@ -117,6 +120,45 @@ def test_a_render_that_fails_stops_neither_the_training_nor_the_viewer(
         trainer.train()
         viewer.scheduler.submit("a", drawn.set)
         assert drawn.wait(20.0) and "a broken render" in caplog.text
+    assert same(trainer.model.tensors(), alone(scene, tmp_path / "alone"))
+
+
+def test_drawing_that_fails_for_a_browser_does_not_reach_the_training(
+    scene: SceneData, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = begun(scene, tmp_path / "watched")
+    live = watched(trainer)
+    live.budget.share = 1.0
+    fails, steps = threading.Event(), []
+
+    def breaks(*args: object, **options: object) -> Picture:
+        if fails.is_set():
+            steps.append(trainer.steps_done)
+            raise RuntimeError("a broken renderer")
+        return draw(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("nfc_gs.viewer.draw.draw", breaks)
+    with Viewer([live.source], port=8900, live=live, backend="cpu") as viewer, caplog.at_level(logging.ERROR):
+        client, ended = Client(viewer), threading.Event()
+
+        def look() -> None:
+            while not ended.is_set():
+                client.look(0.1 * time.monotonic() % 1.0)
+                time.sleep(0.002)
+
+        hand = threading.Thread(target=look)
+        hand.start()
+        until(lambda: any(session.pictures for session in viewer.sessions.values()))
+        fails.set()
+        finished = trainer.train()
+        fails.clear()
+        (session,) = viewer.sessions.values()
+        pictures = session.pictures
+        until(lambda: session.pictures > pictures)
+        ended.set()
+        hand.join()
+        client.close()
+    assert finished.reason == "done" and any(0 < step < 30 for step in steps) and "a broken renderer" in caplog.text
     assert same(trainer.model.tensors(), alone(scene, tmp_path / "alone"))
 
 
@@ -178,7 +220,7 @@ def test_copies_are_made_when_wanted_and_take_their_share_of_the_time_at_most(
     monkeypatch.setattr("nfc_gs.viewer.live.copy_of", slow)
     trainer = begun(scene, tmp_path / "run")
     live = LiveTraining(trainer, Source("run", trainer.model), clock=lambda: now[0])
-    live.share = 0.1
+    live.budget.share = 0.1
 
     def step(number: int) -> None:
         live(StepDone(number, 0.1, 0.5, 20.0, 80, 48, 36, 3, 1.0, 1.0))
@@ -190,6 +232,32 @@ def test_copies_are_made_when_wanted_and_take_their_share_of_the_time_at_most(
         live.want()
         step(number)
     assert live.source.snapshot().number == pytest.approx(0.1 * now[0], rel=0.15)
+
+
+def test_copies_and_pictures_together_take_their_share_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def spend(seconds: float) -> None:
+        now[0] += seconds
+        spent.append(seconds)
+
+    spent: list[float] = []
+    monkeypatch.setattr("nfc_gs.viewer.live.copy_of", lambda model: spend(0.3))
+    live = LiveTraining(SimpleNamespace(model=None), Source("run", None), clock=lambda: now[0])  # type: ignore[arg-type]
+    scheduler = Scheduler(lambda: now[0], budget=live.budget)
+    live.budget.share = 0.2
+
+    def draw_and_want() -> None:
+        spend(0.5)
+        live.want()  # as a viewer does when a browser has its picture
+
+    for number in range(4000):
+        live(StepDone(number, 0.1, 0.5, 20.0, 80, 48, 36, 3, 1.0, 1.0))
+        scheduler.submit(1, draw_and_want)
+        scheduler.run_due()
+        now[0] += 0.1
+    assert spent.count(0.3) == pytest.approx(spent.count(0.5), abs=1) and spent.count(0.5) > 100
+    assert sum(spent) / now[0] == pytest.approx(0.2, rel=0.02)
 
 
 def test_a_curve_keeps_its_ends_and_stays_short() -> None:

@@ -8,6 +8,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,14 @@ import pytest
 from PIL import Image
 from viewer_client import sources, until
 
+from nfc_gs.core.events import StepDone
 from nfc_gs.data.open import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.synthetic import write_capture
 from nfc_gs.viewer.app import Viewer
+from nfc_gs.viewer.cameras import Pose
 from nfc_gs.viewer.draw import Look, Style, draw
+from nfc_gs.viewer.live import LiveTraining
 from nfc_gs.viewer.panels.show import browser_splats
 from nfc_gs.viewer.session import Session
 
@@ -263,6 +267,68 @@ def test_time_moves_the_scene_and_plays(page: Page) -> None:
 
 
 @pytest.mark.slow
+def test_keys_do_what_the_help_says_and_a_frustum_is_clicked(page: Page, scene: SceneData) -> None:
+    page.settle()
+    session, press = page.session, page.page.keyboard.press
+    for key, is_done in (
+        ("c", lambda: session.look.show == "depth"),
+        ("c", lambda: session.look.show == "colour"),
+        ("v", lambda: session.compare == "split"),
+        ("v", lambda: session.compare == "off"),
+        ("k", lambda: len(session.path.path.keys) == 1),
+        ("n", lambda: session.view == 1),
+        ("b", lambda: session.view == 0),
+        ("r", lambda: np.allclose(session.pose.position, session.viewer.server.initial_camera.position, atol=1e-4)),
+        ("f", lambda: session.in_scene == {"frustums"}),
+    ):
+        press(key)
+        until(is_done, page)
+    page.session.stand_at(Pose((0.0, -4.0, 0.0), (0.5**0.5, -(0.5**0.5), 0.0, 0.0), 1.0))  # from above
+    page.settle()
+    camera, size = session.pose.camera(*SIZE), 0.06 * scene.extent
+
+    def place(index: int) -> tuple[float, float]:
+        """Where on the window the middle of a frustum's picture is."""
+        view = scene.views[index].camera
+        x, y, z = (camera.viewmat[:3, :3] @ (view.center + size * view.viewmat[2, :3]) + camera.viewmat[:3, 3]).tolist()
+        return camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
+
+    index = next(i for i in range(6) if 40 < place(i)[0] < 340 and 190 < place(i)[1] < 400)
+    page.page.mouse.click(*place(index))
+    until(lambda: np.allclose(session.pose.position, scene.views[index].camera.center, atol=1e-4), page)
+
+
+@pytest.mark.slow
+def test_a_training_is_seen_and_told_what_to_do(tab: tuple[Any, list[str]], scene: SceneData) -> None:
+    opened, problems = tab
+    problems.clear()
+    opened.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
+    asked: list[str] = []
+    training = SimpleNamespace(stop=lambda: asked.append("stop"))
+    live = LiveTraining(training, sources(scene)[1])  # type: ignore[arg-type]
+    with Viewer([live.source], port=8740, backend="cpu", live=live) as viewer:
+        for step in range(1, 40):
+            live(StepDone(step, step / 100, 1.0 / step, 20.0 + 0.1 * step, 300, 48, 36, 3, 1.0, 60.0))
+        opened.goto(viewer.url)
+        page = Page(opened, viewer, problems)
+        opened.get_by_text("Step 39 (39 %)").wait_for()
+        assert opened.locator("canvas").count() >= 3  # the scene and two curves
+        page.press("Pause")
+        until(lambda: live.paused, page)
+        page.press("Resume")
+        until(lambda: not live.paused, page)
+        page.press("Save checkpoint now")
+        until(lambda: live._save_wanted.is_set(), page)
+        page.number("Viewer's share", 0.5)
+        until(lambda: live.budget.share == 0.5, page)
+        page.press("Stop and save")
+        until(lambda: asked == ["stop"], page)
+        opened.goto("about:blank")
+        until(lambda: not viewer.sessions, opened)
+    assert problems == []
+
+
+@pytest.mark.slow
 def test_two_sources_are_compared(page: Page) -> None:
     before = page.settle()
     page.tab("Compare")
@@ -387,6 +453,13 @@ def test_the_window_may_become_a_phone_or_nothing(page: Page) -> None:
     page.page.set_viewport_size({"width": 390, "height": 780})
     page.settle()
     assert page.session.window[0] <= 390
+    page.check("Points")
+    until(lambda: page.session.look.points, page)
+    page.tab("Cameras")
+    page.press("Reset")
+    page.tab("Show")
+    page.check("Points")
+    until(lambda: not page.session.look.points, page)
     page.page.set_viewport_size({"width": 1, "height": 1})
     page.page.wait_for_timeout(500)
     page.page.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})

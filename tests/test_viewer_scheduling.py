@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from nfc_gs.core.errors import UserError
 from nfc_gs.viewer.controller import FEWEST, MIN_SCALE, FrameRate
 from nfc_gs.viewer.scheduler import Scheduler
 
@@ -176,7 +177,7 @@ def test_a_wish_for_later_waits_and_a_newer_one_takes_its_place() -> None:
 
 def test_jobs_take_no_more_than_their_share_of_the_time() -> None:
     work, clock, done = scheduler()
-    work.share = 0.25
+    work.budget.share = 0.25
 
     def job() -> None:
         clock.now += 0.1
@@ -190,6 +191,45 @@ def test_jobs_take_no_more_than_their_share_of_the_time() -> None:
             assert wait is not None and wait > 0
             clock.now += wait
     assert len(done) * 0.1 / (clock.now - begun) == pytest.approx(0.25, rel=0.12)  # the last rest is not waited for
+
+
+def test_what_waits_for_nobody_is_not_counted() -> None:
+    work, clock, done = scheduler()
+    work.budget.share, work.budget.free = 0.1, True
+
+    def job() -> None:
+        clock.now += 0.1
+        done.append("x")
+
+    for _ in range(3):
+        work.submit(1, job)
+        assert work.run_due()
+    work.budget.free = False
+    work.submit(1, job)
+    assert work.run_due(), "what was drawn in a pause is not paid for after it"
+    work.submit(1, job)
+    assert not work.run_due() and work.wait_time() == pytest.approx(0.9)
+
+
+def test_a_new_client_comes_after_those_that_wait() -> None:
+    work, _, done = scheduler()
+
+    frames: list[int] = []
+
+    def wish(client: str) -> None:
+        done.append(client)
+        work.submit(client, lambda: wish(client))
+
+    for client in "ab":
+        work.submit(client, lambda client=client: wish(client))
+    for turn in range(12):
+        if done.count("-") == len(frames):
+            frames.append(turn)  # the next picture of a video, which is asked for when the last one is there
+            work.submit(("video", turn), lambda: done.append("-"))
+        work.run_due()
+        for frame in frames[:-1]:
+            work.forget(("video", frame))
+    assert [done.count(client) for client in "ab-"] == [4, 4, 4]
 
 
 def test_long_work_takes_turns_with_the_others() -> None:
@@ -230,6 +270,25 @@ def test_long_work_of_a_client_that_goes_ends() -> None:
     while work.run_due():
         pass
     assert done == ["-"]
+
+
+def test_a_result_is_waited_for_and_nothing_of_it_is_kept() -> None:
+    work = Scheduler()
+    work.start()
+
+    def adds(broken: bool) -> Generator[None, None, int]:
+        yield
+        if broken:
+            raise ValueError("no picture")
+        return 3
+
+    assert work.result("a", adds(False), lambda: False) == 3
+    with pytest.raises(ValueError, match="no picture"):
+        work.result("a", adds(True), lambda: False)
+    work.close()
+    with pytest.raises(UserError, match="closed"):
+        work.result("a", adds(False), lambda: True)
+    assert not work._last_served and not work._wishes
 
 
 def test_a_job_that_raises_is_told_and_the_next_one_runs(caplog: pytest.LogCaptureFixture) -> None:

@@ -93,11 +93,32 @@ class Client:
 
     def look(self, x: float, **changes: Any) -> None:
         camera = {
-            "type": "ViewerCameraMessage", "wxyz": [1.0, 0.0, 0.0, 0.0], "position": [x, 0.0, -3.0], "fov": 1.0,
+            "wxyz": [1.0, 0.0, 0.0, 0.0], "position": [x, 0.0, -3.0], "fov": 1.0,
             "near": 0.01, "far": 100.0, "image_height": 48, "image_width": 64, "look_at": [x, 0.0, 0.0],
             "up_direction": [0.0, -1.0, 0.0],
         }  # fmt: skip
-        self.socket.send(msgspec.msgpack.encode(camera | changes))
+        self.tell("ViewerCameraMessage", **camera | changes)
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        """Send a message of viser's."""
+        self.socket.send(msgspec.msgpack.encode({"type": kind} | fields))
+
+    def set(self, control: Any, value: Any = True) -> None:
+        """Set a control to a value, or press a button."""
+        self.tell("GuiUpdateMessage", uuid=control._impl.uuid, updates={"value": value})
+
+    def click(self, node: Any) -> None:
+        """Click something in the scene."""
+        place = {"ray_origin": (0.0, 0.0, 0.0), "ray_direction": (0.0, 0.0, 1.0), "screen_pos": (0.5, 0.5)}
+        owner = str(node._impl.api._owner.client_id)
+        self.tell("SceneNodeClickMessage", name=node.name, instance_index=None, modifier=None, owner=owner, **place)
+
+    def upload(self, control: Any, content: bytes) -> None:
+        """Upload a file by a button."""
+        uuid, button = "upload", control._impl.uuid
+        told = {"filename": "file.json", "mime_type": "application/json", "part_count": 1, "size_bytes": len(content)}
+        self.tell("FileTransferStartUpload", source_component_uuid=button, transfer_uuid=uuid, **told)
+        self.tell("FileTransferPart", source_component_uuid=button, transfer_uuid=uuid, part_index=0, content=content)
 
     def close(self) -> None:
         self.socket.close()

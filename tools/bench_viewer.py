@@ -46,7 +46,7 @@ from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.light import Light
 from nfc_gs.viewer.live import LiveTraining, copy_of
 from nfc_gs.viewer.scheduler import at_once
-from nfc_gs.viewer.session import TILE, Session
+from nfc_gs.viewer.session import REST, TILE, Session
 from nfc_gs.viewer.source import Source, open_source
 
 Part = Literal["frames", "training", "memory", "open"]
@@ -242,13 +242,16 @@ def measure_moving(client: Client, seconds: float, samples: Samples, delays: lis
     begun = time.perf_counter()
     client.move(lambda: time.perf_counter() - begun > seconds)
     spent = time.perf_counter() - begun
-    came, moved = len(client.pictures), len(client.sent)
+    came, moved, ended = len(client.pictures), len(client.sent), time.perf_counter()
+    while len(client.pictures) < len(client.drawn_from) and time.perf_counter() - ended < REST:
+        time.sleep(0.001)  # for the last one of these, before those at rest are drawn
+    drawn_from, pictures = list(client.drawn_from), list(client.pictures)
     client.rest()
-    if len(client.pictures) != len(client.drawn_from):  # viser leaves out what a newer picture overtook
-        console.print(f"{len(client.drawn_from) - len(client.pictures)} pictures were drawn and not sent")
-        return
-    pairs = list(zip(client.drawn_from, client.pictures, strict=True))[:came]
-    delays += [moment - client.sent[position] for position, moment in pairs if position in client.sent]
+    if len(pictures) == len(drawn_from):
+        pairs = list(zip(drawn_from, pictures, strict=True))[:came]
+        delays += [moment - client.sent[position] for position, moment in pairs if position in client.sent]
+    else:  # viser leaves out what a newer picture overtook, and which one it was is not known
+        console.print(f"{len(drawn_from) - len(pictures)} pictures were drawn and not sent: no delays of this round")
     samples.add("rate", came / spent)
     samples.add("messages", moved / spent)
     samples.add("width", client.session.drawn[0])
@@ -278,7 +281,7 @@ def compare_frames(args: View, port: int) -> None:
     for head in heads:
         table.add_column(head, justify="right")
     for count, found in samples.items():
-        middle, late = np.quantile(delays[count], (0.5, 0.95))
+        middle, late = np.quantile(delays[count] or [math.nan], (0.5, 0.95))
         drawn = found.median("width")
         numbers = (f"{found.median('messages'):.0f}", f"{found.median('rate'):.1f}")
         size = f"{drawn:.0f} x {drawn * height / width:.0f}"

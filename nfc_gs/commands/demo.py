@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from nfc_gs.commands.console import Output
 from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.render import Render
 from nfc_gs.commands.runs import RUNS, free_folder, train_and_finish
-from nfc_gs.commands.view import View
+from nfc_gs.commands.view import Page, View
 from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.synthetic import write_capture, write_moving_capture
 from nfc_gs.train.config import TrainConfig, resolve
@@ -56,6 +56,9 @@ class Demo:
 
     view: bool = True
     """Show the result in the browser at the end, until Ctrl-C; in a terminal alone, where somebody can look."""
+
+    page: Annotated[Page, tyro.conf.arg(name="")] = field(default_factory=Page)
+    """Where the page is."""
 
     time_budget: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")] = None
     """Training time: 65s, 3m, ... By default 65s, and 120s with --dynamic."""
@@ -105,6 +108,6 @@ class Demo:
             Render(run, what="path", device=self.device).run()
         output.line(f"{'Capture:':<12}{capture}")
         if code == 0 and self.view and sys.stdin.isatty() and sys.stdout.isatty():
-            return View((run,)).run()
+            return View((run,), self.page).run()
         output.line(f"Look at it: nfc-gs view {shlex.quote(str(run))}")
         return code

@@ -13,7 +13,7 @@ from nfc_gs.checkpoint import load_checkpoint
 from nfc_gs.commands.console import Output
 from nfc_gs.commands.progress import Progress, tensorboard_listener
 from nfc_gs.commands.runs import default_run_folder, scene_again, train_and_finish
-from nfc_gs.commands.view import PORT, train_and_stay, watch
+from nfc_gs.commands.view import Page, train_and_stay, watch
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Listener
 from nfc_gs.data.open import DataConfig, load_scene
@@ -65,8 +65,8 @@ class Train:
     view: bool = False
     """Watch the training in the browser; the page stays open when it is over, until Ctrl-C."""
 
-    port: int = PORT
-    """With --view: the port of the page, or the next free one."""
+    page: Annotated[Page, tyro.conf.arg(name="")] = field(default_factory=Page)
+    """Where the page is, with --view."""
 
     tensorboard: bool = False
     """Also write curves for TensorBoard into the run folder (needs the extra: pip install 'nfc-gs[tensorboard]')."""
@@ -86,7 +86,7 @@ class Train:
         trainer = self._resumed([progress]) if self.resume is not None else self._begun([progress])
         if not self.view:
             return train_and_finish(trainer, output, progress)
-        with watch(trainer, output, port=self.port) as viewer:
+        with watch(trainer, output, self.page) as viewer:
             return train_and_stay(trainer, output, progress, viewer)
 
     def _begun(self, listeners: list[Listener]) -> Trainer:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import webbrowser
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -21,6 +21,38 @@ from nfc_gs.viewer import HOST, PORT
 
 if TYPE_CHECKING:
     from nfc_gs.viewer.app import Viewer
+    from nfc_gs.viewer.source import Source
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where the viewer's page is, and for whom."""
+
+    host: str = HOST
+    """The viewer's address. The default is reached from this machine alone; anybody who reaches another one can look,
+    and stop a training."""
+
+    port: int = PORT
+    """Port of the viewer's page; if it is taken, the next free one."""
+
+    open: bool = False
+    """Open the viewer's page in a browser."""
+
+    share: bool = False
+    """Make the viewer's page public through viser's relay; it then leaves this machine."""
+
+    @contextlib.contextmanager
+    def shows(self, sources: Sequence[Source], output: Output, **options: Any) -> Iterator[Viewer]:
+        """A viewer at this place, which the output names; open while the context lasts. `options` as `Viewer`'s."""
+        from nfc_gs.viewer.app import Viewer
+
+        with Viewer(sources, host=self.host, port=self.port, share=self.share, **options) as viewer:
+            if viewer.port_was_taken:
+                output.line(f"Port {self.port} is taken; the next free one is used.")
+            output.line(f"Viewer: {viewer.url}")
+            if self.open:
+                webbrowser.open(viewer.url)
+            yield viewer
 
 
 @dataclass(frozen=True)
@@ -38,18 +70,8 @@ class View:
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_SPLAT [MORE]")]
     """Run folders, checkpoints, PLYs or .splat files."""
 
-    host: str = HOST
-    """Address to listen at. The default is reached from this machine alone; anybody who reaches another one can look,
-    and stop a training."""
-
-    port: int = PORT
-    """Port of the page; if it is taken, the next free one."""
-
-    open: bool = False
-    """Open the page in a browser."""
-
-    share: bool = False
-    """Make the page public through viser's relay; it then leaves this machine."""
+    page: Annotated[Page, tyro.conf.arg(name="")] = field(default_factory=Page)
+    """Where the page is."""
 
     capture: Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
     """Where the capture of the runs lies now, if it was moved since the training."""
@@ -60,27 +82,20 @@ class View:
     def run(self) -> int:
         """Show until Ctrl-C; returns the exit code."""
         from nfc_gs.train.config import TrainConfig, resolve
-        from nfc_gs.viewer.app import Viewer
         from nfc_gs.viewer.source import open_source
 
         if not self.paths:
             raise UserError("There is nothing to look at; give a run folder, a PLY or a .splat.")
         here = resolve(TrainConfig(device=self.device))  # type: ignore[arg-type]
         sources = [open_source(path, capture=self.capture, device=here.device) for path in self.paths]
-        output = Output()
-        with Viewer(sources, host=self.host, port=self.port, share=self.share, backend=here.backend) as viewer:
-            _tell(viewer, output, self.port)
-            if self.open:
-                webbrowser.open(viewer.url)
-            with contextlib.suppress(KeyboardInterrupt):
-                viewer.wait()
+        with self.page.shows(sources, Output(), backend=here.backend) as viewer, contextlib.suppress(KeyboardInterrupt):
+            viewer.wait()
         return 0
 
 
 @contextlib.contextmanager
-def watch(trainer: Trainer, output: Output, *, port: int = PORT) -> Iterator[Viewer]:
+def watch(trainer: Trainer, output: Output, page: Page) -> Iterator[Viewer]:
     """A viewer of a training, open while the context lasts."""
-    from nfc_gs.viewer.app import Viewer
     from nfc_gs.viewer.live import LiveTraining, copy_of
     from nfc_gs.viewer.source import Source
 
@@ -104,8 +119,7 @@ def watch(trainer: Trainer, output: Output, *, port: int = PORT) -> Iterator[Vie
     }
     live = LiveTraining(trainer, source)
     trainer.listen(live)
-    with Viewer([source], port=port, backend=config.backend, live=live) as viewer:
-        _tell(viewer, output, port)
+    with page.shows([source], output, backend=config.backend, live=live) as viewer:
         yield viewer
 
 
@@ -123,9 +137,3 @@ def train_and_stay(trainer: Trainer, output: Output, progress: Progress, viewer:
     with contextlib.suppress(KeyboardInterrupt):
         viewer.wait()
     return 0
-
-
-def _tell(viewer: Viewer, output: Output, port: int) -> None:
-    if viewer.port_was_taken:
-        output.line(f"Port {port} is taken; the next free one is used.")
-    output.line(f"Viewer: {viewer.url}")

@@ -89,7 +89,8 @@ class Viewer:
         self.time_axis = next((axis for axis in axes if axis is not None), None)
         device = self.sources[0].snapshot().model.device.type
         self.target_fps = TARGET_FPS.get(device, TARGET_FPS["cpu"])
-        self.scheduler = Scheduler(within=one_torch_thread)  # several would wait for each other where others compute
+        # several threads of torch would wait for each other where others compute
+        self.scheduler = Scheduler(within=one_torch_thread, budget=None if live is None else live.budget)
         self.sessions: dict[int, Session] = {}
         self.closed = False
         self._lock = threading.Lock()
@@ -97,11 +98,10 @@ class Viewer:
         free = free_port(host, port)
         self.server = Server(host, free, sharing=share)
         self.port_was_taken = free != port
-        shown = "localhost" if host in ("0.0.0.0", "::") else host
-        self.url = f"http://{shown}:{self.server.get_port()}"
+        name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        self.url = f"http://{name}:{self.server.get_port()}"
         self._set_stage()
         if live is not None:
-            self.scheduler.share = live.share
             live.on_news = self._news
         self.scheduler.start()
         self.server.on_client_connect(self._joined)
@@ -150,11 +150,6 @@ class Viewer:
         middle, radius = middle_and_radius(self.sources[0].snapshot().model)
         placement = self.places[self.sources[0].name]
         return placement.point(middle), radius * placement.scale
-
-    def set_share(self, share: float) -> None:
-        """Let the viewer take at most this part of the time, 0..1, of a training."""
-        if self.live is not None:
-            self.live.share = self.scheduler.share = share
 
     def drew(self) -> None:
         """A browser has the newest picture: a training may hand over its next state."""
@@ -205,7 +200,7 @@ class Viewer:
 
         session.request()
 
-    def _left(self, client: viser.ClientHandle) -> None:
+    async def _left(self, client: viser.ClientHandle) -> None:  # async: it waits for none of viser's threads
         with self._lock:
             session = self.sessions.pop(client.client_id, None)
         if session is not None:
@@ -227,10 +222,8 @@ class Viewer:
                 for session in list(self.sessions.values()):
                     for call in session.on_tick:
                         session.guarded(call)()
-                if self.live is not None:
-                    self.scheduler.share = self.live.share if self.trains else 1.0
-                    if self.sessions and ticks % 8 == 0:
-                        self.live.want()
+                if self.live is not None and self.sessions and ticks % 8 == 0:
+                    self.live.want()
             except Exception:
                 logger.exception("The viewer's clock failed; it goes on.")
 

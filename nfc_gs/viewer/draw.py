@@ -187,6 +187,8 @@ def draw_tiled(
     What depends on the whole picture (the range of depths) is taken from a small one first. A picture that is no larger
     than a tile, or any without a `tile`, is drawn at once.
     """
+    if look.show == "bits" and tile is not None and camera.width * camera.height > (3 * tile) ** 2:
+        return (yield from _sheet(model, camera, look, style, depth=depth, tile=tile))
     if look.show == "bits" or tile is None or (camera.width <= tile and camera.height <= tile):
         return draw(model, camera, look, style, photo=photo, samples=samples, depth=depth)
     if look.show == "depth" and look.depth_range is None:
@@ -206,6 +208,21 @@ def draw_tiled(
                 depths[top:bottom, left:right] = drawn.depth[inner]
             yield
     return Picture(picture, depths)
+
+
+def _sheet(
+    model: GaussianModel, camera: Camera, look: Look, style: Style, *, depth: bool, tile: int
+) -> Generator[None, None, Picture]:
+    """The picture of "bits" in tiles: one plane after the other, as all of them at once need much memory."""
+    small = camera.resized(camera.width // 3, camera.height // 3)
+    planes = [replace(look, show="bit", bit=bit) for bit in range(BITS)]
+    picture = np.zeros((camera.height, camera.width, 3), np.uint8)
+    for index, shown in enumerate([*planes, replace(look, show="colour", background=(0.0, 0.0, 0.0))]):
+        cell = yield from draw_tiled(model, small, shown, style, depth=False, tile=tile)
+        top = camera.height % 3 // 2 + index // 3 * small.height
+        left = camera.width % 3 // 2 + index % 3 * small.width
+        picture[top : top + small.height, left : left + small.width] = cell.rgb
+    return Picture(picture, np.full(picture.shape[:2], FAR, np.float32) if depth else None)
 
 
 def depths_seen(model: GaussianModel, camera: Camera, look: Look, style: Style, *, side: int) -> tuple[float, float]:
@@ -256,7 +273,7 @@ def _shown(out: RenderOutput, camera: Camera, look: Look, photo: Photo | None) -
     if look.show == "count":
         return colormap.apply(counts_of(out.alpha[..., 0]) / COUNT_FULL, look.colors)
     if look.show == "error" and photo is not None:
-        truth, covered = seen_from(photo, camera)
+        truth, covered = (tensor.to(out.rgb.device) for tensor in seen_from(photo, camera))
         difference = (out.rgb.clamp(0, 1) - truth).abs().mean(-1)
         return colormap.apply(difference / ERROR_FULL, ERROR_MAP) * covered[..., None]
     if look.show in ("bit", "bits"):

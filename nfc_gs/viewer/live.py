@@ -18,6 +18,7 @@ from typing import Protocol
 from nfc_gs.core.events import Evaluated, Event, StepDone, TrainFinished
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.viewer.scheduler import Budget
 from nfc_gs.viewer.source import Source
 
 logger = logging.getLogger("nfc_gs")
@@ -70,7 +71,7 @@ class LiveTraining:
 
     Attributes:
         source: what is shown; its model is a copy that training does not touch.
-        share: part of the time that copying may take.
+        budget: part of the time that looking may take, copies and pictures together; free where nothing is trained.
         paused: the trainer's thread waits after its step.
         stop_pressed: the training was ended from the viewer.
         last: the last step's event; None before the first.
@@ -81,7 +82,7 @@ class LiveTraining:
 
     def __init__(self, training: Training, source: Source, clock: Callable[[], float] = perf_counter) -> None:
         """Listen to `training` (which must be told so) and keep `source` fresh."""
-        self.source, self.share = source, SHARE
+        self.source, self.budget = source, Budget(SHARE, clock)
         self.paused = self.stop_pressed = self.finished = False
         self.last: StepDone | None = None
         self.rate = 0.0
@@ -90,7 +91,6 @@ class LiveTraining:
         self._training, self._clock = training, clock
         self._wanted, self._save_wanted = threading.Event(), threading.Event()
         self._wake = threading.Condition()
-        self._not_before = 0.0
         self._rate_since: tuple[float, int] | None = None
 
     def want(self) -> None:
@@ -99,12 +99,12 @@ class LiveTraining:
 
     def pause(self) -> None:
         """Let the training wait after the step it is at."""
-        self.paused = True
+        self.paused = self.budget.free = True
 
     def resume(self) -> None:
         """Let it go on."""
         with self._wake:
-            self.paused = False
+            self.paused, self.budget.free = False, self.finished
             self._wake.notify_all()
 
     def stop(self) -> None:
@@ -130,14 +130,14 @@ class LiveTraining:
         if isinstance(event, StepDone):
             self.last = event
             self._note(event)
-            if self._wanted.is_set() and (self.paused or self._clock() >= self._not_before):
+            if self._wanted.is_set() and self.budget.wait_time() == 0.0:
                 self._hand_over(event.step)
             self._save_if_wanted()
             self._wait_while_paused(event.step)
         elif isinstance(event, Evaluated):
             self.test_psnr.add(event.step, event.psnr)
         elif isinstance(event, TrainFinished):
-            self.finished = True
+            self.finished = self.budget.free = True
             self._hand_over(event.step)
 
     def _note(self, event: StepDone) -> None:
@@ -153,10 +153,8 @@ class LiveTraining:
     def _hand_over(self, step: int) -> None:
         """Show a copy of the model as it is now."""
         self._wanted.clear()
-        begun = self._clock()
-        self.source.show(copy_of(self._training.model), step)
-        spent = self._clock() - begun
-        self._not_before = begun + spent / max(self.share, 0.01)
+        with self.budget.spending():
+            self.source.show(copy_of(self._training.model), step)
         self.on_news()
 
     def _save_if_wanted(self) -> None:

@@ -6,9 +6,12 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Generator, Hashable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
+
+from nfc_gs.core.errors import UserError
 
 logger = logging.getLogger("nfc_gs")
 
@@ -16,6 +19,36 @@ Job = Callable[[], None]
 T = TypeVar("T")
 
 _END = object()
+
+
+class Budget:
+    """The part of the time that looking may take; whoever took some, all wait until it is paid for.
+
+    Attributes:
+        share: that part, 0..1.
+        free: nobody else needs the time, so nothing is counted.
+    """
+
+    def __init__(self, share: float = 1.0, clock: Callable[[], float] = perf_counter) -> None:
+        """Nothing has been taken yet."""
+        self.share, self.free = share, False
+        self._clock, self._until, self._lock = clock, 0.0, threading.Lock()
+
+    def wait_time(self) -> float:
+        """Seconds until time may be taken again; 0 if it may be now."""
+        return 0.0 if self.free else max(0.0, self._until - self._clock())
+
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        """What is done within takes time; others may do so meanwhile, and all of it counts."""
+        begun = self._clock()
+        try:
+            yield
+        finally:
+            if not self.free:
+                with self._lock:
+                    spent = self._clock() - begun
+                    self._until = max(self._until, begun) + spent / min(1.0, max(self.share, 0.01))
 
 
 @dataclass(frozen=True)
@@ -31,7 +64,7 @@ class Scheduler:
     one whose client was served longest ago comes first. A job that raises is logged, and the next one runs.
 
     Attributes:
-        share: part of the time, 0..1, that jobs may take; after each job the others rest for as long as that demands.
+        budget: part of the time that jobs may take; after each job all of them rest for as long as that demands.
         served: jobs run so far.
         dropped: wishes that newer ones replaced.
     """
@@ -40,18 +73,19 @@ class Scheduler:
         self,
         clock: Callable[[], float] = perf_counter,
         within: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        budget: Budget | None = None,
     ) -> None:
         """Nothing runs before `start`, except what `run_due` is asked to run.
 
         Args:
             within: what each job runs in.
+            budget: of the time; None for all of it.
         """
-        self.share = 1.0
+        self.budget = Budget(clock=clock) if budget is None else budget
         self.served = self.dropped = 0
         self._clock, self._within = clock, within
         self._wishes: dict[Hashable, _Wish] = {}
         self._last_served: dict[Hashable, int] = {}
-        self._rest_until = 0.0
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -73,6 +107,7 @@ class Scheduler:
                 return
             self.dropped += client in self._wishes
             self._wishes[client] = _Wish(job, self._clock() + delay)
+            self._last_served.setdefault(client, self.served)  # a new one comes after those that wait
             self._changed.notify_all()
 
     def submit_steps(
@@ -85,10 +120,39 @@ class Scheduler:
         """
 
         def step() -> None:
-            if next(steps, _END) is not _END and client in self._last_served:
-                self.submit(client, step, replace=False)
+            if next(steps, _END) is _END:
+                return
+            with self._changed:
+                if client in self._last_served:
+                    self.submit(client, step, replace=False)
 
         self.submit(client, step, delay, replace=replace)
+
+    def result(self, client: Hashable, work: Generator[object, None, T], given_up: Callable[[], bool]) -> T:
+        """Do work in turns, as `submit_steps`, and wait for what it returns; raises what it raises.
+
+        Args:
+            given_up: asked now and then; where it holds, the rest of the work is dropped.
+
+        Raises:
+            UserError: it was given up.
+        """
+        future: Future[T] = Future()
+
+        def steps() -> Iterator[object]:
+            try:
+                future.set_result((yield from work))
+            except Exception as error:
+                future.set_exception(error)
+
+        self.submit_steps(client, steps())
+        try:
+            while not wait([future], timeout=0.2).done:
+                if given_up():
+                    raise UserError("The page was closed before its picture was drawn.")
+        finally:
+            self.forget(client)
+        return future.result()
 
     def forget(self, client: Hashable) -> None:
         """The client has gone: drop its wish; a job of it that runs comes to its end."""
@@ -105,14 +169,12 @@ class Scheduler:
             wish = self._wishes.pop(client)
             self.served += 1
             self._last_served[client] = self.served
-        begun = self._clock()
-        try:
-            with self._within():
-                wish.job()
-        except Exception:
-            logger.exception("Drawing for the viewer failed; the viewer goes on.")
-        ended = self._clock()
-        self._rest_until = ended + (ended - begun) * (1.0 / min(1.0, max(self.share, 0.01)) - 1.0)
+        with self.budget.spending():
+            try:
+                with self._within():
+                    wish.job()
+            except Exception:
+                logger.exception("Drawing for the viewer failed; the viewer goes on.")
         return True
 
     def wait_time(self) -> float | None:
@@ -120,7 +182,7 @@ class Scheduler:
         if not self._wishes:
             return None
         first = min(wish.due for wish in self._wishes.values())
-        return max(0.0, max(first, self._rest_until) - self._clock())
+        return max(0.0, first - self._clock(), self.budget.wait_time())
 
     def close(self) -> None:
         """Drop all wishes and end the thread, after the job that runs now."""
@@ -133,9 +195,9 @@ class Scheduler:
 
     def _next(self) -> Hashable | None:
         """The client to serve now."""
-        now = self._clock()
-        if now < self._rest_until:
+        if self.budget.wait_time() > 0.0:
             return None
+        now = self._clock()
         due = [client for client, wish in self._wishes.items() if wish.due <= now]
         return min(due, key=lambda client: self._last_served.get(client, 0), default=None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ def _add_views(session: Session) -> None:
             _add_photo(session)
     session.frustums_control = frustums
     shown: list[Any] = []
+    drawing = threading.Lock()
 
     def stand(index: int) -> None:
         session.stand_at_view(index % len(names))
@@ -71,15 +73,18 @@ def _add_views(session: Session) -> None:
             chosen.value = names[session.view]
 
     def draw_frustums(_: object) -> None:
-        for handle in shown:
-            handle.remove()
-        shown.clear()
-        if frustums.value:
+        with drawing:
+            while shown:
+                shown.pop().remove()
             for index in range(len(names)):
-                if session.closed:
-                    return
+                if session.closed or not frustums.value:  # photos take time to read, and minds change
+                    break
                 shown.append(_frustum(session, index, float(size.value), stand))
-        session.put_in_scene("frustums", bool(shown))
+            session.put_in_scene("frustums", bool(shown))
+
+    def resize(_: object) -> None:
+        for handle in tuple(shown):
+            handle.scale = float(size.value)
 
     def move(_: object) -> None:
         stand(session.view + {"previous": -1, "this": 0, "next": 1}[buttons.value])
@@ -90,7 +95,7 @@ def _add_views(session: Session) -> None:
     ))  # fmt: skip
     buttons.on_click(session.guarded(move))
     frustums.on_update(session.guarded(draw_frustums))
-    size.on_update(session.guarded(draw_frustums))
+    size.on_update(session.guarded(resize))
 
 
 def _add_photo(session: Session) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 import threading
 import zipfile
@@ -35,6 +34,10 @@ PLAIN, CHOSEN = (250, 82, 82), (255, 212, 59)
 """Colours of the path, and of the keyframe that the buttons act on."""
 
 
+MOST_PIXELS = {"MP4": 20_000_000_000, "PNGs (zip)": 1_000_000_000}
+"""Pixels of all pictures of a file together: it is sent from memory, and may then have a few gigabytes."""
+
+
 class _CancelledError(Exception):
     """The user wants no video any more."""
 
@@ -44,7 +47,7 @@ class PathPanel:
 
     def __init__(self, session: Session) -> None:
         self.session, self.path, self.chosen = session, CameraPath(), 0
-        self._busy, self._cancel, self._previewing = threading.Lock(), threading.Event(), threading.Event()
+        self._cancel, self._previewing = threading.Event(), threading.Event()
         self._shown: list[viser.SceneNodeHandle] = []
         gui = session.client.gui
         add = gui.add_button("Add keyframe here", color="blue", hint="Position, field of view and time. Key: K")
@@ -61,7 +64,7 @@ class PathPanel:
         with gui.add_folder("Video"):
             self.width = gui.add_number("Width", 1280, min=16, max=7680, step=2, hint="Pixels.")
             self.height = gui.add_number("Height", 720, min=16, max=4320, step=2, hint="Pixels.")
-            self.form = gui.add_dropdown("File", ("MP4", "PNGs (zip)"), initial_value="MP4", hint="What is made.")
+            self.form = gui.add_dropdown("File", tuple(MOST_PIXELS), initial_value="MP4", hint="What is made.")
             render = gui.add_button("Render and download", color="green", hint="Draws the whole path.")
             self.cancel = gui.add_button("Cancel", visible=False, hint="Stop rendering.")
             self.progress = gui.add_progress_bar(0.0, visible=False)
@@ -75,8 +78,12 @@ class PathPanel:
         act.on_click(guarded(lambda _: self._act(act.value)))
         for control in (self.seconds, self.fps, self.loop, self.shown):
             control.on_update(guarded(lambda _: self._settings()))
-        self.preview.on_click(guarded(lambda _: self._preview()))
-        render.on_click(guarded(lambda _: self.render()))
+        go = session.aside(lambda _: self._preview(), "The path is being previewed already.")
+        self.preview.on_click(
+            guarded(lambda event: self._previewing.clear() if self._previewing.is_set() else go(event))
+        )
+        already = "A video is being rendered already; cancel it, or wait for it."
+        render.on_click(session.aside(lambda _: self.render(), already))
         self.cancel.on_click(guarded(lambda _: self._cancel.set()))
         save.on_click(guarded(lambda _: self._save()))
         load.on_upload(guarded(lambda _: self._load(load.value.content)))
@@ -165,11 +172,9 @@ class PathPanel:
 
     def _preview(self) -> None:
         """Go along the path at its own pace; frames are skipped where they come too slowly."""
-        if self._previewing.is_set():
-            self._previewing.clear()
-            return
         width, height = self.session.window
         shots = self.path.shots(max(width, 16), max(height, 16))
+        self.session.playing = False  # the path has times of its own
         self._previewing.set()
         begun = perf_counter()
         try:
@@ -191,13 +196,17 @@ class PathPanel:
         width, height = int(self.width.value), int(self.height.value)
         if not (16 <= width <= 7680 and 16 <= height <= 4320):
             raise UserError(f"A video of {width} x {height} pixels cannot be made; give 16 x 16 to 7680 x 4320.")
+        frames, form = self.path.frames, self.form.value
+        if frames * width * height > MOST_PIXELS[form]:
+            raise UserError(
+                f"{frames:,} pictures of {width} x {height} are too many for one file: {form} may have "
+                f"{MOST_PIXELS[form] // 10**6:,} million pixels in all. Make them smaller or fewer."
+            )
         shots = self.path.shots(width, height)
-        if not self._busy.acquire(blocking=False):
-            raise UserError("A video is being rendered already; cancel it, or wait for it.")
         self._cancel.clear()
         self.cancel.visible = self.progress.visible = True
         try:
-            if self.form.value == "MP4":
+            if form == "MP4":
                 name, content = "path.mp4", self._video(shots)
             else:
                 name, content = "path.zip", self._pictures(shots)
@@ -208,13 +217,13 @@ class PathPanel:
         finally:
             if not self.session.closed:
                 self.cancel.visible = self.progress.visible = False
-            self._busy.release()
 
     def _frames(self, shots: list[tuple[Camera, float | None]]) -> Iterator[np.ndarray]:
+        shot = self.session.shots()
         for index, (camera, time) in enumerate(shots):
             if self._cancel.is_set():
                 raise _CancelledError
-            picture = self.session.shot(camera, time)
+            picture = shot(camera, time)
             if index % 5 == 0:
                 self.progress.value = 100.0 * index / len(shots)
             yield picture
@@ -226,14 +235,15 @@ class PathPanel:
             return file.read_bytes()
 
     def _pictures(self, shots: list[tuple[Camera, float | None]]) -> bytes:
-        with tempfile.TemporaryDirectory() as folder, io.BytesIO() as buffer:
-            with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "path.zip"
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 for index, frame in enumerate(self._frames(shots)):
-                    file = Path(folder) / f"frame_{index:05d}.png"
-                    write_png(file, frame)
-                    archive.write(file, file.name)
-                    file.unlink()
-            return buffer.getvalue()
+                    picture = Path(folder) / f"frame_{index:05d}.png"
+                    write_png(picture, frame)
+                    archive.write(picture, picture.name)
+                    picture.unlink()
+            return file.read_bytes()
 
     def _save(self) -> None:
         content = self.path.to_json().encode("utf-8")

@@ -27,7 +27,7 @@ def add_screenshot(session: Session) -> None:
             raise UserError(f"A picture of {w} x {h} pixels cannot be made; give at most {MOST} a side.")
         session.client.send_file_download("screenshot.png", picture(session, w, h), save_immediately=True)
 
-    button.on_click(session.guarded(take))
+    button.on_click(session.aside(take, "A screenshot is being drawn already; wait for it."))
 
 
 def picture(session: Session, width: int, height: int) -> bytes:

@@ -41,8 +41,10 @@ def add_status(session: Session) -> None:
 
 def add_show(session: Session) -> None:
     """What to show, and how."""
-    gui, source = session.client.gui, session.source
-    shows = [show for show in SHOWS if show not in BIT_SHOWS or source.snapshot().model.head == "bits"]
+    gui = session.client.gui
+    models = [source.snapshot().model for source in session.viewer.sources]  # any of which may be chosen to look at
+    has_bits, degree = any(model.head == "bits" for model in models), max(model.sh_degree for model in models)
+    shows = [show for show in SHOWS if show not in BIT_SHOWS or has_bits]
     if not session.has_photos:
         shows.remove("error")
     show = gui.add_dropdown(
@@ -58,10 +60,8 @@ def add_show(session: Session) -> None:
     far = gui.add_number("Farthest", 10.0, min=0.0, step=0.01, visible=False, hint="Depth of the last colour.")
     channel = gui.add_dropdown("Channel", CHANNELS, initial_value="red", visible=False, hint="Whose bits are shown.")
     bit = gui.add_slider("Bit plane", 0, 7, 1, 0, visible=False, hint="0 is the most significant bit, 7 the least.")
-    background = gui.add_rgb("Background", _bytes(source.background), hint="The colour behind the splats.")
-    degree = max(1, source.snapshot().model.sh_degree)
-    sh = gui.add_slider("SH degree", 0, degree, 1, source.snapshot().model.sh_degree,
-                        hint="View dependence of the colours: 0 has none.")  # fmt: skip
+    background = gui.add_rgb("Background", _bytes(session.source.background), hint="The colour behind the splats.")
+    sh = gui.add_slider("SH degree", 0, max(1, degree), 1, degree, hint="View dependence of the colours: 0 has none.")
     scale = gui.add_slider("Scale of splats", 0.05, 2.0, 0.05, 1.0, hint="Factor of the size of every Gaussian.")
     points = gui.add_checkbox("Points", False, hint="A dot at the centre of each Gaussian instead of splats.")
     browser = gui.add_checkbox(
@@ -100,12 +100,14 @@ def add_show(session: Session) -> None:
 def draw_in_browser(session: Session, on: bool) -> None:
     """Send the splats as they are now, or go back to pictures of the server."""
     session.browser = on
+    session.viewer.scheduler.forget(session.id)  # whatever is left to draw
     if not on:
         session.client.scene.remove_by_name("/splats")
         session.request()
         return
+    session.playing = False
     centers, covariances, rgbs, opacities = browser_splats(session)
-    session.client.scene.set_background_image(None)
+    session.run(lambda: session.client.scene.set_background_image(None))  # after a picture that is just being sent
     session.client.scene.add_gaussian_splats("/splats", centers, covariances, rgbs, opacities)
 
 

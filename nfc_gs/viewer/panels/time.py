@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import viser
+
 from nfc_gs.viewer.session import Session
 
 FRAME = 1.0 / 60.0
@@ -20,11 +22,10 @@ def add_time(session: Session) -> None:
         play = gui.add_checkbox("Play", False, hint="Let time run; frames are skipped, never queued. Key: P")
         speed = gui.add_slider("Speed", 0.02, 2.0, 0.02, session.speed, hint="Lengths of the capture per second.")
         loop = gui.add_checkbox("Loop", True, hint="Begin again at the end.")
-    echoed = [0.0]  # what the server itself put on the slider is no wish of the user
 
-    def moved(_: object) -> None:
-        if abs(slider.value - echoed[0]) < 1e-9:
-            return
+    def moved(event: viser.GuiEvent) -> None:
+        if event.client is None:
+            return  # the slider follows time
         session.playing = False
         play.value = False
         session.change(time=float(slider.value))
@@ -37,8 +38,7 @@ def add_time(session: Session) -> None:
 
     def tick() -> None:
         if abs(slider.value - session.time) > 5e-4:
-            echoed[0] = round(session.time, 3)
-            slider.value = echoed[0]
+            slider.value = round(session.time, 3)
         if play.value != session.playing:
             play.value = session.playing
         if axis is not None:
@@ -49,15 +49,9 @@ def add_time(session: Session) -> None:
     slider.on_update(session.guarded(moved))
     buttons.on_click(session.guarded(stepped))
     play.on_update(session.guarded(lambda _: session.play(bool(play.value)) if play.value != session.playing else None))
-    speed.on_update(session.guarded(lambda _: _faster(session, float(speed.value))))
+    speed.on_update(session.guarded(lambda _: session.change(speed=float(speed.value))))
     loop.on_update(session.guarded(lambda _: session.change(loop=bool(loop.value))))
     session.on_tick.append(tick)
-
-
-def _faster(session: Session, speed: float) -> None:
-    session.speed = speed
-    if session.playing:
-        session.play(True)
 
 
 def _frame(session: Session) -> float:

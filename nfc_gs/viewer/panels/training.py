@@ -25,8 +25,8 @@ def add_training(session: Session) -> None:
     save = gui.add_button("Save checkpoint now", hint="Into the run folder, after the step it is at.")
     stop = gui.add_button("Stop and save", color="red", hint="End the training early; the run keeps everything.")
     share = gui.add_slider(
-        "Viewer's share", 0.02, 1.0, 0.01, live.share,
-        hint="Part of the time that pictures may take while the training runs; less is better for the training.",
+        "Viewer's share", 0.02, 1.0, 0.01, live.budget.share,
+        hint="Part of the time that looking may take while the training runs; less is better for the training.",
     )  # fmt: skip
     with gui.add_folder("Settings", expand_by_default=False):
         gui.add_markdown("\n".join(f"- {name}: {value}" for name, value in live.source.facts.items()) or "-")
@@ -64,10 +64,13 @@ def add_training(session: Session) -> None:
         else:
             live.pause()
 
+    def set_share(_: object) -> None:
+        live.budget.share = float(share.value)
+
     pause.on_click(session.guarded(toggle))
     save.on_click(session.guarded(lambda _: live.save()))
     stop.on_click(session.guarded(lambda _: live.stop()))
-    share.on_update(session.guarded(lambda _: session.viewer.set_share(float(share.value))))
+    share.on_update(session.guarded(set_share))
     session.on_tick.append(tick)
 
 

@@ -1,0 +1,396 @@
+"""What the controls of the page do, told by a browser's end of the connection."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from viewer_client import Client, Sway, bits_model, sources, until
+
+from nfc_gs.core.rotation import quat_to_matrix
+from nfc_gs.data.open import load_scene
+from nfc_gs.data.scene import SceneData
+from nfc_gs.data.synthetic import write_capture
+from nfc_gs.model.color_head import start_sh
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.viewer.app import Viewer
+from nfc_gs.viewer.cameras import Pose, pose_from_json
+from nfc_gs.viewer.live import LiveTraining
+from nfc_gs.viewer.panels import cameras, path
+from nfc_gs.viewer.path import path_from_json
+from nfc_gs.viewer.session import Session
+from nfc_gs.viewer.source import Source
+
+
+class Page:
+    """A page that is only its end of the connection, the session behind it, and the files and notes that it got."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        self.client = Client(viewer)
+        self.files: dict[str, bytes] = {}
+        self.said: list[str] = []
+        self.client.look(0.0)
+        until(lambda: len(viewer.sessions) == 1)
+        self.session: Session = next(iter(viewer.sessions.values()))
+        self.session.client.send_file_download = lambda name, content, **_: self.files.update({name: content})  # type: ignore
+        self.session.say = lambda title, body, color=None: self.said.append(body)  # type: ignore[method-assign]
+
+    def controls(self, label: str) -> list[Any]:
+        """Those of a name, in their order; viser has no public list of them."""
+        handles = list(self.session.client.gui._gui_input_handle_from_uuid.values())
+        return [handle for handle in handles if getattr(handle, "label", None) == label]
+
+    def control(self, label: str, last: bool = False) -> Any:
+        """The first or the last of a name."""
+        return self.controls(label)[-1 if last else 0]
+
+    def set(self, label: str, value: Any, last: bool = False) -> None:
+        self.client.set(self.control(label, last), value)
+
+    def press(self, label: str) -> None:
+        self.client.set(self.control(label))
+
+    def key(self, key: str) -> None:
+        commands = self.session.client.gui._command_handle_from_uuid.items()
+        uuid = next(uuid for uuid, command in commands if command.hotkey == key)
+        self.client.tell("CommandTriggerMessage", uuid=uuid)
+
+    def node(self, name: str) -> Any:
+        return self.session.client.scene._handle_from_node_name[name]
+
+    def add_keys(self, *places: float) -> None:
+        """Keyframes of a path at places along x."""
+        panel = self.session.path
+        for x in places:
+            before = len(panel.path.keys)
+            self.session.stand_at(Pose((x, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 0.9))
+            self.key("K")
+            until(lambda before=before: len(panel.path.keys) == before + 1)
+
+    def places(self) -> list[float]:
+        """Where along x the keyframes of the path are."""
+        return [round(key.pose.position[0], 6) for key in self.session.path.path.keys]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> SceneData:
+    return load_scene(write_capture(tmp_path_factory.mktemp("panels") / "capture", views=6, width=48, height=36))
+
+
+@pytest.fixture(scope="module")
+def viewer(scene: SceneData) -> Iterator[Viewer]:
+    with Viewer(sources(scene), port=8680, backend="cpu") as shown:
+        yield shown
+
+
+def opened(viewer: Viewer) -> Iterator[Page]:
+    page = Page(viewer)
+    yield page
+    page.client.close()
+    until(lambda: not viewer.sessions)
+
+
+@pytest.fixture
+def page(viewer: Viewer) -> Iterator[Page]:
+    yield from opened(viewer)
+
+
+# ---- what is shown ----
+
+
+def test_background_colour_map_and_the_range_of_depths_are_those_chosen(page: Page) -> None:
+    page.set("Background", [255, 0, 51])
+    until(lambda: page.session.look.background == pytest.approx((1.0, 0.0, 0.2)))
+    page.set("Show", "depth")
+    until(lambda: page.session.look.show == "depth")
+    assert page.control("Colour map").visible and not page.control("Nearest").visible
+    page.set("Colour map", "viridis")
+    page.set("Range of depths by itself", False)
+    until(lambda: page.control("Nearest").visible)
+    page.set("Nearest", 1.5)
+    page.set("Farthest", 4.0)
+    until(lambda: page.session.look.depth_range == (1.5, 4.0) and page.session.look.colors == "viridis")
+
+
+def sh_model(degree: int) -> GaussianModel:
+    count = 5
+    tensors = {
+        "means": torch.randn(count, 3),
+        "log_scales": torch.full((count, 3), -2.0),
+        "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
+        "opacity_logits": torch.full((count,), 2.0),
+        **start_sh(torch.full((count, 3), 0.8), degree),
+    }
+    return GaussianModel(tensors)
+
+
+def test_what_any_of_the_sources_has_can_be_shown(scene: SceneData) -> None:
+    others = [Source("sh", sh_model(1)), Source("bits", bits_model(scene, 0.5)), Source("finer", sh_model(3))]
+    with Viewer(others, port=8690, backend="cpu") as viewer:
+        for page in opened(viewer):
+            assert {"bit", "bits", "entropy"} <= set(page.control("Show").options)
+            assert (page.control("SH degree").max, page.control("SH degree").value) == (3, 3)
+            page.set("Show", "bits")
+            until(lambda page=page: page.session.look.show == "bits")
+    with Viewer([Source("sh", sh_model(1))], port=8690, backend="cpu") as viewer:
+        for page in opened(viewer):
+            assert not {"bit", "bits", "entropy"} & set(page.control("Show").options)
+            assert page.control("SH degree").max == 1
+
+
+# ---- time ----
+
+
+def test_the_time_slider_goes_anywhere_and_back(page: Page) -> None:
+    for time in (0.8, 0.0, 0.5, 0.8, 0.0):
+        page.set("Time", time)
+        until(lambda time=time: page.session.time == pytest.approx(time))
+    page.session.time = 0.3  # as a path or a view of the capture set it: the slider follows, and wishes for nothing
+    until(lambda: page.control("Time").value == pytest.approx(0.3))
+    page.set("Time", 0.0)
+    until(lambda: page.session.time == 0.0)
+
+
+def test_time_runs_at_its_speed_stops_at_its_end_and_goes_step_by_step(page: Page) -> None:
+    page.set("Loop", False)
+    page.set("Speed", 2.0)
+    until(lambda: (page.session.loop, page.session.speed) == (False, 2.0))
+    page.set("Play", True)
+    until(lambda: page.session.time == 1.0 and not page.session.playing)
+    until(lambda: page.control("Play").value is False)
+    page.set("Frame", "◀ back")
+    until(lambda: page.session.time == pytest.approx(1.0 - 1 / 60))  # the capture has no times
+    page.set("Frame", "next ▶")
+    until(lambda: page.session.time == 1.0)
+
+
+# ---- cameras ----
+
+
+def test_a_frustum_is_clicked_to_stand_there_and_its_size_is_chosen(page: Page, scene: SceneData) -> None:
+    page.key("F")
+    until(lambda: page.session.in_scene == {"frustums"})
+    page.set("Size of frustums", 0.5)
+    until(lambda: all(page.node(f"/cameras/{i}").scale == 0.5 for i in range(6)))
+    page.client.click(page.node("/cameras/4"))
+    centre = scene.views[4].camera.center
+    until(lambda: np.allclose(page.session.pose.position, centre, atol=1e-4))
+    until(lambda: page.control("View").value.startswith("4: "))
+    page.key("F")
+    until(lambda: not page.session.in_scene)
+
+
+def test_frustums_that_are_hidden_while_they_load_do_not_appear(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, there, made = threading.Event(), set(), []
+
+    def slow(session: Session, index: int, *_: object) -> Any:
+        made.append(index)
+        assert go_on.wait(20.0)
+        there.add(index)
+        return SimpleNamespace(remove=lambda: there.remove(index), scale=1.0)
+
+    monkeypatch.setattr(cameras, "_frustum", slow)
+    page.set("Frustums", True)
+    until(lambda: made == [0])
+    page.set("Frustums", False)
+    until(lambda: page.control("Frustums").value is False)
+    go_on.set()
+    until(lambda: not there and not page.session.in_scene)
+    assert made == [0]
+
+
+def test_the_camera_goes_through_the_views_turns_up_widens_and_is_shown_as_json(page: Page, scene: SceneData) -> None:
+    first = page.session.view
+    for key, view in (("N", first + 1), ("N", first + 2), ("B", first + 1)):
+        page.key(key)
+        until(lambda view=view: page.session.view == view % 6)
+    page.set("Stand at", "previous")
+    until(lambda: page.session.view == first)
+    until(lambda: np.allclose(page.session.pose.position, scene.views[first].camera.center, atol=1e-4))
+    page.set("Up", "+z")
+    until(lambda: np.allclose(page.session.client.camera.up_direction, (0, 0, 1)))
+    page.set("Field of view", 90)
+    until(lambda: page.session.pose.fov == pytest.approx(np.pi / 2))
+    page.session.time = 0.25
+    page.press("Show as JSON")
+    until(lambda: page.control("JSON").value != "")
+    pose, time = pose_from_json(page.control("JSON").value)
+    assert time == 0.25 and pose.fov == pytest.approx(np.pi / 2)
+    np.testing.assert_allclose(pose.position, page.session.pose.position)
+    turned = quat_to_matrix(torch.tensor(pose.wxyz)) - quat_to_matrix(torch.tensor(page.session.pose.wxyz))
+    assert turned.abs().max() < 1e-6
+
+
+def test_keys_show_depth_and_compare(page: Page) -> None:
+    for show in ("depth", "colour"):
+        page.key("C")
+        until(lambda show=show: page.session.look.show == show)
+    for compare in ("split", "off"):
+        page.key("V")
+        until(lambda compare=compare: page.session.compare == compare)
+    page.set("Left", "two")
+    page.set("Right", "one")
+    until(lambda: (page.session.source.name, page.session.other.name) == ("two", "one"))
+    page.press("PSNR of both")
+    until(lambda: not page.said and any("dB" in text and "one: " in text for text in markdowns(page)))
+
+
+def markdowns(page: Page) -> list[str]:
+    """All texts of the page."""
+    tree = page.session.client.gui._container_handle_from_uuid.values()
+    children = [child for container in tree for child in container._children.values()]
+    return [child.content for child in children if hasattr(child, "content")]
+
+
+# ---- paths ----
+
+
+def test_keyframes_are_ordered_replaced_gone_to_and_removed(page: Page) -> None:
+    page.add_keys(0.0, 1.0, 2.0)
+    page.set("Move it", "earlier")
+    until(lambda: page.places() == [0.0, 2.0, 1.0])
+    page.set("Move it", "earlier")
+    until(lambda: page.places() == [2.0, 0.0, 1.0])
+    page.set("Move it", "later")
+    until(lambda: page.places() == [0.0, 2.0, 1.0])
+    page.session.stand_at(Pose((5.0, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 0.9))
+    page.set("Keyframe does", "replace")
+    until(lambda: page.places() == [0.0, 5.0, 1.0])
+    page.set("Keyframe", page.control("Keyframe").options[2])
+    until(lambda: page.session.path.chosen == 2)
+    page.set("Keyframe does", "go there")
+    until(lambda: page.session.pose.position[0] == pytest.approx(1.0))
+    page.set("Keyframe does", "remove")
+    until(lambda: page.places() == [0.0, 5.0])
+
+
+def test_a_path_is_saved_and_loaded_and_what_is_none_is_refused(page: Page) -> None:
+    page.add_keys(0.0, 1.5)
+    page.set("Seconds", 2.5)
+    until(lambda: page.session.path.path.seconds == 2.5)
+    page.press("Download path as JSON")
+    until(lambda: "path.json" in page.files)
+    saved = path_from_json(page.files["path.json"].decode())
+    assert saved == page.session.path.path
+    other = replace(saved, keys=saved.keys[:1], seconds=7.0, loop=True)
+    page.client.upload(page.control("Load path"), other.to_json().encode())
+    until(lambda: page.session.path.path == other)
+    assert (page.control("Seconds").value, page.control("Closed loop").value) == (7.0, True)
+    for nonsense in (b"\xff\xfe", b"__import__('os')", json.dumps({"keys": []}).encode()):
+        page.said.clear()
+        page.client.upload(page.control("Load path"), nonsense)
+        until(lambda: len(page.said) == 1)
+        assert "JSON" in page.said[0] and page.session.path.path == other
+
+
+def test_pictures_of_a_path_are_zipped_and_cancelled_and_too_many_are_refused(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.add_keys(0.0, 1.0)
+    for label, value in (("Seconds", 1.0), ("Pictures per second", 8.0), ("File", "PNGs (zip)")):
+        page.set(label, value)
+    for label, value in (("Width", 64), ("Height", 48)):  # screenshots have their own, which come first
+        page.set(label, value, last=True)
+    until(lambda: page.session.path.path.frames == 8 and page.control("Height", last=True).value == 48)
+    page.press("Render and download")
+    until(lambda: "path.zip" in page.files)
+    with zipfile.ZipFile(io.BytesIO(page.files["path.zip"])) as archive:
+        assert archive.namelist() == [f"frame_{i:05d}.png" for i in range(8)]
+    until(lambda: not page.control("Cancel").visible)
+    page.files.clear()
+
+    shots, drawn = page.session.shots, threading.Event()
+
+    def endless() -> Any:
+        shot = shots()
+
+        def one(*args: Any) -> Any:
+            drawn.set()
+            until(page.session.path._cancel.is_set)  # the user comes to it while a picture is drawn
+            return shot(*args)
+
+        return one
+
+    page.session.shots = endless  # type: ignore[method-assign]
+    page.press("Render and download")
+    until(drawn.is_set)
+    assert page.control("Cancel").visible and page.session.path.progress.visible
+    page.press("Render and download")
+    until(lambda: any("already" in text for text in page.said))
+    page.press("Cancel")
+    until(lambda: "No file was made." in page.said)
+    until(lambda: not page.control("Cancel").visible and not page.session.path.progress.visible)
+    assert page.files == {}
+    monkeypatch.setitem(path.MOST_PIXELS, "PNGs (zip)", 8 * 64 * 48 - 1)
+    page.press("Render and download")
+    until(lambda: "8 pictures of 64 x 48 are too many" in page.said[-1])
+    assert page.files == {}
+
+
+def test_a_preview_goes_along_the_path_and_stops_time_and_itself(page: Page) -> None:
+    page.add_keys(0.0, 4.0)
+    page.set("Play", True)
+    until(lambda: page.session.playing)
+    page.press("Preview")
+    until(lambda: not page.session.playing and 0.1 < page.session.pose.position[0] < 3.0)
+    page.press("Preview")
+    until(lambda: not page.session.path._previewing.is_set())
+    place = page.session.pose
+    assert place.position[0] < 4.0
+    until(lambda: page.session.viewer.scheduler.wait_time() is None)
+    assert page.session.pose == place
+
+
+# ---- editing ----
+
+
+def test_box_and_thresholds_leave_what_they_say(page: Page) -> None:
+    model = page.session.source.snapshot().model
+    page.set("Crop", "box")
+    page.set("Centre", [0.1, 0.0, 0.0])
+    page.set("Size", [1.0, 2.0, 3.0])
+    until(lambda: page.session.look.edit.box == ((-0.4, -1.0, -1.5), (0.6, 1.0, 1.5)))
+    until(lambda: page.session.in_scene == {"crop"})
+    left = int(page.session.look.edit.kept(model).sum())
+    until(lambda: any(f"{left} of 300 Gaussians are left" in text for text in markdowns(page)))
+    assert 0 < left < 300
+    page.set("Least opacity", 0.5)
+    page.set("Largest size (log10)", -1.0)
+    until(lambda: (page.session.look.edit.min_opacity, page.session.look.edit.max_scale) == (0.5, pytest.approx(0.1)))
+    page.set("Least opacity", 0.99)
+    until(lambda: any("0 of 300 Gaussians are left" in text for text in markdowns(page)))
+
+
+# ---- training ----
+
+
+def test_a_training_is_paused_saved_stopped_and_given_its_share(scene: SceneData) -> None:
+    asked: list[str] = []
+    training = SimpleNamespace(stop=lambda: asked.append("stop"))
+    model = bits_model(scene, 0.2)
+    model.deformation = Sway()
+    live = LiveTraining(training, Source("run", model, scene=scene))  # type: ignore[arg-type]
+    with Viewer([live.source], port=8695, backend="cpu", live=live) as viewer:
+        for page in opened(viewer):
+            page.set("Viewer's share", 0.4)
+            until(lambda: live.budget.share == 0.4 and viewer.scheduler.budget is live.budget)
+            page.press("Pause")
+            until(lambda: live.paused and live.budget.free)
+            until(lambda page=page: bool(page.controls("Resume")))
+            page.press("Resume")
+            until(lambda: not live.paused and not live.budget.free)
+            page.press("Save checkpoint now")
+            until(lambda: live._save_wanted.is_set())
+            page.press("Stop and save")
+            until(lambda: asked == ["stop"] and live.stop_pressed)
+            live.finished = True
+            until(lambda page=page: page.control("Stop and save").disabled)

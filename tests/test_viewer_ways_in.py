@@ -1,0 +1,134 @@
+"""The ways to the viewer: `view`, `train --view`, the end of `demo`, and Python."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from test_viewer_drawing import model
+from viewer_client import Client, until
+
+import nfc_gs
+from nfc_gs import cli
+from nfc_gs.commands import demo
+from nfc_gs.data.synthetic import write_capture
+from nfc_gs.export.ply import write_ply
+from nfc_gs.viewer.app import Viewer
+from nfc_gs.viewer.server import Server
+
+
+class Waits:
+    """What happened at the end of a command, where somebody looks, and then presses Ctrl-C.
+
+    Attributes:
+        looked_at: names of what was shown.
+        urls: where.
+        opened: pages that were opened in a browser.
+        shared: viewers that were made public.
+    """
+
+    def __init__(self) -> None:
+        self.looked_at: list[str] = []
+        self.urls: list[str] = []
+        self.opened: list[str] = []
+        self.shared = 0
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    found = Waits()
+
+    def wait(viewer: Viewer) -> None:
+        client = Client(viewer)
+        client.look(0.0)
+        until(lambda: len(viewer.sessions) == 1)
+        found.looked_at.append(next(iter(viewer.sessions.values())).source.name)
+        found.urls.append(viewer.url)
+        client.close()
+        raise KeyboardInterrupt
+
+    def share(server: Server, verbose: bool = True) -> None:
+        found.shared += server.sharing
+
+    monkeypatch.setattr(Viewer, "wait", wait)
+    monkeypatch.setattr("webbrowser.open", found.opened.append)
+    monkeypatch.setattr(Server, "request_share_url", share)
+    return found
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that something else listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield taken.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def splat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("ways in") / "vase.ply"
+    write_ply(file, model())
+    return file
+
+
+def urls_in(text: str) -> set[str]:
+    return set(re.findall(r"http\S+", text))
+
+
+def nfc(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def test_view_prints_one_url_says_that_its_port_is_taken_and_opens_nothing(
+    waits: Waits, splat: Path, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nfc("view", splat, "--device", "cpu", "--port", port) == 0
+    out = capsys.readouterr().out
+    assert out.count("http") == 1 and urls_in(out) == set(waits.urls) and not waits.urls[0].endswith(f":{port}")
+    assert f"Port {port} is taken" in out
+    assert (waits.looked_at, waits.opened, waits.shared) == (["vase"], [], 0)
+
+
+def test_view_opens_a_browser_and_is_shared_if_asked(
+    waits: Waits, splat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nfc("view", splat, "--device", "cpu", "--port", 8640, "--open", "--share", "--host", "localhost") == 0
+    assert waits.opened == waits.urls and waits.urls[0].startswith("http://localhost:86") and waits.shared == 1
+    assert "is taken" not in capsys.readouterr().out
+
+
+def test_a_training_is_watched_where_it_is_asked_to_be(
+    waits: Waits, port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capture = write_capture(tmp_path / "capture", views=6, width=48, height=36)
+    small = ("--steps", 3, "--max-gaussians", 60, "--device", "cpu", "--backend", "cpu", "--out", tmp_path / "run")
+    assert nfc("train", capture, *small, "--view", "--port", port, "--host", "localhost", "--open", "--share") == 0
+    out = capsys.readouterr().out
+    assert waits.opened == waits.urls and urls_in(out) == set(waits.urls) and waits.looked_at == ["run"]
+    assert waits.urls[0].startswith("http://localhost:") and waits.shared == 1
+    assert f"Port {port} is taken" in out and "The viewer stays open" in out
+
+
+def test_the_demo_ends_with_its_splat_in_the_viewer(
+    waits: Waits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("DEMO_VIEWS", 8), ("DEMO_WIDTH", 48), ("DEMO_HEIGHT", 36)):
+        monkeypatch.setattr(demo, name, value)
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(demo, "sys", SimpleNamespace(stdin=terminal, stdout=terminal))
+    words = ("demo", "--steps", 3, "--device", "cpu", "--out", tmp_path / "shown", "--port", 8650, "--open")
+    assert nfc(*words) == 0
+    assert waits.looked_at == ["shown"] and waits.opened == waits.urls and ":865" in waits.urls[0]
+    assert urls_in(capsys.readouterr().out) == set(waits.urls)
+
+
+def test_python_looks_at_a_model_and_closes_what_it_waited_for(
+    waits: Waits, splat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with nfc_gs.view([model(), splat], port=8660, wait=False, open_browser=True) as viewer:
+        assert capsys.readouterr().out == f"Viewer: {viewer.url}\n" and waits.opened == [viewer.url]
+        assert [source.name for source in viewer.sources] == ["model", "vase"] and not viewer.closed
+    assert nfc_gs.view(splat, port=8660).closed and waits.looked_at == ["vase"]
