@@ -36,17 +36,24 @@ def write_frames(
 
 
 def write_video(
-    file: Path, camera: int, frames: int, fps: float = 25, size: tuple[int, int] = (32, 24), extra: tuple[str, ...] = ()
+    file: Path,
+    camera: int,
+    frames: int,
+    fps: float = 25,
+    size: tuple[int, int] = (32, 24),
+    extra: tuple[str, ...] = (),
+    codec: str = "libx264",
 ) -> None:
     writer = imageio_ffmpeg.write_frames(
         str(file),
         size,
         fps=fps,  # type: ignore[arg-type]
-        pix_fmt_out="yuv444p",
+        pix_fmt_out="yuv444p" if codec == "libx264" else "yuv420p",
+        codec=codec,
         quality=None,  # type: ignore[arg-type]
         macro_block_size=1,
         ffmpeg_log_level="error",
-        output_params=["-crf", "4", "-bf", "2", *extra],
+        output_params=[*(("-crf", "4", "-bf", "2") if codec == "libx264" else ()), *extra],
     )
     writer.send(None)
     for frame in range(frames):
@@ -334,6 +341,30 @@ def test_a_video_that_cannot_be_read_is_named(tmp_path, damage):
     with pytest.raises(UserError, match=r"The video .*cam02\.mp4 cannot be read, or is cut short \(.+\)") as caught:
         load_scene(tmp_path, PLAIN)
     assert "\n" not in str(caught.value)
+
+
+CODECS = {".avi": "mpeg4", ".webm": "libvpx"}
+
+
+@pytest.mark.parametrize("part", [0.4, 0.7])
+@pytest.mark.parametrize("suffix", sorted(video.VIDEO_SUFFIXES))
+def test_a_video_of_any_kind_that_is_cut_short_is_named(tmp_path, suffix, part):
+    file = tmp_path / f"cam02{suffix}"
+    write_video(file, 2, 40, codec=CODECS.get(suffix, "libx264"), extra=("-g", "5"))
+    assert video.read_video_header(file).frames == 40
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(UserError, match=rf"The video .*cam02\{suffix} cannot be read, or is cut short \(.+\)"):
+        video.read_video_header(file)
+
+
+def test_an_avi_of_which_the_length_was_never_written_is_read(tmp_path):
+    file = tmp_path / "cam00.avi"
+    write_video(file, 0, 10, codec="mpeg4")
+    content = bytearray(file.read_bytes())
+    content[4:8] = b"\xff" * 4
+    file.write_bytes(content)
+    assert video.read_video_header(file).frames == 10
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------
