@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from nfc_gs.data import video
 from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import TimeAxis
 
-WIDTH, HEIGHT, CAMERAS, FRAMES = 32, 24, 4, 5
+WIDTH, HEIGHT, CAMERAS, FRAMES, FPS = 32, 24, 4, 5, 25
 NAMES = [f"cam{k:02d}" for k in range(CAMERAS)]
 PLAIN = DataConfig(normalize=False, random_points=20)
 
@@ -36,17 +37,24 @@ def write_frames(
 
 
 def write_video(
-    file: Path, camera: int, frames: int, fps: float = 25, size: tuple[int, int] = (32, 24), extra: tuple[str, ...] = ()
+    file: Path,
+    camera: int,
+    frames: int,
+    fps: float = FPS,
+    size: tuple[int, int] = (32, 24),
+    extra: tuple[str, ...] = (),
+    codec: str = "libx264",
 ) -> None:
     writer = imageio_ffmpeg.write_frames(
         str(file),
         size,
         fps=fps,  # type: ignore[arg-type]
-        pix_fmt_out="yuv444p",
+        pix_fmt_out="yuv444p" if codec == "libx264" else "yuv420p",
+        codec=codec,
         quality=None,  # type: ignore[arg-type]
         macro_block_size=1,
         ffmpeg_log_level="error",
-        output_params=["-crf", "4", "-bf", "2", *extra],
+        output_params=[*(("-crf", "4", "-bf", "2") if codec == "libx264" else ()), *extra],
     )
     writer.send(None)
     for frame in range(frames):
@@ -78,8 +86,9 @@ def write_bounds(root: Path, rows: np.ndarray | None = None, **options) -> Path:
 
 def colours_are_right(scene) -> bool:
     """Whether each view shows what its camera saw at its time."""
+    frames = FPS if scene.time_axis.unit == "seconds" else 1
     for index, view in enumerate(scene.views):
-        frame = round(scene.time_axis.own(view.time))
+        frame = round(scene.time_axis.own(view.time) * frames)
         wanted = colour(NAMES.index(view.name.split("/")[0]), frame)
         if np.abs(scene.frame(index).rgb.astype(int) - wanted).max() > 4:  # what the video codec leaves
             return False
@@ -111,7 +120,8 @@ def test_every_kth_image_is_held_out_where_that_is_asked_for(tmp_path):
 def test_frames_are_chosen_by_start_end_and_stride(tmp_path, kind):
     write_bounds(write_frames(tmp_path) if kind == "frames" else write_videos(tmp_path))
     scene = load_scene(tmp_path, DataConfig(frame_start=1, frame_end=4, frame_stride=2, random_points=20))
-    assert len(scene.views) == 2 * CAMERAS and scene.time_axis == TimeAxis(1.0, 3.0, "frames")
+    axis = TimeAxis(1.0, 3.0, "frames")
+    assert len(scene.views) == 2 * CAMERAS and scene.time_axis == (axis if kind == "frames" else axis.in_seconds(FPS))
     assert colours_are_right(scene)
 
 
@@ -282,7 +292,8 @@ def test_videos_are_read_like_frames_in_folders_and_nothing_is_written(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     scene = load_scene(tmp_path, PLAIN)
     assert [v.name for v in scene.views] == [f"{c}/{k:06d}" for c in NAMES for k in range(FRAMES)]
-    assert scene.test == tuple(range(FRAMES)) and scene.time_axis == TimeAxis(0.0, 4.0, "frames")
+    assert scene.test == tuple(range(FRAMES)) and scene.time_axis == TimeAxis(0.0, 0.16, "seconds")
+    assert [v.time for v in scene.views] == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0] * CAMERAS)
     assert colours_are_right(scene) and sorted(tmp_path.rglob("*")) == before
     scene = load_scene(tmp_path, DataConfig(downscale="2", random_points=20))
     assert scene.frame(3).rgb.shape == (12, 16, 3) and colours_are_right(scene)
@@ -294,7 +305,16 @@ def test_of_videos_of_different_length_the_common_one_is_used(tmp_path):
     scene = load_scene(tmp_path, PLAIN)
     assert len(scene.views) == 3 * CAMERAS and colours_are_right(scene)
     assert any("cam02 has 3, cam00 has 5): only the 3 that all have are used" in note for note in scene.notes)
-    assert any("different frame rates" in note for note in scene.notes)
+    assert any("different frame rates (25 in cam03, 50 in cam02)" in note for note in scene.notes)
+    assert scene.time_axis == TimeAxis(0.0, 2.0, "frames")
+    scene = load_scene(tmp_path, DataConfig(frame_rate=10.0, random_points=20))
+    assert scene.time_axis == TimeAxis(0.0, 0.2, "seconds")
+
+
+def test_a_rate_can_be_given_for_frames_in_folders_and_against_that_of_videos(tmp_path):
+    for root in (write_frames(tmp_path / "frames"), write_videos(tmp_path / "videos")):
+        scene = load_scene(write_bounds(root), DataConfig(frame_rate=2.0, random_points=20))
+        assert scene.time_axis == TimeAxis(0.0, 2.0, "seconds")
 
 
 def test_frames_are_used_rather_than_the_videos_they_are_of(tmp_path):
@@ -334,6 +354,30 @@ def test_a_video_that_cannot_be_read_is_named(tmp_path, damage):
     with pytest.raises(UserError, match=r"The video .*cam02\.mp4 cannot be read, or is cut short \(.+\)") as caught:
         load_scene(tmp_path, PLAIN)
     assert "\n" not in str(caught.value)
+
+
+CODECS = {".avi": "mpeg4", ".webm": "libvpx"}
+
+
+@pytest.mark.parametrize("part", [0.4, 0.7])
+@pytest.mark.parametrize("suffix", sorted(video.VIDEO_SUFFIXES))
+def test_a_video_of_any_kind_that_is_cut_short_is_named(tmp_path, suffix, part):
+    file = tmp_path / f"cam02{suffix}"
+    write_video(file, 2, 40, codec=CODECS.get(suffix, "libx264"), extra=("-g", "5"))
+    assert video.read_video_header(file).frames == 40
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(UserError, match=rf"The video .*cam02\{suffix} cannot be read, or is cut short \(.+\)"):
+        video.read_video_header(file)
+
+
+def test_an_avi_of_which_the_length_was_never_written_is_read(tmp_path):
+    file = tmp_path / "cam00.avi"
+    write_video(file, 0, 10, codec="mpeg4")
+    content = bytearray(file.read_bytes())
+    content[4:8] = b"\xff" * 4
+    file.write_bytes(content)
+    assert video.read_video_header(file).frames == 10
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------
@@ -405,6 +449,8 @@ def test_names_that_do_not_number_their_frames_are_named(tmp_path):
         (DataConfig(frame_start=-1), "--frame-start -1 is negative"),
         (DataConfig(frame_start=3, frame_end=3), "--frame-end 3 is not after --frame-start 3"),
         (DataConfig(frame_stride=0), "--frame-stride 0 is less than 1"),
+        (DataConfig(frame_rate=0.0), "--frame-rate 0 is no rate; give the number of frames per second"),
+        (DataConfig(frame_rate=math.nan), "--frame-rate nan is no rate"),
         (DataConfig(frame_start=5), r"leave no image of .*, whose frames are numbered from 0 to 4"),
     ],
 )

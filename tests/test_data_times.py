@@ -1,5 +1,6 @@
 """Times of frames: what is kept, what is scaled, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from nfc_gs.data.capture import Capture, Notes, Shot
 from nfc_gs.data.lens import Lens
 from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import TimeAxis
-from nfc_gs.data.times import FEW_VIEWS, normalise_times, select_frames, times_from_names
+from nfc_gs.data.times import FEW_VIEWS, frames_per_second, normalise_times, select_frames, times_from_names
 
 ROOT = Path("capture")
 
@@ -26,27 +27,31 @@ def many(*times):
     return shots(*times * FEW_VIEWS)
 
 
+def normalise(found, unit, notes, held_out=()):
+    return normalise_times(found, {shot.name for shot in found} - set(held_out), unit, ROOT, notes)
+
+
 def test_frames_without_times_make_a_static_scene():
     notes = Notes()
-    assert normalise_times(shots(None, None), "", ROOT, notes) is None
+    assert normalise(shots(None, None), "", notes) is None
     assert notes == []
 
 
 def test_one_time_for_all_makes_a_static_scene_and_is_said():
     notes = Notes()
-    assert normalise_times(shots(0.5, 0.5, 0.5), "", ROOT, notes) is None
-    assert notes == ["Every frame of capture has the time 0.5: the scene is taken as static."]
+    assert normalise(shots(0.5, 0.5, 0.5), "", notes) is None
+    assert notes == ["Every frame of capture to train on has the time 0.5: the scene is taken as static."]
 
 
 def test_a_frame_without_a_time_among_others_is_refused():
     with pytest.raises(UserError, match=r"1 of 3 frames of capture have no time \(the first is 001.png\); give every"):
-        normalise_times(shots(0.0, None, 1.0), "", ROOT, Notes())
+        normalise(shots(0.0, None, 1.0), "", Notes())
 
 
-@pytest.mark.parametrize("times", [(0.0, 0.5, 1.0), (0.2, 0.9), (0.9, 0.0, 0.3)])
-def test_times_in_0_to_1_stay_as_they_are_in_any_order(times):
+@pytest.mark.parametrize("times", [(0.0, 0.5, 1.0), (0.95, 0.0, 0.3), (0.05, 0.99)])
+def test_times_that_span_0_to_1_stay_as_they_are_in_any_order(times):
     notes = Notes()
-    axis = normalise_times(many(*times), "", ROOT, notes)
+    axis = normalise(many(*times), "", notes)
     assert axis == TimeAxis(0.0, 1.0)
     assert [axis.normalised(time) for time in times] == list(times)
     assert notes == []
@@ -54,7 +59,7 @@ def test_times_in_0_to_1_stay_as_they_are_in_any_order(times):
 
 def test_times_out_of_0_to_1_are_scaled_and_that_is_said():
     notes = Notes()
-    axis = normalise_times(many(3.0, -1.0, 1.0), "", ROOT, notes)
+    axis = normalise(many(3.0, -1.0, 1.0), "", notes)
     assert axis == TimeAxis(-1.0, 3.0)
     assert [axis.normalised(time) for time in (-1.0, 1.0, 3.0)] == [0.0, 0.5, 1.0]
     assert axis.own(0.5) == 1.0
@@ -64,17 +69,65 @@ def test_times_out_of_0_to_1_are_scaled_and_that_is_said():
 @pytest.mark.parametrize("unit", ["seconds", "frames"])
 def test_times_with_a_unit_span_the_axis_and_keep_it(unit):
     notes = Notes()
-    assert normalise_times(many(2.0, 10.0), unit, ROOT, notes) == TimeAxis(2.0, 10.0, unit)
+    assert normalise(many(2.0, 10.0), unit, notes) == TimeAxis(2.0, 10.0, unit)
     assert notes == []
 
 
-def test_few_frames_each_at_its_own_time_are_warned_of():
+def test_times_of_a_small_part_of_0_to_1_are_scaled_and_that_is_said():
     notes = Notes()
-    normalise_times(shots(*np.linspace(0, 1, FEW_VIEWS - 1)), "", ROOT, notes)
-    assert len(notes) == 1 and "only 19 frames: motion and shape can hardly be told apart" in notes[0]
-    enough = Notes()
-    normalise_times(shots(*np.linspace(0, 1, FEW_VIEWS)), "", ROOT, enough)
-    assert enough == []
+    times = [k / 300 for k in range(100)]
+    axis = normalise(shots(*times), "", notes)
+    assert axis == TimeAxis(0.0, 0.33)
+    assert [axis.normalised(time) for time in times] == pytest.approx(np.linspace(0, 1, 100))
+    assert notes == ["The times of capture run from 0 to 0.33, not from 0 to 1: they are scaled to that."]
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out", "axis"),
+    [
+        ((0.0, 1.0), (0.3, 0.6), TimeAxis(0.0, 1.0)),
+        ((0.3, 0.6), (0.0, 1.0), TimeAxis(0.0, 1.0)),
+        ((0.05, 0.9), (0.0, 0.95), TimeAxis(0.0, 0.95)),
+    ],
+)
+def test_how_much_is_spanned_is_asked_of_the_frames_to_train_on_and_all_have_their_place(trained, held_out, axis):
+    notes, found = Notes(), many(*trained, *held_out)
+    others = [shot.name for shot in found if shot.time in held_out]
+    assert normalise(found, "", notes, others) == axis
+    assert len(notes) == (axis != TimeAxis(0.0, 1.0))
+
+
+def test_frames_to_train_on_of_one_time_make_a_static_scene():
+    notes = Notes()
+    assert normalise(shots(0.5, 0.5, 0.1), "", notes, ["002.png"]) is None
+    assert notes == ["Every frame of capture to train on has the time 0.5: the scene is taken as static."]
+
+
+def times_of_views(count, tests=()):
+    """`count` frames at times of their own, and the names of frames for testing at `tests`, times of some of them."""
+    found = shots(*np.linspace(0, 1, count), *np.linspace(0, 1, count)[list(tests)])
+    return found, [shot.name for shot in found[count:]]
+
+
+@pytest.mark.parametrize(("count", "tests"), [(FEW_VIEWS - 1, ()), (10, (2, 4, 6)), (16, (1, 4, 7, 9))])
+def test_few_frames_to_train_on_each_at_its_own_time_are_warned_of(count, tests):
+    notes = Notes()
+    found, held_out = times_of_views(count, tests)
+    normalise(found, "", notes, held_out)
+    assert len(notes) == 1 and f"only {count} frames to train on: motion and shape can hardly be told" in notes[0]
+
+
+def test_frames_held_out_do_not_hide_that_the_others_are_few():
+    notes = Notes()
+    normalise(shots(*np.linspace(0, 1, FEW_VIEWS)), "", notes, [f"{k:03d}.png" for k in (5, 9, 13, 17)])
+    assert len(notes) == 1 and "only 16 frames to train on" in notes[0]
+
+
+def test_enough_frames_or_several_of_a_time_are_not_warned_of():
+    for found in (shots(*np.linspace(0, 1, FEW_VIEWS)), shots(0.0, 0.0, 0.5, 0.5, 1.0, 1.0)):
+        notes = Notes()
+        normalise(found, "", notes)
+        assert notes == []
 
 
 def named(*names, root=ROOT, unit=""):
@@ -127,6 +180,26 @@ def test_frames_are_chosen_by_number():
 def test_frames_without_numbers_cannot_be_chosen(unit):
     with pytest.raises(UserError, match="the images of capture have none; give --time-from-name"):
         select_frames(named("a.png", unit=unit), 0, None, 2)
+
+
+def test_the_rate_that_is_given_goes_before_the_captures_own():
+    frames = replace(named("a.png", unit="frames"), frame_rate=25.0)
+    assert [frames_per_second(frames, rate) for rate in (None, 240.0)] == [25.0, 240.0]
+    assert frames_per_second(named("a.png"), None) is None
+
+
+@pytest.mark.parametrize("unit", ["", "seconds"])
+def test_a_rate_of_frames_without_numbers_is_refused(unit):
+    with pytest.raises(UserError, match=r"--frame-rate .* the images of capture have none; give --time-from-name"):
+        frames_per_second(named("a.png", unit=unit), 30.0)
+
+
+def test_a_rate_makes_seconds_of_the_numbers_in_names(tmp_path):
+    write_capture(tmp_path, 6)
+    plain = DataConfig(time_from_name=r"im(\d+)", frame_start=1)
+    frames, seconds = load_scene(tmp_path, plain), load_scene(tmp_path, replace(plain, frame_rate=2.0))
+    assert frames.time_axis == TimeAxis(1.0, 5.0, "frames") and seconds.time_axis == TimeAxis(0.5, 2.5, "seconds")
+    assert [view.time for view in frames.views] == [view.time for view in seconds.views]
 
 
 @pytest.mark.parametrize("splits", [False, True])

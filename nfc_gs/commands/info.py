@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ from nfc_gs.commands.runs import device_in_words
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.text import duration
 from nfc_gs.data.images import treatment
-from nfc_gs.data.open import load_scene
+from nfc_gs.data.open import DataConfig, FrameOptions, load_scene
 from nfc_gs.data.scene import SceneData, TimeAxis, View
 from nfc_gs.export.ply import read_ply
 from nfc_gs.export.report_data import read_json
@@ -44,6 +44,7 @@ class Info:
     For example:
       nfc-gs info
       nfc-gs info captures/garden
+      nfc-gs info captures/dancer --frame-rate 30
       nfc-gs info splat.ply
       nfc-gs info --devices
     """
@@ -54,6 +55,9 @@ class Info:
     """A capture, a run folder or its checkpoint, or a PLY."""
     devices: bool = False
     """Say which GPUs there are, what compiles kernels for them, and which are compiled."""
+
+    timing: Annotated[FrameOptions, tyro.conf.arg(name="")] = field(default_factory=FrameOptions)
+    """Which frames of a capture are used, and at which times they are, as for `nfc-gs train`."""
 
     def run(self) -> int:
         """Print a table; returns the exit code."""
@@ -72,9 +76,11 @@ class Info:
         elif suffix == ".safetensors" or (path / CHECKPOINT_NAME).is_file():
             title, rows = "Run" if path.is_dir() else "Checkpoint", _run(path)
         elif path.is_dir() or suffix == ".json":
-            title, rows = "Capture", _capture(path)
+            title, rows = "Capture", _capture(path, DataConfig(**asdict(self.timing)))
         else:
             raise UserError(f"{path} is no capture, run folder, checkpoint (.safetensors) or splat (.ply); give one.")
+        if title != "Capture" and self.timing != FrameOptions():
+            raise UserError(f"{path} is no capture: leave out the options on its frames and times.")
         place = path.parent if suffix == ".json" else path
         rows += [("Size on disk", size_on_disk(place)), ("Device here", device_in_words(resolve(TrainConfig())))]
         output.line(str(path), style="bold")
@@ -119,8 +125,8 @@ def _devices() -> Rows:
     return rows
 
 
-def _capture(path: Path) -> Rows:
-    scene = load_scene(path)
+def _capture(path: Path, config: DataConfig) -> Rows:
+    scene = load_scene(path, config)
     rows = [
         _views(len(scene.train), len(scene.test)),
         *_cameras(scene.views),
@@ -128,13 +134,14 @@ def _capture(path: Path) -> Rows:
         ("Points", f"{len(scene.points):,}"),
     ]
     if scene.time_axis is not None:
-        rows.append(("Times", f"{_times(scene.time_axis)}, {len({view.time for view in scene.views})} of them"))
+        rows += _times(scene.time_axis, f", {len({view.time for view in scene.views})} of them")
     return rows
 
 
-def _times(axis: TimeAxis) -> str:
-    """From when to when: '0 to 12.5 seconds'."""
-    return f"{axis.start:g} to {axis.end:g} {axis.unit}".rstrip()
+def _times(axis: TimeAxis, count: str = "") -> Rows:
+    """From when to when, '0 to 12.5 seconds', and where it is known how long that is."""
+    rows = [("Times", f"{axis.start:g} to {axis.end:g} {axis.unit}".rstrip() + count)]
+    return [*rows, ("Duration", duration(axis.end - axis.start))] if axis.unit == "seconds" else rows
 
 
 def _views(train: int, test: int) -> tuple[str, str]:
@@ -172,7 +179,7 @@ def _run(path: Path) -> Rows:
         *_gaussians(loaded.model),
     ]
     if checkpoint.time_axis is not None:
-        rows.append(("Times", _times(checkpoint.time_axis)))
+        rows += _times(checkpoint.time_axis)
     if loaded.model.deformation is not None:
         rows.append(("Motion", sizes_of(loaded.model.deformation)))
     test = read_json(path / METRICS_NAME).get("test") if path.is_dir() else None

@@ -133,9 +133,12 @@ class Render:
             return self.frames if self.frames is not None else FRAMES
         if self.frames is not None:
             raise UserError("--speed and --frames both say how many pictures there are; leave out one of the two.")
-        axis = run.checkpoint.time_axis
+        axis = run.scene.time_axis
         if run.model.deformation is None or axis is None or axis.unit != "seconds":
-            raise UserError(f"--speed: the times of {self.path} are not in seconds; say how many --frames to draw.")
+            raise UserError(
+                f"--speed: the times of {self.path} are not in seconds; say how many --frames to draw, or train with "
+                "--frame-rate where the capture numbers its frames."
+            )
         first, last = self._interval()
         count = abs(last - first) * (axis.end - axis.start) / self.speed * self.fps + 1
         if not count <= MOST_FRAMES:

@@ -77,6 +77,7 @@ class Capture:
         notes: what the reader decided.
         time_unit: of the shots' times.
         depths: the nearest and farthest depth of the scene, in the units of `xyz`, where the capture says.
+        frame_rate: frames per second, where times are numbers of frames and the capture says.
     """
 
     root: Path
@@ -88,6 +89,7 @@ class Capture:
     notes: Notes = field(default_factory=Notes)
     time_unit: TimeUnit = ""
     depths: tuple[float, float] | None = None
+    frame_rate: float | None = None
 
 
 class FileIndex:

@@ -72,7 +72,8 @@ def read_multiview(root: Path, *, factor: int | None = None, masks: bool = True)
     """Read the capture in `root`, which has several cameras and their poses.
 
     The first camera by name is held out. The time of an image is the number of its frame: the last number in its
-    name, or its place in the video, counted from 0. Frames that not all cameras have are left out.
+    name, or its place in the video, counted from 0. Frames that not all cameras have are left out. Videos say how many
+    frames are a second.
 
     Args:
         factor: use the images in cam*/images_<factor> where the capture has such copies of cam*/images.
@@ -91,12 +92,13 @@ def read_multiview(root: Path, *, factor: int | None = None, masks: bool = True)
     if rig is None:
         return None
     cameras = [camera for camera in cameras if camera.name in rig.poses]
+    rate = None
     if _use_folders(cameras, notes):
         shots = _image_shots(root, cameras, rig, factor, masks, notes)
     else:
-        shots = _video_shots(cameras, rig, notes)
+        shots, rate = _video_shots(cameras, rig, notes)
     held_out = frozenset(shot.name for shot in shots if shot.name.startswith(f"{cameras[0].name}/"))
-    return Capture(root, shots, rig.xyz, rig.rgb, held_out, "mask", notes, "frames", rig.depths)
+    return Capture(root, shots, rig.xyz, rig.rgb, held_out, "mask", notes, "frames", rig.depths, rate)
 
 
 def _rig(root: Path, cameras: list[RigCamera], notes: Notes) -> _Rig | None:
@@ -263,7 +265,8 @@ def _numbered(folder: Path) -> dict[int, Path]:
     return images
 
 
-def _video_shots(cameras: Sequence[RigCamera], rig: _Rig, notes: Notes) -> list[Shot]:
+def _video_shots(cameras: Sequence[RigCamera], rig: _Rig, notes: Notes) -> tuple[list[Shot], float | None]:
+    """The shots and the frames per second; None for these where the videos do not agree."""
     videos = {camera.name: camera.video for camera in cameras if camera.video is not None}
     headers = {name: read_video_header(path) for name, path in videos.items()}
     rates = {header.fps: name for name, header in headers.items()}
@@ -271,14 +274,15 @@ def _video_shots(cameras: Sequence[RigCamera], rig: _Rig, notes: Notes) -> list[
         notes.warning(
             "The videos have different frame rates ("
             + ", ".join(f"{rate:.5g} in {name}" for rate, name in rates.items())
-            + "): frames of the same number are taken to be of the same moment all the same."
+            + "): frames of the same number are taken to be of the same moment all the same, and only "
+            "--frame-rate tells their times in seconds."
         )
     shots = []
     for number in _common({name: set(range(header.frames)) for name, header in headers.items()}, notes):
         for name, path in videos.items():
             lens, viewmat = rig.poses[name]
             shots.append(Shot(f"{name}/{number:06d}", path, lens, viewmat, time=float(number), frame=number))
-    return sorted(shots, key=lambda shot: shot.name)
+    return sorted(shots, key=lambda shot: shot.name), next(iter(rates)) if len(rates) == 1 else None
 
 
 def _common(frames: dict[str, set[int]], notes: Notes) -> list[int]:

@@ -28,7 +28,7 @@ from nfc_gs.data.normalize import (
     transform_viewmats,
 )
 from nfc_gs.data.scene import PointCloud, SceneData, TimeAxis, View
-from nfc_gs.data.times import normalise_times, select_frames, times_from_names
+from nfc_gs.data.times import frames_per_second, normalise_times, select_frames, times_from_names
 from nfc_gs.data.transforms_json import is_blender, read_blender, read_transforms
 
 AUTO_SIDE = 1600
@@ -48,7 +48,30 @@ CHECK_NOW_PIXELS = 32_000_000
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class FrameOptions:
+    """Which frames of a capture are used, and at which times they are."""
+
+    time_from_name: str | None = None
+    """Find the number of each image's frame in its name by this regular expression, and take it as the time of a
+    moving scene: its one group, or all that it matches, as in "frame_(\\d+)"."""
+
+    frame_start: int = 0
+    """The number of the first frame to use, where the capture numbers its frames (multi-view video, Nerfies,
+    --time-from-name)."""
+
+    frame_end: int | None = None
+    """The number of the first frame not to use any more; by default all that come are used."""
+
+    frame_stride: int = 1
+    """Use every K-th of these frames."""
+
+    frame_rate: float | None = None
+    """Frames per second, as they are numbered: their times are then in seconds. By default as the files of multi-view
+    video say."""
+
+
+@dataclass(frozen=True)
+class DataConfig(FrameOptions):
     """How a capture is read."""
 
     downscale: str = "auto"
@@ -76,20 +99,6 @@ class DataConfig:
     cache_gb: float = 2.0
     """Memory for decoded images in gigabytes; larger captures are decoded again as training goes on."""
 
-    time_from_name: str | None = None
-    """Find the number of each image's frame in its name by this regular expression, and take it as the time of a
-    moving scene: its one group, or all that it matches, as in "frame_(\\d+)"."""
-
-    frame_start: int = 0
-    """The number of the first frame to use, where the capture numbers its frames (multi-view video, Nerfies,
-    --time-from-name)."""
-
-    frame_end: int | None = None
-    """The number of the first frame not to use any more; by default all that come are used."""
-
-    frame_stride: int = 1
-    """Use every K-th of these frames."""
-
 
 def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int = 0) -> SceneData:
     """Read a capture: a COLMAP project, a nerfstudio or Blender folder, the `transforms.json` itself, a Nerfies
@@ -107,6 +116,7 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
     capture = _read(Path(path), int(factor) if factor > 1 and factor == int(factor) else None, config.masks)
     if config.time_from_name is not None:
         capture = times_from_names(capture, config.time_from_name)
+    rate = frames_per_second(capture, config.frame_rate)
     capture = select_frames(capture, config.frame_start, config.frame_end, config.frame_stride)
     capture = with_moving_masks(capture)
     notes, shots = capture.notes, capture.shots
@@ -149,9 +159,10 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
         xyz = random_points(viewmats, [draft.pinhole for draft in drafts], depths, config.random_points, seed)
         rgb = np.full((len(xyz), 3), 128, dtype=np.uint8)
 
-    axis = normalise_times(shots, capture.time_unit, capture.root, notes)
-    views = tuple(draft.view(viewmat, axis) for draft, viewmat in zip(drafts, viewmats, strict=True))
     train, test = _split(capture, drafts, config.test_every)
+    trained = {drafts[i].shot.name for i in train}
+    axis = normalise_times(shots, trained, capture.time_unit, capture.root, notes)
+    views = tuple(draft.view(viewmat, axis) for draft, viewmat in zip(drafts, viewmats, strict=True))
     scene = SceneData(
         root=capture.root,
         views=views,
@@ -162,7 +173,7 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
         extent=1.1 * layout.size,
         background=background,
         notes=tuple(notes),
-        time_axis=axis,
+        time_axis=axis.in_seconds(rate) if axis is not None and rate is not None else axis,
         images=ImageCache(config.cache_gb),
     )
     _check_images_now(scene)
@@ -184,6 +195,8 @@ def _check_config(config: DataConfig) -> None:
         raise UserError(f"--frame-end {config.frame_end} is not after --frame-start {config.frame_start}.")
     if config.frame_stride < 1:
         raise UserError(f"--frame-stride {config.frame_stride} is less than 1; give 1 for every frame.")
+    if config.frame_rate is not None and not 0.0 < config.frame_rate < math.inf:
+        raise UserError(f"--frame-rate {config.frame_rate:g} is no rate; give the number of frames per second.")
     if config.background is not None and not all(0.0 <= value <= 1.0 for value in config.background):
         raise UserError(f"background {config.background} is no colour; give red, green and blue between 0 and 1.")
 

@@ -80,6 +80,10 @@ class TimeAxis:
         """The inverse of `normalised`."""
         return self.start + normalised * (self.end - self.start)
 
+    def in_seconds(self, rate: float) -> TimeAxis:
+        """An axis of frames in seconds, at so many frames per second; normalised times stay what they are."""
+        return TimeAxis(self.start / rate, self.end / rate, "seconds")
+
 
 @dataclass(frozen=True)
 class SceneData:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +14,24 @@ from nfc_gs.data.scene import TimeAxis
 FEW_VIEWS = 20
 """Fewer frames than this, each at a time of its own, hardly tell motion from shape."""
 
+WHOLE_SPAN = 0.9
+"""Times without a unit that span so much of [0, 1] are taken to be on that axis already."""
 
-def normalise_times(shots: Sequence[Shot], unit: TimeUnit, root: Path, notes: Notes) -> TimeAxis | None:
+
+def normalise_times(
+    shots: Sequence[Shot], trained: Container[str], unit: TimeUnit, root: Path, notes: Notes
+) -> TimeAxis | None:
     """What 0 and 1 mean for the frames of a capture, in whatever order they come.
 
-    Times without a unit that lie in [0, 1] stay as they are (the convention of D-NeRF, whose splits share one axis);
-    all others are shifted and scaled so that the first frame is at 0 and the last at 1.
+    Times without a unit that lie in [0, 1] stay as they are where the frames to train on span nearly all of it (the
+    convention of D-NeRF, whose splits share one axis). All others are shifted and scaled so that the first frame is at
+    0 and the last at 1: no part of the axis is without frames, and a training that begins in its middle finds some.
+
+    Args:
+        trained: names of the shots to train on, at least one; the others are held out.
 
     Returns:
-        None for a static capture: no frame has a time, or all have the same.
+        None for a static capture: no frame has a time, or all to train on have the same.
 
     Raises:
         UserError: some frames have a time and others have none.
@@ -36,20 +45,36 @@ def normalise_times(shots: Sequence[Shot], unit: TimeUnit, root: Path, notes: No
             "give every frame a 'time', or none."
         )
     times = [shot.time for shot in shots if shot.time is not None]
-    low, high = min(times), max(times)
-    if low == high:
-        notes.info(f"Every frame of {root} has the time {low:g}: the scene is taken as static.")
+    learnt = [shot.time for shot in shots if shot.time is not None and shot.name in trained]
+    first, last = min(learnt), max(learnt)
+    if first == last:
+        notes.info(f"Every frame of {root} to train on has the time {first:g}: the scene is taken as static.")
         return None
-    if len(set(times)) == len(shots) < FEW_VIEWS:
+    if len(set(learnt)) == len(learnt) < FEW_VIEWS:
         notes.warning(
-            f"{root} has one frame for each time and only {len(shots)} frames: motion and shape can hardly be told "
-            "apart; take more frames, or several cameras."
+            f"{root} has one frame for each time and only {len(learnt)} frames to train on: motion and shape can "
+            "hardly be told apart; take more frames, or several cameras."
         )
-    if not unit and low >= 0.0 and high <= 1.0:
+    low, high = min(times), max(times)
+    if not unit and low >= 0.0 and high <= 1.0 and last - first >= WHOLE_SPAN:
         return TimeAxis(0.0, 1.0)
-    if not unit:
+    if not unit and (low, high) != (0.0, 1.0):
         notes.warning(f"The times of {root} run from {low:g} to {high:g}, not from 0 to 1: they are scaled to that.")
     return TimeAxis(low, high, unit)
+
+
+def frames_per_second(capture: Capture, given: float | None) -> float | None:
+    """How many frames of a capture are a second: the number given, else its own; None where nobody says.
+
+    Raises:
+        UserError: one is given, and the times are no numbers of frames.
+    """
+    if given is not None and capture.time_unit != "frames":
+        raise UserError(
+            f"--frame-rate makes seconds of the numbers of frames, and the images of {capture.root} have none; "
+            "give --time-from-name, or leave it out."
+        )
+    return capture.frame_rate if given is None else given
 
 
 def times_from_names(capture: Capture, pattern: str) -> Capture:

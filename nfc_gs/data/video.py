@@ -107,9 +107,25 @@ def _count(path: Path) -> int:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     counts = [int(line[6:]) for line in done.stdout.splitlines() if line.startswith("frame=") and line[6:].isdigit()]
     cut = next((word for word in CUT_SHORT if word in done.stderr.lower()), None)
+    cut = cut or ("truncated" if _is_cut_avi(path) else None)
     if done.returncode or not counts or cut:
         raise _unreadable(path, OSError(cut or done.stderr))
     return counts[-1]
+
+
+def _is_cut_avi(path: Path) -> bool:
+    """Whether a file ends before the RIFF chunks of an AVI do; ffmpeg reads what is left without a word."""
+    unknown = 2**32 - 1  # what stands for the length until the file is closed, or for ever in a stream
+    size, at = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while (head := file.read(8))[:4] == b"RIFF":
+            length = int.from_bytes(head[4:], "little")
+            at += 8 + length
+            if length != unknown and at > size:
+                return True
+            at += length % 2  # chunks begin at even places
+            file.seek(at)
+    return False
 
 
 @functools.lru_cache(maxsize=KEPT_BLOCKS)

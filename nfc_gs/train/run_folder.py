@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import write_text
 from nfc_gs.data.open import DataConfig, load_scene
-from nfc_gs.data.scene import SceneData
+from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.train.config import ResolvedConfig
 from nfc_gs.train.history import HISTORY_NAME
 
@@ -73,13 +74,28 @@ def scene_of(checkpoint: Checkpoint, capture: Path | str | None = None) -> Scene
         raise UserError(
             f"The saved configuration of the capture does not fit this version of nfc-gs ({error}); start a new run."
         ) from None
-    return load_scene(capture if capture is not None else checkpoint.capture, config)
+    scene = load_scene(capture if capture is not None else checkpoint.capture, config)
+    return _timed_as_then(scene, checkpoint.time_axis)
+
+
+def _timed_as_then(scene: SceneData, then: TimeAxis | None) -> SceneData:
+    """Runs of before scaled no times within [0, 1], however small a part of it they span: nor does this scene."""
+    now = scene.time_axis
+    if then != TimeAxis(0.0, 1.0) or now is None or now.unit or now == then or now.start < 0.0 or now.end > 1.0:
+        return scene
+    views = [view if view.time is None else replace(view, time=now.own(view.time)) for view in scene.views]
+    return replace(scene, views=tuple(views), time_axis=then)
+
+
+def training_views(scene: SceneData) -> dict[str, list[Any]]:
+    """Names and normalised times of the views to train on, as the `state` of a checkpoint keeps them."""
+    views = [scene.views[i] for i in scene.train]
+    return {"train_views": [view.name for view in views], "train_times": [view.time for view in views]}
 
 
 def check_same_scene(scene: SceneData, checkpoint: Checkpoint) -> None:
     """Raise if the capture is not what the run was started on."""
-    names = [scene.views[i].name for i in scene.train]
-    if names != checkpoint.state.get("train_views"):
+    if training_views(scene)["train_views"] != checkpoint.state.get("train_views"):
         raise UserError(
             f"The capture {checkpoint.capture} has other training views than when the run began; "
             "restore it, or start a new run."
@@ -93,8 +109,15 @@ def check_same_scene(scene: SceneData, checkpoint: Checkpoint) -> None:
 
 
 def check_same_times(scene: SceneData, checkpoint: Checkpoint) -> None:
-    """Raise if a moving splat's capture counts time in another way than when its run began."""
-    if checkpoint.motion and scene.time_axis != checkpoint.time_axis:
+    """Raise if a moving splat's views have other times, or these another meaning, than when its run began."""
+    now, then = training_views(scene), checkpoint.state
+    same_views = now["train_views"] == then.get("train_views")
+    times = then.get("train_times", now["train_times"])  # runs of before did not save them
+    moved = same_views and now["train_times"] != times
+    units = [axis.unit for axis in (checkpoint.time_axis, scene.time_axis) if axis is not None]
+    gained_seconds = same_views and units == ["frames", "seconds"]  # runs of before had none for videos
+    same_axis = gained_seconds or scene.time_axis == checkpoint.time_axis
+    if checkpoint.motion and (moved or not same_axis):
         raise UserError(
             f"The times of the capture {scene.root} have changed since the run began; restore it, or start a new run."
         )

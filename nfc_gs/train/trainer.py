@@ -43,7 +43,14 @@ from nfc_gs.train.guards import interrupt_calls
 from nfc_gs.train.history import History
 from nfc_gs.train.motion import MotionTraining, new_deformation, view_time
 from nfc_gs.train.optimizers import VisibleAdam
-from nfc_gs.train.run_folder import check_same_scene, claim_run_folder, evaluation_background, scene_of, write_config
+from nfc_gs.train.run_folder import (
+    check_same_scene,
+    claim_run_folder,
+    evaluation_background,
+    scene_of,
+    training_views,
+    write_config,
+)
 from nfc_gs.train.schedules import generator_for, learning_rates, progress_of, resolution_divisor, sh_degree_at
 
 logger = logging.getLogger("nfc_gs")
@@ -325,7 +332,7 @@ class Trainer:
                     "timings": self.timings,
                     "evaluations": self._evaluations,
                     "deformation_steps": 0 if self.motion is None else self.motion.optimizer.steps,
-                    "train_views": [self.scene.views[i].name for i in self.scene.train],
+                    **training_views(self.scene),
                     "test_views": [self.scene.views[i].name for i in self.scene.test],
                 },
                 time_axis=self.scene.time_axis,
