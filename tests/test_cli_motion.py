@@ -498,7 +498,8 @@ def test_checkpoints_of_before_get_their_cameras_when_they_are_exported(
 def test_a_capture_where_nobody_can_look_is_gone(place: str, run: Path, tmp_path: Path) -> None:
     save_checkpoint(run / CHECKPOINT_NAME, replace(load_checkpoint(run), capture=place))
     assert nfc("render", run, "--frames", 1, "--width", 32, "--out", tmp_path / "orbit") == 0
-    assert not Path(open_source(run, device="cpu").frame.capture).exists()  # type: ignore[union-attr,arg-type]
+    scene = open_source(run, device="cpu").scene
+    assert scene is not None and not scene.has_photos
 
 
 def test_the_dynamic_demo_ends_with_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
