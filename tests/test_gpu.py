@@ -6,6 +6,8 @@ Here it is held to the CPU core in pictures of many tiles, to gsplat, and to wha
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -98,6 +100,25 @@ def test_it_draws_on_the_current_stream(gpu: Engine):
     expected = pictures(gpu, splats, camera, RasterSettings())["features"]
     with torch.cuda.stream(torch.cuda.Stream()):
         assert torch.equal(pictures(gpu, splats, camera, RasterSettings())["features"], expected)
+
+
+ALONE = """
+import torch
+from nfc_gs.objective.losses import ObjectiveConfig, photometric
+from nfc_gs.render.cuda_runtime import runtime_for
+
+picture = torch.rand(64, 64, 3, device="cuda", requires_grad=True)
+assert runtime_for(picture.device) is not None
+kept = torch.empty_like(picture)  # and given back: what backward needs, torch has without a call of CUDA
+del kept
+photometric(picture, torch.zeros_like(picture, dtype=torch.uint8), None, ObjectiveConfig()).total.backward()
+print(bool(picture.grad.isfinite().all() and picture.grad.any()))
+"""
+
+
+def test_a_kernel_may_be_the_first_thing_that_a_thread_of_autograd_does():
+    ended = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True)
+    assert ended.stdout == "True\n", ended.stderr
 
 
 def test_drawing_again_and_again_takes_no_more_memory(gpu: Engine):
