@@ -24,7 +24,7 @@ from tool_modules import TOOLS, load
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import PointCloud
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render import cuda_runtime
+from nfc_gs.render import backend, cuda_runtime
 from nfc_gs.render.backend import RasterOutput, get_backend
 from nfc_gs.render.cuda_args import RenderArgs
 from nfc_gs.render.cuda_backend import CudaBackend
@@ -313,17 +313,64 @@ def test_aims_are_said_to_be_met_or_missed():
     assert (speed.wanted, speed.found, speed.met) == (300.0, 1.0, False)
 
 
-def test_an_arm_that_needs_too_much_memory_is_left_out(capsys: pytest.CaptureFixture[str]):
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What the bench prints."""
+    console = Console(width=200, file=io.StringIO())
+    monkeypatch.setattr(bench, "console", console)
+    monkeypatch.setattr(arms, "console", console)
+    return console.file
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("all gone"), "bad is left out: it needs more memory than there is"),
+        (RuntimeError("[raster] failed\nand more"), "bad is left out: RuntimeError: [raster] failed"),
+        (UserError("There is no gsplat."), "bad is left out: There is no gsplat."),
+        (TypeError("no argument 'packed'"), "bad is left out: TypeError: no argument 'packed'"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_arm_that_does_not_work_is_left_out(error: Exception, words: str, said: io.StringIO):
     scene = small_scene(30)
 
-    def greedy(*_: Any) -> Any:
-        raise torch.OutOfMemoryError("all gone")
+    def fail(*_: Any) -> Any:
+        raise error
 
     good = arms.our_arm("good", scene.model, get_backend("cpu"))
-    bad = replace(good, name="bad", draw=greedy)
+    bad = replace(good, name="bad", draw=fail)
     found = arms.compare([bad, good], [shot_of(scene)], Clock(), rounds=1)
     assert list(found.samples) == ["good"]
+    assert said.getvalue() == words + "\n"
     assert arms.compare([bad], [shot_of(scene)], Clock(), rounds=1) is None
+
+
+def test_a_part_that_fails_is_left_out_and_ends_nothing(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, said: io.StringIO
+):
+    scene, done = small_scene(10), []
+
+    def measure(part: str, *_: Any) -> None:
+        done.append(part)
+        if part == "compare":
+            raise RuntimeError("misaligned")
+
+    monkeypatch.setattr(bench, "measure_part", measure)
+    args = bench.Gpu(sizes=((20, 12),))
+    place = bench.Place(emulator, Clock(), floors.Rates(1, 1), bench.Record(None, {}))
+    bench.measure_scene(scene, args, place)
+    assert done == ["compare", "bits", "kernels"]
+    assert said.getvalue() == f"compare of {scene.name} at 20 x 12 is left out: RuntimeError: misaligned\n"
+
+    def stuck() -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", stuck)
+    with pytest.raises(UserError, match=f"The GPU works no more .* without compare of {scene.name} at 20 x 12"):
+        bench.measure_scene(scene, args, place)
+    assert done[3:] == ["compare"]
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -387,10 +434,10 @@ def test_kernels_are_timed_one_by_one_and_shown_beside_their_floors(emulator: Em
 
 
 def test_all_parts_of_a_scene_end_up_in_tables_and_in_the_record(
-    emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(bench, "console", Console(width=200, file=io.StringIO()))
-    monkeypatch.setattr(arms, "console", bench.console)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # where there is a GPU, gsplat has no place there
+    monkeypatch.delitem(backend._instances, "gsplat", raising=False)
     scene, path = small_scene(12), tmp_path / "gpu.json"
     args = bench.Gpu(garden=Path("x"), sizes=((20, 12), (30, 18)), views=1, rounds=1, json=path)
     place = bench.Place(emulator, Clock(), floors.Rates(1e9, 1e9), bench.Record(path, {}))
@@ -404,10 +451,8 @@ def test_all_parts_of_a_scene_end_up_in_tables_and_in_the_record(
         ("kernels", [30, 18]),
     ]
     assert [(entry["part"], entry["size"]) for entry in measured] == parts
-    said = bench.console.file.getvalue()
-    assert all(f"{part.capitalize()}: {scene.name}, {w} x {h}" in said for part, (w, h) in parts)
-    if not torch.cuda.is_available():
-        assert "gsplat is left out: The backend 'gsplat' needs an NVIDIA GPU" in said
+    assert all(f"{part.capitalize()}: {scene.name}, {w} x {h}" in said.getvalue() for part, (w, h) in parts)
+    assert "gsplat is left out: The backend 'gsplat' needs an NVIDIA GPU" in said.getvalue()
     assert [aim.wanted for aim in place.aims] == [1.02, 1.0]
 
 

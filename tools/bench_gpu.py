@@ -50,7 +50,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from bench_common import Samples, console
-from gpu_arms import PIECES, Arm, Comparison, GpuMeter, Shot, compare, gsplat_arm, our_arm
+from gpu_arms import PIECES, Arm, Comparison, GpuLostError, GpuMeter, Shot, compare, gsplat_arm, left_out, our_arm
 from gpu_floors import TOUCHED, Meter, Rates, TimingRuntime, Work, array_sizes, count_work, rates_here
 from gpu_scenes import BenchScene, garden_scene, read_garden, run_scene
 from rich.table import Table
@@ -141,8 +141,8 @@ def our_and_peer_arms(scene: BenchScene, backend: RasterBackend, peers: Sequence
                 arms.append(our_arm(peer, scene.model, get_backend("gsplat")))
             else:
                 arms.append(gsplat_arm(peer, scene.model, packed=peer == "gsplat packed"))
-        except UserError as error:
-            console.print(f"{peer} is left out: {error}")
+        except Exception as error:  # whatever another version of gsplat says
+            left_out(peer, error)
     return arms
 
 
@@ -392,7 +392,11 @@ def measure_part(part: Part, scene: BenchScene, size: tuple[int, int], args: Gpu
 
 
 def measure_scene(scene: BenchScene, args: Gpu, place: Place) -> None:
-    """All parts on one scene; what needs more memory than there is, is left out with a line that says so."""
+    """All parts on one scene; what does not work here is left out with a line that says why.
+
+    Raises:
+        GpuLostError: nothing works on the GPU any more.
+    """
     scene.model.to(place.runtime.device)
     for size in args.sizes:
         for part in args.parts:
@@ -400,8 +404,10 @@ def measure_scene(scene: BenchScene, args: Gpu, place: Place) -> None:
                 continue
             try:
                 measure_part(part, scene, size, args, place)
-            except torch.OutOfMemoryError:
-                console.print(f"{part} of {scene.name} at {size[0]} x {size[1]} needs more memory than there is.")
+            except GpuLostError:
+                raise
+            except Exception as error:
+                left_out(f"{part} of {scene.name} at {size[0]} x {size[1]}", error)
 
 
 def run_gpu(args: Gpu) -> None:
@@ -415,11 +421,13 @@ def run_gpu(args: Gpu) -> None:
     console.print(", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str)))
     record = Record(args.json, facts | {"arguments": {name: str(value) for name, value in asdict(args).items()}})
     place = Place(runtime, meter, rates, record)
-    if garden is not None:
-        points, cameras = garden
-        for count in args.gaussians:
-            measure_scene(garden_scene(points, cameras, count), args, place)
-    if trained is not None:
-        measure_scene(trained, args, place)
-    if place.aims:
-        console.print(aim_table(place.aims))
+    try:
+        if garden is not None:
+            points, cameras = garden
+            for count in args.gaussians:
+                measure_scene(garden_scene(points, cameras, count), args, place)
+        if trained is not None:
+            measure_scene(trained, args, place)
+    finally:
+        if place.aims:
+            console.print(aim_table(place.aims))
