@@ -14,27 +14,24 @@ compiled at first use, need a folder of their own, since those of all versions a
 
 The day a GPU is there, in this order:
 
-    python -m pip install --no-build-isolation --no-deps -e .   # needs a C++ compiler, nanobind, scikit-build-core
+    python -m pip install --no-build-isolation --no-deps -e .   # needs a C++ compiler
     nfc-gs info --devices                                       # are the GPU, its driver and NVRTC found?
     python tools/gpu_sanitize.py                                # does every kernel run, and are its results finite?
     python -c "import gsplat.cuda._backend"                     # compiles gsplat's kernels
-    python -m pytest -m "gpu and not slow" -rs tests/test_gpu.py tests/test_render_backends.py tests/test_render_bits.py
-    export PYTORCH_NO_CUDA_MEMORY_CACHING=1                     # or torch's pool hides what lies beyond an array
-    compute-sanitizer --tool memcheck --error-exitcode 1 python tools/gpu_sanitize.py
-    compute-sanitizer --tool racecheck --error-exitcode 1 python tools/gpu_sanitize.py
-    compute-sanitizer --tool synccheck --error-exitcode 1 python tools/gpu_sanitize.py
-    unset PYTORCH_NO_CUDA_MEMORY_CACHING
+    python -m pytest -m "gpu and not slow" -rs tests/test_gpu.py tests/test_render_backends.py \\
+        tests/test_render_bits.py tests/test_cuda_training.py
     python tools/bench.py gpu --garden test_garden.npz --json gpu.json      # minutes; a first look: --rounds 5
-    python -m pytest -m "gpu and slow" tests/test_gpu.py        # does it train as well as the CPU? minutes
+    python -m pytest -m "gpu and slow" -rs tests/test_gpu.py    # compute-sanitizer; does it train as well as the CPU?
 
 Without a network that machine needs wheels, fetched elsewhere by `pip download --no-deps --only-binary=:all:
 --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 -d wheels NAME` and installed by
 `pip install --no-index --no-deps wheels/*.whl`. Beside torch with CUDA, numpy, rich, pyyaml and pytest these are: tyro,
-docstring-parser and typeguard; cuda-core (1.0 or later), cuda-pathfinder and the cuda-bindings of torch's CUDA; gsplat
-1.5.3, whose wheel holds the sources of its kernels, jaxtyping, wadler-lindig and ninja. Runs, and the tests that train,
-take pycolmap, plyfile, pillow, scipy and safetensors, too. gsplat's kernels compile where nvcc is, in minutes that
-TORCH_CUDA_ARCH_LIST=9.0 (the GPU's own capability) and MAX_JOBS shorten; the folder TORCH_EXTENSIONS_DIR can be kept
-for the next time.
+docstring-parser and typeguard; nanobind, scikit-build-core, pathspec, cmake and ninja, which build the package;
+cuda-core (1.0 or later), cuda-pathfinder and the cuda-bindings of torch's CUDA; gsplat 1.5.3, whose wheel holds the
+sources of its kernels, jaxtyping and wadler-lindig. Runs, and the tests that train (tests/test_cuda_training.py, those
+that are slow), take pycolmap, plyfile, pillow, scipy and safetensors, too. gsplat's kernels compile where nvcc is, in
+minutes that TORCH_CUDA_ARCH_LIST=9.0 (the GPU's own capability) and MAX_JOBS shorten; the folder TORCH_EXTENSIONS_DIR
+can be kept for the next time.
 """
 
 from __future__ import annotations
