@@ -22,7 +22,9 @@ from splat_scenes import open_engine
 from tool_modules import TOOLS, load
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import PointCloud
+from nfc_gs.data.synthetic import write_capture
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render import backend, cuda_runtime
 from nfc_gs.render.backend import RasterOutput, get_backend
@@ -311,6 +313,34 @@ def test_aims_are_said_to_be_met_or_missed():
     assert bench.aims_of("bits", scene, (40, 24), found) == []
     (speed,) = bench.aims_of("compare", million, (1920, 1080), found)
     assert (speed.wanted, speed.found, speed.met) == (300.0, 1.0, False)
+
+
+def test_time_and_memory_are_held_to_those_of_gsplat():
+    def seconds(*values: float) -> Any:
+        return common.Samples(dict(zip(arms.PIECES, ([value] for value in values), strict=True)))
+
+    samples = {"ours": seconds(1, 1, 3, 5), "gsplat": seconds(1, 2, 5, 6), "gsplat packed": seconds(1, 1.5, 4.4, 9)}
+    peaks = {"ours": {"step": 100}, "gsplat": {"step": 80}, "gsplat packed": {"step": 200}}
+    found = arms.Comparison(samples | {"backend gsplat": seconds(1, 1, 1, 1)}, peaks, {})
+    aims = bench.aims_of("compare", small_scene(10), (40, 24), found)
+    assert [(aim.wanted, aim.found, aim.met) for aim in aims] == [
+        (1.5, pytest.approx(7 / 4), True),
+        (1.0, 1.25, False),
+        (1.5, pytest.approx(5.9 / 4), False),
+        (1.0, 0.5, True),
+    ]
+    assert aims[0].what.endswith("forward + backward, gsplat / ours") and "packed" in aims[3].what
+
+
+def test_a_training_is_timed_to_its_end(tmp_path: Path, said: io.StringIO, emulator: Emulator):
+    scene = load_scene(write_capture(tmp_path / "capture", views=4, width=48, height=36), DataConfig())
+    place = bench.Place(emulator, Clock(), floors.Rates(1, 1), bench.Record(tmp_path / "gpu.json", {}))
+    bench.measure_training(scene, place, preset="fast", steps=25, device="cpu", backend="cpu")
+    found = json.loads((tmp_path / "gpu.json").read_text("utf-8"))["training"]
+    assert found["capture"] == "capture" and found["steps"] == 25 and found["seconds"] > 0 and found["psnr"] > 5
+    assert said.getvalue().startswith("Training on capture: steps 25, ")
+    (aim,) = place.aims
+    assert (aim.wanted, aim.found, aim.met) == (60.0, found["seconds"], found["seconds"] <= 60.0)
 
 
 @pytest.fixture

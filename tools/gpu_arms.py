@@ -188,10 +188,11 @@ class Comparison:
     peaks: dict[str, dict[str, int]]
     differences: dict[str, float]
 
-    def ratios(self, arm: str, piece: str) -> list[float]:
-        """Time of an arm over that of the first one, round by round."""
-        base = self.samples[next(iter(self.samples))].values[piece]
-        return [own / other for own, other in zip(self.samples[arm].values[piece], base, strict=True)]
+    def ratios(self, arm: str, *pieces: str) -> list[float]:
+        """Time of an arm over that of the first one, each that of all these pieces together, round by round."""
+        values = [self.samples[name].values for name in (arm, next(iter(self.samples)))]
+        own, base = ([sum(round_) for round_ in zip(*(of[p] for p in pieces), strict=True)] for of in values)
+        return [seconds / other for seconds, other in zip(own, base, strict=True)]
 
     def record(self) -> dict[str, Any]:
         """All of it, for JSON."""
