@@ -119,7 +119,7 @@ def test_a_kernel_that_does_wrong_is_caught(kernels: ctypes.CDLL, kernel: int):
 
 
 SANITIZED = """
-import sys
+import contextlib, io, sys
 from pathlib import Path
 import torch
 sys.path.insert(0, {tests!r})
@@ -127,10 +127,14 @@ from splat_scenes import gradients, make_camera, make_splats, open_engine
 from emulator import Emulator
 from test_cuda_kernels import build, launch
 from test_cuda_training import launch_every_kernel
-from nfc_gs.render.backend import RasterSettings
+from tool_modules import load
+from nfc_gs.render.backend import RasterSettings, get_backend
 open_engine("emulated-float32")
 gradients("emulated", torch.float32, make_splats(40, sh_degree=1, channels=1), make_camera(), RasterSettings(1))
 launch_every_kernel(Emulator())
+load("gpu_scenes")
+with contextlib.redirect_stdout(io.StringIO()):  # every feature of the rendering, one after the other, and training
+    assert load("gpu_sanitize").run(get_backend("emulated"), torch.device("cpu"), 12, 18, 10) == 0
 print("clean", flush=True)
 launch(build(Path({folder!r}), ["args.values[i] = 1.0f;"]), torch.zeros(63))
 """
