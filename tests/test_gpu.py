@@ -190,6 +190,24 @@ def test_the_same_seed_trains_the_same_splat_bit_for_bit(tmp_path: Path, method:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("settings", [{}, {"density": "adc", "background": "random"}], ids=["mcmc", "adc"])
+def test_a_training_step_waits_for_the_gpu_once(tmp_path: Path, settings: dict[str, Any]):
+    """For the number of entries; not for its picture, and for its loss only in every tenth step."""
+    capture = write_capture(tmp_path / "capture", views=8, width=160, height=120)
+    config = TrainConfig(preset="fast", device="cuda", backend="cuda", **settings)
+    trainer = Trainer(load_scene(capture, DataConfig()), config, tmp_path / "run", capture=capture)
+    for _ in range(25):  # compiles, and meets every view
+        trainer.step()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with pytest.warns() as found:
+            trainer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [str(warning.message) for warning in found if "synchronizing CUDA operation" in str(warning.message)]
+    assert len(waits) == 1, waits
+
+
 def capture_of(name: str, folder: Path) -> Path:
     if name == "built-in":
         return write_capture(folder / "capture", views=24, width=160, height=120)
