@@ -214,6 +214,38 @@ def test_a_splat_whose_tiles_were_counted_wrongly_is_listed_in_no_tile_that_is_n
     assert runtime.entries >= 4 * int(out.info.visible.sum()) > 0
 
 
+class Together(Emulator):
+    """Lets a warp add up what a splat collected from more than three tiles, instead of more than 256."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        text = (CUDA / "gpu" / "project.cu").read_text("utf-8").replace('#include "', f'#include "{CUDA}/gpu/')
+        assert text.count("kAlone = 256;") == 1
+        self.source, self.most = folder / "project.cu", 0
+        self.source.write_text(text.replace("kAlone = 256;", "kAlone = 3;"), "utf-8")
+
+    def launch(self, source: str, kernel: str, args: Any, blocks: int, threads: int, channels: int = 0) -> None:
+        if source != "project":
+            super().launch(source, kernel, args, blocks, threads, channels)
+            return
+        run(compiled(self.source), kernel, args, blocks, threads)
+        self.most = max((ctypes.c_int * args.count).from_address(args.touched))
+
+
+def test_a_splat_over_many_tiles_has_the_gradients_of_the_specification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    runtime, splats, camera = Together(tmp_path), make_splats(40, channels=2), make_camera()
+    settings = RasterSettings(3, depth=True)
+    monkeypatch.setitem(backend._instances, "together", CudaBackend(runtime))
+    expected = gradients("torch", torch.float64, splats, camera, settings)
+    actual = gradients("together", torch.float32, splats, camera, settings)
+    assert runtime.most > 3
+    for name, value in expected.items():
+        limit = 1e-3 * float(value.abs().max())
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=limit, msg=lambda m, name=name: f"{name}: {m}")
+
+
 def test_a_tile_of_hundreds_of_splats_is_that_of_the_specification():
     # More than a batch of 256, and many buckets of 32, in one tile and over a tile's edge.
     engine, splats, camera = open_engine("emulated-float32"), make_splats(300), make_camera(18, 16, cx=9.0, cy=8.0)

@@ -11,6 +11,7 @@
 namespace nfc {
 
 constexpr int kThreads = 128;
+constexpr int kAlone = 256;  // entries that one thread adds up alone; where there are more, its warp does
 
 struct Gaussian {
   Vec3<float> mean, scale;
@@ -38,10 +39,23 @@ NFC_HD void zero_gradients(const RenderArgs& args, size_t i) {
   if (args.features) zero(args.v_features + i * size_t(args.feature_channels), args.feature_channels);
 }
 
-// Adds up what Gaussian i collected from its tiles, in the fixed order of its entries, and passes it on; adds its part
-// of the gradient of the camera: R (9), t (3) and the centre (3).
-NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, size_t i, float* v_camera) {
-  const int stride = kMoments + args.channels, terms = args.touched[i];
+// A warp adds up what Gaussian i collected from its tiles, in a fixed order, into the first of its entries: a splat over
+// the whole picture has thousands of them.
+NFC_HD void sum_entries(const RenderArgs& args, int i) {
+  const int stride = kMoments + args.channels, terms = args.touched[i], lane = threadIdx.x % kWarp;
+  float* first = args.partial + size_t(args.entry_begin[i]) * stride;
+  for (int j = 0; j < stride; ++j) {
+    float sum = 0.0f;
+    for (int e = lane; e < terms; e += kWarp) sum += first[size_t(e) * stride + j];
+    for (int step = kWarp / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
+    if (lane == 0) first[j] = sum;  // which no other lane reads here
+  }
+}
+
+// Adds up what Gaussian i collected from its tiles, in the fixed order of its entries (so many of them), and passes it
+// on; gives its part of the gradient of the camera: R (9), t (3) and the centre (3).
+NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, size_t i, int terms, float* v_camera) {
+  const int stride = kMoments + args.channels;
   const float* partial = args.partial + size_t(args.entry_begin[i]) * stride;
   float sums[kMoments] = {};
   for (int e = 0; e < terms; ++e)
@@ -119,12 +133,17 @@ NFC_KERNEL(project_splats_backward, nfc::RenderArgs, nfc::kThreads) {
   const size_t i = size_t(blockIdx.x) * kThreads + threadIdx.x;
   const PinholeCamera cam = camera_of(args);
   float v_camera[kTerms] = {};
-  if (i < size_t(args.count)) {
-    if (args.radii[2 * i] > 0) {
-      gaussian_backward(args, cam, i, v_camera);
-    } else {
-      zero_gradients(args, i);
-    }
+  const bool exists = i < size_t(args.count), seen = exists && args.radii[2 * i] > 0;
+  int terms = seen ? args.touched[i] : 0;
+  const int first = int(i) - int(threadIdx.x % kWarp);
+  for (unsigned many = __ballot_sync(kAllLanes, terms > kAlone); many; many &= many - 1)
+    sum_entries(args, first + __ffs(int(many)) - 1);
+  __syncwarp();
+  if (terms > kAlone) terms = 1;
+  if (seen) {
+    gaussian_backward(args, cam, i, terms, v_camera);
+  } else if (exists) {
+    zero_gradients(args, i);
   }
 #pragma unroll
   for (int j = 0; j < kTerms; ++j) {
