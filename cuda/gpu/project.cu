@@ -1,6 +1,6 @@
-// Projection, culling, colours and the count of tiles in one kernel, and its derivative: one thread per Gaussian. What
-// one thread reads lies together, so a warp uses whole sectors; nothing is read twice, and a culled Gaussian costs its
-// 44 bytes and no colour.
+// Activations, projection, culling, colours and the count of tiles in one kernel, and its derivative: one thread per
+// Gaussian. What one thread reads lies together, so a warp uses whole sectors; nothing is read twice, and a culled
+// Gaussian costs its 44 bytes and no colour.
 
 #include "../include/nfc_gs/footprint.h"
 #include "../include/nfc_gs/projection.h"
@@ -20,7 +20,9 @@ struct Gaussian {
 
 NFC_HD Gaussian load_gaussian(const RenderArgs& args, size_t i) {
   const float *m = args.means + 3 * i, *s = args.scales + 3 * i, *q = args.quats + 4 * i;
-  return {{m[0], m[1], m[2]}, {s[0], s[1], s[2]}, {q[0], q[1], q[2], q[3]}, args.opacities[i]};
+  Gaussian g = {{m[0], m[1], m[2]}, {s[0], s[1], s[2]}, {q[0], q[1], q[2], q[3]}, args.opacities[i]};
+  if (args.raw) g.scale = {expf(s[0]), expf(s[1]), expf(s[2])}, g.opacity = sigmoid(g.opacity);
+  return g;
 }
 
 NFC_HD void zero(float* values, int count) {
@@ -82,6 +84,10 @@ NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, 
 
   float *v_mean = args.v_means + 3 * i, *v_scale = args.v_scales + 3 * i, *v_quat = args.v_quats + 4 * i;
   v_mean[0] = grad.mean.x, v_mean[1] = grad.mean.y, v_mean[2] = grad.mean.z;
+  if (args.raw) {
+    grad.scale = {grad.scale.x * g.scale.x, grad.scale.y * g.scale.y, grad.scale.z * g.scale.z};
+    v_opacity *= g.opacity * (1.0f - g.opacity);
+  }
   v_scale[0] = grad.scale.x, v_scale[1] = grad.scale.y, v_scale[2] = grad.scale.z;
 #pragma unroll
   for (int j = 0; j < 4; ++j) v_quat[j] = grad.quat[j];
