@@ -1,16 +1,16 @@
 """The `cuda` backend: the kernels of `cuda/gpu`, behind one autograd function.
 
 A rendering launches its kernels and torch's sorts on the current stream and waits for the GPU once, for the number of
-entries (pairs of a tile and a splat), by which its memory is sized. To be rid of that wait, one would size memory by the
-number of the step before and a margin, leave the new number on the device, where kernels read it instead of being
-launched for it, and raise a flag if it does not fit, which is looked at one step later and repeats that step.
+entries (pairs of a tile and a splat), by which its memory is sized. To be rid of that wait, one would size memory by
+the number of the step before and a margin, leave the new number on the device, where kernels would read it, and let
+them raise a flag where it does not fit; the flag is looked at one step later, and that step repeated.
 
 Two things are left out on purpose:
 
-- CUDA graphs. A graph replays launches of fixed sizes on fixed memory, and all that follows the entries (both sorts'
-  second half, compositing, its backward pass) has sizes that are known only at run time and differ from view to view.
-  What comes before is one kernel and one sort, and losses and Adam are five launches: nothing worth a graph. With the
-  number left on the device as above, a whole step would have fixed shapes.
+- CUDA graphs. A graph replays launches of fixed sizes on fixed memory, and all that follows the entries (writing and
+  sorting them, compositing, its backward pass) has sizes that are known only at run time and differ from view to view.
+  Before them come one kernel, a sort and a sum; losses, Adam and noise are five launches: nothing worth a graph. With
+  the number left on the device as above, a whole step would have fixed sizes.
 - Coefficients of higher SH as float16. Adam moves them as float32, so the halves would be a copy that every step writes
   (2 bytes) for what forward and backward then read (2 + 2 instead of 4 + 4): a quarter less in training, half in
   rendering, against a loss of quality that has to be measured first, on a GPU.
