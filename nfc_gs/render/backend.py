@@ -128,7 +128,7 @@ def differentiable(splats: Splats, background: Tensor | None, camera: Camera) ->
 class RasterBackend(Protocol):
     """Draws splats. `torch_backend.TorchBackend` is the specification of what every backend computes.
 
-    One that has an attribute `activates`, and it is true, also draws splats whose settings are `raw`.
+    One with an attribute `activates` that is true also draws splats whose settings are `raw`.
     """
 
     name: str

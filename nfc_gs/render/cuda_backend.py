@@ -243,7 +243,8 @@ def _bin(call: _Call, job: RenderArgs, depths: Tensor, touched: Tensor) -> None:
     """Hand the splats to the tiles that they touch, nearest first.
 
     The sorts are torch's: on a GPU its stable sort of a vector is CUB's radix sort, and its time goes with the bits of
-    the keys, which are 32 for N depths but only 16 for M tiles.
+    the keys, which are 32 for N depths but only 16 for M tiles. Called directly (by cuda.cccl, one package more), CUB
+    would need as many passes, of 8 bits each, but move indices of 4 instead of 8 bytes: to be measured.
     """
     order = torch.sort(depths, stable=True).indices
     entry_end = torch.cumsum(touched[order], 0, dtype=torch.int64)

@@ -172,7 +172,8 @@ class AdcControl(DensityControl):
         grad = info.means2d_absgrad if info.means2d_absgrad is not None else info.means2d_grad
         assert grad is not None, "observe comes after the backward pass"
         visible = info.visible
-        self._grad2d += torch.hypot(grad[:, 0] * (width / 2.0), grad[:, 1] * (height / 2.0)) * visible  # of [-1, 1]
+        x, y = grad[:, 0] * (width / 2.0), grad[:, 1] * (height / 2.0)  # pixels -> [-1, 1]
+        self._grad2d += torch.hypot(x, y) * visible
         self._count += visible
 
     @torch.no_grad()
