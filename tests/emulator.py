@@ -60,7 +60,8 @@ def run(library: ctypes.CDLL, kernel: str, args: ctypes.Structure, blocks: int, 
 def compiled(path: Path, channels: int = 0) -> ctypes.CDLL:
     """A file of kernels as a library."""
     library = _folder() / f"{path.stem}-{channels}-{uuid.uuid4().hex[:8]}.so"  # a name is loaded only once
-    command = [_compiler(), "-std=c++17", "-O1", "-shared", "-fPIC", "-include", str(CUDA / "emulate" / "device.h")]
+    command = [_compiler(), "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC"]
+    command += ["-include", str(CUDA / "emulate" / "device.h")]
     command += [f"-D{definition}" for definition in definitions(channels)]
     if SANITIZE_VARIABLE in os.environ:
         command += ["-fsanitize=address"]

@@ -71,6 +71,7 @@ class Ferry:
 
     def __init__(self, backend: RasterBackend, device: str) -> None:
         self.backend, self.device = backend, device
+        self.activates = getattr(backend, "activates", False)
 
     def render(
         self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None

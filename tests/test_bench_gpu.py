@@ -1,4 +1,4 @@
-"""tools/bench.py gpu and tools/gpu_sanitize.py, as far as they go without a GPU: scenes, counts, tables, the record."""
+"""tools/bench.py gpu, as far as it goes without a GPU: scenes, counts, tables, the record."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from splat_scenes import open_engine
 from tool_modules import TOOLS, load
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.scene import PointCloud
+from nfc_gs.data.synthetic import write_capture
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render import cuda_runtime
-from nfc_gs.render.backend import RasterOutput, get_backend
+from nfc_gs.render import backend
+from nfc_gs.render.backend import get_backend
 from nfc_gs.render.cuda_args import RenderArgs
 from nfc_gs.render.cuda_backend import CudaBackend
 from nfc_gs.render.pipeline import render
@@ -313,17 +315,92 @@ def test_aims_are_said_to_be_met_or_missed():
     assert (speed.wanted, speed.found, speed.met) == (300.0, 1.0, False)
 
 
-def test_an_arm_that_needs_too_much_memory_is_left_out(capsys: pytest.CaptureFixture[str]):
+def test_time_and_memory_are_held_to_those_of_gsplat():
+    def seconds(*values: float) -> Any:
+        return common.Samples(dict(zip(arms.PIECES, ([value] for value in values), strict=True)))
+
+    samples = {"ours": seconds(1, 1, 3, 5), "gsplat": seconds(1, 2, 5, 6), "gsplat packed": seconds(1, 1.5, 4.4, 9)}
+    peaks = {"ours": {"step": 100}, "gsplat": {"step": 80}, "gsplat packed": {"step": 200}}
+    found = arms.Comparison(samples | {"backend gsplat": seconds(1, 1, 1, 1)}, peaks, {})
+    aims = bench.aims_of("compare", small_scene(10), (40, 24), found)
+    assert [(aim.wanted, aim.found, aim.met) for aim in aims] == [
+        (1.5, pytest.approx(7 / 4), True),
+        (1.0, 1.25, False),
+        (1.5, pytest.approx(5.9 / 4), False),
+        (1.0, 0.5, True),
+    ]
+    assert aims[0].what.endswith("forward + backward, gsplat / ours") and "packed" in aims[3].what
+
+
+def test_a_training_is_timed_to_its_end(tmp_path: Path, said: io.StringIO, emulator: Emulator):
+    scene = load_scene(write_capture(tmp_path / "capture", views=4, width=48, height=36), DataConfig())
+    place = bench.Place(emulator, Clock(), floors.Rates(1, 1), bench.Record(tmp_path / "gpu.json", {}))
+    bench.measure_training(scene, place, preset="fast", steps=25, device="cpu", backend="cpu")
+    found = json.loads((tmp_path / "gpu.json").read_text("utf-8"))["training"]
+    assert found["capture"] == "capture" and found["steps"] == 25 and found["seconds"] > 0 and found["psnr"] > 5
+    assert said.getvalue().startswith("Training on capture: steps 25, ")
+    (aim,) = place.aims
+    assert (aim.wanted, aim.found, aim.met) == (60.0, found["seconds"], found["seconds"] <= 60.0)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What the bench prints."""
+    console = Console(width=200, file=io.StringIO())
+    monkeypatch.setattr(bench, "console", console)
+    monkeypatch.setattr(arms, "console", console)
+    return console.file
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("all gone"), "bad is left out: it needs more memory than there is"),
+        (RuntimeError("[raster] failed\nand more"), "bad is left out: RuntimeError: [raster] failed"),
+        (UserError("There is no gsplat."), "bad is left out: There is no gsplat."),
+        (TypeError("no argument 'packed'"), "bad is left out: TypeError: no argument 'packed'"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_arm_that_does_not_work_is_left_out(error: Exception, words: str, said: io.StringIO):
     scene = small_scene(30)
 
-    def greedy(*_: Any) -> Any:
-        raise torch.OutOfMemoryError("all gone")
+    def fail(*_: Any) -> Any:
+        raise error
 
     good = arms.our_arm("good", scene.model, get_backend("cpu"))
-    bad = replace(good, name="bad", draw=greedy)
+    bad = replace(good, name="bad", draw=fail)
     found = arms.compare([bad, good], [shot_of(scene)], Clock(), rounds=1)
     assert list(found.samples) == ["good"]
+    assert said.getvalue() == words + "\n"
     assert arms.compare([bad], [shot_of(scene)], Clock(), rounds=1) is None
+
+
+def test_a_part_that_fails_is_left_out_and_ends_nothing(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, said: io.StringIO
+):
+    scene, done = small_scene(10), []
+
+    def measure(part: str, *_: Any) -> None:
+        done.append(part)
+        if part == "compare":
+            raise RuntimeError("misaligned")
+
+    monkeypatch.setattr(bench, "measure_part", measure)
+    args = bench.Gpu(sizes=((20, 12),))
+    place = bench.Place(emulator, Clock(), floors.Rates(1, 1), bench.Record(None, {}))
+    bench.measure_scene(scene, args, place)
+    assert done == ["compare", "bits", "kernels"]
+    assert said.getvalue() == f"compare of {scene.name} at 20 x 12 is left out: RuntimeError: misaligned\n"
+
+    def stuck() -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", stuck)
+    with pytest.raises(UserError, match=f"The GPU works no more .* without compare of {scene.name} at 20 x 12"):
+        bench.measure_scene(scene, args, place)
+    assert done[3:] == ["compare"]
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -387,10 +464,10 @@ def test_kernels_are_timed_one_by_one_and_shown_beside_their_floors(emulator: Em
 
 
 def test_all_parts_of_a_scene_end_up_in_tables_and_in_the_record(
-    emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(bench, "console", Console(width=200, file=io.StringIO()))
-    monkeypatch.setattr(arms, "console", bench.console)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # where there is a GPU, gsplat has no place there
+    monkeypatch.delitem(backend._instances, "gsplat", raising=False)
     scene, path = small_scene(12), tmp_path / "gpu.json"
     args = bench.Gpu(garden=Path("x"), sizes=((20, 12), (30, 18)), views=1, rounds=1, json=path)
     place = bench.Place(emulator, Clock(), floors.Rates(1e9, 1e9), bench.Record(path, {}))
@@ -404,10 +481,8 @@ def test_all_parts_of_a_scene_end_up_in_tables_and_in_the_record(
         ("kernels", [30, 18]),
     ]
     assert [(entry["part"], entry["size"]) for entry in measured] == parts
-    said = bench.console.file.getvalue()
-    assert all(f"{part.capitalize()}: {scene.name}, {w} x {h}" in said for part, (w, h) in parts)
-    if not torch.cuda.is_available():
-        assert "gsplat is left out: The backend 'gsplat' needs an NVIDIA GPU" in said
+    assert all(f"{part.capitalize()}: {scene.name}, {w} x {h}" in said.getvalue() for part, (w, h) in parts)
+    assert "gsplat is left out: The backend 'gsplat' needs an NVIDIA GPU" in said.getvalue()
     assert [aim.wanted for aim in place.aims] == [1.02, 1.0]
 
 
@@ -415,15 +490,12 @@ def test_the_lanes_of_a_multiprocessor_are_those_of_its_generation():
     assert [floors.lanes_of(*of) for of in ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0))] == [64, 64, *[128] * 4]
 
 
-def test_without_a_gpu_one_sentence_says_so(capsys: pytest.CaptureFixture[str]):
+def test_without_a_gpu_one_sentence_says_so():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     ended = subprocess.run([sys.executable, str(TOOLS / "bench.py"), "gpu"], capture_output=True, text=True)
     assert ended.returncode == 2 and ended.stdout == ""
     assert ended.stderr.startswith("error: bench.py gpu needs an NVIDIA GPU") and ended.stderr.count("\n") == 1
-    assert sanitize.main() == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("error: Backend 'cuda' is not available: it needs an NVIDIA GPU")
 
 
 @pytest.mark.parametrize(
@@ -439,39 +511,3 @@ def test_options_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(UserError, match=words):
         bench.check(bench.Gpu(**changes))
-
-
-# ---- for the sanitizer ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_the_script_for_the_sanitizer_runs_every_kernel(
-    emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    launched = set()
-
-    class Noting(Emulator):
-        def launch(self, source: str, kernel: str, *rest: Any) -> None:
-            launched.add(kernel)
-            super().launch(source, kernel, *rest)
-
-    monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device: Noting())
-    assert sanitize.run(CudaBackend(Noting()), torch.device("cpu"), count=12, width=18, height=10) == 0
-    kernels = {
-        name for path in (CUDA / "gpu").glob("*.cu") for name in re.findall(r"NFC_KERNEL\((\w+)", path.read_text())
-    }
-    assert launched == kernels
-    said = capsys.readouterr().out.splitlines()
-    assert "a moving scene, many tiles: " in said[-1] and not [line for line in said if "NOT FINITE" in line]
-
-
-def test_the_script_for_the_sanitizer_says_what_is_not_finite(capsys: pytest.CaptureFixture[str]):
-    class Broken:
-        name = "broken"
-
-        def render(self, *args: Any) -> RasterOutput:
-            out = get_backend("cpu").render(*args)
-            return replace(out, features=out.features * float("nan"))
-
-    assert sanitize.run(Broken(), torch.device("cpu"), count=12, width=18, height=10) > 10
-    assert "direct colours: NOT FINITE: rgb, " in capsys.readouterr().out

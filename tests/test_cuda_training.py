@@ -365,25 +365,6 @@ def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(tmp_path: Path, monk
 # ---- which kernels are taken --------------------------------------------------------------------------------------
 
 
-def test_there_is_no_runtime_for_the_cpu_nor_without_nvidias_compiler(monkeypatch: pytest.MonkeyPatch):
-    assert cuda_runtime.runtime_for(torch.device("cpu")) is None
-    made = []
-
-    def make() -> None:
-        made.append(1)
-        raise UserError("no compiler")
-
-    monkeypatch.setattr(cuda_runtime, "CudaRuntime", make)
-    monkeypatch.setattr(torch.cuda, "device", lambda index: torch.no_grad())
-    cuda_runtime._runtime_of.cache_clear()
-    try:
-        device = torch.device("cuda", 0)
-        assert cuda_runtime.runtime_for(device) is None and cuda_runtime.runtime_for(device) is None
-        assert made == [1]  # it is not looked for in every step
-    finally:
-        cuda_runtime._runtime_of.cache_clear()
-
-
 def test_what_is_not_float32_is_left_to_the_references(taken: Runtime):
     rendered, target, _, _ = pictures(8, 8, False)
     result = photometric(rendered, target, None, replace(EVERYTHING, bit_ce=0.0))

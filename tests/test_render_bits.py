@@ -242,6 +242,23 @@ def some_model(dtype: torch.dtype, bit_view: str = "shared", sh_degree: int = 2)
     )
 
 
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_the_gradients_of_a_models_parameters_are_those_of_the_specification(engine: Engine, antialiased: bool):
+    found = []
+    for name, dtype in (("torch", torch.float64), (engine.name, engine.dtype)):
+        model = some_model(dtype)
+        out = render(model, make_camera(), backend=name, outputs=("rgb", "depth"), antialiased=antialiased)
+        assert out.depth is not None
+        (out.rgb.square().sum() + 0.1 * out.depth.square().sum()).backward()
+        found.append({"rgb": out.rgb.detach()} | {key: param.grad for key, param in model.named_parameters()})
+    assert set(found[0]) > {"log_scales", "opacity_logits"}
+    for key, expected in found[0].items():
+        limit = (1e-3 if engine.dtype == torch.float32 else 1e-11) * float(expected.abs().max())
+        torch.testing.assert_close(
+            found[1][key].double(), expected, rtol=0, atol=limit, msg=lambda m, key=key: f"{key}: {m}"
+        )
+
+
 @pytest.mark.parametrize("background", [None, (0.0, 0.0, 0.0), (0.2, 0.55, 1.0)])
 def test_decoding_commutes_with_compositing(engine: Engine, background: tuple[float, float, float] | None):
     model, camera = some_model(engine.dtype), make_camera()

@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -516,3 +517,24 @@ def test_a_picture_that_cannot_be_read_loses_nothing_learnt_so_far(tmp_path: Pat
     saved = checkpoints.load_checkpoint(tmp_path / "run")
     assert saved.step == 4
     assert torch.equal(saved.model["means"], learnt)
+
+
+def test_pictures_go_to_a_gpu_by_copies_that_nothing_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(tiny_scene(), tiny_config(background="random"), tmp_path / "run", capture="tiny")
+    trainer.config = replace(trainer.config, device="meta")
+    pinned, copied, to = [], [], torch.Tensor.to
+
+    def watched(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        copied.append((tensor.data_ptr() in pinned, kwargs.get("non_blocking", False)))
+        return to(tensor, *args, **kwargs)
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.data_ptr())
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    trainer._view(1, 0, 1.0, None)  # its camera stays there
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    _, target, _ = trainer._view(1, 0, 1.0, None)
+    background = trainer._background_of(0)
+    assert target.device.type == background.device.type == "meta" and copied == [(True, True)] * 2

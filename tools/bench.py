@@ -11,6 +11,7 @@ python tools/bench.py viewer                    the viewer: pictures per second,
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import statistics
 import sys
@@ -28,9 +29,6 @@ import numpy as np
 import torch
 import tyro
 from bench_common import CountingBackend, Samples, console, seconds_of, still_trainer, with_points
-from bench_gpu import Gpu, run_gpu
-from bench_motion import Motion, run_motion
-from bench_viewer import View, run_viewer
 from rich.table import Table
 
 from nfc_gs.core.camera import Camera
@@ -324,22 +322,33 @@ def run_nfc(args: Nfc) -> None:
             console.print(table)
 
 
+ELSEWHERE = {"motion": ("Motion", "run_motion"), "gpu": ("Gpu", "run_gpu"), "viewer": ("View", "run_viewer")}
+"""Benchmarks of other files, bench_NAME.py: the class of their options and the function that takes them."""
+
+
+def benchmarks(wanted: str) -> dict[str, tuple[type, Callable[[Any], None]]]:
+    """Options and function of every benchmark by name.
+
+    Args:
+        wanted: the first argument; if it is the name of a benchmark, the files of others are left alone, since their
+            packages may be missing: those of the viewer on a machine with a GPU, say.
+    """
+    found: dict[str, tuple[type, Callable[[Any], None]]] = {"cpu": (Cpu, run_cpu), "nfc": (Nfc, run_nfc)}
+    named = {wanted} & {*found, *ELSEWHERE}
+    for name, (options, run) in ELSEWHERE.items():
+        if not named or name in named:
+            module = importlib.import_module(f"bench_{name}")
+            found[name] = (getattr(module, options), getattr(module, run))
+    return found
+
+
 def main() -> int:
     """Run the benchmark named on the command line."""
-    commands = {"cpu": Cpu, "nfc": Nfc, "motion": Motion, "gpu": Gpu, "viewer": View}
-    command = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
+    found = benchmarks(sys.argv[1] if len(sys.argv) > 1 else "")
+    options = {name: options for name, (options, _) in found.items()}
+    command = tyro.extras.subcommand_cli_from_dict(options, description=__doc__)
     try:
-        if isinstance(command, Nfc):
-            run_nfc(command)
-        elif isinstance(command, Motion):
-            run_motion(command)
-        elif isinstance(command, Gpu):
-            run_gpu(command)
-        elif isinstance(command, View):
-            run_viewer(command)
-        else:
-            assert isinstance(command, Cpu)
-            run_cpu(command)
+        dict(found.values())[type(command)](command)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

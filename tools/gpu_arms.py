@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import BLUR, NEAR_PLANE, TILE_SIZE
+from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import ObjectiveConfig, photometric
 from nfc_gs.render.backend import RasterBackend, get_backend
@@ -187,10 +188,11 @@ class Comparison:
     peaks: dict[str, dict[str, int]]
     differences: dict[str, float]
 
-    def ratios(self, arm: str, piece: str) -> list[float]:
-        """Time of an arm over that of the first one, round by round."""
-        base = self.samples[next(iter(self.samples))].values[piece]
-        return [own / other for own, other in zip(self.samples[arm].values[piece], base, strict=True)]
+    def ratios(self, arm: str, *pieces: str) -> list[float]:
+        """Time of an arm over that of the first one, each that of all these pieces together, round by round."""
+        values = [self.samples[name].values for name in (arm, next(iter(self.samples)))]
+        own, base = ([sum(round_) for round_ in zip(*(of[p] for p in pieces), strict=True)] for of in values)
+        return [seconds / other for seconds, other in zip(own, base, strict=True)]
 
     def record(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -203,12 +205,15 @@ class Comparison:
 def compare(arms: Sequence[Arm], shots: Sequence[Shot], meter: Meter, rounds: int) -> Comparison | None:
     """Measure all arms in turn, in another order each round, and all shots in each round.
 
-    Arms that need more memory than there is are left out, with a line that says so.
+    Arms that do not work here, or need more memory than there is, are left out, with a line that says so.
 
     Returns:
         None if no arm is left.
+
+    Raises:
+        GpuLostError: nothing works on the GPU any more, after one of the arms.
     """
-    kept = {arm.name: arm for arm in arms if _fits(arm, shots[0])}  # and warms up
+    kept = {arm.name: arm for arm in arms if _works(arm, shots[0], meter)}  # and warms up
     if not kept:
         return None
     names = list(kept)
@@ -226,16 +231,41 @@ def compare(arms: Sequence[Arm], shots: Sequence[Shot], meter: Meter, rounds: in
     return comparison
 
 
-def _fits(arm: Arm, shot: Shot) -> bool:
+def _works(arm: Arm, shot: Shot, meter: Meter) -> bool:
     try:
         arm.rendering(shot)
         arm.step(shot)
-    except torch.OutOfMemoryError:
+        meter.seconds(meter.mark(), meter.mark())  # what fails on the GPU fails here and not in the next arm
+    except Exception as error:  # other people's code, too: one arm that fails must not cost all the others
         arm.clear()
-        torch.cuda.empty_cache()
-        console.print(f"{arm.name} needs more memory than there is and is left out.")
+        left_out(arm.name, error)
         return False
     return True
+
+
+class GpuLostError(UserError):
+    """Nothing works on the GPU until the process ends, as after a wrong access of memory."""
+
+
+def left_out(what: str, error: Exception) -> None:
+    """Say that something is left out, and why.
+
+    Raises:
+        GpuLostError: the error was one of those after which nothing works.
+    """
+    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, torch.OutOfMemoryError):
+        reason = "it needs more memory than there is"
+    console.print(f"{what} is left out: {reason}", markup=False)
+    if not torch.cuda.is_initialized():
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        raise GpuLostError(
+            f"The GPU works no more after this; what was measured is kept: run the rest without {what}."
+        ) from None
+    torch.cuda.empty_cache()
 
 
 def _peaks(arm: Arm, shot: Shot, meter: Meter) -> dict[str, int]:

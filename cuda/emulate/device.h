@@ -319,6 +319,8 @@ T __shfl_xor_sync(unsigned mask, T value, int by) {
   return emulate::fetch(mask, value, emulate::lane() ^ by, "__shfl_xor_sync");
 }
 
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+
 inline float __int_as_float(int bits) {
   float value;
   std::memcpy(&value, &bits, 4);

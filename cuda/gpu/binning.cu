@@ -44,7 +44,8 @@ NFC_KERNEL(write_entries, nfc::RenderArgs, nfc::kThreads) {
     if (left < columns) break;
     left -= columns;
   }
-  const int tile = rows.row * args.tiles_x + rows.column_begin + left;
+  // Both walks find the same tiles (`UNFUSED` of cuda_runtime.py); if they ever did not, nothing may be written amiss.
+  const int tile = min(rows.row * args.tiles_x + rows.column_begin + left, args.tiles_x * args.tiles_y - 1);
   args.entry_splat[entry] = splat;
   if (args.wide_tiles) {
     ((int*)args.entry_tile)[entry] = tile;

@@ -1,6 +1,6 @@
-// Projection, culling, colours and the count of tiles in one kernel, and its derivative: one thread per Gaussian. What
-// one thread reads lies together, so a warp uses whole sectors; nothing is read twice, and a culled Gaussian costs its
-// 44 bytes and no colour.
+// Activations, projection, culling, colours and the count of tiles in one kernel, and its derivative: one thread per
+// Gaussian. What one thread reads lies together, so a warp uses whole sectors; nothing is read twice, and a culled
+// Gaussian costs its 44 bytes and no colour.
 
 #include "../include/nfc_gs/footprint.h"
 #include "../include/nfc_gs/projection.h"
@@ -11,6 +11,7 @@
 namespace nfc {
 
 constexpr int kThreads = 128;
+constexpr int kAlone = 256;  // entries that one thread adds up alone; where there are more, its warp does
 
 struct Gaussian {
   Vec3<float> mean, scale;
@@ -19,7 +20,9 @@ struct Gaussian {
 
 NFC_HD Gaussian load_gaussian(const RenderArgs& args, size_t i) {
   const float *m = args.means + 3 * i, *s = args.scales + 3 * i, *q = args.quats + 4 * i;
-  return {{m[0], m[1], m[2]}, {s[0], s[1], s[2]}, {q[0], q[1], q[2], q[3]}, args.opacities[i]};
+  Gaussian g = {{m[0], m[1], m[2]}, {s[0], s[1], s[2]}, {q[0], q[1], q[2], q[3]}, args.opacities[i]};
+  if (args.raw) g.scale = {expf(s[0]), expf(s[1]), expf(s[2])}, g.opacity = sigmoid(g.opacity);
+  return g;
 }
 
 NFC_HD void zero(float* values, int count) {
@@ -38,10 +41,30 @@ NFC_HD void zero_gradients(const RenderArgs& args, size_t i) {
   if (args.features) zero(args.v_features + i * size_t(args.feature_channels), args.feature_channels);
 }
 
-// Adds up what Gaussian i collected from its tiles, in the fixed order of its entries, and passes it on; adds its part
-// of the gradient of the camera: R (9), t (3) and the centre (3).
-NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, size_t i, float* v_camera) {
-  const int stride = kMoments + args.channels, terms = args.touched[i];
+// A warp adds up what Gaussian i collected from its tiles, in a fixed order, into the first of its entries: a splat over
+// the whole picture has thousands of them.
+NFC_HD void sum_entries(const RenderArgs& args, int i) {
+  const int stride = kMoments + args.channels, terms = args.touched[i], lane = threadIdx.x % kWarp;
+  float* first = args.partial + size_t(args.entry_begin[i]) * stride;
+  constexpr int kAtOnce = 8;  // of the numbers of an entry
+  for (int begin = 0; begin < stride; begin += kAtOnce) {
+    float sums[kAtOnce] = {};
+    for (int e = lane; e < terms; e += kWarp)
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j)
+        if (begin + j < stride) sums[j] += first[size_t(e) * stride + begin + j];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      for (int step = kWarp / 2; step > 0; step /= 2) sums[j] += __shfl_xor_sync(kAllLanes, sums[j], step);
+      if (lane == 0 && begin + j < stride) first[begin + j] = sums[j];  // which no other lane reads here
+    }
+  }
+}
+
+// Adds up what Gaussian i collected from its tiles, in the fixed order of its entries (so many of them), and passes it
+// on; gives its part of the gradient of the camera: R (9), t (3) and the centre (3).
+NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, size_t i, int terms, float* v_camera) {
+  const int stride = kMoments + args.channels;
   const float* partial = args.partial + size_t(args.entry_begin[i]) * stride;
   float sums[kMoments] = {};
   for (int e = 0; e < terms; ++e)
@@ -68,6 +91,10 @@ NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, 
 
   float *v_mean = args.v_means + 3 * i, *v_scale = args.v_scales + 3 * i, *v_quat = args.v_quats + 4 * i;
   v_mean[0] = grad.mean.x, v_mean[1] = grad.mean.y, v_mean[2] = grad.mean.z;
+  if (args.raw) {
+    grad.scale = {grad.scale.x * g.scale.x, grad.scale.y * g.scale.y, grad.scale.z * g.scale.z};
+    v_opacity *= g.opacity * (1.0f - g.opacity);
+  }
   v_scale[0] = grad.scale.x, v_scale[1] = grad.scale.y, v_scale[2] = grad.scale.z;
 #pragma unroll
   for (int j = 0; j < 4; ++j) v_quat[j] = grad.quat[j];
@@ -119,12 +146,17 @@ NFC_KERNEL(project_splats_backward, nfc::RenderArgs, nfc::kThreads) {
   const size_t i = size_t(blockIdx.x) * kThreads + threadIdx.x;
   const PinholeCamera cam = camera_of(args);
   float v_camera[kTerms] = {};
-  if (i < size_t(args.count)) {
-    if (args.radii[2 * i] > 0) {
-      gaussian_backward(args, cam, i, v_camera);
-    } else {
-      zero_gradients(args, i);
-    }
+  const bool exists = i < size_t(args.count), seen = exists && args.radii[2 * i] > 0;
+  int terms = seen ? args.touched[i] : 0;
+  const int first = int(i) - int(threadIdx.x % kWarp);
+  for (unsigned many = __ballot_sync(kAllLanes, terms > kAlone); many; many &= many - 1)
+    sum_entries(args, first + __ffs(int(many)) - 1);
+  __syncwarp();
+  if (terms > kAlone) terms = 1;
+  if (seen) {
+    gaussian_backward(args, cam, i, terms, v_camera);
+  } else if (exists) {
+    zero_gradients(args, i);
   }
 #pragma unroll
   for (int j = 0; j < kTerms; ++j) {

@@ -59,6 +59,7 @@ class RasterSettings:
         bits: composite the probabilities of the 24 bits instead of the colour decoded from them.
         antialiased: multiply opacities by sqrt(det(cov2d) / det(cov2d + blur)) (Mip-Splatting, eq. 9, as in gsplat).
         absgrad: also give the sum over pixels of |gradient of means2d| (AbsGS), for ADC.
+        raw: scales are given as logarithms and opacities as logits; for a backend that `activates` alone.
     """
 
     sh_degree: int = 3
@@ -66,6 +67,7 @@ class RasterSettings:
     bits: bool = False
     antialiased: bool = False
     absgrad: bool = False
+    raw: bool = False
 
 
 @dataclass
@@ -124,7 +126,10 @@ def differentiable(splats: Splats, background: Tensor | None, camera: Camera) ->
 
 @runtime_checkable
 class RasterBackend(Protocol):
-    """Draws splats. `torch_backend.TorchBackend` is the specification of what every backend computes."""
+    """Draws splats. `torch_backend.TorchBackend` is the specification of what every backend computes.
+
+    One with an attribute `activates` that is true also draws splats whose settings are `raw`.
+    """
 
     name: str
 

@@ -76,6 +76,7 @@ _RENDER_INTEGERS = [
     "absgrad",
     "keep",
     "wide_tiles",
+    "raw",
     "width",
     "height",
     "tiles_x",

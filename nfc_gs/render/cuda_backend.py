@@ -1,8 +1,19 @@
 """The `cuda` backend: the kernels of `cuda/gpu`, behind one autograd function.
 
 A rendering launches its kernels and torch's sorts on the current stream and waits for the GPU once, for the number of
-entries (pairs of a tile and a splat), by which its memory is sized. To be rid of that wait too, one would allocate by
-the largest number seen so far and look at the new one later.
+entries (pairs of a tile and a splat), by which its memory is sized. To be rid of that wait, one would size memory by
+the number of the step before and a margin, leave the new number on the device, where kernels would read it, and let
+them raise a flag where it does not fit; the flag is looked at one step later, and that step repeated.
+
+Two things are left out on purpose:
+
+- CUDA graphs. A graph replays launches of fixed sizes on fixed memory, and all that follows the entries (writing and
+  sorting them, compositing, its backward pass) has sizes that are known only at run time and differ from view to view.
+  Before them come one kernel, a sort and a sum; losses, Adam and noise are five launches: nothing worth a graph. With
+  the number left on the device as above, a whole step would have fixed sizes.
+- Coefficients of higher SH as float16. Adam moves them as float32, so the halves would be a copy that every step writes
+  (2 bytes) for what forward and backward then read (2 + 2 instead of 4 + 4): a quarter less in training, half in
+  rendering, against a loss of quality that has to be measured first, on a GPU.
 """
 
 from __future__ import annotations
@@ -47,6 +58,7 @@ class CudaBackend:
     """
 
     name = "cuda"
+    activates = True
 
     def __init__(self, runtime: Runtime | None = None) -> None:
         """Args:
@@ -166,6 +178,7 @@ def _describe(call: _Call, inputs: tuple[Tensor | None, ...]) -> RenderArgs:
         absgrad=settings.absgrad,
         keep=call.keep,
         wide_tiles=tiles_x * tiles_y > MAX_NARROW_TILES,
+        raw=settings.raw,
         width=camera.width,
         height=camera.height,
         tiles_x=tiles_x,
@@ -230,7 +243,8 @@ def _bin(call: _Call, job: RenderArgs, depths: Tensor, touched: Tensor) -> None:
     """Hand the splats to the tiles that they touch, nearest first.
 
     The sorts are torch's: on a GPU its stable sort of a vector is CUB's radix sort, and its time goes with the bits of
-    the keys, which are 32 for N depths but only 16 for M tiles.
+    the keys, which are 32 for N depths but only 16 for M tiles. Called directly (by cuda.cccl, one package more), CUB
+    would need as many passes, of 8 bits each, but move indices of 4 instead of 8 bytes: to be measured.
     """
     order = torch.sort(depths, stable=True).indices
     entry_end = torch.cumsum(touched[order], 0, dtype=torch.int64)

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import hashlib
 import importlib
+import json
 import os
 import sys
 from collections import Counter
@@ -23,6 +24,10 @@ from nfc_gs.core.files import atomic_write, make_folder
 
 SOURCES = ("project", "binning", "raster", "loss", "optimize", "hexplane")
 """The files of `cuda/gpu` that hold kernels."""
+
+UNFUSED = ("project", "binning")
+"""Those in which no multiplication and addition become one instruction: the first counts the tiles of a splat and the
+second walks through them, and both must round alike to find the same."""
 
 CACHE_VARIABLE = "NFC_GS_CACHE"
 """Environment variable with the folder of compiled kernels; the user's cache folder if unset."""
@@ -78,6 +83,17 @@ def definitions(channels: int) -> list[str]:
     return [f"NFC_CHANNELS={channels}"] if channels else []
 
 
+def options(source: str, architecture: str, channels: int = 0) -> dict[str, Any]:
+    """How NVRTC compiles a source: fields of cuda.core's `ProgramOptions`, and a part of the name in the cache."""
+    return {
+        "arch": architecture,
+        "std": "c++17",
+        "fma": source not in UNFUSED,
+        "define_macro": definitions(channels) or None,
+        "ptxas_options": ["-v"],
+    }
+
+
 def compile_source(source: str, architecture: str, channels: int = 0) -> Compiled:
     """Compile one of `SOURCES` for an architecture such as "sm_90"; needs no GPU.
 
@@ -88,15 +104,10 @@ def compile_source(source: str, architecture: str, channels: int = 0) -> Compile
     folder = source_folder() / "gpu"
     log = _Log()
     try:
-        options = core.ProgramOptions(
-            name=f"{source}.cu",
-            arch=architecture,
-            std="c++17",
-            include_path=[str(folder)],
-            define_macro=definitions(channels) or None,
-            ptxas_options=["-v"],
+        given = core.ProgramOptions(
+            name=f"{source}.cu", include_path=[str(folder)], **options(source, architecture, channels)
         )
-        program = core.Program((folder / f"{source}.cu").read_text("utf-8"), "c++", options)
+        program = core.Program((folder / f"{source}.cu").read_text("utf-8"), "c++", given)
         cubin = bytes(program.compile("cubin", logs=log).code)
     except Exception as error:  # whatever the loader of NVRTC or NVRTC itself says
         raise UserError(
@@ -140,7 +151,7 @@ def cache_folder() -> Path:
 
 def cached_name(source: str, architecture: str, channels: int, compiler: str) -> str:
     """The name of a compiled source: another one whenever something that goes into it differs."""
-    digest = hashlib.sha256("\0".join([compiler, *definitions(channels)]).encode())
+    digest = hashlib.sha256(json.dumps([compiler, options(source, architecture, channels)]).encode())
     for path in _texts():
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return f"{source}-{architecture}-{digest.hexdigest()[:16]}.cubin"
@@ -170,6 +181,16 @@ def compiler_name() -> str:
     return f"NVRTC {major}.{minor}"
 
 
+def architecture_for(major: int, minor: int) -> str:
+    """What NVRTC compiles for a GPU of this capability, such as "sm_90".
+
+    What is compiled for a smaller minor number runs, too, which is how a GPU newer than NVRTC is served.
+    """
+    _, known = _module("cuda.bindings.nvrtc").nvrtcGetSupportedArchs()
+    fitting = [number for number in known or () if number // 10 == major and number % 10 <= minor]
+    return f"sm_{max(fitting, default=10 * major + minor)}"
+
+
 def load_or_compile(source: str, architecture: str, channels: int, compiler: str) -> bytes:
     """The cubin of a source, from the cache or else compiled and put there.
 
@@ -197,7 +218,7 @@ class CudaRuntime:
     """Runs kernels on torch's current GPU.
 
     Raises:
-        UserError: there is no GPU, or NVRTC is not installed.
+        UserError: there is no GPU, NVRTC is not installed, or what it compiles does not load.
     """
 
     def __init__(self) -> None:
@@ -210,9 +231,11 @@ class CudaRuntime:
         self._driver = _module("cuda.bindings.driver")
         self._compiler = compiler_name()
         self.device = torch.device("cuda", torch.cuda.current_device())
-        self.architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(self.device))
+        self.architecture = architecture_for(*torch.cuda.get_device_capability(self.device))
         self._kernels: dict[tuple[str, str, int], Any] = {}
-        torch.cuda.current_stream(self.device).synchronize()  # makes torch create the context that kernels load into
+        torch.cuda.current_stream(self.device).synchronize()  # makes torch create the context that kernels run in ...
+        _, self._context = self._driver.cuCtxGetCurrent()  # ... which not every thread of autograd has by itself
+        self._function("optimize", "adam", 0)  # what does not compile or load here shows now, not in a training step
 
     def launch(
         self, source: str, kernel: str, args: ctypes.Structure, blocks: int, threads: int, channels: int = 0
@@ -220,14 +243,15 @@ class CudaRuntime:
         """See `Runtime.launch`.
 
         Raises:
-            UserError: the kernels do not compile here.
+            UserError: the kernels do not compile here or do not load.
             RuntimeError: the driver refuses the launch.
         """
         if blocks == 0:
             return
-        function = self._function(source, kernel, channels)
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(args))
         with torch.cuda.device(self.device):
+            self._driver.cuCtxSetCurrent(self._context)
+            function = self._function(source, kernel, channels)
             stream = torch.cuda.current_stream(self.device).cuda_stream
             (status,) = self._driver.cuLaunchKernel(
                 function, blocks, 1, 1, threads, 1, 1, 0, stream, ctypes.addressof(parameters), 0
@@ -239,14 +263,20 @@ class CudaRuntime:
         key = (source, kernel, channels)
         if key not in self._kernels:
             cubin = load_or_compile(source, self.architecture, channels, self._compiler)
-            with torch.cuda.device(self.device):
+            try:
                 loaded = self._core.ObjectCode.from_cubin(cubin).get_kernel(kernel)
+            except Exception as error:  # whatever cuda.core and the driver say
+                raise UserError(
+                    f"Backend 'cuda' is not available: the driver does not load what {self._compiler} compiled for "
+                    f"{self.architecture} ({error}); update the driver, install the NVRTC that belongs to torch's CUDA "
+                    '(pip install "cuda-core[cu12]" or "cuda-core[cu13]"), or use the backend \'cpu\'.'
+                ) from None
             self._kernels[key] = (loaded, self._driver.CUfunction(int(loaded.handle)))  # the first keeps it loaded
         return self._kernels[key][1]
 
 
 def runtime_for(device: torch.device) -> Runtime | None:
-    """What runs our kernels on tensors of `device`; None on the CPU and where NVIDIA's compiler is not installed."""
+    """What runs our kernels on tensors of `device`; None on the CPU and where NVIDIA's compiler does not work."""
     if device.type != "cuda":
         return None
     return _runtime_of(torch.cuda.current_device() if device.index is None else device.index)

@@ -75,11 +75,12 @@ def render(
     if bits and model.head != "bits":
         raise UserError(f"The colour head of this model is '{model.head}', which has no bits; train with --head bits.")
     posed = model.posed(time, kernels_for(model.means))
+    raw = getattr(engine, "activates", False)
     splats = Splats(
         posed["means"],
         posed["quats"],
-        posed["log_scales"].exp(),
-        posed["opacity_logits"].sigmoid(),
+        posed["log_scales"] if raw else posed["log_scales"].exp(),
+        posed["opacity_logits"] if raw else posed["opacity_logits"].sigmoid(),
         sh_coeffs=posed.get("sh_coeffs"),
         bit_logits=posed.get("bit_logits"),
         bit_shifts=posed.get("bit_shifts"),
@@ -88,7 +89,7 @@ def render(
         background = torch.tensor(background, dtype=model.means.dtype, device=model.device)
     if background is not None and bits:
         background = even_bits(background)  # decodes to the background, and any other bits of it would not be smooth
-    settings = RasterSettings(degree, "depth" in outputs, bits, antialiased=antialiased, absgrad=absgrad)
+    settings = RasterSettings(degree, "depth" in outputs, bits, antialiased=antialiased, absgrad=absgrad, raw=raw)
     out = engine.render(splats, camera.to(model.device, model.means.dtype), settings, background)
     if bits:
         uncertainty = entropy(out.features) if "bit_entropy" in outputs else None

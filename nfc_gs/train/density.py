@@ -171,9 +171,9 @@ class AdcControl(DensityControl):
     def observe(self, info: SplatInfo, width: int, height: int) -> None:
         grad = info.means2d_absgrad if info.means2d_absgrad is not None else info.means2d_grad
         assert grad is not None, "observe comes after the backward pass"
-        size = torch.tensor([width / 2.0, height / 2.0], device=grad.device)  # pixels -> [-1, 1]
         visible = info.visible
-        self._grad2d += torch.linalg.vector_norm(grad * size, dim=1) * visible
+        x, y = grad[:, 0] * (width / 2.0), grad[:, 1] * (height / 2.0)  # pixels -> [-1, 1]
+        self._grad2d += torch.hypot(x, y) * visible
         self._count += visible
 
     @torch.no_grad()

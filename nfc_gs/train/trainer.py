@@ -424,8 +424,14 @@ class Trainer:
             camera = scene.camera(index, divisor).to(device)
             self._cameras[index, divisor] = camera
         frame = scene.frame(index, divisor)
-        mask = None if frame.mask is None else torch.from_numpy(frame.mask).to(device)
-        return camera, torch.from_numpy(frame.rgb).to(device), mask
+        mask = None if frame.mask is None else self._there(torch.from_numpy(frame.mask))
+        return camera, self._there(torch.from_numpy(frame.rgb)), mask
+
+    def _there(self, tensor: Tensor) -> Tensor:
+        """A tensor of the CPU on the run's device, by a copy that nothing waits for."""
+        if self.config.device == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.config.device, non_blocking=True)
 
     def _compare(
         self, out: RenderOutput, target: Tensor, mask: Tensor | None, objective: ObjectiveConfig
@@ -441,7 +447,7 @@ class Trainer:
         """[3] colour behind the splats in this step."""
         if self.config.background != "random":
             return self._fixed_background
-        return torch.rand(3, generator=generator_for(self.config.seed, "background", step)).to(self.config.device)
+        return self._there(torch.rand(3, generator=generator_for(self.config.seed, "background", step)))
 
     def _backward(self, total: Tensor) -> dict[str, Tensor]:
         """Gradients of all parameters; zeros where the picture does not depend on them."""

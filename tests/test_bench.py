@@ -1,0 +1,50 @@
+"""tools/bench.py: one benchmark needs no package of another."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tool_modules import TOOLS, load
+
+TESTS = Path(__file__).parent
+
+WITHOUT = """
+import runpy, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {names!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}")
+
+sys.meta_path.insert(0, Missing())
+sys.path.insert(0, {tools!r})
+sys.argv = ["bench.py", "gpu", "--views", "0"]
+runpy.run_path({tools!r} + "/bench.py", run_name="__main__")
+"""
+
+
+def test_the_benchmark_of_a_gpu_runs_without_what_only_others_need():
+    names = {"viser", "msgspec", "zstandard", "websockets", "pycolmap", "plyfile", "PIL", "scipy", "safetensors",
+             "imageio", "imageio_ffmpeg", "gsplat", "matplotlib"}  # fmt: skip
+    code = WITHOUT.format(names=names, tools=str(TOOLS))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stderr.startswith("error: "), ended.stderr
+
+
+def test_every_benchmark_is_offered(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(TOOLS)
+    bench = load("bench")
+    assert list(bench.benchmarks("--help")) == ["cpu", "nfc", "motion", "gpu", "viewer"]
+    assert list(bench.benchmarks("gpu")) == ["cpu", "nfc", "gpu"]
+    assert all(f"bench.py {name} " in bench.__doc__ for name in bench.benchmarks(""))
+
+
+def test_every_test_on_a_gpu_is_among_the_commands_for_the_day_one_is_there():
+    marked = r"mark\.gpu$|marks=pytest\.mark\.gpu|from splat_scenes import[^.]*\b(COMPILED|ENGINES)\b"
+    files = [path.name for path in TESTS.glob("test_*.py") if re.search(marked, path.read_text("utf-8"), re.M)]
+    commands = (TOOLS / "bench_gpu.py").read_text("utf-8")
+    assert "test_gpu.py" in files and [name for name in files if f"tests/{name}" not in commands] == []

@@ -1,0 +1,217 @@
+"""How the kernels are compiled, kept, loaded and launched, with stand-ins for NVIDIA's driver and compiler."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from enum import Enum
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.render import cuda_runtime
+from nfc_gs.render.cuda_args import LossArgs
+from nfc_gs.render.cuda_runtime import CudaRuntime, architecture_for, options, source_folder
+
+# ---- compiling ----------------------------------------------------------------------------------------------------
+
+
+def kept(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., bytes]:
+    """`load_or_compile` with a cache of its own and a compiler that gives other bytes each time."""
+    made: list[bytes] = []
+
+    def compile_source(source: str, architecture: str, channels: int) -> cuda_runtime.Compiled:
+        made.append(f"cubin {len(made) + 1}".encode())
+        return cuda_runtime.Compiled(made[-1], "")
+
+    monkeypatch.setenv(cuda_runtime.CACHE_VARIABLE, str(folder))
+    monkeypatch.setattr(cuda_runtime, "compile_source", compile_source)
+    return cuda_runtime.load_or_compile
+
+
+def test_a_compiled_source_is_kept_until_source_options_or_compiler_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    get = kept(monkeypatch, tmp_path / "cache")
+    assert get("raster", "sm_90", 3, "NVRTC 13.0") == get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 1"
+    assert get("raster", "sm_90", 4, "NVRTC 13.0") == b"cubin 2"
+    assert get("raster", "sm_80", 3, "NVRTC 13.0") == b"cubin 3"
+    assert get("raster", "sm_90", 3, "NVRTC 13.1") == b"cubin 4"
+    assert cuda_runtime.cached_kernels() == {"sm_80": 1, "sm_90": 3}
+    monkeypatch.setattr(cuda_runtime, "UNFUSED", ("raster",))
+    assert get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 5"
+    other = tmp_path / "numeric.h"
+    other.write_text("// changed")
+    monkeypatch.setattr(cuda_runtime, "_texts", lambda: (other,))
+    assert get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 6"
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    get = kept(monkeypatch, tmp_path / "cache")
+    assert get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 1"
+
+
+def needs_nvrtc() -> None:
+    try:
+        cuda_runtime.compiler_name()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("source", ["project", "binning"])
+def test_where_tiles_are_counted_and_listed_no_operations_are_fused(source: str):
+    """Both walk over the tiles of a splat, in two modules, and must find the same."""
+    needs_nvrtc()
+    from cuda.bindings import nvrtc
+    from cuda.core import Program, ProgramOptions
+
+    folder = source_folder() / "gpu"
+    text = (folder / f"{source}.cu").read_text("utf-8")
+    # Roots, exponentials and logarithms are made of fused multiply-adds, and the same in both modules.
+    plain = "".join(f"#define {name}(x) (x)\n" for name in ("sqrtf", "expf", "log2f")) + text
+    fused = {}
+    for fma in (False, True):
+        given = options(source, "sm_90") | ({"fma": True} if fma else {})
+        program = Program(plain, "c++", ProgramOptions(include_path=[str(folder)], **given))
+        program.compile("cubin")
+        ptx = bytes(nvrtc.nvrtcGetPTXSize(program.handle)[1])
+        nvrtc.nvrtcGetPTX(program.handle, ptx)
+        fused[fma] = ptx.count(b"fma.rn.f32")
+    assert fused[False] == 0 < fused[True]
+
+
+@pytest.mark.parametrize(
+    ("capability", "known", "expected"),
+    [
+        ((9, 0), [75, 80, 90, 100], "sm_90"),
+        ((8, 9), [75, 80, 86, 90], "sm_86"),
+        ((10, 3), [90, 100, 101, 120], "sm_101"),
+        ((12, 1), [90, 100, 120], "sm_120"),
+        ((12, 0), [90, 121], "sm_120"),  # which the compiler will refuse in its own words
+        ((7, 0), None, "sm_70"),
+    ],
+)
+def test_a_gpu_that_the_compiler_does_not_know_gets_what_also_runs_on_it(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], known: list[int] | None, expected: str
+):
+    nvrtc = SimpleNamespace(nvrtcGetSupportedArchs=lambda: (0, known))
+    monkeypatch.setattr(cuda_runtime, "_module", lambda name: nvrtc)
+    assert architecture_for(*capability) == expected
+
+
+# ---- loading and launching ----------------------------------------------------------------------------------------
+
+
+class Status(Enum):
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_INVALID_CONTEXT = 201
+
+
+class Driver:
+    """A driver, of which every thread has a context of its own, at first none."""
+
+    CUresult = Status
+    CUfunction = int
+
+    def __init__(self) -> None:
+        self.mine = threading.local()
+        self.launches = 0
+
+    def cuCtxGetCurrent(self) -> tuple[Status, Any]:  # noqa: N802
+        return Status.CUDA_SUCCESS, getattr(self.mine, "context", None)
+
+    def cuCtxSetCurrent(self, context: Any) -> tuple[Status]:  # noqa: N802
+        self.mine.context = context
+        return (Status.CUDA_SUCCESS,)
+
+    def cuLaunchKernel(self, *_: Any) -> tuple[Status]:  # noqa: N802
+        if getattr(self.mine, "context", None) is None:
+            return (Status.CUDA_ERROR_INVALID_CONTEXT,)
+        self.launches += 1
+        return (Status.CUDA_SUCCESS,)
+
+
+class Loader:
+    """`cuda.core`, which loads anything, or refuses to."""
+
+    refuses = False
+
+    def __init__(self) -> None:
+        self.ObjectCode = SimpleNamespace(from_cubin=lambda cubin: self)
+
+    def get_kernel(self, name: str) -> Any:
+        if self.refuses:
+            raise RuntimeError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
+        return SimpleNamespace(handle=7)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> tuple[Driver, Loader]:
+    """In the place of a GPU, of its driver and of what compiles for it."""
+    driver, loader = Driver(), Loader()
+    modules = {
+        "cuda.core": loader,
+        "cuda.bindings.driver": driver,
+        "cuda.bindings.nvrtc": SimpleNamespace(nvrtcGetSupportedArchs=lambda: (0, [90])),
+    }
+    # torch's CUDA makes a context when it first needs one, in the thread that needs it.
+    stream = SimpleNamespace(cuda_stream=0, synchronize=lambda: driver.cuCtxSetCurrent("torch's"))
+    monkeypatch.setattr(cuda_runtime, "_module", modules.__getitem__)
+    monkeypatch.setattr(cuda_runtime, "compiler_name", lambda: "NVRTC 13.0")
+    monkeypatch.setattr(cuda_runtime, "load_or_compile", lambda *_: b"cubin")
+    for name, value in {
+        "is_available": lambda: True,
+        "current_device": lambda: 0,
+        "get_device_capability": lambda device: (9, 0),
+        "current_stream": lambda device: stream,
+        "device": lambda device: nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    return driver, loader
+
+
+def test_kernels_run_in_torchs_context_from_any_thread(stand_ins: tuple[Driver, Loader]):
+    """Autograd's threads have none until torch's CUDA needs one there."""
+    runtime = CudaRuntime()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(runtime.launch, "loss", "loss_gradient", LossArgs(), 1, 256).result()
+    assert stand_ins[0].launches == 1
+
+
+def test_a_driver_that_refuses_kernels_is_noticed_at_once_and_in_one_sentence(stand_ins: tuple[Driver, Loader]):
+    stand_ins[1].refuses = True
+    with pytest.raises(UserError, match=r"does not load what NVRTC 13.0 compiled for sm_90 \(CUDA_ERROR_UNS.*update"):
+        CudaRuntime()
+
+
+def test_without_a_gpu_the_backend_says_what_to_do():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match=r"Backend 'cuda' is not available: it needs an NVIDIA GPU.*use the backend"):
+        CudaRuntime()
+
+
+def test_there_is_no_runtime_for_the_cpu_nor_without_nvidias_compiler(monkeypatch: pytest.MonkeyPatch):
+    assert cuda_runtime.runtime_for(torch.device("cpu")) is None
+    made = []
+
+    def make() -> None:
+        made.append(1)
+        raise UserError("no compiler")
+
+    monkeypatch.setattr(cuda_runtime, "CudaRuntime", make)
+    monkeypatch.setattr(torch.cuda, "device", lambda index: torch.no_grad())
+    cuda_runtime._runtime_of.cache_clear()
+    try:
+        device = torch.device("cuda", 0)
+        assert cuda_runtime.runtime_for(device) is None and cuda_runtime.runtime_for(device) is None
+        assert made == [1]  # it is not looked for in every step
+    finally:
+        cuda_runtime._runtime_of.cache_clear()

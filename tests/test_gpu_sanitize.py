@@ -1,0 +1,62 @@
+"""tools/gpu_sanitize.py, on the emulator."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from emulator import CUDA, Emulator
+from splat_scenes import open_engine
+from tool_modules import load
+
+from nfc_gs.render import cuda_runtime
+from nfc_gs.render.backend import RasterOutput, get_backend
+from nfc_gs.render.cuda_backend import CudaBackend
+
+load("gpu_scenes")
+sanitize = load("gpu_sanitize")
+
+
+@pytest.mark.slow
+def test_the_script_for_the_sanitizer_runs_every_kernel(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    open_engine("emulated-float32")  # skips where it does not work
+    launched = set()
+
+    class Noting(Emulator):
+        def launch(self, source: str, kernel: str, *rest: Any) -> None:
+            launched.add(kernel)
+            super().launch(source, kernel, *rest)
+
+    monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device: Noting())
+    assert sanitize.run(CudaBackend(Noting()), torch.device("cpu"), count=12, width=18, height=10) == 0
+    kernels = {
+        name for path in (CUDA / "gpu").glob("*.cu") for name in re.findall(r"NFC_KERNEL\((\w+)", path.read_text())
+    }
+    assert launched == kernels
+    said = capsys.readouterr().out.splitlines()
+    assert "a moving scene, many tiles: " in said[-1] and not [line for line in said if "NOT FINITE" in line]
+
+
+def test_the_script_for_the_sanitizer_says_what_is_not_finite(capsys: pytest.CaptureFixture[str]):
+    class Broken:
+        name = "broken"
+
+        def render(self, *args: Any) -> RasterOutput:
+            out = get_backend("cpu").render(*args)
+            return replace(out, features=out.features * float("nan"))
+
+    assert sanitize.run(Broken(), torch.device("cpu"), count=12, width=18, height=10) > 10
+    assert "direct colours: NOT FINITE: rgb, " in capsys.readouterr().out
+
+
+def test_without_a_gpu_the_script_says_so_in_one_sentence(capsys: pytest.CaptureFixture[str]):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert sanitize.main() == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: Backend 'cuda' is not available: it needs an NVIDIA GPU")
