@@ -26,6 +26,7 @@ from nfc_gs.data.scene import TimeAxis
 from nfc_gs.data.synthetic import write_moving_capture
 from nfc_gs.export.loop import loop_camera, write_loop
 from nfc_gs.export.ply import read_ply
+from nfc_gs.model.gate import gated
 from nfc_gs.render.pipeline import at_time, render
 from nfc_gs.train.config import TrainConfig
 from nfc_gs.train.evaluate import evaluate
