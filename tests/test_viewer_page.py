@@ -127,7 +127,7 @@ class Page:
         return self._field(label).input_value()
 
     def _field(self, label: str) -> Any:
-        row = self.page.locator(f"xpath=//label[normalize-space()='{label}']/ancestor::*[.//input[@type='text']][1]")
+        row = self.page.locator(f'xpath=//label[normalize-space()="{label}"]/ancestor::*[.//input[@type="text"]][1]')
         return row.locator("input[type=text]").last
 
     def check(self, label: str) -> None:
