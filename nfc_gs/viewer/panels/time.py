@@ -23,23 +23,33 @@ def add_time(session: Session) -> None:
         speed = gui.add_slider("Speed", 0.02, 2.0, 0.02, session.speed, hint="Lengths of the capture per second.")
         loop = gui.add_checkbox("Loop", True, hint="Begin again at the end.")
 
+    # What the page shows. A tick may come between what the browser sends and its callback, and must not undo that.
+    told = {"time": session.time, "playing": session.playing}
+
     def moved(event: viser.GuiEvent) -> None:
         if event.client is None:
             return  # the slider follows time
+        told["time"] = float(slider.value)
         session.playing = False
-        play.value = False
-        session.change(time=float(slider.value))
+        session.change(time=told["time"])
+
+    def played(event: viser.GuiEvent) -> None:
+        if event.client is None:
+            return
+        told["playing"] = bool(play.value)
+        session.play(told["playing"])
 
     def stepped(_: object) -> None:
         by = step if buttons.value.startswith("next") else -step
         session.playing = False
-        play.value = False
         session.change(time=min(1.0, max(0.0, session.time + by)))
 
     def tick() -> None:
-        if abs(slider.value - session.time) > 5e-4:
+        if abs(told["time"] - session.time) > 5e-4:
+            told["time"] = session.time
             slider.value = round(session.time, 3)
-        if play.value != session.playing:
+        if told["playing"] != session.playing:
+            told["playing"] = session.playing
             play.value = session.playing
         if axis is not None:
             text = f"{axis.own(session.time):.2f} {axis.unit}".strip()
@@ -48,7 +58,7 @@ def add_time(session: Session) -> None:
 
     slider.on_update(session.guarded(moved))
     buttons.on_click(session.guarded(stepped))
-    play.on_update(session.guarded(lambda _: session.play(bool(play.value)) if play.value != session.playing else None))
+    play.on_update(session.guarded(played))
     speed.on_update(session.guarded(lambda _: session.change(speed=float(speed.value))))
     loop.on_update(session.guarded(lambda _: session.change(loop=bool(loop.value))))
     session.on_tick.append(tick)
