@@ -30,6 +30,7 @@ from nfc_gs.render.pipeline import render
 from nfc_gs.train import schedules
 from nfc_gs.train import trainer as trainer_module
 from nfc_gs.train.config import AdcConfig, LearningRates, RefineConfig, TrainConfig
+from nfc_gs.train.feed import Feed
 from nfc_gs.train.history import read_history
 from nfc_gs.train.trainer import Trainer
 
@@ -522,6 +523,7 @@ def test_a_picture_that_cannot_be_read_loses_nothing_learnt_so_far(tmp_path: Pat
 def test_pictures_go_to_a_gpu_by_copies_that_nothing_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(tiny_scene(), tiny_config(background="random"), tmp_path / "run", capture="tiny")
     trainer.config = replace(trainer.config, device="meta")
+    feed = Feed(trainer.scene, trainer.config, ())
     pinned, copied, to = [], [], torch.Tensor.to
 
     def watched(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -533,8 +535,8 @@ def test_pictures_go_to_a_gpu_by_copies_that_nothing_waits_for(tmp_path: Path, m
         return tensor
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    trainer._view(1, 0, 1.0, None)  # its camera stays there
+    feed.view(1, 0, 1.0, None)  # its camera stays there
     monkeypatch.setattr(torch.Tensor, "to", watched)
-    _, target, _ = trainer._view(1, 0, 1.0, None)
+    _, target, _ = feed.view(1, 0, 1.0, None)
     background = trainer._background_of(0)
     assert target.device.type == background.device.type == "meta" and copied == [(True, True)] * 2

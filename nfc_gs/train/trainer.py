@@ -28,7 +28,6 @@ from nfc_gs.core.events import (
 from nfc_gs.core.files import make_folder, remove_leftovers
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.open import DataConfig
-from nfc_gs.data.sampler import ViewSampler, Window
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.stored import without_photos
 from nfc_gs.model.gaussians import GaussianModel
@@ -39,6 +38,7 @@ from nfc_gs.render.pipeline import RenderOutput, render
 from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve, resolve_device
 from nfc_gs.train.density import make_density_control
 from nfc_gs.train.evaluate import Metrics, evaluate, peak_memory_mb, write_metrics
+from nfc_gs.train.feed import Feed, on_device
 from nfc_gs.train.guards import interrupt_calls
 from nfc_gs.train.history import History
 from nfc_gs.train.motion import MotionTraining, new_deformation, view_time
@@ -51,14 +51,11 @@ from nfc_gs.train.run_folder import (
     training_views,
     write_config,
 )
-from nfc_gs.train.schedules import generator_for, learning_rates, progress_of, resolution_divisor, sh_degree_at
+from nfc_gs.train.schedules import generator_for, learning_rates, progress_of, sh_degree_at
 
 logger = logging.getLogger("nfc_gs")
 
 STAGES = ("view", "render", "loss", "backward", "optimizer", "density", "events")
-
-_PREFETCH = 16
-"""Pictures asked for ahead of their step."""
 
 _GPU_READS = 10
 """Steps between two readings of the loss on a GPU."""
@@ -195,8 +192,7 @@ class Trainer:
         self._capture, self._data, self._without_photos = capture, data, without_photos(scene)
         self._backend = get_backend(config.backend)
         times = () if self.motion is None else [view_time(scene.views[i]) for i in scene.train]
-        self._sampler = ViewSampler(scene.train, config.seed, times)
-        self._cameras: dict[tuple[int, int], Camera] = {}
+        self._feed = Feed(scene, config, times)
         self._fixed_background = torch.tensor(self.background, device=config.device)
         self._listeners = list(listeners)
         self._evaluations = 0
@@ -358,9 +354,9 @@ class Trainer:
         config, step, progress = self.config, self.steps_done, self.progress
         t0 = perf_counter()
         window = None if self.motion is None else self.motion.window(progress)
-        index = self._sampler.index(step, window)
+        index = self._feed.index(step, window)
         try:
-            camera, target, mask = self._view(index, step, progress, window)
+            camera, target, mask = self._feed.view(index, step, progress, window)
         except UserError:  # the picture cannot be read: nothing learnt so far is lost
             self.save()
             raise
@@ -410,29 +406,6 @@ class Trainer:
         for stage, spent in zip(STAGES, (t1 - t0, t2 - t1, t3 - t2, t4 - t3, t5 - t4, t6 - t5, t7 - t6), strict=True):
             self.timings[stage] += spent
 
-    def _view(
-        self, index: int, step: int, progress: float, window: Window | None
-    ) -> tuple[Camera, Tensor, Tensor | None]:
-        """Camera, picture [H, W, 3] uint8 and mask [H, W] uint8 of a step, at the resolution of its time."""
-        scene, device = self.scene, self.config.device
-        full = scene.views[index].camera
-        divisor = resolution_divisor(self.config, progress, full.width, full.height)
-        if step % (_PREFETCH // 2) == 0:
-            scene.prefetch(self._sampler.upcoming(step + 1, _PREFETCH, window), divisor)
-        camera = self._cameras.get((index, divisor))
-        if camera is None:
-            camera = scene.camera(index, divisor).to(device)
-            self._cameras[index, divisor] = camera
-        frame = scene.frame(index, divisor)
-        mask = None if frame.mask is None else self._there(torch.from_numpy(frame.mask))
-        return camera, self._there(torch.from_numpy(frame.rgb)), mask
-
-    def _there(self, tensor: Tensor) -> Tensor:
-        """A tensor of the CPU on the run's device, by a copy that nothing waits for."""
-        if self.config.device == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self.config.device, non_blocking=True)
-
     def _compare(
         self, out: RenderOutput, target: Tensor, mask: Tensor | None, objective: ObjectiveConfig
     ) -> LossResult:
@@ -447,7 +420,8 @@ class Trainer:
         """[3] colour behind the splats in this step."""
         if self.config.background != "random":
             return self._fixed_background
-        return self._there(torch.rand(3, generator=generator_for(self.config.seed, "background", step)))
+        color = torch.rand(3, generator=generator_for(self.config.seed, "background", step))
+        return on_device(color, self.config.device)
 
     def _backward(self, total: Tensor) -> dict[str, Tensor]:
         """Gradients of all parameters; zeros where the picture does not depend on them."""
