@@ -119,6 +119,17 @@ def test_a_video_of_another_size_is_named_with_both(
     assert_one_sentence(capsys, f"{videos / 'cam02.mp4'} is 24 x 24 pixels, but its camera is 32 x 24")
 
 
+def test_a_video_without_a_constant_rate_stops_the_training(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slower = ("-vf", "setpts=if(lt(N\\,10)\\,N\\,2*N-10)/25/TB", "-fps_mode", "vfr")
+    write_video(videos / "cam02.mp4", 2, 20, extra=slower)
+    assert nfc("train", videos, "--out", tmp_path / "run", *TINY) == 2
+    assert_one_sentence(
+        capsys, f"The frames of the video {videos / 'cam02.mp4'} do not follow each other at a constant"
+    )
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".webm", ".mov"])
 def test_a_video_that_is_cut_short_stops_the_training(
     suffix: str, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

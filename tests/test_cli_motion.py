@@ -336,6 +336,19 @@ def test_an_orbit_plays(run: Path, tmp_path: Path) -> None:
     assert np.array_equal(plays[0], frozen[0]) and not np.array_equal(plays[2], frozen[2])
 
 
+def test_where_time_stands_still_pictures_are_of_that_moment(run: Path, tmp_path: Path) -> None:
+    """And not of a gated splat, however many there are."""
+    opened = open_run(run, capture=None, device="cpu", backend="cpu")
+    count = len(opened.model.deformation.moments())
+    words = ("--what", "still", "--time", 0.3, "--frames", count, "--out", tmp_path / "still")
+    assert nfc("render", run, *words) == 0
+    camera = opened.scene.camera((opened.scene.test or opened.scene.train)[0])
+    out = render(at_time(opened.model, 0.3), camera, backend="cpu", background=opened.checkpoint.background)
+    shown = [picture(path) for path in sorted((tmp_path / "still").iterdir())]
+    assert len(shown) == count
+    assert all(np.abs(p - (out.rgb.detach().clamp(0, 1) * 255).numpy()).max() < 0.6 for p in shown)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -377,11 +390,16 @@ def test_frames_never_mix_with_those_of_before(run: Path, tmp_path: Path, capsys
     assert "it is there already and not empty" in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_compact_form_never_replaces_the_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_compact_form_never_replaces_a_checkpoint(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (run / CHECKPOINT_NAME).read_bytes()
     for path in (run, run / CHECKPOINT_NAME):
         assert nfc("export", path, "--out", run / CHECKPOINT_NAME) == 2
         assert "is the checkpoint itself" in " ".join(capsys.readouterr().err.split())
+    assert nfc("export", run, "--out", tmp_path / "small.safetensors") == 0
+    assert nfc("export", tmp_path / "small.safetensors", "--out", run / CHECKPOINT_NAME) == 2
+    assert "is the checkpoint of a run" in " ".join(capsys.readouterr().err.split())
     assert (run / CHECKPOINT_NAME).read_bytes() == before
 
 
@@ -404,6 +422,9 @@ def test_the_compact_form_draws_the_same_and_is_small(
     still = ("--what", "still", "--width", 32, "--frames", 2)
     for path, name in ((run, "whole"), (compact, "compact")):
         assert nfc("render", path, *still, "--out", tmp_path / name) == 0
+    assert nfc("eval", compact) == 0 and nfc("render", compact, *still) == 0
+    made = ("metrics.json", "report.html", "renders/test", "renders/still.mp4")
+    assert all((tmp_path / "small-results" / name).exists() for name in made)
     for a, b in zip(sorted((tmp_path / "whole").iterdir()), sorted((tmp_path / "compact").iterdir()), strict=True):
         assert np.abs(picture(a) - picture(b)).max() <= 2
     assert load_checkpoint(compact).optimizer == {}

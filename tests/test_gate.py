@@ -81,6 +81,30 @@ def test_size_is_that_along_the_way() -> None:
     assert gated(turned).deformation is None
 
 
+class Fader(Deformation):
+    """Adds a logit to opacities in the course of time."""
+
+    def __init__(self, logit: float) -> None:
+        super().__init__("hexplane", ("opacity_logits",), torch.tensor([[-9.0] * 3, [9.0] * 3]))
+        self.settings, self.logit = {}, logit
+
+    def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
+        return means.new_full((len(means), 1), self.logit * time)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "moves"),
+    [(0.0, 0.01, False), (0.0, 0.1, True), (-25.0, 2.0, True), (1.0, 25.0, True), (-25.0, -5.6, False)],
+)
+def test_what_comes_and_goes_passes_and_what_is_never_drawn_does_not(first: float, last: float, moves: bool) -> None:
+    """Also where it is nearly clear or opaque most of the time; an alpha below 1/255, logit -5.54, is not drawn."""
+    model = pushed([0.0])
+    with torch.no_grad():
+        model.opacity_logits.fill_(first)
+    model.deformation = Fader(last - first)
+    assert (gated(model).deformation is not None) == moves
+
+
 def test_a_gaussian_that_is_not_a_number_is_left_to_the_field() -> None:
     model = pushed([0.0, math.nan])
     assert asked(gated(model)) == [1]

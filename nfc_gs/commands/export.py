@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from nfc_gs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, load_model, save_compact
+from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_path, load_checkpoint, load_model, save_compact
 from nfc_gs.commands.console import Output, logger, size_on_disk
 from nfc_gs.commands.runs import SPLAT_NAME, START_TIME, cost_of_baking, open_run, prepare_file, scene_again
 from nfc_gs.core.errors import UserError
@@ -68,9 +68,11 @@ class Export:
         output = Output()
         out = self.out or self.path / (SPLAT_NAME if self.frames is None else FRAMES)
         if out.suffix.lower() == ".safetensors":
-            if out.resolve() == checkpoint_path(self.path).resolve():
+            itself = out.resolve() == checkpoint_path(self.path).resolve()
+            if itself or (out.name == CHECKPOINT_NAME and out.exists()):
                 raise UserError(
-                    f"--out {out} is the checkpoint itself, from which training goes on; name another file."
+                    f"--out {out} is {'the checkpoint itself' if itself else 'the checkpoint of a run'}, from which "
+                    "training goes on; name another file."
                 )
             save_compact(prepare_file(out), self._with_cameras())
             output.line(f"{size_on_disk(out)}, all that drawing needs: {out}")

@@ -24,7 +24,7 @@ from nfc_gs.export.paths import interpolate, orbit
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.model.gate import gated
 from nfc_gs.render.deformation import kernels_for
-from nfc_gs.render.pipeline import render
+from nfc_gs.render.pipeline import at_time, render
 from nfc_gs.train.evaluate import image_stems
 
 What = Literal["test", "orbit", "path", "still"]
@@ -64,7 +64,7 @@ class Render:
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """A video (.mp4 or .gif) or, without a suffix, a folder of PNGs. By default renders/orbit.mp4, renders/path.mp4,
-    renders/still.mp4 or renders/views in the run folder."""
+    renders/still.mp4 or renders/views in the run folder (of a file elsewhere, FILE-results beside it)."""
 
     time: Annotated[tuple[float, ...], tyro.conf.arg(metavar="T [T]")] = ()
     """Of a moving splat: the moment to draw, 0 (its start) to 1 (its end); or two of them, between which time runs
@@ -118,7 +118,8 @@ class Render:
         times = self._times(run, len(cameras))
         out = self.out or run.folder / RENDERS / ("views" if self.what == "test" else f"{self.what}.mp4")
         with one_torch_thread(), torch.no_grad():
-            run = _made_to_play(run, len(cameras))
+            if self.what != "test":  # those are compared with photos
+                run = _made_to_play(run, times)
             pictures = _draw(run, list(zip(cameras, times, strict=True)), self.outputs)
             if self.what == "test" and not out.suffix:
                 _write_views(run, out, pictures)
@@ -178,10 +179,13 @@ class Render:
         return [first + (last - first) * k / max(1, count - 1) for k in range(count)]
 
 
-def _made_to_play(run: OpenRun, count: int) -> OpenRun:
-    """The run with a gate for Gaussians that are still, where so many pictures are drawn that it pays off."""
+def _made_to_play(run: OpenRun, times: Sequence[float | None]) -> OpenRun:
+    """The run as it is drawn fastest: where time stands still, as it is then; where so many moments are drawn that it
+    pays off, with a gate for Gaussians that are still."""
     field = run.model.deformation
-    if field is None or count < len(field.moments()):
+    if field is not None and len(set(times)) == 1:
+        return replace(run, model=at_time(run.model, times[0]))
+    if field is None or len(times) < len(field.moments()):
         return run
     return replace(run, model=gated(run.model, kernels=kernels_for(run.model.means)))
 

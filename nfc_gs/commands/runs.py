@@ -200,7 +200,7 @@ class OpenRun:
     """A run opened for rendering.
 
     Attributes:
-        folder: of the run.
+        folder: where what is made of the run goes.
         config: what it was trained with.
         model: on `device`.
         backend: ready to draw on `device`.
@@ -253,7 +253,7 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str, pho
     check_same_times(scene, checkpoint)
     name = config.backend if backend == "auto" and config.device == here.device else here.backend
     return OpenRun(
-        folder=path if path.is_dir() else path.parent,
+        folder=_folder_of(path),
         checkpoint=checkpoint,
         config=config,
         model=checkpoint.make_model(here.device),
@@ -261,6 +261,13 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str, pho
         backend=get_backend(name),
         scene=scene,
     )
+
+
+def _folder_of(path: Path) -> Path:
+    """The folder of a run; for a file that lies elsewhere one with its name beside it, since that may be another's."""
+    if path.is_dir():
+        return path
+    return path.parent if path.name == CHECKPOINT_NAME else path.with_name(f"{path.stem}-results")
 
 
 def scene_again(checkpoint: Checkpoint, capture: Path | None, *, photos: bool = True) -> SceneData:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import subprocess
 import threading
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ BLOCK_BYTES = 32_000_000
 
 KEPT_BLOCKS = 4
 """How many such blocks are kept, so that what reads on in a video does not start ffmpeg for every frame."""
+
+UNSTEADY = 0.01
+"""Videos whose frames come that much less often than their rate says are refused: frames would be others than those of
+their numbers."""
 
 CUT_SHORT = ("partial file", "ended prematurely", "truncated")
 """What ffmpeg says of files that end before they should."""
@@ -41,15 +46,13 @@ def read_video_header(path: Path) -> VideoHeader:
     """What a video file says of itself; its frames are counted without decoding them.
 
     Raises:
-        UserError: it is no video that can be read, or is cut short.
+        UserError: it is no video that can be read, is cut short, or its frames do not come at a constant rate.
     """
     return _header(path, _stamp(path))
 
 
 def read_video_frame(path: Path, number: int) -> np.ndarray:
     """The picture that is shown at `number` / fps, [H, W, 3] uint8.
-
-    Frames are taken to follow each other at a constant rate.
 
     Raises:
         UserError: it cannot be read.
@@ -86,6 +89,12 @@ def _header(path: Path, stamp: tuple[int, int]) -> VideoHeader:
     except Exception as error:  # imageio-ffmpeg raises OSError, IndexError, AttributeError, ...
         raise _unreadable(path, error) from None
     frames = _count(path)
+    grid = _grid(path)
+    if grid is not None and abs(grid / fps - 1.0) > UNSTEADY:
+        raise UserError(
+            f"The frames of the video {path} do not follow each other at a constant rate: on average {fps:g} a second, "
+            f"some {grid:g}. Convert it (ffmpeg -i IN -r {round(fps)} OUT), or give its frames as pictures."
+        )
     if not (fps > 0.0 and frames > 0 and width > 0 and height > 0):
         raise UserError(f"The video {path} has no frames, or does not say how many a second; replace or remove it.")
     return VideoHeader(width, height, fps, frames)
@@ -97,6 +106,16 @@ def _exact_rate(fps: float) -> float:
         if abs(fps - nominal / 1.001) < 0.006:
             return nominal / 1.001
     return fps
+
+
+def _grid(path: Path) -> float | None:
+    """The rate at which ffmpeg decodes: the least at which each frame of the file has a moment of its own."""
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-i", os.path.abspath(path)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    found = re.search(r"Video: .* (\d+(?:\.\d+)?) tbr", done.stderr)
+    return float(found[1]) if found else None
 
 
 def _count(path: Path) -> int:

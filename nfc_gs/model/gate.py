@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from nfc_gs.core.constants import ALPHA_MIN
 from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.model.deformation import REFERENCE, Deformation, FieldKernels, Quantity
 from nfc_gs.model.gaussians import GaussianModel
@@ -55,12 +56,13 @@ def gated(model: GaussianModel, tolerance: float = TOLERANCE, kernels: FieldKern
     """The same model for looking at, in which only those Gaussians pass through the field that visibly move.
 
     Every Gaussian is followed through all `moments` of its field. Those that never leave the middle of their way by
-    more than the tolerance stay there. With the default, pictures differ by noise of about 60 dB PSNR or less.
+    more than the tolerance stay there, and so do those that are never opaque enough to be drawn. With the default,
+    pictures differ by noise of about 60 dB PSNR or less.
 
     Args:
         model: a moving one; a static one is returned as it is.
-        tolerance: in standard deviations of the Gaussian along each axis; what does not count in these (sizes,
-            opacity, colour) may change by `ADDS_UP` times less.
+        tolerance: in standard deviations of the Gaussian along each axis; what does not count in these (logarithms of
+            sizes, opacity, colour) may change by `ADDS_UP` times less.
         kernels: of the field; `render.deformation.kernels_for` knows the fastest.
 
     Returns:
@@ -103,8 +105,10 @@ def _seen_motion(model: GaussianModel, middle: Mapping[Quantity, Tensor], reach:
     if "log_scales" in reach:
         motion += ADDS_UP * reach["log_scales"].amax(dim=1)
     if "opacity_logits" in reach:
-        opacities = tensors["opacity_logits"].sigmoid()
-        motion += ADDS_UP * opacities * (1.0 - opacities) * reach["opacity_logits"]
+        logits, reached = tensors["opacity_logits"], reach["opacity_logits"]
+        opacities, least, most = logits.sigmoid(), (logits - reached).sigmoid(), (logits + reached).sigmoid()
+        motion += ADDS_UP * torch.maximum(most - opacities, opacities - least)
+        motion = torch.where(most < ALPHA_MIN, 0.0, motion)  # it is never drawn
     if "colors" in reach:
         motion += ADDS_UP * reach["colors"].amax(dim=1)
     return motion
