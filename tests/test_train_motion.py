@@ -25,7 +25,7 @@ from test_train_trainer import (
 from nfc_gs.checkpoint import load_checkpoint, load_model, save_checkpoint
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import Frame, PointCloud, SceneData, TimeAxis, View
-from nfc_gs.model.deformation import HexPlane, HexPlaneConfig, MlpConfig, has_time
+from nfc_gs.model.deformation import GROWTH, HexPlane, HexPlaneConfig, MlpConfig, box_of, has_time
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import ObjectiveConfig
 from nfc_gs.render import extension
@@ -358,20 +358,41 @@ def test_the_box_is_put_around_what_can_be_seen_when_motion_begins(tmp_path: Pat
     assert inside > 0.9
 
 
-def test_a_grown_box_forgets_the_moments_of_its_planes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grown_box_takes_the_moments_of_its_planes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nfc_gs.train.motion.BOUNDS_EVERY", 20)
     trainer = Trainer(moving_scene(), config(steps=40, density="none"), tmp_path / "run", capture="tiny")
     assert trainer.motion is not None
     for _ in range(19):
         trainer.step()
-    before = trainer.motion.field.bounds.clone()
+    field, optimizer = trainer.motion.field, trainer.motion.optimizer
+    before = field.bounds.clone()
+    for moments, value in ((optimizer.m, 3.0), (optimizer.v, 5.0)):
+        for index in range(len(field.planes)):  # the same everywhere, so also in the grown box
+            moments[f"planes.{index}"].fill_(value)
+    monkeypatch.setattr(optimizer, "step", lambda *_: None)
     with torch.no_grad():
-        trainer.model.means[:5, 2] += 4.0
+        trainer.model.means[:5, 2] += 40.0
     trainer.step()
-    assert trainer.motion.field.bounds[1, 2] > before[1, 2]
-    moments = trainer.motion.optimizer.state()
-    assert all((tensor == 0).all() for name, tensor in moments.items() if ".planes." in name)
-    assert any((tensor != 0).any() for name, tensor in moments.items() if ".networks." in name)
+    side = before[1, 2] - before[0, 2]
+    assert field.bounds[1, 2] == pytest.approx(before[1, 2] + GROWTH * side)  # and no further
+    for moments, value in ((optimizer.m, 3.0), (optimizer.v, 5.0)):
+        assert all(torch.allclose(moments[f"planes.{k}"], torch.tensor(value)) for k in range(len(field.planes)))
+
+
+@pytest.mark.parametrize("cut", [12, 22])  # before the box grows, and after
+def test_a_run_whose_box_grows_resumes_exactly(cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nfc_gs.train.motion.BOUNDS_EVERY", 20)
+    monkeypatch.setattr("nfc_gs.model.deformation.box_of", lambda points: 0.6 * box_of(points))
+    whole = train(tmp_path / "whole", steps=24)
+    holder: list[Trainer] = []
+    first = Trainer(moving_scene(), config(steps=24), tmp_path / "cut", [stop_after(cut, holder)], capture="tiny")
+    holder.append(first)
+    first.train()
+    resumed = Trainer.resume(tmp_path / "cut", scene=moving_scene())
+    assert first.motion is not None and resumed.motion is not None
+    resumed.train()
+    assert torch.equal(first.motion.field.bounds, resumed.motion.field.bounds) == (cut > 20)
+    assert_same_bits(tensors_with_field(resumed), tensors_with_field(whole))
 
 
 def test_regularisers_make_planes_smooth_and_those_with_time_one(tmp_path: Path) -> None:

@@ -169,5 +169,3 @@ def test_dense_adam_is_torchs_adam_for_tensors_of_any_shape(compiled: bool, monk
         reference.step()
     for name in shapes:
         assert torch.allclose(ours[name], theirs[name], atol=1e-6), name
-    adam.reset(["plane"])
-    assert (adam.m["plane"] == 0).all() and (adam.v["plane"] == 0).all() and (adam.m["bias"] != 0).all()

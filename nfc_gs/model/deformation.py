@@ -36,6 +36,9 @@ VIEWS_PER_CELL = 6
 TIME = 3
 """The axis of time."""
 
+GROWTH = 0.25
+"""By how much of its side the box of a field may grow at each end, beside the one it has when motion begins."""
+
 
 @dataclass(frozen=True)
 class HexPlaneConfig:
@@ -224,8 +227,20 @@ class Deformation(nn.Module, ABC):
         """The field of those Gaussians that are `kept` ([N] bool); None if they stand still."""
         return self  # it is one of places
 
-    def grow_bounds(self, means: Tensor) -> bool:
-        """Enlarge the box if the Gaussians have left it; returns whether it changed. Not all fields need that."""
+    @torch.no_grad()
+    def surround(self, points: Tensor) -> None:
+        """Put the box around points [P, 3], when nothing has been learnt yet."""
+        self.bounds.copy_(box_of(points))
+        low, high = self.bounds
+        room = GROWTH * (high - low)
+        self.settings["widest"] = torch.stack([low - room, high + room]).tolist()
+
+    def grow_bounds(self, means: Tensor, companions: Sequence[Mapping[str, Tensor]] = ()) -> bool:
+        """Enlarge the box if the Gaussians have left it; returns whether it changed. Not all fields need that.
+
+        Args:
+            companions: tensors by the names of parameters, which belong to their values and go with them.
+        """
         return False
 
 
@@ -301,10 +316,13 @@ class HexPlane(Deformation):
                 plane[high + 1 :] = plane[high]
 
     @torch.no_grad()
-    def grow_bounds(self, means: Tensor) -> bool:
-        """Enlarge the box where more than `GROW_SHARE` of the Gaussians have left it, by a tenth more than they need.
+    def grow_bounds(self, means: Tensor, companions: Sequence[Mapping[str, Tensor]] = ()) -> bool:
+        """Enlarge the box where more than `GROW_SHARE` of the Gaussians have left it, and by a tenth of its side more,
+        but never beyond `GROWTH`: points outside have the features of the border.
 
-        The planes are sampled anew, so what they say inside the old box stays nearly the same.
+        The planes are sampled anew. What they say inside the old box stays nearly the same, but it has fewer cells
+        there. (Without an end a few Gaussians far behind the scene had boxes of long runs grow to four times their
+        size, until all that moved was within a few cells.)
         """
         low, high = self.bounds
         share = HexPlane.GROW_SHARE
@@ -316,11 +334,15 @@ class HexPlane(Deformation):
                 torch.where(wanted_high > high, wanted_high + margin, high),
             ]
         )
+        if "widest" in self.settings:
+            least, most = bounds.new_tensor(self.settings["widest"])
+            bounds = torch.stack([torch.maximum(bounds[0], least), torch.minimum(bounds[1], most)])
         if bool((bounds == self.bounds).all()):
             return False
         old = self.bounds.clone()
         for index, plane in enumerate(self.planes):
-            plane.copy_(_resampled(plane, PAIRS[index % len(PAIRS)], old, bounds))
+            for tensor in (plane, *(companion[f"planes.{index}"] for companion in companions)):
+                tensor.copy_(_resampled(tensor, PAIRS[index % len(PAIRS)], old, bounds))
         self.bounds.copy_(bounds)
         return True
 
@@ -369,7 +391,7 @@ class MlpField(Deformation):
 
     def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
         # Motion flows back to the means through the picture alone, as in the paper: the encoding's gradients are wild.
-        mean = encode(self.normalised(means.detach()), self.config.mean_frequencies)
+        mean = encode(self.normalised(means.detach()).nan_to_num(), self.config.mean_frequencies)
         moment = encode(means.new_full((1, 1), time), self.config.time_frequencies)
         inputs = torch.cat([mean, moment.expand(len(mean), -1)], dim=1)
         *hidden_layers, last = self.layers
@@ -425,7 +447,8 @@ def make_deformation(settings: Mapping[str, Any], bounds: Tensor, generator: tor
 
     Args:
         settings: "kind", "quantities", "config" (of `HexPlaneConfig` or `MlpConfig`), for a HexPlane
-            "time_resolution", and "unit" (1 without it), as plain values.
+            "time_resolution", "unit" (1 without it), and "widest" (what `bounds` may become; anything without it), as
+            plain values.
         bounds: [2, 3].
         generator: of the first values; None leaves all zero, to be loaded.
 
@@ -442,6 +465,8 @@ def make_deformation(settings: Mapping[str, Any], bounds: Tensor, generator: tor
         field = MlpField(MlpConfig(**settings["config"]), quantities, bounds, generator)
     else:
         raise ValueError(f"kind {settings['kind']}")
+    if "widest" in settings and torch.tensor(settings["widest"]).shape != (2, 3):
+        raise ValueError(f"widest {settings['widest']}")
     field.unit = float(settings.get("unit", 1.0))
     field.settings = dict(settings)
     return field

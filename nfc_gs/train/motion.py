@@ -135,7 +135,7 @@ class MotionTraining:
         if self.begun(step, progress) and self.optimizer.steps == 0:
             seen = self._seen_means()
             if len(seen):
-                self.field.bounds.copy_(box_of(seen))
+                self.field.surround(seen)
 
     def _seen_means(self) -> Tensor:
         """Means of the Gaussians that can be seen; those of all if none can. Faint ones drift far into the empty."""
@@ -207,8 +207,8 @@ class MotionTraining:
         if window is not None and isinstance(self.field, HexPlane):
             self.field.hold_beyond(*window)
         seen = self._seen_means() if (step + 1) % BOUNDS_EVERY == 0 else None
-        if seen is not None and len(seen) and self.field.grow_bounds(seen):
-            self.optimizer.reset(name for name in grads if name.startswith("planes."))
+        if seen is not None and len(seen):
+            self.field.grow_bounds(seen, (self.optimizer.m, self.optimizer.v))
 
     def _rates(self, progress: float, steps: int) -> dict[str, float]:
         """Learning rates after so many steps of the field."""

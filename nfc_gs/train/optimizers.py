@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -208,12 +208,6 @@ class DenseAdam(_Adam):
     def step(self, grads: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
         """Move everything; gradients and learning rates by parameter name."""
         self._kernel(self.params, grads, self.m, self.v, None, rates, self._next_step())
-
-    def reset(self, names: Iterable[str]) -> None:
-        """Forget the moments of these parameters."""
-        for name in names:
-            self.m[name].zero_()
-            self.v[name].zero_()
 
 
 class VisibleAdam(_Adam):
