@@ -257,6 +257,14 @@ def test_a_tile_of_hundreds_of_splats_is_that_of_the_specification():
         torch.testing.assert_close(actual[name], value, rtol=0, atol=limit, msg=lambda m, name=name: f"{name}: {m}")
 
 
+def test_the_last_batch_of_as_many_entries_as_there_may_be_does_not_overflow():
+    most = cuda_backend.MAX_ENTRIES
+    assert most - 1 + cuda_backend.TILE_PIXELS < 2**31  # where raster.cu looks after a batch of one entry, the last
+    assert cuda_backend._entries(torch.tensor([5, most])) == most
+    with pytest.raises(UserError, match=rf"cover {most + 1} tiles .* can draw {most}; draw a smaller image"):
+        cuda_backend._entries(torch.tensor([5, most + 1]))
+
+
 # ---- compiling ----------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -22,8 +23,8 @@ from nfc_gs.render.cuda_runtime import CudaRuntime, architecture_for, options, s
 # ---- compiling ----------------------------------------------------------------------------------------------------
 
 
-def kept(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., bytes]:
-    """`load_or_compile` with a cache of its own and a compiler that gives other bytes each time."""
+def keeping(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[bytes]:
+    """Let the cache be in a folder, and a compiler give other bytes each time; returns those that it has given."""
     made: list[bytes] = []
 
     def compile_source(source: str, architecture: str, channels: int) -> cuda_runtime.Compiled:
@@ -32,7 +33,13 @@ def kept(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., bytes]:
 
     monkeypatch.setenv(cuda_runtime.CACHE_VARIABLE, str(folder))
     monkeypatch.setattr(cuda_runtime, "compile_source", compile_source)
-    return cuda_runtime.load_or_compile
+    return made
+
+
+def kept(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., bytes]:
+    """What `load_or_compile` gives, of such a cache and compiler."""
+    keeping(monkeypatch, folder)
+    return lambda *args, **options: cuda_runtime.load_or_compile(*args, **options)[0]
 
 
 def test_a_compiled_source_is_kept_until_source_options_or_compiler_change(
@@ -56,6 +63,14 @@ def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch
     (tmp_path / "cache").write_text("a file where the folder should be")
     get = kept(monkeypatch, tmp_path / "cache")
     assert get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 1"
+
+
+def test_what_is_compiled_afresh_takes_the_place_of_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    keeping(monkeypatch, tmp_path)
+    job = ("raster", "sm_90", 3, "NVRTC 13.0")
+    assert [cuda_runtime.load_or_compile(*job) for _ in range(2)] == [(b"cubin 1", False), (b"cubin 1", True)]
+    assert cuda_runtime.load_or_compile(*job, afresh=True) == (b"cubin 2", False)
+    assert cuda_runtime.load_or_compile(*job) == (b"cubin 2", True)
 
 
 def needs_nvrtc() -> None:
@@ -139,21 +154,26 @@ class Driver:
 
 
 class Loader:
-    """`cuda.core`, which loads anything, or refuses to."""
+    """`cuda.core`, which loads what compilers give, or refuses everything."""
 
     refuses = False
 
     def __init__(self) -> None:
-        self.ObjectCode = SimpleNamespace(from_cubin=lambda cubin: self)
+        self.ObjectCode = SimpleNamespace(from_cubin=self.from_cubin)
+        self.loaded: list[str] = []
 
-    def get_kernel(self, name: str) -> Any:
-        if self.refuses:
-            raise RuntimeError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
-        return SimpleNamespace(handle=7)
+    def from_cubin(self, cubin: bytes) -> Any:
+        def get_kernel(name: str) -> Any:
+            if self.refuses or not cubin.startswith(b"cubin"):
+                raise RuntimeError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
+            self.loaded.append(name)
+            return SimpleNamespace(handle=7)
+
+        return SimpleNamespace(get_kernel=get_kernel)
 
 
 @pytest.fixture
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> tuple[Driver, Loader]:
+def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Driver, Loader]:
     """In the place of a GPU, of its driver and of what compiles for it."""
     driver, loader = Driver(), Loader()
     modules = {
@@ -165,7 +185,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> tuple[Driver, Loader]:
     stream = SimpleNamespace(cuda_stream=0, synchronize=lambda: driver.cuCtxSetCurrent("torch's"))
     monkeypatch.setattr(cuda_runtime, "_module", modules.__getitem__)
     monkeypatch.setattr(cuda_runtime, "compiler_name", lambda: "NVRTC 13.0")
-    monkeypatch.setattr(cuda_runtime, "load_or_compile", lambda *_: b"cubin")
+    keeping(monkeypatch, tmp_path / "cache")
     for name, value in {
         "is_available": lambda: True,
         "current_device": lambda: 0,
@@ -183,6 +203,37 @@ def test_kernels_run_in_torchs_context_from_any_thread(stand_ins: tuple[Driver, 
     with ThreadPoolExecutor(1) as pool:
         pool.submit(runtime.launch, "loss", "loss_gradient", LossArgs(), 1, 256).result()
     assert stand_ins[0].launches == 1
+
+
+def test_a_kernel_that_two_threads_need_at_once_is_compiled_and_loaded_once(
+    stand_ins: tuple[Driver, Loader], monkeypatch: pytest.MonkeyPatch
+):
+    """A second one in its place would unload the first, which may be running."""
+    runtime, compiles, both = CudaRuntime(), cuda_runtime.compile_source, threading.Barrier(2)
+
+    def slow(*args: Any) -> cuda_runtime.Compiled:
+        time.sleep(0.1)
+        return compiles(*args)
+
+    def launch() -> None:
+        both.wait()
+        runtime.launch("loss", "loss", LossArgs(), 1, 256)
+
+    monkeypatch.setattr(cuda_runtime, "compile_source", slow)
+    with ThreadPoolExecutor(2) as pool:
+        for job in [pool.submit(launch) for _ in range(2)]:
+            job.result()
+    assert stand_ins[1].loaded == ["adam", "loss"] and stand_ins[0].launches == 2
+
+
+def test_a_damaged_file_of_the_cache_is_compiled_afresh_and_replaced(stand_ins: tuple[Driver, Loader]):
+    CudaRuntime()
+    (file,) = cuda_runtime.cache_folder().iterdir()
+    file.write_bytes(b"half of a cub")
+    CudaRuntime()
+    assert file.read_bytes() == b"cubin 2" and stand_ins[1].loaded == ["adam", "adam"]
+    CudaRuntime()
+    assert file.read_bytes() == b"cubin 2"
 
 
 def test_a_driver_that_refuses_kernels_is_noticed_at_once_and_in_one_sentence(stand_ins: tuple[Driver, Loader]):

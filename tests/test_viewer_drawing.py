@@ -21,6 +21,7 @@ from nfc_gs.export.splat import read_splat
 from nfc_gs.model.color_head import start_bits, start_sh
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.render.pipeline import RenderOutput, render
+from nfc_gs.viewer.app import _named_apart
 from nfc_gs.viewer.cameras import Pose, nearest, pose_from_json, pose_of, pose_to_json
 from nfc_gs.viewer.draw import (
     FAR,
@@ -38,7 +39,7 @@ from nfc_gs.viewer.draw import (
     seen_from,
 )
 from nfc_gs.viewer.edit import Edit
-from nfc_gs.viewer.path import CameraPath, Key, path_from_json
+from nfc_gs.viewer.path import FPS, MAX_FRAMES, SECONDS, CameraPath, Key, path_from_json
 from nfc_gs.viewer.source import Source, middle_and_radius, open_source
 
 POSE = Pose((0.0, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 1.0)
@@ -352,12 +353,35 @@ def test_a_path_survives_being_saved_as_json() -> None:
             path_from_json(json.dumps(json.loads(path.to_json()) | change))
 
 
+@pytest.mark.parametrize(("name", "limits"), [("seconds", SECONDS), ("fps", FPS)])
+def test_a_path_from_a_file_has_the_limits_of_one_from_the_page(name: str, limits: tuple[float, float]) -> None:
+    text = json.loads(CameraPath((Key(POSE),)).to_json())
+    for value in limits:
+        assert getattr(path_from_json(json.dumps(text | {name: value})), name) == value
+    for value in (0.9 * limits[0], 1.1 * limits[1]):
+        with pytest.raises(UserError, match=rf"of {limits[0]:g} to {limits[1]:g} as '{name}'"):
+            path_from_json(json.dumps(text | {name: value}))
+
+
+def test_a_path_of_too_many_pictures_gets_a_sentence() -> None:
+    path = CameraPath((Key(POSE),), 1000.0, 100.0)
+    assert path.frames == MAX_FRAMES
+    with pytest.raises(UserError, match=r"of 1001 seconds with 100 .* has 100,100, more than the 100,000"):
+        replace(path, seconds=1001.0).shots(16, 12)
+
+
 def test_the_nearest_camera_is_found() -> None:
     cameras = [replace(POSE, position=(float(x), 0.0, -3.0)).camera(8, 8) for x in range(5)]
     assert nearest(replace(POSE, position=(2.9, 0.0, -3.0)), cameras) == 3
 
 
 # ---- sources ----
+
+
+def test_sources_of_one_name_get_names_that_no_other_has() -> None:
+    sources = [Source(name, one()) for name in ("a", "a", "a (2)", "b", "a")]
+    names = [source.name for source in _named_apart(sources)]
+    assert len(set(names)) == 5 and names[:2] == ["a", "a (2)"] and names[3:] == ["b", "a (3)"]
 
 
 def test_a_splat_file_is_read_and_a_broken_one_gets_a_sentence(tmp_path: Path) -> None:

@@ -12,12 +12,14 @@ import pytest
 import torch
 from test_gate import pushed
 from test_viewer_drawing import CPU, model, one
+from viewer_client import Sway
 
 from nfc_gs.model.gate import GatedField
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer import draw as drawing
 from nfc_gs.viewer import session as sessions
 from nfc_gs.viewer.draw import Look, draw
+from nfc_gs.viewer.edit import Edit
 from nfc_gs.viewer.frames import Placement
 from nfc_gs.viewer.light import MOST_GROWTH, Light, coverage, thinned
 from nfc_gs.viewer.scheduler import Scheduler
@@ -143,13 +145,13 @@ class Clock:
         return self.now
 
 
-def looking(source: Source) -> tuple[Session, Scheduler, Clock, list[np.ndarray]]:
+def looking(*sources: Source) -> tuple[Session, Scheduler, Clock, list[np.ndarray]]:
     """A session whose client keeps the pictures that it gets; nothing is drawn before the test says so."""
     clock, pictures = Clock(), []
     viewer = SimpleNamespace(
-        sources=[source], target_fps=20.0, scheduler=Scheduler(clock), trains=False, backend="cpu", closed=False,
-        drew=lambda: None, scene=None, time_axis=None, moves=source.snapshot().model.deformation is not None,
-        places={source.name: Placement()},
+        sources=sources, target_fps=20.0, scheduler=Scheduler(clock), trains=False, backend="cpu", closed=False,
+        drew=lambda: None, scene=None, time_axis=None, moves=sources[0].snapshot().model.deformation is not None,
+        places={source.name: Placement() for source in sources},
     )  # fmt: skip
     width, height = WINDOW
     client = SimpleNamespace(
@@ -176,6 +178,44 @@ def test_a_moving_camera_gets_few_gaussians_and_one_at_rest_all_of_them() -> Non
     clock.now += REST + 0.01
     assert scheduler.run_due()
     np.testing.assert_array_equal(pictures[1], whole)
+
+
+def crowd() -> GaussianModel:
+    """4000 large Gaussians, and behind them in order 40 small ones far to the left of them, which move with time."""
+    large, small = many(4000).tensors(), model(40).tensors()
+    small["means"] = 0.1 * small["means"] - torch.tensor([1.5, 0.0, 0.0])
+    small["log_scales"] = small["log_scales"] - 2.0
+    splats = GaussianModel({name: torch.cat([large[name], small[name]]) for name in large})
+    splats.deformation = Sway()
+    return splats
+
+
+@pytest.mark.parametrize("time", [0.0, 1.0])
+def test_a_small_thing_that_is_cropped_is_all_there_while_the_camera_moves(time: float) -> None:
+    session, scheduler, _, pictures = looking(Source("crowd", crowd()))
+    session._frame_rate.share = 1 / 8
+    middle = (-1.5 + 0.5 * time, 0.0, 0.0)  # where it is at that time
+    session.change(edit=Edit(sphere=(middle, 0.25), max_scale=0.05), time=time)
+    assert scheduler.run_due()
+    thing = session.still()
+    assert 30 < len(thing) <= 40 and session.drawn[3] == 1.0
+    camera = session.pose.camera(32, 24)
+    np.testing.assert_array_equal(pictures[0], draw(thing, camera, session.look, CPU).rgb)
+    assert pictures[0].any()
+
+
+def test_of_what_an_edit_leaves_the_largest_is_measured_before_gaussians_grow() -> None:
+    splats = many(4000)
+    session, scheduler, _, pictures = looking(Source("many", splats))
+    session._frame_rate.share = 1 / 8
+    session.change(edit=Edit(max_scale=float(splats.scales.detach().amax(1).median())))
+    assert scheduler.run_due()
+    left = session.still()
+    few = thinned(left, 500 / len(left))
+    assert 1900 < len(left) < 2100 and len(few) == 500 and few.scales.max() > session.look.edit.max_scale
+    camera = session.pose.camera(32, 24)
+    np.testing.assert_array_equal(pictures[0], draw(few, camera, session.look, CPU).rgb)
+    assert session.drawn[3] == pytest.approx(500 / len(left)) and len(session._cache) == 1
 
 
 def test_a_picture_that_fails_is_followed_by_one_at_rest(caplog: pytest.LogCaptureFixture) -> None:

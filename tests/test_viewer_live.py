@@ -13,6 +13,7 @@ import pytest
 import torch
 from viewer_client import Client
 
+from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import StepDone
 from nfc_gs.data.open import load_scene
 from nfc_gs.data.scene import SceneData
@@ -180,6 +181,35 @@ def test_a_pause_waits_saves_when_asked_and_is_no_training_time(scene: SceneData
     assert trainer.steps_done == 30 and live.finished
     paused = trainer.timings["events"]
     assert paused >= 0.5 and trainer.seconds == pytest.approx(sum(trainer.timings.values()) - paused, rel=1e-6)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_a_pause_goes_on(
+    scene: SceneData, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = begun(scene, tmp_path / "run")
+    live, save = watched(trainer), trainer.save
+    full = UserError("Cannot write the checkpoint: the disk is full.")
+    live.pause()
+    thread = threading.Thread(target=trainer.train, daemon=True)
+    thread.start()
+    until(lambda: trainer.steps_done == 1)
+
+    def fails() -> Path:
+        raise full
+
+    monkeypatch.setattr(trainer, "save", fails)
+    live.save()
+    until(lambda: live.unsaved == str(full))
+    time.sleep(0.3)  # steps take much less
+    assert trainer.steps_done == 1 and live.paused
+    (told,) = [record for record in caplog.records if "is full" in record.getMessage()]
+    assert told.levelno == logging.WARNING and told.exc_info is None
+    monkeypatch.setattr(trainer, "save", save)
+    live.save()
+    until(lambda: live.unsaved == "")
+    live.resume()
+    thread.join()
+    assert trainer.steps_done == 30
 
 
 def test_stopping_from_the_viewer_ends_a_paused_training_and_saves_it(scene: SceneData, tmp_path: Path) -> None:

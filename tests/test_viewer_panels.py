@@ -8,6 +8,8 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from time import sleep
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 import torch
 from viewer_client import Client, Sway, bits_model, sources, until
 
+from nfc_gs.core.errors import UserError
+from nfc_gs.core.events import StepDone
 from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.data.open import load_scene
 from nfc_gs.data.scene import SceneData
@@ -25,7 +29,8 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.cameras import Pose, pose_from_json
 from nfc_gs.viewer.live import LiveTraining
-from nfc_gs.viewer.panels import cameras, path
+from nfc_gs.viewer.panels import cameras, edit, path
+from nfc_gs.viewer.panels import show as show_panel
 from nfc_gs.viewer.path import path_from_json
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source
@@ -145,6 +150,27 @@ def test_what_any_of_the_sources_has_can_be_shown(scene: SceneData) -> None:
         for page in opened(viewer):
             assert not {"bit", "bits", "entropy"} & set(page.control("Show").options)
             assert page.control("SH degree").max == 1
+
+
+# ---- the browser draws ----
+
+
+def test_what_fails_when_the_browser_is_to_draw_is_told_and_undone(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Session) -> Any:
+        raise UserError("These splats cannot be sent.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(show_panel, "browser_splats", fails)
+        page.set("Draw in the browser", True)
+        until(lambda: page.said == ["These splats cannot be sent."])
+    assert not page.session.browser and page.control("Draw in the browser").value is False
+    pictures = page.session.pictures
+    page.client.look(0.3)
+    until(lambda: page.session.pictures > pictures)
+    page.set("Draw in the browser", True)
+    until(lambda: "/splats" in page.session.client.scene._handle_from_node_name)
+    page.set("Draw in the browser", False)
+    until(lambda: "/splats" not in page.session.client.scene._handle_from_node_name and not page.session.browser)
 
 
 # ---- time ----
@@ -369,6 +395,84 @@ def test_box_and_thresholds_leave_what_they_say(page: Page) -> None:
     until(lambda: any("0 of 300 Gaussians are left" in text for text in markdowns(page)))
 
 
+def test_what_is_left_is_counted_as_it_is_shown(page: Page) -> None:
+    """At the time and of the source that is looked at, and again whenever that changes."""
+    session = page.session
+    page.set("Crop", "box")
+    page.set("Centre", [0.0, 0.0, 0.0])
+    page.set("Size", [0.8, 9.0, 9.0])
+
+    def counted() -> int:
+        until(lambda: session.look.edit.box == ((-0.4, -4.5, -4.5), (0.4, 4.5, 4.5)))
+        left = len(session.still())
+        until(lambda: f"{left} of 300 Gaussians are left." in markdowns(page))
+        return left
+
+    first = counted()
+    page.set("Time", 1.0)
+    until(lambda: session.time == 1.0)
+    second = counted()
+    assert 0 < second < first
+    session.change(source=session.viewer.sources[1])
+    assert counted() == first != second  # it stands where the other one is at first
+    page.set("Crop", "none")
+    until(lambda: not any("are left" in text for text in markdowns(page)))
+
+
+def test_an_export_that_is_written_is_not_begun_again(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, begun = threading.Event(), []
+
+    def slow(file: Path, *_: object) -> None:
+        begun.append(file)
+        assert go_on.wait(20.0)
+        file.write_bytes(b"ply")
+
+    monkeypatch.setattr(edit, "write_ply", slow)
+    page.press("Export what is left as PLY")
+    until(lambda: len(begun) == 1)
+    page.press("Export what is left as PLY")
+    until(lambda: page.said == ["An export is being written already."])
+    go_on.set()
+    until(lambda: page.files == {"one.ply": b"ply"})
+    assert len(begun) == 1
+
+
+class Alone:
+    """A stand-in for a function, which notes whether it was called while it went on; it takes some time."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.calls, self.most, self._now = function, 0, 0, 0
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self._now += 1
+        self.calls, self.most = self.calls + 1, max(self.most, self._now)
+        sleep(0.05)
+        try:
+            return self.function(*args, **options)
+        finally:
+            self._now -= 1
+
+
+def test_the_outline_of_a_crop_and_a_path_are_drawn_by_one_callback_at_a_time(
+    page: Page, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    outline = Alone(edit._outline)
+    monkeypatch.setattr(edit, "_outline", outline)
+    page.set("Crop", "box")
+    for size in (1.0, 2.0, 3.0, 4.0):
+        page.set("Size", [size] * 3)
+    until(lambda: outline.calls >= 5)
+    page.add_keys(0.0, 1.0)
+    marks = Alone(page.session.path._mark)
+    monkeypatch.setattr(page.session.path, "_mark", marks)
+    for seconds in (1.0, 2.0, 3.0, 4.0):
+        page.set("Seconds", seconds)
+    until(lambda: marks.calls >= 8)
+    until(lambda: outline._now == marks._now == 0)
+    assert outline.most == marks.most == 1
+    assert [warning for warning in recwarn if "already removed" in str(warning.message)] == []
+
+
 # ---- training ----
 
 
@@ -389,6 +493,8 @@ def test_a_training_is_paused_saved_stopped_and_given_its_share(scene: SceneData
             until(lambda: not live.paused and not live.budget.free)
             page.press("Save checkpoint now")
             until(lambda: live._save_wanted.is_set())
+            live.last, live.unsaved = StepDone(1, 0.1, 0.5, 20.0, 80, 48, 36, 3, 1.0, 1.0), "The disk is full."
+            until(lambda page=page: any("**Not saved**: The disk is full." in text for text in markdowns(page)))
             page.press("Stop and save")
             until(lambda: asked == ["stop"] and live.stop_pressed)
             live.finished = True

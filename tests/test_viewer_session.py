@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from test_viewer_drawing import CPU
-from test_viewer_light import WINDOW, Clock, looking, many
+from test_viewer_light import WINDOW, Clock, looking, many, until
 from viewer_client import Sway
 
+from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer import session as sessions
 from nfc_gs.viewer.draw import FAR, draw, prepared
+from nfc_gs.viewer.panels import show
 from nfc_gs.viewer.panels.show import draw_in_browser
 from nfc_gs.viewer.scheduler import Scheduler
-from nfc_gs.viewer.session import REST, Session
+from nfc_gs.viewer.session import FLICKER, REST, Session
 from nfc_gs.viewer.source import Source
 
 TILES = 4
@@ -81,6 +84,40 @@ def test_while_a_training_runs_a_picture_at_rest_is_whole_in_tiles_and_not_refin
     while scheduler.run_due():
         pass
     assert len(pictures) == 2 and pictures[1].shape == (WINDOW[1], WINDOW[0], 3)
+
+
+# ---- two in turn ----
+
+
+def test_of_two_that_flicker_each_picture_at_rest_is_of_the_other_however_long_pictures_take() -> None:
+    first, second = Source("first", many(50)), Source("second", many(60))
+    session, scheduler, clock, pictures = looking(first, second)
+    session.change(compare="flicker")
+    assert scheduler.run_due()
+    pictures.clear()
+    for _ in range(6):
+        clock.now += REST + FLICKER
+        assert scheduler.run_due()
+    one, other = (
+        draw(source.snapshot().model, session.pose.camera(*WINDOW), session.look, CPU).rgb for source in (first, second)
+    )
+    if not np.array_equal(pictures[0], one):
+        one, other = other, one
+    assert len(pictures) == 6 and not np.array_equal(one, other)
+    for index, picture in enumerate(pictures):
+        np.testing.assert_array_equal(picture, other if index % 2 else one)
+
+
+def test_of_two_that_flicker_both_are_seen_while_time_runs(clock: Clock) -> None:
+    session, scheduler, own, _ = looking(Source("first", moving()), Source("second", many(60)))
+    session.change(compare="flicker", speed=1e-9)
+    session.play(True)
+    seen = []
+    for _ in range(40):
+        assert scheduler.run_due()
+        seen.append(session.others_turn)
+        own.now, clock.now = own.now + 0.1, clock.now + 0.1
+    assert 4 <= sum(a != b for a, b in pairwise(seen)) <= 4.0 / FLICKER
 
 
 # ---- depth ----
@@ -156,6 +193,49 @@ def test_a_picture_that_ends_when_nobody_wants_it_any_more_is_not_sent_and_leave
         clock.now += 1.0
     assert pictures == [] and not session._cache
     assert not scheduler._last_served and scheduler.wait_time() is None
+
+
+def handing(session: Session) -> list[str]:
+    """The names of what is in the browser's scene from now on."""
+    names: list[str] = []
+    session.client.scene.add_gaussian_splats = lambda name, *_: names.append(name)
+    session.client.scene.remove_by_name = lambda name: names.remove(name) if name in names else None
+    return names
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_splats_that_are_unwished_while_they_are_made_do_not_come(monkeypatch: pytest.MonkeyPatch, again: bool) -> None:
+    session, scheduler, _, pictures = looking(Source("many", many()))
+    names, makes, others = handing(session), show.browser_splats, []
+
+    def slow(_: Session) -> Any:
+        monkeypatch.setattr(show, "browser_splats", makes)
+        for on in (False, True) if again else (False,):
+            others.append(threading.Thread(target=draw_in_browser, args=(session, on)))
+            others[-1].start()
+            until(lambda on=on: session.browser is on)
+        return makes(session)
+
+    monkeypatch.setattr(show, "browser_splats", slow)
+    asked(scheduler, lambda: (draw_in_browser(session, True), [other.join() for other in others]))
+    while scheduler.run_due():
+        pass
+    assert session.browser is again and set(names) == ({"/splats"} if again else set())
+    assert pictures and (pictures[-1] is None) is again
+
+
+def test_where_splats_cannot_be_made_the_server_draws_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, scheduler, _, pictures = looking(Source("many", many()))
+    names = handing(session)
+
+    def fails(_: Session) -> Any:
+        raise UserError("too many")
+
+    monkeypatch.setattr(show, "browser_splats", fails)
+    with pytest.raises(UserError, match="too many"):
+        draw_in_browser(session, True)
+    assert not session.browser and names == []
+    assert scheduler.run_due() and pictures[0] is not None
 
 
 def test_time_does_not_run_where_the_browser_draws() -> None:

@@ -27,7 +27,8 @@ struct LossArgs {
   float window[NFC_SSIM_WINDOW];
 };
 
-// Cross entropy of composited bit probabilities with the bits of a picture. T blocks of kBitValues probabilities.
+// Cross entropy of composited bit probabilities with the bits of a picture. T blocks of kLossTile x kLossTile
+// probabilities.
 struct BitLossArgs {
   const float* probabilities;   // [H, W, 24]
   const unsigned char* target;  // [H, W, 3]

@@ -47,7 +47,9 @@ RECORD_FLOATS, MOMENTS, BUCKET, CAMERA_TERMS = 16, 8, 32, 12
 MAX_NARROW_TILES = 2**15 - 1
 """Up to this many tiles (a picture of 3840 x 2160 has 32400) their numbers are sorted as 16 bits, else as 32."""
 
-MAX_ENTRIES = 2**31 - 1
+MAX_ENTRIES = 2**31 - TILE_PIXELS
+"""Entries are counted in 32 bits, and raster.cu goes through those of a tile in steps of `TILE_PIXELS`: the last step,
+which leads past their end, must not overflow."""
 
 
 class CudaBackend:

@@ -5,6 +5,7 @@ Compiled kernels (cubins) are kept in the user's cache folder, by a hash of thei
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -12,6 +13,7 @@ import importlib
 import json
 import os
 import sys
+import threading
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,19 +193,23 @@ def architecture_for(major: int, minor: int) -> str:
     return f"sm_{max(fitting, default=10 * major + minor)}"
 
 
-def load_or_compile(source: str, architecture: str, channels: int, compiler: str) -> bytes:
-    """The cubin of a source, from the cache or else compiled and put there.
+def load_or_compile(
+    source: str, architecture: str, channels: int, compiler: str, *, afresh: bool = False
+) -> tuple[bytes, bool]:
+    """The cubin of a source, from the cache or else compiled and put there; and whether it was in the cache.
 
     A cache that cannot be written costs time at every start, and nothing else.
+
+    Args:
+        afresh: compile, whatever is in the cache, and put that in its place.
 
     Raises:
         UserError: see `compile_source`.
     """
     path = cache_folder() / cached_name(source, architecture, channels, compiler)
-    try:
-        return path.read_bytes()
-    except OSError:
-        pass
+    if not afresh:
+        with contextlib.suppress(OSError):
+            return path.read_bytes(), True
     cubin = compile_source(source, architecture, channels).cubin
     try:
         make_folder(path.parent)
@@ -211,7 +217,7 @@ def load_or_compile(source: str, architecture: str, channels: int, compiler: str
             temporary.write_bytes(cubin)
     except UserError:
         pass
-    return cubin
+    return cubin, False
 
 
 class CudaRuntime:
@@ -233,6 +239,7 @@ class CudaRuntime:
         self.device = torch.device("cuda", torch.cuda.current_device())
         self.architecture = architecture_for(*torch.cuda.get_device_capability(self.device))
         self._kernels: dict[tuple[str, str, int], Any] = {}
+        self._loading = threading.Lock()
         torch.cuda.current_stream(self.device).synchronize()  # makes torch create the context that kernels run in ...
         _, self._context = self._driver.cuCtxGetCurrent()  # ... which not every thread of autograd has by itself
         self._function("optimize", "adam", 0)  # what does not compile or load here shows now, not in a training step
@@ -262,17 +269,25 @@ class CudaRuntime:
     def _function(self, source: str, kernel: str, channels: int) -> Any:
         key = (source, kernel, channels)
         if key not in self._kernels:
-            cubin = load_or_compile(source, self.architecture, channels, self._compiler)
-            try:
-                loaded = self._core.ObjectCode.from_cubin(cubin).get_kernel(kernel)
-            except Exception as error:  # whatever cuda.core and the driver say
-                raise UserError(
-                    f"Backend 'cuda' is not available: the driver does not load what {self._compiler} compiled for "
-                    f"{self.architecture} ({error}); update the driver, install the NVRTC that belongs to torch's CUDA "
-                    '(pip install "cuda-core[cu12]" or "cuda-core[cu13]"), or use the backend \'cpu\'.'
-                ) from None
-            self._kernels[key] = (loaded, self._driver.CUfunction(int(loaded.handle)))  # the first keeps it loaded
+            with self._loading:  # of two that were loaded, the one that is not kept would go while it is in use
+                if key not in self._kernels:
+                    loaded = self._load(source, kernel, channels)  # which also keeps its library loaded
+                    self._kernels[key] = (loaded, self._driver.CUfunction(int(loaded.handle)))
         return self._kernels[key][1]
+
+    def _load(self, source: str, kernel: str, channels: int, *, afresh: bool = False) -> Any:
+        """A kernel, loaded. What is in the cache and does not load may be damaged: it is compiled once more."""
+        cubin, cached = load_or_compile(source, self.architecture, channels, self._compiler, afresh=afresh)
+        try:
+            return self._core.ObjectCode.from_cubin(cubin).get_kernel(kernel)
+        except Exception as error:  # whatever cuda.core and the driver say
+            if cached:
+                return self._load(source, kernel, channels, afresh=True)
+            raise UserError(
+                f"Backend 'cuda' is not available: the driver does not load what {self._compiler} compiled for "
+                f"{self.architecture} ({error}); update the driver, install the NVRTC that belongs to torch's CUDA "
+                '(pip install "cuda-core[cu12]" or "cuda-core[cu13]"), or use the backend \'cpu\'.'
+            ) from None
 
 
 def runtime_for(device: torch.device) -> Runtime | None:

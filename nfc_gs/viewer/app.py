@@ -255,11 +255,13 @@ def free_port(host: str, port: int) -> int:
 
 def _named_apart(sources: Sequence[Source]) -> list[Source]:
     """The sources, with names that differ."""
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     for source in sources:
-        seen[source.name] = seen.get(source.name, 0) + 1
-        if seen[source.name] > 1:
-            source.name = f"{source.name} ({seen[source.name]})"
+        name, number = source.name, 1
+        while source.name in taken:
+            number += 1
+            source.name = f"{name} ({number})"
+        taken.add(source.name)
     return list(sources)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Protocol
 
+from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Evaluated, Event, StepDone, TrainFinished
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
@@ -74,6 +75,7 @@ class LiveTraining:
         budget: part of the time that looking may take, copies and pictures together; free where nothing is trained.
         paused: the trainer's thread waits after its step.
         stop_pressed: the training was ended from the viewer.
+        unsaved: why the checkpoint that was asked for last was not written; empty if it was.
         last: the last step's event; None before the first.
         finished: the training is over.
         rate: steps per second, lately.
@@ -84,6 +86,7 @@ class LiveTraining:
         """Listen to `training` (which must be told so) and keep `source` fresh."""
         self.source, self.budget = source, Budget(SHARE, clock)
         self.paused = self.stop_pressed = self.finished = False
+        self.unsaved = ""
         self.last: StepDone | None = None
         self.rate = 0.0
         self.loss, self.psnr, self.test_psnr = Curve(), Curve(), Curve()
@@ -158,9 +161,15 @@ class LiveTraining:
         self.on_news()
 
     def _save_if_wanted(self) -> None:
-        if self._save_wanted.is_set():
-            self._save_wanted.clear()
+        if not self._save_wanted.is_set():
+            return
+        self._save_wanted.clear()
+        try:
             self._training.save()
+            self.unsaved = ""
+        except UserError as error:
+            self.unsaved = str(error)
+            logger.warning("The checkpoint that was asked for in the viewer is not saved: %s", error)
 
     def _wait_while_paused(self, step: int) -> None:
         if not self.paused:

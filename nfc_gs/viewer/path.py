@@ -16,6 +16,9 @@ from nfc_gs.viewer.cameras import Pose, load_json, pose_from
 FORMAT = "nfc-gs camera path"
 MAX_KEYS, MAX_FRAMES = 1_000, 100_000
 
+SECONDS, FPS = (0.1, 3600.0), (1.0, 120.0)
+"""The least and the most of both that a path may have, in a file and on the page."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -31,8 +34,8 @@ class CameraPath:
 
     Attributes:
         keys: in their order.
-        seconds: how long the whole way takes, > 0.
-        fps: pictures per second, > 0.
+        seconds: how long the whole way takes, within `SECONDS`.
+        fps: pictures per second, within `FPS`.
         loop: come back to the first key.
     """
 
@@ -43,8 +46,14 @@ class CameraPath:
 
     @property
     def frames(self) -> int:
-        """Number of pictures, at least 1."""
-        return max(1, min(MAX_FRAMES, round(self.seconds * self.fps)))
+        """Number of pictures, at least 1. Raises UserError if there are more than `MAX_FRAMES`."""
+        frames = max(1, round(self.seconds * self.fps))
+        if frames > MAX_FRAMES:
+            raise UserError(
+                f"A path of {self.seconds:g} seconds with {self.fps:g} pictures a second has {frames:,}, more than the "
+                f"{MAX_FRAMES:,} that are drawn; make it shorter or take fewer a second."
+            )
+        return frames
 
     def moved(self, index: int, by: int) -> CameraPath:
         """The key `index` a place earlier (-1) or later (1); the same path if there is no such place."""
@@ -61,7 +70,7 @@ class CameraPath:
         """Cameras and times along the way; field of view and time go evenly from key to key.
 
         Raises:
-            UserError: there is no key.
+            UserError: there is no key, or it has too many pictures.
         """
         if not self.keys:
             raise UserError("The camera path has no keyframe yet; add one where you stand.")
@@ -91,14 +100,14 @@ def path_from_json(text: str) -> CameraPath:
     if len(value["keys"]) > MAX_KEYS:
         raise UserError(f"The camera path has {len(value['keys']):,} keys, more than the {MAX_KEYS:,} that are taken.")
     keys = tuple(Key(*pose_from(key, f"Key {i + 1}")) for i, key in enumerate(value["keys"]))
-    seconds, fps = (_between_limits(value, name) for name in ("seconds", "fps"))
+    seconds, fps = _between_limits(value, "seconds", SECONDS), _between_limits(value, "fps", FPS)
     return CameraPath(keys, seconds, fps, value.get("loop") is True)
 
 
-def _between_limits(value: dict[str, Any], name: str) -> float:
-    number = value.get(name)
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0.1 <= number <= 3600:
-        raise UserError(f"The camera path needs a number of 0.1 to 3600 as '{name}'.")
+def _between_limits(value: dict[str, Any], name: str, limits: tuple[float, float]) -> float:
+    number, (low, high) = value.get(name), limits
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:
+        raise UserError(f"The camera path needs a number of {low:g} to {high:g} as '{name}'.")
     return float(number)
 
 

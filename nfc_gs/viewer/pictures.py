@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,7 +28,9 @@ from nfc_gs.viewer.draw import (
     prepared,
     seen_from,
 )
+from nfc_gs.viewer.edit import EVERYTHING
 from nfc_gs.viewer.frames import Placement
+from nfc_gs.viewer.light import thinned
 from nfc_gs.viewer.source import Source
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ Compare = Literal["off", "split", "flicker"]
 
 Drawing = Generator[None, None, Picture]
 """A picture that is drawn in turns."""
-
-FLICKER = 0.6
-"""Seconds between the two pictures that flicker."""
 
 DEPTHS_SIDE = 128
 """Longest side in pixels of the picture from which both sides of a border take their range of depths."""
@@ -56,6 +54,8 @@ class Pictures:
         compare, split: how, and where the border is, 0..1 from the left.
         time: 0..1, of a moving source.
         playing: time runs.
+        others_turn: of two that flicker, the other one is shown next.
+        share: of the Gaussians that the last moving picture had to show, those in it; for the status line.
         view: index of the chosen view of the capture.
         overlay: opacity of the chosen view's photo over the picture, 0..1.
         in_scene: kinds of things shown in the scene that must hide behind splats; while there are any, depth is sent.
@@ -69,10 +69,11 @@ class Pictures:
         self.compare: Compare = "off"
         self.split, self.time, self.overlay = 0.5, 0.0, 0.0
         self.view = 0
-        self.playing = False
+        self.playing = self.others_turn = False
+        self.share = 1.0
         self.in_scene: frozenset[str] = frozenset()
         self._frame_rate = FrameRate(viewer.target_fps)
-        self._cache: dict[tuple[str, bool], tuple[Any, GaussianModel]] = {}
+        self._cache: dict[tuple[str, bool], tuple[Any, GaussianModel, float]] = {}
 
     @property
     def scene(self) -> SceneData | None:
@@ -145,7 +146,7 @@ class Pictures:
 
     def _sides(self, camera: Camera) -> list[tuple[Source, Camera]]:
         """What is drawn from left to right, and the camera of each part of the picture."""
-        if self.compare == "flicker" and int(perf_counter() / FLICKER) % 2:
+        if self.compare == "flicker" and self.others_turn:
             return [(self.other, camera)]
         if not self.splits:
             return [(self.source, camera)]
@@ -208,25 +209,41 @@ class Pictures:
     def _style(self, source: Source) -> Style:
         return Style(self.viewer.backend, source.antialiased)
 
-    def _model(self, source: Source, *, quick: bool) -> GaussianModel:
-        """A source's model, or where it must be quick one that looks nearly like it."""
-        snapshot = source.snapshot()
-        if not quick or self.look.show == "count":
-            return snapshot.model
+    def _model(self, source: Source, look: Look, *, quick: bool) -> tuple[GaussianModel, float]:
+        """A source's model, or where it must be quick one that looks nearly like it; and the share of it to draw.
+
+        Where something is edited, only what is left of it is thinned, when that is known: what covers most may be what
+        is taken away, and thinning makes Gaussians larger.
+        """
+        snapshot, share = source.snapshot(), self._frame_rate.share
+        if not quick or look.show == "count":
+            return snapshot.model, 1.0
         plays = self.playing and not self.viewer.trains  # a model that is trained is another one in a second
-        return source.light.model(snapshot, self._frame_rate.share, plays=plays)
+        if look.edit != EVERYTHING:
+            return source.light.model(snapshot, plays=plays), share
+        return source.light.model(snapshot, share, plays=plays), 1.0
 
     def _still(self, source: Source, look: Look, time: float | None, *, quick: bool = False) -> GaussianModel:
         """`prepared`, kept until something of it changes; at most one quick model and one other per source."""
-        model = self._model(source, quick=quick)
+        model, share = self._model(source, look, quick=quick)
         moment = self._moment(source, time)
-        key = (model, moment, look.edit, look.points, look.splat_scale, look.show == "count")
+        key = (model, share, moment, look.edit, look.points, look.splat_scale, look.show == "count")
         known = self._cache.get((source.name, quick))
         if known is None or known[0] != key:
             with torch.no_grad():
-                known = (key, prepared(model, moment, look))
+                left = prepared(model, moment, Look(edit=look.edit))
+                few = thinned(left, share * len(model) / max(1, len(left)))
+                shown = _share(model, source.snapshot().model) * _share(few, left)
+                known = (key, prepared(few, None, replace(look, edit=EVERYTHING)), shown)
             self._cache[source.name, quick] = known
+        if quick:
+            self.share = known[2]
         return known[1]
+
+
+def _share(few: GaussianModel, many: GaussianModel) -> float:
+    """How many of a model's Gaussians another one has, 0..1."""
+    return len(few) / len(many) if len(many) else 1.0
 
 
 def _with_depth_times(scale: float, drawing: Drawing) -> Drawing:

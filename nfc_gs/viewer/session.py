@@ -16,7 +16,7 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.viewer.cameras import Pose, nearest, pose_of
 from nfc_gs.viewer.draw import FAR, Look, draw_tiled, prepared
-from nfc_gs.viewer.pictures import FLICKER, Drawing, Pictures
+from nfc_gs.viewer.pictures import Drawing, Pictures
 from nfc_gs.viewer.scheduler import at_once
 from nfc_gs.viewer.source import Source
 
@@ -29,6 +29,9 @@ logger = logging.getLogger("nfc_gs")
 
 REST = 0.15
 """Seconds without a message of the camera after which it rests."""
+
+FLICKER = 0.6
+"""Seconds between the two pictures that flicker, if they are drawn that quickly."""
 
 MAX_SIDE = 2048
 """Longest side in pixels of the picture of a window."""
@@ -50,6 +53,7 @@ class Session(Pictures):
     Attributes:
         speed, loop: how time runs: lengths of the capture per second, and whether it begins again at the end.
         browser: the browser draws splats itself; no pictures are drawn for it or sent.
+        handing_over: held by whoever gives the browser splats, or takes them away.
         closed: it has gone.
         reset, stand, show_control, way_control, compare_control, frustums_control, path: what panels give to the keys.
         drawn: size of the last moving picture, seconds it took, share of the Gaussians in it, for the status line.
@@ -61,6 +65,7 @@ class Session(Pictures):
         self.client = client
         self.speed, self.loop = 0.2, True
         self.browser = self.closed = False
+        self.handing_over = threading.Lock()
         self.drawn = (0, 0, 0.0, 1.0)
         self.pictures = 0
         self.on_tick: list[Callable[[], None]] = []
@@ -68,7 +73,7 @@ class Session(Pictures):
         self.stand: Callable[[int], None] = lambda _: None
         self.show_control = self.way_control = self.compare_control = cast(Any, None)
         self.frustums_control = self.path = cast(Any, None)
-        self._played_at = 0.0
+        self._played_at = self._turned_at = 0.0
 
     @property
     def id(self) -> int:
@@ -176,6 +181,10 @@ class Session(Pictures):
         mse = float(((picture.rgb.astype(np.float32) - photo.rgb) ** 2).mean()) / 255.0**2
         return -10.0 * float(np.log10(max(mse, 1e-10)))
 
+    def left(self) -> int:
+        """How many Gaussians of the source the edit leaves at this time; counted through the scheduler."""
+        return len(self.run(lambda: self._still(self.source, self._look(self.source), self.time)))
+
     def run(self, job: Callable[[], Any]) -> Any:
         """Run a job in the scheduler's turn and wait for what it returns; raises what it raises."""
 
@@ -205,11 +214,16 @@ class Session(Pictures):
 
         return call
 
-    def aside(self, function: Callable[..., None], already: str) -> Callable[..., None]:
-        """`guarded`, in a thread of its own: viser has few for all pages, and what takes long would use them up.
+    def apart(self, function: Callable[..., None]) -> Callable[..., None]:
+        """`guarded`, in a thread of its own: viser has few for all pages, and what takes long would use them up."""
 
-        While it goes on, another call does nothing but say `already`.
-        """
+        def begin(*args: Any) -> None:
+            threading.Thread(target=self.guarded(function), args=args, name="nfc-gs viewer page", daemon=True).start()
+
+        return begin
+
+    def aside(self, function: Callable[..., None], already: str) -> Callable[..., None]:
+        """`apart`; while it goes on, another call does nothing but say `already`."""
         alone = threading.Lock()
 
         def work(*args: Any) -> None:
@@ -220,10 +234,7 @@ class Session(Pictures):
             finally:
                 alone.release()
 
-        def begin(*args: Any) -> None:
-            threading.Thread(target=self.guarded(work), args=args, name="nfc-gs viewer page", daemon=True).start()
-
-        return begin
+        return self.apart(work)
 
     def say(self, title: str, body: str, color: Any = None) -> None:
         """Show a notification in the browser."""
@@ -268,7 +279,7 @@ class Session(Pictures):
             return
         sources = [source for source, _ in self._sides(self.pose.camera(width, height))]
         for source in sources:
-            self._model(source, quick=True)  # made now if it must be, which is no time of the picture
+            self._model(source, self.look, quick=True)  # made now if it must be, which is no time of the picture
         begun = perf_counter()
         size = self._frame_rate.size(width, height)
         try:
@@ -278,8 +289,7 @@ class Session(Pictures):
             self._draw_next(spent)
         if self.pictures > 1:  # the first one also prepares the model
             self._frame_rate.measured(size[0] * size[1], spent, sum(len(s.snapshot().model) for s in sources))
-        share = 1.0 if self.look.show == "count" else self._frame_rate.share
-        self.drawn = (*size, spent, share)
+        self.drawn = (*size, spent, self.share)
 
     def _draw_next(self, spent: float) -> None:
         """Wish for what follows a picture that took so long."""
@@ -323,6 +333,8 @@ class Session(Pictures):
         self.client.scene.set_background_image(picture.rgb, "jpeg", jpeg_quality=QUALITY[kind], depth=depth)
         self.client.flush()
         self.pictures += 1
+        if kind == "rest" or perf_counter() - self._turned_at >= FLICKER:  # moving ones follow each other quickly
+            self.others_turn, self._turned_at = not self.others_turn, perf_counter()
 
     def _advance(self) -> None:
         """Put time where it is now, while it runs."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import tempfile
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import viser
+
 from nfc_gs.export.ply import write_ply
 from nfc_gs.viewer.cameras import three
-from nfc_gs.viewer.edit import Edit
+from nfc_gs.viewer.edit import EVERYTHING, Edit
 from nfc_gs.viewer.session import Session
 
 
@@ -30,10 +34,9 @@ def add_edit(session: Session) -> None:
     left = gui.add_markdown("")
     export = gui.add_button("Export what is left as PLY", color="green", hint="Downloads it, in the capture's frame.")
     outline: list = []
+    drawing = threading.Lock()
 
-    def changed(_: object) -> None:
-        centre.visible = shape.value != "none"
-        size.visible, ball.visible = shape.value == "box", shape.value == "sphere"
+    def wanted() -> Edit:
         middle = three(centre.value)
         half = [abs(float(value)) / 2 for value in size.value]
         box = None
@@ -42,12 +45,16 @@ def add_edit(session: Session) -> None:
             box = (three(low), three(high))
         sphere = (middle, float(ball.value)) if shape.value == "sphere" else None
         scale = math.inf if largest.value >= 3.0 else 10.0 ** float(largest.value)
-        edit = Edit(box, sphere, float(opacity.value), scale)
-        _outline(session, outline, edit)
-        session.look = replace(session.look, edit=edit)
-        session.put_in_scene("crop", bool(outline))
-        model, own = session.source.snapshot().model, session.place_of(session.source).edit(edit)
-        left.content = f"{int(own.kept(model).sum()):,} of {len(model):,} Gaussians are left."
+        return Edit(box, sphere, float(opacity.value), scale)
+
+    def changed(_: object) -> None:
+        with drawing:
+            centre.visible = shape.value != "none"
+            size.visible, ball.visible = shape.value == "box", shape.value == "sphere"
+            edit = wanted()
+            _outline(session, outline, edit)
+            session.look = replace(session.look, edit=edit)
+            session.put_in_scene("crop", bool(outline))
 
     def write(_: object) -> None:
         model, frame = session.still(), session.source.frame
@@ -58,14 +65,36 @@ def add_edit(session: Session) -> None:
 
     for control in (shape, centre, size, ball, opacity, largest):
         control.on_update(session.guarded(changed))
-    export.on_click(session.guarded(write))
+    export.on_click(session.aside(write, "An export is being written already."))
+    session.on_tick.append(_counting(session, left))
+
+
+def _counting(session: Session, line: viser.GuiMarkdownHandle) -> Callable[[], None]:
+    """For the viewer's clock: what tells in a line how many Gaussians are left of what is shown, unless time runs."""
+    told: list[object] = [None]  # what it is of; None where nothing is taken away
+    at_work = threading.Lock()
+
+    def count() -> None:
+        try:
+            total = len(session.source.snapshot().model)
+            line.content = f"{session.left():,} of {total:,} Gaussians are left." if told[0] else ""
+        finally:
+            at_work.release()
+
+    def tick() -> None:
+        edit, source = session.look.edit, session.source
+        now = None if edit == EVERYTHING else (edit, source.name, source.snapshot().number, session.time)
+        if now != told[0] and not session.playing and at_work.acquire(blocking=False):
+            told[0] = now
+            session.apart(count)()
+
+    return tick
 
 
 def _outline(session: Session, shown: list, edit: Edit) -> None:
     """Draw the crop shape in the scene."""
-    for handle in shown:
-        handle.remove()
-    shown.clear()
+    while shown:
+        shown.pop().remove()
     scene = session.client.scene
     if edit.box is not None:
         low, high = edit.box

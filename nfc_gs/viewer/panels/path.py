@@ -18,7 +18,7 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.viewer.cameras import pose_of
-from nfc_gs.viewer.path import CameraPath, Key, path_from_json
+from nfc_gs.viewer.path import FPS, SECONDS, CameraPath, Key, path_from_json
 from nfc_gs.viewer.session import Session
 
 LINE_POINTS = 120
@@ -49,6 +49,7 @@ class PathPanel:
         self.session, self.path, self.chosen = session, CameraPath(), 0
         self._cancel, self._previewing = threading.Event(), threading.Event()
         self._shown: list[viser.SceneNodeHandle] = []
+        self._showing = threading.Lock()
         gui = session.client.gui
         add = gui.add_button("Add keyframe here", color="blue", hint="Position, field of view and time. Key: K")
         self.keys: viser.GuiDropdownHandle[Any] = gui.add_dropdown(
@@ -56,8 +57,10 @@ class PathPanel:
         )
         order = gui.add_button_group("Move it", ("earlier", "later"), hint="Its place in the order.")
         act = gui.add_button_group("Keyframe does", ("go there", "replace", "remove"), hint="Replace: by your camera.")
-        self.seconds = gui.add_number("Seconds", 5.0, min=0.1, max=3600.0, step=0.1, hint="How long the way takes.")
-        self.fps = gui.add_number("Pictures per second", 30.0, min=1.0, max=120.0, step=1.0, hint="Of the video.")
+        self.seconds = gui.add_number(
+            "Seconds", 5.0, min=SECONDS[0], max=SECONDS[1], step=0.1, hint="How long the way takes."
+        )
+        self.fps = gui.add_number("Pictures per second", 30.0, min=FPS[0], max=FPS[1], step=1.0, hint="Of the video.")
         self.loop = gui.add_checkbox("Closed loop", False, hint="Come back to the first keyframe.")
         self.shown = gui.add_checkbox("Show the path", True, hint="As a line with its keyframes, in the scene.")
         self.preview = gui.add_button("Preview", hint="Go along the path once; again to stop.")
@@ -125,7 +128,8 @@ class PathPanel:
         self._changed()
 
     def _settings(self) -> None:
-        seconds, fps = min(max(float(self.seconds.value), 0.1), 3600.0), min(max(float(self.fps.value), 1.0), 120.0)
+        seconds = min(max(float(self.seconds.value), SECONDS[0]), SECONDS[1])
+        fps = min(max(float(self.fps.value), FPS[0]), FPS[1])
         self.path = replace(self.path, seconds=seconds, fps=fps, loop=bool(self.loop.value))
         self._show()
 
@@ -140,19 +144,21 @@ class PathPanel:
 
     def _show(self) -> None:
         """Draw the way as a line in the scene and its keyframes as balls, or remove them."""
-        for handle in self._shown:
-            handle.remove()
-        self._shown = []
-        if self.shown.value and len(self.path.keys) > 1:
-            points = np.stack([camera.center.numpy() for camera, _ in self.path.shots(64, 36, LINE_POINTS)])
-            line = self.session.client.scene.add_spline_catmull_rom(
-                "/path", points, closed=self.path.loop, thickness=3.0, thickness_units="screen", color=PLAIN
-            )
-            size = MARK_SIZE * self.session.viewer.middle_and_radius()[1]
-            self._shown = [line, *(self._mark(index, size) for index in range(min(len(self.path.keys), MAX_MARKS)))]
-        self.session.put_in_scene("path", bool(self._shown))
+        with self._showing:
+            while self._shown:
+                self._shown.pop().remove()
+            path = self.path  # which others may change meanwhile, and then show
+            if self.shown.value and len(path.keys) > 1:
+                points = np.stack([camera.center.numpy() for camera, _ in path.shots(64, 36, LINE_POINTS)])
+                line = self.session.client.scene.add_spline_catmull_rom(
+                    "/path", points, closed=path.loop, thickness=3.0, thickness_units="screen", color=PLAIN
+                )
+                size = MARK_SIZE * self.session.viewer.middle_and_radius()[1]
+                marks = (self._mark(index, key, size) for index, key in enumerate(path.keys[:MAX_MARKS]))
+                self._shown += [line, *marks]
+            self.session.put_in_scene("path", bool(self._shown))
 
-    def _mark(self, index: int, size: float) -> viser.IcosphereHandle:
+    def _mark(self, index: int, key: Key, size: float) -> viser.IcosphereHandle:
         """A keyframe as a ball in the scene, which nobody sees from within; a click chooses it."""
         mark = self.session.client.scene.add_icosphere(
             f"/keyframes/{index}",
@@ -160,7 +166,7 @@ class PathPanel:
             CHOSEN if index == self.chosen else PLAIN,
             cast_shadow=False,
             receive_shadow=False,
-            position=self.path.keys[index].pose.position,
+            position=key.pose.position,
         )
 
         def choose(_: object) -> None:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+import viser
 
 from nfc_gs.core.colormap import MAP_NAMES
 from nfc_gs.core.rotation import quat_to_matrix
@@ -94,21 +95,56 @@ def add_show(session: Session) -> None:
 
     for control in (show, colors, auto, near, far, channel, bit, background, sh, scale, points):
         control.on_update(session.guarded(changed))
-    browser.on_update(session.guarded(lambda _: draw_in_browser(session, bool(browser.value))))
+
+    def switch(event: viser.GuiEvent) -> None:
+        if event.client is None:
+            return  # it is unticked because it failed
+        try:
+            draw_in_browser(session, bool(browser.value))
+        except Exception:
+            if not session.closed:
+                browser.value = False
+            raise
+
+    browser.on_update(session.apart(switch))
 
 
 def draw_in_browser(session: Session, on: bool) -> None:
-    """Send the splats as they are now, or go back to pictures of the server."""
+    """Send the splats as they are now, or go back to pictures of the server, where what fails leads, too.
+
+    Of wishes that come quickly, one after the other is granted, but none that a newer one has undone.
+    """
     session.browser = on
     session.viewer.scheduler.forget(session.id)  # whatever is left to draw
-    if not on:
-        session.client.scene.remove_by_name("/splats")
-        session.request()
-        return
-    session.playing = False
-    centers, covariances, rgbs, opacities = browser_splats(session)
-    session.run(lambda: session.client.scene.set_background_image(None))  # after a picture that is just being sent
-    session.client.scene.add_gaussian_splats("/splats", centers, covariances, rgbs, opacities)
+    if on:
+        session.playing = False
+    else:
+        session.request()  # now: what is being sent may take long
+    with session.handing_over:
+        if session.browser is not on:
+            return
+        try:
+            if on:
+                _hand_over(session)
+            else:
+                session.client.scene.remove_by_name("/splats")
+        except Exception:
+            session.browser = False
+            session.request()
+            raise
+
+
+def _hand_over(session: Session) -> None:
+    """Give the browser splats in the place of pictures, unless it wants pictures again by then."""
+    splats = browser_splats(session)
+
+    def clear() -> None:  # after a picture that is just being sent
+        if session.browser:
+            session.client.scene.set_background_image(None)
+
+    session.run(clear)
+    if session.browser:
+        session.client.scene.add_gaussian_splats("/splats", *splats)
 
 
 @torch.no_grad()

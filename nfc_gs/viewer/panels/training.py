@@ -53,6 +53,8 @@ def add_training(session: Session) -> None:
         ]
         if live.test_psnr.values:
             lines.append(f"Held-out views: {live.test_psnr.values[-1]:.2f} dB")
+        if live.unsaved:
+            lines.append(f"**Not saved**: {live.unsaved}")
         _write(status, "content", "  \n".join(lines))
         if ticks[0] % PLOT_EVERY == 1 and len(live.psnr.steps) > 1:
             psnr.data = _data(live.psnr, "", "")[0]
