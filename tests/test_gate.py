@@ -39,7 +39,7 @@ def pushed(ways: list[float], scales: tuple[float, float, float] = (0.1, 0.1, 0.
             "means": means,
             "log_scales": torch.tensor(scales).log().expand(count, 3),
             "quats": torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(count, 4),
-            "opacity_logits": torch.zeros(count),
+            "opacity_logits": torch.full((count,), 9.0),
             "sh_coeffs": torch.zeros(count, 1, 3),
         }
     )
@@ -63,7 +63,7 @@ def test_only_what_moves_passes_through_the_field() -> None:
 
 def test_what_is_still_rests_in_the_middle_of_its_way_and_the_rest_is_where_it_was() -> None:
     original = pushed([0.0, 0.5, 0.005])
-    model = gated(original)
+    model = gated(original, tolerance=0.1)
     for time in (0.0, 0.3, 1.0):
         before, after = original.at(time).means.detach(), model.at(time).means.detach()
         assert torch.equal(after[1], before[1])
@@ -71,14 +71,25 @@ def test_what_is_still_rests_in_the_middle_of_its_way_and_the_rest_is_where_it_w
 
 
 def test_size_is_that_along_the_way() -> None:
-    """0.03 is little along an axis of 0.4, and much along one of 0.1; no axis counts as thinner than a tenth."""
-    assert gated(pushed([0.03], scales=(0.4, 0.1, 0.1))).deformation is None
-    assert asked(gated(pushed([0.03], scales=(0.1, 0.4, 0.1)))) == [0]
-    assert gated(pushed([0.003], scales=(1e-4, 0.4, 0.4))).deformation is None
-    turned = pushed([0.03], scales=(0.1, 0.4, 0.1))
+    """0.01 is little along an axis of 0.4, and much along one of 0.1; no axis counts as thinner than a tenth."""
+    assert gated(pushed([0.01], scales=(0.4, 0.1, 0.1))).deformation is None
+    assert asked(gated(pushed([0.01], scales=(0.1, 0.4, 0.1)))) == [0]
+    assert gated(pushed([0.001], scales=(1e-4, 0.4, 0.4))).deformation is None
+    turned = pushed([0.01], scales=(0.1, 0.4, 0.1))
     with torch.no_grad():
         turned.quats.copy_(torch.tensor([[math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)]]))  # its long axis along x
     assert gated(turned).deformation is None
+
+
+def test_faint_gaussians_may_go_farther_and_those_never_drawn_anywhere() -> None:
+    """By their opacity: 1, 1/100 and, below 1/255, 1/500."""
+    model = pushed([0.02, 0.02, 9.0])
+    with torch.no_grad():
+        model.opacity_logits.copy_(torch.tensor([9.0, math.log(1 / 99), math.log(1 / 499)]))
+    assert asked(gated(model)) == [0]
+    with torch.no_grad():
+        model.means[1, 1] = 2.0
+    assert asked(gated(model)) == [0, 1]
 
 
 class Fader(Deformation):
