@@ -235,13 +235,12 @@ class Deformation(nn.Module, ABC):
         room = GROWTH * (high - low)
         self.settings["widest"] = torch.stack([low - room, high + room]).tolist()
 
-    def grow_bounds(self, means: Tensor, companions: Sequence[Mapping[str, Tensor]] = ()) -> bool:
-        """Enlarge the box if the Gaussians have left it; returns whether it changed. Not all fields need that.
+    def grow_bounds(self, means: Tensor, companions: Sequence[Mapping[str, Tensor]] = ()) -> None:
+        """Enlarge the box if the Gaussians have left it. Not all fields need that.
 
         Args:
             companions: tensors by the names of parameters, which belong to their values and go with them.
         """
-        return False
 
 
 class HexPlane(Deformation):
@@ -316,7 +315,7 @@ class HexPlane(Deformation):
                 plane[high + 1 :] = plane[high]
 
     @torch.no_grad()
-    def grow_bounds(self, means: Tensor, companions: Sequence[Mapping[str, Tensor]] = ()) -> bool:
+    def grow_bounds(self, means: Tensor, companions: Sequence[Mapping[str, Tensor]] = ()) -> None:
         """Enlarge the box where more than `GROW_SHARE` of the Gaussians have left it, and by a tenth of its side more,
         but never beyond `GROWTH`: points outside have the features of the border.
 
@@ -337,14 +336,13 @@ class HexPlane(Deformation):
         if "widest" in self.settings:
             least, most = bounds.new_tensor(self.settings["widest"])
             bounds = torch.stack([torch.maximum(bounds[0], least), torch.minimum(bounds[1], most)])
-        if bool((bounds == self.bounds).all()):
-            return False
+        if torch.equal(bounds, self.bounds):
+            return
         old = self.bounds.clone()
         for index, plane in enumerate(self.planes):
             for tensor in (plane, *(companion[f"planes.{index}"] for companion in companions)):
                 tensor.copy_(_resampled(tensor, PAIRS[index % len(PAIRS)], old, bounds))
         self.bounds.copy_(bounds)
-        return True
 
 
 def _resampled(plane: Tensor, pair: tuple[int, int], old: Tensor, new: Tensor) -> Tensor:
