@@ -60,12 +60,12 @@ struct Scene {
     check(means, 3 * n, "means"), check(quats, 4 * n, "quats"), check(scales, 3 * n, "scales");
     check(opacities, n, "opacities"), check(viewmat, 16, "viewmat"), check(intrinsics, 4, "intrinsics");
     j.count = int(n);
-    if (sh || bit_logits) set_colour(j, n);
+    if (sh || bit_logits) set_color(j, n);
     if (features) {
       j.feature_channels = int(features->shape(1)), j.features = features->data();
       check(*features, n * j.feature_channels, "features");
     }
-    const int drawn = j.colour_channels + j.feature_channels;
+    const int drawn = j.color_channels + j.feature_channels;
     j.channels = drawn + (depth ? 1 : 0);
     if (j.channels > nfc::kMaxChannels || j.channels < 1)
       throw std::invalid_argument("between 1 and 64 channels can be drawn");
@@ -85,25 +85,25 @@ struct Scene {
   }
 
  private:
-  void set_colour(nfc::RenderJob& j, size_t n) const {
-    if (sh && bit_logits) throw std::invalid_argument("colours are sh_coeffs or bit_logits, not both");
-    j.colour_channels = 3;
+  void set_color(nfc::RenderJob& j, size_t n) const {
+    if (sh && bit_logits) throw std::invalid_argument("colors are sh_coeffs or bit_logits, not both");
+    j.color_channels = 3;
     if (sh) {
       j.sh_bases = int(sh->shape(1)), j.sh = sh->data();
       check(*sh, 3 * n * j.sh_bases, "sh_coeffs");
     } else {
       if (!bit_shifts || bit_shifts->ndim() != 3) throw std::invalid_argument("bit_logits need bit_shifts");
       j.sh_bases = int(bit_shifts->shape(1)) + 1, j.shift_columns = int(bit_shifts->shape(2));
-      if (j.shift_columns != 3 && j.shift_columns != nfc::kColourBits)
+      if (j.shift_columns != 3 && j.shift_columns != nfc::kColorBits)
         throw std::invalid_argument("bit_shifts hold 3 or 24 numbers for each basis");
-      check(*bit_logits, nfc::kColourBits * n, "bit_logits");
+      check(*bit_logits, nfc::kColorBits * n, "bit_logits");
       check(*bit_shifts, n * (j.sh_bases - 1) * j.shift_columns, "bit_shifts");
       j.bit_logits = bit_logits->data(), j.bit_shifts = bit_shifts->data();
-      if (composite_bits) j.colour_channels = nfc::kColourBits;
+      if (composite_bits) j.color_channels = nfc::kColorBits;
     }
     j.sh_degree = sh_degree;
     if (sh_degree < 0 || sh_degree > 3 || (sh_degree + 1) * (sh_degree + 1) > j.sh_bases)
-      throw std::invalid_argument("sh_degree does not fit the colours");
+      throw std::invalid_argument("sh_degree does not fit the colors");
   }
 };
 
@@ -134,7 +134,7 @@ void backward(nfc::Frame& frame, const Scene& scene, const Gradients& g) {
   if (job.sh && !g.v_sh) throw std::invalid_argument("v_sh is missing");
   if (job.bit_logits && !(g.v_bit_logits && g.v_bit_shifts))
     throw std::invalid_argument("v_bit_logits or v_bit_shifts is missing");
-  check(g.v_bit_logits, nfc::kColourBits * n, "v_bit_logits");
+  check(g.v_bit_logits, nfc::kColorBits * n, "v_bit_logits");
   check(g.v_bit_shifts, job.bit_logits ? n * (job.sh_bases - 1) * job.shift_columns : 0, "v_bit_shifts");
   job.v_bit_logits = pointer(g.v_bit_logits), job.v_bit_shifts = pointer(g.v_bit_shifts);
   job.v_out = pointer(g.v_out), job.v_alpha = pointer(g.v_alpha),
@@ -190,8 +190,8 @@ double bit_loss(Floats probabilities, Array<uint8_t> target, std::optional<Array
   nfc::BitLossJob job{};
   job.height = int(probabilities.shape(0)), job.width = int(probabilities.shape(1));
   const size_t pixels = size_t(job.height) * size_t(job.width);
-  check(probabilities, nfc::kColourBits * pixels, "probabilities"), check(target, 3 * pixels, "target");
-  check(mask, pixels, "mask"), check(gradient, nfc::kColourBits * pixels, "gradient");
+  check(probabilities, nfc::kColorBits * pixels, "probabilities"), check(target, 3 * pixels, "target");
+  check(mask, pixels, "mask"), check(gradient, nfc::kColorBits * pixels, "gradient");
   job.probabilities = probabilities.data(), job.target = target.data(), job.mask = pointer(mask);
   job.eps = eps, job.gradient = pointer(gradient), job.inv_count = inverse_count(job.mask, pixels);
   nb::gil_scoped_release release;

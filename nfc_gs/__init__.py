@@ -19,15 +19,15 @@ from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render.pipeline import RenderOutput, render
+from nfc_gs.rendering.pipeline import RenderOutput, render
 
 if TYPE_CHECKING:
-    from nfc_gs.checkpoint import LoadedModel, load_model
-    from nfc_gs.data.open import DataConfig, load_scene
-    from nfc_gs.export.ply import read_ply, write_ply
-    from nfc_gs.train.config import TrainConfig
-    from nfc_gs.train.evaluate import Metrics, evaluate
-    from nfc_gs.train.trainer import Trainer
+    from nfc_gs.data.loading import DataConfig, load_scene
+    from nfc_gs.formats.ply import read_ply, write_ply
+    from nfc_gs.runs.checkpoint import LoadedModel, load_model
+    from nfc_gs.training.config import TrainConfig
+    from nfc_gs.training.evaluation import Metrics, evaluate
+    from nfc_gs.training.trainer import Trainer
     from nfc_gs.viewer.app import view
 
 __all__ = [
@@ -52,17 +52,17 @@ __all__ = [
 ]
 
 _LAZY = {
-    "DataConfig": "nfc_gs.data.open",
-    "LoadedModel": "nfc_gs.checkpoint",
-    "Metrics": "nfc_gs.train.evaluate",
-    "TrainConfig": "nfc_gs.train.config",
-    "Trainer": "nfc_gs.train.trainer",
-    "evaluate": "nfc_gs.train.evaluate",
-    "load_model": "nfc_gs.checkpoint",
-    "load_scene": "nfc_gs.data.open",
-    "read_ply": "nfc_gs.export.ply",
+    "DataConfig": "nfc_gs.data.loading",
+    "LoadedModel": "nfc_gs.runs.checkpoint",
+    "Metrics": "nfc_gs.training.evaluation",
+    "TrainConfig": "nfc_gs.training.config",
+    "Trainer": "nfc_gs.training.trainer",
+    "evaluate": "nfc_gs.training.evaluation",
+    "load_model": "nfc_gs.runs.checkpoint",
+    "load_scene": "nfc_gs.data.loading",
+    "read_ply": "nfc_gs.formats.ply",
     "view": "nfc_gs.viewer.app",
-    "write_ply": "nfc_gs.export.ply",
+    "write_ply": "nfc_gs.formats.ply",
 }
 """Public names that are imported when they are first used."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.render.cuda_runtime import definitions
+from nfc_gs.ops.nvrtc import definitions
 
 CUDA = Path(__file__).resolve().parents[1] / "cuda"
 
@@ -27,7 +27,7 @@ class KernelError(Exception):
 
 
 class Emulator:
-    """A `cuda_runtime.Runtime` on the CPU. Each source is compiled once per process and number of channels."""
+    """A `nvrtc.Runtime` on the CPU. Each source is compiled once per process and number of channels."""
 
     device = torch.device("cpu")
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
-from nfc_gs.render.backend import (
+from nfc_gs.rendering.backend import (
     RasterBackend,
     RasterOutput,
     RasterSettings,
@@ -28,7 +28,7 @@ from nfc_gs.render.backend import (
     color_channels,
     get_backend,
 )
-from nfc_gs.render.cuda_backend import CudaBackend
+from nfc_gs.rendering.cuda_backend import CudaBackend
 
 FIELDS = tuple(f.name for f in fields(Splats))
 
@@ -48,7 +48,7 @@ class Engine:
 
     @property
     def tolerance(self) -> float:
-        """Of colours near 1. float32: some hundred roundings of 6e-8 in the conic, more where it is thin."""
+        """Of colors near 1. float32: some hundred roundings of 6e-8 in the conic, more where it is thin."""
         return 1e-11 if self.dtype == torch.float64 else 1e-4
 
     def render(
@@ -307,7 +307,7 @@ def naive_bits(logits: np.ndarray, shifts: np.ndarray, d: np.ndarray, degree: in
 
 
 def naive_decoded(bits: np.ndarray) -> np.ndarray:
-    """[24] probabilities -> [3] colours."""
+    """[24] probabilities -> [3] colors."""
     return np.array([sum(2 ** (7 - j) * bits[8 * channel + j] for j in range(8)) / 255 for channel in range(3)])
 
 

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from nfc_gs.cli import main
-from nfc_gs.data.synthetic import write_capture
+from nfc_gs.data.builtin.captures import write_capture
 
 HERE = Path(__file__).resolve().parent
 """Where child processes run: not in the sources, which would hide the installed package."""

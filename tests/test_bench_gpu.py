@@ -22,15 +22,15 @@ from splat_scenes import open_engine
 from tool_modules import TOOLS, load
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import PointCloud
-from nfc_gs.data.synthetic import write_capture
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render import backend
-from nfc_gs.render.backend import get_backend
-from nfc_gs.render.cuda_args import RenderArgs
-from nfc_gs.render.cuda_backend import CudaBackend
-from nfc_gs.render.pipeline import render
+from nfc_gs.ops.kernel_args import RenderArgs
+from nfc_gs.rendering import backend
+from nfc_gs.rendering.backend import get_backend
+from nfc_gs.rendering.cuda_backend import CudaBackend
+from nfc_gs.rendering.pipeline import render
 
 ARRAYS = {name for name, kind, *_ in RenderArgs._fields_ if kind is ctypes.c_void_p}
 
@@ -88,7 +88,7 @@ def test_cells_come_ring_by_ring_and_none_twice():
 
 
 def cloud_of(count: int) -> PointCloud:
-    """Points of which about a third lie in the cube, each of its own colour."""
+    """Points of which about a third lie in the cube, each of its own color."""
     generator = np.random.default_rng(3)
     xyz = generator.uniform(-2.9, 2.9, (count, 3)).astype(np.float32)
     rgb = np.stack([np.arange(count) % 256, np.arange(count) // 256, np.zeros(count)], axis=1).astype(np.uint8)
@@ -102,8 +102,8 @@ def test_a_tiled_cloud_has_the_wanted_number_of_points_and_nothing_but_shifted_c
     count = int(copies * inside.sum())
     cloud = scenes.tiled(points, count)
     assert len(cloud.xyz) == len(cloud.rgb) == count
-    home = {tuple(colour): place for colour, place in zip(points.rgb.tolist(), points.xyz, strict=True)}
-    places = np.stack([home[tuple(colour)] for colour in cloud.rgb.tolist()])
+    home = {tuple(color): place for color, place in zip(points.rgb.tolist(), points.xyz, strict=True)}
+    places = np.stack([home[tuple(color)] for color in cloud.rgb.tolist()])
     shifts = (cloud.xyz - places) / 4
     np.testing.assert_allclose(shifts, shifts.round(), rtol=0, atol=1e-5)
     assert (np.abs(places) <= 2).all() and (shifts[:, 2].round() == 0).all()
@@ -140,7 +140,7 @@ def test_a_picture_of_other_sides_is_stretched_or_cut_out():
     assert (cut.width, cut.height, cut.fx, cut.fy) == (80, 80, 160, 160)
 
 
-def test_bits_begin_at_the_colours_of_the_scene():
+def test_bits_begin_at_the_colors_of_the_scene():
     scene = small_scene()
     for view, columns in (("shared", 3), ("full", 24)):
         bits = scene.bits(view)
@@ -252,7 +252,7 @@ def test_bytes_are_those_of_the_arrays(emulator: Emulator):
 
 def test_the_arrays_of_the_kernels_are_those_of_their_sources():
     sources = {
-        "project.cu": ("project.cu", "colour.h", "render.h"),
+        "project.cu": ("project.cu", "color.h", "render.h"),
         "binning.cu": ("binning.cu",),
         "raster.cu": ("raster.cu",),
     }

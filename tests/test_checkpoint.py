@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from nfc_gs.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import PointCloud, SceneData, TimeAxis, View
+from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
 
 
 def make_checkpoint(n: int = 4) -> Checkpoint:

@@ -20,12 +20,12 @@ from plyfile import PlyData
 
 import nfc_gs
 from nfc_gs import cli
-from nfc_gs.checkpoint import load_checkpoint, save_checkpoint
 from nfc_gs.commands import demo, runs, train
 from nfc_gs.commands.render import sized
 from nfc_gs.core.events import Event, StepDone
-from nfc_gs.data.synthetic import write_capture
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
+from nfc_gs.training.trainer import Trainer
 
 HERE = Path(__file__).resolve().parent
 """Where child processes run: not in the sources, which would hide the installed package."""

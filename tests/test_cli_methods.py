@@ -1,4 +1,4 @@
-"""Methods and colour heads on the command line, from training to a splat file."""
+"""Methods and color heads on the command line, from training to a splat file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from plyfile import PlyData
 from test_cli_commands import SMALL, nfc
 
 from nfc_gs import cli
-from nfc_gs.checkpoint import load_checkpoint, load_model, save_checkpoint
 from nfc_gs.commands.render import bit_planes
-from nfc_gs.data.synthetic import write_capture
+from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.model.target_encoding import encode_colors
-from nfc_gs.train.methods import LAMBDA
+from nfc_gs.objective.presets import LAMBDA
+from nfc_gs.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
 
 WIDTH, HEIGHT = 48, 36
 
@@ -165,7 +165,7 @@ def test_eval_gives_the_numbers_of_the_training_again(run: Path) -> None:
         ({"method": "nfr", "head": "sh"}, ("nfr, minimising", "spherical harmonics")),
     ],
 )
-def test_info_names_the_method_and_the_colour_head(
+def test_info_names_the_method_and_the_color_head(
     capture: Path, run: Path, tmp_path: Path, options: dict, texts: tuple, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if options:

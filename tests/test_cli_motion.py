@@ -18,18 +18,18 @@ from test_data_multiview import write_bounds, write_videos
 from test_data_open import write_capture as write_photos
 from test_export_video import decode
 
-from nfc_gs.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_model, save_checkpoint
 from nfc_gs.commands import demo
 from nfc_gs.commands.runs import open_run
-from nfc_gs.data.open import load_scene
+from nfc_gs.data.builtin.captures import write_moving_capture
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
-from nfc_gs.data.synthetic import write_moving_capture
 from nfc_gs.export.loop import loop_camera, write_loop
-from nfc_gs.export.ply import read_ply
+from nfc_gs.formats.ply import read_ply
 from nfc_gs.model.gate import gated
-from nfc_gs.render.pipeline import at_time, render
-from nfc_gs.train.config import TrainConfig
-from nfc_gs.train.evaluate import evaluate
+from nfc_gs.rendering.pipeline import at_time, render
+from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_model, save_checkpoint
+from nfc_gs.training.config import TrainConfig
+from nfc_gs.training.evaluation import evaluate
 from nfc_gs.viewer.source import open_source, up_of
 
 QUICK = (
@@ -360,7 +360,7 @@ def test_where_time_stands_still_pictures_are_of_that_moment(run: Path, tmp_path
         (("export", "RUN", "--time", "2"), "--time is 2.0, but must be between 0 and 1"),
         (("export", "RUN", "--frames", "0"), "--frames must be at least 1"),
         (("export", "RUN", "--frames", "3", "--out", "x.ply"), "is the name of a file"),
-        (("export", "RUN", "--out", "x.safetensors", "--time", "0.5"), "keeps all times and colours"),
+        (("export", "RUN", "--out", "x.safetensors", "--time", "0.5"), "keeps all times and colors"),
         (("export", "RUN", "--out", "x.obj"), "ends neither in .ply nor in .safetensors"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The colour heads: where they start, what they show from where, and how well SH takes the place of bits."""
+"""The color heads: where they start, what they show from where, and how well SH takes the place of bits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def some_bits(count: int, degree: int, view: str, strength: float = 1.0) -> tupl
 
 
 def seen(logits: Tensor, shifts: Tensor, along: Tensor, degree: int) -> Tensor:
-    """[D, N, 3] decoded colours from many directions."""
+    """[D, N, 3] decoded colors from many directions."""
     return torch.stack(
         [decode_colors(bit_probabilities(logits, shifts, d.expand(len(logits), 3), degree)) for d in along]
     )
@@ -74,7 +74,7 @@ def test_hardness_goes_from_the_value_itself_to_its_binary_number():
     torch.testing.assert_close(half, (soft + digits) / 2, rtol=0, atol=1e-12)
 
 
-def test_logits_at_the_start_are_finite_whatever_the_colour():
+def test_logits_at_the_start_are_finite_whatever_the_color():
     rgb = torch.tensor([[0.0, 1.0, 0.5], [1.0, 0.0, 1e-9]])
     for hardness in (0.0, 1.0):
         logits = start_bits(rgb, 3, hardness=hardness)["bit_logits"]
@@ -93,7 +93,7 @@ def test_a_gaussian_has_as_many_numbers_as_the_head_says(degree: int):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_points_become_a_bit_head_in_their_colours(view: str):
+def test_points_become_a_bit_head_in_their_colors(view: str):
     rng = np.random.default_rng(0)
     points = PointCloud(rng.normal(size=(40, 3)).astype(np.float32), rng.integers(0, 256, (40, 3)).astype(np.uint8))
     model = from_points(points, 2, head="bits", bit_view=view, bit_hardness=0.5)  # type: ignore[arg-type]

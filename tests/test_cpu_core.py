@@ -14,11 +14,11 @@ import torch
 
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
-from nfc_gs.render import extension
-from nfc_gs.render.backend import RasterSettings, SplatInfo, Splats, color_channels, get_backend
-from nfc_gs.train.density_ops import mcmc_noise_
+from nfc_gs.ops import native
+from nfc_gs.rendering.backend import RasterSettings, SplatInfo, Splats, color_channels, get_backend
+from nfc_gs.training.density_ops import mcmc_noise_
 
-pytestmark = pytest.mark.skipif(not extension.available(), reason="the compiled core is not built")
+pytestmark = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 
@@ -26,13 +26,13 @@ INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 @pytest.fixture(autouse=True)
 def same_core_afterwards() -> Iterator[None]:
     """Puts thread count and instruction set back."""
-    threads, instruction_set = extension.threads(), extension.core().instruction_set()
+    threads, instruction_set = native.threads(), native.core().instruction_set()
     yield
-    extension.set_threads(threads)
-    extension.core().use_instruction_set(instruction_set)
+    native.set_threads(threads)
+    native.core().use_instruction_set(instruction_set)
 
 
-COLOURS = {"sh": (None, False), "shared": ("shared", False), "full": ("full", False), "bit planes": ("shared", True)}
+COLORS = {"sh": (None, False), "shared": ("shared", False), "full": ("full", False), "bit planes": ("shared", True)}
 """View dependence of the bits (None: SH instead), and whether they are composited as they are."""
 
 
@@ -75,13 +75,13 @@ def draw_and_differentiate(splats: Splats, camera: Camera, bits: bool = False) -
     return [out.features, out.alpha, out.depth, out.info.radii, out.info.means2d_grad, *grads]
 
 
-@pytest.mark.parametrize("colour", COLOURS)
-def test_pictures_and_gradients_are_the_same_bits_for_any_number_of_threads(colour: str) -> None:
-    bit_view, bits = COLOURS[colour]
+@pytest.mark.parametrize("color", COLORS)
+def test_pictures_and_gradients_are_the_same_bits_for_any_number_of_threads(color: str) -> None:
+    bit_view, bits = COLORS[color]
     splats, camera = some_splats(bit_view=bit_view), some_camera()
     results = []
     for threads in (1, 2, 3, 7):
-        extension.set_threads(threads)
+        native.set_threads(threads)
         results.append(draw_and_differentiate(splats, camera, bits))
     for other in results[1:]:
         for first, second in zip(results[0], other, strict=True):
@@ -92,7 +92,7 @@ EVERY_TERM = ObjectiveConfig(l1=0.8, mse=0.3, ssim=0.2, ce=0.1, bit_ce=0.4)
 
 
 def loss_and_gradients(height: int, width: int, dtype: torch.dtype, masked: bool = True) -> list[torch.Tensor]:
-    """The sum of all terms, each value and both gradients; some colours and bits are clipped."""
+    """The sum of all terms, each value and both gradients; some colors and bits are clipped."""
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
     mask = torch.randint(0, 2, (height, width), generator=generator, dtype=torch.uint8) * 255
@@ -107,22 +107,22 @@ def loss_and_gradients(height: int, width: int, dtype: torch.dtype, masked: bool
 def test_the_loss_and_its_gradient_are_the_same_bits_for_any_number_of_threads() -> None:
     results = []
     for threads in (1, 2, 3):
-        extension.set_threads(threads)
+        native.set_threads(threads)
         results.append(loss_and_gradients(131, 97, torch.float32))
     for other in results[1:]:
         for first, second in zip(results[0], other, strict=True):
             assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("name", INSTRUCTION_SETS)
-def test_every_instruction_set_draws_what_the_best_one_draws(name: str, colour: str) -> None:
-    bit_view, bits = COLOURS[colour]
+def test_every_instruction_set_draws_what_the_best_one_draws(name: str, color: str) -> None:
+    bit_view, bits = COLORS[color]
     splats, camera = some_splats(bit_view=bit_view), some_camera()
     best = draw_and_differentiate(splats, camera, bits)
-    if not extension.core().use_instruction_set(name):
+    if not native.core().use_instruction_set(name):
         pytest.skip(f"this machine has no {name}")
-    assert extension.core().instruction_set() == name
+    assert native.core().instruction_set() == name
     other = draw_and_differentiate(splats, camera, bits)
     for picture, twin in zip(best[:3], other[:3], strict=True):
         # A pixel on the edge of a splat may fall on either side of alpha = 1/255, worth 0.004 of a feature of about 4.
@@ -138,13 +138,13 @@ def test_every_instruction_set_draws_what_the_best_one_draws(name: str, colour: 
 def test_every_instruction_set_measures_every_term_as_the_reference_does(
     name: str, size: tuple[int, int], masked: bool
 ) -> None:
-    if not extension.core().use_instruction_set(name):
+    if not native.core().use_instruction_set(name):
         pytest.skip(f"this machine has no {name}")
     expected = loss_and_gradients(*size, torch.float64, masked)
     actual = loss_and_gradients(*size, torch.float32, masked)
     assert len(expected) == len(actual) == 8
     for twin, value in zip(actual, expected, strict=True):
-        # Rounded once, a colour near a clip lies up to 6e-8 / 1e-3 of 1 / c aside.
+        # Rounded once, a color near a clip lies up to 6e-8 / 1e-3 of 1 / c aside.
         limit = 2e-4 * float(value.abs().max())
         torch.testing.assert_close(twin.double(), value.double(), rtol=0, atol=limit)
 
@@ -155,7 +155,7 @@ def test_every_instruction_set_measures_the_loss_alike(name: str) -> None:
     target = torch.full((45, 51, 3), 99, dtype=torch.uint8)
     best = photometric(rendered, target, None, ObjectiveConfig())
     (best_gradient,) = torch.autograd.grad(best.total, rendered)
-    if not extension.core().use_instruction_set(name):
+    if not native.core().use_instruction_set(name):
         pytest.skip(f"this machine has no {name}")
     other = photometric(rendered, target, None, ObjectiveConfig())
     (gradient,) = torch.autograd.grad(other.total, rendered)
@@ -164,7 +164,7 @@ def test_every_instruction_set_measures_the_loss_alike(name: str) -> None:
 
 
 def test_an_unknown_instruction_set_is_refused() -> None:
-    assert not extension.core().use_instruction_set("sse9")
+    assert not native.core().use_instruction_set("sse9")
 
 
 def test_renderings_whose_backward_passes_come_late_keep_their_own_memory() -> None:
@@ -269,7 +269,7 @@ def test_noise_leaves_solid_gaussians_alone_and_depends_on_seed_step_and_row_onl
 def test_noise_is_the_same_bits_for_any_number_of_threads() -> None:
     results = []
     for threads in (1, 2, 3):
-        extension.set_threads(threads)
+        native.set_threads(threads)
         results.append(noise_of(5000, logit=-6.0))
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
@@ -286,14 +286,14 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 
 
 def test_the_environment_variable_sets_the_number_of_threads() -> None:
-    result = run_python("from nfc_gs.render import extension; print(extension.threads())", NFC_GS_THREADS="3")
+    result = run_python("from nfc_gs.ops import native; print(native.threads())", NFC_GS_THREADS="3")
     assert result.stdout.strip() == "3", result.stderr
 
 
 def test_a_thread_count_that_is_no_number_gives_one_sentence() -> None:
     code = (
-        "from nfc_gs.render import extension\nfrom nfc_gs import UserError\n"
-        "try:\n    extension.core()\nexcept UserError as error:\n    print(error)"
+        "from nfc_gs.ops import native\nfrom nfc_gs import UserError\n"
+        "try:\n    native.core()\nexcept UserError as error:\n    print(error)"
     )
     result = run_python(code, NFC_GS_THREADS="many")
     assert result.stdout.strip() == (
@@ -307,7 +307,7 @@ def test_the_core_works_in_a_forked_process() -> None:
 import os, sys, torch
 sys.path.insert(0, os.getcwd())
 from test_cpu_core import *
-extension.set_threads(3)
+native.set_threads(3)
 splats, camera = some_splats(300), some_camera(40, 30)
 with torch.no_grad():
     first = get_backend("cpu").render(splats, camera, RasterSettings(3)).features
@@ -323,7 +323,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_arrays_that_are_written_to_are_never_converted_to_a_copy() -> None:
-    core = extension.core()
+    core = native.core()
     rendered, target = np.zeros((4, 5, 3), np.float32), np.zeros((4, 5, 3), np.uint8)
     turned = np.zeros((3, 5, 4), np.float32).T
     weights = core.LossWeights(0.8, 0.1, 0.2, 0.3, 1e-3)
@@ -353,9 +353,9 @@ def test_the_loss_of_a_picture_that_is_not_contiguous_has_its_gradient() -> None
 @pytest.mark.parametrize("name", INSTRUCTION_SETS)
 def test_losses_do_not_depend_on_what_the_stack_held_before(name: str) -> None:
     """Rows that fill no whole vector once read beyond their end, where an earlier call may have left NaN."""
-    if not extension.core().use_instruction_set(name):
+    if not native.core().use_instruction_set(name):
         pytest.skip(f"this machine has no {name}")
-    extension.set_threads(1)
+    native.set_threads(1)
     config = ObjectiveConfig(mse=1.0, ce=1.0, bit_ce=1.0)
     nothing, black = torch.full((4, 300, 24), torch.nan), torch.zeros(4, 300, 3, dtype=torch.uint8)
     for width in range(1, 40):
@@ -368,7 +368,7 @@ def test_losses_do_not_depend_on_what_the_stack_held_before(name: str) -> None:
 
 @pytest.mark.parametrize("name", INSTRUCTION_SETS)
 def test_a_bit_that_is_not_a_number_makes_the_bit_loss_one_too(name: str) -> None:
-    if not extension.core().use_instruction_set(name):
+    if not native.core().use_instruction_set(name):
         pytest.skip(f"this machine has no {name}")
     bits = torch.full((3, 5, 24), 0.5)
     bits[1, 2, 3] = torch.nan

@@ -22,10 +22,11 @@ from emulator import CUDA, SANITIZE_VARIABLE, Emulator, KernelError, compiled, r
 from splat_scenes import Engine, Ferry, assert_equals_naive, cast, gradients, make_camera, make_splats, open_engine
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.render import backend, cuda_backend, cuda_runtime
-from nfc_gs.render.backend import RasterSettings, get_backend
-from nfc_gs.render.cuda_args import RenderArgs
-from nfc_gs.render.cuda_backend import CudaBackend
+from nfc_gs.ops import nvrtc
+from nfc_gs.ops.kernel_args import RenderArgs
+from nfc_gs.rendering import backend, cuda_backend
+from nfc_gs.rendering.backend import RasterSettings, get_backend
+from nfc_gs.rendering.cuda_backend import CudaBackend
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
@@ -128,7 +129,7 @@ from emulator import Emulator
 from test_cuda_kernels import build, launch
 from test_cuda_training import launch_every_kernel
 from tool_modules import load
-from nfc_gs.render.backend import RasterSettings, get_backend
+from nfc_gs.rendering.backend import RasterSettings, get_backend
 open_engine("emulated-float32")
 gradients("emulated", torch.float32, make_splats(40, sh_degree=1, channels=1), make_camera(), RasterSettings(1))
 launch_every_kernel(Emulator())
@@ -270,7 +271,7 @@ def test_the_last_batch_of_as_many_entries_as_there_may_be_does_not_overflow():
 
 def test_kernels_compile_for_a_gpu_and_none_spills(monkeypatch: pytest.MonkeyPatch):
     try:
-        cuda_runtime.compiler_name()
+        nvrtc.compiler_name()
     except UserError as error:
         pytest.skip(str(error))
     spec = importlib.util.spec_from_file_location("cubins", TOOLS / "cubins.py")

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.render import cuda_runtime
-from nfc_gs.render.cuda_args import LossArgs
-from nfc_gs.render.cuda_runtime import CudaRuntime, architecture_for, options, source_folder
+from nfc_gs.ops import nvrtc
+from nfc_gs.ops.kernel_args import LossArgs
+from nfc_gs.ops.nvrtc import CudaRuntime, architecture_for, options, source_folder
 
 # ---- compiling ----------------------------------------------------------------------------------------------------
 
@@ -27,19 +27,19 @@ def keeping(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[bytes]:
     """Let the cache be in a folder, and a compiler give other bytes each time; returns those that it has given."""
     made: list[bytes] = []
 
-    def compile_source(source: str, architecture: str, channels: int) -> cuda_runtime.Compiled:
+    def compile_source(source: str, architecture: str, channels: int) -> nvrtc.Compiled:
         made.append(f"cubin {len(made) + 1}".encode())
-        return cuda_runtime.Compiled(made[-1], "")
+        return nvrtc.Compiled(made[-1], "")
 
-    monkeypatch.setenv(cuda_runtime.CACHE_VARIABLE, str(folder))
-    monkeypatch.setattr(cuda_runtime, "compile_source", compile_source)
+    monkeypatch.setenv(nvrtc.CACHE_VARIABLE, str(folder))
+    monkeypatch.setattr(nvrtc, "compile_source", compile_source)
     return made
 
 
 def kept(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., bytes]:
     """What `load_or_compile` gives, of such a cache and compiler."""
     keeping(monkeypatch, folder)
-    return lambda *args, **options: cuda_runtime.load_or_compile(*args, **options)[0]
+    return lambda *args, **options: nvrtc.load_or_compile(*args, **options)[0]
 
 
 def test_a_compiled_source_is_kept_until_source_options_or_compiler_change(
@@ -50,12 +50,12 @@ def test_a_compiled_source_is_kept_until_source_options_or_compiler_change(
     assert get("raster", "sm_90", 4, "NVRTC 13.0") == b"cubin 2"
     assert get("raster", "sm_80", 3, "NVRTC 13.0") == b"cubin 3"
     assert get("raster", "sm_90", 3, "NVRTC 13.1") == b"cubin 4"
-    assert cuda_runtime.cached_kernels() == {"sm_80": 1, "sm_90": 3}
-    monkeypatch.setattr(cuda_runtime, "UNFUSED", ("raster",))
+    assert nvrtc.cached_kernels() == {"sm_80": 1, "sm_90": 3}
+    monkeypatch.setattr(nvrtc, "UNFUSED", ("raster",))
     assert get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 5"
     other = tmp_path / "numeric.h"
     other.write_text("// changed")
-    monkeypatch.setattr(cuda_runtime, "_texts", lambda: (other,))
+    monkeypatch.setattr(nvrtc, "_texts", lambda: (other,))
     assert get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 6"
 
 
@@ -68,14 +68,14 @@ def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch
 def test_what_is_compiled_afresh_takes_the_place_of_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     keeping(monkeypatch, tmp_path)
     job = ("raster", "sm_90", 3, "NVRTC 13.0")
-    assert [cuda_runtime.load_or_compile(*job) for _ in range(2)] == [(b"cubin 1", False), (b"cubin 1", True)]
-    assert cuda_runtime.load_or_compile(*job, afresh=True) == (b"cubin 2", False)
-    assert cuda_runtime.load_or_compile(*job) == (b"cubin 2", True)
+    assert [nvrtc.load_or_compile(*job) for _ in range(2)] == [(b"cubin 1", False), (b"cubin 1", True)]
+    assert nvrtc.load_or_compile(*job, afresh=True) == (b"cubin 2", False)
+    assert nvrtc.load_or_compile(*job) == (b"cubin 2", True)
 
 
 def needs_nvrtc() -> None:
     try:
-        cuda_runtime.compiler_name()
+        nvrtc.compiler_name()
     except UserError as error:
         pytest.skip(str(error))
 
@@ -116,8 +116,8 @@ def test_where_tiles_are_counted_and_listed_no_operations_are_fused(source: str)
 def test_a_gpu_that_the_compiler_does_not_know_gets_what_also_runs_on_it(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], known: list[int] | None, expected: str
 ):
-    nvrtc = SimpleNamespace(nvrtcGetSupportedArchs=lambda: (0, known))
-    monkeypatch.setattr(cuda_runtime, "_module", lambda name: nvrtc)
+    compiler = SimpleNamespace(nvrtcGetSupportedArchs=lambda: (0, known))
+    monkeypatch.setattr(nvrtc, "_module", lambda name: compiler)
     assert architecture_for(*capability) == expected
 
 
@@ -183,8 +183,8 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Driver, 
     }
     # torch's CUDA makes a context when it first needs one, in the thread that needs it.
     stream = SimpleNamespace(cuda_stream=0, synchronize=lambda: driver.cuCtxSetCurrent("torch's"))
-    monkeypatch.setattr(cuda_runtime, "_module", modules.__getitem__)
-    monkeypatch.setattr(cuda_runtime, "compiler_name", lambda: "NVRTC 13.0")
+    monkeypatch.setattr(nvrtc, "_module", modules.__getitem__)
+    monkeypatch.setattr(nvrtc, "compiler_name", lambda: "NVRTC 13.0")
     keeping(monkeypatch, tmp_path / "cache")
     for name, value in {
         "is_available": lambda: True,
@@ -209,9 +209,9 @@ def test_a_kernel_that_two_threads_need_at_once_is_compiled_and_loaded_once(
     stand_ins: tuple[Driver, Loader], monkeypatch: pytest.MonkeyPatch
 ):
     """A second one in its place would unload the first, which may be running."""
-    runtime, compiles, both = CudaRuntime(), cuda_runtime.compile_source, threading.Barrier(2)
+    runtime, compiles, both = CudaRuntime(), nvrtc.compile_source, threading.Barrier(2)
 
-    def slow(*args: Any) -> cuda_runtime.Compiled:
+    def slow(*args: Any) -> nvrtc.Compiled:
         time.sleep(0.1)
         return compiles(*args)
 
@@ -219,7 +219,7 @@ def test_a_kernel_that_two_threads_need_at_once_is_compiled_and_loaded_once(
         both.wait()
         runtime.launch("loss", "loss", LossArgs(), 1, 256)
 
-    monkeypatch.setattr(cuda_runtime, "compile_source", slow)
+    monkeypatch.setattr(nvrtc, "compile_source", slow)
     with ThreadPoolExecutor(2) as pool:
         for job in [pool.submit(launch) for _ in range(2)]:
             job.result()
@@ -228,7 +228,7 @@ def test_a_kernel_that_two_threads_need_at_once_is_compiled_and_loaded_once(
 
 def test_a_damaged_file_of_the_cache_is_compiled_afresh_and_replaced(stand_ins: tuple[Driver, Loader]):
     CudaRuntime()
-    (file,) = cuda_runtime.cache_folder().iterdir()
+    (file,) = nvrtc.cache_folder().iterdir()
     file.write_bytes(b"half of a cub")
     CudaRuntime()
     assert file.read_bytes() == b"cubin 2" and stand_ins[1].loaded == ["adam", "adam"]
@@ -250,19 +250,19 @@ def test_without_a_gpu_the_backend_says_what_to_do():
 
 
 def test_there_is_no_runtime_for_the_cpu_nor_without_nvidias_compiler(monkeypatch: pytest.MonkeyPatch):
-    assert cuda_runtime.runtime_for(torch.device("cpu")) is None
+    assert nvrtc.runtime_for(torch.device("cpu")) is None
     made = []
 
     def make() -> None:
         made.append(1)
         raise UserError("no compiler")
 
-    monkeypatch.setattr(cuda_runtime, "CudaRuntime", make)
+    monkeypatch.setattr(nvrtc, "CudaRuntime", make)
     monkeypatch.setattr(torch.cuda, "device", lambda index: torch.no_grad())
-    cuda_runtime._runtime_of.cache_clear()
+    nvrtc._runtime_of.cache_clear()
     try:
         device = torch.device("cuda", 0)
-        assert cuda_runtime.runtime_for(device) is None and cuda_runtime.runtime_for(device) is None
+        assert nvrtc.runtime_for(device) is None and nvrtc.runtime_for(device) is None
         assert made == [1]  # it is not looked for in every step
     finally:
-        cuda_runtime._runtime_of.cache_clear()
+        nvrtc._runtime_of.cache_clear()

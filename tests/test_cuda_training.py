@@ -17,19 +17,20 @@ from torch import Tensor
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.deformation import HexPlaneConfig, add_plane_gradient_reference, look_up_reference, plane_shapes
 from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
-from nfc_gs.render import cuda_args, cuda_runtime, cuda_training, extension
-from nfc_gs.render.cuda_runtime import CudaRuntime, Runtime
-from nfc_gs.render.deformation import kernels_for
-from nfc_gs.train import config as train_config
-from nfc_gs.train import density_ops, schedules
-from nfc_gs.train.optimizers import (
+from nfc_gs.ops import gpu_kernels, native, nvrtc
+from nfc_gs.ops import kernel_args as cuda_args
+from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
+from nfc_gs.rendering.deformation import kernels_for
+from nfc_gs.training import config as train_config
+from nfc_gs.training import density_ops, schedules
+from nfc_gs.training.optimizers import (
     AdamConstants,
     DenseAdam,
     VisibleAdam,
     adam_step_gpu,
     adam_step_reference,
 )
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -44,7 +45,7 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 @pytest.fixture
 def taken(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     """The same, which is taken for whatever has GPU kernels: the emulator for tensors on the CPU."""
-    monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device: runtime)
+    monkeypatch.setattr(nvrtc, "runtime_for", lambda device: runtime)
     return runtime
 
 
@@ -217,12 +218,12 @@ def gaussians(count: int) -> dict[str, Tensor]:
     return tensors
 
 
-@pytest.mark.skipif(not extension.available(), reason="compares with the compiled core")
+@pytest.mark.skipif(not native.available(), reason="compares with the compiled core")
 def test_the_noise_is_that_of_the_cpu_core(runtime: Runtime, monkeypatch: pytest.MonkeyPatch):
     before = gaussians(500)
     moved = []
     for device, chosen in (("cpu", None), (runtime.device, runtime)):
-        monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device, chosen=chosen: chosen)
+        monkeypatch.setattr(nvrtc, "runtime_for", lambda device, chosen=chosen: chosen)
         tensors = {name: tensor.to(device, copy=True) for name, tensor in before.items()}
         density_ops.mcmc_noise_(**tensors, strength=0.3, seed=2**63 + 5, step=11)
         moved.append(tensors["means"].cpu() - before["means"])
@@ -236,7 +237,7 @@ def test_copies_share_opacity_and_scale_as_the_reference_has_it(runtime: Runtime
     sources = torch.cat([torch.randint(0, 300, (200,), generator=generator), torch.full((80,), 7)])
     results = []
     for device, chosen in (("cpu", None), (runtime.device, runtime)):
-        monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device, chosen=chosen: chosen)
+        monkeypatch.setattr(nvrtc, "runtime_for", lambda device, chosen=chosen: chosen)
         tensors = {name: tensor.to(device, copy=True) for name, tensor in before.items()}
         density_ops.share_(tensors, sources.to(device), 0.005)
         results.append(tensors)
@@ -263,7 +264,7 @@ def small_planes(device: torch.device) -> list[Tensor]:
 def test_the_look_up_and_its_gradients_are_those_of_the_reference(
     time: float, features: int, at_once: int, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cuda_training, "POINTS_AT_ONCE", at_once)
+    monkeypatch.setattr(gpu_kernels, "POINTS_AT_ONCE", at_once)
     planes = planes_of(HexPlaneConfig(features=features, resolution=5, levels=(1, 2)), 4)
     coords = 2.4 * random(150, 3, seed=50) - 1.2
     coords[:60] = 0.05 * coords[:60]  # crowds in one cell, and points beyond the box
@@ -275,7 +276,7 @@ def test_the_look_up_and_its_gradients_are_those_of_the_reference(
         if dtype == torch.float64:
             out = look_up_reference(inputs[1:], inputs[0], time)
         else:
-            out = cuda_training.look_up(runtime, inputs[1:], inputs[0], time)
+            out = gpu_kernels.look_up(runtime, inputs[1:], inputs[0], time)
         (out * weights.to(device, dtype)).sum().backward()
         results.append([out.detach(), *(tensor.grad for tensor in inputs)])
     for expected, actual in zip(*results, strict=True):
@@ -284,7 +285,7 @@ def test_the_look_up_and_its_gradients_are_those_of_the_reference(
 
 def test_no_points_get_no_features_and_give_no_gradient(runtime: Runtime):
     planes = small_planes(runtime.device)
-    out = cuda_training.look_up(runtime, planes, torch.zeros(0, 3, device=runtime.device), 0.0)
+    out = gpu_kernels.look_up(runtime, planes, torch.zeros(0, 3, device=runtime.device), 0.0)
     out.sum().backward()
     assert out.shape == (0, 32) and all(plane.grad is not None and not plane.grad.any() for plane in planes)
 
@@ -292,10 +293,10 @@ def test_no_points_get_no_features_and_give_no_gradient(runtime: Runtime):
 def test_a_point_that_is_not_a_number_harms_no_other(runtime: Runtime):
     planes = small_planes(runtime.device)
     coords = (random(5, 3) - 0.5).to(runtime.device, torch.float32)
-    whole = cuda_training.look_up(runtime, planes, coords, 0.0)
+    whole = gpu_kernels.look_up(runtime, planes, coords, 0.0)
     coords = coords.clone()
     coords[2, 1] = math.nan
-    broken = cuda_training.look_up(runtime, planes, coords, 0.0)
+    broken = gpu_kernels.look_up(runtime, planes, coords, 0.0)
     broken.sum().backward()
     others = [0, 1, 3, 4]
     assert torch.equal(broken[others], whole[others])
@@ -305,7 +306,7 @@ def test_a_point_that_is_not_a_number_harms_no_other(runtime: Runtime):
 def test_more_levels_than_there_is_room_for_are_refused(runtime: Runtime):
     planes = planes_of(HexPlaneConfig(features=16, resolution=2, levels=(1,) * 9), 2)
     with pytest.raises(ValueError, match="at most 8 levels on a GPU, not 9"):
-        cuda_training.look_up(runtime, planes, torch.zeros(1, 3), 0.0)
+        gpu_kernels.look_up(runtime, planes, torch.zeros(1, 3), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +328,7 @@ def launch_every_kernel(emulator: Emulator) -> None:
     """For the test that AddressSanitizer finds nothing: sizes that fill no block, gradients of everything."""
     rendered, target, mask, bits = pictures(19, 21, True)
     x, p = rendered.float().requires_grad_(), bits.float().requires_grad_()
-    cuda_runtime.runtime_for = lambda device: emulator
+    nvrtc.runtime_for = lambda device: emulator
     photometric(x, target, mask, EVERYTHING, p).total.backward()
     tensors = gaussians(37)
     density_ops.mcmc_noise_(**tensors, strength=0.3, seed=1, step=2)
@@ -335,7 +336,7 @@ def launch_every_kernel(emulator: Emulator) -> None:
     ones = {name: torch.ones_like(tensor) for name, tensor in tensors.items()}
     VisibleAdam(tensors).step(ones, torch.ones(37, dtype=torch.bool), dict.fromkeys(tensors, 0.1))
     planes = [plane.float().requires_grad_() for plane in planes_of(HexPlaneConfig(features=24, resolution=3), 3)]
-    cuda_training.look_up(emulator, planes, (2.0 * random(37, 3) - 1.0).float(), 1.0).sum().backward()
+    gpu_kernels.look_up(emulator, planes, (2.0 * random(37, 3) - 1.0).float(), 1.0).sum().backward()
     for plane in planes:
         kernels_for(plane).add_plane_gradient(plane.detach(), torch.zeros_like(plane), 0.1, 0.2, 0.3, 0.4)
 
@@ -343,7 +344,7 @@ def launch_every_kernel(emulator: Emulator) -> None:
 # ---- a whole training ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not extension.available(), reason="compares with the compiled core")
+@pytest.mark.skipif(not native.available(), reason="compares with the compiled core")
 def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Rendering, motion, losses, Adam, noise and relocation; rounding makes the runs part slowly."""
     open_engine("emulated-float32")
@@ -351,7 +352,7 @@ def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(tmp_path: Path, monk
     monkeypatch.setattr(schedules, "MIN_SIDE", 12)
     psnrs = {}
     for backend, runtime in (("cpu", None), ("emulated", emulator)):
-        monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device, runtime=runtime: runtime)
+        monkeypatch.setattr(nvrtc, "runtime_for", lambda device, runtime=runtime: runtime)
         monkeypatch.setattr(train_config, "_resolve_backend", lambda wanted, device, backend=backend: backend)
         wanted = config(method="nfc-bitwise", steps=24, motion="hexplane")
         trainer = Trainer(moving_scene(), wanted, tmp_path / backend, capture="tiny")

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.colmap import find_models
 from nfc_gs.data.images import treatment
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.readers.colmap import find_models
 
 WIDTH, HEIGHT, POINTS = 32, 24, 12
 CONFIG = DataConfig(random_points=20)
@@ -260,7 +260,7 @@ def test_what_is_done_to_the_pictures_is_told(tmp_path):
     told = treatment(load_scene(tmp_path).views)
     assert told == ["undistorted", "masked by images (1 of 4)", "masked by their transparency (1 of 4)"]
     told = treatment(load_scene(tmp_path, DataConfig(background=(0.0, 0.0, 1.0), masks=False)).views)
-    assert told == ["undistorted", "transparency laid on a colour (1 of 4)"]
+    assert told == ["undistorted", "transparency laid on a color (1 of 4)"]
 
 
 def test_a_panorama_becomes_the_six_faces_of_a_cube(tmp_path):

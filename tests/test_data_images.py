@@ -94,7 +94,7 @@ def test_one_bit_images_are_black_and_white(tmp_path):
     assert decode(source_of(tmp_path / "bit.png")).rgb[0, :, 0].tolist() == [0, 255]
 
 
-def test_palette_images_show_their_colours_and_transparency(tmp_path):
+def test_palette_images_show_their_colors_and_transparency(tmp_path):
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
@@ -129,7 +129,7 @@ def test_transparent_pixels_are_laid_on_the_background(tmp_path):
     rgba = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], dtype=np.uint8)
     frame = decode(source_of(save(tmp_path / "a.png", rgba), background=(0.0, 1.0, 0.5)))
     assert frame.mask is None
-    # 0.2 * colour + 0.8 * (0, 255, 127.5), rounded
+    # 0.2 * color + 0.8 * (0, 255, 127.5), rounded
     assert frame.rgb[0].tolist() == [[200, 100, 0], [0, 255, 128], [40, 224, 102]]
 
 

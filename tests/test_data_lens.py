@@ -42,15 +42,15 @@ def lens_of(model: str) -> Lens:
     return Lens(model, WIDTH, HEIGHT, tuple(float(v) for v in PARAMS[model]))
 
 
-def colour_of(rays: np.ndarray) -> np.ndarray:
-    """A smooth colour for each direction, [.., 3] -> [.., 3], in 0..255."""
+def color_of(rays: np.ndarray) -> np.ndarray:
+    """A smooth color for each direction, [.., 3] -> [.., 3], in 0..255."""
     d = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
     phases = d @ np.array([[3.0, -1.0, 2.0], [1.0, 3.0, -2.0], [-1.0, 2.0, 3.0]])
     return 127.5 + 110.0 * np.sin(phases)
 
 
 def photo(path: Path, rays: np.ndarray) -> Path:
-    pixels = np.where(np.isfinite(rays).all(axis=1, keepdims=True), np.nan_to_num(colour_of(rays)), 0)
+    pixels = np.where(np.isfinite(rays).all(axis=1, keepdims=True), np.nan_to_num(color_of(rays)), 0)
     Image.fromarray(np.round(pixels).astype(np.uint8).reshape(HEIGHT, WIDTH, 3)).save(path)
     return path
 
@@ -80,7 +80,7 @@ def test_an_undistorted_photo_shows_each_direction_where_the_pinhole_sees_it(tmp
         assert frame.rgb.shape == (target.height, target.width, 3)
         positions = pixel_grid(target.width, target.height)
         rays = np.column_stack([(positions - [target.cx, target.cy]) / [target.fx, target.fy], np.ones(len(positions))])
-        expected = colour_of(rays @ np.array(target.rotation)).reshape(frame.rgb.shape)
+        expected = color_of(rays @ np.array(target.rotation)).reshape(frame.rgb.shape)
         counts = np.full(frame.rgb.shape[:2], True) if frame.mask is None else frame.mask == 255
         counts[[0, -1]] = counts[:, [0, -1]] = False  # the outermost half pixel repeats its neighbour
         assert counts.mean() > 0.6

@@ -13,16 +13,16 @@ from test_data_synthetic import center_of, outside, pixel_rays
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.open import load_scene
+from nfc_gs.data.builtin.cameras import row, turns_of, walk
+from nfc_gs.data.builtin.captures import Kind, cameras, draw, moving_mask, moving_scene, write_moving_capture
+from nfc_gs.data.builtin.caster import Caster, sun_directions
+from nfc_gs.data.builtin.draw import Drawing
+from nfc_gs.data.builtin.materials import bands, mixed, stretched, wedges
+from nfc_gs.data.builtin.motion import ball_motion, globe_weights, jelly_radii, lamp_joints
+from nfc_gs.data.builtin.scene import TABLE, Thing, labels, moving, things
+from nfc_gs.data.builtin.shapes import Ellipsoid, Frustum, Shape
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.data.synthetic import Kind, cameras, draw, moving_mask, moving_scene, write_moving_capture
-from nfc_gs.data.synthetic_cameras import row, turns_of, walk
-from nfc_gs.data.synthetic_caster import Caster, sun_directions
-from nfc_gs.data.synthetic_draw import Drawing
-from nfc_gs.data.synthetic_materials import bands, mixed, stretched, wedges
-from nfc_gs.data.synthetic_motion import ball_motion, globe_weights, jelly_radii, lamp_joints
-from nfc_gs.data.synthetic_scene import TABLE, Thing, labels, moving, things
-from nfc_gs.data.synthetic_shapes import Ellipsoid, Frustum, Shape
 
 SCENE = moving_scene()
 IDS = labels(SCENE)
@@ -160,7 +160,7 @@ def test_a_stretched_pattern_sees_the_normal_of_the_solid_at_rest() -> None:
     np.testing.assert_allclose(seen[0][1], rest.normal(points), atol=1e-5)
 
 
-def test_the_globe_changes_its_colour_smoothly_and_nothing_else() -> None:
+def test_the_globe_changes_its_color_smoothly_and_nothing_else() -> None:
     (globe,) = of("globe")
     points = surface(globe.shape, 200).astype(np.float32)
     footprint = np.full(points.shape[1], 0.01, np.float32)
@@ -174,7 +174,7 @@ def test_the_globe_changes_its_colour_smoothly_and_nothing_else() -> None:
         colors.append(now.material.pattern(points, points, footprint))
     steps = np.abs(np.diff(colors, axis=0)).max(axis=(1, 2))
     assert steps.max() < 0.08 and np.abs(colors[-1] - colors[0]).max() > 0.5
-    assert np.abs(colors[20] - (colors[0] + colors[-1]) / 2).max() > 0.15  # by way of a third colour
+    assert np.abs(colors[20] - (colors[0] + colors[-1]) / 2).max() > 0.15  # by way of a third color
 
 
 def test_nothing_passes_through_anything() -> None:
@@ -253,7 +253,7 @@ def test_depth_and_labels_change_only_where_something_moves(pair: tuple[Drawing,
         assert (np.abs(near[0] - near[1]) > 1e-3).mean() > 0.9, label
 
 
-def test_the_globe_changes_colour_in_the_picture_and_not_its_place(pair: tuple[Drawing, Drawing]) -> None:
+def test_the_globe_changes_color_in_the_picture_and_not_its_place(pair: tuple[Drawing, Drawing]) -> None:
     one, two = pair
     here = (one.mask == IDS["globe"]) & (two.mask == IDS["globe"])
     assert here.sum() > 50
@@ -261,7 +261,7 @@ def test_the_globe_changes_colour_in_the_picture_and_not_its_place(pair: tuple[D
     assert np.abs(one.rgb[here].astype(int) - two.rgb[here]).max(axis=1).mean() > 20
 
 
-def test_colours_change_only_on_and_near_what_moves_and_in_its_shadow(pair: tuple[Drawing, Drawing]) -> None:
+def test_colors_change_only_on_and_near_what_moves_and_in_its_shadow(pair: tuple[Drawing, Drawing]) -> None:
     camera = walk(0.83, 1, 96, 72)
     solid = np.where(np.isfinite(pair[0].depth), pair[0].depth, 0.0)
     points = (center_of(camera) + (pixel_rays(camera) * solid).reshape(3, -1)).astype(np.float32)
@@ -437,7 +437,7 @@ def test_a_disk_that_fills_up_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(f"nfc_gs.data.synthetic.{part}", full)
+    monkeypatch.setattr(f"nfc_gs.data.builtin.captures.{part}", full)
     with pytest.raises(UserError, match="the disk is full"):
         write_moving_capture(tmp_path / "capture", frames=2, width=16, height=12)
     assert list(tmp_path.iterdir()) == []

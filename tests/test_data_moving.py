@@ -18,7 +18,7 @@ from test_data_open import HEIGHT, WIDTH, write_capture, write_transforms
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.images import decode, decode_moving, read_header
 from nfc_gs.data.lens import pinholes
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import SceneData
 
 

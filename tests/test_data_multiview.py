@@ -14,7 +14,7 @@ from test_data_open import look_at_origin, ring, write_colmap
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data import video
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import TimeAxis
 
 WIDTH, HEIGHT, CAMERAS, FRAMES, FPS = 32, 24, 4, 5, 25
@@ -22,7 +22,7 @@ NAMES = [f"cam{k:02d}" for k in range(CAMERAS)]
 PLAIN = DataConfig(normalize=False, random_points=20)
 
 
-def colour(camera: int, frame: int) -> tuple[int, int, int]:
+def color(camera: int, frame: int) -> tuple[int, int, int]:
     return 40 + 40 * camera, 20 + 12 * frame, 128
 
 
@@ -32,7 +32,7 @@ def write_frames(
     for c, camera in enumerate(NAMES):
         (root / camera / folder).mkdir(parents=True)
         for frame in range(frames):
-            Image.new("RGB", size, colour(c, frame)).save(root / camera / folder / name.format(frame))
+            Image.new("RGB", size, color(c, frame)).save(root / camera / folder / name.format(frame))
     return root
 
 
@@ -58,7 +58,7 @@ def write_video(
     )
     writer.send(None)
     for frame in range(frames):
-        writer.send(np.full((size[1], size[0], 3), colour(camera, frame), dtype=np.uint8))
+        writer.send(np.full((size[1], size[0], 3), color(camera, frame), dtype=np.uint8))
     writer.close()
 
 
@@ -84,12 +84,12 @@ def write_bounds(root: Path, rows: np.ndarray | None = None, **options) -> Path:
     return root
 
 
-def colours_are_right(scene) -> bool:
+def colors_are_right(scene) -> bool:
     """Whether each view shows what its camera saw at its time."""
     frames = FPS if scene.time_axis.unit == "seconds" else 1
     for index, view in enumerate(scene.views):
         frame = round(scene.time_axis.own(view.time) * frames)
-        wanted = colour(NAMES.index(view.name.split("/")[0]), frame)
+        wanted = color(NAMES.index(view.name.split("/")[0]), frame)
         if np.abs(scene.frame(index).rgb.astype(int) - wanted).max() > 4:  # what the video codec leaves
             return False
     return True
@@ -107,7 +107,7 @@ def test_frames_in_folders_are_timed_by_their_numbers_and_the_first_camera_is_he
     assert scene.test == tuple(range(FRAMES)) and len(scene.train) == 3 * FRAMES
     assert [v.time for v in scene.views] == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0] * CAMERAS)
     assert scene.time_axis == TimeAxis(0.0, 4.0, "frames")
-    assert colours_are_right(scene)
+    assert colors_are_right(scene)
 
 
 def test_every_kth_image_is_held_out_where_that_is_asked_for(tmp_path):
@@ -122,7 +122,7 @@ def test_frames_are_chosen_by_start_end_and_stride(tmp_path, kind):
     scene = load_scene(tmp_path, DataConfig(frame_start=1, frame_end=4, frame_stride=2, random_points=20))
     axis = TimeAxis(1.0, 3.0, "frames")
     assert len(scene.views) == 2 * CAMERAS and scene.time_axis == (axis if kind == "frames" else axis.in_seconds(FPS))
-    assert colours_are_right(scene)
+    assert colors_are_right(scene)
 
 
 def test_frames_that_a_camera_lacks_are_left_out_of_all(tmp_path):
@@ -130,7 +130,7 @@ def test_frames_that_a_camera_lacks_are_left_out_of_all(tmp_path):
     (tmp_path / "cam02" / "images" / "0001.png").unlink()
     scene = load_scene(tmp_path, PLAIN)
     assert sorted({round(scene.time_axis.own(v.time)) for v in scene.views}) == [0, 2, 3, 4]
-    assert len(scene.views) == 4 * CAMERAS and colours_are_right(scene)
+    assert len(scene.views) == 4 * CAMERAS and colors_are_right(scene)
     assert any("cam02 has 4, cam00 has 5): only the 4 that all have are used" in note for note in scene.notes)
 
 
@@ -267,7 +267,7 @@ def test_photos_of_several_moments_are_a_colmap_capture_as_before(tmp_path):
     assert [v.name for v in scene.views] == names and scene.views[0].time is None
     assert any("read as photos" in note for note in scene.notes)
     scene = load_scene(tmp_path, DataConfig(time_from_name=r"/(\d+)\.png", random_points=20))
-    assert colours_are_right(scene)
+    assert colors_are_right(scene)
 
 
 # --- videos ------------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_every_frame_of_a_video_is_the_one_of_its_number(tmp_path, monkeypatch, 
     header = video.read_video_header(file)
     assert (header.width, header.height, header.frames) == (WIDTH, HEIGHT, 11) and header.fps == pytest.approx(fps)
     for number in (7, 0, 10, 3, 4, 9, 1):
-        assert np.abs(video.read_video_frame(file, number).astype(int) - colour(0, number)).max() <= 4
+        assert np.abs(video.read_video_frame(file, number).astype(int) - color(0, number)).max() <= 4
     with pytest.raises(UserError, match=r"cam00\.mp4 has no frame 11"):
         video.read_video_frame(file, 11)
 
@@ -294,16 +294,16 @@ def test_videos_are_read_like_frames_in_folders_and_nothing_is_written(tmp_path)
     assert [v.name for v in scene.views] == [f"{c}/{k:06d}" for c in NAMES for k in range(FRAMES)]
     assert scene.test == tuple(range(FRAMES)) and scene.time_axis == TimeAxis(0.0, 0.16, "seconds")
     assert [v.time for v in scene.views] == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0] * CAMERAS)
-    assert colours_are_right(scene) and sorted(tmp_path.rglob("*")) == before
+    assert colors_are_right(scene) and sorted(tmp_path.rglob("*")) == before
     scene = load_scene(tmp_path, DataConfig(downscale="2", random_points=20))
-    assert scene.frame(3).rgb.shape == (12, 16, 3) and colours_are_right(scene)
+    assert scene.frame(3).rgb.shape == (12, 16, 3) and colors_are_right(scene)
 
 
 def test_of_videos_of_different_length_the_common_one_is_used(tmp_path):
     write_bounds(write_videos(tmp_path))
     write_video(tmp_path / "cam02.mp4", 2, 3, fps=50)
     scene = load_scene(tmp_path, PLAIN)
-    assert len(scene.views) == 3 * CAMERAS and colours_are_right(scene)
+    assert len(scene.views) == 3 * CAMERAS and colors_are_right(scene)
     assert any("cam02 has 3, cam00 has 5): only the 3 that all have are used" in note for note in scene.notes)
     assert any("different frame rates (25 in cam03, 50 in cam02)" in note for note in scene.notes)
     assert scene.time_axis == TimeAxis(0.0, 2.0, "frames")

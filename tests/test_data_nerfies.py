@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import TimeAxis
 
 WIDTH, HEIGHT, COUNT = 48, 36, 6
@@ -127,15 +127,15 @@ def test_without_val_ids_every_eighth_image_is_held_out_and_unlisted_ones_are_le
 
 def test_an_undistorted_image_shows_each_direction_where_the_cameras_model_puts_it(tmp_path):
     capture(tmp_path, **LENS)
-    for index in range(COUNT):  # each pixel gets the colour of its direction, by the inverse of the model
+    for index in range(COUNT):  # each pixel gets the color of its direction, by the inverse of the model
         rays = np.stack([*undistorted(camera(index, **LENS)), np.ones((HEIGHT, WIDTH))], axis=-1) @ orientation(index)
-        Image.fromarray(np.round(colour_of(rays)).astype(np.uint8)).save(tmp_path / "rgb" / "1x" / f"{index:06d}.png")
+        Image.fromarray(np.round(color_of(rays)).astype(np.uint8)).save(tmp_path / "rgb" / "1x" / f"{index:06d}.png")
     scene = load_scene(tmp_path, PLAIN)
     for index, view in enumerate(scene.views):
         x = (np.arange(WIDTH) + 0.5 - view.camera.cx) / view.camera.fx
         y = (np.arange(HEIGHT) + 0.5 - view.camera.cy) / view.camera.fy
         rays = np.stack([*np.meshgrid(x, y), np.ones((HEIGHT, WIDTH))], axis=-1)
-        expected = colour_of(rays @ view.camera.viewmat[:3, :3].numpy().astype(np.float64))
+        expected = color_of(rays @ view.camera.viewmat[:3, :3].numpy().astype(np.float64))
         frame = scene.frame(index)
         counts = np.full((HEIGHT, WIDTH), True) if frame.mask is None else frame.mask == 255
         u, v = distorted(camera(index, **LENS), rays[..., 0], rays[..., 1])
@@ -159,8 +159,8 @@ def undistorted(camera: dict) -> np.ndarray:
     return xy
 
 
-def colour_of(rays: np.ndarray) -> np.ndarray:
-    """A smooth colour for each direction, [.., 3] -> [.., 3], in 0..255."""
+def color_of(rays: np.ndarray) -> np.ndarray:
+    """A smooth color for each direction, [.., 3] -> [.., 3], in 0..255."""
     d = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
     phases = d @ np.array([[3.0, -1.0, 2.0], [1.0, 3.0, -2.0], [-1.0, 2.0, 3.0]])
     return 127.5 + 110.0 * np.sin(phases)
@@ -201,10 +201,10 @@ def test_without_points_random_ones_lie_between_near_and_far_of_the_scene_file(t
 
 def test_the_largest_images_are_used_unless_another_size_is_asked_for(tmp_path):
     capture(tmp_path, sizes=(2, 4))
-    for text, size, colour in (("auto", 24, 20), ("1", 24, 20), ("2", 24, 20), ("3", 16, 20), ("4", 12, 40)):
+    for text, size, color in (("auto", 24, 20), ("1", 24, 20), ("2", 24, 20), ("3", 16, 20), ("4", 12, 40)):
         scene = load_scene(tmp_path, DataConfig(downscale=text))
         view = scene.views[0].camera
-        assert (view.width, scene.frame(0).rgb[0, 0, 0]) == (size, colour)
+        assert (view.width, scene.frame(0).rgb[0, 0, 0]) == (size, color)
         assert view.fx == pytest.approx(40.0 * size / WIDTH)
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.lens import Pinhole
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.normalize import camera_layout, focus_point, normalising_transform, random_points, transform_viewmats
-from nfc_gs.data.open import DataConfig, load_scene
 from nfc_gs.data.sampler import ViewSampler
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -13,12 +13,12 @@ from PIL import Image
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.synthetic import cameras, draw, write_capture
-from nfc_gs.data.synthetic_caster import Caster, sun_directions
-from nfc_gs.data.synthetic_draw import Rays
-from nfc_gs.data.synthetic_materials import Material, plain, pulses
-from nfc_gs.data.synthetic_scene import Thing, at, labels, rod, things
-from nfc_gs.data.synthetic_shapes import Box, Ellipsoid, Frustum, Plane, Shape, Torus, sphere
+from nfc_gs.data.builtin.captures import cameras, draw, write_capture
+from nfc_gs.data.builtin.caster import Caster, sun_directions
+from nfc_gs.data.builtin.draw import Rays
+from nfc_gs.data.builtin.materials import Material, plain, pulses
+from nfc_gs.data.builtin.scene import Thing, at, labels, rod, things
+from nfc_gs.data.builtin.shapes import Box, Ellipsoid, Frustum, Plane, Shape, Torus, sphere
 
 GREY = Material(plain("808080"))
 SHAPES = [
@@ -183,7 +183,7 @@ def test_supersampling_changes_edges_and_leaves_the_mean_picture() -> None:
 def test_large_pictures_are_drawn_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     camera = cameras(5, 64, 48)[0]
     whole = draw(camera)
-    monkeypatch.setattr("nfc_gs.data.synthetic_draw._RAYS_AT_ONCE", 777)
+    monkeypatch.setattr("nfc_gs.data.builtin.draw._RAYS_AT_ONCE", 777)
     parts = draw(camera)
     np.testing.assert_array_equal(whole.mask, parts.mask)
     np.testing.assert_allclose(whole.depth, parts.depth, rtol=1e-5)

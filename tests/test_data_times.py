@@ -10,7 +10,7 @@ from test_data_open import write_capture
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture, Notes, Shot
 from nfc_gs.data.lens import Lens
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.data.times import FEW_VIEWS, frames_per_second, normalise_times, select_frames, times_from_names
 

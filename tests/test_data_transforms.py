@@ -14,7 +14,7 @@ from PIL import Image
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.lens import RADIAL4
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import TimeAxis
 
 WIDTH, HEIGHT, COUNT = 16, 12, 4

@@ -28,10 +28,10 @@ from nfc_gs.model.deformation import (
     time_cells,
 )
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render import extension
-from nfc_gs.render.deformation import COMPILED, kernels_for, look_up_compiled, network_compiled
+from nfc_gs.ops import native
+from nfc_gs.rendering.deformation import COMPILED, kernels_for, look_up_compiled, network_compiled
 
-needs_core = pytest.mark.skipif(not extension.available(), reason="the compiled core is not built")
+needs_core = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 SMALL = HexPlaneConfig(features=16, resolution=5, levels=(1, 2), width=32)
@@ -42,13 +42,13 @@ EVERYTHING = tuple(WIDTHS)
 @pytest.fixture(autouse=True)
 def same_core_afterwards() -> Iterator[None]:
     """Puts thread count and instruction set back."""
-    if not extension.available():
+    if not native.available():
         yield
         return
-    threads, instruction_set = extension.threads(), extension.core().instruction_set()
+    threads, instruction_set = native.threads(), native.core().instruction_set()
     yield
-    extension.set_threads(threads)
-    extension.core().use_instruction_set(instruction_set)
+    native.set_threads(threads)
+    native.core().use_instruction_set(instruction_set)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -172,7 +172,7 @@ def test_the_whole_time_axis_is_used() -> None:
 @pytest.mark.parametrize("time", [-1.0, 0.13, 1.0])
 @pytest.mark.parametrize("count", [1, 333, 5000])
 def test_the_compiled_look_up_is_the_reference(name: str, time: float, count: int) -> None:
-    if not extension.core().use_instruction_set(name):
+    if not native.core().use_instruction_set(name):
         pytest.skip(f"this machine has no {name}")
     exact = some_planes(dtype=torch.float64), some_points(count, torch.float64)
     single = some_planes(), some_points(count)
@@ -216,7 +216,7 @@ def away_from_kinks(x: Tensor, inputs: int, width: int, outputs: int) -> Tensor:
 @pytest.mark.parametrize("count", [0, 1, 32, 1000])
 @pytest.mark.parametrize(("inputs", "width", "outputs"), [(64, 64, 10), (16, 48, 1), (32, 16, 14), (256, 256, 8)])
 def test_the_compiled_network_is_the_reference(name: str, count: int, inputs: int, width: int, outputs: int) -> None:
-    if not extension.core().use_instruction_set(name):
+    if not native.core().use_instruction_set(name):
         pytest.skip(f"this machine has no {name}")
     start = torch.randn(count, inputs, generator=generator(6))
     v = torch.randn(count, outputs, generator=generator(7)) * away_from_kinks(start, inputs, width, outputs)
@@ -244,7 +244,7 @@ def test_what_is_not_a_number_is_not_hidden_by_the_compiled_network() -> None:
 def test_compiled_fields_give_the_same_bits_for_any_number_of_threads() -> None:
     results = []
     for threads in (1, 2, 5):
-        extension.set_threads(threads)
+        native.set_threads(threads)
         planes, points = some_planes(), some_points(5000)
         x = look_up_compiled(planes, points, 0.3)
         weights = some_weights(32, 16, 10, torch.float32)
@@ -458,15 +458,15 @@ def test_a_posed_model_is_the_canonical_one_plus_the_changes(head: str) -> None:
     assert all(torch.equal(tensor, still[name]) for name, tensor in model.at(None).tensors().items())
 
 
-def test_a_small_change_of_colour_is_that_change_in_either_head() -> None:
-    """Grey Gaussians, whose bits are undecided: the decoded colour moves by what is asked for."""
+def test_a_small_change_of_color_is_that_change_in_either_head() -> None:
+    """Grey Gaussians, whose bits are undecided: the decoded color moves by what is asked for."""
     bits = GaussianModel(
         {**some_model("bits").tensors(), "bit_logits": torch.zeros(20, 24), "bit_shifts": torch.zeros(20, 0, 3)}
     )
     change = torch.full((20, 3), 0.01)
-    recoloured = bits._recoloured(dict(bits.named_parameters()), change)["bit_logits"]
+    recolored = bits._recolored(dict(bits.named_parameters()), change)["bit_logits"]
     weights = 2.0 ** torch.arange(7, -1, -1) / 255
-    assert torch.allclose((recoloured.view(20, 3, 8).sigmoid() * weights).sum(-1), 0.5 + change, atol=1e-5)
+    assert torch.allclose((recolored.view(20, 3, 8).sigmoid() * weights).sum(-1), 0.5 + change, atol=1e-5)
 
 
 def test_baking_keeps_the_motion() -> None:

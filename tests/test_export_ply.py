@@ -15,7 +15,7 @@ from plyfile import PlyData, PlyElement
 
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
-from nfc_gs.export.ply import read_ply, write_ply
+from nfc_gs.formats.ply import read_ply, write_ply
 from nfc_gs.model.gaussians import GaussianModel
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

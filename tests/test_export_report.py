@@ -16,7 +16,7 @@ from PIL import Image
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.report import write_report
-from nfc_gs.export.report_data import colour_error, read_curves, read_views
+from nfc_gs.export.report_data import color_error, read_curves, read_views
 
 EVIL = "sub/<img src=x onerror=alert(1)>&\"'</script>{{data}}.png"
 
@@ -141,14 +141,14 @@ def test_a_large_capture_embeds_few_views_with_the_worst_and_the_best_among_them
 
 
 def test_the_error_picture_shows_the_mean_absolute_error_on_the_stated_scale(tmp_path: Path) -> None:
-    scale = colour_error(np.array([[0.0, 0.125, 0.25, 0.9]]))
+    scale = color_error(np.array([[0.0, 0.125, 0.25, 0.9]]))
     assert scale[0, 0].tolist() == [0, 0, 4] and scale[0, 2].tolist() == [252, 255, 164]
     assert scale[0, 3].tolist() == scale[0, 2].tolist() and scale[0].sum(axis=1)[1] not in scale[0].sum(axis=1)[[0, 2]]
     truth = np.full((16, 16, 3), 100, np.uint8)
     save_view(tmp_path, "a.png", truth, truth + np.array([30, 0, 60], np.uint8))
     uri = read_views(tmp_path, {})[0].pictures["error"]
     got = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
-    expected = colour_error(np.array([[30 / 255]]))[0, 0].astype(int)
+    expected = color_error(np.array([[30 / 255]]))[0, 0].astype(int)
     assert np.abs(got.astype(int) - expected).max() <= 4  # JPEG
 
 

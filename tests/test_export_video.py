@@ -14,7 +14,7 @@ from nfc_gs.export.video import write_png, write_video
 
 
 def frames(count: int = 6, height: int = 48, width: int = 64) -> list[np.ndarray]:
-    """Smooth coloured frames that change with time."""
+    """Smooth colored frames that change with time."""
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     return [
         (np.stack([x, y, np.full_like(x, i / count)], axis=-1) * 255).astype(np.uint8)  # [H, W, 3]
@@ -35,7 +35,7 @@ def test_an_mp4_holds_the_frames_at_their_size_and_rate(tmp_path: Path) -> None:
     assert meta["codec"] == "h264" and meta["pix_fmt"].startswith("yuv420p") and meta["fps"] == 12
     assert meta["size"] == (64, 48) and len(got) == 6
     error = np.abs(np.stack(got).astype(int) - np.stack(frames()).astype(int)).mean()
-    assert error < 3  # of 255: lossy, but the colours are right
+    assert error < 3  # of 255: lossy, but the colors are right
 
 
 def test_an_mp4_of_odd_size_repeats_the_last_row_and_column(tmp_path: Path) -> None:

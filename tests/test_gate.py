@@ -13,7 +13,7 @@ from torch import Tensor
 from nfc_gs.model.deformation import Deformation, FieldKernels, HexPlane, has_time
 from nfc_gs.model.gate import GatedField, gated
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render.pipeline import render
+from nfc_gs.rendering.pipeline import render
 
 
 class Pusher(Deformation):

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.open import DataConfig, load_scene
-from nfc_gs.data.synthetic import write_capture
-from nfc_gs.render.backend import RasterSettings, Splats, get_backend
-from nfc_gs.render.cuda_backend import MAX_NARROW_TILES
-from nfc_gs.train.config import TrainConfig
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.rendering.backend import RasterSettings, Splats, get_backend
+from nfc_gs.rendering.cuda_backend import MAX_NARROW_TILES
+from nfc_gs.training.config import TrainConfig
+from nfc_gs.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
 
@@ -61,7 +61,7 @@ def assert_alike(actual: dict[str, Tensor], expected: dict[str, Tensor], limit: 
 
 
 SCENES = {
-    "colours": ({}, RasterSettings(3, depth=True, absgrad=True)),
+    "colors": ({}, RasterSettings(3, depth=True, absgrad=True)),
     "antialiased": ({}, RasterSettings(2, antialiased=True)),
     "shared bits": ({"bit_view": "shared"}, RasterSettings(3, depth=True)),
     "full bits, composited": ({"bit_view": "full", "channels": 5}, RasterSettings(3, depth=True, bits=True)),
@@ -110,7 +110,7 @@ def test_it_draws_on_the_current_stream(gpu: Engine):
 ALONE = """
 import torch
 from nfc_gs.objective.losses import ObjectiveConfig, photometric
-from nfc_gs.render.cuda_runtime import runtime_for
+from nfc_gs.ops.nvrtc import runtime_for
 
 picture = torch.rand(64, 64, 3, device="cuda", requires_grad=True)
 assert runtime_for(picture.device) is not None

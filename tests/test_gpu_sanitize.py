@@ -12,9 +12,9 @@ from emulator import CUDA, Emulator
 from splat_scenes import open_engine
 from tool_modules import load
 
-from nfc_gs.render import cuda_runtime
-from nfc_gs.render.backend import RasterOutput, get_backend
-from nfc_gs.render.cuda_backend import CudaBackend
+from nfc_gs.ops import nvrtc
+from nfc_gs.rendering.backend import RasterOutput, get_backend
+from nfc_gs.rendering.cuda_backend import CudaBackend
 
 load("gpu_scenes")
 sanitize = load("gpu_sanitize")
@@ -32,7 +32,7 @@ def test_the_script_for_the_sanitizer_runs_every_kernel(
             launched.add(kernel)
             super().launch(source, kernel, *rest)
 
-    monkeypatch.setattr(cuda_runtime, "runtime_for", lambda device: Noting())
+    monkeypatch.setattr(nvrtc, "runtime_for", lambda device: Noting())
     assert sanitize.run(CudaBackend(Noting()), torch.device("cpu"), count=12, width=18, height=10) == 0
     kernels = {
         name for path in (CUDA / "gpu").glob("*.cu") for name in re.findall(r"NFC_KERNEL\((\w+)", path.read_text())
@@ -51,7 +51,7 @@ def test_the_script_for_the_sanitizer_says_what_is_not_finite(capsys: pytest.Cap
             return replace(out, features=out.features * float("nan"))
 
     assert sanitize.run(Broken(), torch.device("cpu"), count=12, width=18, height=10) > 10
-    assert "direct colours: NOT FINITE: rgb, " in capsys.readouterr().out
+    assert "direct colors: NOT FINITE: rgb, " in capsys.readouterr().out
 
 
 def test_without_a_gpu_the_script_says_so_in_one_sentence(capsys: pytest.CaptureFixture[str]):

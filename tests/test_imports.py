@@ -108,7 +108,7 @@ def test_imports_go_down_only() -> None:
 
 def test_the_viewer_knows_no_trainer() -> None:
     viewer = [name for f, source in SOURCES.items() if part_of(f) == "viewer" for _, name in imported(source, f)]
-    allowed = "nfc_gs.train.run_folder"  # how the capture of a run is found again
+    allowed = "nfc_gs.runs.run_folder"  # how the capture of a run is found again
     assert [name for name in viewer if name.startswith("nfc_gs.train") and not name.startswith(allowed)] == []
 
 
@@ -125,9 +125,9 @@ def test_nothing_is_unpickled() -> None:
     ("file", "source"),
     [
         ("model/a.py", "from nfc_gs.render import backend"),
-        ("model/a.py", "def f():\n    import nfc_gs.render.backend"),
+        ("model/a.py", "def f():\n    import nfc_gs.rendering.backend"),
         ("core/a.py", "if TYPE_CHECKING:\n    from nfc_gs.data.scene import SceneData"),
-        ("train/a.py", "from nfc_gs.export.ply import write_ply"),
+        ("train/a.py", "from nfc_gs.formats.ply import write_ply"),
         ("export/a.py", "from ..train import trainer"),
         ("render/a.py", "from nfc_gs import checkpoint"),
         ("data/a.py", "import nfc_gs"),
@@ -144,7 +144,7 @@ def test_an_import_that_goes_up_is_seen(file: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("train/a.py", "from nfc_gs.train.config import TrainConfig"),
+        ("train/a.py", "from nfc_gs.training.config import TrainConfig"),
         ("train/a.py", "from . import config"),
         ("checkpoint.py", "from nfc_gs import __version__"),
         ("commands/a.py", "import nfc_gs"),

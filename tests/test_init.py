@@ -37,7 +37,7 @@ def size(points: PointCloud) -> float:
     return float(np.quantile(np.linalg.norm(points.xyz - middle, axis=1), 0.9))
 
 
-def test_positions_colours_opacities_and_rotations_are_those_asked_for():
+def test_positions_colors_opacities_and_rotations_are_those_asked_for():
     points = cloud()
     model = from_points(points, sh_degree=2, opacity=0.25)
     assert len(model) == 200 and model.sh_degree == 2

@@ -304,7 +304,7 @@ def test_no_gradient_of_cross_entropy_exceeds_its_weight_over_eps(dtype: torch.d
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_colour_that_is_no_number_makes_the_total_none(dtype: torch.dtype):
+def test_a_color_that_is_no_number_makes_the_total_none(dtype: torch.dtype):
     rendered, target, _ = pictures()
     rendered[3, 4, 1] = math.nan
     for config in (CE, ObjectiveConfig(ce=0.1), ObjectiveConfig(l1=0.0, ssim=1.0), ObjectiveConfig()):

@@ -15,7 +15,7 @@ import pytest
 import nfc_gs
 from nfc_gs.cli import main
 from nfc_gs.core.errors import UserError
-from nfc_gs.render import cuda_runtime
+from nfc_gs.ops import nvrtc
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = ROOT / "cuda"
@@ -67,20 +67,20 @@ def test_the_installed_package_holds_the_sources_of_the_gpu_kernels(
         if path.is_file()
     }
     assert sources and sources - installed_files(installed) == set()
-    assert cuda_runtime.source_folder() == Path(nfc_gs.__file__).parent / "cuda"
+    assert nvrtc.source_folder() == Path(nfc_gs.__file__).parent / "cuda"
 
 
 def test_the_sources_of_the_gpu_kernels_are_found_in_the_package_or_else_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "nfc_gs"
-    monkeypatch.setattr(cuda_runtime, "__file__", str(package / "render" / "cuda_runtime.py"))
+    monkeypatch.setattr(nvrtc, "__file__", str(package / "ops" / "nvrtc.py"))
     with pytest.raises(UserError, match=r"sources of the GPU kernels \(cuda/gpu\) are missing; reinstall nfc-gs"):
-        cuda_runtime.source_folder()
+        nvrtc.source_folder()
     for folder in (tmp_path / "cuda", package / "cuda"):  # a checkout, then a wheel
         (folder / "gpu").mkdir(parents=True)
         (folder / "gpu" / "raster.cu").touch()
-        assert cuda_runtime.source_folder() == folder
+        assert nvrtc.source_folder() == folder
 
 
 def test_nothing_but_the_package_is_installed(installed: importlib.metadata.Distribution) -> None:

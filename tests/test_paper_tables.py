@@ -18,17 +18,17 @@ import pytest
 from tool_modules import TOOLS, load
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.data.synthetic import write_capture
-from nfc_gs.render import extension
-from nfc_gs.train.config import TrainConfig
+from nfc_gs.ops import native
+from nfc_gs.training.config import TrainConfig
 
 bands, arms = load("paper_bands"), load("paper_arms")
 jobs, stats = load("paper_jobs"), load("paper_stats")
 report, tables = load("paper_report"), load("paper_tables")
 
-trains = pytest.mark.skipif(not extension.available(), reason="the compiled core is not built")
+trains = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
 
 COMMON = TrainConfig(preset="fast", density="mcmc", steps=12, max_gaussians=200, device="cpu", backend="torch")
 BASE = arms.Arm("nfr")

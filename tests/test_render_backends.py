@@ -30,7 +30,7 @@ from splat_scenes import (
 )
 from torch import Tensor
 
-from nfc_gs.render.backend import RasterSettings, Splats, get_backend
+from nfc_gs.rendering.backend import RasterSettings, Splats, get_backend
 
 
 @pytest.fixture(params=ENGINES)
@@ -41,15 +41,15 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 # ---- ordinary pictures --------------------------------------------------------------------------------------------
 
 PICTURES = {
-    "colours of degree 3": ({}, {}, RasterSettings(depth=True)),
+    "colors of degree 3": ({}, {}, RasterSettings(depth=True)),
     "degree 0 of 3": ({}, {}, RasterSettings(sh_degree=0)),
     "degree 1 of 1": ({"sh_degree": 1}, {}, RasterSettings(sh_degree=1)),
     "degree 2 of 3": ({}, {}, RasterSettings(sh_degree=2)),
     "antialiased": ({}, {}, RasterSettings(antialiased=True, depth=True)),
-    "one feature and no colour": ({"sh_degree": None, "channels": 1}, {}, RasterSettings()),
-    "four features and no colour": ({"sh_degree": None, "channels": 4}, {}, RasterSettings(depth=True)),
-    "24 features and no colour": ({"sh_degree": None, "channels": 24}, {}, RasterSettings(depth=True)),
-    "colour and features": ({"channels": 5}, {}, RasterSettings(depth=True)),
+    "one feature and no color": ({"sh_degree": None, "channels": 1}, {}, RasterSettings()),
+    "four features and no color": ({"sh_degree": None, "channels": 4}, {}, RasterSettings(depth=True)),
+    "24 features and no color": ({"sh_degree": None, "channels": 24}, {}, RasterSettings(depth=True)),
+    "color and features": ({"channels": 5}, {}, RasterSettings(depth=True)),
     "principal point far from the middle": ({}, {"cx": -4.0, "cy": 29.0}, RasterSettings()),
     "size a multiple of the tile": ({}, {"width": 32, "height": 16}, RasterSettings()),
     "narrower than a tile": ({}, {"width": 5, "height": 40}, RasterSettings(depth=True)),
@@ -63,7 +63,7 @@ def test_a_picture_equals_that_of_plain_loops(engine: Engine, case: str):
     assert_equals_naive(engine, make_splats(**splat_args), make_camera(**camera_args), settings)
 
 
-@pytest.mark.parametrize("case", ["colours of degree 3", "24 features and no colour", "colour and features"])
+@pytest.mark.parametrize("case", ["colors of degree 3", "24 features and no color", "color and features"])
 def test_a_background_shows_through(engine: Engine, case: str):
     splat_args, camera_args, settings = PICTURES[case]
     splats = make_splats(count=12, **splat_args)
@@ -195,7 +195,7 @@ def test_absolute_gradients_are_sums_of_each_pixels_own(engine: Engine):
 
 def test_the_view_directions_gradient_reaches_means_and_viewmat(engine: Engine):
     # The pixel at the very centre of the splat: moving the splat sideways changes its alpha only to second order,
-    # so all that is left is the colour, which turns with the direction: d colour / d x = -sqrt(3 / 4 pi) c / z.
+    # so all that is left is the color, which turns with the direction: d color / d x = -sqrt(3 / 4 pi) c / z.
     camera = replace(front_camera(17, 17), cx=8.5, cy=8.5)
     sh_coeffs = torch.zeros(1, 4, 3, dtype=torch.float64)
     sh_coeffs[0, 3, 0] = 0.7
@@ -267,7 +267,7 @@ def test_a_splat_without_any_size_has_finite_gradients_when_antialiased(engine: 
         assert value.isfinite().all(), name
 
 
-def test_colours_are_clamped_at_zero_and_pass_no_gradient_there(engine: Engine):
+def test_colors_are_clamped_at_zero_and_pass_no_gradient_there(engine: Engine):
     sh_coeffs = torch.zeros(1, 1, 3, dtype=torch.float64)
     sh_coeffs[0, 0] = torch.tensor([-3.0, 0.0, 6.0])
     splat = replace(one_splat(), features=None, sh_coeffs=sh_coeffs)

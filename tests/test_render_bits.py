@@ -31,8 +31,8 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.target_encoding import decode_colors, even_bits
-from nfc_gs.render.backend import RasterSettings, Splats, get_backend
-from nfc_gs.render.pipeline import render
+from nfc_gs.rendering.backend import RasterSettings, Splats, get_backend
+from nfc_gs.rendering.pipeline import render
 
 
 @pytest.fixture(params=ENGINES)
@@ -131,7 +131,7 @@ def test_gradients_of_the_specification_equal_finite_differences(name: str, bit_
 
 def test_the_view_directions_gradient_reaches_means_and_viewmat(engine: Engine):
     # At the very centre of the splat moving it sideways changes alpha to second order only, so what is left is the
-    # colour: of red's top bit p = sigmoid(l + Y_3(d) s) with d Y_3 / dx = -sqrt(3 / 4 pi) / z, worth 128 / 255.
+    # color: of red's top bit p = sigmoid(l + Y_3(d) s) with d Y_3 / dx = -sqrt(3 / 4 pi) / z, worth 128 / 255.
     camera = replace(front_camera(17, 17), cx=8.5, cy=8.5)
     logits = torch.full((1, 24), -40.0)
     logits[0, 0] = 0.3
@@ -311,7 +311,7 @@ def test_a_lower_degree_can_be_asked_for(engine: Engine):
 @pytest.mark.parametrize("output", ["bits", "bit_entropy"])
 def test_direct_sh_has_no_bits_to_show(output: str):
     model = some_model(torch.float32).baked()
-    with pytest.raises(UserError, match=r"colour head .*'sh'.* no bits.*--head bits"):
+    with pytest.raises(UserError, match=r"color head .*'sh'.* no bits.*--head bits"):
         render(model, make_camera(), backend="torch", outputs=("rgb", output))  # type: ignore[arg-type]
 
 
@@ -347,7 +347,7 @@ def test_bits_that_do_not_fit_are_refused(engine: Engine, splats: Splats, settin
         engine.render(splats, make_camera(), settings)
 
 
-def test_a_background_of_three_colours_does_not_fit_24_bits(engine: Engine):
+def test_a_background_of_three_colors_does_not_fit_24_bits(engine: Engine):
     with pytest.raises(ValueError, match="background has 3 channels but the splats have 24"):
         engine.render(BITS, make_camera(), RasterSettings(bits=True), torch.zeros(3))
     out = engine.render(BITS, make_camera(), RasterSettings(bits=True), even_bits(torch.zeros(3)))

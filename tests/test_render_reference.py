@@ -13,10 +13,10 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.checks import check_alike, check_shapes
 from nfc_gs.core.errors import UserError
-from nfc_gs.render import gsplat_backend
-from nfc_gs.render.backend import RasterSettings, Splats, get_backend
-from nfc_gs.render.projection import project, view_colors, visible_splats
-from nfc_gs.render.torch_backend import TorchBackend
+from nfc_gs.rendering import gsplat_backend
+from nfc_gs.rendering.backend import RasterSettings, Splats, get_backend
+from nfc_gs.rendering.projection import project, view_colors, visible_splats
+from nfc_gs.rendering.torch_backend import TorchBackend
 
 NAMES = ("means", "quats", "scales", "opacities", "sh_coeffs", "features")
 
@@ -93,7 +93,7 @@ def test_what_gsplat_culls_is_culled_and_little_more():
     assert 0 < len(ids) < 300 and lost.sum() < 0.1 * len(ids)
 
 
-def test_colours_equal_those_of_gsplat():
+def test_colors_equal_those_of_gsplat():
     from gsplat.cuda._torch_impl import _spherical_harmonics
 
     splats, camera = make_splats(100), make_camera()
@@ -306,7 +306,7 @@ def test_the_gsplat_backend_hands_everything_over_in_gsplats_shapes(gsplat_stand
 
 
 @pytest.mark.parametrize("planes", [False, True])
-def test_the_gsplat_backend_draws_bits_as_colours_and_as_planes(gsplat_stand_in, planes):
+def test_the_gsplat_backend_draws_bits_as_colors_and_as_planes(gsplat_stand_in, planes):
     generator = torch.Generator().manual_seed(7)
     logits, shifts = (torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((30, 24), (30, 8, 3)))
     splats = dataclasses.replace(make_splats(30), sh_coeffs=None)

@@ -86,7 +86,7 @@ def test_rotation_keeps_the_dtype_and_leaves_degree_0_alone():
     torch.testing.assert_close(turned[:, 0], coeffs[:, 0])
 
 
-def test_a_colour_survives_the_way_to_degree_0_and_back():
+def test_a_color_survives_the_way_to_degree_0_and_back():
     rgb = torch.rand(10, 3, dtype=torch.float64)
     torch.testing.assert_close(sh0_to_rgb(rgb_to_sh0(rgb)), rgb)
     seen = 0.5 + eval_sh(rgb_to_sh0(rgb)[:, None, :], random_directions(10), 0)

@@ -19,7 +19,7 @@ from nfc_gs.model.target_encoding import (
     even_bits,
     place_values,
 )
-from nfc_gs.render import extension
+from nfc_gs.ops import native
 
 EVERY_VALUE = torch.arange(256)
 INTEGERS = [torch.uint8, torch.int16, torch.int32, torch.int64]
@@ -55,7 +55,7 @@ def test_any_leading_shape_is_taken(shape: tuple[int, ...]):
     assert torch.equal((decode_colors(bits) * 255).round().to(torch.uint8), colors)
 
 
-def test_a_colour_is_the_bits_of_red_then_green_then_blue():
+def test_a_color_is_the_bits_of_red_then_green_then_blue():
     digits = format(200, "08b") + format(7, "08b") + format(129, "08b")
     assert encode_colors(torch.tensor([200, 7, 129])).tolist() == [float(digit) for digit in digits]
 
@@ -65,9 +65,9 @@ def test_place_values_are_powers_of_two_over_255_and_add_up_to_one():
     assert float(place_values(torch.float64).sum()) == pytest.approx(1, abs=1e-15)
 
 
-@pytest.mark.skipif(not extension.available(), reason="the compiled core is not built")
+@pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
 def test_the_kernels_have_the_same_place_values():
-    assert extension.core().place_values() == place_values().tolist()
+    assert native.core().place_values() == place_values().tolist()
 
 
 def test_decoding_is_linear_so_it_commutes_with_compositing():
@@ -123,6 +123,6 @@ def test_another_number_of_bits_is_refused(count: int):
 
 
 @pytest.mark.parametrize("count", [8, 23, 25])
-def test_another_number_of_bits_of_a_colour_is_refused(count: int):
+def test_another_number_of_bits_of_a_color_is_refused(count: int):
     with pytest.raises((ValueError, RuntimeError)):
         decode_colors(torch.zeros(4, count))

@@ -17,15 +17,15 @@ from test_train_trainer import (
     tiny_scene,
 )
 
-from nfc_gs.checkpoint import load_checkpoint, load_model
 from nfc_gs.core.errors import UserError
 from nfc_gs.objective.losses import photometric
-from nfc_gs.render import extension
-from nfc_gs.render.pipeline import render
-from nfc_gs.train import schedules
-from nfc_gs.train.config import AdcConfig, LearningRates
-from nfc_gs.train.methods import ObjectiveOptions
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.objective.presets import ObjectiveOptions
+from nfc_gs.ops import native
+from nfc_gs.rendering.pipeline import render
+from nfc_gs.runs.checkpoint import load_checkpoint, load_model
+from nfc_gs.training import schedules
+from nfc_gs.training.config import AdcConfig, LearningRates
+from nfc_gs.training.trainer import Trainer
 
 FAST = available_backends()[-1]
 RATES = LearningRates(sh0=0.05, bits=0.06, bit_shifts=0.01, means=1e-2, means_final=1e-4, scales=2e-2)
@@ -109,18 +109,18 @@ def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(tmp_path: Path, backe
 
 
 @pytest.mark.parametrize("method", ["nfc-te", "nfc-bitwise"])
-@pytest.mark.skipif(not extension.available(), reason="the compiled core is not built")
+@pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
 def test_the_number_of_threads_changes_nothing(tmp_path: Path, method: str) -> None:
-    results, before = [], extension.threads()
+    results, before = [], native.threads()
     try:
         for threads in (1, 3):
-            extension.set_threads(threads)
+            native.set_threads(threads)
             config = tiny_config(method=method, backend="cpu", steps=20)
             trainer = Trainer(tiny_scene(), config, tmp_path / f"run{threads}", capture="tiny")
             trainer.train()
             results.append(all_tensors(trainer))
     finally:
-        extension.set_threads(before)
+        native.set_threads(before)
     assert_same_bits(*results)
 
 
@@ -175,7 +175,7 @@ def test_bits_that_are_no_numbers_stop_the_run_even_if_only_cross_entropy_is_min
 
 
 @pytest.mark.parametrize(("hardness", "alike"), [(0.0, True), (0.7, False)])
-def test_bits_that_start_alike_stay_alike_under_a_loss_on_colours(tmp_path: Path, hardness: float, alike: bool) -> None:
+def test_bits_that_start_alike_stay_alike_under_a_loss_on_colors(tmp_path: Path, hardness: float, alike: bool) -> None:
     """The gradients of a channel's eight logits differ by their place values, and Adam divides these out."""
     config = tiny_config(method="nfc-te", bit_hardness=hardness, backend=FAST, rates=RATES, eval_every=0.0)
     trainer = Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny")

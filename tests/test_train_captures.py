@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from nfc_gs.data.open import DataConfig, load_scene
-from nfc_gs.data.synthetic import write_capture
-from nfc_gs.render import extension
-from nfc_gs.train.config import TrainConfig
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.ops import native
+from nfc_gs.training.config import TrainConfig
+from nfc_gs.training.trainer import Trainer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
-needs_core = pytest.mark.skipif(not extension.available(), reason="the compiled core is not built")
+needs_core = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def small_capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_core
 def test_a_whole_run_is_the_same_bits_for_any_number_of_threads(small_capture: Path, tmp_path: Path) -> None:
     config = TrainConfig(steps=60, max_gaussians=6500, device="cpu", seed=3, eval_every=0.5)
-    before = extension.threads()
+    before = native.threads()
     results = []
     try:
         for threads in (1, 2, 3, 2):
-            extension.set_threads(threads)
+            native.set_threads(threads)
             run = tmp_path / f"run{len(results)}"
             trainer = Trainer(load_scene(small_capture), config, run, capture=small_capture)
             first = len(trainer.model)
@@ -39,7 +39,7 @@ def test_a_whole_run_is_the_same_bits_for_any_number_of_threads(small_capture: P
             assert len(trainer.model) > first, "growth must be a part of what is compared"
             assert trainer.evaluate().psnr is not None
     finally:
-        extension.set_threads(before)
+        native.set_threads(before)
     for other in results[1:]:
         for name, tensor in results[0].items():
             assert torch.equal(tensor, other[name]), name

@@ -10,9 +10,9 @@ import torch
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import parameter_names
 from nfc_gs.objective.losses import ObjectiveConfig
-from nfc_gs.train.config import LearningRates, ResolvedConfig, TrainConfig, parse_duration, resolve
-from nfc_gs.train.methods import LAMBDA, METHODS, ObjectiveOptions
-from nfc_gs.train.schedules import (
+from nfc_gs.objective.presets import LAMBDA, METHODS, ObjectiveOptions
+from nfc_gs.training.config import LearningRates, ResolvedConfig, TrainConfig, parse_duration, resolve
+from nfc_gs.training.schedules import (
     MIN_SIDE,
     gaussian_cap,
     generator_for,

@@ -9,12 +9,12 @@ import torch
 
 from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render.backend import SplatInfo
-from nfc_gs.train import density_ops as ops
-from nfc_gs.train.config import AdcConfig, McmcConfig, RefineConfig, ResolvedConfig, TrainConfig, resolve
-from nfc_gs.train.density import AdcControl, McmcControl, RefineClock, make_density_control
-from nfc_gs.train.optimizers import VisibleAdam
-from nfc_gs.train.schedules import generator_for
+from nfc_gs.rendering.backend import SplatInfo
+from nfc_gs.training import density_ops as ops
+from nfc_gs.training.config import AdcConfig, McmcConfig, RefineConfig, ResolvedConfig, TrainConfig, resolve
+from nfc_gs.training.density import AdcControl, McmcControl, RefineClock, make_density_control
+from nfc_gs.training.optimizers import VisibleAdam
+from nfc_gs.training.schedules import generator_for
 
 
 def make_model(n: int = 20, opacity: float = 0.5, scale: float = 0.1) -> GaussianModel:

@@ -16,7 +16,7 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.data.scene import Frame, PointCloud, SceneData, TimeAxis, View
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective import metrics as measure
-from nfc_gs.train.evaluate import Metrics, ViewMetrics, evaluate, image_stems, peak_memory_mb, write_metrics
+from nfc_gs.training.evaluation import Metrics, ViewMetrics, evaluate, image_stems, peak_memory_mb, write_metrics
 
 
 class StillImages:

@@ -22,18 +22,18 @@ from test_train_trainer import (
     tiny_scene,
 )
 
-from nfc_gs.checkpoint import load_checkpoint, load_model, save_checkpoint
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import Frame, PointCloud, SceneData, TimeAxis, View
 from nfc_gs.model.deformation import GROWTH, HexPlane, HexPlaneConfig, MlpConfig, box_of, has_time
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import ObjectiveConfig
-from nfc_gs.render import extension
-from nfc_gs.render.pipeline import render
-from nfc_gs.train import schedules
-from nfc_gs.train.config import DeformationConfig, LearningRates, resolve
-from nfc_gs.train.motion import MotionTraining, new_deformation, regulariser_gradients_, view_time
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.ops import native
+from nfc_gs.rendering.pipeline import render
+from nfc_gs.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nfc_gs.training import schedules
+from nfc_gs.training.config import DeformationConfig, LearningRates, resolve
+from nfc_gs.training.deformation import MotionTraining, new_deformation, regulariser_gradients_, view_time
+from nfc_gs.training.trainer import Trainer
 
 FAST = available_backends()[-1]
 SMALL = HexPlaneConfig(features=16, resolution=6, levels=(1,), width=16)
@@ -49,7 +49,7 @@ def small_images_may_be_smaller_still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def warm_ups_may_be_a_larger_part_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nfc_gs.train.motion.LONGEST_WARMUP", 1.0)
+    monkeypatch.setattr("nfc_gs.training.deformation.LONGEST_WARMUP", 1.0)
 
 
 @cache
@@ -64,7 +64,7 @@ def moving_scene(times: int = 4) -> SceneData:
 
 
 @cache
-def recoloured_scene() -> SceneData:
+def recolored_scene() -> SceneData:
     """The same blobs, which stay and turn from red to blue."""
     truth = blobs(12).tensors()
 
@@ -142,11 +142,11 @@ def test_what_moves_is_drawn_better_than_by_a_static_splat(tmp_path: Path, motio
 
 @pytest.mark.skipif(FAST != "cpu", reason="takes too long without the compiled core")
 @pytest.mark.parametrize("method", ["nfr", "nfc-te"])
-def test_what_only_changes_its_colour_is_drawn_in_the_colour_of_its_time(tmp_path: Path, method: str) -> None:
+def test_what_only_changes_its_color_is_drawn_in_the_color_of_its_time(tmp_path: Path, method: str) -> None:
     scores = {}
     for color in (False, True):
         settings = {"method": method, "deformation": replace(QUICK, color=color), "steps": 400}
-        scores[color] = psnr(train(tmp_path / str(color), recoloured_scene(), **settings))
+        scores[color] = psnr(train(tmp_path / str(color), recolored_scene(), **settings))
     assert scores[True] > scores[False] + 2.0
 
 
@@ -187,14 +187,14 @@ def test_any_number_of_threads_gives_the_same_bits(tmp_path: Path) -> None:
     xyz = generator.uniform(-1.0, 1.0, (3000, 3)).astype(np.float32)
     points = PointCloud(xyz, generator.integers(0, 255, (3000, 3)).astype(np.uint8))
     crowded = replace(scene, points=points)
-    before = extension.threads()
+    before = native.threads()
     try:
         results = []
         for threads in (1, 3):
-            extension.set_threads(threads)
+            native.set_threads(threads)
             results.append(tensors_with_field(train(tmp_path / str(threads), crowded, steps=24, hexplane=wide)))
     finally:
-        extension.set_threads(before)
+        native.set_threads(before)
     assert_same_bits(*results)
 
 
@@ -244,7 +244,7 @@ class Watched(StillImages):
 def test_with_several_cameras_the_times_come_in_from_the_middle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nfc_gs.train.motion.FIRST_VIEWS", 4)  # of 3 cameras: the two times in the middle of 8
+    monkeypatch.setattr("nfc_gs.training.deformation.FIRST_VIEWS", 4)  # of 3 cameras: the two times in the middle of 8
     scene = moving_scene(8)
     images = Watched(scene.images)
     scene = replace(scene, images=images)
@@ -359,7 +359,7 @@ def test_the_box_is_put_around_what_can_be_seen_when_motion_begins(tmp_path: Pat
 
 
 def test_a_grown_box_takes_the_moments_of_its_planes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nfc_gs.train.motion.BOUNDS_EVERY", 20)
+    monkeypatch.setattr("nfc_gs.training.deformation.BOUNDS_EVERY", 20)
     trainer = Trainer(moving_scene(), config(steps=40, density="none"), tmp_path / "run", capture="tiny")
     assert trainer.motion is not None
     for _ in range(19):
@@ -381,7 +381,7 @@ def test_a_grown_box_takes_the_moments_of_its_planes_along(tmp_path: Path, monke
 
 @pytest.mark.parametrize("cut", [12, 22])  # before the box grows, and after
 def test_a_run_whose_box_grows_resumes_exactly(cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nfc_gs.train.motion.BOUNDS_EVERY", 20)
+    monkeypatch.setattr("nfc_gs.training.deformation.BOUNDS_EVERY", 20)
     monkeypatch.setattr("nfc_gs.model.deformation.box_of", lambda points: 0.6 * box_of(points))
     whole = train(tmp_path / "whole", steps=24)
     holder: list[Trainer] = []
@@ -533,7 +533,7 @@ def test_settings_out_of_range_get_one_sentence(changes: dict, says: str) -> Non
 
 
 def test_runs_of_before_moving_scenes_can_still_be_read(tmp_path: Path) -> None:
-    from nfc_gs.train.config import ResolvedConfig
+    from nfc_gs.training.config import ResolvedConfig
 
     saved = resolve(tiny_config()).to_dict()
     for name in ("motion", "deformation", "hexplane", "mlp"):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nfc_gs.train import optimizers
-from nfc_gs.train.optimizers import VisibleAdam, adam_step_reference, kernel_for
+from nfc_gs.training import optimizers
+from nfc_gs.training.optimizers import VisibleAdam, adam_step_reference, kernel_for
 
 
 def make_params(n: int = 7) -> dict[str, torch.Tensor]:
@@ -151,8 +151,8 @@ def test_the_kernel_in_use_computes_what_the_reference_computes(n: int) -> None:
 @pytest.mark.parametrize("compiled", [False, True])
 def test_dense_adam_is_torchs_adam_for_tensors_of_any_shape(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not compiled:
-        monkeypatch.setattr(optimizers.extension, "available", lambda: False)
-    elif not optimizers.extension.available():
+        monkeypatch.setattr(optimizers.native, "available", lambda: False)
+    elif not optimizers.native.available():
         pytest.skip("the compiled core is not built")
     g = torch.Generator().manual_seed(0)
     shapes, rates = {"plane": (5, 7, 16), "bias": (3,), "weight": (4, 6)}, {"plane": 0.1, "bias": 0.02, "weight": 0.003}

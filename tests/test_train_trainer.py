@@ -18,21 +18,21 @@ import torch
 import yaml
 from PIL import Image
 
-from nfc_gs import checkpoint as checkpoints
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinished, TrainStarted
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import Frame, PointCloud, SceneData, View
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render.backend import get_backend
-from nfc_gs.render.pipeline import render
-from nfc_gs.train import schedules
-from nfc_gs.train import trainer as trainer_module
-from nfc_gs.train.config import AdcConfig, LearningRates, RefineConfig, TrainConfig
-from nfc_gs.train.feed import Feed
-from nfc_gs.train.history import read_history
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.rendering.backend import get_backend
+from nfc_gs.rendering.pipeline import render
+from nfc_gs.runs import checkpoint as checkpoints
+from nfc_gs.runs.history import read_history
+from nfc_gs.training import schedules
+from nfc_gs.training import trainer as trainer_module
+from nfc_gs.training.config import AdcConfig, LearningRates, RefineConfig, TrainConfig
+from nfc_gs.training.trainer import Trainer
+from nfc_gs.training.views import Feed
 
 WIDTH, HEIGHT = 32, 24
 
@@ -88,7 +88,7 @@ def blobs(count: int, seed: int = 0) -> GaussianModel:
 
 
 def tiny_scene(views: int = 8, points: int = 30) -> SceneData:
-    """A few coloured blobs, drawn from a circle of cameras."""
+    """A few colored blobs, drawn from a circle of cameras."""
     truth = blobs(12)
     frames, listed = {}, []
     for i in range(views):

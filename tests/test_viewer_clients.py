@@ -16,9 +16,9 @@ import torch
 from viewer_client import Client, sources, until
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.open import load_scene
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.data.synthetic import write_capture
 from nfc_gs.model.color_head import start_sh
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer, free_port

@@ -14,9 +14,9 @@ from torch import nn
 from viewer_client import Client, until
 
 from nfc_gs.core.rotation import quat_to_matrix
-from nfc_gs.data.open import load_scene
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.stored import without_photos
-from nfc_gs.data.synthetic import write_capture
 from nfc_gs.model.color_head import start_bits
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.colormap import MAP_NAMES, apply
 from nfc_gs.core.errors import UserError
-from nfc_gs.export.ply import write_ply
-from nfc_gs.export.splat import read_splat
+from nfc_gs.formats.ply import write_ply
+from nfc_gs.formats.splat import read_splat
 from nfc_gs.model.color_head import start_bits, start_sh
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render.pipeline import RenderOutput, render
+from nfc_gs.rendering.pipeline import RenderOutput, render
+from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from nfc_gs.viewer.app import _named_apart
 from nfc_gs.viewer.cameras import Pose, nearest, pose_from_json, pose_of, pose_to_json
 from nfc_gs.viewer.draw import (
@@ -87,7 +87,7 @@ def one(z: float = 0.0, log_scale: float = -1.0, logit: float = 8.0, copies: int
 # ---- pictures ----
 
 
-def test_the_colour_is_what_the_renderer_draws() -> None:
+def test_the_color_is_what_the_renderer_draws() -> None:
     splats, camera, look = model(), POSE.camera(50, 30), Look(background=(0.2, 0.4, 0.6))
     with torch.no_grad():
         out = render(splats, camera, background=look.background, outputs=("rgb", "depth"), backend="cpu")
@@ -179,7 +179,7 @@ def test_the_error_is_measured_on_the_device_that_draws() -> None:
     assert _shown(out, camera, Look("error"), photo).device.type == "meta"
 
 
-@pytest.mark.parametrize("show", ["colour", "depth", "alpha"])
+@pytest.mark.parametrize("show", ["color", "depth", "alpha"])
 def test_a_picture_in_tiles_is_the_picture(show: str) -> None:
     splats, camera, look = model(200), POSE.camera(230, 170), Look(show=show)  # type: ignore[arg-type]
     if show == "depth":
@@ -230,7 +230,7 @@ def test_the_camera_of_a_part_sees_that_part() -> None:
     assert np.abs(whole[10:35, 20:50] - part).mean() < 0.1
 
 
-def test_colour_maps_begin_and_end_with_their_colours_and_take_nonsense() -> None:
+def test_color_maps_begin_and_end_with_their_colors_and_take_nonsense() -> None:
     for name in MAP_NAMES:
         colors = apply(torch.tensor([-1.0, 0.0, 1.0, 9.0, math.nan]), name)
         assert torch.equal(colors[0], colors[1]) and torch.equal(colors[2], colors[3])

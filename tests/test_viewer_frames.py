@@ -13,13 +13,13 @@ import pytest
 import torch
 from viewer_client import Sway
 
-from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import TimeAxis
-from nfc_gs.data.synthetic import write_capture
-from nfc_gs.export.ply import read_ply, write_ply
+from nfc_gs.formats.ply import read_ply, write_ply
 from nfc_gs.model.color_head import start_sh
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.draw import FAR
 from nfc_gs.viewer.edit import Edit
@@ -112,7 +112,7 @@ def test_an_edit_and_a_range_of_depths_mean_the_same_for_all_of_them(session: Se
         assert all(np.abs(pictures[0] - picture).mean() < 0.5 for picture in pictures)
 
 
-def test_both_sides_of_a_border_have_the_same_colour_for_the_same_depth(session: Session) -> None:
+def test_both_sides_of_a_border_have_the_same_color_for_the_same_depth(session: Session) -> None:
     assert session.scene is not None
     camera = session.scene.camera(2)
     session.look = replace(session.look, show="depth")

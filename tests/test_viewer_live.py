@@ -15,11 +15,11 @@ from viewer_client import Client
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import StepDone
-from nfc_gs.data.open import load_scene
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.data.synthetic import write_capture
-from nfc_gs.train.config import TrainConfig
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.training.config import TrainConfig
+from nfc_gs.training.trainer import Trainer
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.draw import Look, Picture, draw
 from nfc_gs.viewer.live import MAX_POINTS, Curve, LiveTraining, copy_of

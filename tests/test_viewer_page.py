@@ -18,9 +18,9 @@ from PIL import Image
 from viewer_client import sources, until
 
 from nfc_gs.core.events import StepDone
-from nfc_gs.data.open import load_scene
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.data.synthetic import write_capture
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.cameras import pose_of
 from nfc_gs.viewer.draw import Look, Style, draw
@@ -209,7 +209,7 @@ def test_flying_looks_around_and_goes_where_one_looks(page: Page) -> None:
 
 @pytest.mark.slow
 def test_each_control_of_showing_does_what_it_says(page: Page) -> None:
-    seen = {"colour": page.settle()}
+    seen = {"color": page.settle()}
     for show in ("depth", "alpha", "normals", "count", "bits", "entropy", "error", "bit"):
         page.choose("Show", show)
         seen[show] = page.settle()
@@ -219,7 +219,7 @@ def test_each_control_of_showing_does_what_it_says(page: Page) -> None:
     page.choose("Channel", "blue")
     seen["channel"] = page.settle()
     assert (page.session.look.bit, page.session.look.channel) == (6, 2)
-    page.choose("Show", "colour")
+    page.choose("Show", "color")
     page.check("Points")
     seen["points"] = page.settle()
     page.check("Points")
@@ -273,7 +273,7 @@ def test_keys_do_what_the_help_says_and_a_frustum_is_clicked(page: Page, scene: 
     session, press = page.session, page.page.keyboard.press
     for key, is_done in (
         ("c", lambda: session.look.show == "depth"),
-        ("c", lambda: session.look.show == "colour"),
+        ("c", lambda: session.look.show == "color"),
         ("v", lambda: session.compare == "split"),
         ("v", lambda: session.compare == "off"),
         ("k", lambda: len(session.path.path.keys) == 1),
@@ -422,7 +422,7 @@ def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Pa
 
 @pytest.mark.slow
 def test_screenshot_and_edited_splat_are_downloaded(page: Page, tmp_path: Path) -> None:
-    from nfc_gs.export.ply import read_ply
+    from nfc_gs.formats.ply import read_ply
 
     before = page.settle()
     page.page.get_by_text("Screenshot", exact=True).click()

@@ -21,9 +21,9 @@ from viewer_client import Client, Sway, bits_model, sources, until
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import StepDone
 from nfc_gs.core.rotation import quat_to_matrix
-from nfc_gs.data.open import load_scene
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.data.synthetic import write_capture
 from nfc_gs.model.color_head import start_sh
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer
@@ -112,13 +112,13 @@ def page(viewer: Viewer) -> Iterator[Page]:
 # ---- what is shown ----
 
 
-def test_background_colour_map_and_the_range_of_depths_are_those_chosen(page: Page) -> None:
+def test_background_color_map_and_the_range_of_depths_are_those_chosen(page: Page) -> None:
     page.set("Background", [255, 0, 51])
     until(lambda: page.session.look.background == pytest.approx((1.0, 0.0, 0.2)))
     page.set("Show", "depth")
     until(lambda: page.session.look.show == "depth")
-    assert page.control("Colour map").visible and not page.control("Nearest").visible
-    page.set("Colour map", "viridis")
+    assert page.control("Color map").visible and not page.control("Nearest").visible
+    page.set("Color map", "viridis")
     page.set("Range of depths by itself", False)
     until(lambda: page.control("Nearest").visible)
     page.set("Nearest", 1.5)
@@ -256,7 +256,7 @@ def test_the_camera_goes_through_the_views_turns_up_widens_and_is_shown_as_json(
 
 
 def test_keys_show_depth_and_compare(page: Page) -> None:
-    for show in ("depth", "colour"):
+    for show in ("depth", "color"):
         page.key("C")
         until(lambda show=show: page.session.look.show == show)
     for compare in ("split", "off"):

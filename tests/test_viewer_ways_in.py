@@ -15,8 +15,8 @@ from viewer_client import Client, until
 import nfc_gs
 from nfc_gs import cli
 from nfc_gs.commands import demo
-from nfc_gs.data.synthetic import write_capture
-from nfc_gs.export.ply import write_ply
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.formats.ply import write_ply
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.server import Server
 

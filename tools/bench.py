@@ -34,16 +34,16 @@ from rich.table import Table
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.data.synthetic import write_capture
 from nfc_gs.model.init import from_points
 from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
-from nfc_gs.render import extension
-from nfc_gs.render.pipeline import render
-from nfc_gs.train.config import TrainConfig
-from nfc_gs.train.evaluate import peak_memory_mb
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.ops import native
+from nfc_gs.rendering.pipeline import render
+from nfc_gs.training.config import TrainConfig
+from nfc_gs.training.evaluation import peak_memory_mb
+from nfc_gs.training.trainer import Trainer
 
 CEILING_SPLATS = 2000
 """Splats that the blending loop lays over one tile of 16 x 16 pixels."""
@@ -147,7 +147,7 @@ def ceiling(threads: int) -> float:
     The second thread of a small machine often shares a core with the first: this says what is there to be had.
     """
     repeats = 100
-    loops = [Thread(target=extension.core().blend_ceiling, args=(CEILING_SPLATS, repeats)) for _ in range(threads)]
+    loops = [Thread(target=native.core().blend_ceiling, args=(CEILING_SPLATS, repeats)) for _ in range(threads)]
     start = time.perf_counter()
     for loop in loops:
         loop.start()
@@ -158,8 +158,8 @@ def ceiling(threads: int) -> float:
 
 def measure_round(work: Work, steps: int, threads: int, samples: Samples) -> None:
     """One round at one thread count: ceiling, forward, forward + backward, training steps, in turn."""
-    extension.set_threads(threads)
-    core = extension.core()
+    native.set_threads(threads)
+    core = native.core()
     samples.add("ceiling", ceiling(threads))
     for name, piece in (("forward", work.forward), ("both", work.forward_backward)):
         seconds, pairs = 0.0, 0
@@ -234,7 +234,7 @@ def run_cpu(args: Cpu) -> None:
     with tempfile.TemporaryDirectory() as folder:
         capture = args.capture or write_capture(Path(folder) / "capture")
         scene = load_scene(capture, DataConfig())
-        kernels = extension.core().instruction_set()
+        kernels = native.core().instruction_set()
         console.print(f"{capture.name}: {len(scene.views)} views; kernels: {kernels}; torch {torch.__version__}")
         for size in args.gaussians:
             work = Work(scene, size, Path(folder) / f"run{size}")
@@ -295,8 +295,8 @@ def run_nfc(args: Nfc) -> None:
     with tempfile.TemporaryDirectory() as folder, one_torch_thread():
         capture = args.capture or write_capture(Path(folder) / "capture")
         whole = load_scene(capture, DataConfig())
-        extension.set_threads(args.threads)
-        kernels = extension.core().instruction_set()
+        native.set_threads(args.threads)
+        kernels = native.core().instruction_set()
         console.print(f"{capture.name}: kernels {kernels}, {args.threads} threads, {args.rounds} rounds in turn")
         for size in args.gaussians:
             scene = with_points(whole, size)

@@ -13,9 +13,9 @@ import numpy as np
 from rich.console import Console
 
 from nfc_gs.data.scene import PointCloud, SceneData
-from nfc_gs.render.cpu_backend import CpuBackend
-from nfc_gs.train.config import LearningRates, TrainConfig
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.rendering.cpu_backend import CpuBackend
+from nfc_gs.training.config import LearningRates, TrainConfig
+from nfc_gs.training.trainer import Trainer
 
 console = Console(width=120)
 

@@ -1,4 +1,4 @@
-"""`bench.py gpu`: the backend `cuda` beside gsplat, bits beside direct colours, and kernels beside what bounds them.
+"""`bench.py gpu`: the backend `cuda` beside gsplat, bits beside direct colors, and kernels beside what bounds them.
 
 It takes a GPU, the extra `cuda` (pip install "nfc-gs[cuda]"), and gsplat with its kernels, without which ours are
 measured alone. What is compiled at first use is compiled before anything is measured.
@@ -55,16 +55,16 @@ from rich.table import Table
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, make_folder
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import ObjectiveConfig, photometric
-from nfc_gs.render.backend import RasterBackend, get_backend
-from nfc_gs.render.cuda_backend import CudaBackend
-from nfc_gs.render.cuda_runtime import CudaRuntime, Runtime
-from nfc_gs.train.config import TrainConfig
-from nfc_gs.train.methods import METHODS
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.objective.presets import METHODS
+from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
+from nfc_gs.rendering.backend import RasterBackend, get_backend
+from nfc_gs.rendering.cuda_backend import CudaBackend
+from nfc_gs.training.config import TrainConfig
+from nfc_gs.training.trainer import Trainer
 
 Part = Literal["compare", "bits", "kernels"]
 Peer = Literal["gsplat", "gsplat packed", "backend gsplat"]
@@ -72,7 +72,7 @@ Peer = Literal["gsplat", "gsplat packed", "backend gsplat"]
 OURS, DIRECT, SHARED = "ours", "nfr (SH)", "nfc-te, shared view"
 
 BIT_AIMS = {"step": 1.02, "rendering": 1.00}
-"""Time of bits (shared view) over that of direct colours is to be no more than this."""
+"""Time of bits (shared view) over that of direct colors is to be no more than this."""
 
 PICTURES_AIM = 300.0
 """Pictures per second of a million Gaussians at 1920 x 1080 are to be no fewer."""
@@ -88,7 +88,7 @@ LOSS, ADAM, REST, TOTAL = "loss", "Adam", "rest (torch, waiting for launches)", 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What the backend `cuda` does on a GPU: beside gsplat, bits beside direct colours, and kernel by kernel.
+    """What the backend `cuda` does on a GPU: beside gsplat, bits beside direct colors, and kernel by kernel.
 
     All arms have the same Gaussians, which do not move (their learning rates are next to nothing), and see the same
     views; the loss is the same code for all. Ratios are taken within each round; medians and quartiles are shown.
@@ -144,7 +144,7 @@ class Record:
                 temporary.write_text(json.dumps(self.content, indent=1) + "\n", "utf-8")
 
 
-# ---- beside gsplat, and bits beside direct colours ---------------------------------------------------------------
+# ---- beside gsplat, and bits beside direct colors ---------------------------------------------------------------
 
 
 def our_and_peer_arms(scene: BenchScene, backend: RasterBackend, peers: Sequence[Peer]) -> list[Arm]:
@@ -162,7 +162,7 @@ def our_and_peer_arms(scene: BenchScene, backend: RasterBackend, peers: Sequence
 
 
 def bit_arms(scene: BenchScene, backend: RasterBackend) -> list[Arm]:
-    """Direct colours by regression, and bits by classification."""
+    """Direct colors by regression, and bits by classification."""
     objective = ObjectiveConfig(**METHODS["nfc-te"].weights)
     return [
         our_arm(DIRECT, scene.model, backend),

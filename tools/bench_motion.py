@@ -21,21 +21,21 @@ from nfc_gs.commands.render import Shot, sized
 from nfc_gs.commands.runs import OpenRun, open_run
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.builtin.captures import write_moving_capture
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import PointCloud, SceneData
-from nfc_gs.data.synthetic import write_moving_capture
 from nfc_gs.model.deformation import Deformation, HexPlane, has_time, look_up_reference
 from nfc_gs.model.gate import GatedField, gated
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.init import from_points
-from nfc_gs.render import extension
-from nfc_gs.render.cpu_backend import CpuBackend
-from nfc_gs.render.deformation import kernels_for, look_up_compiled
-from nfc_gs.render.pipeline import render
-from nfc_gs.train import motion
-from nfc_gs.train.config import DeformationConfig, TrainConfig, resolve
-from nfc_gs.train.density_ops import morton_order
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.ops import native
+from nfc_gs.rendering.cpu_backend import CpuBackend
+from nfc_gs.rendering.deformation import kernels_for, look_up_compiled
+from nfc_gs.rendering.pipeline import render
+from nfc_gs.training import deformation as motion
+from nfc_gs.training.config import DeformationConfig, TrainConfig, resolve
+from nfc_gs.training.density_ops import morton_order
+from nfc_gs.training.trainer import Trainer
 
 Part = Literal["step", "order", "look-up", "play"]
 
@@ -151,7 +151,7 @@ def moving_model(scene: SceneData, gaussians: int) -> GaussianModel:
 
 def measure_steps(trainer: Trainer, steps: int, samples: Samples) -> None:
     """Seconds of a training step and of its parts, of so many steps."""
-    core = extension.core()
+    core = native.core()
     parts: dict[str, float] = {REGULARISERS: 0.0, FIELD_ADAM: 0.0, ADAM: 0.0}
     with ExitStack() as watches:
         watches.enter_context(watched(parts, REGULARISERS, motion, "regulariser_gradients_"))
@@ -360,8 +360,8 @@ def run_motion(args: Motion) -> None:
             scene = run.scene
         else:
             scene = moving_scene(args.capture or write_moving_capture(Path(folder) / "capture"))
-        extension.set_threads(args.threads)
-        kernels = extension.core().instruction_set()
+        native.set_threads(args.threads)
+        kernels = native.core().instruction_set()
         console.print(f"{scene.root.name}: kernels {kernels}, {args.threads} threads, {args.rounds} rounds in turn")
         for size in args.gaussians if "step" in args.parts else ():
             compare_steps(with_points(scene, size), args, Path(folder) / f"runs{size}")

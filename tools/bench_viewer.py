@@ -35,13 +35,13 @@ from websockets.typing import Subprotocol
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.rotation import matrix_to_quat
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.data.synthetic import write_capture
-from nfc_gs.export.ply import write_ply
+from nfc_gs.formats.ply import write_ply
 from nfc_gs.model.gate import GatedField
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render import extension
+from nfc_gs.ops import native
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.light import Light
 from nfc_gs.viewer.live import LiveTraining, copy_of
@@ -89,7 +89,7 @@ class View:
 
 
 def cloud(count: int, seed: int = 0) -> GaussianModel:
-    """Gaussians on thirty balls before a far wall, of many sizes and opacities, coloured to the third degree.
+    """Gaussians on thirty balls before a far wall, of many sizes and opacities, colored to the third degree.
 
     Their sizes fall with their number, so that the surfaces stay covered: like a splat of a room, not like fog.
     """
@@ -434,9 +434,9 @@ def check(args: View) -> None:
 def run_viewer(args: View) -> None:
     """Measure and print."""
     check(args)
-    extension.set_threads(args.threads)
+    native.set_threads(args.threads)
     port = 8790
-    console.print(f"kernels {extension.core().instruction_set()}, {args.threads} threads, {args.rounds} rounds in turn")
+    console.print(f"kernels {native.core().instruction_set()}, {args.threads} threads, {args.rounds} rounds in turn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "frames" in args.parts:

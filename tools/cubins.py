@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.render.cuda_backend import WIDTHS
-from nfc_gs.render.cuda_runtime import SOURCES, compile_source, compiler_name
+from nfc_gs.ops.nvrtc import SOURCES, compile_source, compiler_name
+from nfc_gs.rendering.cuda_backend import WIDTHS
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.constants import TILE_SIZE
-from nfc_gs.render.cuda_args import RenderArgs
-from nfc_gs.render.cuda_backend import BUCKET, TILE_PIXELS
-from nfc_gs.render.cuda_runtime import Runtime
+from nfc_gs.ops.kernel_args import RenderArgs
+from nfc_gs.ops.nvrtc import Runtime
+from nfc_gs.rendering.cuda_backend import BUCKET, TILE_PIXELS
 
 WARP = 32
 

@@ -29,16 +29,16 @@ from nfc_gs.data.scene import PointCloud
 from nfc_gs.model.deformation import HexPlane, HexPlaneConfig, make_deformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import ObjectiveConfig, photometric
-from nfc_gs.render import cuda_backend
-from nfc_gs.render.backend import RasterBackend, RasterSettings, Splats
-from nfc_gs.render.cuda_backend import WIDTHS, CudaBackend
-from nfc_gs.render.pipeline import render
-from nfc_gs.train.density_ops import mcmc_noise_, share_
-from nfc_gs.train.motion import regulariser_gradients_
-from nfc_gs.train.optimizers import DenseAdam, VisibleAdam
+from nfc_gs.rendering import cuda_backend
+from nfc_gs.rendering.backend import RasterBackend, RasterSettings, Splats
+from nfc_gs.rendering.cuda_backend import WIDTHS, CudaBackend
+from nfc_gs.rendering.pipeline import render
+from nfc_gs.training.deformation import regulariser_gradients_
+from nfc_gs.training.density_ops import mcmc_noise_, share_
+from nfc_gs.training.optimizers import DenseAdam, VisibleAdam
 
 RENDERINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "direct colours": ("sh", {}),
+    "direct colors": ("sh", {}),
     "lower degree, depth, background, absolute gradients": (
         "sh",
         {"outputs": ("rgb", "depth"), "background": (0.2, 0.5, 0.9), "absgrad": True, "sh_degree": 1},

@@ -32,7 +32,7 @@ LARGEST_SCALE = 0.02
 SH_DEGREE = 3
 
 VIEW_DEPENDENCE = 0.05
-"""Standard deviation of the random coefficients that make colours depend on the direction."""
+"""Standard deviation of the random coefficients that make colors depend on the direction."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class BenchScene:
         return [sized(camera, width, height) if self.cuts else camera.resized(width, height) for camera in cameras]
 
     def bits(self, view: BitView) -> GaussianModel:
-        """The same Gaussians with bits that begin at the same constant colour; they share the rest."""
+        """The same Gaussians with bits that begin at the same constant color; they share the rest."""
         tensors = self.model.tensors()
         rgb = (0.5 + C0 * tensors["sh_coeffs"][:, 0]).clamp(0.0, 1.0)
         head = start_bits(rgb, SH_DEGREE, view)

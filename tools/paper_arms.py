@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.train.config import LearningRates
-from nfc_gs.train.methods import LAMBDA
+from nfc_gs.objective.presets import LAMBDA
+from nfc_gs.training.config import LearningRates
 
 SAME_FOR_ALL = ("preset", "steps", "time_budget", "max_gaussians", "seed", "device", "backend", "rates")
 """Settings that no arm may change: they are what makes the arms comparable."""

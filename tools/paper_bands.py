@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from nfc_gs.objective.losses import LossResult, ObjectiveConfig, cross_entropy, photometric
-from nfc_gs.render.pipeline import RenderOutput
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.rendering.pipeline import RenderOutput
+from nfc_gs.training.trainer import Trainer
 
 Band = Literal["low", "residual"]
 

@@ -30,19 +30,19 @@ from paper_arms import ALL_RATES, CE_BAND, Arm, Condition
 from paper_bands import TRAINERS
 
 import nfc_gs
-from nfc_gs.checkpoint import CHECKPOINT_NAME
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Evaluated, Event, Listener, StepDone
 from nfc_gs.core.files import make_folder, write_text
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.images import shrink
-from nfc_gs.data.open import DataConfig, load_scene
+from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import Frame, SceneData, View
-from nfc_gs.render import extension
-from nfc_gs.render.pipeline import render
-from nfc_gs.train.config import LearningRates, ResolvedConfig, TrainConfig, resolve
-from nfc_gs.train.evaluate import Metrics, evaluate, finite
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.ops import native
+from nfc_gs.rendering.pipeline import render
+from nfc_gs.runs.checkpoint import CHECKPOINT_NAME
+from nfc_gs.training.config import LearningRates, ResolvedConfig, TrainConfig, resolve
+from nfc_gs.training.evaluation import Metrics, evaluate, finite
+from nfc_gs.training.trainer import Trainer
 
 CURVE_EVERY = 0.125
 """A curve has a point after each such fraction of a run, the last one included."""
@@ -339,7 +339,7 @@ def run_job(job: Job, out: Path, *, lpips: bool = False, keep_runs: bool = False
         "train_seconds": trainer.seconds,
         "render_ms": render_milliseconds(trainer),
         "evaluate_seconds": perf_counter() - begun,
-        "threads": extension.threads() if trainer.config.device == "cpu" else None,
+        "threads": native.threads() if trainer.config.device == "cpu" else None,
         "version": nfc_gs.__version__,
         "config": trainer.config.to_dict(),
     }
@@ -446,7 +446,7 @@ def begin_worker(stop: Any, threads: int) -> None:
     """Set up a worker process: its threads, its ears for `stop` alone, and its end when its parent is gone."""
     global _stop
     _stop = stop
-    os.environ[extension.THREADS_VARIABLE] = str(threads)
+    os.environ[native.THREADS_VARIABLE] = str(threads)
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -237,7 +237,7 @@ def draw(plt: Any, about: Mapping[str, Any], summaries: Sequence[Summary]) -> by
 
 
 def _draw_differences(axes: Any, baseline: str, rivals: Sequence[Summary]) -> None:
-    """For each arm its difference to the baseline with the interval, one colour for each capture."""
+    """For each arm its difference to the baseline with the interval, one color for each capture."""
     captures, arms = unique(s.capture for s in rivals), unique(s.arm for s in rivals)
     for number, capture in enumerate(captures):
         places, means, errors = [], [], []

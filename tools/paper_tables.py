@@ -1,4 +1,4 @@
-"""The questions of the NFC paper, asked of Gaussian splats: does learning colours by classification help, and where?
+"""The questions of the NFC paper, asked of Gaussian splats: does learning colors by classification help, and where?
 
     python tools/paper_tables.py --captures builtin captures/fox --experiments main sparse noise --out runs/paper
     python tools/paper_tables.py --out runs/paper --report-only      the tables of what is there
@@ -51,10 +51,10 @@ from paper_report import PLAN_NAME, build_report, read_plan
 from nfc_gs.commands.console import sentences_to_stderr
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder, write_text
-from nfc_gs.data.open import DataConfig
-from nfc_gs.data.synthetic import write_capture
-from nfc_gs.render import extension
-from nfc_gs.train.config import TrainConfig
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import DataConfig
+from nfc_gs.ops import native
+from nfc_gs.training.config import TrainConfig
 
 REPORT_EVERY = 10
 """Finished jobs between two writings of the tables."""
@@ -271,7 +271,7 @@ def run_here(study: Study, todo: Sequence[Job], options: Options) -> None:
 
 def cores() -> int:
     """The threads to share: NFC_GS_THREADS if it is a number, else one per processor that may be used."""
-    text = os.environ.get(extension.THREADS_VARIABLE, "").strip()
+    text = os.environ.get(native.THREADS_VARIABLE, "").strip()
     if text.isdecimal() and int(text) > 0:
         return int(text)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

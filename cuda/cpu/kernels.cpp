@@ -17,7 +17,7 @@ inline namespace NFC_ISA {
 namespace {
 
 #include "rows.inl"
-#include "colour.inl"
+#include "color.inl"
 #include "project.inl"
 #include "tiles.inl"
 #include "raster.inl"
@@ -27,7 +27,7 @@ namespace {
 #include "network.inl"
 
 // The ceiling that the rasterizer is measured against (tools/bench.py): a 16 x 16 tile, splats that cover all of it,
-// nothing skipped, nothing sorted, nothing stored but transmittance and colour.
+// nothing skipped, nothing sorted, nothing stored but transmittance and color.
 float blend_ceiling(int splats, int repeats) {
   alignas(64) float T[kTilePixels], sum[3][kTilePixels];
   float result = 0.0f;
@@ -35,7 +35,7 @@ float blend_ceiling(int splats, int repeats) {
     for (int i = 0; i < kTilePixels; ++i) T[i] = 1.0f, sum[0][i] = sum[1][i] = sum[2][i] = 0.0f;
     for (int s = 0; s < splats; ++s) {
       const float mean_x = 8.0f + 0.001f * float(s % 7), mean_y = 8.0f - 0.001f * float(s % 5);
-      const float colour[3] = {0.25f, 0.5f, 0.001f * float(s % 11)};
+      const float color[3] = {0.25f, 0.5f, 0.001f * float(s % 11)};
       for (int row = 0; row < kTile; ++row) {
         const float dy = float(row) + 0.5f - mean_y;
         for (int column = 0; column < kTile; column += kLanes) {
@@ -46,7 +46,7 @@ float blend_ceiling(int splats, int repeats) {
           const int pixel = kTile * row + column;
           const Vf t = load(T + pixel), weight = alpha * t;
           store(T + pixel, t - weight);
-          for (int c = 0; c < 3; ++c) store(sum[c] + pixel, load(sum[c] + pixel) + weight * colour[c]);
+          for (int c = 0; c < 3; ++c) store(sum[c] + pixel, load(sum[c] + pixel) + weight * color[c]);
         }
       }
     }

@@ -29,12 +29,12 @@ struct CameraArgs {
 // Everything one rendering reads, keeps and writes. Arrays are row-major; null where not asked for.
 struct RenderJob {
   CameraArgs camera;
-  int count, sh_bases, sh_degree;        // sh_bases: bases of view dependence stored per Gaussian, 0 for no colour
-  int colour_channels, feature_channels;  // colour: 3; 24 if the bits themselves are composited; 0 for none
-  int channels;                          // colour + features + depth (1 or 0)
+  int count, sh_bases, sh_degree;        // sh_bases: bases of view dependence stored per Gaussian, 0 for no color
+  int color_channels, feature_channels;  // color: 3; 24 if the bits themselves are composited; 0 for none
+  int channels;                          // color + features + depth (1 or 0)
   bool antialiased, depth;
   const float *means, *quats, *scales, *opacities, *features, *background;
-  // Colour, one of two: sh [N, sh_bases, 3]; or bit_logits [N, 24] and bit_shifts [N, sh_bases - 1, shift_columns],
+  // Color, one of two: sh [N, sh_bases, 3]; or bit_logits [N, 24] and bit_shifts [N, sh_bases - 1, shift_columns],
   // where shift_columns is 3 (a shift for the eight logits of a channel) or 24 (one for each logit).
   const float *sh, *bit_logits, *bit_shifts;
   int shift_columns;
@@ -61,7 +61,7 @@ struct RenderJob {
   float* tile_background;  // [tiles, channels] or null
   float* camera_partial;   // [blocks of kCameraBlock Gaussians, 12]
   float *v_means, *v_quats, *v_scales, *v_opacities, *v_features, *v_means2d, *v_means2d_abs;
-  float *v_sh, *v_bit_logits, *v_bit_shifts;  // those of the colour in use
+  float *v_sh, *v_bit_logits, *v_bit_shifts;  // those of the color in use
 };
 
 constexpr int kCameraBlock = 1024;  // Gaussians that are listed, and whose view matrix gradients are summed, together

@@ -2,7 +2,7 @@
 // and 5) and SSIM (Wang et al. 2004, eq. 13, with an 11-tap Gaussian window), weighted by a mask. SSIM needs only mu_x,
 // mu_y, E[x^2 + y^2] and E[xy].
 // The window is separable: one pass along rows; one down columns, which ends with the derivatives blurred down columns
-// too; and one along rows that blurs these and adds all gradients up. Rows hold interleaved colours.
+// too; and one along rows that blurs these and adds all gradients up. Rows hold interleaved colors.
 
 constexpr int kHalf = NFC_SSIM_WINDOW / 2;
 constexpr int kHalo = 3 * kHalf;
@@ -207,22 +207,22 @@ static void loss_gradient(const LossJob& job, int row) {
 // Cross entropy of a row's bit probabilities with the bits of its picture, each bit weighted by its place value
 // (Yang et al. 2024, eq. 3), and its gradient.
 static void bit_loss(const BitLossJob& job, int row) {
-  constexpr int kPixels = 32, kValues = kPixels * kColourBits;
+  constexpr int kPixels = 32, kValues = kPixels * kColorBits;
   alignas(64) float bit[kValues], weight[kValues], p[kValues], v[kValues];
   const Vf low = broadcast(job.eps), high = broadcast(1.0f - job.eps);
   double likelihood = 0.0;
   for (int from = 0; from < job.width; from += kPixels) {
-    const int pixels = job.width - from < kPixels ? job.width - from : kPixels, n = pixels * kColourBits;
+    const int pixels = job.width - from < kPixels ? job.width - from : kPixels, n = pixels * kColorBits;
     const size_t first = size_t(row) * job.width + from;
     memset(p, 0, sizeof p), memset(weight, 0, sizeof weight), memset(bit, 0, sizeof bit);
-    memcpy(p, job.probabilities + first * kColourBits, size_t(n) * sizeof(float));
+    memcpy(p, job.probabilities + first * kColorBits, size_t(n) * sizeof(float));
     for (int i = 0; i < pixels; ++i) {
       const float counts = !job.mask || job.mask[first + i] >= 128 ? job.inv_count : 0.0f;
       for (int c = 0; c < 3; ++c) {
         const int value = job.target[3 * (first + i) + c];
         for (int j = 0; j < kBits; ++j) {
-          bit[kColourBits * i + kBits * c + j] = float(value >> (kBits - 1 - j) & 1);
-          weight[kColourBits * i + kBits * c + j] = counts * place_value(j);
+          bit[kColorBits * i + kBits * c + j] = float(value >> (kBits - 1 - j) & 1);
+          weight[kColorBits * i + kBits * c + j] = counts * place_value(j);
         }
       }
     }
@@ -234,7 +234,7 @@ static void bit_loss(const BitLossJob& job, int row) {
       store(v + i, w * derivative);
     }
     likelihood += double(sum_lanes(sum));
-    if (job.gradient) memcpy(job.gradient + first * kColourBits, v, size_t(n) * sizeof(float));
+    if (job.gradient) memcpy(job.gradient + first * kColorBits, v, size_t(n) * sizeof(float));
   }
   job.row_sums[row] = -double(kLn2) * likelihood;
 }

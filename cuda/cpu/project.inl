@@ -1,4 +1,4 @@
-// Projection of a vector of Gaussians at a time, forward and backward, and the colours (colour.inl) of those that are
+// Projection of a vector of Gaussians at a time, forward and backward, and the colors (color.inl) of those that are
 // seen.
 
 static inline void project_geometry(const RenderJob& job, const PinholeCamera& cam, int begin, int end) {
@@ -27,7 +27,7 @@ static inline void project_geometry(const RenderJob& job, const PinholeCamera& c
       job.records[i] = record_of(at, cam.width, cam.height);
       job.radii[2 * i] = radius_of(at.extent_x), job.radii[2 * i + 1] = radius_of(at.extent_y);
       job.means2d[2 * i] = at.mean_x, job.means2d[2 * i + 1] = at.mean_y;
-      float* channels = job.colors + i * size_t(job.channels) + job.colour_channels;
+      float* channels = job.colors + i * size_t(job.channels) + job.color_channels;
       for (int c = 0; c < job.feature_channels; ++c) *channels++ = job.features[i * size_t(job.feature_channels) + c];
       if (job.depth) *channels = at.depth;
     }
@@ -42,16 +42,16 @@ static inline int list_seen(const RenderJob& job, int begin, int end, int* list)
   return count;
 }
 
-static inline void colour_seen(const RenderJob& job, const PinholeCamera& cam, const int* list, int count) {
+static inline void color_seen(const RenderJob& job, const PinholeCamera& cam, const int* list, int count) {
   for (int next = 0; next < count; next += kLanes) {
     const Rows rows = rows_of(list + next, count - next);
-    Vf m[3], colour[kColourBits];
+    Vf m[3], color[kColorBits];
     load_rows<3>(job.means, rows, m);
-    view_colour(job, view_direction(cam, {m[0], m[1], m[2]}), rows, colour);
+    view_color(job, view_direction(cam, {m[0], m[1], m[2]}), rows, color);
     for (int lane = 0; lane < rows.count; ++lane) {
       float* channels = job.colors + rows[lane] * size_t(job.channels);
-      for (int c = 0; c < job.colour_channels; ++c) {
-        const float value = colour[c][lane];
+      for (int c = 0; c < job.color_channels; ++c) {
+        const float value = color[c][lane];
         channels[c] = job.sh && !(value > 0.0f) ? 0.0f : value;
       }
     }
@@ -64,7 +64,7 @@ static void project(const RenderJob& job, int begin, int end) {
   for (int first = begin; first < end; first += kCameraBlock) {
     const int last = first + kCameraBlock < end ? first + kCameraBlock : end;
     project_geometry(job, cam, first, last);
-    if (job.colour_channels) colour_seen(job, cam, seen, list_seen(job, first, last, seen));
+    if (job.color_channels) color_seen(job, cam, seen, list_seen(job, first, last, seen));
   }
 }
 
@@ -74,7 +74,7 @@ static inline void zero_gradients(const RenderJob& job, size_t i) {
   job.v_opacities[i] = 0.0f;
   memset(job.v_means2d + 2 * i, 0, 2 * f);
   if (job.v_means2d_abs) memset(job.v_means2d_abs + 2 * i, 0, 2 * f);
-  zero_colour_gradient(job, i);
+  zero_color_gradient(job, i);
   if (job.v_features) memset(job.v_features + i * size_t(job.feature_channels), 0, size_t(job.feature_channels) * f);
 }
 
@@ -104,7 +104,7 @@ static void project_backward(const RenderJob& job, int block) {
       used_lane[lane] = lane < rows.count ? 1.0f : 0.0f;
       float total[kMoments + kMaxChannels];
       if (lane < rows.count) sum_entries(job, rows[lane], total);
-      if (job.sh && lane < rows.count) {  // a colour clamped at zero passes nothing on
+      if (job.sh && lane < rows.count) {  // a color clamped at zero passes nothing on
         const float* colors = job.colors + rows[lane] * size_t(job.channels);
         for (int c = 0; c < 3; ++c) total[kMoments + c] = colors[c] > 0.0f ? total[kMoments + c] : 0.0f;
       }
@@ -125,10 +125,10 @@ static void project_backward(const RenderJob& job, int block) {
     ProjectionGrad<Vf> grad =
         project_vjp(cam, o, mean, scale, opacity, job.antialiased, v_mean_x, v_mean_y, -0.5f * load(sums[3]),
                     -load(sums[4]), -0.5f * load(sums[5]), v_depth, &v_opacity);
-    if (job.colour_channels) {
-      Vf v_colour[kColourBits];
-      for (int c = 0; c < job.colour_channels; ++c) v_colour[c] = load(sums[kMoments + c]);
-      const Vec3<Vf> v_dir = view_colour_backward(job, view_direction(cam, mean), rows, v_colour);
+    if (job.color_channels) {
+      Vf v_color[kColorBits];
+      for (int c = 0; c < job.color_channels; ++c) v_color[c] = load(sums[kMoments + c]);
+      const Vec3<Vf> v_dir = view_color_backward(job, view_direction(cam, mean), rows, v_color);
       grad.mean = {grad.mean.x + v_dir.x, grad.mean.y + v_dir.y, grad.mean.z + v_dir.z};
       const Vf v_center[3] = {v_dir.x, v_dir.y, v_dir.z};
       for (int j = 0; j < 3; ++j) sum_center[j] = sum_center[j] - select(used, v_center[j], Vf{});
@@ -148,7 +148,7 @@ static void project_backward(const RenderJob& job, int block) {
       store_rows<2>(job.v_means2d_abs, rows, v_abs);
     }
     if (job.v_features) {
-      const int offset = kMoments + job.colour_channels;
+      const int offset = kMoments + job.color_channels;
       for (int lane = 0; lane < rows.count; ++lane)
         for (int c = 0; c < job.feature_channels; ++c)
           job.v_features[rows[lane] * size_t(job.feature_channels) + c] = sums[offset + c][lane];

@@ -93,7 +93,7 @@ static void raster_channels(const RenderJob& job, int tile, int first) {
     prefetch_splat(job, slot, end);
     const uint32_t i = job.tile_entries[slot].splat;
     const SplatRecord& s = job.records[i];
-    const float* colour = job.colors + size_t(i) * job.channels + first;
+    const float* color = job.colors + size_t(i) * job.channels + first;
     const Reach to = reach(s, view);
     for (int k = to.vector_begin; k < to.vector_end; ++k) {
       const Vf pdx = s.p * (centre[k] - s.mean_x);
@@ -108,7 +108,7 @@ static void raster_channels(const RenderJob& job, int tile, int first) {
         const Mask live = next >= broadcast(NFC_TRANSMITTANCE_MIN);
         const Vf weight = select(live, alpha * t, Vf{});
         store(T + pixel, select(live, next, negative(t)));
-        for (int c = 0; c < D; ++c) store(sum[c] + pixel, load(sum[c] + pixel) + weight * colour[c]);
+        for (int c = 0; c < D; ++c) store(sum[c] + pixel, load(sum[c] + pixel) + weight * color[c]);
       }
     }
   }
@@ -208,9 +208,9 @@ static void raster_channels_backward(const RenderJob& job, int tile, int first) 
     prefetch_splat(job, slot, end);
     const uint32_t i = job.tile_entries[slot].splat;
     const SplatRecord& s = job.records[i];
-    const float* colour = job.colors + size_t(i) * job.channels + first;
+    const float* color = job.colors + size_t(i) * job.channels + first;
     const Reach to = reach(s, view);
-    Vf moment[6] = {}, absolute[2] = {}, v_colour[D] = {};
+    Vf moment[6] = {}, absolute[2] = {}, v_color[D] = {};
     for (int k = to.vector_begin; k < to.vector_end; ++k) {
       const Vf dx = centre[k] - s.mean_x, pdx = s.p * dx;
       Vf g0 = {}, g1 = {}, g2 = {};  // sums down the columns of g, g dy, g dy^2
@@ -228,8 +228,8 @@ static void raster_channels_backward(const RenderJob& job, int tile, int first) 
         Vf light = Vf{};
         for (int c = 0; c < D; ++c) {
           const Vf v_c = load(g.v[c] + pixel);
-          v_colour[c] = v_colour[c] + weight * v_c;
-          light = light + colour[c] * v_c;
+          v_color[c] = v_color[c] + weight * v_c;
+          light = light + color[c] * v_c;
         }
         light = light * weight;
         const Vf behind = load(g.behind + pixel) - light;
@@ -258,7 +258,7 @@ static void raster_channels_backward(const RenderJob& job, int tile, int first) 
     } else {
       for (int j = 0; j < 6; ++j) out[j] += sum_lanes(moment[j]);
     }
-    for (int c = 0; c < D; ++c) out[kMoments + first + c] = sum_lanes(v_colour[c]);
+    for (int c = 0; c < D; ++c) out[kMoments + first + c] = sum_lanes(v_color[c]);
   }
   for (uint32_t slot = used; slot < end; ++slot) {
     float* out = job.partial + size_t(job.tile_entries[slot].entry) * stride;

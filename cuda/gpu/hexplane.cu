@@ -14,7 +14,7 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kMaxPlanes = 6 * 8;
 
-// `HexPlaneArgs` of nfc_gs/render/cuda_args.py is the same struct. C cells of all planes together: a plane has as many
+// `HexPlaneArgs` of nfc_gs/ops/kernel_args.py is the same struct. C cells of all planes together: a plane has as many
 // as it has places, those of the last row and column being empty.
 struct HexPlaneArgs {
   const float* planes[kMaxPlanes];  // [rows, columns, features] each, six per level
@@ -188,7 +188,7 @@ NFC_KERNEL(hexplane_planes_backward, nfc::HexPlaneArgs, nfc::kThreads) {
 
 namespace nfc {
 
-// `PlaneArgs` of nfc_gs/render/cuda_args.py is the same struct: the gradient of a plane's regularisers, each a weight
+// `PlaneArgs` of nfc_gs/ops/kernel_args.py is the same struct: the gradient of a plane's regularisers, each a weight
 // times what a value has to do with it.
 struct PlaneArgs {
   const float* plane;  // [rows, columns, features]

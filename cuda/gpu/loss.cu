@@ -11,7 +11,7 @@ namespace nfc {
 constexpr int kThreads = kLossTile * kLossTile;
 constexpr int kHalf = NFC_SSIM_WINDOW / 2;
 constexpr int kRoom = kLossTile + 2 * kHalf;  // pixels along the side of a part with its border
-constexpr int kRoomValues = 3 * kRoom;        // colours of a row of it
+constexpr int kRoomValues = 3 * kRoom;        // colors of a row of it
 constexpr int kBlurred = kRoom * kLossTile;   // pixels of it that are left when rows have been blurred
 constexpr int kWarps = kThreads / kWarp;
 

@@ -1,11 +1,11 @@
-// Activations, projection, culling, colours and the count of tiles in one kernel, and its derivative: one thread per
+// Activations, projection, culling, colors and the count of tiles in one kernel, and its derivative: one thread per
 // Gaussian. What one thread reads lies together, so a warp uses whole sectors; nothing is read twice, and a culled
-// Gaussian costs its 44 bytes and no colour.
+// Gaussian costs its 44 bytes and no color.
 
 #include "../include/nfc_gs/footprint.h"
 #include "../include/nfc_gs/projection.h"
 #include "../include/nfc_gs/tiles.h"
-#include "colour.h"
+#include "color.h"
 #include "render.h"
 
 namespace nfc {
@@ -36,7 +36,7 @@ NFC_HD void zero_gradients(const RenderArgs& args, size_t i) {
   if (args.sh) zero(args.v_sh + 3 * i * size_t(args.sh_bases), 3 * args.sh_bases);
   if (args.bit_logits) {
     const int columns = args.shift_columns * (args.sh_bases - 1);
-    zero(args.v_bit_logits + kColourBits * i, kColourBits), zero(args.v_bit_shifts + size_t(columns) * i, columns);
+    zero(args.v_bit_logits + kColorBits * i, kColorBits), zero(args.v_bit_shifts + size_t(columns) * i, columns);
   }
   if (args.features) zero(args.v_features + i * size_t(args.feature_channels), args.feature_channels);
 }
@@ -80,8 +80,8 @@ NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, 
   const float v_depth = args.depth ? sum_terms(partial + stride - 1, stride, terms) : 0.0f;
   ProjectionGrad<float> grad = project_vjp(cam, o, g.mean, g.scale, g.opacity, args.antialiased != 0, v_mean_x,
                                            v_mean_y, -0.5f * sums[3], -sums[4], -0.5f * sums[5], v_depth, &v_opacity);
-  if (args.colour_channels) {
-    const Vec3<float> v = view_colour_backward(args, cam, g.mean, i, partial + kMoments, stride, terms);
+  if (args.color_channels) {
+    const Vec3<float> v = view_color_backward(args, cam, g.mean, i, partial + kMoments, stride, terms);
     grad.mean = {grad.mean.x + v.x, grad.mean.y + v.y, grad.mean.z + v.z};
     v_camera[12] = -v.x, v_camera[13] = -v.y, v_camera[14] = -v.z;
   }
@@ -103,7 +103,7 @@ NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, 
   if (args.absgrad) args.v_means2d_abs[2 * i] = sums[6], args.v_means2d_abs[2 * i + 1] = sums[7];
   for (int c = 0; c < args.feature_channels; ++c)
     args.v_features[i * size_t(args.feature_channels) + c] =
-        sum_terms(partial + kMoments + args.colour_channels + c, stride, terms);
+        sum_terms(partial + kMoments + args.color_channels + c, stride, terms);
 }
 
 }  // namespace nfc
@@ -132,8 +132,8 @@ NFC_KERNEL(project_splats, nfc::RenderArgs, nfc::kThreads) {
   args.touched[i] = touched;
 
   float* channels = args.colors + i * size_t(args.channels);
-  if (args.colour_channels) view_colour(args, cam, g.mean, i, channels);
-  channels += args.colour_channels;
+  if (args.color_channels) view_color(args, cam, g.mean, i, channels);
+  channels += args.color_channels;
   for (int c = 0; c < args.feature_channels; ++c) *channels++ = args.features[i * size_t(args.feature_channels) + c];
   if (args.depth) *channels = f.depth;
 }

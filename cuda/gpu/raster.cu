@@ -60,7 +60,7 @@ NFC_KERNEL(raster, nfc::RenderArgs, nfc::kTilePixels) {
   NFC_SHARED(float, form_r, kBatch);
   NFC_SHARED(float, log2_opacity, kBatch);
   NFC_SHARED(unsigned, reaches, kBatch);
-  NFC_SHARED(float, colour, kBatch * kChannels);
+  NFC_SHARED(float, color, kBatch * kChannels);
   const int tile = blockIdx.x, thread = threadIdx.x, channels = channels_here(args);
   const Pixel pixel = pixel_of(tile, args.tiles_x, thread);
   const bool inside = pixel.x < args.width && pixel.y < args.height;
@@ -90,7 +90,7 @@ NFC_KERNEL(raster, nfc::RenderArgs, nfc::kTilePixels) {
       reaches[thread] = warps;
       const float* from = args.colors + size_t(splat) * args.channels + args.first_channel;
 #pragma unroll
-      for (int c = 0; c < kChannels; ++c) colour[kChannels * thread + c] = c < channels ? from[c] : 0.0f;
+      for (int c = 0; c < kChannels; ++c) color[kChannels * thread + c] = c < channels ? from[c] : 0.0f;
     }
     __syncthreads();
     for (int group = 0; group < count; group += kBucket) {
@@ -116,7 +116,7 @@ NFC_KERNEL(raster, nfc::RenderArgs, nfc::kTilePixels) {
         }
         const float weight = b.alpha * T;
 #pragma unroll
-        for (int c = 0; c < kChannels; ++c) sum[c] = fmaf(weight, colour[kChannels * j + c], sum[c]);
+        for (int c = 0; c < kChannels; ++c) sum[c] = fmaf(weight, color[kChannels * j + c], sum[c]);
         T = next;
       }
     }
@@ -183,20 +183,20 @@ NFC_KERNEL(raster_backward, nfc::RenderArgs, nfc::kBackwardThreads) {
   const int slot = begin + (bucket - first_bucket(tile, begin)) * kBucket + lane;
   const bool valid = slot < end;
   SplatRecord s = {};
-  float colour[kChannels] = {};
+  float color[kChannels] = {};
   if (valid) {
     const int splat = args.slot_splat[slot];
     s = args.records[splat];
 #pragma unroll
     for (int c = 0; c < kChannels; ++c)
-      if (c < channels) colour[c] = args.colors[size_t(splat) * args.channels + args.first_channel + c];
+      if (c < channels) color[c] = args.colors[size_t(splat) * args.channels + args.first_channel + c];
   }
   const float* v_pixel = args.v_pixel + size_t(tile) * kChannels * kTilePixels;
   const float* start_T = args.bucket_transmittance + size_t(bucket) * kTilePixels;
   const float* start_sum =
       args.bucket_sum + (size_t(bucket) * args.channels + args.first_channel) * kTilePixels;
 
-  float moment[kMoments] = {}, v_colour[kChannels] = {};
+  float moment[kMoments] = {}, v_color[kChannels] = {};
   float T = -1.0f, behind = 0.0f, new_T = -1.0f, new_behind = 0.0f;
   for (int step = 0; step < kTilePixels + kWarp - 1; ++step) {
     if (step % kWarp == 0) {  // the next 32 pixels, a pixel each
@@ -232,8 +232,8 @@ NFC_KERNEL(raster_backward, nfc::RenderArgs, nfc::kBackwardThreads) {
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
       const float v = v_pixel[c * kTilePixels + index];
-      v_colour[c] = fmaf(weight, v, v_colour[c]);
-      light = fmaf(colour[c], v, light);
+      v_color[c] = fmaf(weight, v, v_color[c]);
+      light = fmaf(color[c], v, light);
     }
     light *= weight;
     behind -= light, T = next;
@@ -254,5 +254,5 @@ NFC_KERNEL(raster_backward, nfc::RenderArgs, nfc::kBackwardThreads) {
   for (int j = 0; j < kMoments; ++j) out[j] += moment[j];
 #pragma unroll
   for (int c = 0; c < kChannels; ++c)
-    if (c < channels) out[kMoments + args.first_channel + c] = v_colour[c];
+    if (c < channels) out[kMoments + args.first_channel + c] = v_color[c];
 }

@@ -13,10 +13,10 @@ constexpr int kMaxBases = 16;
 constexpr int kBucket = kWarp;  // splats of a tile that one warp of the backward pass takes
 constexpr int kCameraTerms = 12;
 
-// `RenderArgs` of nfc_gs/render/cuda_args.py is the same struct; a test compares the two. Arrays are row-major; null
+// `RenderArgs` of nfc_gs/ops/kernel_args.py is the same struct; a test compares the two. Arrays are row-major; null
 // where not asked for. N Gaussians, M entries: pairs of a tile and a Gaussian that may reach it.
 struct RenderArgs {
-  // inputs, as in nfc_gs/render/backend.py
+  // inputs, as in nfc_gs/rendering/backend.py
   const float *means, *quats, *scales, *opacities, *sh, *bit_logits, *bit_shifts, *features, *background, *viewmat;
 
   // kept from forward to backward
@@ -53,7 +53,7 @@ struct RenderArgs {
 
   int count, entries, buckets;
   int sh_bases, sh_degree, shift_columns;
-  int colour_channels, feature_channels, channels;  // channels: both and depth (1 or 0)
+  int color_channels, feature_channels, channels;  // channels: both and depth (1 or 0)
   int first_channel;                                // of the NFC_CHANNELS that a launch of raster.cu takes
   int antialiased, depth, absgrad, keep, wide_tiles;  // keep: a backward pass may follow
   int raw;                                            // scales are logarithms and opacities logits

@@ -1,4 +1,4 @@
-// What the kernels of a training step read and write, beside those of the rendering. `cuda_args.py` in nfc_gs/render has
+// What the kernels of a training step read and write, beside those of the rendering. `kernel_args.py` in nfc_gs/ops has
 // the same structs; a test compares them. Arrays are row-major; null where not asked for.
 #pragma once
 

@@ -15,11 +15,11 @@ from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.render import Render
 from nfc_gs.commands.runs import RUNS, free_folder, train_and_finish
 from nfc_gs.commands.view import Page, View
-from nfc_gs.data.open import DataConfig, load_scene
-from nfc_gs.data.synthetic import write_capture, write_moving_capture
-from nfc_gs.train.config import TrainConfig, resolve
-from nfc_gs.train.run_folder import claim_run_folder
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.data.builtin.captures import write_capture, write_moving_capture
+from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.runs.run_folder import claim_run_folder
+from nfc_gs.training.config import TrainConfig, resolve
+from nfc_gs.training.trainer import Trainer
 
 DEMO_TRAINING = TrainConfig(preset="fast", time_budget="65s")
 """How the demo trains; made for two cores of a plain CPU, a GPU is done no worse in the same time."""

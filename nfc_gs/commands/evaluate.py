@@ -13,7 +13,7 @@ from nfc_gs.commands.runs import LOOP_NAME, REPORT_NAME, TEST_RENDERS, draw_loop
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.report import write_report
-from nfc_gs.train.evaluate import Metrics, evaluate
+from nfc_gs.training.evaluation import Metrics, evaluate
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_path, load_checkpoint, load_model, save_compact
 from nfc_gs.commands.console import Output, logger, size_on_disk
 from nfc_gs.commands.runs import SPLAT_NAME, START_TIME, cost_of_baking, open_run, prepare_file, scene_again
 from nfc_gs.core.errors import UserError
@@ -17,11 +16,19 @@ from nfc_gs.core.files import make_folder
 from nfc_gs.core.sh import MAX_DEGREE
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.stored import without_photos
-from nfc_gs.export.ply import read_ply, write_ply
+from nfc_gs.formats.ply import read_ply, write_ply
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render.pipeline import at_time
-from nfc_gs.train.evaluate import evaluate
-from nfc_gs.train.run_folder import check_same_scene
+from nfc_gs.rendering.pipeline import at_time
+from nfc_gs.runs.checkpoint import (
+    CHECKPOINT_NAME,
+    Checkpoint,
+    checkpoint_path,
+    load_checkpoint,
+    load_model,
+    save_compact,
+)
+from nfc_gs.runs.run_folder import check_same_scene
+from nfc_gs.training.evaluation import evaluate
 
 FRAMES = "frames"
 """Folder in a run for the moments of a moving splat."""
@@ -31,7 +38,7 @@ FRAMES = "frames"
 class Export:
     """Write a splat as a PLY that splat viewers and other tools open, in the frame of the capture.
 
-    The colours of a bit head are baked to spherical harmonics, and what that costs on the held-out views is told; the
+    The colors of a bit head are baked to spherical harmonics, and what that costs on the held-out views is told; the
     run's own checkpoint keeps the bits. A PLY knows no time: of a moving splat it holds one moment, or there are
     several. The compact form keeps everything that drawing needs, motion and cameras included, in one small file, which
     needs neither run nor capture.
@@ -107,7 +114,7 @@ class Export:
             raise UserError(f"--out {self.out} ends neither in .ply nor in .safetensors; name it so.")
         if suffix == ".safetensors" and (self.time is not None or self.sh_degree is not None):
             raise UserError(
-                "The compact form keeps all times and colours as they are; leave out --time and --sh-degree."
+                "The compact form keeps all times and colors as they are; leave out --time and --sh-degree."
             )
         if self.frames is not None and (self.frames < 1 or self.time is not None):
             raise UserError("--frames must be at least 1, and goes without --time.")

@@ -14,23 +14,23 @@ import torch
 import tyro
 
 import nfc_gs
-from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_model
 from nfc_gs.commands.console import Output, decibels, ratio, size_on_disk, table
 from nfc_gs.commands.runs import device_in_words
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.text import duration
 from nfc_gs.data.images import treatment
-from nfc_gs.data.open import DataConfig, FrameOptions, load_scene
+from nfc_gs.data.loading import DataConfig, FrameOptions, load_scene
 from nfc_gs.data.scene import SceneData, TimeAxis, View
-from nfc_gs.export.ply import read_ply
 from nfc_gs.export.report_data import read_json
+from nfc_gs.formats.ply import read_ply
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import terms_in_words
-from nfc_gs.render import cuda_runtime, extension
-from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
-from nfc_gs.train.evaluate import METRICS_NAME
-from nfc_gs.train.motion import sizes_of
-from nfc_gs.train.run_folder import capture_is_there, check_same_scene, scene_of
+from nfc_gs.ops import native, nvrtc
+from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_model
+from nfc_gs.runs.run_folder import capture_is_there, check_same_scene, scene_of
+from nfc_gs.training.config import ResolvedConfig, TrainConfig, resolve
+from nfc_gs.training.deformation import sizes_of
+from nfc_gs.training.evaluation import METRICS_NAME
 
 PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "gsplat", "lpips", "tensorboard")
 
@@ -96,7 +96,7 @@ def _installation() -> Rows:
         except metadata.PackageNotFoundError:
             rows.append((name, "not installed"))
     try:
-        core = extension.core()
+        core = native.core()
         rows.append(("CPU core", f"{core.instruction_set()}, threads: {core.threads()}"))
     except UserError as error:
         rows.append(("CPU core", str(error)))
@@ -117,11 +117,11 @@ def _devices() -> Rows:
     if not rows:
         rows.append(("GPU", "none that torch sees"))
     try:
-        rows.append(("Compiler", cuda_runtime.compiler_name()))
+        rows.append(("Compiler", nvrtc.compiler_name()))
     except UserError as error:
         rows.append(("Compiler", str(error)))
-    counts = ", ".join(f"{count} for {name}" for name, count in cuda_runtime.cached_kernels().items())
-    rows.append(("Compiled kernels", f"{counts or 'none yet'} ({cuda_runtime.cache_folder()})"))
+    counts = ", ".join(f"{count} for {name}" for name, count in nvrtc.cached_kernels().items())
+    rows.append(("Compiled kernels", f"{counts or 'none yet'} ({nvrtc.cache_folder()})"))
     return rows
 
 
@@ -221,4 +221,4 @@ def _gaussians(model: GaussianModel) -> Rows:
     if model.bit_shifts is not None:
         shared = model.bit_shifts.shape[2] == 3
         head = f"24 bits, {'one shift a channel' if shared else 'one shift a bit'} for the view"
-    return [("Gaussians", f"{len(model):,}"), ("Colour", head), ("SH degree", str(model.sh_degree))]
+    return [("Gaussians", f"{len(model):,}"), ("Color", head), ("SH degree", str(model.sh_degree))]

@@ -23,9 +23,9 @@ from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.paths import interpolate, orbit
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.model.gate import gated
-from nfc_gs.render.deformation import kernels_for
-from nfc_gs.render.pipeline import at_time, render
-from nfc_gs.train.evaluate import image_stems
+from nfc_gs.rendering.deformation import kernels_for
+from nfc_gs.rendering.pipeline import at_time, render
+from nfc_gs.training.evaluation import image_stems
 
 What = Literal["test", "orbit", "path", "still"]
 Picture = Literal["rgb", "depth", "bits", "bit_entropy"]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
 from nfc_gs.commands.console import Output, decibels, logger, ratio, table
 from nfc_gs.commands.progress import Progress
 from nfc_gs.core.errors import UserError
@@ -18,17 +17,18 @@ from nfc_gs.core.text import duration
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.scene import SceneData
 from nfc_gs.export.loop import write_loop
-from nfc_gs.export.ply import write_ply
 from nfc_gs.export.report import write_report
 from nfc_gs.export.report_data import read_json
+from nfc_gs.formats.ply import write_ply
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render import extension
-from nfc_gs.render.backend import RasterBackend, get_backend
-from nfc_gs.render.pipeline import at_time
-from nfc_gs.train.config import ResolvedConfig, TrainConfig, resolve
-from nfc_gs.train.evaluate import METRICS_NAME, Metrics
-from nfc_gs.train.run_folder import CONFIG_NAME, capture_is_there, check_same_times, scene_of
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.ops import native
+from nfc_gs.rendering.backend import RasterBackend, get_backend
+from nfc_gs.rendering.pipeline import at_time
+from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
+from nfc_gs.runs.run_folder import CONFIG_NAME, capture_is_there, check_same_times, scene_of
+from nfc_gs.training.config import ResolvedConfig, TrainConfig, resolve
+from nfc_gs.training.evaluation import METRICS_NAME, Metrics
+from nfc_gs.training.trainer import Trainer
 
 RUNS = Path("runs")
 """Where runs go if `--out` does not say."""
@@ -68,8 +68,8 @@ def device_in_words(config: ResolvedConfig) -> str:
         return f"cuda ({torch.cuda.get_device_name()}, backend {config.backend})"
     if config.backend != "cpu":
         return f"{config.device} (backend {config.backend})"
-    threads = extension.threads()
-    return f"cpu ({threads} thread{'s' if threads != 1 else ''}, {extension.core().instruction_set()})"
+    threads = native.threads()
+    return f"cpu ({threads} thread{'s' if threads != 1 else ''}, {native.core().instruction_set()})"
 
 
 def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> int:
@@ -217,7 +217,7 @@ class OpenRun:
 
     def save_metrics(self, metrics: Metrics) -> Path:
         """Write `metrics.json` anew; what an earlier one says of training is kept. Returns its path."""
-        from nfc_gs.train.evaluate import write_metrics
+        from nfc_gs.training.evaluation import write_metrics
 
         own = {"test", "gaussians", "steps", "train_seconds"}
         extras = {"device": self.config.device, "backend": self.config.backend, "preset": self.config.preset}

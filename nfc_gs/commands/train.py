@@ -9,17 +9,17 @@ from typing import Annotated
 
 import tyro
 
-from nfc_gs.checkpoint import load_checkpoint
 from nfc_gs.commands.console import Output
 from nfc_gs.commands.progress import Progress, tensorboard_listener
 from nfc_gs.commands.runs import default_run_folder, scene_again, train_and_finish
 from nfc_gs.commands.view import Page, train_and_stay, watch
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Listener
-from nfc_gs.data.open import DataConfig, load_scene
-from nfc_gs.train.config import TrainConfig, resolve
-from nfc_gs.train.run_folder import claim_run_folder
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.runs.checkpoint import load_checkpoint
+from nfc_gs.runs.run_folder import claim_run_folder
+from nfc_gs.training.config import TrainConfig, resolve
+from nfc_gs.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class CaptureOptions(DataConfig):
     background: Annotated[
         tuple[float, float, float] | None, tyro.conf.arg(name="image-background", metavar="R G B")
     ] = None
-    """Lay transparent pixels of the images on this colour: red, green, blue in 0..1. By default white for Blender
+    """Lay transparent pixels of the images on this color: red, green, blue in 0..1. By default white for Blender
     captures; elsewhere an alpha channel is a mask, and transparent pixels are ignored."""
 
     def config(self) -> DataConfig:

@@ -16,7 +16,7 @@ from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.runs import INTERRUPTED, train_and_finish
 from nfc_gs.core.errors import UserError
 from nfc_gs.objective.losses import terms_in_words
-from nfc_gs.train.trainer import Trainer
+from nfc_gs.training.trainer import Trainer
 from nfc_gs.viewer import HOST, PORT
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class View:
 
     def run(self) -> int:
         """Show until Ctrl-C; returns the exit code."""
-        from nfc_gs.train.config import TrainConfig, resolve
+        from nfc_gs.training.config import TrainConfig, resolve
         from nfc_gs.viewer.source import open_source
 
         if not self.paths:

@@ -1,4 +1,4 @@
-"""Numbers as colours, in the viewer and in the report."""
+"""Numbers as colors, in the viewer and in the report."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _ANCHORS: dict[MapName, str] = {
     "inferno": "000004 1f0c48 550f6d 88226a ba3655 e35933 f98e09 f9c932 fcffa4",
     "grey": "000000 ffffff",
 }
-"""Colours at even distances from 0 to 1, between which is interpolated."""
+"""Colors at even distances from 0 to 1, between which is interpolated."""
 
 MAP_NAMES: tuple[MapName, ...] = tuple(_ANCHORS)
 
 
 ERROR_MAP: MapName = "inferno"
 ERROR_FULL = 0.25
-"""Difference of a picture from a photo, 0..1, that has the last colour of `ERROR_MAP`; 64 of 255 levels."""
+"""Difference of a picture from a photo, 0..1, that has the last color of `ERROR_MAP`; 64 of 255 levels."""
 
 
 def gradient(name: MapName) -> tuple[str, ...]:
-    """The colours of a map at even distances, as CSS writes them."""
+    """The colors of a map at even distances, as CSS writes them."""
     return tuple(f"#{word}" for word in _ANCHORS[name].split())
 
 
 def apply(values: Tensor, name: MapName) -> Tensor:
-    """Colours [..., 3] in [0, 1] of values [...], which are clamped to [0, 1]; NaN counts as 0."""
+    """Colors [..., 3] in [0, 1] of values [...], which are clamped to [0, 1]; NaN counts as 0."""
     anchors = torch.tensor([list(bytes.fromhex(word)) for word in _ANCHORS[name].split()], device=values.device) / 255.0
     place = values.nan_to_num(nan=0.0).clamp(0.0, 1.0) * (len(anchors) - 1)
     below = place.floor().long().clamp(max=len(anchors) - 2)

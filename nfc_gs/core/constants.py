@@ -37,4 +37,4 @@ SSIM_C2 = 0.03**2
 """Stabiliser of the contrast term for values in [0, 1]."""
 
 BITS = 8
-"""Bits of a colour channel, whose values are 0..255 (Neural Field Classifiers, section 3.1)."""
+"""Bits of a color channel, whose values are 0..255 (Neural Field Classifiers, section 3.1)."""

@@ -77,19 +77,19 @@ def eval_sh(coeffs: Tensor, directions: Tensor, degree: int) -> Tensor:
         degree: 0..3.
 
     Returns:
-        [..., 3]. A splat's colour is max(0, 0.5 + this).
+        [..., 3]. A splat's color is max(0, 0.5 + this).
     """
     basis = sh_basis(directions, degree)
     return (basis[..., None] * coeffs[..., : sh_bases(degree), :]).sum(-2)
 
 
 def rgb_to_sh0(rgb: Tensor) -> Tensor:
-    """The coefficient of degree 0 that gives a colour in [0, 1] from every side; any shape."""
+    """The coefficient of degree 0 that gives a color in [0, 1] from every side; any shape."""
     return (rgb - 0.5) / C0
 
 
 def sh0_to_rgb(sh0: Tensor) -> Tensor:
-    """The colour that a coefficient of degree 0 gives by itself, not clamped; any shape."""
+    """The color that a coefficient of degree 0 gives by itself, not clamped; any shape."""
     return sh0 * C0 + 0.5
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IGNORED_SHARE = 1e-3
-"""A pixel is ignored when more than this share of it is: its colour is mixed with what should not be seen. The
+"""A pixel is ignored when more than this share of it is: its color is mixed with what should not be seen. The
 share is not zero only to be deaf to rounding."""
 
 
@@ -97,7 +97,7 @@ def treatment(views: Sequence[View]) -> list[str]:
         "undistorted": sum(source.lens is not None for source in sources),
         "masked by images": sum(source.mask is not None for source in sources),
         "masked by their transparency": sum(ignored),
-        "transparency laid on a colour": sum(laid),
+        "transparency laid on a color": sum(laid),
     }
     return [what if n == len(sources) else f"{what} ({n} of {len(sources)})" for what, n in counts.items() if n]
 
@@ -265,7 +265,7 @@ def _undistort(rgb: np.ndarray, ignored: np.ndarray, lens: Lens, pinhole: Pinhol
 
 
 def _composite(rgb: np.ndarray, alpha: np.ndarray, background: tuple[float, float, float]) -> np.ndarray:
-    """Over a plain colour, in the image's own (sRGB) values as its author saw them blended."""
+    """Over a plain color, in the image's own (sRGB) values as its author saw them blended."""
     a = alpha[..., None].astype(np.float32) / 255.0
     behind = np.array(background, dtype=np.float32) * 255.0
     return np.clip(rgb * a + behind * (1.0 - a) + 0.5, 0, 255).astype(np.uint8)
@@ -298,7 +298,7 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
         grey = ((grey + 128) // 257).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2), None
     if image.mode == "F":
-        raise ValueError("it holds floating-point numbers, not colours")
+        raise ValueError("it holds floating-point numbers, not colors")
     return np.array(image.convert("RGB")), None
 
 

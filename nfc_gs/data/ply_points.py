@@ -10,10 +10,10 @@ from nfc_gs.core.errors import UserError
 
 
 def read_ply_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and colours of the vertices of a PLY file.
+    """Positions and colors of the vertices of a PLY file.
 
     Returns:
-        xyz [P, 3] float64; rgb [P, 3] uint8, middle grey where the file has no colours.
+        xyz [P, 3] float64; rgb [P, 3] uint8, middle grey where the file has no colors.
 
     Raises:
         UserError: it cannot be read, or has no x, y, z.
@@ -36,10 +36,10 @@ def read_ply_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
         xyz = np.stack([np.asarray(vertex[name], dtype=np.float64) for name in "xyz"], axis=1)
         rgb = np.full((len(xyz), 3), 128, dtype=np.uint8)
         if all(name in fields for name in ("red", "green", "blue")):
-            colours = np.stack([np.asarray(vertex[name]) for name in ("red", "green", "blue")], axis=1)
-            if np.issubdtype(colours.dtype, np.floating):
-                colours = np.nan_to_num(colours) * (255.0 if np.nanmax(colours, initial=0.0) <= 1.0 else 1.0)
-            rgb = np.clip(colours, 0, 255).astype(np.uint8)
+            colors = np.stack([np.asarray(vertex[name]) for name in ("red", "green", "blue")], axis=1)
+            if np.issubdtype(colors.dtype, np.floating):
+                colors = np.nan_to_num(colors) * (255.0 if np.nanmax(colors, initial=0.0) <= 1.0 else 1.0)
+            rgb = np.clip(colors, 0, 255).astype(np.uint8)
     except UserError:
         raise
     except Exception as error:  # plyfile raises its own errors, ValueError, MemoryError, ...

@@ -98,7 +98,7 @@ class SceneData:
             cameras and points are given; `export` undoes it.
         extent: radius of the cameras around their centre in the normalised frame, scene units (3DGS's
             `cameras_extent`: 1.1 times the largest distance of a camera from the mean camera).
-        background: colour in [0, 1] that transparent pixels were composited on, or None.
+        background: color in [0, 1] that transparent pixels were composited on, or None.
         notes: sentences on what the reader decided (several models, missing images, ...), also logged.
         time_axis: what the times of the views mean; None in a static scene.
         images: the cache that decodes pictures (`data.images.ImageCache`); None where there are no photos, since the

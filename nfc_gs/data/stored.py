@@ -167,5 +167,5 @@ def _middle_points(scene: SceneData) -> np.ndarray:
 
 
 def _cloud(xyz: np.ndarray) -> PointCloud:
-    """Points without colours of their own."""
+    """Points without colors of their own."""
     return PointCloud(xyz, np.zeros(xyz.shape, dtype=np.uint8))

@@ -13,9 +13,9 @@ from nfc_gs.data.scene import SceneData
 from nfc_gs.export.video import to_uint8, write_video
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render.backend import RasterBackend
-from nfc_gs.render.deformation import kernels_for
-from nfc_gs.render.pipeline import render
+from nfc_gs.rendering.backend import RasterBackend
+from nfc_gs.rendering.deformation import kernels_for
+from nfc_gs.rendering.pipeline import render
 
 LOOP_SIDE = 480
 """Longest side, pixels."""

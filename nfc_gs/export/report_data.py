@@ -201,7 +201,7 @@ def _pictures(folder: Path, name: str) -> dict[str, Any]:
     truth, render = pictures
     error = np.abs(truth.astype(np.float32) - render.astype(np.float32)).mean(axis=2) / 255  # [H, W]
     size = fitted(truth, _MAX_SIDE)
-    sources = {"truth": truth, "render": render, "error": colour_error(error)}
+    sources = {"truth": truth, "render": render, "error": color_error(error)}
     return {"width": size[0], "height": size[1], **{key: data_uri(image, size) for key, image in sources.items()}}
 
 
@@ -243,8 +243,8 @@ def fitted(image: np.ndarray, side: int) -> tuple[int, int]:
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def colour_error(error: np.ndarray) -> np.ndarray:
-    """Errors as colours from black over red to pale yellow: 0 is the first, `ERROR_FULL` and more the last.
+def color_error(error: np.ndarray) -> np.ndarray:
+    """Errors as colors from black over red to pale yellow: 0 is the first, `ERROR_FULL` and more the last.
 
     Args:
         error: [H, W] float, absolute error averaged over the channels, in [0, 1].

@@ -91,8 +91,8 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
         raise UserError(f"Cannot write {path}: no ffmpeg is found; install it, or name the file .gif.") from None
     first = _even(next(frames))
     height, width = first.shape[:2]
-    colour = ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709"]
-    colour += ["-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
+    color = ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709"]
+    color += ["-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
     with atomic_write(path) as temporary:
         writer = imageio_ffmpeg.write_frames(
             str(temporary),
@@ -104,7 +104,7 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
             quality=None,  # type: ignore[arg-type]
             macro_block_size=2,
             ffmpeg_log_level="error",
-            output_params=["-crf", "17", "-preset", "medium", "-movflags", "+faststart", *colour],
+            output_params=["-crf", "17", "-preset", "medium", "-movflags", "+faststart", *color],
         )
         try:
             writer.send(None)

@@ -1,1 +1,1 @@
-"""The trainable scene: Gaussians and what colours them."""
+"""The trainable scene: Gaussians and what colors them."""

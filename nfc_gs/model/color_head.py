@@ -1,4 +1,4 @@
-"""What colours the Gaussians: direct spherical harmonics, or 24 bit logits ("target encoding").
+"""What colors the Gaussians: direct spherical harmonics, or 24 bit logits ("target encoding").
 
 The bit head holds the logits of the eight bits of red, green and blue, most significant first. For bit j of channel c
 seen in the direction d:
@@ -8,7 +8,7 @@ seen in the direction d:
 - full: l_cj(d) = b_cj + sum_{k>=1} Y_k(d) s_kcj: 24 K numbers. The constant Y_0 is left out of b, which changes its
   unit but not what can be represented.
 
-Degree 0 has b alone. A bit's probability is p = sigmoid(l), and the colour is decoded from the probabilities before
+Degree 0 has b alone. A bit's probability is p = sigmoid(l), and the color is decoded from the probabilities before
 compositing (`target_encoding.decode`).
 """
 
@@ -86,7 +86,7 @@ def bit_probabilities(bit_logits: Tensor, bit_shifts: Tensor, directions: Tensor
 def bake_bits(bit_logits: Tensor, bit_shifts: Tensor, degree: int) -> Tensor:
     """Direct SH that comes closest to a bit head: least squares over directions spread evenly over the sphere.
 
-    The decoded colour is a sigmoid of the harmonics, so the fit is not exact unless the colour does not depend on the
+    The decoded color is a sigmoid of the harmonics, so the fit is not exact unless the color does not depend on the
     direction.
 
     Args:

@@ -54,7 +54,7 @@ class HexPlaneConfig:
     levels: tuple[int, ...] = (1, 2)
     """Multiples of the resolution of space."""
     width: int = 64
-    """Width of the layers of the network that moves things; those of the one for colours have half of it, or a little
+    """Width of the layers of the network that moves things; those of the one for colors have half of it, or a little
     more: a multiple of 16, which the compiled kernels take."""
     tv: float = 1e-4
     """Weight of the total variation of the planes of space."""
@@ -205,7 +205,7 @@ class Deformation(nn.Module, ABC):
             time: 0..1.
 
         Returns:
-            By quantity [N, its width]; opacity_logits [N]. "colors" is in units of the constant colour, [0, 1].
+            By quantity [N, its width]; opacity_logits [N]. "colors" is in units of the constant color, [0, 1].
         """
         parts = self.changes(means, time, kernels).split([WIDTHS[name] for name in self.quantities], dim=1)
         changes = dict(zip(self.quantities, parts, strict=True))
@@ -244,20 +244,20 @@ class Deformation(nn.Module, ABC):
 
 
 class HexPlane(Deformation):
-    """Six planes per level, and two small networks: one for colours, one for all that moves.
+    """Six planes per level, and two small networks: one for colors, one for all that moves.
 
     The planes of space begin with random features, those with time with ones: at first features do not depend on time.
     (4DGS draws the random ones from 0.1 to 0.5; the product of three of them is so small that its network hardly tells
     places apart at first, which cost 0.15 dB in short runs. Here they are around 1.)
 
     (4DGS has one layer for all quantities and then heads. Most of a scene stands still, and layers that learn this have
-    no gradient left there; where colours have layers of their own, what recolours is found by them, and what moves is
+    no gradient left there; where colors have layers of their own, what recolors is found by them, and what moves is
     found sooner, too.)
 
     Attributes:
         config: its sizes and regularisers.
         planes: in the order of `plane_shapes`.
-        networks: by what they change, "motion" (all but colours) and "colors": layers, from features to changes.
+        networks: by what they change, "motion" (all but colors) and "colors": layers, from features to changes.
     """
 
     GROW_SHARE = 0.005

@@ -20,7 +20,7 @@ THINNEST = 0.1
 
 
 ADDS_UP = 25.0
-"""How much more a change of size, opacity or colour counts than one of place: if many change alike, that is seen."""
+"""How much more a change of size, opacity or color counts than one of place: if many change alike, that is seen."""
 
 
 class GatedField(Deformation):
@@ -63,8 +63,8 @@ def gated(model: GaussianModel, tolerance: float = TOLERANCE, kernels: FieldKern
     Args:
         model: a moving one; a static one is returned as it is.
         tolerance: in standard deviations of an opaque Gaussian along each axis, fainter ones may go farther; what does
-            not count in these (logarithms of sizes, opacity, colour) may change by `ADDS_UP` times less.
-        kernels: of the field; `render.deformation.kernels_for` knows the fastest.
+            not count in these (logarithms of sizes, opacity, color) may change by `ADDS_UP` times less.
+        kernels: of the field; `rendering.deformation.kernels_for` knows the fastest.
 
     Returns:
         A model whose deformation is a `GatedField`; a static one if nothing moves. It shares memory with `model`, and

@@ -18,20 +18,20 @@ GEOMETRY = ("means", "log_scales", "quats", "opacity_logits")
 
 
 def parameter_names(head: HeadName) -> tuple[str, ...]:
-    """Names of the tensors of a model with this colour head, in the order in which they are saved."""
+    """Names of the tensors of a model with this color head, in the order in which they are saved."""
     return (*GEOMETRY, *HEAD_PARAMETERS[head])
 
 
 class GaussianModel(nn.Module):
-    """N Gaussians, their colour head and, in a moving scene, what moves them.
+    """N Gaussians, their color head and, in a moving scene, what moves them.
 
     Attributes:
-        head: "sh" or "bits", what colours them (see `model.color_head`).
+        head: "sh" or "bits", what colors them (see `model.color_head`).
         means: [N, 3] centres, scene frame.
         log_scales: [N, 3] logarithms of the standard deviations (scene units).
         quats: [N, 4] rotations wxyz, not normalised.
         opacity_logits: [N].
-        sh_coeffs: with head "sh", [N, K, 3], K = (degree + 1)^2; colour = max(0, 0.5 + sum_k Y_k(d) sh_coeffs[k]);
+        sh_coeffs: with head "sh", [N, K, 3], K = (degree + 1)^2; color = max(0, 0.5 + sum_k Y_k(d) sh_coeffs[k]);
             else None.
         bit_logits, bit_shifts: with head "bits", [N, 24] and [N, K - 1, 3 or 24]; else None.
         deformation: how the Gaussians change with time; None for a static model. The tensors above are the canonical
@@ -96,7 +96,7 @@ class GaussianModel(nn.Module):
 
         Args:
             time: 0..1; None for the canonical state. A static model is the same at all times.
-            kernels: of the field; `render.deformation.kernels_for` knows the fastest.
+            kernels: of the field; `rendering.deformation.kernels_for` knows the fastest.
         """
         if self.deformation is None or time is None:
             return self.changed({})
@@ -107,14 +107,14 @@ class GaussianModel(nn.Module):
         tensors: dict[str, Tensor] = {name: getattr(self, name) for name in self.parameter_names}
         for name, change in changes.items():
             if name == "colors":
-                tensors |= self._recoloured(tensors, change)
+                tensors |= self._recolored(tensors, change)
             else:
                 tensors[name] = tensors[name] + change
         return tensors
 
-    def _recoloured(self, tensors: Mapping[str, Tensor], change: Tensor) -> dict[str, Tensor]:
-        """The head's tensors after a change [N, 3] of the constant colour: in first order, for bits."""
-        if self.head == "bits":  # the colour of an undecided bit moves by a quarter of its logit
+    def _recolored(self, tensors: Mapping[str, Tensor], change: Tensor) -> dict[str, Tensor]:
+        """The head's tensors after a change [N, 3] of the constant color: in first order, for bits."""
+        if self.head == "bits":  # the color of an undecided bit moves by a quarter of its logit
             return {"bit_logits": tensors["bit_logits"] + (4.0 * change).repeat_interleave(BITS, dim=1)}
         sh, first = tensors["sh_coeffs"], torch.zeros(1, dtype=torch.int64, device=change.device)
         return {"sh_coeffs": sh.index_add(1, first, change[:, None] / C0)}
@@ -130,9 +130,9 @@ class GaussianModel(nn.Module):
         return GaussianModel({name: tensor[kept] for name, tensor in self.tensors().items()}, field)
 
     def baked(self, degree: int | None = None) -> GaussianModel:
-        """The same Gaussians with direct SH colours that come closest to a bit head's (`color_head.bake_bits`).
+        """The same Gaussians with direct SH colors that come closest to a bit head's (`color_head.bake_bits`).
 
-        What moves stays; where that changes colours, bake the model `at` a time instead.
+        What moves stays; where that changes colors, bake the model `at` a time instead.
 
         Args:
             degree: of the SH, 0..3; None for that of the model. Direct SH is cut off there, or filled up with zeros.

@@ -37,12 +37,12 @@ def from_points(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> GaussianModel:
-    """One round Gaussian per point, as large as the distance to its neighbours, in the point's colour.
+    """One round Gaussian per point, as large as the distance to its neighbours, in the point's color.
 
     Args:
         points: the cloud; points that are not finite are left out.
         sh_degree: 0..3, what the model can hold; all but degree 0 starts at zero.
-        head: what colours the Gaussians; `bit_view` and `bit_hardness` are those of `color_head.start_bits`.
+        head: what colors the Gaussians; `bit_view` and `bit_hardness` are those of `color_head.start_bits`.
         opacity: in (0, 1), of every Gaussian (0.1 as in 3D Gaussian splatting).
         scale_factor: multiplies the neighbours' distance.
         max_gaussians: keep at most this many points, a random choice of `seed`; None for all.

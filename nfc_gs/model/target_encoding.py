@@ -1,8 +1,8 @@
-"""Binary target encoding of colours (Neural Field Classifiers, Yang et al. 2024, arXiv 2403.01058, section 3.1).
+"""Binary target encoding of colors (Neural Field Classifiers, Yang et al. 2024, arXiv 2403.01058, section 3.1).
 
 An 8-bit value is its binary number, most significant bit first. A vector of bit probabilities p stands for the value
 sum_j 2^j p_j / 255, which is linear in p: compositing the probabilities of many splats and decoding once gives the
-same as decoding each splat and compositing colours.
+same as decoding each splat and compositing colors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_VALUE = 2**BITS - 1
 """The largest value that `BITS` bits hold: 255."""
 
 COLOR_BITS = 3 * BITS
-"""Bits of a colour: eight for red, eight for green, eight for blue."""
+"""Bits of a color: eight for red, eight for green, eight for blue."""
 
 
 def place_values(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
@@ -69,7 +69,7 @@ def decode(probabilities: Tensor) -> Tensor:
 
 
 def decode_colors(probabilities: Tensor) -> Tensor:
-    """[..., 24] bit probabilities, eight for each of red, green and blue -> [..., 3] colours in [0, 1]."""
+    """[..., 24] bit probabilities, eight for each of red, green and blue -> [..., 3] colors in [0, 1]."""
     return decode(probabilities.unflatten(-1, (3, BITS)))
 
 
@@ -79,7 +79,7 @@ def encode_colors(colors: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def even_bits(colors: Tensor) -> Tensor:
-    """[..., 3] colours in [0, 1] -> [..., 24]: the probability of all eight bits is the value, and decodes to it."""
+    """[..., 3] colors in [0, 1] -> [..., 24]: the probability of all eight bits is the value, and decodes to it."""
     return colors.repeat_interleave(BITS, dim=-1)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from nfc_gs.core.checks import check_shapes
 from nfc_gs.core.constants import SSIM_C1, SSIM_C2, SSIM_SIGMA, SSIM_WINDOW
 from nfc_gs.model.target_encoding import decode_colors, encode_colors
-from nfc_gs.render import cuda_runtime, cuda_training, extension
+from nfc_gs.ops import gpu_kernels, native, nvrtc
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Comparison:
     """A rendering beside its photograph.
 
     Attributes:
-        rendered: [H, W, 3] colours, not clamped.
+        rendered: [H, W, 3] colors, not clamped.
         target: [H, W, 3] uint8.
         weights: [H, W, 1], 1 where a pixel counts and 0 where not; at least one counts.
         bits: [H, W, 24] composited probabilities of the bits, or None.
@@ -173,7 +173,7 @@ def photometric(
     """Compare a rendering with a photograph.
 
     Args:
-        rendered: [H, W, 3] float, colours as rendered (values beyond [0, 1] count as they are).
+        rendered: [H, W, 3] float, colors as rendered (values beyond [0, 1] count as they are).
         target: [H, W, 3] uint8, sRGB.
         mask: [H, W] uint8; a pixel counts from 128 on. None if all count.
         config: the weights of the terms.
@@ -190,8 +190,8 @@ def photometric(
         raise ValueError("the objective has a bit-wise cross entropy but no bits were rendered")
     if rendered.dtype != torch.float32:
         return photometric_reference(rendered, target, mask, config, bits)
-    runtime = cuda_runtime.runtime_for(rendered.device)
-    if runtime is None and (rendered.device.type != "cpu" or not extension.available()):
+    runtime = nvrtc.runtime_for(rendered.device)
+    if runtime is None and (rendered.device.type != "cpu" or not native.available()):
         return photometric_reference(rendered, target, mask, config, bits)
     return _photometric_compiled(rendered, target, mask, config, bits, runtime)
 
@@ -228,7 +228,7 @@ def _photometric_compiled(
     mask: Tensor | None,
     config: ObjectiveConfig,
     bits: Tensor | None,
-    runtime: cuda_runtime.Runtime | None,
+    runtime: nvrtc.Runtime | None,
 ) -> LossResult:
     """The fused losses (float32): a GPU's where there is a `runtime`, else the CPU core's."""
     values: dict[str, Tensor] = {}
@@ -247,7 +247,7 @@ def _photometric_compiled(
 
 
 class _FusedLoss(torch.autograd.Function):
-    """All terms that compare colours, and their gradient, in one pass of the CPU core."""
+    """All terms that compare colors, and their gradient, in one pass of the CPU core."""
 
     @staticmethod
     def forward(
@@ -259,7 +259,7 @@ class _FusedLoss(torch.autograd.Function):
         values: dict[str, Tensor],  # filled
     ) -> Tensor:
         gradient = torch.empty(rendered.shape) if ctx.needs_input_grad[0] else None
-        core = extension.core()
+        core = native.core()
         weights = core.LossWeights(config.l1, config.mse, config.ssim, config.ce, config.ce_eps)
         l1, mse, dssim, ce = core.photometric_loss(
             rendered.detach().contiguous().numpy(), _array(target), _array(mask), weights, _array(gradient)
@@ -281,7 +281,7 @@ class _FusedBitLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bits: Tensor, target: Tensor, mask: Tensor | None, eps: float) -> Tensor:
         gradient = torch.empty(bits.shape) if ctx.needs_input_grad[0] else None
-        value = extension.core().bit_loss(
+        value = native.core().bit_loss(
             bits.detach().contiguous().numpy(), _array(target), _array(mask), eps, _array(gradient)
         )
         ctx.gradient = gradient
@@ -293,7 +293,7 @@ class _FusedBitLoss(torch.autograd.Function):
 
 
 class _GpuLoss(torch.autograd.Function):
-    """All terms that compare colours, and their gradient, in three kernels."""
+    """All terms that compare colors, and their gradient, in three kernels."""
 
     @staticmethod
     def forward(
@@ -302,13 +302,13 @@ class _GpuLoss(torch.autograd.Function):
         target: Tensor,
         mask: Tensor | None,
         config: ObjectiveConfig,
-        runtime: cuda_runtime.Runtime,
+        runtime: nvrtc.Runtime,
         values: dict[str, Tensor],  # filled
     ) -> Tensor:
         window = ssim_window(torch.float32).tolist()
-        weights = cuda_training.LossWeights(config.l1, config.mse, config.ssim, config.ce, config.ce_eps, window)
+        weights = gpu_kernels.LossWeights(config.l1, config.mse, config.ssim, config.ce, config.ce_eps, window)
         pictures = (rendered.detach().contiguous(), target.contiguous(), None if mask is None else mask.contiguous())
-        ctx.loss = cuda_training.PhotometricLoss(runtime, *pictures, weights, ctx.needs_input_grad[0])
+        ctx.loss = gpu_kernels.PhotometricLoss(runtime, *pictures, weights, ctx.needs_input_grad[0])
         l1, mse, dssim, ce, total = ctx.loss.values.unbind()
         values |= {"l1": l1, "mse": mse, "ssim": 1 - dssim}
         if config.ce:
@@ -325,10 +325,10 @@ class _GpuBitLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, bits: Tensor, target: Tensor, mask: Tensor | None, eps: float, runtime: cuda_runtime.Runtime
+        ctx: Any, bits: Tensor, target: Tensor, mask: Tensor | None, eps: float, runtime: nvrtc.Runtime
     ) -> Tensor:
         pictures = (bits.detach().contiguous(), target.contiguous(), None if mask is None else mask.contiguous())
-        ctx.loss = cuda_training.BitLoss(runtime, *pictures, eps)
+        ctx.loss = gpu_kernels.BitLoss(runtime, *pictures, eps)
         return ctx.loss.value
 
     @staticmethod

@@ -17,7 +17,7 @@ import viser
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render.backend import RasterBackend
+from nfc_gs.rendering.backend import RasterBackend
 from nfc_gs.viewer import HOST, PORT
 from nfc_gs.viewer.cameras import pose_of
 from nfc_gs.viewer.controller import TARGET_FPS

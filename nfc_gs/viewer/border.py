@@ -20,7 +20,7 @@ REACH = 0.02
 REACH_PIXELS = 12.0
 
 ARROWS = (34, 139, 230)
-"""Colour of the arrows on the border's knob."""
+"""Color of the arrows on the border's knob."""
 
 LEAST = 0.01
 """How near to the picture's edge the border goes, as a share of the width; beyond, nobody could take hold of it."""

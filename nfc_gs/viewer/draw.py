@@ -1,4 +1,4 @@
-"""From a model, a camera and a wish of what to show to a picture: pure functions over `render.pipeline.render`."""
+"""From a model, a camera and a wish of what to show to a picture: pure functions over `rendering.pipeline.render`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.colormap import ERROR_FULL, ERROR_MAP, MapName
 from nfc_gs.core.constants import BITS
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render.backend import RasterBackend
-from nfc_gs.render.pipeline import Output, RenderOutput, at_time, render
+from nfc_gs.rendering.backend import RasterBackend
+from nfc_gs.rendering.pipeline import Output, RenderOutput, at_time, render
 from nfc_gs.viewer.edit import EVERYTHING, Edit
 
-Show = Literal["colour", "alpha", "depth", "normals", "count", "error", "bit", "bits", "entropy"]
+Show = Literal["color", "alpha", "depth", "normals", "count", "error", "bit", "bits", "entropy"]
 
-SHOWS: tuple[Show, ...] = ("colour", "alpha", "depth", "normals", "count", "error", "bit", "bits", "entropy")
+SHOWS: tuple[Show, ...] = ("color", "alpha", "depth", "normals", "count", "error", "bit", "bits", "entropy")
 
 BIT_SHOWS: tuple[Show, ...] = ("bit", "bits", "entropy")
 """What only models with a bit head can show."""
@@ -32,7 +32,7 @@ COUNT_OPACITY = 0.02
 """Opacity of every Gaussian while they are counted: faint enough for 460 of them before a pixel is opaque."""
 
 COUNT_FULL = 200.0
-"""Gaussians over a pixel that have the last colour of the map."""
+"""Gaussians over a pixel that have the last color of the map."""
 
 FAR = 1e4
 """Depth of what no Gaussian covers, scene units."""
@@ -46,20 +46,20 @@ class Look:
     """What is to be seen of a model.
 
     Attributes:
-        show: colour; alpha; depth; normals (from depth, in the camera's frame); count (Gaussians over a pixel, each by
+        show: color; alpha; depth; normals (from depth, in the camera's frame); count (Gaussians over a pixel, each by
             its falloff); error (against a photo); bit (one plane), bits (all planes of a channel and the picture) and
             entropy (how undecided the bits are).
-        background: colour in [0, 1] behind the splats.
+        background: color in [0, 1] behind the splats.
         sh_degree: view dependence up to this degree, 0..3.
         splat_scale: factor of the size of all Gaussians.
         points: a dot in the place of each Gaussian.
-        colors: colour map of depth, count and entropy.
-        depth_range: depths (scene units) with the first and the last colour; None for what is seen.
+        colors: color map of depth, count and entropy.
+        depth_range: depths (scene units) with the first and the last color; None for what is seen.
         channel, bit: of the planes: 0..2 for red, green, blue; 0..7, most significant first.
         edit: which Gaussians are left.
     """
 
-    show: Show = "colour"
+    show: Show = "color"
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     sh_degree: int = 3
     splat_scale: float = 1.0
@@ -138,7 +138,7 @@ def draw(
     """Draw a model that `prepared` made.
 
     Args:
-        photo: what "error" compares with; without it there is no error to see, and the colour is shown.
+        photo: what "error" compares with; without it there is no error to see, and the color is shown.
         samples: draw this many times as wide and high and average.
         depth: measure depths, too.
 
@@ -146,14 +146,14 @@ def draw(
         UserError: the backend does not work here, or bits are asked of a model that has none.
     """
     if look.show == "error" and photo is None:
-        look = replace(look, show="colour")
+        look = replace(look, show="color")
     drawn = camera if samples == 1 else camera.resized(camera.width * samples, camera.height * samples)
     if look.show == "bits":
         drawn = camera.resized(max(1, camera.width // 3), max(1, camera.height // 3))
     out = render(
         model,
         drawn,
-        background=look.background if look.show in ("colour", "error") else None,
+        background=look.background if look.show in ("color", "error") else None,
         outputs=_outputs(look.show, depth),
         backend=style.backend,
         sh_degree=look.sh_degree,
@@ -217,7 +217,7 @@ def _sheet(
     small = camera.resized(camera.width // 3, camera.height // 3)
     planes = [replace(look, show="bit", bit=bit) for bit in range(BITS)]
     picture = np.zeros((camera.height, camera.width, 3), np.uint8)
-    for index, shown in enumerate([*planes, replace(look, show="colour", background=(0.0, 0.0, 0.0))]):
+    for index, shown in enumerate([*planes, replace(look, show="color", background=(0.0, 0.0, 0.0))]):
         cell = yield from draw_tiled(model, small, shown, style, depth=False, tile=tile)
         top = camera.height % 3 // 2 + index // 3 * small.height
         left = camera.width % 3 // 2 + index % 3 * small.width
@@ -295,7 +295,7 @@ def counts_of(alpha: Tensor) -> Tensor:
 
 
 def normals_of(depth: Tensor, camera: Camera) -> Tensor:
-    """Normals [H, W, 3] as colours in [0, 1]: x to the right, y up, z towards the camera, each from -1 to 1."""
+    """Normals [H, W, 3] as colors in [0, 1]: x to the right, y up, z towards the camera, each from -1 to 1."""
     height, width = depth.shape
     if height < 3 or width < 3:
         return depth.new_zeros(height, width, 3)
@@ -310,7 +310,7 @@ def normals_of(depth: Tensor, camera: Camera) -> Tensor:
 
 
 def seen_from(photo: Photo, camera: Camera) -> tuple[Tensor, Tensor]:
-    """A photo as another camera in the same place sees it: colours [H, W, 3] in [0, 1], and bool [H, W] where it is.
+    """A photo as another camera in the same place sees it: colors [H, W, 3] in [0, 1], and bool [H, W] where it is.
 
     Both cameras only turn and zoom, so a pixel of one is a pixel of the other whatever the depth. From another place
     the result is that of a photo pasted on the sky.

@@ -13,7 +13,7 @@ from torch import Tensor
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.render.deformation import kernels_for
+from nfc_gs.rendering.deformation import kernels_for
 
 if TYPE_CHECKING:
     from nfc_gs.viewer.source import Snapshot

@@ -155,9 +155,9 @@ class Pictures:
         return [(source, cut(camera, a, 0, b - a, camera.height)) for source, a, b in parts if b > a]
 
     def _depths(self, camera: Camera) -> tuple[float, float] | None:
-        """The depths, in the frame shown, of the first and the last colour; None for what each picture has itself.
+        """The depths, in the frame shown, of the first and the last color; None for what each picture has itself.
 
-        Both sides of a border get the same colours for the same depth.
+        Both sides of a border get the same colors for the same depth.
         """
         if not self.splits or self.look.show != "depth" or self.look.depth_range is not None:
             return self.look.depth_range
@@ -191,7 +191,7 @@ class Pictures:
         """The look, of what the source can show and in its own frame; `depths` as `_depths` has them."""
         look, place = self.look, self.place_of(source)
         if look.show in BIT_SHOWS and source.snapshot().model.head != "bits":
-            look = replace(look, show="colour")
+            look = replace(look, show="color")
         near_far = depths or look.depth_range
         if near_far is not None:
             look = replace(look, depth_range=(near_far[0] / place.scale, near_far[1] / place.scale))

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from nfc_gs.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_path, load_checkpoint
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData, TimeAxis
-from nfc_gs.export.ply import read_ply
-from nfc_gs.export.splat import read_splat
+from nfc_gs.formats.ply import read_ply
+from nfc_gs.formats.splat import read_splat
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import terms_in_words
-from nfc_gs.train.run_folder import capture_is_there, scene_of
+from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_path, load_checkpoint
+from nfc_gs.runs.run_folder import capture_is_there, scene_of
 from nfc_gs.viewer.frames import WORLD, Frame
 from nfc_gs.viewer.light import Light
 
@@ -46,7 +46,7 @@ class Source:
         name: for people, unique in a viewer.
         scene: the capture it was trained on, without photos if it cannot be read any more; None if nothing is known of
             it.
-        background: colour in [0, 1] behind the splats.
+        background: color in [0, 1] behind the splats.
         antialiased: it was trained with Mip-Splatting's opacities.
         time_axis: what the times 0 and 1 mean; None for a static model.
         folder: of its run, the only place where files are written; None for what is not a run.

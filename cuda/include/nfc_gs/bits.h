@@ -1,4 +1,4 @@
-// Binary target encoding of colours (Neural Field Classifiers, Yang et al. 2024, section 3.1) and its derivative: a
+// Binary target encoding of colors (Neural Field Classifiers, Yang et al. 2024, section 3.1) and its derivative: a
 // value in [0, 1] is the soft decoding sum_j 2^j p_j / 255 of eight bit probabilities p = sigmoid(logit), most
 // significant first.
 #pragma once
@@ -10,7 +10,7 @@ namespace nfc {
 inline namespace NFC_ISA {
 
 constexpr int kBits = NFC_BITS;
-constexpr int kColourBits = 3 * NFC_BITS;
+constexpr int kColorBits = 3 * NFC_BITS;
 
 // What a bit is worth, the most significant first; all of them together are worth 1.
 NFC_HD float place_value(int bit) { return float(1 << (kBits - 1 - bit)) / float((1 << kBits) - 1); }

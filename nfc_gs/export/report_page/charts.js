@@ -96,7 +96,7 @@ class Chart {
     this.values = series.map((s) => {
       const item = document.createElement("span");
       const swatch = document.createElement("i");
-      swatch.style.background = s.colour;
+      swatch.style.background = s.color;
       const value = document.createElement("b");
       item.append(swatch, s.label + " ", value);
       if (!s.raw) this.legend.append(item);
@@ -181,7 +181,7 @@ class Chart {
     clip.append(this.add("rect", { x: left - 6, y: top - 6, width: right - left + 12, height: bottom - top + 6 }));
     for (const s of this.series) this.line(s, clip.id);
     this.mark = this.add("line", { class: "cross", y1: top, y2: bottom, visibility: "hidden" });
-    this.dots = this.series.map((s) => this.add("circle", { r: 4.5, fill: s.colour, visibility: "hidden" }));
+    this.dots = this.series.map((s) => this.add("circle", { r: 4.5, fill: s.color, visibility: "hidden" }));
   }
 
   line(series, clip) {
@@ -193,12 +193,12 @@ class Chart {
       path += path && !series.scattered ? (series.stairs ? `H${x}V` : `L${x} `) : `M${x} `;
       path += this.y(v).toFixed(1);
     });
-    const style = `stroke:${series.colour}`;
+    const style = `stroke:${series.color}`;
     this.add("path", { d: path || "M0 0", style, class: series.raw ? "raw" : "", "clip-path": `url(#${clip})` });
     if (!series.points) return;
     const r = xs.length > 60 ? 2.5 : 4;
     series.y.forEach((v, i) => {
-      if (v !== null) this.add("circle", { cx: this.x(xs[i]), cy: this.y(v), r, fill: series.colour });
+      if (v !== null) this.add("circle", { cx: this.x(xs[i]), cy: this.y(v), r, fill: series.color });
     });
   }
 

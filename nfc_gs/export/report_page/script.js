@@ -5,15 +5,15 @@ function startCurves() {
   const x = (part) => ({ step: part.step, seconds: part.seconds });
   const series = { loss: [], psnr: [], gaussians: [] };
   if (train) {
-    series.loss.push({ label: "Raw", raw: true, colour: "var(--train)", x: x(train), y: train.loss });
-    series.loss.push({ label: "Train", colour: "var(--train)", x: x(train), y: train.loss_smooth });
-    series.psnr.push({ label: "Raw", raw: true, colour: "var(--train)", x: x(train), y: train.psnr });
-    series.psnr.push({ label: "Train", colour: "var(--train)", x: x(train), y: train.psnr_smooth });
-    series.gaussians.push({ label: "Gaussians", stairs: true, colour: "var(--count)", x: x(train), y: train.gaussians });
+    series.loss.push({ label: "Raw", raw: true, color: "var(--train)", x: x(train), y: train.loss });
+    series.loss.push({ label: "Train", color: "var(--train)", x: x(train), y: train.loss_smooth });
+    series.psnr.push({ label: "Raw", raw: true, color: "var(--train)", x: x(train), y: train.psnr });
+    series.psnr.push({ label: "Train", color: "var(--train)", x: x(train), y: train.psnr_smooth });
+    series.gaussians.push({ label: "Gaussians", stairs: true, color: "var(--count)", x: x(train), y: train.gaussians });
   }
   if (test) {
     const extra = (i) => (test.ssim[i] === null ? "" : ", SSIM " + test.ssim[i].toFixed(3));
-    series.psnr.push({ label: "Test", points: true, colour: "var(--test)", x: x(test), y: test.psnr, extra });
+    series.psnr.push({ label: "Test", points: true, color: "var(--test)", x: x(test), y: test.psnr, extra });
   }
   const board = new Board("step", (at, axis) => {
     const times = train || test;
@@ -41,8 +41,8 @@ function startTimes() {
   const line = { x: { time: times }, points: true, scattered: !distinct };
   const inAll = (v, words) => (v === null ? "" : `${dB(v)} ${words}`);
   const series = [
-    { ...line, label: "Whole picture", colour: "var(--train)", y: psnr, rest: inAll(psnr_all, "on average") },
-    { ...line, label: "Moving parts", colour: "var(--test)", y: moving_psnr, rest: inAll(moving_psnr_all, "together") },
+    { ...line, label: "Whole picture", color: "var(--train)", y: psnr, rest: inAll(psnr_all, "on average") },
+    { ...line, label: "Moving parts", color: "var(--test)", y: moving_psnr, rest: inAll(moving_psnr_all, "together") },
   ];
   const board = new Board("time", (at) => {
     const i = at === null ? null : nearest(times, at);

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import viser
 
-from nfc_gs.export.ply import write_ply
+from nfc_gs.formats.ply import write_ply
 from nfc_gs.viewer.cameras import three
 from nfc_gs.viewer.edit import EVERYTHING, Edit
 from nfc_gs.viewer.session import Session

@@ -18,7 +18,7 @@ HELP = """
 | F | frustums on, off |
 | P | play, pause |
 | K | add a keyframe |
-| C | colour or depth |
+| C | color or depth |
 | V | compare on, off |
 | Ctrl-K | all commands |
 
@@ -34,7 +34,7 @@ def add_keys(session: Session) -> None:
     gui.add_markdown(HELP)
 
     def depth(_: object) -> None:
-        session.show_control.value = "colour" if session.look.show == "depth" else "depth"
+        session.show_control.value = "color" if session.look.show == "depth" else "depth"
 
     def fly(_: object) -> None:
         control = session.way_control
@@ -48,7 +48,7 @@ def add_keys(session: Session) -> None:
     commands = {
         "R": ("Reset the camera", session.reset),
         "K": ("Add a keyframe", lambda _: session.path.add()),
-        "C": ("Colour or depth", depth),
+        "C": ("Color or depth", depth),
         "O": ("Orbit or fly", fly),
     }
     if session.compare_control is not None:

@@ -31,7 +31,7 @@ MARK_SIZE = 0.05
 """Radius of the balls that show them, as a share of the radius of what is looked at."""
 
 PLAIN, CHOSEN = (250, 82, 82), (255, 212, 59)
-"""Colours of the path, and of the keyframe that the buttons act on."""
+"""Colors of the path, and of the keyframe that the buttons act on."""
 
 
 MOST_PIXELS = {"MP4": 20_000_000_000, "PNGs (zip)": 1_000_000_000}

@@ -49,25 +49,25 @@ def add_show(session: Session) -> None:
     if not session.has_photos:
         shows.remove("error")
     show = gui.add_dropdown(
-        "Show", shows, initial_value="colour",
+        "Show", shows, initial_value="color",
         hint="Error: difference from the photo of the view chosen under Cameras, where you should stand. Count: how "
         "many Gaussians lie over a pixel, each by its falloff. Bits: the eight planes of a channel, most significant "
         "first, and the picture. Entropy: how undecided the bits are.",
     )  # fmt: skip
     session.show_control = show
-    colors = gui.add_dropdown("Colour map", MAP_NAMES, initial_value="turbo", visible=False, hint="Of depth and count.")
+    colors = gui.add_dropdown("Color map", MAP_NAMES, initial_value="turbo", visible=False, hint="Of depth and count.")
     auto = gui.add_checkbox("Range of depths by itself", True, visible=False, hint="From what is seen: 1 % to 99 %.")
-    near = gui.add_number("Nearest", 0.0, min=0.0, step=0.01, visible=False, hint="Depth of the first colour.")
-    far = gui.add_number("Farthest", 10.0, min=0.0, step=0.01, visible=False, hint="Depth of the last colour.")
+    near = gui.add_number("Nearest", 0.0, min=0.0, step=0.01, visible=False, hint="Depth of the first color.")
+    far = gui.add_number("Farthest", 10.0, min=0.0, step=0.01, visible=False, hint="Depth of the last color.")
     channel = gui.add_dropdown("Channel", CHANNELS, initial_value="red", visible=False, hint="Whose bits are shown.")
     bit = gui.add_slider("Bit plane", 0, 7, 1, 0, visible=False, hint="0 is the most significant bit, 7 the least.")
-    background = gui.add_rgb("Background", _bytes(session.source.background), hint="The colour behind the splats.")
-    sh = gui.add_slider("SH degree", 0, max(1, degree), 1, degree, hint="View dependence of the colours: 0 has none.")
+    background = gui.add_rgb("Background", _bytes(session.source.background), hint="The color behind the splats.")
+    sh = gui.add_slider("SH degree", 0, max(1, degree), 1, degree, hint="View dependence of the colors: 0 has none.")
     scale = gui.add_slider("Scale of splats", 0.05, 2.0, 0.05, 1.0, hint="Factor of the size of every Gaussian.")
     points = gui.add_checkbox("Points", False, hint="A dot at the centre of each Gaussian instead of splats.")
     browser = gui.add_checkbox(
         "Draw in the browser", False,
-        hint="Send the splats once and draw them with WebGL: smooth motion without load on the server, but colours "
+        hint="Send the splats once and draw them with WebGL: smooth motion without load on the server, but colors "
         "without view dependence, of this moment, and without what this panel shows otherwise.",
     )  # fmt: skip
 
@@ -149,7 +149,7 @@ def _hand_over(session: Session) -> None:
 
 @torch.no_grad()
 def browser_splats(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Centres [N, 3], covariances [N, 3, 3], colours [N, 3] and opacities [N, 1] of what is shown, float32.
+    """Centres [N, 3], covariances [N, 3, 3], colors [N, 3] and opacities [N, 1] of what is shown, float32.
 
     All are in the frame that is shown.
     """

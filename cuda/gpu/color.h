@@ -1,0 +1,152 @@
+// Color of a Gaussian as seen from the camera, forward and backward: direct spherical harmonics, or 24 bit logits that
+// are decoded before compositing (decoding is linear, so the two commute).
+//
+// One thread has one Gaussian and reads its coefficients as one run of memory: a warp uses every sector that it fetches,
+// if not in one go. Loops over bases run to their fixed maximum, so that all arrays live in registers.
+#pragma once
+
+#include "../include/nfc_gs/bits.h"
+#include "../include/nfc_gs/projection.h"
+#include "../include/nfc_gs/sh.h"
+#include "render.h"
+
+namespace nfc {
+
+struct ViewDirection {
+  Vec3<float> unit;
+  float inv_length;
+};
+
+NFC_HD ViewDirection view_direction(const PinholeCamera& cam, const Vec3<float>& mean) {
+  const Vec3<float> d = {mean.x - cam.center[0], mean.y - cam.center[1], mean.z - cam.center[2]};
+  const float inv_length = 1.0f / square_root(dot(d, d));
+  return {{d.x * inv_length, d.y * inv_length, d.z * inv_length}, inv_length};
+}
+
+NFC_HD int bases_in_use(const RenderArgs& args) { return (args.sh_degree + 1) * (args.sh_degree + 1); }
+
+// sum_k Y_k c_k over the bases First <= k < bases; coefficients of a basis are `stride` floats apart.
+template <int First>
+NFC_HD float harmonics(const float* Y, const float* coefficients, int stride, int bases) {
+  float sum = 0.0f;
+#pragma unroll
+  for (int k = First; k < kMaxBases; ++k)
+    if (k < bases) sum += Y[k] * coefficients[(k - First) * stride];
+  return sum;
+}
+
+// Writes the gradient of the coefficients, zero for the bases that are stored but not in use, and adds to that of Y.
+template <int First>
+NFC_HD void harmonics_backward(const float* Y, const float* coefficients, int stride, int bases, int stored, float v_sum,
+                               float* v_coefficients, float* v_Y) {
+#pragma unroll
+  for (int k = First; k < kMaxBases; ++k) {
+    if (k < bases) v_Y[k] += v_sum * coefficients[(k - First) * stride];
+    if (k < stored) v_coefficients[(k - First) * stride] = k < bases ? v_sum * Y[k] : 0.0f;
+  }
+}
+
+// The shift of one group of bits: the eight of a channel (shift_columns 3), or a single one (24).
+NFC_HD const float* shifts_of(const RenderArgs& args, const float* all, size_t i, int group) {
+  return all + i * size_t(args.shift_columns) * size_t(args.sh_bases - 1) + group;
+}
+
+NFC_HD void bit_color(const RenderArgs& args, size_t i, const float* Y, float* color) {
+  const int bits = kColorBits / args.shift_columns;
+  if (args.color_channels != kColorBits) color[0] = color[1] = color[2] = 0.0f;
+#pragma unroll 1
+  for (int group = 0; group < args.shift_columns; ++group) {
+    const float shift =
+        harmonics<1>(Y, shifts_of(args, args.bit_shifts, i, group), args.shift_columns, bases_in_use(args));
+#pragma unroll 1
+    for (int index = group * bits; index < (group + 1) * bits; ++index) {
+      const float p = sigmoid(args.bit_logits[i * kColorBits + index] + shift);
+      if (args.color_channels == kColorBits) {
+        color[index] = p;
+      } else {
+        color[index / kBits] += place_value(index % kBits) * p;
+      }
+    }
+  }
+}
+
+// Writes the color channels of Gaussian i.
+NFC_HD void view_color(const RenderArgs& args, const PinholeCamera& cam, const Vec3<float>& mean, size_t i,
+                        float* color) {
+  const Vec3<float> d = view_direction(cam, mean).unit;
+  float Y[kMaxBases];
+  sh_basis(args.sh_degree, d.x, d.y, d.z, Y);
+  if (args.sh) {
+    const float* sh = args.sh + 3 * i * size_t(args.sh_bases);
+    for (int c = 0; c < 3; ++c) {
+      const float value = 0.5f + harmonics<0>(Y, sh + c, 3, bases_in_use(args));
+      color[c] = value > 0.0f ? value : 0.0f;
+    }
+  } else {
+    bit_color(args, i, Y, color);
+  }
+}
+
+// v_channel[j * stride] holds the terms of a channel's gradient, which are added up.
+NFC_HD float sum_terms(const float* v_channel, int stride, int terms) {
+  float sum = 0.0f;
+  for (int j = 0; j < terms; ++j) sum += v_channel[size_t(j) * stride];
+  return sum;
+}
+
+NFC_HD void bit_color_backward(const RenderArgs& args, size_t i, const float* Y, const float* terms, int term_stride,
+                                int term_count, float* v_Y) {
+  const int bits = kColorBits / args.shift_columns;
+  const bool decoded = args.color_channels != kColorBits;
+  float v_color = 0.0f;
+#pragma unroll 1
+  for (int group = 0; group < args.shift_columns; ++group) {
+    const float* shifts = shifts_of(args, args.bit_shifts, i, group);
+    const float shift = harmonics<1>(Y, shifts, args.shift_columns, bases_in_use(args));
+    float v_shift = 0.0f;
+#pragma unroll 1
+    for (int index = group * bits; index < (group + 1) * bits; ++index) {
+      const float p = sigmoid(args.bit_logits[i * kColorBits + index] + shift);
+      const int channel = decoded ? index / kBits : index;
+      if (!decoded || index % kBits == 0) v_color = sum_terms(terms + channel, term_stride, term_count);
+      const float v_p = decoded ? place_value(index % kBits) * v_color : v_color;
+      const float v_logit = v_p * p * (1.0f - p);
+      args.v_bit_logits[i * kColorBits + index] = v_logit;
+      v_shift += v_logit;
+    }
+    harmonics_backward<1>(Y, shifts, args.shift_columns, bases_in_use(args), args.sh_bases, v_shift,
+                          args.v_bit_shifts + (shifts - args.bit_shifts), v_Y);
+  }
+}
+
+// The gradient of the color of Gaussian i, given in terms to be added up, through the coefficients (written) and the
+// direction to the mean (returned).
+NFC_HD Vec3<float> view_color_backward(const RenderArgs& args, const PinholeCamera& cam, const Vec3<float>& mean,
+                                        size_t i, const float* terms, int term_stride, int term_count) {
+  const ViewDirection view = view_direction(cam, mean);
+  const Vec3<float> d = view.unit;
+  float Y[kMaxBases], v_Y[kMaxBases] = {};
+  sh_basis(args.sh_degree, d.x, d.y, d.z, Y);
+  if (args.sh) {
+    const size_t first = 3 * i * size_t(args.sh_bases);
+    for (int c = 0; c < 3; ++c) {  // a color clamped at zero passes nothing on
+      const bool passes = args.colors[i * size_t(args.channels) + c] > 0.0f;
+      harmonics_backward<0>(Y, args.sh + first + c, 3, bases_in_use(args), args.sh_bases,
+                            passes ? sum_terms(terms + c, term_stride, term_count) : 0.0f, args.v_sh + first + c, v_Y);
+    }
+  } else {
+    bit_color_backward(args, i, Y, terms, term_stride, term_count, v_Y);
+  }
+  Vec3<float> gradient[kMaxBases], v = {0.0f, 0.0f, 0.0f};
+  sh_basis_gradient(args.sh_degree, d.x, d.y, d.z, gradient);
+#pragma unroll
+  for (int k = 0; k < kMaxBases; ++k) {
+    if (k >= bases_in_use(args)) continue;
+    v.x += v_Y[k] * gradient[k].x, v.y += v_Y[k] * gradient[k].y, v.z += v_Y[k] * gradient[k].z;
+  }
+  const float radial = dot(v, d);
+  return {(v.x - radial * d.x) * view.inv_length, (v.y - radial * d.y) * view.inv_length,
+          (v.z - radial * d.z) * view.inv_length};
+}
+
+}  // namespace nfc

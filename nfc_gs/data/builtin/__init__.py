@@ -1,0 +1,1 @@
+"""The built-in captures: scenes that a ray caster draws."""

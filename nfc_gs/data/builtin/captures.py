@@ -1,0 +1,289 @@
+"""The built-in captures, drawn by a ray caster: a still life as a COLMAP project, a moving scene as `transforms.json`.
+
+Everything here is exact up to rounding: cameras, depths, masks and which point is seen from where. Nothing
+is drawn by a splat renderer, so the captures can judge one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
+from nfc_gs.core.files import write_error
+from nfc_gs.data.builtin.cameras import camera_angle, cameras, row, turns_of, walk
+from nfc_gs.data.builtin.draw import Drawing, draw
+from nfc_gs.data.builtin.motion import moving_mask, moving_scene
+from nfc_gs.data.builtin.scene import Thing
+from nfc_gs.data.builtin.tracks import Tracks, track_points
+
+__all__ = ["Drawing", "Kind", "cameras", "draw", "moving_mask", "moving_scene", "write_capture", "write_moving_capture"]
+
+Kind = Literal["monocular", "multiview"]
+
+_FRAMES: dict[Kind, int] = {"monocular": 100, "multiview": 24}
+_TRACKING_VIEWS = 12  # at most so many cameras find the points of a moving capture
+
+
+def write_capture(
+    folder: Path | str,
+    views: int = 48,
+    width: int = 320,
+    height: int = 240,
+    seed: int = 0,
+    time: float = 0.0,
+    ground_truth: bool = False,
+) -> Path:
+    """Draw the built-in capture and write it as a COLMAP project.
+
+    `images/0001.png`, ...; `sparse/0/*.bin` with one PINHOLE camera, exact poses and a sparse cloud with tracks;
+    with `ground_truth` also `depth/0001.npy` ([H, W] float32, camera z, infinity for the sky) and
+    `labels/0001.png` (what each pixel shows, 0 for the sky). The folder appears only when it is complete.
+    The same arguments give the same bytes (on one machine: processors round differently).
+
+    Args:
+        views: at least 2.
+        seed: of the sparse points' choice and noise; the pictures do not depend on it.
+        time: 0..1.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the folder is there and not empty, or cannot be written; or the sizes make no sense.
+    """
+    target = Path(folder)
+    if views < 2 or width < 8 or height < 8:
+        raise UserError(
+            f"Cannot draw {views} views of {width} x {height}; ask for at least 2 views of at least 8 x 8 pixels."
+        )
+    with _appearing(target) as partial:
+        shots = cameras(views, width, height)
+        drawings = [draw(camera, time) for camera in shots]
+        names = [f"{k + 1:04d}.png" for k in range(views)]
+        for name, drawing in zip(names, drawings, strict=True):
+            _write_picture(partial, name, drawing, ground_truth)
+        if not _write_model(partial / "sparse" / "0", names, shots, track_points(shots, drawings, seed, time)):
+            raise UserError(f"Cannot write {target}: the COLMAP model came out incomplete; is the disk full?")
+    return target
+
+
+@contextlib.contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """A folder to fill; it becomes `target` when the block ends, and is removed if that raises.
+
+    Raises:
+        UserError: `target` is there and not empty, or something cannot be written.
+    """
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise UserError(f"Cannot write the capture to {target}: it is not an empty folder; choose another name.")
+        partial.mkdir(parents=True)
+        yield partial
+        if target.exists():
+            target.rmdir()  # empty, or this fails
+        partial.rename(target)
+    except OSError as error:
+        raise write_error(target, error) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_picture(
+    folder: Path, name: str, drawing: Drawing, ground_truth: bool, scene: list[Thing] | None = None
+) -> None:
+    """Write a picture to `images`, its ground truth beside that, and what moves if a `scene` says it."""
+    from PIL import Image
+
+    pictures = {"images": drawing.rgb}
+    if ground_truth:
+        pictures["labels"] = drawing.mask
+        if scene is not None:
+            pictures["moving"] = np.where(moving_mask(drawing, scene), 255, 0).astype(np.uint8)
+        depth = (folder / "depth" / name).with_suffix(".npy")
+        depth.parent.mkdir(parents=True, exist_ok=True)
+        np.save(depth, drawing.depth)
+    for kind, pixels in pictures.items():
+        file = folder / kind / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+
+
+def _write_model(folder: Path, names: list[str], shots: list[Camera], tracks: Tracks) -> bool:
+    """Write the COLMAP model; whether it came out whole (COLMAP's writer does not say when the disk is full)."""
+    import pycolmap
+
+    folder.mkdir(parents=True)
+    model = pycolmap.Reconstruction()
+    first = shots[0]
+    camera = pycolmap.Camera(
+        model="PINHOLE",
+        width=first.width,
+        height=first.height,
+        params=[first.fx, first.fy, first.cx, first.cy],
+        camera_id=1,
+    )
+    model.add_camera_with_trivial_rig(camera)
+    for k, (name, shot) in enumerate(zip(names, shots, strict=True)):
+        image = pycolmap.Image(name=name, keypoints=tracks.keypoints[tracks.views == k], camera_id=1, image_id=k + 1)
+        pose = pycolmap.Rigid3d(shot.viewmat.double().numpy()[:3])
+        model.add_image_with_trivial_frame(image, pose)
+    slot = np.empty(len(tracks.views), np.int64)  # each observation's place among its image's keypoints
+    for k in range(len(shots)):
+        here = tracks.views == k
+        slot[here] = np.arange(here.sum())
+    for p, (xyz, rgb) in enumerate(zip(tracks.xyz, tracks.rgb, strict=True)):
+        track = pycolmap.Track()
+        for observation in range(tracks.starts[p], tracks.starts[p + 1]):
+            track.add_element(int(tracks.views[observation]) + 1, int(slot[observation]))
+        model.add_point3D(xyz, track, rgb)
+    model.update_point_3d_errors()
+    # The large files must have the sizes that COLMAP's format gives them, and all of them must be readable.
+    observations = len(tracks.views)
+    images = 8 + sum(73 + len(name.encode()) for name in names) + 24 * observations
+    points = 8 + 51 * len(tracks.xyz) + 8 * observations
+    try:
+        model.write_binary(folder)
+        if (folder / "images.bin").stat().st_size != images or (folder / "points3D.bin").stat().st_size != points:
+            return False
+        again = pycolmap.Reconstruction(folder)
+    except (RuntimeError, ValueError, LookupError):
+        return False
+    return again.num_images() == len(names) and again.num_points3D() == len(tracks.xyz)
+
+
+def write_moving_capture(
+    folder: Path | str,
+    *,
+    kind: Kind = "monocular",
+    frames: int | None = None,
+    views: int = 8,
+    width: int = 160,
+    height: int = 120,
+    seed: int = 0,
+    ground_truth: bool = False,
+) -> Path:
+    """Draw the built-in moving scene and write it as a nerfstudio capture with times from 0 to 1.
+
+    Monocular: one camera takes a picture at each time, neighbours in time from far apart, as in D-NeRF's captures;
+    the test pictures (a fifth more) stand between those in time and on the camera's walk. Multiview: cameras along
+    half a circle all take a picture at each time; the middle one is for testing.
+
+    `transforms.json` with exact poses, times and split; `images/train_000.png`, ..., `images/test_000.png`, ... or
+    `images/cam00/000.png`, ...; `points3d.ply`, surface points at time 0 as structure from motion of the training
+    cameras would find them then. With `ground_truth` also `depth`, `labels` (as `write_capture` does; the ids are those
+    of `builtin.scene.labels` for `moving_scene()`) and `moving` (255 where something that moves or changes is seen,
+    else 0), with the names of the images. The folder appears only when it is complete. The same arguments give the
+    same bytes (on one machine: processors round differently).
+
+    Args:
+        kind: "monocular" or "multiview".
+        frames: how many times there are to train on, at least 2; by default 100 (monocular) or 24.
+        views: cameras of a multiview capture, at least 3.
+        seed: of the points' choice and noise; the pictures do not depend on it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the folder is there and not empty, or cannot be written; or the sizes make no sense.
+    """
+    target = Path(folder)
+    frames = _FRAMES[kind] if frames is None else frames
+    if frames < 2 or views < 3 or width < 8 or height < 8:
+        raise UserError(
+            f"Cannot draw {frames} times in {views} views of {width} x {height}; ask for at least 2 times, "
+            "3 views and 8 x 8 pixels."
+        )
+    scene = moving_scene()
+    shots = _walk_shots(frames, width, height) if kind == "monocular" else _row_shots(frames, views, width, height)
+    with _appearing(target) as partial:
+        for shot in shots:
+            _write_picture(partial, shot.name, draw(shot.camera, shot.time, scene=scene), ground_truth, scene)
+        trackers = list({shot.place: shot.camera for shot in shots if shot.split == "train"}.values())
+        trackers = trackers[:: -(-len(trackers) // _TRACKING_VIEWS)]
+        drawings = [draw(camera, 0.0, scene=scene) for camera in trackers]
+        (partial / "points3d.ply").write_bytes(_ply(track_points(trackers, drawings, seed, 0.0, scene=scene)))
+        (partial / "transforms.json").write_text(json.dumps(_transforms(shots), indent=1) + "\n", encoding="utf-8")
+    return target
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """One picture of a moving capture; `place` is the same for pictures of one camera that stands still."""
+
+    name: str
+    place: int
+    camera: Camera
+    time: float
+    split: Literal["train", "test"]
+
+
+def _walk_shots(frames: int, width: int, height: int) -> list[_Shot]:
+    """One camera on a walk, a picture at each time; the test pictures halfway between some of them."""
+    turns, tests = turns_of(frames), max(1, frames // 5)
+    shots = []
+    for k in range(frames):
+        camera = walk(k / frames, turns, width, height)
+        shots.append(_Shot(f"train_{k:03d}.png", k, camera, k / (frames - 1), "train"))
+    for k in range(tests):
+        between = int((k + 0.5) * (frames - 1) / tests) + 0.5
+        camera = walk(between / frames, turns, width, height)
+        shots.append(_Shot(f"test_{k:03d}.png", frames + k, camera, between / (frames - 1), "test"))
+    return shots
+
+
+def _row_shots(frames: int, views: int, width: int, height: int) -> list[_Shot]:
+    """Cameras that stand still, a picture of each at each time; the middle one is for testing."""
+    return [
+        _Shot(f"cam{v:02d}/{k:03d}.png", v, camera, k / (frames - 1), "test" if v == views // 2 else "train")
+        for v, camera in enumerate(row(views, width, height))
+        for k in range(frames)
+    ]
+
+
+def _transforms(shots: list[_Shot]) -> dict[str, Any]:
+    """What `transforms.json` says: camera-to-world matrices with OpenGL axes (x right, y up, z backward)."""
+    camera = shots[0].camera
+    frames = []
+    for shot in shots:
+        pose = np.linalg.inv(shot.camera.viewmat.double().numpy()) @ np.diag([1.0, -1.0, -1.0, 1.0])
+        frames.append({"file_path": f"images/{shot.name}", "time": shot.time, "transform_matrix": pose.tolist()})
+    result: dict[str, Any] = {
+        "camera_model": "PINHOLE",
+        "camera_angle_x": camera_angle(),
+        "fl_x": camera.fx,
+        "fl_y": camera.fy,
+        "cx": camera.cx,
+        "cy": camera.cy,
+        "w": camera.width,
+        "h": camera.height,
+        "ply_file_path": "points3d.ply",
+    }
+    for split in ("train", "test"):
+        result[f"{split}_filenames"] = [f"images/{shot.name}" for shot in shots if shot.split == split]
+    return {**result, "frames": frames}
+
+
+def _ply(tracks: Tracks) -> bytes:
+    """The points of the tracks as a binary PLY file."""
+    from plyfile import PlyData, PlyElement
+
+    fields = [(axis, "f4") for axis in "xyz"] + [(color, "u1") for color in ("red", "green", "blue")]
+    vertices = np.empty(len(tracks.xyz), fields)
+    for k in range(3):
+        vertices[fields[k][0]], vertices[fields[k + 3][0]] = tracks.xyz[:, k], tracks.rgb[:, k]
+    file = io.BytesIO()
+    PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(file)
+    return file.getvalue()

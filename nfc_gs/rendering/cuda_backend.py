@@ -1,0 +1,318 @@
+"""The `cuda` backend: the kernels of `cuda/gpu`, behind one autograd function.
+
+A rendering launches its kernels and torch's sorts on the current stream and waits for the GPU once, for the number of
+entries (pairs of a tile and a splat), by which its memory is sized. To be rid of that wait, one would size memory by
+the number of the step before and a margin, leave the new number on the device, where kernels would read it, and let
+them raise a flag where it does not fit; the flag is looked at one step later, and that step repeated.
+
+Two things are left out on purpose:
+
+- CUDA graphs. A graph replays launches of fixed sizes on fixed memory, and all that follows the entries (writing and
+  sorting them, compositing, its backward pass) has sizes that are known only at run time and differ from view to view.
+  Before them come one kernel, a sort and a sum; losses, Adam and noise are five launches: nothing worth a graph. With
+  the number left on the device as above, a whole step would have fixed sizes.
+- Coefficients of higher SH as float16. Adam moves them as float32, so the halves would be a copy that every step writes
+  (2 bytes) for what forward and backward then read (2 + 2 instead of 4 + 4): a quarter less in training, half in
+  rendering, against a loss of quality that has to be measured first, on a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfc_gs.core.camera import Camera
+from nfc_gs.core.constants import TILE_SIZE
+from nfc_gs.core.errors import UserError
+from nfc_gs.ops.kernel_args import RenderArgs
+from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
+from nfc_gs.rendering.backend import RasterOutput, RasterSettings, SplatInfo, Splats, color_channels, differentiable
+from nfc_gs.rendering.torch_backend import check_inputs
+
+WIDTHS = (1, 2, 3, 4, 6, 8)
+"""Numbers of channels that the rasterizer is compiled for: more would cost registers, and so threads at work; with 7
+the assembler spills for sm_90."""
+
+CHANNELS_AT_ONCE = WIDTHS[-1]
+"""Channels that are composited in one pass over the splats."""
+
+PROJECT_THREADS, BINNING_THREADS, BACKWARD_THREADS = 128, 256, 128
+TILE_PIXELS = TILE_SIZE * TILE_SIZE
+RECORD_FLOATS, MOMENTS, BUCKET, CAMERA_TERMS = 16, 8, 32, 12
+"""Sizes of cuda/gpu/render.h."""
+
+MAX_NARROW_TILES = 2**15 - 1
+"""Up to this many tiles (a picture of 3840 x 2160 has 32400) their numbers are sorted as 16 bits, else as 32."""
+
+MAX_ENTRIES = 2**31 - TILE_PIXELS
+"""Entries are counted in 32 bits, and raster.cu goes through those of a tile in steps of `TILE_PIXELS`: the last step,
+which leads past their end, must not overflow."""
+
+
+class CudaBackend:
+    """Draws float32 splats on a GPU; the same picture and the same gradients in every run.
+
+    Raises:
+        UserError: there is no GPU, or NVIDIA's compiler is not installed.
+    """
+
+    name = "cuda"
+    activates = True
+
+    def __init__(self, runtime: Runtime | None = None) -> None:
+        """Args:
+        runtime: what runs the kernels; torch's current GPU if None.
+        """
+        self._runtime = CudaRuntime() if runtime is None else runtime
+
+    def render(
+        self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None
+    ) -> RasterOutput:
+        """Draw `splats` as `camera` sees them (see `RasterBackend.render`).
+
+        Raises:
+            ValueError: shapes do not fit together, or no channel (or more than 8 with `absgrad`) is asked for.
+            UserError: the tensors are not float32 on the backend's GPU, or the splats cover too much of the image.
+        """
+        check_inputs(splats, camera, settings, background)
+        device = self._runtime.device
+        if splats.means.dtype != torch.float32 or splats.means.device != device:
+            raise UserError(
+                f"Backend 'cuda' draws float32 tensors on '{device}', not {splats.means.dtype} on "
+                f"'{splats.means.device}'; convert them or choose another backend."
+            )
+        call = _Call(self._runtime, camera, settings, color_channels(splats, settings), torch.is_grad_enabled())
+        features, alpha, depth, radii, means2d = _Render.apply(*differentiable(splats, background, camera), call)
+        call.info = SplatInfo(radii, means2d)
+        return RasterOutput(features, alpha, depth, call.info)
+
+
+NAMES = ("means", "quats", "scales", "opacities", "sh", "bit_logits", "bit_shifts", "features", "background", "viewmat")
+
+
+@dataclass
+class _Call:
+    """What one rendering needs beside its tensors."""
+
+    runtime: Runtime
+    camera: Camera
+    settings: RasterSettings
+    color_channels: int
+    keep: bool
+    """Whether a backward pass may follow."""
+    info: SplatInfo | None = None
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    """What is kept from forward to backward, by the names of `RenderArgs`."""
+
+    def new(self, *shape: int, dtype: torch.dtype = torch.float32, fill: int | None = None) -> Tensor:
+        if fill is None:
+            return torch.empty(shape, dtype=dtype, device=self.runtime.device)
+        return torch.full(shape, fill, dtype=dtype, device=self.runtime.device)
+
+    def keep_new(self, args: RenderArgs, name: str, *shape: int, **options: Any) -> Tensor:
+        """Memory for a field of `args` that lives as long as this call."""
+        self.buffers[name] = self.new(*shape, **options)
+        args.set(**{name: self.buffers[name]})
+        return self.buffers[name]
+
+
+class _Render(torch.autograd.Function):
+    """One rendering forward, one backward."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor | None, ...]:
+        call: _Call = args[-1]
+        inputs = tuple(None if tensor is None else tensor.contiguous() for tensor in args[:-1])
+        call.keep = call.keep and any(ctx.needs_input_grad)
+        job = _describe(call, inputs)
+        _check_channels(job)
+        outputs = _draw(call, job)
+        features, alpha, depth = outputs[:3]
+        if call.keep:
+            ctx.save_for_backward(*inputs, features, alpha, depth)
+            ctx.call, ctx.job = call, job
+            ctx.set_materialize_grads(False)
+        else:
+            call.buffers.clear()
+        ctx.mark_non_differentiable(*outputs[3:])
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        *splats, background, viewmat, _, alpha, _ = ctx.saved_tensors
+        call, job = ctx.call, ctx.job
+        v_out, v_alpha, v_depth = (None if grad is None else grad.contiguous() for grad in grads[:3])
+        v_splats = [None if tensor is None else torch.empty_like(tensor) for tensor in splats]
+        v_camera = _draw_backward(call, job, v_splats, (v_out, v_alpha, v_depth))
+        v_background = v_viewmat = None
+        if background is not None and ctx.needs_input_grad[8]:
+            v_background = torch.zeros_like(background) if v_out is None else ((1 - alpha) * v_out).sum((0, 1))
+        if ctx.needs_input_grad[9]:
+            v_viewmat = torch.zeros_like(viewmat)
+            v_viewmat[:3] = v_camera
+        return (*v_splats, v_background, v_viewmat, None)
+
+
+def _describe(call: _Call, inputs: tuple[Tensor | None, ...]) -> RenderArgs:
+    """The argument of the kernels, with all inputs and sizes."""
+    camera, settings = call.camera, call.settings
+    tensors = dict(zip(NAMES, inputs, strict=True))
+    means, sh, shifts, features = (tensors[name] for name in ("means", "sh", "bit_shifts", "features"))
+    assert means is not None
+    feature_channels = 0 if features is None else features.shape[1]
+    bases = sh.shape[1] if sh is not None else 0 if shifts is None else shifts.shape[1] + 1
+    job = RenderArgs()
+    job.set(**{name: tensor for name, tensor in tensors.items() if tensor is not None})
+    tiles_x, tiles_y = _blocks(camera.width, TILE_SIZE), _blocks(camera.height, TILE_SIZE)
+    job.set(
+        count=len(means),
+        sh_bases=bases,
+        sh_degree=settings.sh_degree,
+        shift_columns=0 if shifts is None else shifts.shape[2],
+        color_channels=call.color_channels,
+        feature_channels=feature_channels,
+        channels=call.color_channels + feature_channels + settings.depth,
+        antialiased=settings.antialiased,
+        depth=settings.depth,
+        absgrad=settings.absgrad,
+        keep=call.keep,
+        wide_tiles=tiles_x * tiles_y > MAX_NARROW_TILES,
+        raw=settings.raw,
+        width=camera.width,
+        height=camera.height,
+        tiles_x=tiles_x,
+        tiles_y=tiles_y,
+        fx=camera.fx,
+        fy=camera.fy,
+        cx=camera.cx,
+        cy=camera.cy,
+    )
+    return job
+
+
+def _check_channels(job: RenderArgs) -> None:
+    if job.channels == 0:
+        raise ValueError("there is nothing to composite: no color, no features and no depth")
+    if job.absgrad and job.channels > CHANNELS_AT_ONCE:
+        raise ValueError(f"absgrad works with at most {CHANNELS_AT_ONCE} channels, depth included; got {job.channels}")
+
+
+def _blocks(count: int, threads: int) -> int:
+    return -(-count // threads)
+
+
+def _passes(job: RenderArgs) -> tuple[int, range]:
+    """How many channels a pass composites, and the first channel of each pass: as even as can be."""
+    even = _blocks(job.channels, _blocks(job.channels, CHANNELS_AT_ONCE))
+    width = next(width for width in WIDTHS if width >= even)
+    return width, range(0, job.channels, width)
+
+
+def _draw(call: _Call, job: RenderArgs) -> tuple[Tensor | None, ...]:
+    """Run the forward kernels; returns features, alpha, depth, radii and means2d as in `RasterOutput`."""
+    radii = call.new(job.count, 2, dtype=torch.int32)
+    means2d = call.new(job.count, 2)
+    depths = call.new(job.count)
+    call.keep_new(job, "records", job.count, RECORD_FLOATS)
+    call.keep_new(job, "colors", job.count, job.channels)
+    touched = call.keep_new(job, "touched", job.count, dtype=torch.int32)
+    job.set(radii=radii, means2d=means2d, depths=depths)
+    call.buffers["radii"] = radii
+    call.runtime.launch("project", "project_splats", job, _blocks(job.count, PROJECT_THREADS), PROJECT_THREADS)
+    _bin(call, job, depths, touched)
+
+    size = (job.height, job.width)
+    features = call.new(*size, job.channels - job.depth)
+    alpha = call.new(*size, 1)
+    depth = call.new(*size, 1) if job.depth else None
+    job.set(out=features, out_alpha=alpha, **({} if depth is None else {"out_depth": depth}))
+    if call.keep:
+        job.set(buckets=job.entries // BUCKET + job.tiles_x * job.tiles_y)
+        call.keep_new(job, "bucket_tile", job.buckets, dtype=torch.int32, fill=-1)
+        call.keep_new(job, "bucket_transmittance", job.buckets, TILE_PIXELS)
+        call.keep_new(job, "bucket_sum", job.buckets, job.channels, TILE_PIXELS)
+    width, firsts = _passes(job)
+    for first in firsts:
+        job.set(first_channel=first)
+        call.runtime.launch("raster", "raster", job, job.tiles_x * job.tiles_y, TILE_PIXELS, width)
+    return features, alpha, depth, radii, means2d
+
+
+def _bin(call: _Call, job: RenderArgs, depths: Tensor, touched: Tensor) -> None:
+    """Hand the splats to the tiles that they touch, nearest first.
+
+    The sorts are torch's: on a GPU its stable sort of a vector is CUB's radix sort, and its time goes with the bits of
+    the keys, which are 32 for N depths but only 16 for M tiles. Called directly (by cuda.cccl, one package more), CUB
+    would need as many passes, of 8 bits each, but move indices of 4 instead of 8 bytes: to be measured.
+    """
+    order = torch.sort(depths, stable=True).indices
+    entry_end = torch.cumsum(touched[order], 0, dtype=torch.int64)
+    job.entries = _entries(entry_end)
+    tile_type = torch.int32 if job.wide_tiles else torch.int16
+    entry_tile = call.new(job.entries, dtype=tile_type)
+    entry_splat = call.new(job.entries, dtype=torch.int32)
+    call.keep_new(job, "entry_begin", job.count, dtype=torch.int64)
+    job.set(order=order, entry_end=entry_end, entry_tile=entry_tile, entry_splat=entry_splat)
+    blocks = _blocks(job.entries, BINNING_THREADS)
+    call.runtime.launch("binning", "write_entries", job, blocks, BINNING_THREADS)
+
+    slot_tile, slot_entry = torch.sort(entry_tile, stable=True)
+    call.buffers["slot_entry"] = slot_entry
+    job.set(slot_tile=slot_tile, slot_entry=slot_entry)
+    call.keep_new(job, "slot_splat", job.entries, dtype=torch.int32)
+    call.keep_new(job, "tile_begin", job.tiles_x * job.tiles_y + 1, dtype=torch.int32)
+    call.runtime.launch("binning", "find_tiles", job, _blocks(job.entries + 1, BINNING_THREADS), BINNING_THREADS)
+
+
+def _entries(entry_end: Tensor) -> int:
+    """How many entries there are: the one number that the CPU waits for."""
+    entries = int(entry_end[-1]) if len(entry_end) else 0
+    if entries > MAX_ENTRIES:
+        raise UserError(
+            f"The splats cover {entries} tiles of the image in all, and the backend 'cuda' can draw {MAX_ENTRIES}; "
+            "draw a smaller image or fewer splats."
+        )
+    return entries
+
+
+def _draw_backward(
+    call: _Call,
+    job: RenderArgs,
+    v_splats: list[Tensor | None],
+    v_outputs: tuple[Tensor | None, Tensor | None, Tensor | None],
+) -> Tensor:
+    """Run the backward kernels.
+
+    Args:
+        v_splats: filled in; in the order of `NAMES`.
+        v_outputs: gradients of features, alpha and depth.
+
+    Returns:
+        [3, 4] the gradient of the first rows of the view matrix.
+    """
+    for name, gradient in zip(("v_out", "v_alpha", "v_depth"), v_outputs, strict=True):
+        job.set(**{name: gradient})
+    job.set(**{f"v_{name}": gradient for name, gradient in zip(NAMES, v_splats, strict=False)})
+    tiles = job.tiles_x * job.tiles_y
+    width, firsts = _passes(job)
+    v_pixel, behind = call.new(tiles, width, TILE_PIXELS), call.new(tiles, TILE_PIXELS)
+    partial = call.new(job.entries, MOMENTS + job.channels, fill=0)
+    camera_partial = call.new(_blocks(job.count, PROJECT_THREADS), CAMERA_TERMS)
+    v_means2d = call.new(job.count, 2)
+    v_means2d_abs = call.new(job.count, 2) if job.absgrad else None
+    job.set(v_pixel=v_pixel, behind=behind, partial=partial, camera_partial=camera_partial, v_means2d=v_means2d)
+    job.set(v_means2d_abs=v_means2d_abs)
+
+    launch = call.runtime.launch
+    for first in firsts:
+        job.set(first_channel=first)
+        launch("raster", "pixel_gradients", job, tiles, TILE_PIXELS, width)
+        blocks = _blocks(job.buckets, BACKWARD_THREADS // BUCKET)
+        launch("raster", "raster_backward", job, blocks, BACKWARD_THREADS, width)
+    launch("project", "project_splats_backward", job, len(camera_partial), PROJECT_THREADS)
+    assert call.info is not None
+    call.info.means2d_grad, call.info.means2d_absgrad = v_means2d, v_means2d_abs
+    return camera_partial.sum(0).reshape(3, 4)

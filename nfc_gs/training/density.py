@@ -1,0 +1,254 @@
+"""Density control: when Gaussians are added, moved and removed, and how many. The mechanics are in `density_ops.py`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.rendering.backend import SplatInfo
+from nfc_gs.training import density_ops as ops
+from nfc_gs.training.config import RefineConfig, ResolvedConfig
+from nfc_gs.training.optimizers import VisibleAdam
+from nfc_gs.training.schedules import gaussian_cap, generator_for
+
+logger = logging.getLogger("nfc_gs")
+
+
+class RefineClock:
+    """Says when to refine: every so many steps, or every so large a part of a short run."""
+
+    def __init__(self, config: RefineConfig, stop: float) -> None:
+        self._config = config
+        self._stop = stop
+        self.last_step = 0
+        self.last_progress = 0.0
+
+    def due(self, step: int, progress: float) -> bool:
+        """Whether to refine after `step` steps; if so, the clock starts anew."""
+        config = self._config
+        if not config.start <= progress <= self._stop:
+            return False
+        steps = step - self.last_step
+        part = progress - self.last_progress + 1e-9  # progress is rounded
+        if steps < config.every and (steps < config.every_at_least or part < config.every_fraction):
+            return False
+        self.last_step, self.last_progress = step, progress
+        return True
+
+
+class DensityControl:
+    """No density control at all; and what the two kinds share."""
+
+    absgrad = False
+    """Whether `observe` needs absolute gradients."""
+
+    def __init__(self, config: ResolvedConfig, model: GaussianModel, optimizer: VisibleAdam, extent: float) -> None:
+        """`extent`: that of the scene. The model has its initial Gaussians."""
+        self.config = config
+        self.model = model
+        self.optimizer = optimizer
+        self.extent = extent
+        self.initial = len(model)
+        self.clock = RefineClock(config.refine, config.refine.stop)
+
+    def add_gradients(self, grads: Mapping[str, Tensor]) -> None:
+        """Add the gradients of this control's own loss terms to `grads`; called after each backward pass."""
+
+    def observe(self, info: SplatInfo, width: int, height: int) -> None:
+        """Collect statistics of a rendering [W x H pixels] after its backward pass."""
+
+    def act(self, step: int, progress: float, means_rate: float) -> None:
+        """Change the model after optimisation step number `step`.
+
+        Args:
+            means_rate: learning rate of the centres in this step.
+        """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Per-Gaussian statistics to save."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Plain values to save."""
+        return {
+            "initial": self.initial,
+            "last_step": self.clock.last_step,
+            "last_progress": self.clock.last_progress,
+        }
+
+    def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """The inverse of `tensors` and `state`; raises KeyError for what is missing."""
+        self.initial = int(state["initial"])
+        self.clock.last_step = int(state["last_step"])
+        self.clock.last_progress = float(state["last_progress"])
+
+    def _generator(self, purpose: str, step: int) -> torch.Generator:
+        return generator_for(self.config.seed, purpose, step)
+
+    def _reorder(self) -> None:
+        """Put neighbours side by side, which makes steps faster and changes nothing else."""
+        order = ops.morton_order(self.optimizer.params["means"])
+        self.optimizer.select(order)
+        self._replace(ops.take(self.optimizer.params, order))
+
+    def _replace(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put other tensors into model and optimizer, whose moments already have the new length."""
+        self.model.replace(tensors)
+        self.optimizer.bind(self.model.tensors())
+
+
+class McmcControl(DensityControl):
+    """Gaussians as samples of a Markov chain: dead ones move to living ones, new ones are copies, noise explores."""
+
+    def add_gradients(self, grads: Mapping[str, Tensor]) -> None:
+        mcmc = self.config.mcmc
+        ops.add_regulariser_gradients_(self.optimizer.params, grads, mcmc.opacity_reg, mcmc.scale_reg)
+
+    @torch.no_grad()
+    def act(self, step: int, progress: float, means_rate: float) -> None:
+        if self.clock.due(step, progress):
+            self._relocate(step)
+            self._grow(step, progress)
+            self._reorder()
+        p = self.optimizer.params
+        strength = means_rate * self.config.mcmc.noise
+        ops.mcmc_noise_(p["means"], p["quats"], p["log_scales"], p["opacity_logits"], strength, self.config.seed, step)
+
+    def _relocate(self, step: int) -> None:
+        """Move the dead to places drawn by opacity among the living."""
+        tensors, floor = self.optimizer.params, self.config.mcmc.min_opacity
+        opacities = tensors["opacity_logits"].sigmoid()
+        alive = opacities > floor  # not so for NaN, which is healed like the dead
+        rows, living = (~alive).nonzero().squeeze(1), alive.nonzero().squeeze(1)
+        if len(rows) == 0 or len(living) == 0:
+            return
+        picks = ops.sample_proportional(opacities[living], len(rows), self._generator("relocate", step))
+        sources = living[picks]
+        ops.share_(tensors, sources, floor)
+        ops.overwrite_(tensors, rows, sources)
+        self.optimizer.reset_rows(torch.cat([rows, sources.unique()]))
+
+    def _grow(self, step: int, progress: float) -> None:
+        """Add copies up to what the growth curve allows."""
+        count = len(self.model)
+        cap = gaussian_cap(self.config, progress, self.initial)
+        new = min(cap, math.ceil(count * (1.0 + self.config.grow_factor))) - count
+        if new <= 0:
+            return
+        tensors = self.optimizer.params
+        sources = ops.sample_proportional(tensors["opacity_logits"].sigmoid(), new, self._generator("grow", step))
+        ops.share_(tensors, sources, self.config.mcmc.min_opacity)
+        self.optimizer.reset_rows(sources.unique())
+        self.optimizer.append(new)
+        self._replace(ops.concatenate(tensors, ops.take(tensors, sources)))
+
+
+class AdcControl(DensityControl):
+    """Adaptive density control (Kerbl et al. 2023, section 5) by absolute gradients (Ye et al. 2024, AbsGS)."""
+
+    absgrad = True
+
+    def __init__(self, config: ResolvedConfig, model: GaussianModel, optimizer: VisibleAdam, extent: float) -> None:
+        super().__init__(config, model, optimizer, extent)
+        self.clock = RefineClock(config.refine, min(config.refine.stop, config.adc.stop))
+        self._reset_step = 0
+        self._reset_progress = 0.0
+        self._restart()
+
+    def _restart(self) -> None:
+        """Begin to collect anew."""
+        n, device = len(self.model), self.model.device
+        self._grad2d = torch.zeros(n, device=device)  # [N] sum of norms of screen gradients, normalised units
+        self._count = torch.zeros(n, device=device)  # [N] how often seen
+
+    @torch.no_grad()
+    def observe(self, info: SplatInfo, width: int, height: int) -> None:
+        grad = info.means2d_absgrad if info.means2d_absgrad is not None else info.means2d_grad
+        assert grad is not None, "observe comes after the backward pass"
+        visible = info.visible
+        x, y = grad[:, 0] * (width / 2.0), grad[:, 1] * (height / 2.0)  # pixels -> [-1, 1]
+        self._grad2d += torch.hypot(x, y) * visible
+        self._count += visible
+
+    @torch.no_grad()
+    def act(self, step: int, progress: float, means_rate: float) -> None:
+        adc = self.config.adc
+        if progress > adc.stop:
+            return
+        if self.clock.due(step, progress):
+            self._grow(step)
+            self._prune()
+            self._reorder()
+            self._restart()
+        if (
+            progress - self._reset_progress + 1e-9 >= adc.reset_every
+            and step - self._reset_step >= adc.reset_at_least
+            and progress < adc.stop
+        ):
+            self._reset_step, self._reset_progress = step, progress
+            ceiling = torch.tensor(2.0 * adc.prune_opacity).logit().item()
+            self.optimizer.params["opacity_logits"].clamp_(max=ceiling)
+            everyone = torch.arange(len(self.model), device=self.model.device)
+            self.optimizer.reset_rows(everyone, ("opacity_logits",))
+
+    def _grow(self, step: int) -> None:
+        """Clone small and split large Gaussians whose screen gradient is high; the highest first if room is short."""
+        adc, tensors = self.config.adc, self.optimizer.params
+        mean_grad = self._grad2d / self._count.clamp_min(1.0)
+        rows = (mean_grad > adc.grow_grad2d).nonzero().squeeze(1)
+        room = max(0, self.config.max_gaussians - len(self.model))
+        if len(rows) > room:
+            order = torch.argsort(mean_grad[rows], descending=True, stable=True)
+            rows = rows[order[:room]].sort().values
+        if len(rows) == 0:
+            return
+        small = tensors["log_scales"][rows].amax(1).exp() <= adc.grow_scale3d * self.extent
+        clones = ops.take(tensors, rows[small])
+        halves = ops.split(tensors, rows[~small], self._generator("split", step))
+        keep = torch.ones(len(self.model), dtype=torch.bool, device=self.model.device)
+        keep[rows[~small]] = False
+        kept = keep.nonzero().squeeze(1)
+        self.optimizer.select(kept)
+        self.optimizer.append(len(clones["means"]) + len(halves["means"]))
+        self._replace(ops.concatenate(ops.concatenate(ops.take(tensors, kept), clones), halves))
+
+    def _prune(self) -> None:
+        """Remove faint Gaussians and, once opacities have been reset, huge ones."""
+        adc, tensors = self.config.adc, self.optimizer.params
+        bad = tensors["opacity_logits"].sigmoid() < adc.prune_opacity
+        if self._reset_step > 0:
+            bad |= tensors["log_scales"].amax(1).exp() > adc.prune_scale3d * self.extent
+        kept = (~bad).nonzero().squeeze(1)
+        if len(kept) == 0:
+            logger.warning("All Gaussians are faint or huge; none is removed.")
+            return
+        if len(kept) < len(bad):
+            self.optimizer.select(kept)
+            self._replace(ops.take(tensors, kept))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"grad2d": self._grad2d, "count": self._count}
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "reset_step": self._reset_step, "reset_progress": self._reset_progress}
+
+    def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        super().load(tensors, state)
+        self._grad2d = tensors["grad2d"].to(self._grad2d, copy=True)
+        self._count = tensors["count"].to(self._count, copy=True)
+        self._reset_step = int(state["reset_step"])
+        self._reset_progress = float(state["reset_progress"])
+
+
+def make_density_control(
+    config: ResolvedConfig, model: GaussianModel, optimizer: VisibleAdam, extent: float
+) -> DensityControl:
+    """The density control that the configuration names."""
+    kinds = {"none": DensityControl, "mcmc": McmcControl, "adc": AdcControl}
+    return kinds[config.density](config, model, optimizer, extent)
