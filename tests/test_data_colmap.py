@@ -248,7 +248,7 @@ def test_distorted_lenses_become_pinholes_of_the_same_size(tmp_path, camera):
     write_images(tmp_path / "images", NAMES)
     scene = load_scene(tmp_path, DataConfig(downscale="2"))
     assert (scene.views[0].camera.width, scene.views[0].camera.height) == (16, 12)
-    assert scene.frame(0).rgb.shape == (12, 16, 3)
+    assert scene.image(0).rgb.shape == (12, 16, 3)
     assert scene.views[0].camera.fx == pytest.approx(float(camera.split()[1]) / 2)
 
 
@@ -276,7 +276,7 @@ def test_a_panorama_becomes_the_six_faces_of_a_cube(tmp_path):
     )
     centers = np.stack([view.camera.center.numpy() for view in scene.views[:6]])
     assert np.ptp(centers, axis=0) == pytest.approx(np.zeros(3), abs=1e-5)
-    assert scene.frame(0).rgb.shape == (10, 10, 3)
+    assert scene.image(0).rgb.shape == (10, 10, 3)
 
 
 # --- damage ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from PIL import Image
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.images import ImageCache, ImageSource, area_average, decode, read_header, shrink
-from nfc_gs.data.scene import Frame, View
+from nfc_gs.data.scene import View, ViewImage
 
 
 def source_of(path: Path, **changes) -> ImageSource:
@@ -67,7 +67,7 @@ def test_tall_images_are_averaged_block_by_block_without_seams():
 def test_a_pixel_counts_only_where_all_it_covers_counts():
     mask = np.full((6, 9), 255, dtype=np.uint8)
     mask[4, 0] = 0
-    small = shrink(Frame(noise(6, 9), mask), 4, 3)
+    small = shrink(ViewImage(noise(6, 9), mask), 4, 3)
     assert small.mask is not None
     assert (small.mask == 0).tolist() == [[False] * 4, [False] * 4, [True, False, False, False]]
 
@@ -205,13 +205,13 @@ def test_broken_image_files_of_every_kind_raise_only_our_error(tmp_path, kind):
 def test_a_cached_picture_is_the_same_object_until_it_is_evicted(tmp_path):
     views = [view_of(save(tmp_path / f"{i}.png", noise(10, 10, seed=i))) for i in range(3)]
     cache = ImageCache(cache_gb=650e-9)  # room for two of 300 bytes
-    first = cache.frame(views[0])
-    assert cache.frame(views[0]) is first
-    cache.frame(views[1])
-    cache.frame(views[0])  # used again, so 1 is the one to go
-    cache.frame(views[2])
+    first = cache.image(views[0])
+    assert cache.image(views[0]) is first
+    cache.image(views[1])
+    cache.image(views[0])  # used again, so 1 is the one to go
+    cache.image(views[2])
     assert cache.nbytes == 600
-    assert cache.frame(views[0]) is first
+    assert cache.image(views[0]) is first
 
 
 def test_the_cache_never_holds_more_than_its_bound(tmp_path):
@@ -219,7 +219,7 @@ def test_the_cache_never_holds_more_than_its_bound(tmp_path):
     cache = ImageCache(cache_gb=1000e-9, threads=3)
     for step in range(40):
         cache.prefetch([views[(step + k) % 8] for k in range(4)], 1 + step % 3)
-        cache.frame(views[step % 8], 1 + step % 3)
+        cache.image(views[step % 8], 1 + step % 3)
         assert cache.nbytes <= 1000
 
 
@@ -239,7 +239,7 @@ def test_pictures_do_not_depend_on_cache_size_threads_or_order(tmp_path, cache_g
         for _ in range(30):
             i, d = int(rng.integers(4)), int(2 ** rng.integers(3))
             cache.prefetch([views[int(rng.integers(4))]], d)
-            if not np.array_equal(cache.frame(views[i], d).rgb, expected[i, d].rgb):
+            if not np.array_equal(cache.image(views[i], d).rgb, expected[i, d].rgb):
                 failures.append((i, d))
 
     threads = [threading.Thread(target=worker, args=(s,)) for s in range(4)]
@@ -252,8 +252,8 @@ def test_pictures_do_not_depend_on_cache_size_threads_or_order(tmp_path, cache_g
 
 def test_divisors_round_sizes_as_the_camera_does(tmp_path):
     view = view_of(save(tmp_path / "a.png", noise(11, 9)))
-    assert ImageCache().frame(view, 2).rgb.shape == (round(11 / 2), round(9 / 2), 3)
-    assert ImageCache().frame(view, 64).rgb.shape == (1, 1, 3)
+    assert ImageCache().image(view, 2).rgb.shape == (round(11 / 2), round(9 / 2), 3)
+    assert ImageCache().image(view, 64).rgb.shape == (1, 1, 3)
 
 
 def test_an_error_in_the_background_shows_when_the_picture_is_asked_for(tmp_path):
@@ -264,4 +264,4 @@ def test_an_error_in_the_background_shows_when_the_picture_is_asked_for(tmp_path
     cache.prefetch([view])
     for _ in range(2):
         with pytest.raises(UserError, match=r"a\.jpg"):
-            cache.frame(view)
+            cache.image(view)

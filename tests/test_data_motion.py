@@ -354,8 +354,8 @@ def test_pictures_and_ground_truth_are_what_draw_gives(kind: Kind, capture: Path
         name = scene.views[i].name
         camera, time, _ = shots[name]
         drawing = draw(camera, time, scene=SCENE)
-        np.testing.assert_array_equal(scene.frame(i).rgb, drawing.rgb)
-        assert scene.frame(i).mask is None
+        np.testing.assert_array_equal(scene.image(i).rgb, drawing.rgb)
+        assert scene.image(i).mask is None
         np.testing.assert_array_equal(np.asarray(Image.open(capture / "labels" / name)), drawing.mask)
         np.testing.assert_array_equal(np.load((capture / "depth" / name).with_suffix(".npy")), drawing.depth)
         changing = np.asarray(Image.open(capture / "moving" / name))

@@ -105,7 +105,7 @@ def test_they_are_made_smaller_with_their_pictures_and_need_no_masks(tmp_path: P
     write_mask(write_capture(tmp_path), "im02.png")
     scene = load_scene(tmp_path, DataConfig(downscale="2", masks=False))
     assert marked(scene) == {"im02.png": WIDTH * HEIGHT // 16}
-    assert scene.frame(2).mask is None
+    assert scene.image(2).mask is None
 
 
 def test_a_capture_whose_images_lie_in_a_folder_of_that_name_has_none(tmp_path: Path) -> None:

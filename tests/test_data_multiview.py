@@ -90,7 +90,7 @@ def colors_are_right(scene) -> bool:
     for index, view in enumerate(scene.views):
         frame = round(scene.time_axis.own(view.time) * frames)
         wanted = color(NAMES.index(view.name.split("/")[0]), frame)
-        if np.abs(scene.frame(index).rgb.astype(int) - wanted).max() > 4:  # what the video codec leaves
+        if np.abs(scene.image(index).rgb.astype(int) - wanted).max() > 4:  # what the video codec leaves
             return False
     return True
 
@@ -156,9 +156,9 @@ def test_smaller_copies_and_masks_are_used(tmp_path):
     (tmp_path / "masks" / "cam01").mkdir(parents=True)
     Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "masks" / "cam01" / "0002.png")
     scene = load_scene(tmp_path, DataConfig(downscale="2", random_points=20))
-    assert (scene.frame(0).rgb == 9).all() and scene.views[0].camera.fx == 15.0
+    assert (scene.image(0).rgb == 9).all() and scene.views[0].camera.fx == 15.0
     index = [v.name for v in scene.views].index("cam01/0002.png")
-    assert scene.frame(index).mask is not None and scene.frame(index - 1).mask is None
+    assert scene.image(index).mask is not None and scene.image(index - 1).mask is None
 
 
 # --- poses -------------------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def test_videos_are_read_like_frames_in_folders_and_nothing_is_written(tmp_path)
     assert [v.time for v in scene.views] == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0] * CAMERAS)
     assert colors_are_right(scene) and sorted(tmp_path.rglob("*")) == before
     scene = load_scene(tmp_path, DataConfig(downscale="2", random_points=20))
-    assert scene.frame(3).rgb.shape == (12, 16, 3) and colors_are_right(scene)
+    assert scene.image(3).rgb.shape == (12, 16, 3) and colors_are_right(scene)
 
 
 def test_of_videos_of_different_length_the_common_one_is_used(tmp_path):
@@ -334,10 +334,10 @@ def test_a_video_that_changed_while_it_was_used_is_named(tmp_path):
     scene = load_scene(tmp_path, DataConfig(cache_gb=0.0, random_points=20))
     write_video(tmp_path / "cam01.mp4", 1, FRAMES, size=(16, 12))
     with pytest.raises(UserError, match=r"cam01\.mp4 has changed since the capture was opened"):
-        scene.frame(FRAMES)
+        scene.image(FRAMES)
     (tmp_path / "cam01.mp4").unlink()
     with pytest.raises(UserError, match=r"Cannot read the video .*cam01\.mp4: No such file"):
-        scene.frame(FRAMES + 1)
+        scene.image(FRAMES + 1)
 
 
 @pytest.mark.parametrize("damage", ["junk", "empty", "no index", "no end", "no frames"])

@@ -136,7 +136,7 @@ def test_an_undistorted_image_shows_each_direction_where_the_cameras_model_puts_
         y = (np.arange(HEIGHT) + 0.5 - view.camera.cy) / view.camera.fy
         rays = np.stack([*np.meshgrid(x, y), np.ones((HEIGHT, WIDTH))], axis=-1)
         expected = color_of(rays @ view.camera.viewmat[:3, :3].numpy().astype(np.float64))
-        frame = scene.frame(index)
+        frame = scene.image(index)
         counts = np.full((HEIGHT, WIDTH), True) if frame.mask is None else frame.mask == 255
         u, v = distorted(camera(index, **LENS), rays[..., 0], rays[..., 1])
         counts &= (np.abs(u - WIDTH / 2) < (WIDTH - 1) / 2) & (np.abs(v - HEIGHT / 2) < (HEIGHT - 1) / 2)
@@ -204,7 +204,7 @@ def test_the_largest_images_are_used_unless_another_size_is_asked_for(tmp_path):
     for text, size, color in (("auto", 24, 20), ("1", 24, 20), ("2", 24, 20), ("3", 16, 20), ("4", 12, 40)):
         scene = load_scene(tmp_path, DataConfig(downscale=text))
         view = scene.views[0].camera
-        assert (view.width, scene.frame(0).rgb[0, 0, 0]) == (size, color)
+        assert (view.width, scene.image(0).rgb[0, 0, 0]) == (size, color)
         assert view.fx == pytest.approx(40.0 * size / WIDTH)
 
 

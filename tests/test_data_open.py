@@ -166,7 +166,7 @@ def test_the_sampler_shows_the_views_of_a_window_alone_and_needs_no_state():
 @pytest.mark.parametrize(("text", "size"), [("1", (32, 24)), ("2", (16, 12)), ("16px", (16, 12)), ("800px", (32, 24))])
 def test_downscaling_takes_the_camera_along(tmp_path, text, size):
     scene = load_scene(write_capture(tmp_path), DataConfig(downscale=text))
-    camera, frame = scene.views[0].camera, scene.frame(0)
+    camera, frame = scene.views[0].camera, scene.image(0)
     assert (camera.width, camera.height) == size and frame.rgb.shape == (size[1], size[0], 3)
     scale = size[0] / WIDTH
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (30 * scale, 30 * scale, 16 * scale, 12 * scale)
@@ -191,7 +191,7 @@ def test_the_captures_own_smaller_copies_are_used_at_their_own_size(tmp_path):
     names = [f"im{i:02d}.JPG" for i in range(9)]  # another extension, and rounded upwards
     write_images(tmp_path / "images_5", names, (7, 5))
     scene = load_scene(tmp_path, DataConfig(downscale="5"))
-    assert scene.frame(0).rgb.shape == (5, 7, 3)
+    assert scene.image(0).rgb.shape == (5, 7, 3)
     assert scene.views[0].source.path == tmp_path / "images_5" / "im00.JPG"
     assert scene.views[0].camera.fx == pytest.approx(30 * 7 / 32) and scene.views[0].name == "im00.png"
 
@@ -213,7 +213,7 @@ def test_an_image_that_does_not_fit_its_camera_is_named_with_both_sizes(tmp_path
 
 def test_smaller_divisors_give_the_camera_of_the_smaller_picture(tmp_path):
     scene = load_scene(write_capture(tmp_path))
-    camera, frame = scene.camera(0, 4), scene.frame(0, 4)
+    camera, frame = scene.camera(0, 4), scene.image(0, 4)
     assert frame.rgb.shape == (camera.height, camera.width, 3) == (6, 8, 3)
 
 
@@ -226,7 +226,7 @@ def test_the_size_of_the_camera_decides_whether_exif_rotation_counts(tmp_path, c
     upright[: HEIGHT // 2] = 255  # bright above
     stored = np.rot90(upright) if camera_sees_turned else upright
     Image.fromarray(stored).save(tmp_path / "images" / "im01.jpg", exif=exif, quality=95)
-    frame = load_scene(tmp_path).frame(1)
+    frame = load_scene(tmp_path).image(1)
     assert frame.rgb.shape == (HEIGHT, WIDTH, 3)
     assert frame.rgb[:10].mean() > 250 and frame.rgb[-10:].mean() < 5
 
@@ -245,10 +245,10 @@ def test_masks_are_found_by_the_name_of_their_image(tmp_path, style):
     path = tmp_path / "masks" / style.format(name=names[1], stem="left/im1")
     Image.fromarray(mask).save(path, quality=95) if path.suffix == ".jpg" else Image.fromarray(mask).save(path)
     scene = load_scene(tmp_path)
-    found = scene.frame(1).mask
+    found = scene.image(1).mask
     assert found is not None and np.array_equal(found == 0, mask == 0)
-    assert scene.frame(0).mask is None
-    assert load_scene(tmp_path, DataConfig(masks=False)).frame(1).mask is None
+    assert scene.image(0).mask is None
+    assert load_scene(tmp_path, DataConfig(masks=False)).image(1).mask is None
 
 
 def test_a_mask_of_another_shape_is_refused_by_name(tmp_path):
@@ -267,7 +267,7 @@ def test_mask_path_of_a_frame_is_used(tmp_path):
         load_scene(tmp_path)
     (tmp_path / "m").mkdir()
     Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(tmp_path / "m" / "two.png")
-    mask = load_scene(tmp_path).frame(2).mask
+    mask = load_scene(tmp_path).image(2).mask
     assert mask is not None and not mask.any()
 
 
@@ -275,13 +275,13 @@ def test_alpha_is_a_mask_in_photos_and_white_in_blender_renders(tmp_path):
     photos = tmp_path / "photos"
     write_transforms(photos, mode="RGBA")
     scene = load_scene(photos)
-    assert scene.background is None and scene.frame(0).mask is not None
+    assert scene.background is None and scene.image(0).mask is not None
     scene = load_scene(photos, DataConfig(background=(0.0, 0.0, 0.0)))
-    assert scene.background == (0.0, 0.0, 0.0) and scene.frame(0).mask is None
+    assert scene.background == (0.0, 0.0, 0.0) and scene.image(0).mask is None
     blender = tmp_path / "blender"
     write_transforms(blender, mode="RGBA", name="transforms_train.json")
     scene = load_scene(blender)
-    assert scene.background == (1.0, 1.0, 1.0) and scene.frame(0).mask is None
+    assert scene.background == (1.0, 1.0, 1.0) and scene.image(0).mask is None
 
 
 def test_captures_without_alpha_have_no_background(tmp_path):
@@ -517,7 +517,7 @@ def test_real_captures_open(name, views, held_out, size, points):
     scene = load_scene(SHARED / name)
     assert len(scene.views) == views and len(scene.test) == held_out and len(scene.points) == points
     assert (scene.views[0].camera.width, scene.views[0].camera.height) == size
-    assert scene.frame(0).rgb.shape == (size[1], size[0], 3)
+    assert scene.image(0).rgb.shape == (size[1], size[0], 3)
     assert np.isfinite(scene.points.xyz).all() and scene.extent == pytest.approx(1.1, abs=1e-6)
     dynamic = name in ("hand_books", "suzanne")
     assert all((view.time is not None) == dynamic for view in scene.views)
@@ -552,8 +552,8 @@ def test_points_seen_through_a_scene_are_as_near_to_their_observations_as_in_col
 def test_our_undistorted_fox_is_the_fox_that_colmap_undistorted():
     ours, theirs = load_scene(SHARED / "fox_distorted"), load_scene(SHARED / "fox")
     for index in (0, 25, 49):
-        frame, camera = ours.frame(index), ours.views[index].camera
-        other, target = theirs.frame(index).rgb.astype(np.float64), theirs.views[index].camera
+        frame, camera = ours.image(index), ours.views[index].camera
+        other, target = theirs.image(index).rgb.astype(np.float64), theirs.views[index].camera
         # COLMAP chose a slightly longer focal length: look its picture up at our pixels
         x = (np.arange(270) + 0.5 - camera.cx) / camera.fx * target.fx + target.cx - 0.5
         y = (np.arange(480) + 0.5 - camera.cy) / camera.fy * target.fy + target.cy - 0.5

@@ -64,7 +64,7 @@ def test_all_but_the_photos_comes_back_exactly(moves: bool) -> None:
         assert (new.name, new.time, new.source) == (old.name, old.time, None)
     assert original.has_photos and not kept.has_photos
     with pytest.raises(UserError, match=r"garden is not there, .*--capture\.$"):
-        kept.frame(0)
+        kept.image(0)
 
 
 @pytest.mark.parametrize("converging", [True, False])

@@ -128,7 +128,7 @@ def test_smaller_copies_of_images_are_used_when_their_factor_is_asked_for(tmp_pa
     for path in (tmp_path / "images_2").iterdir():
         Image.new("RGB", (WIDTH // 2, HEIGHT // 2), (9, 9, 9)).save(path)
     scene = load_scene(tmp_path, DataConfig(downscale="2"))
-    assert (scene.frame(0).rgb == 9).all() and scene.frame(0).rgb.shape == (HEIGHT // 2, WIDTH // 2, 3)
+    assert (scene.image(0).rgb == 9).all() and scene.image(0).rgb.shape == (HEIGHT // 2, WIDTH // 2, 3)
     assert scene.views[0].camera.fx == 10.0
 
 

@@ -162,14 +162,14 @@ def test_noise_is_drawn_once_for_each_training_picture(scene: SceneData) -> None
     noisy, again = (jobs.prepare(scene, jobs.Condition(noise=0.2), seed=1) for _ in range(2))
     other = jobs.prepare(scene, jobs.Condition(noise=0.2), seed=2)
     first, second = scene.train[:2]
-    assert noisy.frame(first).rgb.dtype == np.uint8
-    assert np.array_equal(noisy.frame(first).rgb, again.frame(first).rgb)
-    assert noisy.frame(first) is noisy.frame(first)
-    assert not np.array_equal(noisy.frame(first).rgb, other.frame(first).rgb)
-    noise = [noisy.frame(i).rgb.astype(int) - scene.frame(i).rgb for i in (first, second)]
+    assert noisy.image(first).rgb.dtype == np.uint8
+    assert np.array_equal(noisy.image(first).rgb, again.image(first).rgb)
+    assert noisy.image(first) is noisy.image(first)
+    assert not np.array_equal(noisy.image(first).rgb, other.image(first).rgb)
+    noise = [noisy.image(i).rgb.astype(int) - scene.image(i).rgb for i in (first, second)]
     assert not np.array_equal(*noise)
     for index in scene.test:
-        assert np.array_equal(noisy.frame(index).rgb, scene.frame(index).rgb)
+        assert np.array_equal(noisy.image(index).rgb, scene.image(index).rgb)
     noisy.prefetch(range(len(noisy.views)), 2)
 
 
@@ -178,10 +178,10 @@ def test_noise_has_the_deviation_asked_for_and_is_clipped() -> None:
 
     class Still:
         def frame(self, view: Any, divisor: int = 1) -> Any:
-            return jobs.Frame(grey, None)
+            return jobs.ViewImage(grey, None)
 
     view = jobs.View("a.png", None, None)
-    mild, strong = (jobs.NoisyImages(Still(), ["a.png"], sigma, 0).frame(view).rgb for sigma in (0.1, 0.6))
+    mild, strong = (jobs.NoisyImages(Still(), ["a.png"], sigma, 0).image(view).rgb for sigma in (0.1, 0.6))
     assert mild.std() / 255 == pytest.approx(0.1, rel=0.03)
     assert abs(mild.mean() - 128) < 1
     assert strong.min() == 0 and strong.max() == 255
@@ -192,10 +192,10 @@ def test_noise_has_the_deviation_asked_for_and_is_clipped() -> None:
 def test_smaller_noisy_pictures_are_made_of_the_noisy_one(scene: SceneData) -> None:
     noisy = jobs.prepare(scene, jobs.Condition(noise=0.4), seed=0)
     index = scene.train[0]
-    full, half = noisy.frame(index).rgb.astype(float), noisy.frame(index, 2).rgb
+    full, half = noisy.image(index).rgb.astype(float), noisy.image(index, 2).rgb
     assert half.shape == (15, 20, 3)
     assert np.abs(full.reshape(15, 2, 20, 2, 3).mean(axis=(1, 3)) - half).max() <= 0.5
-    clean = scene.frame(index, 2).rgb.astype(float)
+    clean = scene.image(index, 2).rgb.astype(float)
     assert 0.1 < (half - clean).std() / 255 < 0.25  # half of 0.4, a little less for the clipping
 
 

@@ -44,7 +44,7 @@ def objective_of(trainer: Trainer) -> dict[str, float]:
         with torch.no_grad():
             outputs = ("rgb", "bits") if trainer.model.head == "bits" else ("rgb",)
             out = render(trainer.model, trainer.scene.camera(index), backend=FAST, outputs=outputs)
-        target = torch.from_numpy(trainer.scene.frame(index).rgb)
+        target = torch.from_numpy(trainer.scene.image(index).rgb)
         loss = photometric(out.rgb, target, None, trainer.config.objective, out.bits)
         for name, value in {**loss.values, "total": loss.total}.items():
             sums[name] = sums.get(name, 0.0) + float(value)

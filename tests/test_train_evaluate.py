@@ -13,17 +13,17 @@ import torch
 from PIL import Image
 
 from nfc_gs.core.camera import Camera
-from nfc_gs.data.scene import Frame, PointCloud, SceneData, TimeAxis, View
+from nfc_gs.data.scene import PointCloud, SceneData, TimeAxis, View, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective import metrics as measure
 from nfc_gs.training.evaluation import Metrics, ViewMetrics, evaluate, image_stems, peak_memory_mb, write_metrics
 
 
 class StillImages:
-    def __init__(self, frames: dict[str, Frame], movers: dict[str, np.ndarray]) -> None:
+    def __init__(self, frames: dict[str, ViewImage], movers: dict[str, np.ndarray]) -> None:
         self.frames, self.movers = frames, movers
 
-    def frame(self, view: View, divisor: int = 1) -> Frame:
+    def image(self, view: View, divisor: int = 1) -> ViewImage:
         return self.frames[view.name]
 
     def moving(self, view: View) -> np.ndarray | None:
@@ -46,7 +46,7 @@ def empty_model() -> GaussianModel:
     )
 
 
-def scene_of(frames: dict[str, Frame], movers: dict[str, np.ndarray] | None = None) -> SceneData:
+def scene_of(frames: dict[str, ViewImage], movers: dict[str, np.ndarray] | None = None) -> SceneData:
     camera = Camera(torch.eye(4), 20.0, 20.0, 16.0, 12.0, 32, 24)
     views = tuple(View(name, camera, None) for name in frames)
     return SceneData(
@@ -66,7 +66,7 @@ def grey(value: int) -> np.ndarray:
 
 
 def test_a_constant_error_gives_its_psnr_for_each_view_and_their_mean() -> None:
-    scene = scene_of({"a.png": Frame(grey(51), None), "b.png": Frame(grey(255), None)})
+    scene = scene_of({"a.png": ViewImage(grey(51), None), "b.png": ViewImage(grey(255), None)})
     metrics = evaluate(empty_model(), scene, backend="torch", background=(0.4, 0.4, 0.4))
     expected = [-20 * math.log10(0.2), -20 * math.log10(0.6)]
     assert [view.psnr for view in metrics.views] == pytest.approx(expected, rel=1e-5)
@@ -78,12 +78,12 @@ def test_a_constant_error_gives_its_psnr_for_each_view_and_their_mean() -> None:
 def test_what_a_mask_leaves_out_does_not_count() -> None:
     rgb, mask = grey(51), np.full((24, 32), 255, np.uint8)
     rgb[:12], mask[:12] = 200, 0
-    metrics = evaluate(empty_model(), scene_of({"a.png": Frame(rgb, mask)}), backend="torch", background=(0.4,) * 3)
+    metrics = evaluate(empty_model(), scene_of({"a.png": ViewImage(rgb, mask)}), backend="torch", background=(0.4,) * 3)
     assert metrics.psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5)
 
 
 def test_a_view_that_its_mask_ignores_whole_does_not_spoil_the_mean() -> None:
-    frames = {"a.png": Frame(grey(51), None), "b.png": Frame(grey(9), np.zeros((24, 32), np.uint8))}
+    frames = {"a.png": ViewImage(grey(51), None), "b.png": ViewImage(grey(9), np.zeros((24, 32), np.uint8))}
     metrics = evaluate(empty_model(), scene_of(frames), backend="torch", background=(0.4,) * 3)
     assert metrics.psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5)
 
@@ -99,7 +99,7 @@ def test_moving_parts_have_a_psnr_of_their_own_and_all_their_pixels_count_alike(
     pictures = {name: grey(102) for name in ("a.png", "b.png", "still.png", "unknown.png")}  # 0.4, as the background
     pictures["a.png"][:12] = 153  # wrong by 0.2 in 12 rows, of which 2 move
     pictures["b.png"][:8] = 204  # wrong by 0.4 in 8 rows, and all of them move, and 8 more
-    frames = {name: Frame(rgb, None) for name, rgb in pictures.items()}
+    frames = {name: ViewImage(rgb, None) for name, rgb in pictures.items()}
     movers = {"a.png": rows(0, 2), "b.png": rows(0, 16), "still.png": rows(0, 0)}
     metrics = evaluate(empty_model(), scene_of(frames, movers), backend="torch", background=(0.4, 0.4, 0.4))
     first, second, still, unknown = metrics.views
@@ -114,7 +114,7 @@ def test_moving_parts_have_a_psnr_of_their_own_and_all_their_pixels_count_alike(
 def test_moving_parts_that_a_mask_leaves_out_do_not_count() -> None:
     rgb, mask = grey(51), np.full((24, 32), 255, np.uint8)
     rgb[:12], mask[:12] = 200, 0
-    frames = {"a.png": Frame(rgb, mask), "b.png": Frame(rgb, mask)}
+    frames = {"a.png": ViewImage(rgb, mask), "b.png": ViewImage(rgb, mask)}
     scene = scene_of(frames, {"a.png": rows(10, 14), "b.png": rows(0, 12)})
     first, second = evaluate(empty_model(), scene, backend="torch", background=(0.4, 0.4, 0.4)).views
     assert first.moving_psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5) and first.moving_pixels == 2 * 32
@@ -130,7 +130,7 @@ def test_perfect_moving_parts_and_none_at_all_are_told_apart() -> None:
 
 
 def test_views_of_a_moving_scene_are_measured_with_their_times() -> None:
-    scene = scene_of({"a.png": Frame(grey(51), None)})
+    scene = scene_of({"a.png": ViewImage(grey(51), None)})
     still = evaluate(empty_model(), scene, backend="torch")
     assert still.views[0].time is None and still.time_axis is None
     moving = replace(scene, views=(replace(scene.views[0], time=0.25),), time_axis=TimeAxis(3.0, 7.0, "frames"))
@@ -150,7 +150,11 @@ def test_lpips_sees_black_in_both_pictures_where_the_mask_leaves_something_out(
     monkeypatch.setattr(measure, "lpips", distance)
     mask = np.full((24, 32), 255, np.uint8)
     mask[:12] = 0
-    frames = {"a.png": Frame(grey(51), mask), "b.png": Frame(grey(51), None), "c.png": Frame(grey(51), 0 * mask)}
+    frames = {
+        "a.png": ViewImage(grey(51), mask),
+        "b.png": ViewImage(grey(51), None),
+        "c.png": ViewImage(grey(51), 0 * mask),
+    }
     metrics = evaluate(empty_model(), scene_of(frames), backend="torch", background=(0.4, 0.4, 0.4), lpips=True)
     (image, truth), (whole, whole_truth) = seen
     assert not image[:12].any() and not truth[:12].any()
@@ -165,7 +169,7 @@ def test_without_held_out_views_no_folder_is_made(tmp_path: Path) -> None:
 
 
 def test_rendered_and_true_pictures_are_saved_side_by_side(tmp_path: Path) -> None:
-    scene = scene_of({"left/a.png": Frame(grey(51), None), "right/a.jpg": Frame(grey(255), None)})
+    scene = scene_of({"left/a.png": ViewImage(grey(51), None), "right/a.jpg": ViewImage(grey(255), None)})
     evaluate(empty_model(), scene, backend="torch", background=(1.0, 0.5, 0.0), save_to=tmp_path / "test")
     names = sorted(path.name for path in (tmp_path / "test").iterdir())
     assert names == ["left_a.png", "left_a_truth.png", "right_a.png", "right_a_truth.png"]

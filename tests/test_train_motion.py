@@ -23,7 +23,7 @@ from test_train_trainer import (
 )
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.scene import Frame, PointCloud, SceneData, TimeAxis, View
+from nfc_gs.data.scene import PointCloud, SceneData, TimeAxis, View, ViewImage
 from nfc_gs.model.deformation import GROWTH, HexPlane, HexPlaneConfig, MlpConfig, box_of, has_time
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import ObjectiveConfig
@@ -86,7 +86,7 @@ def scene_of(changed: Callable[[float], dict[str, torch.Tensor]], times: int = 4
             name = f"{view.name}_{k}"
             with torch.no_grad():
                 rgb = render(model, view.camera, backend="torch").rgb
-            frames[name] = Frame((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy(), None)
+            frames[name] = ViewImage((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy(), None)
             views.append(replace(view, name=name, time=time))
     return replace(
         still,
@@ -236,9 +236,9 @@ class Watched(StillImages):
         self.shown: list[str] = []
         self.images = images
 
-    def frame(self, view: View, divisor: int = 1) -> Frame:
+    def image(self, view: View, divisor: int = 1) -> ViewImage:
         self.shown.append(view.name)
-        return self.images.frame(view, divisor)
+        return self.images.image(view, divisor)
 
 
 def test_with_several_cameras_the_times_come_in_from_the_middle(

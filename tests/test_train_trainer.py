@@ -22,7 +22,7 @@ from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinished, TrainStarted
 from nfc_gs.data.loading import DataConfig, load_scene
-from nfc_gs.data.scene import Frame, PointCloud, SceneData, View
+from nfc_gs.data.scene import PointCloud, SceneData, View, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.rendering.backend import get_backend
 from nfc_gs.rendering.pipeline import render
@@ -55,17 +55,17 @@ def backend(request: pytest.FixtureRequest) -> str:
 class StillImages:
     """Frames held in memory, in the place of an ImageCache."""
 
-    def __init__(self, frames: dict[str, Frame]) -> None:
+    def __init__(self, frames: dict[str, ViewImage]) -> None:
         self.frames = frames
 
-    def frame(self, view: View, divisor: int = 1) -> Frame:
+    def image(self, view: View, divisor: int = 1) -> ViewImage:
         full = self.frames[view.name]
         if divisor == 1:
             return full
         height, width = max(1, round(full.rgb.shape[0] / divisor)), max(1, round(full.rgb.shape[1] / divisor))
         small = full.rgb[: height * divisor : divisor, : width * divisor : divisor]
         mask = None if full.mask is None else np.ascontiguousarray(full.mask[::divisor, ::divisor][:height, :width])
-        return Frame(np.ascontiguousarray(small), mask)
+        return ViewImage(np.ascontiguousarray(small), mask)
 
     def moving(self, view: View) -> None:
         return None
@@ -99,7 +99,7 @@ def tiny_scene(views: int = 8, points: int = 30) -> SceneData:
         with torch.no_grad():
             rgb = render(truth, camera, backend="torch").rgb
         name = f"view_{i:02d}.png"
-        frames[name] = Frame((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy(), None)
+        frames[name] = ViewImage((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy(), None)
         listed.append(View(name, camera, None))
     rng = np.random.default_rng(0)
     cloud = PointCloud(
@@ -239,7 +239,7 @@ def test_resume_reads_the_capture_again_as_it_was_read_before(tmp_path: Path) ->
     (capture / "images").mkdir(parents=True)
     frames = []
     for view in scene.views:
-        Image.fromarray(scene.frame(scene.views.index(view)).rgb).save(capture / "images" / view.name)
+        Image.fromarray(scene.image(scene.views.index(view)).rgb).save(capture / "images" / view.name)
         pose = np.linalg.inv(view.camera.viewmat.double().numpy()) @ np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL axes
         frames.append({"file_path": f"images/{view.name}", "transform_matrix": pose.tolist()})
     lens = {"fl_x": 30.0, "fl_y": 30.0, "cx": WIDTH / 2, "cy": HEIGHT / 2, "w": WIDTH, "h": HEIGHT}
@@ -419,7 +419,7 @@ def test_a_masked_picture_trains_on_what_counts_alone(tmp_path: Path) -> None:
             mask[: HEIGHT // 2] = 0
             rgb = frame.rgb.copy()
             rgb[: HEIGHT // 2] = ignored
-            scene.images.frames[name] = Frame(rgb, mask)
+            scene.images.frames[name] = ViewImage(rgb, mask)
         trainer = Trainer(scene, tiny_config(steps=6), tmp_path / str(ignored), capture="tiny")
         trainer.train()
         models.append(trainer.model.tensors())

@@ -23,7 +23,7 @@ from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.draw import FAR
 from nfc_gs.viewer.edit import Edit
-from nfc_gs.viewer.frames import WORLD, Frame, place
+from nfc_gs.viewer.frames import WORLD, CoordinateFrame, place
 from nfc_gs.viewer.panels.show import browser_splats
 from nfc_gs.viewer.scheduler import at_once
 from nfc_gs.viewer.session import Session
@@ -141,7 +141,7 @@ def test_only_what_is_known_to_be_of_one_capture_goes_without_a_note(session: Se
 
 def test_what_cannot_be_brought_together_stays_as_it_is_and_says_so() -> None:
     moved = np.diag([2.0, 2.0, 2.0, 1.0])
-    one, other = Frame(np.eye(4), "/captures/one"), Frame(moved, "/captures/other")
+    one, other = CoordinateFrame(np.eye(4), "/captures/one"), CoordinateFrame(moved, "/captures/other")
     for own, shown, word in (
         (other, one, "another capture"),
         (None, one, "Nothing is known"),

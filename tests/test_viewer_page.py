@@ -373,7 +373,7 @@ def test_cameras_are_stood_at_measured_and_gone_to(page: Page, scene: SceneData)
     np.testing.assert_allclose(page.session.pose.position, scene.views[3].camera.center, atol=1e-4)
     page.number("Photo", 1.0)
     shown = page.settle()
-    photo = scene.frame(3).rgb
+    photo = scene.image(3).rgb
     top, left = SIZE[1] // 2 - PICTURE[0].start, SIZE[0] // 2
     middle = shown[top - 40 : top + 40, left - 40 : left + 20].mean((0, 1))
     assert np.abs(middle - photo[14:22, 20:26].mean((0, 1))).max() < 25  # a rough place, of a small photo

@@ -115,7 +115,7 @@ class Work:
         self.trainer = Trainer(self.scene, config, folder, capture=scene.root)
         self.model = from_points(self.scene.points, sh_degree=3)
         views = [scene.train[7 * i % len(scene.train)] for i in range(len(scene.train))]
-        self.views = [(scene.camera(i), torch.from_numpy(scene.frame(i).rgb)) for i in views]
+        self.views = [(scene.camera(i), torch.from_numpy(scene.image(i).rgb)) for i in views]
 
     def view(self, i: int) -> tuple[Camera, torch.Tensor]:
         return self.views[i % len(self.views)]

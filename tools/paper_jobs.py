@@ -36,7 +36,7 @@ from nfc_gs.core.files import make_folder, write_text
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.images import shrink
 from nfc_gs.data.loading import DataConfig, load_scene
-from nfc_gs.data.scene import Frame, SceneData, View
+from nfc_gs.data.scene import SceneData, View, ViewImage
 from nfc_gs.ops import native
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.runs.checkpoint import CHECKPOINT_NAME
@@ -202,18 +202,18 @@ class NoisyImages:
 
     def __init__(self, images: Any, names: Iterable[str], sigma: float, seed: int) -> None:
         self._images, self._names, self._sigma, self._seed = images, frozenset(names), sigma, seed
-        self._frames: dict[tuple[str, int], Frame] = {}
+        self._frames: dict[tuple[str, int], ViewImage] = {}
 
-    def frame(self, view: View, divisor: int = 1) -> Frame:
-        """The picture of a view; see `SceneData.frame`."""
+    def image(self, view: View, divisor: int = 1) -> ViewImage:
+        """The picture of a view; see `SceneData.image`."""
         if view.name not in self._names:
-            return self._images.frame(view, divisor)
+            return self._images.image(view, divisor)
         frame = self._frames.get((view.name, divisor))
         if frame is None:
             if divisor == 1:
-                frame = self._noisy(view.name, self._images.frame(view, 1))
+                frame = self._noisy(view.name, self._images.image(view, 1))
             else:
-                full = self.frame(view, 1)
+                full = self.image(view, 1)
                 height, width = full.rgb.shape[:2]
                 frame = shrink(full, max(1, round(width / divisor)), max(1, round(height / divisor)))
             self._frames[view.name, divisor] = frame
@@ -229,13 +229,13 @@ class NoisyImages:
         noisy = [view for view in views if view.name in self._names]
         self._images.prefetch([view for view in noisy if (view.name, 1) not in self._frames], 1)
 
-    def _noisy(self, name: str, frame: Frame) -> Frame:
+    def _noisy(self, name: str, frame: ViewImage) -> ViewImage:
         generator = np.random.default_rng(seeded(self._seed, "noise", name))
         values = generator.standard_normal(frame.rgb.shape, dtype=np.float32)
         values *= self._sigma
         values += frame.rgb.astype(np.float32) / 255
         rgb = (values.clip(0.0, 1.0) * 255 + 0.5).astype(np.uint8)
-        return Frame(rgb, frame.mask)
+        return ViewImage(rgb, frame.mask)
 
 
 def prepare(scene: SceneData, condition: Condition, seed: int) -> SceneData:

@@ -15,7 +15,7 @@ import numpy as np
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.lens import SPHERICAL, Lens, Pinhole, sampling_map
-from nfc_gs.data.scene import Frame, View
+from nfc_gs.data.scene import View, ViewImage
 from nfc_gs.data.video import read_video_frame, read_video_header
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def treatment(views: Sequence[View]) -> list[str]:
     return [what if n == len(sources) else f"{what} ({n} of {len(sources)})" for what, n in counts.items() if n]
 
 
-def decode(source: ImageSource) -> Frame:
+def decode(source: ImageSource) -> ViewImage:
     """The picture at full working size.
 
     Raises:
@@ -161,13 +161,13 @@ def _stored(source: ImageSource) -> tuple[np.ndarray, np.ndarray | None]:
         return _pixels(_turned(image) if source.turn else image)
 
 
-def shrink(frame: Frame, width: int, height: int) -> Frame:
+def shrink(frame: ViewImage, width: int, height: int) -> ViewImage:
     """A smaller picture by averaging over area; a pixel counts only where all that it covers counts."""
     if frame.rgb.shape[:2] == (height, width):
         return frame
     rgb = area_average(frame.rgb, (width, height))
     if frame.mask is None:
-        return Frame(rgb, None)
+        return ViewImage(rgb, None)
     return _frame(rgb, _shrink_ignored(frame.mask == 0, (width, height)))
 
 
@@ -233,9 +233,9 @@ def _shrink_ignored(ignored: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.concatenate([share[..., 0] > IGNORED_SHARE for _, share in _mean_blocks(ignored, size)])
 
 
-def _frame(rgb: np.ndarray, ignored: np.ndarray) -> Frame:
+def _frame(rgb: np.ndarray, ignored: np.ndarray) -> ViewImage:
     mask = np.where(ignored, np.uint8(0), np.uint8(255)) if ignored.any() else None
-    return Frame(np.ascontiguousarray(rgb), mask)
+    return ViewImage(np.ascontiguousarray(rgb), mask)
 
 
 def _undistort(rgb: np.ndarray, ignored: np.ndarray, lens: Lens, pinhole: Pinhole) -> tuple[np.ndarray, np.ndarray]:
@@ -341,9 +341,9 @@ class ImageCache:
         self._limit = int(cache_gb * 1e9)
         self._threads = threads or max(1, min(4, os.cpu_count() or 1))
         self._lock = threading.Lock()
-        self._frames: OrderedDict[tuple[str, int], Frame] = OrderedDict()
+        self._frames: OrderedDict[tuple[str, int], ViewImage] = OrderedDict()
         self._bytes = 0
-        self._running: dict[tuple[str, int], Future[Frame]] = {}
+        self._running: dict[tuple[str, int], Future[ViewImage]] = {}
         self._pool: ThreadPoolExecutor | None = None
 
     @property
@@ -351,8 +351,8 @@ class ImageCache:
         """Bytes of pixels held now."""
         return self._bytes
 
-    def frame(self, view: View, divisor: int = 1) -> Frame:
-        """The picture of a view, 1 / `divisor` of its size; see `SceneData.frame`.
+    def image(self, view: View, divisor: int = 1) -> ViewImage:
+        """The picture of a view, 1 / `divisor` of its size; see `SceneData.image`.
 
         The arrays are the cache's own: do not write to them.
 
@@ -368,7 +368,7 @@ class ImageCache:
                 running = self._running.get(key)
                 if running is None or running.cancel():  # not begun: do it here and now
                     running = None
-                    own: Future[Frame] = Future()
+                    own: Future[ViewImage] = Future()
                     own.set_running_or_notify_cancel()
                     self._running[key] = own
             if running is None:
@@ -393,7 +393,7 @@ class ImageCache:
         """Which pixels of a view show something that moves, see `SceneData.moving`; nothing of it is kept."""
         return decode_moving(view.source)
 
-    def _make_in_background(self, key: tuple[str, int], view: View, divisor: int) -> Frame:
+    def _make_in_background(self, key: tuple[str, int], view: View, divisor: int) -> ViewImage:
         try:
             frame = self._make(view, divisor)
         except BaseException:
@@ -405,7 +405,7 @@ class ImageCache:
             self._running.pop(key, None)
         return frame
 
-    def _finish(self, key: tuple[str, int], own: Future[Frame], view: View, divisor: int) -> Frame:
+    def _finish(self, key: tuple[str, int], own: Future[ViewImage], view: View, divisor: int) -> ViewImage:
         try:
             frame = self._make_in_background(key, view, divisor)
         except BaseException as error:
@@ -414,7 +414,7 @@ class ImageCache:
         own.set_result(frame)
         return frame
 
-    def _make(self, view: View, divisor: int) -> Frame:
+    def _make(self, view: View, divisor: int) -> ViewImage:
         if divisor == 1:
             return decode(view.source)
         with self._lock:
@@ -426,7 +426,7 @@ class ImageCache:
         height, width = full.rgb.shape[:2]
         return shrink(full, max(1, round(width / divisor)), max(1, round(height / divisor)))
 
-    def _store(self, key: tuple[str, int], frame: Frame, evict: bool) -> None:
+    def _store(self, key: tuple[str, int], frame: ViewImage, evict: bool) -> None:
         """Keep a picture; the lock is held."""
         size = _size(frame)
         if key in self._frames or (not evict and self._bytes + size > self._limit):
@@ -438,5 +438,5 @@ class ImageCache:
             self._bytes -= _size(gone)
 
 
-def _size(frame: Frame) -> int:
+def _size(frame: ViewImage) -> int:
     return frame.rgb.nbytes + (0 if frame.mask is None else frame.mask.nbytes)

@@ -437,6 +437,6 @@ def _check_images_now(scene: SceneData) -> None:
         return
     scene.prefetch(range(len(scene.views)))
     for index in range(len(scene.views)):
-        scene.frame(index)
+        scene.image(index)
     for index in scene.test:
         scene.moving(index)

@@ -30,7 +30,7 @@ class PointCloud:
 
 
 @dataclass(frozen=True)
-class Frame:
+class ViewImage:
     """The decoded picture of a view.
 
     Attributes:
@@ -48,7 +48,7 @@ class View:
 
     Attributes:
         name: unique in the scene; the path of the image relative to the image folder, with forward slashes.
-        camera: pinhole camera of the picture as `SceneData.frame` returns it (undistorted, resized), CPU float32.
+        camera: pinhole camera of the picture as `SceneData.image` returns it (undistorted, resized), CPU float32.
         source: how the picture is made from the file; only `data.images` looks inside. None without photos.
         time: normalised, 0..1 (`SceneData.time_axis` says what that is in the capture); None in a static scene.
     """
@@ -122,7 +122,7 @@ class SceneData:
         """Whether there are pictures to ask for."""
         return self.images is not None
 
-    def frame(self, index: int, divisor: int = 1) -> Frame:
+    def image(self, index: int, divisor: int = 1) -> ViewImage:
         """The picture of `views[index]`, decoded or from the cache.
 
         Args:
@@ -136,10 +136,10 @@ class SceneData:
             raise UserError(
                 f"The capture {self.root} is not there, so there are no photos; say where it is with --capture."
             )
-        return self.images.frame(self.views[index], divisor)
+        return self.images.image(self.views[index], divisor)
 
     def moving(self, index: int) -> np.ndarray | None:
-        """Which pixels of `frame(index)` show something that moves, [H, W] bool; None where the capture does not say.
+        """Which pixels of `image(index)` show something that moves, [H, W] bool; None where the capture does not say.
 
         It has no part in training.
 
@@ -153,7 +153,7 @@ class SceneData:
         self.images.prefetch([self.views[i] for i in indices], divisor)
 
     def camera(self, index: int, divisor: int = 1) -> Camera:
-        """The camera of `frame(index, divisor)`."""
+        """The camera of `image(index, divisor)`."""
         camera = self.views[index].camera
         if divisor == 1:
             return camera

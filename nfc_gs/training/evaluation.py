@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.files import atomic_write, make_folder, write_text
-from nfc_gs.data.scene import Frame, SceneData, TimeAxis
+from nfc_gs.data.scene import SceneData, TimeAxis, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective import metrics as measure
 from nfc_gs.rendering.backend import RasterBackend, get_backend
@@ -122,7 +122,7 @@ def evaluate(
     views = []
     for position, index in enumerate(scene.test):
         scene.prefetch(scene.test[position + 1 : position + 3])
-        view, frame = scene.views[index], scene.frame(index)
+        view, frame = scene.views[index], scene.image(index)
         shown = model if baked_degree is None else at_time(model, view.time).baked(baked_degree)
         out = render(
             shown,
@@ -151,14 +151,14 @@ def evaluate(
     return Metrics(tuple(views), scene.time_axis)
 
 
-def _moving(moving: np.ndarray | None, frame: Frame) -> np.ndarray | None:
+def _moving(moving: np.ndarray | None, frame: ViewImage) -> np.ndarray | None:
     """Which of the moving pixels count, [H, W] bool; None if no pixel does."""
     if moving is not None and frame.mask is not None:
         moving = moving & (frame.mask >= 128)
     return moving if moving is not None and moving.any() else None
 
 
-def _lpips(image: Tensor, frame: Frame) -> float | None:
+def _lpips(image: Tensor, frame: ViewImage) -> float | None:
     """LPIPS of `image` [H, W, 3] in [0, 1], what the mask leaves out being black in both; NaN if no pixel counts."""
     truth = torch.from_numpy(frame.rgb)
     if frame.mask is not None:

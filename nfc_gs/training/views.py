@@ -47,7 +47,7 @@ class Feed:
         if camera is None:
             camera = scene.camera(index, divisor).to(device)
             self._cameras[index, divisor] = camera
-        frame = scene.frame(index, divisor)
+        frame = scene.image(index, divisor)
         mask = None if frame.mask is None else on_device(torch.from_numpy(frame.mask), device)
         return camera, on_device(torch.from_numpy(frame.rgb), device), mask
 

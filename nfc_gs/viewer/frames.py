@@ -18,7 +18,7 @@ from nfc_gs.viewer.edit import EVERYTHING, Edit, Point
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class CoordinateFrame:
     """The frame that Gaussians or cameras are given in.
 
     Attributes:
@@ -30,7 +30,7 @@ class Frame:
     capture: str | None
 
 
-WORLD = Frame(np.eye(4), None)
+WORLD = CoordinateFrame(np.eye(4), None)
 """The frame of a file of splats: the world of some capture."""
 
 
@@ -73,7 +73,7 @@ class Placement:
         return replace(edit, frame=tuple(tuple(row) for row in self.matrix.tolist()))
 
 
-def place(name: str, own: Frame | None, shown: Frame | None) -> Placement:
+def place(name: str, own: CoordinateFrame | None, shown: CoordinateFrame | None) -> Placement:
     """Where something called `name`, which is given in the frame `own`, lies in the frame `shown`.
 
     A frame that is None is that of a model nobody knows more of. Where nothing better is known, it stays as it is, and

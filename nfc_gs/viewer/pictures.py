@@ -100,7 +100,7 @@ class Pictures:
         if scene is None or not scene.has_photos:
             return None
         index = self.view if index is None else index
-        return Photo(scene.views[index].camera, scene.frame(index).rgb)
+        return Photo(scene.views[index].camera, scene.image(index).rgb)
 
     def still(self) -> GaussianModel:
         """The source's model as it is now, in its own frame, edited; without what a look changes beside that."""

@@ -17,7 +17,7 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import terms_in_words
 from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_path, load_checkpoint
 from nfc_gs.runs.run_folder import capture_is_there, scene_of
-from nfc_gs.viewer.frames import WORLD, Frame
+from nfc_gs.viewer.frames import WORLD, CoordinateFrame
 from nfc_gs.viewer.light import Light
 
 logger = logging.getLogger("nfc_gs")
@@ -66,7 +66,7 @@ class Source:
         time_axis: TimeAxis | None = None,
         folder: Path | None = None,
         step: int | None = None,
-        frame: Frame | None = None,
+        frame: CoordinateFrame | None = None,
     ) -> None:
         """Show a model; its tensors must not change any more. Without a `frame` it is in that of the scene."""
         self.name, self.scene, self.background, self.antialiased = name, scene, background, antialiased
@@ -107,7 +107,9 @@ class RunSource(Source):
             time_axis=checkpoint.time_axis,
             folder=self._file.parent,
             step=checkpoint.step,
-            frame=Frame(checkpoint.transform, str(Path(checkpoint.capture if scene is None else scene.root).resolve())),
+            frame=CoordinateFrame(
+                checkpoint.transform, str(Path(checkpoint.capture if scene is None else scene.root).resolve())
+            ),
         )
         self.facts = facts_of(checkpoint)
 
@@ -135,9 +137,9 @@ class RunSource(Source):
         return stat.st_mtime_ns, stat.st_ino
 
 
-def frame_of(scene: SceneData) -> Frame:
+def frame_of(scene: SceneData) -> CoordinateFrame:
     """The frame in which a capture's cameras are given."""
-    return Frame(scene.transform, str(scene.root.resolve()))
+    return CoordinateFrame(scene.transform, str(scene.root.resolve()))
 
 
 def run_name(path: Path) -> str:

@@ -137,7 +137,7 @@ def _frustum(session: Session, index: int, scale: float, stand: Any) -> Any:
         thickness=1.5,
         thickness_units="screen",
         color=COLORS["test" if index in scene.test else "train"],
-        image=np.ascontiguousarray(scene.frame(index, divisor).rgb) if scene.has_photos else None,
+        image=np.ascontiguousarray(scene.image(index, divisor).rgb) if scene.has_photos else None,
         format="jpeg",
         wxyz=matrix_to_quat(camera.viewmat[:3, :3].T).numpy(),
         position=camera.center.numpy(),

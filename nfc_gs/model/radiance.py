@@ -1,0 +1,101 @@
+"""What evaluation, report, viewer, export and checkpoint need of a model, whatever its family.
+
+A family is a kind of radiance model: Gaussians (`model.gaussians`), or a ray-marched field. `runs.families` knows them
+all: it makes a model from saved state and renders it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Output = Literal["rgb", "depth", "normals", "bits", "bit_entropy"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A named part of saved state: of a model, an optimizer, density control, a companion.
+
+    Attributes:
+        tensors: by name.
+        values: plain values, as JSON holds them.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RenderOutput:
+    """A rendered view.
+
+    Attributes:
+        rgb: [H, W, 3] color, not clamped (a splat's color may pass 1).
+        alpha: [H, W, 1] coverage, 0..1.
+        depth: [H, W, 1] expected depth along the camera's z axis in scene units if asked for, else None.
+        info: what the model's own training wants to know of the rendering (per-Gaussian facts for density control);
+            None where a family has nothing to say.
+        bits: [H, W, 24] composited probabilities of the bits of red, green and blue, each most significant first, if
+            asked for, else None. `rgb` is then decoded from them.
+        bit_entropy: [H, W, 1] how undecided these are, 0..1 (`model.target_encoding.entropy`), if asked for.
+        normals: [H, W, 3] unit normals in the camera's frame, from the expected depth, towards the camera; zero where
+            the depth says nothing; if asked for, else None.
+    """
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor | None = None
+    info: Any = field(default=None, repr=False)
+    bits: Tensor | None = None
+    bit_entropy: Tensor | None = None
+    normals: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How a model's views are rendered, whatever is shown of them.
+
+    Attributes:
+        background: color in [0, 1] behind the model.
+        backend: rasterizer of Gaussians, its name or the object (`rendering.backend.get_backend`).
+        antialiased: Mip-Splatting's opacities; models trained with them need them.
+    """
+
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    backend: Any = "auto"
+    antialiased: bool = False
+
+
+class RadianceModel(Protocol):
+    """A model of any family."""
+
+    @property
+    def family(self) -> str:
+        """The name of its family in `runs.families.FAMILIES`, "gaussians" for example."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        ...
+
+    @property
+    def changes_with_time(self) -> bool:
+        """Whether a view of it depends on the time."""
+        ...
+
+    def parts(self) -> dict[str, Part]:
+        """Its state by name, sharing memory; `runs.families` makes the same model of it again."""
+        ...
+
+    def copy(self) -> RadianceModel:
+        """The same model in memory of its own."""
+        ...
+
+    def facts(self) -> dict[str, str]:
+        """Names and values for people: {"Gaussians": "12,345", "SH degree": "3"}; the first says how large it is."""
+        ...
