@@ -177,7 +177,7 @@ def test_noise_has_the_deviation_asked_for_and_is_clipped() -> None:
     grey = np.full((80, 80, 3), 128, dtype=np.uint8)
 
     class Still:
-        def frame(self, view: Any, divisor: int = 1) -> Any:
+        def image(self, view: Any, divisor: int = 1) -> Any:
             return jobs.ViewImage(grey, None)
 
     view = jobs.View("a.png", None, None)
