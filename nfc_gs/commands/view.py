@@ -130,8 +130,9 @@ def train_and_stay(trainer: Trainer, output: Output, progress: Progress, viewer:
         The exit code.
     """
     code = train_and_finish(trainer, output, progress)
-    assert viewer.live is not None
-    if code == INTERRUPTED and not viewer.live.stop_pressed:
+    live = viewer.content.live
+    assert live is not None
+    if code == INTERRUPTED and not live.stop_pressed:
         return code
     output.line(f"The viewer stays open: {viewer.url} (Ctrl-C ends)")
     with contextlib.suppress(KeyboardInterrupt):
