@@ -43,10 +43,10 @@ from nfc_gs.model.gate import GatedField
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops import native
 from nfc_gs.viewer.app import Viewer
-from nfc_gs.viewer.light import Light
 from nfc_gs.viewer.live import LiveTraining, copy_of
-from nfc_gs.viewer.scheduler import at_once
-from nfc_gs.viewer.session import REST, TILE, Session
+from nfc_gs.viewer.preview import PreviewModels
+from nfc_gs.viewer.scheduler import run_to_end
+from nfc_gs.viewer.session import AT_REST, MOVING, REST, Session
 from nfc_gs.viewer.source import Source, open_source
 
 Part = Literal["frames", "training", "memory", "open"]
@@ -145,13 +145,13 @@ class Client:
         wait_for(lambda: bool(viewer.sessions))
         self.session: Session = next(iter(viewer.sessions.values()))
         self.drawn_from: deque[tuple[float, ...]] = deque()
-        picture = self.session._picture
+        render = self.session.renderer.render
 
-        def noted(camera: Any, *args: Any, **kwargs: Any) -> Any:
+        def noted(*args: Any) -> Any:
             self.drawn_from.append(self.session.pose.position)
-            return picture(camera, *args, **kwargs)
+            return render(*args)
 
-        self.session._picture = noted  # type: ignore[method-assign]
+        self.session.renderer.render = noted  # type: ignore[method-assign]
 
     def look(self, angle: float | None = None) -> None:
         """Send where the camera is: somewhere around the scene."""
@@ -180,7 +180,7 @@ class Client:
         quiet = 0
         while quiet < 3:  # what the scheduler has just begun is no wish any more, and may wish for something itself
             self.session.run(lambda: None)
-            quiet = quiet + 1 if self.session.viewer.scheduler.wait_time() is None else 0
+            quiet = quiet + 1 if self.session.scheduler.wait_time() is None else 0
             time.sleep(0.05)
         time.sleep(0.2)
 
@@ -231,7 +231,7 @@ def memory_mb() -> float:
 
 def draw_at_rest(session: Session) -> None:
     """The window in full, as a camera at rest sees it."""
-    session.run_in_turns(session._send(session.window, "rest", tile=TILE))
+    session.run_steps(session._send_picture(session.window, AT_REST))
 
 
 def measure_moving(client: Client, seconds: float, samples: Samples, delays: list[float]) -> None:
@@ -254,8 +254,8 @@ def measure_moving(client: Client, seconds: float, samples: Samples, delays: lis
         console.print(f"{len(drawn_from) - len(pictures)} pictures were drawn and not sent: no delays of this round")
     samples.add("rate", came / spent)
     samples.add("messages", moved / spent)
-    samples.add("width", client.session.drawn[0])
-    samples.add("share", client.session._frame_rate.share)
+    samples.add("width", client.session.moving_picture.width)
+    samples.add("share", client.session.renderer.frame_rate.share)
 
 
 def compare_frames(args: View, port: int) -> None:
@@ -366,26 +366,27 @@ def compare_playing(args: View, port: int) -> None:
     assert args.run is not None
     source = open_source(args.run, device="cpu")
     size = (args.window[0] // 2, args.window[1] // 2)
-    ways = {"field on all": lambda _, snapshot: snapshot.model, "gated": Light._gated_model}
+    ways = {"field on all": lambda _, number, gaussians: gaussians, "gated": PreviewModels._gated_model}
     samples = {way: Samples() for way in ways}
     with Viewer([source], port=port, backend="cpu") as viewer, watched(viewer, args.window) as client:
         client.rest()
         session = client.session
-        session.playing = True  # without the wish that `play` adds: time goes from picture to picture here
+        session._replace(playing=True)  # without the request of `play`: time goes from picture to picture here
 
         def play(pictures: int) -> None:
-            for session.time in np.linspace(0.0, 1.0, pictures):
-                session.run(lambda: at_once(session._send(size, "moving")))
+            for moment in np.linspace(0.0, 1.0, pictures):
+                session._replace(time=float(moment))
+                session.run(lambda: run_to_end(session._send_picture(size, MOVING)))
 
         begun = time.perf_counter()
-        while source.light._gated is None:
+        while source.previews._gated is None:
             play(1)
         gate = time.perf_counter() - begun
         for _ in range(args.rounds):
             for way, model in ways.items():
-                with patch.object(Light, "_gated_model", model):
+                with patch.object(PreviewModels, "_gated_model", model):
                     samples[way].add("picture", seconds_of(lambda: play(40)) / 40)
-    found, count = source.light._gated[1].deformation, len(source.snapshot().model)
+    found, count = source.previews._gated[1].deformation, len(source.snapshot().gaussians or ())
     moving = len(found.moving) if isinstance(found, GatedField) else 0
     all_, few = (samples[way].values["picture"] for way in ways)
     console.print(
@@ -408,7 +409,7 @@ def open_file(args: View, count: int, folder: Path, port: int) -> None:
         samples, delays = Samples(), []
         for _ in range(2):
             measure_moving(client, args.seconds, samples, delays)
-        width, height = client.session.drawn[:2]
+        width, height = client.session.moving_picture.width, client.session.moving_picture.height
         rate, share = samples.values["rate"][-1], samples.values["share"][-1]
         console.print(
             f"{count:,} Gaussians, a PLY of {megabytes:.0f} MB: read in {opened:.1f} s, first picture after "
