@@ -34,8 +34,6 @@ from nfc_gs.training.config import AdcConfig, LearningRates, RefineConfig, Train
 from nfc_gs.training.trainer import Trainer
 from nfc_gs.training.views import Feed
 
-WIDTH, HEIGHT = 32, 24
-
 
 def available_backends() -> list[str]:
     names = ["torch"]
@@ -52,87 +50,6 @@ def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-class StillImages:
-    """Frames held in memory, in the place of an ImageCache."""
-
-    def __init__(self, frames: dict[str, ViewImage]) -> None:
-        self.frames = frames
-
-    def image(self, view: View, divisor: int = 1) -> ViewImage:
-        full = self.frames[view.name]
-        if divisor == 1:
-            return full
-        height, width = max(1, round(full.rgb.shape[0] / divisor)), max(1, round(full.rgb.shape[1] / divisor))
-        small = full.rgb[: height * divisor : divisor, : width * divisor : divisor]
-        mask = None if full.mask is None else np.ascontiguousarray(full.mask[::divisor, ::divisor][:height, :width])
-        return ViewImage(np.ascontiguousarray(small), mask)
-
-    def moving(self, view: View) -> None:
-        return None
-
-    def prefetch(self, views: list[View], divisor: int = 1) -> None:
-        pass
-
-
-def blobs(count: int, seed: int = 0) -> GaussianModel:
-    g = torch.Generator().manual_seed(seed)
-    return GaussianModel(
-        {
-            "means": torch.randn(count, 3, generator=g) * 0.5,
-            "log_scales": torch.full((count, 3), math.log(0.15)),
-            "quats": torch.randn(count, 4, generator=g),
-            "opacity_logits": torch.full((count,), 1.5),
-            "sh_coeffs": torch.randn(count, 1, 3, generator=g) * 0.8,
-        }
-    )
-
-
-def tiny_scene(views: int = 8, points: int = 30) -> SceneData:
-    """A few colored blobs, drawn from a circle of cameras."""
-    truth = blobs(12)
-    frames, listed = {}, []
-    for i in range(views):
-        angle = 2 * math.pi * i / views
-        eye = torch.tensor([3 * math.cos(angle), -0.5, 3 * math.sin(angle)])
-        viewmat = look_at(eye, torch.zeros(3), torch.tensor([0.0, -1.0, 0.0]))
-        camera = Camera(viewmat, 30.0, 30.0, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT)
-        with torch.no_grad():
-            rgb = render(truth, camera, backend="torch").rgb
-        name = f"view_{i:02d}.png"
-        frames[name] = ViewImage((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy(), None)
-        listed.append(View(name, camera, None))
-    rng = np.random.default_rng(0)
-    cloud = PointCloud(
-        rng.normal(scale=0.5, size=(points, 3)).astype(np.float32), rng.integers(0, 255, (points, 3)).astype(np.uint8)
-    )
-    return SceneData(
-        root=Path("tiny"),
-        views=tuple(listed),
-        train=tuple(i for i in range(views) if i % 4),
-        test=tuple(i for i in range(views) if not i % 4),
-        points=cloud,
-        transform=np.diag([2.0, 2.0, 2.0, 1.0]),
-        extent=1.0,
-        images=StillImages(frames),
-    )
-
-
-def tiny_config(**changes: object) -> TrainConfig:
-    base = TrainConfig(
-        preset="fast",
-        steps=30,
-        device="cpu",
-        backend="torch",
-        max_gaussians=50,
-        sh_degree=1,
-        coarse_factor=2,
-        full_resolution_at=0.4,
-        refine=RefineConfig(every=5, every_at_least=5, every_fraction=0.1, start=0.0, stop=0.9),
-        grow_factor=0.2,
-    )
-    return replace(base, **changes)  # type: ignore[arg-type]
-
-
 @pytest.fixture(autouse=True)
 def small_images_may_be_smaller_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedules, "MIN_SIDE", 12)
@@ -140,12 +57,6 @@ def small_images_may_be_smaller_still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def all_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {**trainer.model.tensors(), **trainer.optimizer.state(), **trainer.density.tensors()}
-
-
-def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
 
 
 def stop_after(steps: int, holder: list[Trainer]):

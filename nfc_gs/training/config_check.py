@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.model.color_head import HEAD_PARAMETERS
-from nfc_gs.objective.losses import TERMS
-
-if TYPE_CHECKING:
-    from nfc_gs.training.config import ResolvedConfig
+from nfc_gs.objective.terms import TERMS
+from nfc_gs.training.config import ResolvedConfig
 
 
 def check(config: ResolvedConfig) -> None:
@@ -35,16 +32,10 @@ def check(config: ResolvedConfig) -> None:
         raise UserError("--means-factor and --rate-factor must be positive.")
     if not all(0.0 < rate < math.inf for rate in dataclasses.astuple(config.rates)):
         raise UserError("Every learning rate must be a positive number.")
-    named = {
-        "background": ("auto", "black", "white", "random"),
-        "density": ("mcmc", "adc", "none"),
-        "head": tuple(HEAD_PARAMETERS),
-        "bit_view": ("shared", "full"),
-        "motion": ("auto", "none", "hexplane", "mlp"),
-    }
-    for name, choices in named.items():
-        if getattr(config, name) not in choices:
-            raise UserError(f"{_flag(name)} is '{getattr(config, name)}'; choose one of {', '.join(choices)}.")
+    for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+            choices = ", ".join(get_args(kind))
+            raise UserError(f"{_flag(name)} is '{getattr(config, name)}'; choose one of {choices}.")
     if not 0.0 <= config.bit_hardness <= 1.0:
         raise UserError(f"--bit-hardness is {config.bit_hardness}, but must be between 0 and 1.")
     _check_objective(config)
