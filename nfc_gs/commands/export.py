@@ -18,7 +18,6 @@ from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.stored import without_photos
 from nfc_gs.formats.ply import read_ply, write_ply
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.rendering.pipeline import at_time
 from nfc_gs.runs.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
@@ -93,7 +92,7 @@ class Export:
             raise UserError(f"{self.path} is a static splat, the same at all times; leave out --time and --frames.")
         if self.frames is None:
             with one_torch_thread():
-                still = at_time(model, START_TIME if self.time is None else self.time)
+                still = model.at(START_TIME if self.time is None else self.time)
             write_ply(prepare_file(out), still, transform, sh_degree=self.sh_degree)
             output.line(f"{len(model):,} Gaussians, {size_on_disk(out)}: {out}")
         else:
@@ -147,7 +146,7 @@ class Export:
         make_folder(folder)
         for k in range(self.frames):
             with one_torch_thread():
-                still = at_time(model, k / max(1, self.frames - 1))
+                still = model.at(k / max(1, self.frames - 1))
             write_ply(folder / f"frame_{k:04d}.ply", still, transform, sh_degree=self.sh_degree)
 
     def _cost_of_baking(self) -> str:

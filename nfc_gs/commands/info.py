@@ -24,7 +24,7 @@ from nfc_gs.data.scene import SceneData, TimeAxis, View
 from nfc_gs.export.report_data import read_json
 from nfc_gs.formats.ply import read_ply
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import terms_in_words
+from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.ops import native, nvrtc
 from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_model
 from nfc_gs.runs.run_folder import capture_is_there, check_same_scene, scene_of

@@ -23,8 +23,7 @@ from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.paths import interpolate, orbit
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.model.gate import gated
-from nfc_gs.rendering.deformation import kernels_for
-from nfc_gs.rendering.pipeline import at_time, render
+from nfc_gs.rendering.pipeline import render
 from nfc_gs.training.evaluation import image_stems
 
 What = Literal["test", "orbit", "path", "still"]
@@ -184,10 +183,10 @@ def _made_to_play(run: OpenRun, times: Sequence[float | None]) -> OpenRun:
     pays off, with a gate for Gaussians that are still."""
     field = run.model.deformation
     if field is not None and len(set(times)) == 1:
-        return replace(run, model=at_time(run.model, times[0]))
-    if field is None or len(times) < len(field.moments()):
+        return replace(run, model=run.model.at(times[0]))
+    if field is None or len(times) < len(field.key_times()):
         return run
-    return replace(run, model=gated(run.model, kernels=kernels_for(run.model.means)))
+    return replace(run, model=gated(run.model))
 
 
 def _size(camera: Camera, width: int | None, height: int | None) -> tuple[int, int]:

@@ -23,7 +23,6 @@ from nfc_gs.formats.ply import write_ply
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops import native
 from nfc_gs.rendering.backend import RasterBackend, get_backend
-from nfc_gs.rendering.pipeline import at_time
 from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
 from nfc_gs.runs.run_folder import CONFIG_NAME, capture_is_there, check_same_times, scene_of
 from nfc_gs.training.config import ResolvedConfig, TrainConfig, resolve
@@ -117,7 +116,7 @@ def finish(trainer: Trainer) -> Metrics | None:
     """
     run = trainer.run
     with one_torch_thread():
-        still = at_time(trainer.model, START_TIME)
+        still = trainer.model.at(START_TIME)
     write_ply(run / SPLAT_NAME, still, trainer.scene.transform)
     metrics: Metrics | None = None
     try:

@@ -15,7 +15,7 @@ from nfc_gs.commands.console import Output
 from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.runs import INTERRUPTED, train_and_finish
 from nfc_gs.core.errors import UserError
-from nfc_gs.objective.losses import terms_in_words
+from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.training.trainer import Trainer
 from nfc_gs.viewer import HOST, PORT
 

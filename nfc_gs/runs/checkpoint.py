@@ -22,7 +22,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, write_error
 from nfc_gs.data import stored
 from nfc_gs.data.scene import SceneData, TimeAxis
-from nfc_gs.model.deformation import make_deformation
+from nfc_gs.model.deformation_kinds import make_deformation
 from nfc_gs.model.gaussians import GaussianModel, parameter_names
 
 FORMAT = "nfc-gs checkpoint"

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-import torch
-
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.color_head import BitView, HeadName
-from nfc_gs.model.deformation import HexPlaneConfig, MlpConfig
-from nfc_gs.objective.losses import ObjectiveConfig
+from nfc_gs.model.hexplane import HexPlaneConfig
+from nfc_gs.model.mlp import MlpConfig
+from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.objective.presets import METHODS, MethodName, ObjectiveOptions
+from nfc_gs.ops.device import resolve_device
 from nfc_gs.rendering.backend import BACKEND_NAMES, auto_backend
 from nfc_gs.training.config_check import check
 
@@ -363,7 +363,7 @@ def resolve(config: TrainConfig, *, moves: bool = False) -> ResolvedConfig:
     Raises:
         UserError: a value is out of its range, two do not go together, or the device is not there.
     """
-    device = resolve_device(config.device, config.backend)
+    device = resolve_device("cpu" if (config.device, config.backend) == ("auto", "cpu") else config.device)
     preset = config.preset if config.preset != "auto" else ("fast" if device == "cpu" else "quality")
     if preset not in _PRESETS:
         raise UserError(f"There is no preset '{preset}'; choose one of {', '.join(_PRESETS)}.")
@@ -406,21 +406,6 @@ def affordable_gaussians(seconds: float, move: bool = False) -> int:
     little detail (see "Measured" in the README). A step of Gaussians that move takes about four times as long.
     """
     return round((7_500 if move else 30_000) * (seconds / 60.0) ** 0.6)
-
-
-def resolve_device(device: str = "auto", backend: str = "auto") -> Literal["cpu", "cuda"]:
-    """The device that `device` stands for on this machine.
-
-    Raises:
-        UserError: no such device, or a GPU is asked for and torch sees none.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() and backend != "cpu" else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; use --device cpu, or install a torch build with CUDA.")
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"There is no device '{device}'; choose auto, cpu or cuda.")
-    return "cuda" if device == "cuda" else "cpu"
 
 
 def _resolve_backend(backend: str, device: str) -> str:

@@ -11,20 +11,19 @@ from torch import Tensor
 
 from nfc_gs.data.sampler import Window
 from nfc_gs.data.scene import SceneData, View
-from nfc_gs.model.deformation import (
-    Deformation,
+from nfc_gs.model.deformation import Deformation, Quantity, robust_bounds
+from nfc_gs.model.deformation_kinds import make_deformation
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.hexplane import (
     HexPlane,
     HexPlaneConfig,
-    MlpField,
-    Quantity,
-    box_of,
-    has_time,
-    make_deformation,
-    time_cells,
+    add_plane_regulariser_gradient,
+    choose_time_resolution,
+    is_time_plane,
 )
-from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import ObjectiveConfig
-from nfc_gs.rendering.deformation import kernels_for
+from nfc_gs.model.mlp import MlpDeformation
+from nfc_gs.objective.objective import ObjectiveConfig
+from nfc_gs.ops.operations import Operations
 from nfc_gs.training.config import ResolvedConfig
 from nfc_gs.training.optimizers import DenseAdam
 from nfc_gs.training.schedules import exponential, generator_for
@@ -70,12 +69,12 @@ def new_deformation(config: ResolvedConfig, scene: SceneData) -> Deformation | N
     if config.deformation.color:
         quantities.append("colors")
     sizes = config.hexplane if kind == "hexplane" else config.mlp
-    bounds = box_of(torch.from_numpy(scene.points.xyz))
+    bounds = robust_bounds(torch.from_numpy(scene.points.xyz))
     settings = {"kind": kind, "quantities": quantities, "config": asdict(sizes)}
     settings["unit"] = float((bounds[1] - bounds[0]).mean()) / 8.0
     if kind == "hexplane":
         moments = {scene.views[i].time for i in scene.train}
-        settings["time_resolution"] = time_cells(config.hexplane, len(moments), len(scene.train))
+        settings["time_resolution"] = choose_time_resolution(config.hexplane, len(moments), len(scene.train))
     return make_deformation(settings, bounds, generator_for(config.seed, "deformation", 0)).to(config.device)
 
 
@@ -85,7 +84,7 @@ def view_time(view: View) -> float:
     return view.time
 
 
-def regulariser_gradients_(field: HexPlane, grads: Mapping[str, Tensor]) -> None:
+def regulariser_gradients_(field: HexPlane, grads: Mapping[str, Tensor], operations: Operations) -> None:
     """Add the gradients of a HexPlane's regularisers to those of its planes, in place.
 
     As 4DGS has them (section 4.3 and its code), summed over planes: `tv` times twice the mean squared differences along
@@ -95,15 +94,15 @@ def regulariser_gradients_(field: HexPlane, grads: Mapping[str, Tensor]) -> None
     config = field.config
     for index, plane in enumerate(field.planes):
         rows, columns, features = plane.shape
-        along_columns = along_rows = bend = from_one = 0.0
-        if has_time(index):
-            bend = 2.0 * config.smoothness / (max(1, rows - 2) * columns * features)
-            from_one = config.sparsity / plane.numel()
+        column_tv = row_tv = smoothness = sparsity = 0.0
+        if is_time_plane(index):
+            smoothness = 2.0 * config.smoothness / (max(1, rows - 2) * columns * features)
+            sparsity = config.sparsity / plane.numel()
         else:  # d/dx of 2 w / n sum (x - y)^2
-            along_columns = 4.0 * config.tv / (rows * (columns - 1) * features)
-            along_rows = 4.0 * config.tv / ((rows - 1) * columns * features)
-        weights = (along_columns, along_rows, bend, from_one)
-        kernels_for(plane).add_plane_gradient(plane.detach(), grads[f"planes.{index}"], *weights)
+            column_tv = 4.0 * config.tv / (rows * (columns - 1) * features)
+            row_tv = 4.0 * config.tv / ((rows - 1) * columns * features)
+        weights = (column_tv, row_tv, smoothness, sparsity)
+        add_plane_regulariser_gradient(plane.detach(), grads[f"planes.{index}"], *weights, operations)
 
 
 class MotionTraining:
@@ -114,11 +113,12 @@ class MotionTraining:
         optimizer: of its parameters.
     """
 
-    def __init__(self, config: ResolvedConfig, scene: SceneData, model: GaussianModel) -> None:
+    def __init__(self, config: ResolvedConfig, scene: SceneData, model: GaussianModel, operations: Operations) -> None:
         assert model.deformation is not None
         self.field = model.deformation
+        self._operations = operations
         self._config, self._model = config, model
-        self.optimizer = DenseAdam({name: p.detach() for name, p in self.field.named_parameters()})
+        self.optimizer = DenseAdam({name: p.detach() for name, p in self.field.named_parameters()}, operations)
         times = [view_time(scene.views[i]) for i in scene.train]
         moments = len(set(times))
         self._interval = 1.0 / max(1, moments - 1)
@@ -126,7 +126,7 @@ class MotionTraining:
         self._several = len(times) >= SEVERAL * moments
         self._first_reach = distances[min(FIRST_VIEWS, len(times)) - 1] + 1e-9  # times as near on the other side, too
         self._noise = 0.0
-        if isinstance(self.field, MlpField):
+        if isinstance(self.field, MlpDeformation):
             given = config.mlp.time_noise
             self._noise = given if given is not None else (0.0 if scene.background is not None else 0.1)
 
@@ -135,7 +135,7 @@ class MotionTraining:
         if self.begun(step, progress) and self.optimizer.steps == 0:
             seen = self._seen_means()
             if len(seen):
-                self.field.surround(seen)
+                self.field.fit_bounds(seen)
 
     def _seen_means(self) -> Tensor:
         """Means of the Gaussians that can be seen; those of all if none can. Faint ones drift far into the empty."""
@@ -201,11 +201,11 @@ class MotionTraining:
             name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in self.field.named_parameters()
         }
         if isinstance(self.field, HexPlane):
-            regulariser_gradients_(self.field, grads)
+            regulariser_gradients_(self.field, grads, self._operations)
         self.optimizer.step(grads, self._rates(progress, self.optimizer.steps))
         window = self.window(progress)
         if window is not None and isinstance(self.field, HexPlane):
-            self.field.hold_beyond(*window)
+            self.field.extrapolate_constant(*window)
         seen = self._seen_means() if (step + 1) % BOUNDS_EVERY == 0 else None
         if seen is not None and len(seen):
             self.field.grow_bounds(seen, (self.optimizer.m, self.optimizer.v))

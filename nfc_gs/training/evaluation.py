@@ -18,7 +18,7 @@ from nfc_gs.data.scene import SceneData, TimeAxis, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective import metrics as measure
 from nfc_gs.rendering.backend import RasterBackend, get_backend
-from nfc_gs.rendering.pipeline import at_time, render
+from nfc_gs.rendering.pipeline import render
 
 METRICS_NAME = "metrics.json"
 
@@ -123,7 +123,7 @@ def evaluate(
     for position, index in enumerate(scene.test):
         scene.prefetch(scene.test[position + 1 : position + 3])
         view, frame = scene.views[index], scene.image(index)
-        shown = model if baked_degree is None else at_time(model, view.time).baked(baked_degree)
+        shown = model if baked_degree is None else model.at(view.time).baked(baked_degree)
         out = render(
             shown,
             scene.camera(index),

@@ -31,7 +31,10 @@ from nfc_gs.data.scene import SceneData
 from nfc_gs.data.stored import without_photos
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.init import from_points
-from nfc_gs.objective.losses import LossResult, ObjectiveConfig, photometric
+from nfc_gs.objective.objective import LossResult, Objective, ObjectiveConfig
+from nfc_gs.objective.terms import Comparison
+from nfc_gs.ops.device import resolve_device
+from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.backend import get_backend
 from nfc_gs.rendering.pipeline import RenderOutput, render
 from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint, save_checkpoint
@@ -44,7 +47,7 @@ from nfc_gs.runs.run_folder import (
     training_views,
     write_config,
 )
-from nfc_gs.training.config import ResolvedConfig, TrainConfig, resolve, resolve_device
+from nfc_gs.training.config import ResolvedConfig, TrainConfig, resolve
 from nfc_gs.training.deformation import MotionTraining, new_deformation, view_time
 from nfc_gs.training.density import make_density_control
 from nfc_gs.training.evaluation import Metrics, evaluate, peak_memory_mb, write_metrics
@@ -185,9 +188,11 @@ class Trainer:
         self.scene, self.config, self.run, self.model = scene, config, run, model
         self.steps_done, self.seconds = 0, 0.0
         self.timings = dict.fromkeys(STAGES, 0.0)
-        self.optimizer = VisibleAdam(model.tensors())
-        self.motion = None if model.deformation is None else MotionTraining(config, scene, model)
-        self.density = make_density_control(config, model, self.optimizer, scene.extent)
+        operations = operations_for(config.device, reference=config.backend == "torch")
+        self.optimizer = VisibleAdam(model.tensors(), operations)
+        self.motion = None if model.deformation is None else MotionTraining(config, scene, model, operations)
+        self.density = make_density_control(config, model, self.optimizer, scene.extent, operations)
+        self._objective = Objective(config.objective, operations=operations)
         self.background = evaluation_background(config, scene)
         self._capture, self._data, self._without_photos = capture, data, without_photos(scene)
         self._backend = get_backend(config.backend)
@@ -372,7 +377,7 @@ class Trainer:
             camera,
             time,
             background=self._background_of(step),
-            outputs=("rgb", "bits") if objective.bit_ce else ("rgb",),
+            outputs=self._objective.outputs(objective),
             backend=self._backend,
             sh_degree=degree,
             antialiased=config.antialiased,
@@ -410,7 +415,7 @@ class Trainer:
         self, out: RenderOutput, target: Tensor, mask: Tensor | None, objective: ObjectiveConfig
     ) -> LossResult:
         """What a step minimises."""
-        return photometric(out.rgb, target, mask, objective, out.bits)
+        return self._objective(Comparison(out, target, mask), objective)
 
     def _reads_loss(self, step: int) -> bool:
         """Whether a step reads its loss: always on the CPU; at times on a GPU, which must be waited for."""
