@@ -14,7 +14,6 @@ from nfc_gs.export.video import to_uint8, write_video
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.rendering.backend import RasterBackend
-from nfc_gs.rendering.deformation import kernels_for
 from nfc_gs.rendering.pipeline import render
 
 LOOP_SIDE = 480
@@ -44,7 +43,7 @@ def write_loop(
     """
     camera = loop_camera(scene)
     with torch.no_grad():
-        model = gated(model, kernels=kernels_for(model.means))
+        model = gated(model)
 
     def pictures() -> Iterator[np.ndarray]:
         drawn = []  # the way back shows the same ones: at most 34 MB

@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeVar
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.color_head import BitView, HeadName
-from nfc_gs.model.deformation import HexPlaneConfig, MlpConfig
+from nfc_gs.model.hexplane import HexPlaneConfig
+from nfc_gs.model.mlp import MlpConfig
 from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.objective.presets import MethodName, ObjectiveOptions
 

@@ -7,7 +7,6 @@ import math
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.objective.terms import TERMS
 from nfc_gs.training.config import ResolvedConfig
 
 
@@ -44,10 +43,12 @@ def check(config: ResolvedConfig) -> None:
 
 def _check_objective(config: ResolvedConfig) -> None:
     objective = config.objective
-    weights = {name: getattr(objective, name) for name in TERMS}
+    objective.check_names()
+    weights = objective.weights()
     for name, weight in weights.items():
         if not 0.0 <= weight < math.inf:
-            raise UserError(f"--objective.{name.replace('_', '-')} is {weight}, but must be 0 or a positive number.")
+            option = f"extra {name}" if name in objective.extra else name.replace("_", "-")
+            raise UserError(f"--objective.{option} is {weight}, but must be 0 or a positive number.")
     if not any(weights.values()):
         raise UserError("Every weight of the objective is 0, so there is nothing to learn; give one a positive number.")
     if not 1e-6 <= objective.ce_eps < 0.5:  # 1 - eps must differ from 1 in float32

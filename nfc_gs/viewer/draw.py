@@ -18,7 +18,7 @@ from nfc_gs.core.colormap import ERROR_FULL, ERROR_MAP, MapName
 from nfc_gs.core.constants import BITS
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.rendering.backend import RasterBackend
-from nfc_gs.rendering.pipeline import Output, RenderOutput, at_time, render
+from nfc_gs.rendering.pipeline import Output, RenderOutput, render
 from nfc_gs.viewer.edit import EVERYTHING, Edit
 
 Show = Literal["color", "alpha", "depth", "normals", "count", "error", "bit", "bits", "entropy"]
@@ -112,7 +112,7 @@ class Photo:
 @torch.no_grad()
 def prepared(model: GaussianModel, time: float | None, look: Look) -> GaussianModel:
     """The static model that is drawn: at a time, edited, scaled; the model itself if none of that applies."""
-    still = look.edit.applied(at_time(model, time) if model.deformation is not None else model)
+    still = look.edit.applied(model.at(time) if model.deformation is not None else model)
     changes: dict[str, Tensor] = {}
     if look.points:
         changes["log_scales"] = torch.full_like(still.log_scales, POINT_LOG_SCALE)

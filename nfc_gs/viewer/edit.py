@@ -57,7 +57,7 @@ class Edit:
         """What is left of a static model; the model itself if nothing is taken away."""
         if self == EVERYTHING:
             return model
-        return model.part(self.kept(model))
+        return model.subset(self.kept(model))
 
 
 EVERYTHING = Edit()

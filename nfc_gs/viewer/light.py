@@ -13,7 +13,6 @@ from torch import Tensor
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.rendering.deformation import kernels_for
 
 if TYPE_CHECKING:
     from nfc_gs.viewer.source import Snapshot
@@ -60,7 +59,7 @@ class Light:
         def work() -> None:
             try:
                 with one_torch_thread():
-                    found = gated(snapshot.model, kernels=kernels_for(snapshot.model.means))
+                    found = gated(snapshot.model)
             except Exception:
                 logger.exception("The viewer did not find out what moves; all Gaussians pass through the field.")
                 found = snapshot.model
@@ -80,7 +79,7 @@ def thinned(model: GaussianModel, share: float) -> GaussianModel:
         return model
     cover = coverage(model)
     most = cover.topk(count, sorted=False)
-    few = model.part(torch.zeros_like(cover, dtype=torch.bool).index_fill_(0, most.indices, True))
+    few = model.subset(torch.zeros_like(cover, dtype=torch.bool).index_fill_(0, most.indices, True))
     growth = float(cover.sum()) / max(float(most.values.sum()), 1e-30)
     few.log_scales.add_(0.5 * math.log(min(max(growth, 1.0), MOST_GROWTH)))
     return few

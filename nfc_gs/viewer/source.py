@@ -14,7 +14,7 @@ from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.formats.ply import read_ply
 from nfc_gs.formats.splat import read_splat
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import terms_in_words
+from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_path, load_checkpoint
 from nfc_gs.runs.run_folder import capture_is_there, scene_of
 from nfc_gs.viewer.frames import WORLD, CoordinateFrame
