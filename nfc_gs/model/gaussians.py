@@ -168,6 +168,10 @@ class GaussianModel(nn.Module):
         tensors = {name: tensor.to(device) for name, tensor in parts["model"].tensors.items()}
         return cls(tensors, None if deformation is None else deformation.to(device))
 
+    def sizes(self) -> dict[str, int]:
+        """{"gaussians": N}."""
+        return {"gaussians": len(self)}
+
     def facts(self) -> dict[str, str]:
         """Names and values for people."""
         facts = {"Gaussians": f"{len(self):,}", "SH degree": str(self.sh_degree), "Color head": self.head}

@@ -15,8 +15,9 @@ from nfc_gs.formats.ply import read_ply
 from nfc_gs.formats.splat import read_splat
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.terms import terms_in_words
-from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_path, load_checkpoint
-from nfc_gs.runs.run_folder import capture_is_there, scene_of
+from nfc_gs.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
+from nfc_gs.runs.names import CHECKPOINT_NAME
+from nfc_gs.runs.opening import capture_is_there, scene_of
 from nfc_gs.viewer.frames import WORLD, CoordinateFrame
 from nfc_gs.viewer.light import Light
 
