@@ -1,11 +1,9 @@
 """nfc-gs: 3D Gaussian splatting that trains on a plain CPU, and on a GPU where there is one.
 
-From a capture to a trained splat:
+From a capture to a trained splat, its metrics and a report:
 
-    scene = nfc_gs.load_scene("captures/garden")
-    trainer = nfc_gs.Trainer(scene, nfc_gs.TrainConfig(steps=2000), "runs/garden", capture="captures/garden")
-    trainer.train()
-    nfc_gs.write_ply("garden.ply", trainer.model, scene.transform)
+    trained = nfc_gs.train("captures/garden", nfc_gs.TrainConfig(steps=2000), out="runs/garden")
+    print(trained.folder, trained.metrics)
 """
 
 from __future__ import annotations
@@ -19,48 +17,66 @@ from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.rendering.pipeline import RenderOutput, render
+from nfc_gs.model.radiance import RenderOptions, RenderOutput
+from nfc_gs.rendering.pipeline import render
 
 if TYPE_CHECKING:
+    from nfc_gs.api import TrainedRun, finish, train
     from nfc_gs.data.loading import DataConfig, load_scene
     from nfc_gs.formats.ply import read_ply, write_ply
+    from nfc_gs.objective.terms import Comparison, Term
     from nfc_gs.runs.checkpoint import LoadedModel, load_model
+    from nfc_gs.runs.metrics import Metrics
+    from nfc_gs.training.companion import Companion
     from nfc_gs.training.config import TrainConfig
-    from nfc_gs.training.evaluation import Metrics, evaluate
+    from nfc_gs.training.evaluation import evaluate
     from nfc_gs.training.trainer import Trainer
     from nfc_gs.viewer.app import view
 
 __all__ = [
     "Camera",
+    "Companion",
+    "Comparison",
     "DataConfig",
     "GaussianModel",
     "LoadedModel",
     "Metrics",
+    "RenderOptions",
     "RenderOutput",
     "SceneData",
+    "Term",
     "TrainConfig",
+    "TrainedRun",
     "Trainer",
     "UserError",
     "evaluate",
+    "finish",
     "load_model",
     "load_scene",
     "look_at",
     "read_ply",
     "render",
+    "train",
     "view",
     "write_ply",
 ]
 
 _LAZY = {
+    "Companion": "nfc_gs.training.companion",
+    "Comparison": "nfc_gs.objective.terms",
     "DataConfig": "nfc_gs.data.loading",
     "LoadedModel": "nfc_gs.runs.checkpoint",
-    "Metrics": "nfc_gs.training.evaluation",
+    "Metrics": "nfc_gs.runs.metrics",
+    "Term": "nfc_gs.objective.terms",
     "TrainConfig": "nfc_gs.training.config",
+    "TrainedRun": "nfc_gs.api",
     "Trainer": "nfc_gs.training.trainer",
     "evaluate": "nfc_gs.training.evaluation",
+    "finish": "nfc_gs.api",
     "load_model": "nfc_gs.runs.checkpoint",
     "load_scene": "nfc_gs.data.loading",
     "read_ply": "nfc_gs.formats.ply",
+    "train": "nfc_gs.api",
     "view": "nfc_gs.viewer.app",
     "write_ply": "nfc_gs.formats.ply",
 }

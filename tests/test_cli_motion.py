@@ -26,7 +26,7 @@ from nfc_gs.data.scene import TimeAxis
 from nfc_gs.export.loop import loop_camera, write_loop
 from nfc_gs.formats.ply import read_ply
 from nfc_gs.model.gate import gated
-from nfc_gs.rendering.pipeline import at_time, render
+from nfc_gs.rendering.pipeline import render
 from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_model, save_checkpoint
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.evaluation import evaluate
@@ -339,11 +339,11 @@ def test_an_orbit_plays(run: Path, tmp_path: Path) -> None:
 def test_where_time_stands_still_pictures_are_of_that_moment(run: Path, tmp_path: Path) -> None:
     """And not of a gated splat, however many there are."""
     opened = open_run(run, capture=None, device="cpu", backend="cpu")
-    count = len(opened.model.deformation.moments())
+    count = len(opened.model.deformation.key_times())
     words = ("--what", "still", "--time", 0.3, "--frames", count, "--out", tmp_path / "still")
     assert nfc("render", run, *words) == 0
     camera = opened.scene.camera((opened.scene.test or opened.scene.train)[0])
-    out = render(at_time(opened.model, 0.3), camera, backend="cpu", background=opened.checkpoint.background)
+    out = render(opened.model.at(0.3), camera, backend="cpu", background=opened.checkpoint.background)
     shown = [picture(path) for path in sorted((tmp_path / "still").iterdir())]
     assert len(shown) == count
     assert all(np.abs(p - (out.rgb.detach().clamp(0, 1) * 255).numpy()).max() < 0.6 for p in shown)
@@ -409,7 +409,7 @@ def test_baked_bits_are_measured_as_a_file_of_each_moment_holds_them(capture: Pa
     run = open_run(tmp_path / "run", capture=None, device="cpu", backend="cpu")
     baked = evaluate(run.model, run.scene, backend=run.backend, baked_degree=1)
     (index,) = run.scene.test
-    still = at_time(run.model, run.scene.views[index].time).baked(1)
+    still = run.model.at(run.scene.views[index].time).baked(1)
     assert evaluate(still, run.scene, backend=run.backend).psnr == baked.psnr
 
 

@@ -17,24 +17,21 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from tiny_scenes import HEIGHT, WIDTH, assert_same_bits, tiny_config, tiny_scene
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinished, TrainStarted
 from nfc_gs.data.loading import DataConfig, load_scene
-from nfc_gs.data.scene import PointCloud, SceneData, View, ViewImage
-from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.data.scene import ViewImage
+from nfc_gs.objective.terms import Comparison
 from nfc_gs.rendering.backend import get_backend
-from nfc_gs.rendering.pipeline import render
 from nfc_gs.runs import checkpoint as checkpoints
 from nfc_gs.runs.history import read_history
 from nfc_gs.training import schedules
-from nfc_gs.training import trainer as trainer_module
-from nfc_gs.training.config import AdcConfig, LearningRates, RefineConfig, TrainConfig
+from nfc_gs.training.config import AdcConfig, LearningRates
 from nfc_gs.training.trainer import Trainer
-from nfc_gs.training.views import Feed
-
-WIDTH, HEIGHT = 32, 24
+from nfc_gs.training.views import TrainingViews
 
 
 def available_backends() -> list[str]:
@@ -52,100 +49,14 @@ def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-class StillImages:
-    """Frames held in memory, in the place of an ImageCache."""
-
-    def __init__(self, frames: dict[str, ViewImage]) -> None:
-        self.frames = frames
-
-    def image(self, view: View, divisor: int = 1) -> ViewImage:
-        full = self.frames[view.name]
-        if divisor == 1:
-            return full
-        height, width = max(1, round(full.rgb.shape[0] / divisor)), max(1, round(full.rgb.shape[1] / divisor))
-        small = full.rgb[: height * divisor : divisor, : width * divisor : divisor]
-        mask = None if full.mask is None else np.ascontiguousarray(full.mask[::divisor, ::divisor][:height, :width])
-        return ViewImage(np.ascontiguousarray(small), mask)
-
-    def moving(self, view: View) -> None:
-        return None
-
-    def prefetch(self, views: list[View], divisor: int = 1) -> None:
-        pass
-
-
-def blobs(count: int, seed: int = 0) -> GaussianModel:
-    g = torch.Generator().manual_seed(seed)
-    return GaussianModel(
-        {
-            "means": torch.randn(count, 3, generator=g) * 0.5,
-            "log_scales": torch.full((count, 3), math.log(0.15)),
-            "quats": torch.randn(count, 4, generator=g),
-            "opacity_logits": torch.full((count,), 1.5),
-            "sh_coeffs": torch.randn(count, 1, 3, generator=g) * 0.8,
-        }
-    )
-
-
-def tiny_scene(views: int = 8, points: int = 30) -> SceneData:
-    """A few colored blobs, drawn from a circle of cameras."""
-    truth = blobs(12)
-    frames, listed = {}, []
-    for i in range(views):
-        angle = 2 * math.pi * i / views
-        eye = torch.tensor([3 * math.cos(angle), -0.5, 3 * math.sin(angle)])
-        viewmat = look_at(eye, torch.zeros(3), torch.tensor([0.0, -1.0, 0.0]))
-        camera = Camera(viewmat, 30.0, 30.0, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT)
-        with torch.no_grad():
-            rgb = render(truth, camera, backend="torch").rgb
-        name = f"view_{i:02d}.png"
-        frames[name] = ViewImage((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy(), None)
-        listed.append(View(name, camera, None))
-    rng = np.random.default_rng(0)
-    cloud = PointCloud(
-        rng.normal(scale=0.5, size=(points, 3)).astype(np.float32), rng.integers(0, 255, (points, 3)).astype(np.uint8)
-    )
-    return SceneData(
-        root=Path("tiny"),
-        views=tuple(listed),
-        train=tuple(i for i in range(views) if i % 4),
-        test=tuple(i for i in range(views) if not i % 4),
-        points=cloud,
-        transform=np.diag([2.0, 2.0, 2.0, 1.0]),
-        extent=1.0,
-        images=StillImages(frames),
-    )
-
-
-def tiny_config(**changes: object) -> TrainConfig:
-    base = TrainConfig(
-        preset="fast",
-        steps=30,
-        device="cpu",
-        backend="torch",
-        max_gaussians=50,
-        sh_degree=1,
-        coarse_factor=2,
-        full_resolution_at=0.4,
-        refine=RefineConfig(every=5, every_at_least=5, every_fraction=0.1, start=0.0, stop=0.9),
-        grow_factor=0.2,
-    )
-    return replace(base, **changes)  # type: ignore[arg-type]
-
-
 @pytest.fixture(autouse=True)
 def small_images_may_be_smaller_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedules, "MIN_SIDE", 12)
 
 
 def all_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {**trainer.model.tensors(), **trainer.optimizer.state(), **trainer.density.tensors()}
-
-
-def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
+    training = trainer.training
+    return {**trainer.model.tensors(), **training.optimizer.state(), **training.density.tensors()}
 
 
 def stop_after(steps: int, holder: list[Trainer]):
@@ -186,7 +97,7 @@ def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(tmp_path: Path, backe
     assert second.train().reason == "done"
 
     assert_same_bits(all_tensors(whole), all_tensors(second))
-    assert whole.density.state() == second.density.state()
+    assert whole.training.density.state() == second.training.density.state()
     if density != "none":
         assert len(whole.model) != 30
 
@@ -363,28 +274,26 @@ def test_a_time_budget_ends_the_run_and_goes_through_the_whole_schedule(tmp_path
     finished = trainer.train()
     assert finished.reason == "done" and finished.seconds >= 1.5
     steps = [event for event in events if isinstance(event, StepDone)]
-    assert steps[0].sh_degree == 0 and steps[-1].sh_degree == 1
     assert steps[0].width == 16 and steps[-1].width == 32
     assert [event.progress for event in steps] == sorted(event.progress for event in steps)
 
 
-def test_a_non_finite_loss_stops_saves_and_names_step_and_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = trainer_module.photometric, []
+def test_a_non_finite_loss_stops_saves_and_names_step_and_view(tmp_path: Path) -> None:
+    calls = []
 
-    def poisoned(*args: object):
-        result = real(*args)  # type: ignore[arg-type]
+    def poisoned(comparison: Comparison) -> torch.Tensor:
         calls.append(1)
-        return replace(result, total=result.total * math.nan) if len(calls) == 5 else result
+        return comparison.rendered.mean() * (math.nan if len(calls) == 5 else 1.0)
 
-    monkeypatch.setattr(trainer_module, "photometric", poisoned)
     events = []
-    trainer = Trainer(tiny_scene(), tiny_config(), tmp_path / "run", [events.append], capture="tiny")
+    terms = {"poisoned": (1.0, poisoned)}
+    trainer = Trainer(tiny_scene(), tiny_config(), tmp_path / "run", [events.append], capture="tiny", terms=terms)
     with pytest.raises(UserError, match=r"nan at step 5, on the view view_0\d\.png"):
         trainer.train()
     assert events[-1].reason == "non-finite loss"
     saved = checkpoints.load_checkpoint(tmp_path / "run")
     assert saved.step == 4
-    assert all(bool(tensor.isfinite().all()) for tensor in saved.model.values())
+    assert all(bool(tensor.isfinite().all()) for tensor in saved.parts["model"].tensors.values())
 
 
 def test_a_model_that_broke_before_its_loss_does_not_replace_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -414,12 +323,12 @@ def test_a_masked_picture_trains_on_what_counts_alone(tmp_path: Path) -> None:
     models = []
     for ignored in (0, 200):
         scene = tiny_scene()
-        for name, frame in scene.images.frames.items():
+        for name, image in scene.images.images.items():
             mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
             mask[: HEIGHT // 2] = 0
-            rgb = frame.rgb.copy()
+            rgb = image.rgb.copy()
             rgb[: HEIGHT // 2] = ignored
-            scene.images.frames[name] = ViewImage(rgb, mask)
+            scene.images.images[name] = ViewImage(rgb, mask)
         trainer = Trainer(scene, tiny_config(steps=6), tmp_path / str(ignored), capture="tiny")
         trainer.train()
         models.append(trainer.model.tensors())
@@ -465,8 +374,11 @@ def test_a_run_killed_again_and_again_ends_as_the_unbroken_one_bit_for_bit(tmp_p
     """A child trains, saving after each step, and is killed without warning while it does; the next one goes on."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from test_train_trainer import Path, Trainer, schedules, tiny_config, tiny_scene, trainer_module\n"
-        "schedules.MIN_SIDE, trainer_module._SAVE_SHARE, run = 12, 0, Path(sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "from nfc_gs.training import run as run_module, schedules\n"
+        "from nfc_gs.training.trainer import Trainer\n"
+        "from tiny_scenes import tiny_config, tiny_scene\n"
+        "schedules.MIN_SIDE, run_module.SAVE_SHARE, run = 12, 0, Path(sys.argv[1])\n"
         "trainer = (\n"
         "    Trainer.resume(run, scene=tiny_scene()) if run.exists()\n"
         "    else Trainer(tiny_scene(), tiny_config(steps=200, checkpoint_every=0.0), run, capture='tiny')\n"
@@ -512,18 +424,19 @@ def test_a_picture_that_cannot_be_read_loses_nothing_learnt_so_far(tmp_path: Pat
     for _ in range(4):
         trainer.step()
     learnt = trainer.model.means.detach().clone()
-    scene.images.frame = lambda view, divisor=1: (_ for _ in ()).throw(UserError(f"{view.name} cannot be read."))
+    scene.images.image = lambda view, divisor=1: (_ for _ in ()).throw(UserError(f"{view.name} cannot be read."))
     with pytest.raises(UserError, match="cannot be read"):
         trainer.train()
     saved = checkpoints.load_checkpoint(tmp_path / "run")
     assert saved.step == 4
-    assert torch.equal(saved.model["means"], learnt)
+    assert torch.equal(saved.parts["model"].tensors["means"], learnt)
 
 
 def test_pictures_go_to_a_gpu_by_copies_that_nothing_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(tiny_scene(), tiny_config(background="random"), tmp_path / "run", capture="tiny")
-    trainer.config = replace(trainer.config, device="meta")
-    feed = Feed(trainer.scene, trainer.config, ())
+    config = replace(trainer.config, device="meta")
+    views = TrainingViews(trainer.scene, config)
+    trainer.training._config = config
     pinned, copied, to = [], [], torch.Tensor.to
 
     def watched(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -535,8 +448,7 @@ def test_pictures_go_to_a_gpu_by_copies_that_nothing_waits_for(tmp_path: Path, m
         return tensor
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    feed.view(1, 0, 1.0, None)  # its camera stays there
+    views.sample(0, 1.0, None)  # its camera stays there
     monkeypatch.setattr(torch.Tensor, "to", watched)
-    _, target, _ = feed.view(1, 0, 1.0, None)
-    background = trainer._background_of(0)
+    target, background = views.sample(0, 1.0, None).target, trainer.training.background(0)
     assert target.device.type == background.device.type == "meta" and copied == [(True, True)] * 2

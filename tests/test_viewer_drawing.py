@@ -11,17 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_scenes import tiny_scene
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.colormap import MAP_NAMES, apply
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.stored import without_photos
 from nfc_gs.formats.ply import write_ply
 from nfc_gs.formats.splat import read_splat
 from nfc_gs.model.color_head import start_bits, start_sh
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.radiance import RenderOptions
-from nfc_gs.rendering.pipeline import RenderOutput, render
-from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
+from nfc_gs.model.radiance import RenderOptions, RenderOutput
+from nfc_gs.rendering.pipeline import render
+from nfc_gs.runs.checkpoint import Checkpoint, save_checkpoint
+from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.viewer.cameras import Pose, nearest, pose_from_json, pose_of, pose_to_json
 from nfc_gs.viewer.content import with_unique_names
 from nfc_gs.viewer.draw import (
@@ -415,12 +418,16 @@ def test_what_cannot_be_shown_gets_a_sentence(name: str, tmp_path: Path) -> None
 
 def test_a_run_that_is_still_written_shows_its_last_whole_checkpoint(tmp_path: Path) -> None:
     def save(splats: GaussianModel, step: int) -> None:
-        checkpoint = Checkpoint(splats.tensors(), step, 1.0, {"seed": 5}, "gone", np.eye(4), (1.0, 1.0, 1.0))
+        checkpoint = Checkpoint(
+            family="gaussians", model_parts=("model",), parts=splats.parts(), step=step, seconds=1.0,
+            config={"seed": 5}, capture="gone", scene=without_photos(tiny_scene()), background=(1.0, 1.0, 1.0),
+        )  # fmt: skip
         save_checkpoint(tmp_path / CHECKPOINT_NAME, checkpoint)
 
     save(model(10), 1)
     source = open_source(tmp_path, device="cpu")
-    assert (source.scene, source.background, source.snapshot().step) == (None, (1.0, 1.0, 1.0), 1)
+    assert source.scene is not None and not source.scene.has_photos
+    assert (source.options.background, source.snapshot().step) == ((1.0, 1.0, 1.0), 1)
     assert source.facts["Seed"] == "5" and not source.refresh()
     save(model(20), 2)
     assert source.refresh() and (len(source.snapshot().model), source.snapshot().step) == (20, 2)

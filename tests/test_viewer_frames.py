@@ -15,10 +15,12 @@ from viewer_client import Sway
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import TimeAxis
+from nfc_gs.data.stored import without_photos
 from nfc_gs.formats.ply import read_ply, write_ply
 from nfc_gs.model.color_head import start_sh
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
+from nfc_gs.runs.checkpoint import Checkpoint, save_checkpoint
+from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.draw import FAR
 from nfc_gs.viewer.edit import Edit
@@ -32,11 +34,12 @@ from nfc_gs.viewer.source import Source, open_source
 
 def write_run(folder: Path, splats: GaussianModel, capture: Path, *, normalize: bool) -> Path:
     """A run of a capture that was read with or without normalisation."""
-    transform = load_scene(capture, DataConfig(normalize=normalize)).transform
+    scene = load_scene(capture, DataConfig(normalize=normalize))
     folder.mkdir()
     checkpoint = Checkpoint(
-        splats.tensors(), 1, 1.0, {}, str(capture), transform, (0.0, 0.0, 0.0), data={"normalize": normalize}
-    )
+        family="gaussians", model_parts=("model",), parts=splats.parts(), step=1, seconds=1.0, config={},
+        capture=str(capture), scene=without_photos(scene), background=(0.0, 0.0, 0.0), data={"normalize": normalize},
+    )  # fmt: skip
     save_checkpoint(folder / CHECKPOINT_NAME, checkpoint)
     return folder
 

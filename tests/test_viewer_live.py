@@ -22,7 +22,7 @@ from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.trainer import Trainer
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.draw import Picture, draw
-from nfc_gs.viewer.live import MAX_POINTS, Curve, LiveTraining, copy_of
+from nfc_gs.viewer.live import MAX_POINTS, Curve, LiveTraining
 from nfc_gs.viewer.scheduler import Scheduler
 from nfc_gs.viewer.source import Source
 from nfc_gs.viewer.state import DisplaySettings
@@ -40,8 +40,8 @@ def started(scene: SceneData, run: Path) -> Trainer:
 
 
 def watched(trainer: Trainer) -> LiveTraining:
-    live = LiveTraining(trainer, Source("run", copy_of(trainer.model), scene=trainer.scene))
-    trainer.listen(live)
+    live = LiveTraining(trainer, Source("run", trainer.model.copy(), scene=trainer.scene))
+    trainer.run.add_listener(live)
     return live
 
 
@@ -254,7 +254,7 @@ def test_copies_are_made_on_request_and_take_their_share_of_the_time_at_most(
     live.budget.share = 0.1
 
     def step(number: int) -> None:
-        live(StepDone(number, 0.1, 0.5, 20.0, 80, 48, 36, 3, 1.0, 1.0))
+        live(StepDone(number, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 3, 1.0, 1.0))
         now[0] += 0.5
 
     step(1)
@@ -283,7 +283,7 @@ def test_copies_and_pictures_together_take_their_share_of_the_time_at_most(monke
         live.request_snapshot()  # as a viewer does when a browser has its picture
 
     for number in range(4000):
-        live(StepDone(number, 0.1, 0.5, 20.0, 80, 48, 36, 3, 1.0, 1.0))
+        live(StepDone(number, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 3, 1.0, 1.0))
         scheduler.submit(1, draw_and_request)
         scheduler.run_due()
         now[0] += 0.1

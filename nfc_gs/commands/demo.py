@@ -1,4 +1,4 @@
-"""`nfc-gs demo`: the whole road on the built-in capture."""
+"""`nfc-gs demo`: from the built-in capture to a trained splat and its report."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Annotated
 
 import tyro
 
+from nfc_gs.api import RUNS, free_folder
 from nfc_gs.commands.console import Output
 from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.render import Render
-from nfc_gs.commands.runs import RUNS, free_folder, train_and_finish
+from nfc_gs.commands.runs import train_and_finish
 from nfc_gs.commands.view import Page, View
 from nfc_gs.data.builtin.captures import write_capture, write_moving_capture
 from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.runs.run_folder import claim_run_folder
-from nfc_gs.training.config import TrainConfig, resolve
+from nfc_gs.training.config import TrainConfig
+from nfc_gs.training.resolve import resolve
 from nfc_gs.training.trainer import Trainer
 
 DEMO_TRAINING = TrainConfig(preset="fast", time_budget="65s")

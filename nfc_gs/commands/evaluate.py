@@ -8,12 +8,15 @@ from typing import Annotated
 
 import tyro
 
+from nfc_gs.api import write_loop_video
 from nfc_gs.commands.console import Output, decibels, ratio, table
-from nfc_gs.commands.runs import LOOP_NAME, REPORT_NAME, TEST_RENDERS, draw_loop, open_run
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.report import write_report
-from nfc_gs.training.evaluation import Metrics, evaluate
+from nfc_gs.runs.metrics import Metrics
+from nfc_gs.runs.names import LOOP_NAME, REPORT_NAME, TEST_RENDERS
+from nfc_gs.runs.opening import open_run
+from nfc_gs.training.evaluation import evaluate
 
 
 @dataclass(frozen=True)
@@ -44,21 +47,16 @@ class Eval:
         run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend)
         if not run.scene.test:
             raise UserError(f"{self.path} has no held-out views to measure; train with --test-every 8, say.")
-        drawing = {
-            "backend": run.backend,
-            "background": run.checkpoint.background,
-            "antialiased": run.config.antialiased,
-        }
-        pictures = run.folder / TEST_RENDERS
+        images = run.folder / TEST_RENDERS
         with one_torch_thread():
-            metrics = evaluate(run.model, run.scene, lpips=self.lpips, save_to=pictures, **drawing)
+            metrics = evaluate(run.model, run.scene, run.options, lpips=self.lpips, save_to=images)
         path = run.save_metrics(metrics)
-        draw_loop(run.folder, run.model, run.scene, **drawing)
+        write_loop_video(run.folder, run.model, run.scene, run.options)
         write_report(run.folder)
         output = Output()
         output.print(metrics_table(metrics))
         output.line(f"Metrics:  {path}")
-        output.line(f"Pictures: {pictures}")
+        output.line(f"Pictures: {images}")
         if (run.folder / LOOP_NAME).exists():
             output.line(f"Video:    {run.folder / LOOP_NAME}")
         output.line(f"Report:   {run.folder / REPORT_NAME}")

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
 
-from nfc_gs.commands.console import Output, logger, size_on_disk
-from nfc_gs.commands.runs import SPLAT_NAME, START_TIME, cost_of_baking, open_run, prepare_file, scene_again
+from nfc_gs.api import START_TIME
+from nfc_gs.commands.console import Output, size_on_disk
+from nfc_gs.commands.runs import cost_of_baking, prepare_file
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.sh import MAX_DEGREE
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.data.stored import without_photos
 from nfc_gs.formats.ply import read_ply, write_ply
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.rendering.pipeline import at_time
-from nfc_gs.runs.checkpoint import (
-    CHECKPOINT_NAME,
-    Checkpoint,
-    checkpoint_path,
-    load_checkpoint,
-    load_model,
-    save_compact,
-)
-from nfc_gs.runs.run_folder import check_same_scene
-from nfc_gs.training.evaluation import evaluate
-
-FRAMES = "frames"
-"""Folder in a run for the moments of a moving splat."""
+from nfc_gs.runs.checkpoint import checkpoint_path, load_checkpoint, load_model, save_compact
+from nfc_gs.runs.names import CHECKPOINT_NAME, FRAMES_NAME, SPLAT_NAME
+from nfc_gs.runs.opening import open_run
+from nfc_gs.training.evaluation import baked_at, evaluate
 
 
 @dataclass(frozen=True)
@@ -73,7 +63,7 @@ class Export:
         """Export; returns the exit code."""
         self._check_options()
         output = Output()
-        out = self.out or self.path / (SPLAT_NAME if self.frames is None else FRAMES)
+        out = self.out or self.path / (SPLAT_NAME if self.frames is None else FRAMES_NAME)
         if out.suffix.lower() == ".safetensors":
             itself = out.resolve() == checkpoint_path(self.path).resolve()
             if itself or (out.name == CHECKPOINT_NAME and out.exists()):
@@ -81,24 +71,26 @@ class Export:
                     f"--out {out} is {'the checkpoint itself' if itself else 'the checkpoint of a run'}, from which "
                     "training goes on; name another file."
                 )
-            save_compact(prepare_file(out), self._with_cameras())
+            save_compact(prepare_file(out), load_checkpoint(self.path))
             output.line(f"{size_on_disk(out)}, all that drawing needs: {out}")
             return 0
         if self.path.suffix.lower() == ".ply" and not self.path.is_dir():
             model, transform = read_ply(self.path), None
         else:
             loaded = load_model(self.path)
+            if not isinstance(loaded.model, GaussianModel):
+                raise UserError(f"{self.path} holds no Gaussians, and a splat file holds nothing else; render it.")
             model, transform = loaded.model, loaded.transform
         if model.deformation is None and (self.time is not None or self.frames is not None):
             raise UserError(f"{self.path} is a static splat, the same at all times; leave out --time and --frames.")
         if self.frames is None:
             with one_torch_thread():
-                still = at_time(model, START_TIME if self.time is None else self.time)
+                still = model.at(START_TIME if self.time is None else self.time)
             write_ply(prepare_file(out), still, transform, sh_degree=self.sh_degree)
             output.line(f"{len(model):,} Gaussians, {size_on_disk(out)}: {out}")
         else:
             self._write_frames(out, model, transform)
-            output.line(f"{self.frames} moments of {len(model):,} Gaussians: {out}")
+            output.line(f"{self.frames} times of {len(model):,} Gaussians: {out}")
         if model.head == "bits":
             output.line(self._cost_of_baking())
         return 0
@@ -125,19 +117,6 @@ class Export:
         if self.out is None and not self.path.is_dir():
             raise UserError(f"{self.path} is not a run folder, so say where to write: --out FILE.ply.")
 
-    def _with_cameras(self) -> Checkpoint:
-        """The checkpoint; those of before held no cameras, and get them from the capture."""
-        checkpoint = load_checkpoint(self.path)
-        if checkpoint.scene is not None:
-            return checkpoint
-        try:
-            scene = scene_again(checkpoint, self.capture)
-            check_same_scene(scene, checkpoint)
-        except UserError as error:
-            logger.warning("The file can be drawn from only where the capture is. %s", error)
-            return checkpoint
-        return replace(checkpoint, scene=without_photos(scene))
-
     def _write_frames(self, folder: Path, model: GaussianModel, transform: np.ndarray | None) -> None:
         assert self.frames is not None
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -147,7 +126,7 @@ class Export:
         make_folder(folder)
         for k in range(self.frames):
             with one_torch_thread():
-                still = at_time(model, k / max(1, self.frames - 1))
+                still = model.at(k / max(1, self.frames - 1))
             write_ply(folder / f"frame_{k:04d}.ply", still, transform, sh_degree=self.sh_degree)
 
     def _cost_of_baking(self) -> str:
@@ -158,11 +137,9 @@ class Export:
             return f"What baking the bits costs is not measured: {error}"
         if not run.scene.test:
             return "What baking the bits costs is not measured: the run has no held-out views."
+        assert isinstance(run.model, GaussianModel)
         degree = run.model.sh_degree if self.sh_degree is None else self.sh_degree
-        settings = {"backend": run.backend, "background": run.checkpoint.background}
         with one_torch_thread():
-            own, baked = (
-                evaluate(run.model, run.scene, antialiased=run.config.antialiased, baked_degree=baking, **settings)
-                for baking in (None, degree)
-            )
+            own = evaluate(run.model, run.scene, run.options)
+            baked = evaluate(run.model, run.scene, run.options, model_at=baked_at(run.model, degree))
         return cost_of_baking(own, baked, degree)

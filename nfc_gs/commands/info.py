@@ -21,16 +21,17 @@ from nfc_gs.core.text import duration
 from nfc_gs.data.images import treatment
 from nfc_gs.data.loading import DataConfig, FrameOptions, load_scene
 from nfc_gs.data.scene import SceneData, TimeAxis, View
-from nfc_gs.export.report_data import read_json
 from nfc_gs.formats.ply import read_ply
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import terms_in_words
+from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.ops import native, nvrtc
-from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_model
-from nfc_gs.runs.run_folder import capture_is_there, check_same_scene, scene_of
-from nfc_gs.training.config import ResolvedConfig, TrainConfig, resolve
-from nfc_gs.training.deformation import sizes_of
-from nfc_gs.training.evaluation import METRICS_NAME
+from nfc_gs.rendering.registry import choose_device_and_backend
+from nfc_gs.runs.checkpoint import Checkpoint, load_model
+from nfc_gs.runs.metrics import read_metrics
+from nfc_gs.runs.names import CHECKPOINT_NAME
+from nfc_gs.runs.opening import capture_is_there, check_same_scene, scene_of
+from nfc_gs.training.config import ResolvedConfig
+from nfc_gs.training.deformation import sizes_in_words
 
 PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "gsplat", "lpips", "tensorboard")
 
@@ -72,7 +73,7 @@ class Info:
         if not path.exists():
             raise UserError(f"There is no {path}; give a capture, a run folder, a checkpoint or a PLY.")
         if path.is_file() and suffix == ".ply":
-            title, rows = "Splat", _gaussians(read_ply(path))
+            title, rows = "Splat", list(read_ply(path).facts().items())
         elif suffix == ".safetensors" or (path / CHECKPOINT_NAME).is_file():
             title, rows = "Run" if path.is_dir() else "Checkpoint", _run(path)
         elif path.is_dir() or suffix == ".json":
@@ -82,7 +83,7 @@ class Info:
         if title != "Capture" and self.timing != FrameOptions():
             raise UserError(f"{path} is no capture: leave out the options on its frames and times.")
         place = path.parent if suffix == ".json" else path
-        rows += [("Size on disk", size_on_disk(place)), ("Device here", device_in_words(resolve(TrainConfig())))]
+        rows += [("Size on disk", size_on_disk(place)), ("Device here", device_in_words(*choose_device_and_backend()))]
         output.line(str(path), style="bold")
         output.print(table(title, rows))
         return 0
@@ -103,7 +104,7 @@ def _installation() -> Rows:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     rows.append(("GPU", ", ".join(gpus) or "none that torch sees"))
     try:
-        rows.append(("Device auto", device_in_words(resolve(TrainConfig()))))
+        rows.append(("Device auto", device_in_words(*choose_device_and_backend())))
     except UserError as error:
         rows.append(("Device auto", str(error)))
     return rows
@@ -167,22 +168,22 @@ def _run(path: Path) -> Rows:
     checkpoint = loaded.checkpoint
     config = ResolvedConfig.from_dict(checkpoint.config)
     whole = f" of {config.steps:,}" if config.steps is not None else ""
-    if config.time_budget is not None:
-        whole = f", {duration(checkpoint.seconds)} of {duration(config.time_budget)}"
+    if config.budget_seconds is not None:
+        whole = f", {duration(checkpoint.seconds)} of {duration(config.budget_seconds)}"
     rows = [
         ("Capture", checkpoint.capture),
         *_trained_on(checkpoint, config),
         ("Steps", f"{checkpoint.step:,}{whole}"),
         ("Training time", duration(checkpoint.seconds)),
         ("Trained on", f"{config.device}, backend {config.backend}, preset {config.preset}, seed {config.seed}"),
-        ("Method", f"{config.method}, minimising {terms_in_words(asdict(config.objective))}"),
-        *_gaussians(loaded.model),
+        ("Method", f"{config.method}, minimising {terms_in_words(config.objective.weights())}"),
+        *loaded.model.facts().items(),
     ]
     if checkpoint.time_axis is not None:
         rows += _times(checkpoint.time_axis)
-    if loaded.model.deformation is not None:
-        rows.append(("Motion", sizes_of(loaded.model.deformation)))
-    test = read_json(path / METRICS_NAME).get("test") if path.is_dir() else None
+    if isinstance(loaded.model, GaussianModel) and loaded.model.deformation is not None:
+        rows.append(("Deformation", sizes_in_words(loaded.model.deformation)))
+    test = read_metrics(path).get("test") if path.is_dir() else None
     if isinstance(test, dict) and isinstance(test.get("psnr"), float):
         ssim = test.get("ssim")
         rows.append(("Test PSNR", decibels(test["psnr"])))
@@ -195,30 +196,15 @@ def _run(path: Path) -> Rows:
 def _trained_on(checkpoint: Checkpoint, config: ResolvedConfig) -> Rows:
     """Views, cameras and points of a run; what its checkpoint does not hold is read from the capture again."""
     scene: SceneData | None = None
-    try:
-        if capture_is_there(checkpoint):
+    problem = "the capture is not there any more"
+    if capture_is_there(checkpoint):
+        try:
             scene = scene_of(checkpoint)
             check_same_scene(scene, checkpoint)
-        problem = "the capture is not there any more"
-    except UserError as error:
-        scene, problem = None, str(error)
-    rows: Rows = [("Cameras", f"not known any more: {problem}")]
-    if scene is not None:
-        start = min(len(scene.points), config.max_gaussians)
-        rows = [*_cameras(scene.views), _photos(scene), ("Points at start", f"{start:,}")]
-    elif checkpoint.scene is not None:
-        rows = [*_cameras(checkpoint.scene.views), ("Images are", f"not known any more: {problem}")]
-    train, test = (checkpoint.state.get(name) for name in ("train_views", "test_views"))
-    if isinstance(train, list) and isinstance(test, list):
-        return [_views(len(train), len(test)), *rows]
-    if scene is not None:  # checkpoints of before did not name the views held out
-        return [_views(len(scene.train), len(scene.test)), *rows]
-    return [("Views", f"{len(train)} to train on" if isinstance(train, list) else "not known"), *rows]
-
-
-def _gaussians(model: GaussianModel) -> Rows:
-    head = "spherical harmonics"
-    if model.bit_shifts is not None:
-        shared = model.bit_shifts.shape[2] == 3
-        head = f"24 bits, {'one shift a channel' if shared else 'one shift a bit'} for the view"
-    return [("Gaussians", f"{len(model):,}"), ("Color", head), ("SH degree", str(model.sh_degree))]
+        except UserError as error:
+            scene, problem = None, str(error)
+    views = _views(len(checkpoint.scene.train), len(checkpoint.scene.test))
+    if scene is None:
+        return [views, *_cameras(checkpoint.scene.views), ("Images are", f"not known any more: {problem}")]
+    start = min(len(scene.points), config.max_gaussians)
+    return [views, *_cameras(scene.views), _photos(scene), ("Points at start", f"{start:,}")]

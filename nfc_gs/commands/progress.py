@@ -107,7 +107,7 @@ class Progress:
         left = f"{clock(event.remaining_seconds)} left  " if math.isfinite(event.remaining_seconds) else ""
         return (
             f"{self._rate():.1f} it/s  {left}loss {self._loss:.4f}  PSNR {self._psnr:.2f} dB  "
-            f"{event.gaussians:,} Gaussians  {event.width} x {event.height}"
+            f"{_size(event)}  {event.width} x {event.height}"
         )
 
     def _rate(self) -> float:
@@ -124,6 +124,12 @@ class Progress:
         bar = Table.grid(padding=(0, 1), expand=False)
         bar.add_row(ProgressBar(total=1.0, completed=event.progress, width=40), Text(self._head(event), style="bold"))
         return Group(bar, Text(self._numbers(event), no_wrap=True, overflow="ellipsis"))
+
+
+def _size(event: StepDone) -> str:
+    """How large the model is: '12,345 Gaussians'."""
+    name, count = next(iter(event.sizes.items()))
+    return f"{count:,} {name.capitalize()}"
 
 
 def tensorboard_listener(folder: Path) -> Listener:
@@ -143,8 +149,9 @@ def tensorboard_listener(folder: Path) -> Listener:
 
     def listen(event: Event) -> None:
         if isinstance(event, StepDone) and event.step % TENSORBOARD_STEPS == 0:
-            for name in ("loss", "psnr", "gaussians", "width"):
-                writer.add_scalar(f"train/{name}", getattr(event, name), event.step)
+            values = {"loss": event.loss, "psnr": event.psnr, **event.sizes, "width": event.width}
+            for name, value in values.items():
+                writer.add_scalar(f"train/{name}", value, event.step)
         elif isinstance(event, Evaluated):
             writer.add_scalar("test/psnr", event.psnr, event.step)
             writer.add_scalar("test/ssim", event.ssim, event.step)

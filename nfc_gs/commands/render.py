@@ -14,7 +14,7 @@ import tyro
 from torch import Tensor
 
 from nfc_gs.commands.console import Output
-from nfc_gs.commands.runs import RENDERS, OpenRun, open_run, prepare_file
+from nfc_gs.commands.runs import prepare_file
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import BITS
 from nfc_gs.core.errors import UserError
@@ -23,8 +23,12 @@ from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.paths import interpolate, orbit
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.model.gate import gated
-from nfc_gs.rendering.deformation import kernels_for
-from nfc_gs.rendering.pipeline import at_time, render
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.radiance import Output as RenderedImage
+from nfc_gs.model.radiance import RenderOutput
+from nfc_gs.runs.families import render
+from nfc_gs.runs.names import RENDERS
+from nfc_gs.runs.opening import OpenRun, open_run
 from nfc_gs.training.evaluation import image_stems
 
 What = Literal["test", "orbit", "path", "still"]
@@ -113,18 +117,18 @@ class Render:
             raise UserError(f"--time {given} is not understood; give one or two moments between 0 and 1.")
         if self.speed is not None and not 0.0 < self.speed < math.inf:
             raise UserError(f"--speed is {self.speed:g}, but must be a positive number.")
-        run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend, photos=False)
+        run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend, images=False)
         cameras = self._cameras(run, self._count(run))
         times = self._times(run, len(cameras))
         out = self.out or run.folder / RENDERS / ("views" if self.what == "test" else f"{self.what}.mp4")
         with one_torch_thread(), torch.no_grad():
             if self.what != "test":  # those are compared with photos
-                run = _made_to_play(run, times)
-            pictures = _draw(run, list(zip(cameras, times, strict=True)), self.outputs)
+                run = _fastest_model(run, times)
+            images = _images(run, list(zip(cameras, times, strict=True)), self.outputs)
             if self.what == "test" and not out.suffix:
-                _write_views(run, out, pictures)
+                _write_views(run, out, images)
             else:
-                write_video(prepare_file(out), pictures, self.fps)
+                write_video(prepare_file(out), images, self.fps)
         Output().line(f"{len(cameras)} pictures of {cameras[0].width} x {cameras[0].height}: {out}")
         return 0
 
@@ -135,7 +139,7 @@ class Render:
         if self.frames is not None:
             raise UserError("--speed and --frames both say how many pictures there are; leave out one of the two.")
         axis = run.scene.time_axis
-        if run.model.deformation is None or axis is None or axis.unit != "seconds":
+        if not run.model.changes_with_time or axis is None or axis.unit != "seconds":
             raise UserError(
                 f"--speed: the times of {self.path} are not in seconds; say how many --frames to draw, or train with "
                 "--frame-rate where the capture numbers its frames."
@@ -169,7 +173,7 @@ class Render:
 
     def _times(self, run: OpenRun, count: int) -> list[float | None]:
         """The time of each picture; None for all of a static splat."""
-        if run.model.deformation is None:
+        if not run.model.changes_with_time:
             if self.time:
                 raise UserError(f"{self.path} is a static splat, the same at all times; leave out --time.")
             return [None] * count
@@ -179,15 +183,17 @@ class Render:
         return [first + (last - first) * k / max(1, count - 1) for k in range(count)]
 
 
-def _made_to_play(run: OpenRun, times: Sequence[float | None]) -> OpenRun:
-    """The run as it is drawn fastest: where time stands still, as it is then; where so many moments are drawn that it
-    pays off, with a gate for Gaussians that are still."""
-    field = run.model.deformation
-    if field is not None and len(set(times)) == 1:
-        return replace(run, model=at_time(run.model, times[0]))
-    if field is None or len(times) < len(field.moments()):
+def _fastest_model(run: OpenRun, times: Sequence[float | None]) -> OpenRun:
+    """The run with the model that renders these times fastest: at a single time the static model of that time; at so
+    many that it pays off, one in which Gaussians that stand still pass by the deformation."""
+    model = run.model
+    if not isinstance(model, GaussianModel) or model.deformation is None:
         return run
-    return replace(run, model=gated(run.model, kernels=kernels_for(run.model.means)))
+    if len(set(times)) == 1:
+        return replace(run, model=model.at(times[0]))
+    if len(times) < len(model.deformation.key_times()):
+        return run
+    return replace(run, model=gated(model))
 
 
 def _size(camera: Camera, width: int | None, height: int | None) -> tuple[int, int]:
@@ -215,14 +221,14 @@ def sized(camera: Camera, width: int | None, height: int | None) -> Camera:
     )
 
 
-Shot = tuple[Camera, float | None]
-"""A camera and the time at which it takes its picture."""
+TimedCamera = tuple[Camera, float | None]
+"""A camera and the time at which it sees the scene; None for a static one."""
 
 
-def _draw(run: OpenRun, shots: Sequence[Shot], outputs: tuple[Picture, ...]) -> Iterator[np.ndarray]:
-    """The pictures one by one, [H, W, 3] in [0, 1]; several outputs stand side by side."""
-    near, far = _depth_range(run, shots) if "depth" in outputs else (1.0, 2.0)
-    for camera, time in shots:
+def _images(run: OpenRun, cameras: Sequence[TimedCamera], outputs: tuple[Picture, ...]) -> Iterator[np.ndarray]:
+    """The rendered images one by one, [H, W, 3] in [0, 1]; several outputs stand side by side."""
+    near, far = _depth_range(run, cameras) if "depth" in outputs else (1.0, 2.0)
+    for camera, time in cameras:
         out = _render(run, camera, time, outputs)
         parts = []
         for output in outputs:
@@ -243,45 +249,37 @@ def _draw(run: OpenRun, shots: Sequence[Shot], outputs: tuple[Picture, ...]) -> 
 
 
 def bit_planes(bits: Tensor) -> Tensor:
-    """Probabilities of bits [H, W, 24] as eight pictures side by side, [H, 8 W, 3], the most significant bit first.
+    """Probabilities of bits [H, W, 24] as eight images side by side, [H, 8 W, 3], the most significant bit first.
 
-    Red shows the bit of red, and so on: the planes add up to the picture, each weighted by its place value.
+    Red shows the bit of red, and so on: the planes add up to the image, each weighted by its place value.
     """
     return bits.unflatten(-1, (3, BITS)).permute(0, 3, 1, 2).flatten(1, 2)  # [H, 8, W, 3] -> [H, 8 W, 3]
 
 
-def _render(run: OpenRun, camera: Camera, time: float | None, outputs: tuple[Picture, ...]):
-    return render(
-        run.model,
-        camera,
-        time,
-        background=run.checkpoint.background,
-        outputs=outputs,
-        backend=run.backend,
-        antialiased=run.config.antialiased,
-    )
+def _render(run: OpenRun, camera: Camera, time: float | None, outputs: tuple[RenderedImage, ...]) -> RenderOutput:
+    return render(run.model, camera, time, run.options, outputs)
 
 
-def _depth_range(run: OpenRun, shots: Sequence[Shot]) -> tuple[float, float]:
-    """Depths that become white and black, the same for all pictures: the 1st and 99th percentile of what is seen."""
+def _depth_range(run: OpenRun, cameras: Sequence[TimedCamera]) -> tuple[float, float]:
+    """Depths that become white and black, the same for all images: the 1st and 99th percentile of what is visible."""
     depths = []
-    for index in np.unique(np.linspace(0, len(shots) - 1, DEPTH_SAMPLES).astype(int)):
-        camera, time = shots[index]
+    for index in np.unique(np.linspace(0, len(cameras) - 1, DEPTH_SAMPLES).astype(int)):
+        camera, time = cameras[index]
         shrink = min(1.0, DEPTH_SAMPLE_SIDE / max(camera.width, camera.height))
         small = camera.resized(max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
-        out = _render(run, small, time, ("depth",))
+        out = _render(run, small, time, ("rgb", "depth"))
         assert out.depth is not None
         depths.append(out.depth[out.alpha > 0.5].cpu().numpy())
-    seen = np.concatenate(depths)
-    if len(seen) == 0:
+    visible = np.concatenate(depths)
+    if len(visible) == 0:
         return 1.0, 2.0
-    near, far = np.percentile(seen, [1, 99])
+    near, far = np.percentile(visible, [1, 99])
     return float(near), float(max(far, 1.001 * near))
 
 
-def _write_views(run: OpenRun, folder: Path, pictures: Iterator[np.ndarray]) -> None:
+def _write_views(run: OpenRun, folder: Path, images: Iterator[np.ndarray]) -> None:
     """A PNG for each held-out view, under its name."""
     make_folder(folder)
     stems = image_stems([run.scene.views[i].name for i in run.scene.test])
-    for stem, picture in zip(stems, pictures, strict=True):
-        write_png(folder / f"{stem}.png", picture)
+    for stem, image in zip(stems, images, strict=True):
+        write_png(folder / f"{stem}.png", image)

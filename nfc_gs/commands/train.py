@@ -9,16 +9,19 @@ from typing import Annotated
 
 import tyro
 
+from nfc_gs.api import default_run_folder
 from nfc_gs.commands.console import Output
 from nfc_gs.commands.progress import Progress, tensorboard_listener
-from nfc_gs.commands.runs import default_run_folder, scene_again, train_and_finish
+from nfc_gs.commands.runs import train_and_finish
 from nfc_gs.commands.view import Page, train_and_stay, watch
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Listener
 from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.runs.checkpoint import load_checkpoint
+from nfc_gs.runs.opening import scene_again
 from nfc_gs.runs.run_folder import claim_run_folder
-from nfc_gs.training.config import TrainConfig, resolve
+from nfc_gs.training.config import TrainConfig
+from nfc_gs.training.resolve import resolve
 from nfc_gs.training.trainer import Trainer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import webbrowser
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from nfc_gs.commands.console import Output
 from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.runs import INTERRUPTED, train_and_finish
 from nfc_gs.core.errors import UserError
-from nfc_gs.objective.losses import terms_in_words
+from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.training.trainer import Trainer
 from nfc_gs.viewer import HOST, PORT
 
@@ -81,14 +81,14 @@ class View:
 
     def run(self) -> int:
         """Show until Ctrl-C; returns the exit code."""
-        from nfc_gs.training.config import TrainConfig, resolve
+        from nfc_gs.rendering.registry import choose_device_and_backend
         from nfc_gs.viewer.source import open_source
 
         if not self.paths:
             raise UserError("There is nothing to look at; give a run folder, a PLY or a .splat.")
-        here = resolve(TrainConfig(device=self.device))  # type: ignore[arg-type]
-        sources = [open_source(path, capture=self.capture, device=here.device) for path in self.paths]
-        with self.page.shows(sources, Output(), backend=here.backend) as viewer, contextlib.suppress(KeyboardInterrupt):
+        device, backend = choose_device_and_backend(self.device)
+        sources = [open_source(path, capture=self.capture, device=device) for path in self.paths]
+        with self.page.shows(sources, Output(), backend=backend) as viewer, contextlib.suppress(KeyboardInterrupt):
             viewer.wait()
         return 0
 
@@ -96,29 +96,28 @@ class View:
 @contextlib.contextmanager
 def watch(trainer: Trainer, output: Output, page: Page) -> Iterator[Viewer]:
     """A viewer of a training, open while the context lasts."""
-    from nfc_gs.viewer.live import LiveTraining, copy_of
+    from nfc_gs.viewer.live import LiveTraining
     from nfc_gs.viewer.source import Source
 
     config = trainer.config
     source = Source(
-        trainer.run.name,
-        copy_of(trainer.model),
+        trainer.run.folder.name,
+        trainer.model.copy(),
         scene=trainer.scene,
-        background=trainer.background,
-        antialiased=config.antialiased,
+        options=trainer.render_options,
         time_axis=trainer.scene.time_axis,
-        folder=trainer.run,
+        folder=trainer.run.folder,
         step=trainer.steps_done,
     )
     source.facts = {
         "Method": config.method,
-        "Objective": terms_in_words(asdict(config.objective)),
+        "Objective": terms_in_words(config.objective.weights()),
         "Seed": str(config.seed),
         "Device": config.device,
         "Gaussians at most": f"{config.max_gaussians:,}",
     }
     live = LiveTraining(trainer, source)
-    trainer.listen(live)
+    trainer.run.add_listener(live)
     with page.shows([source], output, backend=config.backend, live=live) as viewer:
         yield viewer
 

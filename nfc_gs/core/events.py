@@ -5,7 +5,7 @@ A listener is any callable that takes one event. Listeners never change training
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,8 @@ class TrainStarted:
     total_steps: int | None
     """None when a time budget decides."""
     device: str
-    gaussians: int
+    sizes: Mapping[str, int]
+    """How many elements the model has, by what they are ("gaussians")."""
     train_views: int
     test_views: int
 
@@ -35,11 +36,11 @@ class StepDone:
     loss: float
     psnr: float
     """Of the rendered training view against its image, dB."""
-    gaussians: int
+    sizes: Mapping[str, int]
+    """How many elements the model has, by what they are ("gaussians")."""
     width: int
     height: int
     """Size of the rendered training image."""
-    sh_degree: int
     seconds: float
     """Training time so far, summed over resumed parts; evaluation, saving and listeners do not count."""
     remaining_seconds: float

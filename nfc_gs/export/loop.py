@@ -13,9 +13,8 @@ from nfc_gs.data.scene import SceneData
 from nfc_gs.export.video import to_uint8, write_video
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.rendering.backend import RasterBackend
-from nfc_gs.rendering.deformation import kernels_for
-from nfc_gs.rendering.pipeline import render
+from nfc_gs.model.radiance import RadianceModel, RenderOptions
+from nfc_gs.runs.families import render
 
 LOOP_SIDE = 480
 """Longest side, pixels."""
@@ -26,15 +25,9 @@ LOOP_FRAMES = 96
 
 
 def write_loop(
-    path: Path | str,
-    model: GaussianModel,
-    scene: SceneData,
-    *,
-    backend: str | RasterBackend = "auto",
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    antialiased: bool = False,
+    path: Path | str, model: RadianceModel, scene: SceneData, options: RenderOptions = RenderOptions()
 ) -> None:
-    """Write a video of a moving splat: the camera stands still while time runs evenly from 0 to 1 and back.
+    """Write a video of a model that changes with time: the camera stands still while time runs from 0 to 1 and back.
 
     Args:
         path: as `write_video` has it.
@@ -43,20 +36,20 @@ def write_loop(
         UserError: as `write_video`.
     """
     camera = loop_camera(scene)
-    with torch.no_grad():
-        model = gated(model, kernels=kernels_for(model.means))
+    if isinstance(model, GaussianModel):
+        with torch.no_grad():
+            model = gated(model)
 
-    def pictures() -> Iterator[np.ndarray]:
-        drawn = []  # the way back shows the same ones: at most 34 MB
+    def images() -> Iterator[np.ndarray]:
+        rendered = []  # shown again backwards: at most 34 MB
         for k in range(LOOP_FRAMES // 2 + 1):
-            time = 2 * k / LOOP_FRAMES
             with torch.no_grad():
-                out = render(model, camera, time, background=background, backend=backend, antialiased=antialiased)
-            drawn.append(to_uint8(out.rgb.cpu().numpy()))
-            yield drawn[-1]
-        yield from drawn[-2:0:-1]
+                out = render(model, camera, 2 * k / LOOP_FRAMES, options)
+            rendered.append(to_uint8(out.rgb.cpu().numpy()))
+            yield rendered[-1]
+        yield from rendered[-2:0:-1]
 
-    write_video(path, pictures(), LOOP_FPS)
+    write_video(path, images(), LOOP_FPS)
 
 
 def loop_camera(scene: SceneData) -> Camera:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -10,8 +11,11 @@ from torch import Tensor, nn
 from nfc_gs.core.constants import BITS
 from nfc_gs.core.sh import C0, sh_bases
 from nfc_gs.model.color_head import HEAD_PARAMETERS, HeadName, bake_bits
-from nfc_gs.model.deformation import REFERENCE, Deformation, FieldKernels, Quantity
+from nfc_gs.model.deformation import Deformation, Quantity
+from nfc_gs.model.deformation_kinds import make_deformation
+from nfc_gs.model.radiance import Part
 from nfc_gs.model.target_encoding import COLOR_BITS
+from nfc_gs.ops.operations import REFERENCE, Operations, operations_for
 
 GEOMETRY = ("means", "log_scales", "quats", "opacity_logits")
 """Names of the tensors that every model has."""
@@ -23,9 +27,10 @@ def parameter_names(head: HeadName) -> tuple[str, ...]:
 
 
 class GaussianModel(nn.Module):
-    """N Gaussians, their color head and, in a moving scene, what moves them.
+    """N Gaussians, their color head and, in a moving scene, their deformation.
 
     Attributes:
+        family: "gaussians", as a `model.radiance.RadianceModel`.
         head: "sh" or "bits", what colors them (see `model.color_head`).
         means: [N, 3] centres, scene frame.
         log_scales: [N, 3] logarithms of the standard deviations (scene units).
@@ -38,6 +43,7 @@ class GaussianModel(nn.Module):
             state, which it changes.
     """
 
+    family = "gaussians"
     head: HeadName
     means: nn.Parameter
     log_scales: nn.Parameter
@@ -91,19 +97,19 @@ class GaussianModel(nn.Module):
         """The parameters by name, detached (they share memory with the model)."""
         return {name: getattr(self, name).detach() for name in self.parameter_names}
 
-    def posed(self, time: float | None, kernels: FieldKernels = REFERENCE) -> dict[str, Tensor]:
-        """The tensors as they are at a time, by name, differentiable with respect to canonical state and motion.
+    def posed(self, time: float | None, operations: Operations = REFERENCE) -> dict[str, Tensor]:
+        """The tensors as they are at a time, by name, differentiable by canonical state and deformation.
 
         Args:
             time: 0..1; None for the canonical state. A static model is the same at all times.
-            kernels: of the field; `rendering.deformation.kernels_for` knows the fastest.
+            operations: compute the deformation (`operations_for` the model's device and dtype).
         """
         if self.deformation is None or time is None:
             return self.changed({})
-        return self.changed(self.deformation(self.means, time, kernels))
+        return self.changed(self.deformation(self.means, time, operations))
 
     def changed(self, changes: Mapping[Quantity, Tensor]) -> dict[str, Tensor]:
-        """The tensors by name after changes, [N, width] by quantity as a field gives them; differentiable."""
+        """The tensors by name after changes, [N, width] by quantity as a deformation gives them; differentiable."""
         tensors: dict[str, Tensor] = {name: getattr(self, name) for name in self.parameter_names}
         for name, change in changes.items():
             if name == "colors":
@@ -120,19 +126,61 @@ class GaussianModel(nn.Module):
         return {"sh_coeffs": sh.index_add(1, first, change[:, None] / C0)}
 
     @torch.no_grad()
-    def at(self, time: float | None, kernels: FieldKernels = REFERENCE) -> GaussianModel:
-        """The static model that this one is at a time; what does not change with time is shared, not copied."""
-        return GaussianModel(self.posed(time, kernels))
+    def at(self, time: float | None, operations: Operations | None = None) -> GaussianModel:
+        """The static model that this one is at a time; what does not change with time is shared, not copied.
 
-    def part(self, kept: Tensor) -> GaussianModel:
-        """A copy of the Gaussians that are `kept` ([N] bool), with what moves them."""
-        field = None if self.deformation is None else self.deformation.part(kept)
-        return GaussianModel({name: tensor[kept] for name, tensor in self.tensors().items()}, field)
+        Args:
+            time: 0..1; None for the canonical state.
+            operations: compute the deformation; None for those of the model's device and dtype.
+        """
+        return GaussianModel(self.posed(time, operations or operations_for(self.device, self.means.dtype)))
+
+    def subset(self, kept: Tensor) -> GaussianModel:
+        """A copy of the Gaussians that are `kept` ([N] bool), with their deformation."""
+        deformation = None if self.deformation is None else self.deformation.subset(kept)
+        return GaussianModel({name: tensor[kept] for name, tensor in self.tensors().items()}, deformation)
+
+    def copy(self) -> GaussianModel:
+        """The same model in memory of its own."""
+        tensors = {name: tensor.clone() for name, tensor in self.tensors().items()}
+        return GaussianModel(tensors, copy.deepcopy(self.deformation))
+
+    def parts(self) -> dict[str, Part]:
+        """Its state by name, sharing memory: "model" and, in a moving scene, "deformation" with its settings."""
+        parts = {"model": Part(self.tensors())}
+        if self.deformation is not None:
+            parts["deformation"] = Part(self.deformation.state_dict(), self.deformation.settings)
+        return parts
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Part], device: torch.device | str = "cpu") -> GaussianModel:
+        """The inverse of `parts`, which may hold other parts, too.
+
+        Args:
+            device: where the model will be; tensors that lie there already are used as they are.
+
+        Raises:
+            ValueError: the state is not that of a model.
+        """
+        if "model" not in parts:
+            raise ValueError("there is no model")
+        deformation = _make_deformation(parts["deformation"]) if "deformation" in parts else None
+        tensors = {name: tensor.to(device) for name, tensor in parts["model"].tensors.items()}
+        return cls(tensors, None if deformation is None else deformation.to(device))
+
+    def sizes(self) -> dict[str, int]:
+        """{"gaussians": N}."""
+        return {"gaussians": len(self)}
+
+    def facts(self) -> dict[str, str]:
+        """Names and values for people."""
+        facts = {"Gaussians": f"{len(self):,}", "SH degree": str(self.sh_degree), "Color head": self.head}
+        return facts if self.deformation is None else {**facts, "Deformation": self.deformation.kind}
 
     def baked(self, degree: int | None = None) -> GaussianModel:
         """The same Gaussians with direct SH colors that come closest to a bit head's (`color_head.bake_bits`).
 
-        What moves stays; where that changes colors, bake the model `at` a time instead.
+        The deformation stays; where that changes colors, bake the model `at` a time instead.
 
         Args:
             degree: of the SH, 0..3; None for that of the model. Direct SH is cut off there, or filled up with zeros.
@@ -175,6 +223,38 @@ class GaussianModel(nn.Module):
         return round((self.bit_shifts.shape[1] + 1) ** 0.5) - 1
 
     @property
+    def changes_with_time(self) -> bool:
+        """Whether it has a deformation."""
+        return self.deformation is not None
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.means.device
+
+
+def _make_deformation(part: Part) -> Deformation:
+    """The deformation of a saved part.
+
+    Raises:
+        ValueError: its settings, or its tensors, are not those of a deformation of this version.
+    """
+    bounds = part.tensors.get("bounds")
+    if (
+        bounds is None
+        or bounds.shape != (2, 3)
+        or not bool(bounds.isfinite().all())
+        or not bool((bounds[0] < bounds[1]).all())
+    ):
+        raise ValueError("the bounds of the deformation are no box")
+    try:
+        deformation = make_deformation(part.values, bounds, None)
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError) as error:
+        raise ValueError(f"the settings of the deformation make none: {error}") from None
+    shapes = {name: tuple(tensor.shape) for name, tensor in deformation.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in part.tensors.items()}
+    others = sorted(name for name in shapes.keys() | given.keys() if shapes.get(name) != given.get(name))
+    if others:
+        raise ValueError(f"the deformation's {others[0]} is not as this version of nfc-gs has it")
+    deformation.load_state_dict(dict(part.tensors))
+    return deformation

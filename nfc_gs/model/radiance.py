@@ -63,11 +63,13 @@ class RenderOptions:
         background: color in [0, 1] behind the model.
         backend: rasterizer of Gaussians, its name or the object (`rendering.backend.get_backend`).
         antialiased: Mip-Splatting's opacities; models trained with them need them.
+        corrections: trained corrections of single views (`model.corrections.ViewCorrection`), applied in order.
     """
 
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     backend: Any = "auto"
     antialiased: bool = False
+    corrections: tuple[Any, ...] = ()
 
 
 class RadianceModel(Protocol):
@@ -94,6 +96,10 @@ class RadianceModel(Protocol):
 
     def copy(self) -> RadianceModel:
         """The same model in memory of its own."""
+        ...
+
+    def sizes(self) -> dict[str, int]:
+        """How many elements it has, by what they are: {"gaussians": 12345}; the first says how large it is."""
         ...
 
     def facts(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nfc_gs.core.checks import check_shapes
 from nfc_gs.core.constants import SSIM_WINDOW
-from nfc_gs.objective.losses import ssim_map
+from nfc_gs.objective.ssim import ssim_map
 
 _log = logging.getLogger("nfc_gs")
 

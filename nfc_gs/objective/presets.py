@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from nfc_gs.model.color_head import HeadName
@@ -33,7 +33,10 @@ METHODS: dict[str, Method] = {
 
 @dataclass(frozen=True)
 class ObjectiveOptions:
-    """`ObjectiveConfig` with None for what is left to the method."""
+    """The objective as a user writes it; None is left to the method. `ObjectiveConfig` is this with every number fixed.
+
+    A term that is registered in `objective.terms.TERMS` has its weight in `extra`.
+    """
 
     l1: float | None = None
     """Weight of the mean absolute difference. By default 0.8 (3DGS)."""
@@ -51,3 +54,5 @@ class ObjectiveOptions:
     """Fraction of the run after which cross entropy acts. By default 0."""
     ce_until: float | None = None
     """Fraction of the run after which cross entropy acts no more. By default 1."""
+    extra: dict[str, float] = field(default_factory=dict)
+    """Weights of registered terms without an option of their own: NAME WEIGHT ..."""

@@ -129,9 +129,13 @@ class RasterBackend(Protocol):
     """Draws splats. `torch_backend.TorchBackend` is the specification of what every backend computes.
 
     One with an attribute `activates` that is true also draws splats whose settings are `raw`.
+
+    Attributes:
+        reference: it is the specification: what is computed for it, deformation too, is the reference's.
     """
 
     name: str
+    reference: bool
 
     def render(
         self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None

@@ -27,6 +27,7 @@ class CpuBackend:
     """
 
     name = "cpu"
+    reference = False
 
     def __init__(self) -> None:
         self._core = native.core()

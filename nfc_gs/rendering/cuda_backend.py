@@ -60,6 +60,7 @@ class CudaBackend:
     """
 
     name = "cuda"
+    reference = False
     activates = True
 
     def __init__(self, runtime: Runtime | None = None) -> None:

@@ -31,6 +31,7 @@ class GsplatBackend:
     """Draws splats with gsplat; see `RasterBackend.render` for the contract. float32 on a GPU only."""
 
     name = "gsplat"
+    reference = False
 
     def __init__(self) -> None:
         """Load gsplat and its kernels; the first time on a machine gsplat compiles them, which takes minutes.

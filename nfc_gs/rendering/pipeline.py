@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.radiance import Output, RenderOutput
 from nfc_gs.model.target_encoding import decode_colors, entropy, even_bits
-from nfc_gs.rendering.backend import RasterBackend, RasterSettings, SplatInfo, Splats, get_backend
-from nfc_gs.rendering.deformation import kernels_for
+from nfc_gs.ops.operations import operations_for
+from nfc_gs.rendering.backend import RasterBackend, RasterSettings, Splats, get_backend
 
 Background = Tensor | tuple[float, float, float] | None
-Output = Literal["rgb", "depth", "bits", "bit_entropy"]
-
-
-@dataclass
-class RenderOutput:
-    """A rendered view.
-
-    Attributes:
-        rgb: [H, W, 3] color, not clamped (a splat's color may pass 1).
-        alpha: [H, W, 1] coverage, 0..1.
-        depth: [H, W, 1] expected depth along the camera's z axis in scene units if asked for, else None.
-        bits: [H, W, 24] composited probabilities of the bits of red, green and blue, each most significant first, if
-            asked for, else None. `rgb` is then decoded from them.
-        bit_entropy: [H, W, 1] how undecided these are, 0..1 (`model.target_encoding.entropy`), if asked for.
-        info: per-Gaussian facts for density control.
-    """
-
-    rgb: Tensor
-    alpha: Tensor
-    depth: Tensor | None
-    info: SplatInfo = field(repr=False)
-    bits: Tensor | None = None
-    bit_entropy: Tensor | None = None
 
 
 def render(
@@ -74,7 +49,7 @@ def render(
     bits = "bits" in outputs or "bit_entropy" in outputs
     if bits and model.head != "bits":
         raise UserError(f"The color head of this model is '{model.head}', which has no bits; train with --head bits.")
-    posed = model.posed(time, kernels_for(model.means))
+    posed = model.posed(time, operations_for(model.device, model.means.dtype, reference=engine.reference))
     raw = getattr(engine, "activates", False)
     splats = Splats(
         posed["means"],
@@ -94,11 +69,7 @@ def render(
     if bits:
         uncertainty = entropy(out.features) if "bit_entropy" in outputs else None
         shown = out.features if "bits" in outputs else None
-        return RenderOutput(decode_colors(out.features), out.alpha, out.depth, out.info, shown, uncertainty)
+        rgb = decode_colors(out.features)
+        return RenderOutput(rgb, out.alpha, out.depth, out.info, bits=shown, bit_entropy=uncertainty)
     # All channels are colors: a slice of them would copy the picture's gradient once more.
     return RenderOutput(out.features, out.alpha, out.depth, out.info)
-
-
-def at_time(model: GaussianModel, time: float | None) -> GaussianModel:
-    """The static model that a moving one is at a time, 0..1, as `render` draws it; None for its canonical state."""
-    return model.at(time, kernels_for(model.means))

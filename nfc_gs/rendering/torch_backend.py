@@ -26,6 +26,7 @@ class TorchBackend:
     """Draws splats with PyTorch operations (see `RasterBackend.render` for the contract)."""
 
     name = "torch"
+    reference = True
 
     def render(
         self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None

@@ -1,13 +1,15 @@
-"""Saving and loading the state of a training run.
+"""Saving and loading the state of a run, as named parts.
 
-One safetensors file: model, optimizer moments and density statistics as tensors, everything else as JSON in its
-header. Nothing in it is executed when it is read.
+One safetensors file: the tensors of each part as "part/name", and everything else as JSON in the file's header, whose
+`step` can be read without reading the rest. Nothing in it is executed when it is read.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -22,17 +24,15 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, write_error
 from nfc_gs.data import stored
 from nfc_gs.data.scene import SceneData, TimeAxis
-from nfc_gs.model.deformation import make_deformation
-from nfc_gs.model.gaussians import GaussianModel, parameter_names
+from nfc_gs.model.corrections import CORRECTIONS, ViewCorrection
+from nfc_gs.model.radiance import Part, RadianceModel, RenderOptions
+from nfc_gs.runs.families import FAMILIES
+from nfc_gs.runs.names import CHECKPOINT_NAME
 
 FORMAT = "nfc-gs checkpoint"
-VERSION = 1
-_GROUPS = ("model", "optimizer", "density", "deformation", "deformation_optimizer")
-"""Fields of `Checkpoint` that hold tensors."""
+VERSION = 2
 _SCENE = "scene"
-"""Group of the tensors of its scene."""
-CHECKPOINT_NAME = "checkpoint.safetensors"
-"""Name of the checkpoint in a run folder."""
+"""Name of the part with the tensors of the scene."""
 
 
 @dataclass(frozen=True)
@@ -40,50 +40,52 @@ class Checkpoint:
     """Everything a run needs to go on as if it had never stopped.
 
     Attributes:
-        model: the tensors of `GaussianModel`, by name.
+        family: of the model (`runs.families.FAMILIES`).
+        model_parts: names of those parts that the model is made of; the others belong to its training.
+        parts: named state. Who puts a part in takes it out again; nobody else looks inside.
         step: optimisation steps done.
         seconds: training time so far.
         config: the resolved configuration, as plain values.
         capture: the path the scene was read from.
-        data: how the capture was read (`data.loading.DataConfig`, as plain values).
-        transform: [4, 4] float64, from the capture's world frame to the frame of the model (`SceneData.transform`).
-        background: color in [0, 1] behind the splats at evaluation.
-        optimizer: Adam's moments, "m.means", "v.means", ...: shapes as in `model`.
-        density: per-Gaussian statistics of density control, each [N, ...].
-        state: small plain values (counters of density control, timings).
-        motion: settings of the field that moves the model (`Deformation.settings`); empty for a static one.
-        deformation: that field's tensors, by name.
-        deformation_optimizer: Adam's moments of the field's parameters.
-        time_axis: what the times 0 and 1 mean in the capture; None for a static scene.
-        scene: the capture without its photos (`data.stored.without_photos`), to draw from where it is not there; None
-            in files of before.
+        data: how the capture was read (`DataConfig`, as plain values).
+        scene: the capture without its images (`data.stored.without_photos`), to render from where it is not there.
+        background: color in [0, 1] behind the model at evaluation.
     """
 
-    model: Mapping[str, Tensor]
+    family: str
+    model_parts: tuple[str, ...]
+    parts: Mapping[str, Part]
     step: int
     seconds: float
     config: Mapping[str, Any]
     capture: str
-    transform: np.ndarray
+    scene: SceneData
     background: tuple[float, float, float]
     data: Mapping[str, Any] = field(default_factory=dict)
-    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
-    density: Mapping[str, Tensor] = field(default_factory=dict)
-    state: Mapping[str, Any] = field(default_factory=dict)
-    motion: Mapping[str, Any] = field(default_factory=dict)
-    deformation: Mapping[str, Tensor] = field(default_factory=dict)
-    deformation_optimizer: Mapping[str, Tensor] = field(default_factory=dict)
-    time_axis: TimeAxis | None = None
-    scene: SceneData | None = None
 
-    def make_model(self, device: str = "cpu") -> GaussianModel:
-        """The model, on a device; the Gaussians' tensors are used as they are if they lie there already."""
-        deformation = None
-        if self.motion:
-            deformation = make_deformation(self.motion, self.deformation["bounds"], None)
-            deformation.load_state_dict(dict(self.deformation))
-            deformation.to(device)
-        return GaussianModel({name: tensor.to(device) for name, tensor in self.model.items()}, deformation)
+    @property
+    def transform(self) -> np.ndarray:
+        """[4, 4] float64 similarity from the capture's world frame to the frame of the model."""
+        return self.scene.transform
+
+    @property
+    def time_axis(self) -> TimeAxis | None:
+        """What the times 0 and 1 mean in the capture; None for a static scene."""
+        return self.scene.time_axis
+
+    def make_model(self, device: str = "cpu") -> RadianceModel:
+        """The model, on a device; tensors are used as they are if they lie there already."""
+        parts = {name: self.parts[name] for name in self.model_parts}
+        return FAMILIES[self.family].restore(parts, device)
+
+    def corrections(self) -> tuple[ViewCorrection, ...]:
+        """The trained corrections of single views that were saved with the model."""
+        return tuple(CORRECTIONS[name](part) for name, part in self.parts.items() if name in CORRECTIONS)
+
+    def render_options(self, backend: Any = "auto") -> RenderOptions:
+        """How views of the model are rendered."""
+        antialiased = bool(self.config.get("antialiased", False))
+        return RenderOptions(self.background, backend, antialiased, self.corrections())
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,11 @@ class LoadedModel:
     Attributes:
         model: on the CPU.
         transform: [4, 4] float64 similarity from the capture's world frame to the frame of the model.
-        background: color in [0, 1] that was behind the splats.
+        background: color in [0, 1] that was behind the model.
         checkpoint: the rest of what was saved.
     """
 
-    model: GaussianModel
+    model: RadianceModel
     transform: np.ndarray
     background: tuple[float, float, float]
     checkpoint: Checkpoint
@@ -129,28 +131,27 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    scene_values, scene_tensors = stored.to_parts(checkpoint.scene)
     header: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "step": checkpoint.step,
         "seconds": checkpoint.seconds,
-        "gaussians": int(checkpoint.model["means"].shape[0]),
+        "family": checkpoint.family,
+        "model_parts": list(checkpoint.model_parts),
         "config": dict(checkpoint.config),
         "capture": checkpoint.capture,
         "data": dict(checkpoint.data),
         "transform": np.asarray(checkpoint.transform, dtype=np.float64).tolist(),
         "background": list(checkpoint.background),
-        "state": dict(checkpoint.state),
-        "motion": dict(checkpoint.motion),
         "time_axis": None if checkpoint.time_axis is None else asdict(checkpoint.time_axis),
+        "scene": scene_values,
+        "parts": {name: dict(part.values) for name, part in checkpoint.parts.items()},
     }
-    tensors: dict[str, Tensor] = {}
-    for group in _GROUPS:
-        for name, tensor in getattr(checkpoint, group).items():
-            tensors[f"{group}.{name}"] = tensor.detach().cpu().contiguous()
-    if checkpoint.scene is not None:
-        header["scene"], of_scene = stored.to_parts(checkpoint.scene)
-        tensors |= {f"{_SCENE}.{name}": tensor.contiguous() for name, tensor in of_scene.items()}
+    tensors: dict[str, Tensor] = {f"{_SCENE}/{name}": tensor.contiguous() for name, tensor in scene_tensors.items()}
+    for part_name, part in checkpoint.parts.items():
+        for name, tensor in part.tensors.items():
+            tensors[f"{part_name}/{name}"] = tensor.detach().cpu().contiguous()
     metadata = {"nfc_gs": json.dumps(header), "format": "pt"}
     with atomic_write(path) as temporary:
         try:
@@ -160,30 +161,17 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 
 
 def save_compact(path: Path | str, checkpoint: Checkpoint) -> None:
-    """Write what drawing needs of a checkpoint: no optimizer, and colors and motion in half precision.
+    """Write what rendering needs of a checkpoint: the model and the corrections of views, partly in half precision.
 
-    With the checkpoint's `scene` it can be drawn from where the capture is not. `load_model` reads it as any other;
-    training cannot go on from it. Means, scales, rotations and opacities stay as they are.
+    It can be rendered from where the capture is not. `load_model` reads it as any other; training cannot go on from
+    it.
 
     Raises:
         UserError: it cannot be written.
     """
-    kept = ("means", "log_scales", "quats", "opacity_logits", "bounds")
-
-    def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor if name in kept else tensor.half() for name, tensor in tensors.items()}
-
-    save_checkpoint(
-        path,
-        replace(
-            checkpoint,
-            model=halved(checkpoint.model),
-            deformation=halved(checkpoint.deformation),
-            optimizer={},
-            density={},
-            deformation_optimizer={},
-        ),
-    )
+    model = {name: checkpoint.parts[name] for name in checkpoint.model_parts}
+    corrections = {name: part for name, part in checkpoint.parts.items() if name in CORRECTIONS}
+    save_checkpoint(path, replace(checkpoint, parts=FAMILIES[checkpoint.family].compact(model) | corrections))
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -194,32 +182,26 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """
     file = checkpoint_path(path)
     header = _read_header(file)
-    groups = _read_tensors(file)
+    tensors = _read_tensors(file)
     try:
         transform = np.array(header["transform"], dtype=np.float64)
-        time_axis = _time_axis(header.get("time_axis"))
-        values = header.get("scene")
         checkpoint = Checkpoint(
-            model=groups["model"],
-            optimizer=groups["optimizer"],
-            density=groups["density"],
-            deformation=groups["deformation"],
-            deformation_optimizer=groups["deformation_optimizer"],
-            motion=dict(header.get("motion") or {}),  # not there before moving scenes
-            time_axis=time_axis,
-            scene=None if values is None else stored.from_parts(values, groups[_SCENE], transform, time_axis),
+            family=str(header["family"]),
+            model_parts=tuple(str(name) for name in header["model_parts"]),
+            parts={name: Part(tensors.get(name, {}), dict(values)) for name, values in header["parts"].items()},
             step=int(header["step"]),
             seconds=float(header["seconds"]),
             config=dict(header["config"]),
             capture=stored.file_name(header["capture"]),
-            data=dict(header["data"]),
-            transform=transform,
+            scene=stored.from_parts(
+                header["scene"], tensors.get(_SCENE, {}), transform, _time_axis(header["time_axis"])
+            ),
             background=tuple(float(value) for value in header["background"]),  # type: ignore[arg-type]
-            state=dict(header["state"]),
+            data=dict(header["data"]),
         )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"The checkpoint {file} has a broken header ({error}); use another checkpoint.") from None
-    _check_shapes(file, checkpoint, header.get("gaussians"))
+    _check(file, checkpoint)
     return checkpoint
 
 
@@ -231,6 +213,24 @@ def load_model(path: Path | str) -> LoadedModel:
     """
     checkpoint = load_checkpoint(path)
     return LoadedModel(checkpoint.make_model(), checkpoint.transform, checkpoint.background, checkpoint)
+
+
+def _check(file: Path, checkpoint: Checkpoint) -> None:
+    """Raise unless a model can be made of the parts."""
+    if checkpoint.family not in FAMILIES:
+        raise UserError(
+            f"The checkpoint {file} holds a model of the family '{checkpoint.family}', which this nfc-gs does not "
+            f"have ({', '.join(FAMILIES)}); use the nfc-gs that wrote it."
+        )
+    try:
+        if checkpoint.transform.shape != (4, 4) or len(checkpoint.background) != 3:
+            raise ValueError("transform or background has another size")
+        checkpoint.make_model()
+        checkpoint.corrections()
+    except (ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"The tensors of the checkpoint {file} do not fit together: {error}; use another one."
+        ) from None
 
 
 def _read_header(file: Path) -> dict[str, Any]:
@@ -259,6 +259,10 @@ def _read_header(file: Path) -> dict[str, Any]:
         version = header["version"]
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UserError(foreign) from None
+    if version == 1:
+        raise UserError(
+            f"The checkpoint {file} was written by a development version of nfc-gs and is too old; train again."
+        )
     if version != VERSION:
         raise UserError(
             f"The checkpoint {file} has format version {version}, but this nfc-gs reads version {VERSION}; "
@@ -271,7 +275,7 @@ def _read_header(file: Path) -> dict[str, Any]:
 
 def _time_axis(value: Any) -> TimeAxis | None:
     """The time axis of a header; raises KeyError, TypeError or ValueError if it is none."""
-    if not value:
+    if value is None:
         return None
     axis = TimeAxis(float(value["start"]), float(value["end"]), str(value.get("unit", "")))
     if not 0.0 < axis.end - axis.start < math.inf:
@@ -280,6 +284,7 @@ def _time_axis(value: Any) -> TimeAxis | None:
 
 
 def _read_tensors(file: Path) -> dict[str, dict[str, Tensor]]:
+    """The tensors by part and name; what was saved in half precision as float32."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -287,62 +292,11 @@ def _read_tensors(file: Path) -> dict[str, dict[str, Tensor]]:
         flat = load_file(str(file))
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"The checkpoint {file} is damaged ({error}); use another checkpoint.") from None
-    groups: dict[str, dict[str, Tensor]] = {group: {} for group in (*_GROUPS, _SCENE)}
-    for name, tensor in flat.items():
-        group, _, rest = name.partition(".")
-        if group in groups:
-            groups[group][rest] = tensor.float() if tensor.dtype == torch.float16 else tensor
-    return groups
-
-
-def _check_shapes(file: Path, checkpoint: Checkpoint, gaussians: object) -> None:
-    """Raise if tensors are missing or do not fit together."""
-    for name in parameter_names("bits" if "bit_logits" in checkpoint.model else "sh"):
-        if name not in checkpoint.model:
-            raise UserError(f"The checkpoint {file} holds no tensor '{name}'; use another checkpoint.")
-    n = checkpoint.model["means"].shape[0]
-    try:
-        _check_deformation(checkpoint)
-        checkpoint.make_model()
-        if n != gaussians:
-            raise ValueError(f"means has {n} rows where the header says {gaussians} Gaussians")
-        for name, tensor in checkpoint.optimizer.items():
-            like = checkpoint.model.get(name.partition(".")[2])
-            if like is None or tensor.shape != like.shape:
-                raise ValueError(f"the optimizer's {name} has shape {tuple(tensor.shape)}")
-        for name, tensor in checkpoint.density.items():
-            if tensor.shape[:1] != (n,):
-                raise ValueError(f"the density statistic {name} has shape {tuple(tensor.shape)} for {n} Gaussians")
-        if checkpoint.transform.shape != (4, 4) or len(checkpoint.background) != 3:
-            raise ValueError("transform or background has another size")
-    except (ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError) as error:
-        raise UserError(
-            f"The tensors of the checkpoint {file} do not fit together: {error}; use another one."
-        ) from None
-
-
-def _check_deformation(checkpoint: Checkpoint) -> None:
-    """Raise ValueError if the field's tensors and their moments do not fit together."""
-    if bool(checkpoint.motion) != bool(checkpoint.deformation):
-        raise ValueError("there are settings of a deformation field, or its tensors, but not both")
-    bounds = checkpoint.deformation.get("bounds")
-    if checkpoint.motion and (
-        bounds is None
-        or bounds.shape != (2, 3)
-        or not bool(bounds.isfinite().all())
-        or not bool((bounds[0] < bounds[1]).all())
-    ):
-        raise ValueError("the bounds of the deformation field are no box")
-    if checkpoint.motion:
-        field = make_deformation(checkpoint.motion, checkpoint.deformation["bounds"], None).state_dict()
-        shapes, found = ({n: tuple(t.shape) for n, t in tensors.items()} for tensors in (field, checkpoint.deformation))
-        others = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
-        if others:
-            raise ValueError(f"the deformation field's {others[0]} is not as this version of nfc-gs has it")
-    for name, tensor in checkpoint.deformation_optimizer.items():
-        like = checkpoint.deformation.get(name.partition(".")[2])
-        if like is None or tensor.shape != like.shape:
-            raise ValueError(f"the optimizer's {name} has shape {tuple(tensor.shape)}")
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in flat.items():
+        part, _, name = key.partition("/")
+        parts.setdefault(part, {})[name] = tensor.float() if tensor.dtype == torch.float16 else tensor
+    return parts
 
 
 def _cut_short(file: Path) -> UserError:
@@ -351,9 +305,6 @@ def _cut_short(file: Path) -> UserError:
 
 def _write_failure(path: Path, error: Exception) -> UserError:
     """The sentence for a failure inside safetensors, which names the system's error number in its text."""
-    import errno
-    import re
-
     found = re.search(r"os error (\d+)", str(error))
     number = int(found.group(1)) if found else errno.EIO
     return write_error(path, OSError(number, str(error)))

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nfc_gs.core.files import write_error, write_text
-
-HISTORY_NAME = "history.jsonl"
+from nfc_gs.runs.names import HISTORY_NAME
 
 POINTS = 400
 """About how many lines of training progress a run leaves, however long it is."""

@@ -1,27 +1,22 @@
-"""What a training run can be told, and the presets that fill in the rest.
+"""The configuration of a training.
 
-`TrainConfig` is what a user writes: None means "as the preset has it". `resolve` turns it into a
+`TrainConfig` is what a user writes: None means "as the preset has it". `training.resolve` turns it into a
 `ResolvedConfig`, in which every number is fixed and which is saved with the run.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-import torch
-
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.color_head import BitView, HeadName
-from nfc_gs.model.deformation import HexPlaneConfig, MlpConfig
-from nfc_gs.objective.losses import ObjectiveConfig
-from nfc_gs.objective.presets import METHODS, MethodName, ObjectiveOptions
-from nfc_gs.rendering.backend import BACKEND_NAMES, auto_backend
-from nfc_gs.training.config_check import check
+from nfc_gs.model.hexplane import HexPlaneConfig
+from nfc_gs.model.mlp import MlpConfig
+from nfc_gs.objective.objective import ObjectiveConfig
+from nfc_gs.objective.presets import MethodName, ObjectiveOptions
 
 Preset = Literal["auto", "fast", "quality", "paper"]
 MotionChoice = Literal["auto", "none", "hexplane", "mlp"]
@@ -221,46 +216,24 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class ResolvedConfig:
-    """A `TrainConfig` in which nothing is left open; field for field as there."""
+class ResolvedConfig(TrainConfig):
+    """A `TrainConfig` in which nothing is left open: the fields that are narrower than there."""
 
-    preset: Preset
-    steps: int | None
-    """None with a time budget."""
-    time_budget: float | None
-    """Seconds."""
-    max_gaussians: int
-    seed: int
-    device: Literal["cpu", "cuda"]
-    backend: str
-    sh_degree: int
-    antialiased: bool
-    background: BackgroundName
-    init_opacity: float
-    init_scale: float
-    density: DensityName
-    coarse_factor: int
-    full_resolution_at: float
-    growth_end: float
-    grow_factor: float
-    means_factor: float
-    rate_factor: float
-    sh_ramp: float
-    eval_every: float
-    checkpoint_every: float
-    objective: ObjectiveConfig
-    rates: LearningRates
-    refine: RefineConfig
-    mcmc: McmcConfig
-    adc: AdcConfig
-    method: MethodName = "nfr"  # those of before the bit head have not saved the rest
+    device: Literal["cpu", "cuda"] = "cpu"
+    budget_seconds: float | None = None
+    """The time budget in seconds; None with a number of steps, of which exactly one of the two is given."""
+    max_gaussians: int = 0
+    sh_degree: int = 0
     head: HeadName = "sh"
-    bit_view: BitView = "shared"
-    bit_hardness: float = 0.0
-    motion: MotionChoice = "auto"  # and those of before moving scenes not these
-    deformation: DeformationConfig = field(default_factory=DeformationConfig)
-    hexplane: HexPlaneConfig = field(default_factory=HexPlaneConfig)
-    mlp: MlpConfig = field(default_factory=MlpConfig)
+    init_opacity: float = 0.0
+    init_scale: float = 0.0
+    coarse_factor: int = 1
+    full_resolution_at: float = 0.0
+    growth_end: float = 0.0
+    grow_factor: float = 0.0
+    means_factor: float = 0.0
+    rate_factor: float = 0.0
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dictionaries, for YAML and JSON."""
@@ -271,12 +244,11 @@ class ResolvedConfig:
         """The inverse of `to_dict`.
 
         Raises:
-            UserError: a field without a default is missing, or one is unknown.
+            UserError: a field is missing or unknown.
         """
         parts = dict(values)
         for name, kind in _PARTS.items():
-            if name in parts or name not in _LATER_PARTS:
-                parts[name] = _build(kind, parts.get(name), f"{name}.")
+            parts[name] = _build(kind, parts.get(name), f"{name}.")
         return _build(ResolvedConfig, parts, "")
 
 
@@ -290,157 +262,17 @@ _PARTS: dict[str, type] = {
     "hexplane": HexPlaneConfig,
     "mlp": MlpConfig,
 }
-_LATER_PARTS = ("deformation", "hexplane", "mlp")
-"""Those that old runs have not saved."""
-
-_PRESETS: dict[str, dict[str, Any]] = {
-    "fast": {
-        "steps": 3000,
-        "max_gaussians": 30_000,
-        "sh_degree": 3,
-        "init_opacity": 0.3,
-        "init_scale": 1.0,
-        "coarse_factor": 4,
-        "full_resolution_at": 0.25,
-        "growth_end": 0.5,
-        "grow_factor": 0.1,
-        "means_factor": 16.0,
-        "rate_factor": 4.0,
-    },
-    "quality": {
-        "steps": 15_000,
-        "max_gaussians": 200_000,
-        "sh_degree": 3,
-        "init_opacity": 0.1,
-        "init_scale": 1.0,
-        "coarse_factor": 4,
-        "full_resolution_at": 0.25,
-        "growth_end": 0.5,
-        "grow_factor": 0.05,
-        "means_factor": 4.0,
-        "rate_factor": 2.0,
-    },
-    "paper": {
-        "steps": 30_000,
-        "max_gaussians": 1_000_000,
-        "sh_degree": 3,
-        "init_opacity": 0.5,
-        "init_scale": 0.1,
-        "coarse_factor": 1,
-        "full_resolution_at": 0.0,
-        "growth_end": 0.0,
-        "grow_factor": 0.05,
-        "means_factor": 1.0,
-        "rate_factor": 1.0,
-    },
-}
-
-_UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 _T = TypeVar("_T")
 
 
-def parse_duration(text: str) -> float:
-    """Seconds in a text such as "120s", "3m", "1.5h", "1h30m" or "90".
-
-    Raises:
-        UserError: it is not a positive duration.
-    """
-    compact = text.strip().lower().replace(" ", "")
-    pieces = re.findall(r"(\d+(?:\.\d*)?|\.\d+)([a-z]*)", compact)
-    seconds = sum(float(number) * _UNITS.get(unit, math.nan) for number, unit in pieces)
-    if "".join(number + unit for number, unit in pieces) != compact or not 0.0 < seconds < math.inf:
-        raise UserError(f"'{text}' is not a time budget; write for example 120s, 3m or 1h.")
-    return seconds
-
-
-def resolve(config: TrainConfig, *, moves: bool = False) -> ResolvedConfig:
-    """Fill in the preset, choose device and backend, and check every number.
-
-    Args:
-        moves: the capture has times.
-
-    Raises:
-        UserError: a value is out of its range, two do not go together, or the device is not there.
-    """
-    device = resolve_device(config.device, config.backend)
-    preset = config.preset if config.preset != "auto" else ("fast" if device == "cpu" else "quality")
-    if preset not in _PRESETS:
-        raise UserError(f"There is no preset '{preset}'; choose one of {', '.join(_PRESETS)}.")
-    if config.steps is not None and config.time_budget is not None:
-        raise UserError("--steps and --time-budget exclude each other; give one of the two.")
-
-    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    for name, value in _PRESETS[preset].items():
-        if values[name] is None:
-            values[name] = value
-    budget = None if config.time_budget is None else parse_duration(config.time_budget)
-    if budget is not None and config.max_gaussians is None and device == "cpu":
-        values["max_gaussians"] = affordable_gaussians(budget, moves and config.motion != "none")
-    values.update(
-        preset=preset,
-        device=device,
-        backend=_resolve_backend(config.backend, device),
-        time_budget=budget,
-        steps=None if budget is not None else values["steps"],
-        **_resolve_method(config),
-    )
-    resolved = ResolvedConfig(**values)
-    check(resolved)
-    return resolved
-
-
-def _resolve_method(config: TrainConfig) -> dict[str, Any]:
-    """Head and objective: what is asked for, else the method's, else the defaults."""
-    if config.method not in METHODS:
-        raise UserError(f"There is no method '{config.method}'; choose one of {', '.join(METHODS)}.")
-    method = METHODS[config.method]
-    asked = {name: value for name, value in dataclasses.asdict(config.objective).items() if value is not None}
-    return {"head": config.head or method.head, "objective": ObjectiveConfig(**{**method.weights, **asked})}
-
-
-def affordable_gaussians(seconds: float, move: bool = False) -> int:
-    """How many Gaussians a CPU can train well in this time.
-
-    Measured on captures of about 50 views of 0.1 megapixels on two cores: more leave too few steps, fewer too
-    little detail (see "Measured" in the README). A step of Gaussians that move takes about four times as long.
-    """
-    return round((7_500 if move else 30_000) * (seconds / 60.0) ** 0.6)
-
-
-def resolve_device(device: str = "auto", backend: str = "auto") -> Literal["cpu", "cuda"]:
-    """The device that `device` stands for on this machine.
-
-    Raises:
-        UserError: no such device, or a GPU is asked for and torch sees none.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() and backend != "cpu" else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; use --device cpu, or install a torch build with CUDA.")
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"There is no device '{device}'; choose auto, cpu or cuda.")
-    return "cuda" if device == "cuda" else "cpu"
-
-
-def _resolve_backend(backend: str, device: str) -> str:
-    if backend not in BACKEND_NAMES:
-        raise UserError(f"There is no backend '{backend}'; choose one of {', '.join(BACKEND_NAMES)}.")
-    if backend == "auto":
-        return "cpu" if device == "cpu" else auto_backend()
-    if (backend, device) in (("cpu", "cuda"), ("gsplat", "cpu"), ("cuda", "cpu")):
-        raise UserError(f"The backend '{backend}' does not work on the device '{device}'; leave out one of the two.")
-    return backend
-
-
 def _build(kind: type[_T], values: Any, prefix: str) -> _T:
-    """An instance of the dataclass `kind` from a dictionary of its fields; those with a default may be missing."""
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    names = {f.name for f in fields}
-    needed = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
-    if not isinstance(values, Mapping) or not needed <= set(values) <= names:
-        odd = sorted((set(values) - names) | (needed - set(values))) if isinstance(values, Mapping) else sorted(names)
+    """An instance of the dataclass `kind` from a dictionary of all of its fields."""
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    given = set(values) if isinstance(values, Mapping) else set()
+    if given != names:
         raise UserError(
-            f"The saved configuration does not fit this version of nfc-gs (field {prefix}{odd[0]}); start a new run."
+            f"The saved configuration does not fit this version of nfc-gs (field {prefix}{sorted(given ^ names)[0]}); "
+            "start a new run."
         )
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.model.color_head import HEAD_PARAMETERS
-from nfc_gs.objective.losses import TERMS
-
-if TYPE_CHECKING:
-    from nfc_gs.training.config import ResolvedConfig
+from nfc_gs.training.config import ResolvedConfig
 
 
 def check(config: ResolvedConfig) -> None:
@@ -35,16 +31,10 @@ def check(config: ResolvedConfig) -> None:
         raise UserError("--means-factor and --rate-factor must be positive.")
     if not all(0.0 < rate < math.inf for rate in dataclasses.astuple(config.rates)):
         raise UserError("Every learning rate must be a positive number.")
-    named = {
-        "background": ("auto", "black", "white", "random"),
-        "density": ("mcmc", "adc", "none"),
-        "head": tuple(HEAD_PARAMETERS),
-        "bit_view": ("shared", "full"),
-        "motion": ("auto", "none", "hexplane", "mlp"),
-    }
-    for name, choices in named.items():
-        if getattr(config, name) not in choices:
-            raise UserError(f"{_flag(name)} is '{getattr(config, name)}'; choose one of {', '.join(choices)}.")
+    for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+            choices = ", ".join(get_args(kind))
+            raise UserError(f"{_flag(name)} is '{getattr(config, name)}'; choose one of {choices}.")
     if not 0.0 <= config.bit_hardness <= 1.0:
         raise UserError(f"--bit-hardness is {config.bit_hardness}, but must be between 0 and 1.")
     _check_objective(config)
@@ -53,10 +43,12 @@ def check(config: ResolvedConfig) -> None:
 
 def _check_objective(config: ResolvedConfig) -> None:
     objective = config.objective
-    weights = {name: getattr(objective, name) for name in TERMS}
+    objective.check_names()
+    weights = objective.weights()
     for name, weight in weights.items():
         if not 0.0 <= weight < math.inf:
-            raise UserError(f"--objective.{name.replace('_', '-')} is {weight}, but must be 0 or a positive number.")
+            option = f"extra {name}" if name in objective.extra else name.replace("_", "-")
+            raise UserError(f"--objective.{option} is {weight}, but must be 0 or a positive number.")
     if not any(weights.values()):
         raise UserError("Every weight of the objective is 0, so there is nothing to learn; give one a positive number.")
     if not 1e-6 <= objective.ce_eps < 0.5:  # 1 - eps must differ from 1 in float32

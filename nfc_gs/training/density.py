@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.ops.operations import Operations
 from nfc_gs.rendering.backend import SplatInfo
 from nfc_gs.training import density_ops as ops
 from nfc_gs.training.config import RefineConfig, ResolvedConfig
@@ -48,12 +49,20 @@ class DensityControl:
     absgrad = False
     """Whether `observe` needs absolute gradients."""
 
-    def __init__(self, config: ResolvedConfig, model: GaussianModel, optimizer: VisibleAdam, extent: float) -> None:
+    def __init__(
+        self,
+        config: ResolvedConfig,
+        model: GaussianModel,
+        optimizer: VisibleAdam,
+        extent: float,
+        operations: Operations,
+    ) -> None:
         """`extent`: that of the scene. The model has its initial Gaussians."""
         self.config = config
         self.model = model
         self.optimizer = optimizer
         self.extent = extent
+        self.operations = operations
         self.initial = len(model)
         self.clock = RefineClock(config.refine, config.refine.stop)
 
@@ -95,7 +104,7 @@ class DensityControl:
         """Put neighbours side by side, which makes steps faster and changes nothing else."""
         order = ops.morton_order(self.optimizer.params["means"])
         self.optimizer.select(order)
-        self._replace(ops.take(self.optimizer.params, order))
+        self._replace(ops.select_rows(self.optimizer.params, order))
 
     def _replace(self, tensors: Mapping[str, Tensor]) -> None:
         """Put other tensors into model and optimizer, whose moments already have the new length."""
@@ -117,8 +126,8 @@ class McmcControl(DensityControl):
             self._grow(step, progress)
             self._reorder()
         p = self.optimizer.params
-        strength = means_rate * self.config.mcmc.noise
-        ops.mcmc_noise_(p["means"], p["quats"], p["log_scales"], p["opacity_logits"], strength, self.config.seed, step)
+        geometry = (p["means"], p["quats"], p["log_scales"], p["opacity_logits"])
+        ops.mcmc_noise_(*geometry, means_rate * self.config.mcmc.noise, self.config.seed, step, self.operations)
 
     def _relocate(self, step: int) -> None:
         """Move the dead to places drawn by opacity among the living."""
@@ -130,8 +139,8 @@ class McmcControl(DensityControl):
             return
         picks = ops.sample_proportional(opacities[living], len(rows), self._generator("relocate", step))
         sources = living[picks]
-        ops.share_(tensors, sources, floor)
-        ops.overwrite_(tensors, rows, sources)
+        ops.relocate_sources_(tensors, sources, floor, self.operations)
+        ops.copy_rows_(tensors, rows, sources)
         self.optimizer.reset_rows(torch.cat([rows, sources.unique()]))
 
     def _grow(self, step: int, progress: float) -> None:
@@ -143,10 +152,10 @@ class McmcControl(DensityControl):
             return
         tensors = self.optimizer.params
         sources = ops.sample_proportional(tensors["opacity_logits"].sigmoid(), new, self._generator("grow", step))
-        ops.share_(tensors, sources, self.config.mcmc.min_opacity)
+        ops.relocate_sources_(tensors, sources, self.config.mcmc.min_opacity, self.operations)
         self.optimizer.reset_rows(sources.unique())
         self.optimizer.append(new)
-        self._replace(ops.concatenate(tensors, ops.take(tensors, sources)))
+        self._replace(ops.concatenate(tensors, ops.select_rows(tensors, sources)))
 
 
 class AdcControl(DensityControl):
@@ -154,8 +163,15 @@ class AdcControl(DensityControl):
 
     absgrad = True
 
-    def __init__(self, config: ResolvedConfig, model: GaussianModel, optimizer: VisibleAdam, extent: float) -> None:
-        super().__init__(config, model, optimizer, extent)
+    def __init__(
+        self,
+        config: ResolvedConfig,
+        model: GaussianModel,
+        optimizer: VisibleAdam,
+        extent: float,
+        operations: Operations,
+    ) -> None:
+        super().__init__(config, model, optimizer, extent, operations)
         self.clock = RefineClock(config.refine, min(config.refine.stop, config.adc.stop))
         self._reset_step = 0
         self._reset_progress = 0.0
@@ -209,14 +225,14 @@ class AdcControl(DensityControl):
         if len(rows) == 0:
             return
         small = tensors["log_scales"][rows].amax(1).exp() <= adc.grow_scale3d * self.extent
-        clones = ops.take(tensors, rows[small])
+        clones = ops.select_rows(tensors, rows[small])
         halves = ops.split(tensors, rows[~small], self._generator("split", step))
         keep = torch.ones(len(self.model), dtype=torch.bool, device=self.model.device)
         keep[rows[~small]] = False
         kept = keep.nonzero().squeeze(1)
         self.optimizer.select(kept)
         self.optimizer.append(len(clones["means"]) + len(halves["means"]))
-        self._replace(ops.concatenate(ops.concatenate(ops.take(tensors, kept), clones), halves))
+        self._replace(ops.concatenate(ops.concatenate(ops.select_rows(tensors, kept), clones), halves))
 
     def _prune(self) -> None:
         """Remove faint Gaussians and, once opacities have been reset, huge ones."""
@@ -230,7 +246,7 @@ class AdcControl(DensityControl):
             return
         if len(kept) < len(bad):
             self.optimizer.select(kept)
-            self._replace(ops.take(tensors, kept))
+            self._replace(ops.select_rows(tensors, kept))
 
     def tensors(self) -> dict[str, Tensor]:
         return {"grad2d": self._grad2d, "count": self._count}
@@ -247,8 +263,8 @@ class AdcControl(DensityControl):
 
 
 def make_density_control(
-    config: ResolvedConfig, model: GaussianModel, optimizer: VisibleAdam, extent: float
+    config: ResolvedConfig, model: GaussianModel, optimizer: VisibleAdam, extent: float, operations: Operations
 ) -> DensityControl:
     """The density control that the configuration names."""
     kinds = {"none": DensityControl, "mcmc": McmcControl, "adc": AdcControl}
-    return kinds[config.density](config, model, optimizer, extent)
+    return kinds[config.density](config, model, optimizer, extent, operations)

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.rotation import quat_to_matrix
-from nfc_gs.ops import gpu_kernels, native, nvrtc
+from nfc_gs.ops.arguments import Noise
+from nfc_gs.ops.operations import REFERENCE, Operations
 from nfc_gs.training.schedules import generator_for
 
 Tensors = Mapping[str, Tensor]
 
 MAX_COPIES = 51
-"""Most Gaussians that may stand in one place after a relocation (as the MCMC authors' code)."""
+"""Most Gaussians that a relocation puts in one place (as the MCMC authors' code)."""
 
 NOISE_STEEPNESS = 100.0
 """k of the MCMC noise gate sigmoid(-k (o - t))."""
@@ -43,7 +44,7 @@ _SPLIT_SHRINK = 1.6
 
 
 def relocation(opacities: Tensor, scales: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
-    """Opacity and scale that make `copies` Gaussians in one place look like the one that stood there.
+    """Opacity and scale that make `copies` Gaussians in one place look like the one that was there.
 
     With n copies, the new opacity is o' = 1 - (1 - o)^(1/n), so that the centre composites to o, and the scale
     shrinks so that the integral of the composited profile 1 - (1 - o' G)^n over a line is kept
@@ -85,20 +86,20 @@ def sample_proportional(weights: Tensor, count: int, generator: torch.Generator)
     return torch.searchsorted(cumulative, draws, right=True).clamp_(max=len(weights) - 1)
 
 
-def share_(tensors: Tensors, sources: Tensor, min_opacity: float) -> None:
-    """Give each source the opacity and scale it must have when each entry of `sources` becomes one more copy of it.
+def relocate_sources_(
+    tensors: Tensors, sources: Tensor, min_opacity: float, operations: Operations = REFERENCE
+) -> None:
+    """Give each source the opacity and scale that `relocation` says when each entry of `sources` becomes a copy of it.
 
     Args:
         sources: [M] int64 row numbers, perhaps repeated; changed in place in `tensors`.
         min_opacity: no new opacity is less than this.
     """
     n = tensors["means"].shape[0]
-    runtime = nvrtc.runtime_for(sources.device)
-    if runtime is not None and tensors["means"].dtype == torch.float32:
+    if operations.relocate is not None:
         copies = torch.zeros(n, dtype=torch.int32, device=sources.device)
         copies.index_add_(0, sources, torch.ones_like(sources, dtype=torch.int32))
-        shared = (tensors["opacity_logits"], tensors["log_scales"])
-        gpu_kernels.share_among_copies(runtime, *shared, copies, MAX_COPIES, min_opacity)
+        operations.relocate(tensors["opacity_logits"], tensors["log_scales"], copies, MAX_COPIES, min_opacity)
         return
     counts = torch.bincount(sources, minlength=n)
     rows = counts.nonzero().squeeze(1)
@@ -110,13 +111,13 @@ def share_(tensors: Tensors, sources: Tensor, min_opacity: float) -> None:
     tensors["log_scales"][rows] = scales.log()
 
 
-def overwrite_(tensors: Tensors, rows: Tensor, sources: Tensor) -> None:
+def copy_rows_(tensors: Tensors, rows: Tensor, sources: Tensor) -> None:
     """Make each of `rows` [M] a copy of the row in `sources` [M]; the two must not overlap."""
     for tensor in tensors.values():
         tensor.index_copy_(0, rows, tensor.index_select(0, sources))
 
 
-def take(tensors: Tensors, rows: Tensor) -> dict[str, Tensor]:
+def select_rows(tensors: Tensors, rows: Tensor) -> dict[str, Tensor]:
     """Copies of the rows [M], in this order."""
     return {name: tensor.index_select(0, rows) for name, tensor in tensors.items()}
 
@@ -155,7 +156,7 @@ def split(tensors: Tensors, rows: Tensor, generator: torch.Generator) -> dict[st
     Returns:
         2 M rows: first one half of each, then the other.
     """
-    twice = take(tensors, torch.cat([rows, rows]))
+    twice = select_rows(tensors, torch.cat([rows, rows]))
     normal = torch.randn(2 * len(rows), 3, generator=generator).to(twice["means"])
     offsets = torch.einsum("nij,nj->ni", quat_to_matrix(twice["quats"]), normal * twice["log_scales"].exp())
     twice["means"] += offsets
@@ -172,6 +173,7 @@ def mcmc_noise_(
     strength: float,
     seed: int,
     step: int,
+    operations: Operations = REFERENCE,
 ) -> None:
     """Move the centres of faint Gaussians at random, in place.
 
@@ -184,25 +186,20 @@ def mcmc_noise_(
         strength: noise weight times the learning rate of the centres.
         seed, step: the noise depends on these and the row number alone.
     """
-    runtime = nvrtc.runtime_for(means.device)
-    if runtime is not None and means.dtype == torch.float32:
-        noise = gpu_kernels.Noise(strength, NOISE_STEEPNESS, NOISE_OPACITY, seed, step)
-        gpu_kernels.mcmc_noise(runtime, means, quats, log_scales, opacity_logits, noise)
-        return
-    if means.dtype == torch.float32 and means.device.type == "cpu" and native.available():
-        arrays = (tensor.numpy() for tensor in (means, quats, log_scales, opacity_logits))
-        native.core().mcmc_noise(*arrays, strength, NOISE_STEEPNESS, NOISE_OPACITY, seed, step)
+    if operations.mcmc_noise is not None:
+        noise = Noise(strength, NOISE_STEEPNESS, NOISE_OPACITY, seed, step)
+        operations.mcmc_noise(means, quats, log_scales, opacity_logits, noise)
         return
     gate = torch.sigmoid(-NOISE_STEEPNESS * (opacity_logits.sigmoid() - NOISE_OPACITY))
     normal = torch.randn(means.shape, generator=generator_for(seed, "noise", step))
     rows = (gate > _NOISE_GATE_MIN).nonzero().squeeze(1)
     if len(rows) == 0:
         return
-    turned = quat_to_matrix(quats[rows])  # [M, 3, 3]
+    rotations = quat_to_matrix(quats[rows])  # [M, 3, 3]
     variances = (2.0 * log_scales[rows]).exp()  # [M, 3]
     z = normal.to(means)[rows] * (gate[rows, None] * strength)
-    local = (turned * z[:, :, None]).sum(1) * variances  # R^T z, scaled
-    means.index_add_(0, rows, (turned * local[:, None, :]).sum(2).nan_to_num_(0.0, 0.0, 0.0))
+    local = (rotations * z[:, :, None]).sum(1) * variances  # R^T z, scaled
+    means.index_add_(0, rows, (rotations * local[:, None, :]).sum(2).nan_to_num_(0.0, 0.0, 0.0))
 
 
 @torch.no_grad()

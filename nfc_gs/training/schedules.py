@@ -19,8 +19,8 @@ def exponential(start: float, end: float, progress: float) -> float:
 
 def progress_of(config: ResolvedConfig, step: int, seconds: float) -> float:
     """How much of the run is done, 0..1, after `step` steps or `seconds` of training, whichever counts."""
-    if config.time_budget is not None:
-        return min(1.0, seconds / config.time_budget)
+    if config.budget_seconds is not None:
+        return min(1.0, seconds / config.budget_seconds)
     assert config.steps is not None
     return min(1.0, step / config.steps)
 

@@ -1,67 +1,47 @@
-"""The training loop: view -> render -> objective -> backward -> optimizer -> density control -> events."""
+"""Training: a `Step`, which does the mathematics, and a `Run`, which keeps what comes of it."""
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
-from nfc_gs.core.events import (
-    CheckpointSaved,
-    Evaluated,
-    Event,
-    Listener,
-    StepDone,
-    TrainFinished,
-    TrainStarted,
-)
-from nfc_gs.core.files import make_folder, remove_leftovers
+from nfc_gs.core.events import Listener, TrainFinished, TrainStarted
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.loading import DataConfig
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.stored import without_photos
-from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.init import from_points
-from nfc_gs.objective.losses import LossResult, ObjectiveConfig, photometric
-from nfc_gs.rendering.backend import get_backend
-from nfc_gs.rendering.pipeline import RenderOutput, render
-from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint, save_checkpoint
-from nfc_gs.runs.history import History
-from nfc_gs.runs.run_folder import (
-    check_same_scene,
-    claim_run_folder,
-    evaluation_background,
-    scene_of,
-    training_views,
-    write_config,
-)
-from nfc_gs.training.config import ResolvedConfig, TrainConfig, resolve, resolve_device
-from nfc_gs.training.deformation import MotionTraining, new_deformation, view_time
-from nfc_gs.training.density import make_density_control
-from nfc_gs.training.evaluation import Metrics, evaluate, peak_memory_mb, write_metrics
-from nfc_gs.training.interrupt import interrupt_calls
-from nfc_gs.training.optimizers import VisibleAdam
-from nfc_gs.training.schedules import generator_for, learning_rates, progress_of, sh_degree_at
-from nfc_gs.training.views import Feed, on_device
+from nfc_gs.model.radiance import Part, RadianceModel, RenderOptions
+from nfc_gs.objective.objective import Objective
+from nfc_gs.objective.terms import Comparison, Term
+from nfc_gs.ops.device import resolve_device
+from nfc_gs.ops.operations import operations_for
+from nfc_gs.rendering.registry import get_backend
+from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint
+from nfc_gs.runs.metrics import Metrics, TrainingRecord, peak_memory_mb, write_metrics
+from nfc_gs.runs.names import CHECKPOINT_NAME
+from nfc_gs.runs.opening import RUN_PART, check_same_scene, scene_of
+from nfc_gs.runs.run_folder import claim_run_folder, write_config
+from nfc_gs.training.companion import Companion
+from nfc_gs.training.config import ResolvedConfig, TrainConfig
+from nfc_gs.training.evaluation import evaluate
+from nfc_gs.training.registry import TRAINABLE_FAMILIES, companions_of
+from nfc_gs.training.resolve import evaluation_background, resolve
+from nfc_gs.training.run import Run
+from nfc_gs.training.step import NonFiniteLossError, Step
 
-logger = logging.getLogger("nfc_gs")
-
-STAGES = ("view", "render", "loss", "backward", "optimizer", "density", "events")
+Terms = Mapping[str, tuple[float, Term | Callable[[Comparison], Tensor]]]
+"""Terms of one's own beside the configured ones: weight and function, by name."""
 
 _GPU_READS = 10
 """Steps between two readings of the loss on a GPU."""
 
-_SAVE_SHARE = 20
-"""Saving takes at most about one part in this many of the time, however large the model."""
+_TERMS_PART = "terms"
+"""Name of the checkpoint's part with the weights of `Terms`; a function cannot be saved."""
 
 
 class Trainer:
@@ -71,22 +51,12 @@ class Trainer:
     gives the same bits again, for any number of threads and across interruptions.
 
     Attributes:
-        scene, config, run, model, optimizer, density: what it works on; read them, do not change them.
-        motion: what trains the deformation of a moving scene; None for a static one.
-        steps_done: optimisation steps so far.
-        seconds: training time so far, without evaluation, saving and what listeners take.
-        timings: seconds by stage.
+        scene, config, model: what it works on; read them, do not change them.
+        training: of the model's family: optimizer, density control.
+        companions: what trains beside the model.
+        run: how far it is, and its folder.
+        background: color in [0, 1] behind the model when views are measured.
     """
-
-    scene: SceneData
-    config: ResolvedConfig
-    run: Path
-    model: GaussianModel
-    optimizer: VisibleAdam
-    motion: MotionTraining | None
-    steps_done: int
-    seconds: float
-    timings: dict[str, float]
 
     def __init__(
         self,
@@ -97,14 +67,20 @@ class Trainer:
         *,
         capture: Path | str,
         data: DataConfig | None = None,
+        terms: Terms | None = None,
+        companions: Sequence[Companion] = (),
+        family: str = "gaussians",
     ) -> None:
         """Begin a run: make its folder and write its configuration and a checkpoint of step 0.
 
         Args:
             run: folder of the run; must not hold one already.
-            listeners: are told what happens (`core.events`); one that raises is logged and dropped.
+            listeners: are called with events (`core.events`); one that raises is logged and dropped.
             capture: path the scene was read from, for `resume`.
             data: how `load_scene` was told to read it, for `resume`.
+            terms: further terms of the objective, (weight, function of a `Comparison`) by name.
+            companions: what else trains beside the model.
+            family: of the model, a name of `training.registry.TRAINABLE_FAMILIES`.
 
         Raises:
             UserError: the folder holds a run or cannot be written, the configuration does not make sense, or the
@@ -112,112 +88,122 @@ class Trainer:
         """
         claim_run_folder(run)
         resolved = resolve(config, moves=scene.time_axis is not None)
+        place = Path(capture).resolve()
+        _check_has_views(scene, place)
         with one_torch_thread():
-            model = from_points(
-                scene.points,
-                resolved.sh_degree,
-                head=resolved.head,
-                bit_view=resolved.bit_view,
-                bit_hardness=resolved.bit_hardness,
-                opacity=resolved.init_opacity,
-                scale_factor=resolved.init_scale,
-                max_gaussians=resolved.max_gaussians,
-                seed=resolved.seed,
-                device=resolved.device,
-            )
-            model.deformation = new_deformation(resolved, scene)
-        self._set_up(
-            scene, resolved, Path(run), listeners, model, Path(capture).resolve(), asdict(data or DataConfig())
-        )
-        make_folder(self.run)
-        self.save()
-        write_config(self.run, resolved, self._capture, self._data)
-        self._history = History(self.run, 0, 0.0)
+            model = TRAINABLE_FAMILIES[family].new_model(scene, resolved)
+        self._assemble(scene, resolved, Path(run), listeners, model, terms or {}, companions)
+        self._capture, self._data = place, asdict(data or DataConfig())
+        self.run.begin()
+        write_config(self.run.folder, resolved.to_dict(), self._capture, self._data)
 
     @classmethod
-    def resume(cls, run: Path | str, listeners: Sequence[Listener] = (), *, scene: SceneData | None = None) -> Trainer:
+    def resume(
+        cls,
+        run: Path | str,
+        listeners: Sequence[Listener] = (),
+        *,
+        scene: SceneData | None = None,
+        terms: Terms | None = None,
+        companions: Sequence[Companion] = (),
+    ) -> Trainer:
         """Go on with a run from its last checkpoint, exactly as if it had never stopped.
 
         Args:
             run: folder of the run.
             scene: the scene it trains on; None to read the capture again.
+            terms, companions: the same as when the run began.
 
         Raises:
-            UserError: no such run, a broken checkpoint, a capture that is gone or has changed, or a device or
-                backend that is not there.
+            UserError: no such run, a broken checkpoint, a capture that is gone or has changed, terms of its own that
+                are not given again, or a device or backend that is not there.
         """
         checkpoint = load_checkpoint(run)
         config = ResolvedConfig.from_dict(checkpoint.config)
         resolve_device(config.device)
         scene = scene if scene is not None else scene_of(checkpoint)
         check_same_scene(scene, checkpoint)
+        _check_has_views(scene, Path(checkpoint.capture))
         trainer = cls.__new__(cls)
         model = checkpoint.make_model(config.device)
-        trainer._set_up(scene, config, Path(run), listeners, model, Path(checkpoint.capture), dict(checkpoint.data))
-        trainer.steps_done, trainer.seconds = checkpoint.step, checkpoint.seconds
-        try:
-            trainer.optimizer.load_state(checkpoint.optimizer, checkpoint.step)
-            if trainer.motion is not None:
-                trainer.motion.optimizer.load_state(
-                    checkpoint.deformation_optimizer, int(checkpoint.state["deformation_steps"])
-                )
-            trainer.density.load(checkpoint.density, checkpoint.state["density"])
-            trainer.timings.update(checkpoint.state["timings"])
-            trainer._evaluations = int(checkpoint.state["evaluations"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"The checkpoint of {run} lacks {error}; it cannot be resumed.") from None
-        remove_leftovers(trainer.run)
-        trainer._history = History(trainer.run, trainer.steps_done, trainer.progress)
+        trainer._assemble(scene, config, Path(run), listeners, model, terms or {}, companions)
+        trainer._capture, trainer._data = Path(checkpoint.capture), dict(checkpoint.data)
+        trainer._load(checkpoint)
         return trainer
 
-    def _set_up(
+    def _assemble(
         self,
         scene: SceneData,
         config: ResolvedConfig,
-        run: Path,
+        folder: Path,
         listeners: Sequence[Listener],
-        model: GaussianModel,
-        capture: Path,
-        data: dict[str, Any],
+        model: RadianceModel,
+        terms: Terms,
+        companions: Sequence[Companion],
     ) -> None:
-        if not scene.train:
-            raise UserError(f"{capture} has no view left to train on; hold fewer views out for testing.")
-        self.scene, self.config, self.run, self.model = scene, config, run, model
-        self.steps_done, self.seconds = 0, 0.0
-        self.timings = dict.fromkeys(STAGES, 0.0)
-        self.optimizer = VisibleAdam(model.tensors())
-        self.motion = None if model.deformation is None else MotionTraining(config, scene, model)
-        self.density = make_density_control(config, model, self.optimizer, scene.extent)
+        self.scene, self.config, self.model = scene, config, model
+        operations = operations_for(config.device, reference=config.backend == "torch")
+        self.training = TRAINABLE_FAMILIES[model.family].training(model, scene, config, operations)
+        self.companions = (*companions_of(model, scene, config, operations), *companions)
+        self._step = Step(self.training, Objective(config.objective, terms, operations), self.companions)
+        self.run = Run(folder, config, listeners, make_checkpoint=self._checkpoint)
         self.background = evaluation_background(config, scene)
-        self._capture, self._data, self._without_photos = capture, data, without_photos(scene)
-        self._backend = get_backend(config.backend)
-        times = () if self.motion is None else [view_time(scene.views[i]) for i in scene.train]
-        self._feed = Feed(scene, config, times)
-        self._fixed_background = torch.tensor(self.background, device=config.device)
-        self._listeners = list(listeners)
-        self._evaluations = 0
-        self._stop_asked = False
-        self._last_save = perf_counter()
-        self._save_seconds = 0.0
-        self._history: History | None = None
+        self._term_weights = {name: weight for name, (weight, _) in terms.items()}
+        self._stored_scene = without_photos(scene)
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        """Put the training where a checkpoint left it. Raises UserError where the checkpoint lacks something."""
+        parts = checkpoint.parts
+        try:
+            saved_terms = dict(parts[_TERMS_PART].values)
+            if saved_terms != self._term_weights:
+                raise UserError(
+                    f"The run {self.run.folder} was trained with the terms of its own {saved_terms or 'none'}, not "
+                    f"{self._term_weights or 'none'}; give the same ones to go on with it."
+                )
+            self.training.load(parts)
+            for companion in self.companions:
+                companion.load(parts)
+            self._step.clock.seconds.update(parts[RUN_PART].values["timings"])
+            self.run.go_on(checkpoint.step, checkpoint.seconds, parts[RUN_PART].values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"The checkpoint of {self.run.folder} lacks {error}; it cannot be resumed.") from None
+
+    @property
+    def steps_done(self) -> int:
+        """Optimisation steps so far."""
+        return self.run.steps_done
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, without evaluation, saving and listeners."""
+        return self.run.seconds
 
     @property
     def progress(self) -> float:
         """How much of the run is done, 0..1."""
-        return progress_of(self.config, self.steps_done, self.seconds)
+        return self.run.progress
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds by stage of a step."""
+        return self._step.clock.seconds
 
     @property
     def stopping(self) -> bool:
         """Whether `train` was asked to end after the step it is at."""
-        return self._stop_asked
+        return self.run.stopping
 
-    def listen(self, listener: Listener) -> None:
-        """Tell one more listener what happens from now on."""
-        self._listeners.append(listener)
+    @property
+    def render_options(self) -> RenderOptions:
+        """How views of the model are rendered when they are measured or shown."""
+        backend = get_backend(self.config.backend)
+        corrections = tuple(companion.correction for companion in self.companions)
+        return RenderOptions(self.background, backend, self.config.antialiased, corrections)
 
     def stop(self) -> None:
         """Ask `train` to end after the step it is at, with everything saved; may be called from any thread."""
-        self._stop_asked = True
+        self.run.stop()
 
     def train(self) -> TrainFinished:
         """Train to the end of the run, or until Ctrl-C or `stop`; the last state is saved in either case.
@@ -227,283 +213,115 @@ class Trainer:
         Raises:
             UserError: the loss is not finite (the state before is saved), or something cannot be read or written.
         """
-        self._stop_asked = False
-        self._emit(
-            TrainStarted(
-                run=self.run,
-                first_step=self.steps_done,
-                total_steps=self.config.steps,
-                device=self.config.device,
-                gaussians=len(self.model),
-                train_views=len(self.scene.train),
-                test_views=len(self.scene.test),
-            )
+        started = TrainStarted(
+            run=self.run.folder,
+            first_step=self.steps_done,
+            total_steps=self.config.steps,
+            device=self.config.device,
+            sizes=self.model.sizes(),
+            train_views=len(self.scene.train),
+            test_views=len(self.scene.test),
         )
-        self._last_save = perf_counter()
-        with one_torch_thread(), interrupt_calls(self.stop):
-            while self.progress < 1.0 and not self._stop_asked:
-                self._step()
-                self._after_step()
-        self.save()
-        reason = "done" if self.progress >= 1.0 else "interrupted"
-        finished = TrainFinished(self.steps_done, self.seconds, reason, dict(self.timings))
-        self._emit(finished)
-        return finished
+        with one_torch_thread():
+            reason = self.run.loop(started, self._one_step, self.evaluate if self.scene.test else None)
+        return self.run.finished(reason, self.timings)
 
     def step(self) -> None:
         """One optimisation step alone: nothing is evaluated or saved. Raises as `train`."""
         with one_torch_thread():
-            self._step()
+            self._one_step()
 
     def evaluate(self, save_to: Path | None = None, *, lpips: bool = False) -> Metrics:
         """Measure the held-out views now, at full size, and log the result in the run's history.
 
         Args:
-            save_to: folder for the rendered views and their pictures.
+            save_to: folder for the rendered views and their images.
         """
-        metrics = self.measure(self.model, save_to, lpips=lpips)
+        metrics = self.measure(save_to, lpips=lpips)
         if metrics.psnr is not None and metrics.ssim is not None:
-            assert self._history is not None
-            self._history.write(
-                step=self.steps_done, seconds=self.seconds, test_psnr=metrics.psnr, test_ssim=metrics.ssim
-            )
-            self._emit(Evaluated(self.steps_done, metrics.psnr, metrics.ssim, self.seconds))
+            self.run.evaluated(metrics.psnr, metrics.ssim)
         return metrics
 
-    def measure(self, model: GaussianModel, save_to: Path | None = None, **options: Any) -> Metrics:
-        """The held-out views' metrics of any model, rendered as this run renders; nothing is logged.
+    def measure(self, save_to: Path | None = None, **options: Any) -> Metrics:
+        """The held-out views' metrics; nothing is logged.
 
         Args:
-            options: `lpips` and `baked_degree` as `evaluate` has them.
+            options: `lpips` and `model_at` as `evaluation.evaluate` has them.
         """
         with one_torch_thread():
-            return evaluate(
-                model,
-                self.scene,
-                backend=self._backend,
-                background=self.background,
-                antialiased=self.config.antialiased,
-                save_to=save_to,
-                **options,
-            )
+            return evaluate(self.model, self.scene, self.render_options, save_to=save_to, **options)
 
     def write_metrics(self, metrics: Metrics) -> Path:
         """Write `metrics.json` of the run; returns its path."""
-        extras = {
-            "device": self.config.device,
-            "backend": self.config.backend,
-            "preset": self.config.preset,
-            "method": self.config.method,
-            "peak_memory_mb": peak_memory_mb(),
-            "timings": self.timings,
-        }
-        return write_metrics(
-            self.run,
-            metrics,
-            gaussians=len(self.model),
+        config = self.config
+        record = TrainingRecord(
+            sizes=self.model.sizes(),
             steps=self.steps_done,
             train_seconds=self.seconds,
-            extras=extras,
+            device=config.device,
+            backend=config.backend,
+            preset=config.preset,
+            method=config.method,
+            timings=self.timings,
+            peak_memory_mb=peak_memory_mb(),
         )
+        return write_metrics(self.run.folder, metrics, record)
 
     def save(self) -> Path:
         """Write the checkpoint; returns its path. Raises UserError if it cannot be written."""
-        begun = perf_counter()
-        path = self.run / CHECKPOINT_NAME
-        save_checkpoint(
-            path,
-            Checkpoint(
-                model=self.model.tensors(),
-                optimizer=self.optimizer.state(),
-                density=self.density.tensors(),
-                step=self.steps_done,
-                seconds=self.seconds,
-                config=self.config.to_dict(),
-                capture=str(self._capture),
-                data=self._data,
-                transform=self.scene.transform,
-                background=self.background,
-                state={
-                    "density": self.density.state(),
-                    "timings": self.timings,
-                    "evaluations": self._evaluations,
-                    "deformation_steps": 0 if self.motion is None else self.motion.optimizer.steps,
-                    **training_views(self.scene),
-                    "test_views": [self.scene.views[i].name for i in self.scene.test],
-                },
-                time_axis=self.scene.time_axis,
-                scene=self._without_photos,
-                **self._motion_to_save(),
-            ),
+        return self.run.save()
+
+    def _checkpoint(self) -> Checkpoint:
+        """What a checkpoint holds now."""
+        model_parts = self.model.parts()
+        parts = {**model_parts, **self.training.parts()}
+        for companion in self.companions:
+            parts |= companion.parts()
+        parts[RUN_PART] = Part(values={**self.run.state(), "timings": dict(self.timings)})
+        parts[_TERMS_PART] = Part(values=self._term_weights)
+        return Checkpoint(
+            family=self.model.family,
+            model_parts=tuple(model_parts),
+            parts=parts,
+            step=self.steps_done,
+            seconds=self.seconds,
+            config=self.config.to_dict(),
+            capture=str(self._capture),
+            data=self._data,
+            scene=self._stored_scene,
+            background=self.background,
         )
-        self._last_save = perf_counter()
-        self._save_seconds = self._last_save - begun
-        self._emit(CheckpointSaved(self.steps_done, path))
-        return path
 
-    def _motion_to_save(self) -> dict[str, Any]:
-        if self.motion is None:
-            return {}
-        return {
-            "motion": self.motion.field.settings,
-            "deformation": {name: tensor.detach() for name, tensor in self.motion.field.state_dict().items()},
-            "deformation_optimizer": self.motion.optimizer.state(),
-        }
-
-    def _step(self) -> None:
-        config, step, progress = self.config, self.steps_done, self.progress
-        t0 = perf_counter()
-        window = None if self.motion is None else self.motion.window(progress)
-        index = self._feed.index(step, window)
+    def _one_step(self) -> None:
+        run, clock = self.run, self._step.clock
         try:
-            camera, target, mask = self._feed.view(index, step, progress, window)
-        except UserError:  # the picture cannot be read: nothing learnt so far is lost
+            result = self._step(run.steps_done, run.progress, read_loss=self._reads_loss(run.steps_done))
+        except UserError:  # an image cannot be read: nothing learnt so far is lost
             self.save()
             raise
-        degree, objective = sh_degree_at(config, progress), config.objective.at(progress)
-        time = None
-        if self.motion is not None:
-            self.motion.prepare(step, progress)
-            objective = self.motion.objective(objective, progress)
-            time = self.motion.time_of(self.scene.views[index], step, progress)
-        t1 = perf_counter()
-        out = render(
-            self.model,
-            camera,
-            time,
-            background=self._background_of(step),
-            outputs=("rgb", "bits") if objective.bit_ce else ("rgb",),
-            backend=self._backend,
-            sh_degree=degree,
-            antialiased=config.antialiased,
-            absgrad=self.density.absgrad,
-        )
-        t2 = perf_counter()
-        loss = self._compare(out, target, mask, objective)
-        value = loss.total.item() if self._reads_loss(step) else None
-        if value is not None and not math.isfinite(value):
-            raise self._non_finite(value, index)
-        t3 = perf_counter()
-        grads = self._backward(loss.total)
-        t4 = perf_counter()
-        rates = learning_rates(config, progress, self.scene.extent)
-        self.density.add_gradients(grads)
-        self.optimizer.step(grads, out.info.visible, rates)
-        if self.motion is not None:
-            self.motion.step(step, progress)
-        t5 = perf_counter()
-        if out.info.means2d_grad is not None:
-            self.density.observe(out.info, camera.width, camera.height)
-        means_rate = rates["means"]
-        assert isinstance(means_rate, float)
-        self.density.act(step + 1, progress, means_rate)
-        t6 = perf_counter()
-        self.steps_done = step + 1
-        self.seconds += t6 - t0
-        if value is not None:
-            self._report(value, loss.values["mse"], camera, degree)
-        t7 = perf_counter()  # what listeners take is no training time
-        for stage, spent in zip(STAGES, (t1 - t0, t2 - t1, t3 - t2, t4 - t3, t5 - t4, t6 - t5, t7 - t6), strict=True):
-            self.timings[stage] += spent
-
-    def _compare(
-        self, out: RenderOutput, target: Tensor, mask: Tensor | None, objective: ObjectiveConfig
-    ) -> LossResult:
-        """What a step minimises."""
-        return photometric(out.rgb, target, mask, objective, out.bits)
+        except NonFiniteLossError as error:
+            raise self._non_finite(error) from None
+        run.step_done(result, self.model.sizes())
+        clock.lap("events")
 
     def _reads_loss(self, step: int) -> bool:
         """Whether a step reads its loss: always on the CPU; at times on a GPU, which must be waited for."""
         return self.config.device == "cpu" or step % _GPU_READS == 0 or step + 1 == self.config.steps
 
-    def _background_of(self, step: int) -> Tensor:
-        """[3] color behind the splats in this step."""
-        if self.config.background != "random":
-            return self._fixed_background
-        color = torch.rand(3, generator=generator_for(self.config.seed, "background", step))
-        return on_device(color, self.config.device)
-
-    def _backward(self, total: Tensor) -> dict[str, Tensor]:
-        """Gradients of all parameters; zeros where the picture does not depend on them."""
-        params = {name: getattr(self.model, name) for name in self.model.parameter_names}
-        for param in params.values():
-            param.grad = None
-        if self.motion is not None:
-            self.motion.clear()
-        if total.requires_grad:
-            total.backward()
-        return {
-            name: param.grad if param.grad is not None else torch.zeros_like(param) for name, param in params.items()
-        }
-
-    def _non_finite(self, value: float, index: int) -> UserError:
+    def _non_finite(self, error: NonFiniteLossError) -> UserError:
         """Save what is worth saving; the error to raise."""
-        tensors = [*self.optimizer.params.values(), *(self.motion.optimizer.params.values() if self.motion else ())]
-        sound = all(bool(tensor.isfinite().all()) for tensor in tensors)
-        if sound:
+        if self._step.parameters_are_finite():
             self.save()
-        self._emit(TrainFinished(self.steps_done, self.seconds, "non-finite loss", dict(self.timings)))
-        where = f"at step {self.steps_done + 1}, on the view {self.scene.views[index].name}"
+        self.run.finished("non-finite loss", self.timings)
+        where = f"at step {self.steps_done + 1}, on the view {error.name}"
         if self.config.device != "cpu":  # the loss is not read at every step
             where = f"in the {_GPU_READS} steps up to step {self.steps_done + 1}"
         return UserError(
-            f"The loss became {value} {where}; the last good state is in {self.run / CHECKPOINT_NAME}: "
+            f"The loss became {error.value} {where}; the last good state is in {self.run.folder / CHECKPOINT_NAME}: "
             "check the images and cameras, or lower the learning rates."
         )
 
-    def _report(self, loss: float, mse: Tensor, camera: Camera, degree: int) -> None:
-        """Tell the listeners and the history of the step that is over."""
-        progress = self.progress
-        logs = self._history is not None and (self._history.due(progress) or progress >= 1.0)
-        if not logs and not self._listeners:
-            return
-        psnr = -10.0 * math.log10(max(float(mse), 1e-10))
-        count, seconds = len(self.model), self.seconds
-        if logs:
-            assert self._history is not None
-            self._history.write(
-                step=self.steps_done,
-                seconds=round(seconds, 3),
-                loss=loss,
-                psnr=psnr,
-                gaussians=count,
-                width=camera.width,
-                height=camera.height,
-            )
-        if self._listeners:
-            left = seconds / progress - seconds if progress > 0.0 else math.inf
-            if self.config.time_budget is not None:
-                left = self.config.time_budget - seconds
-            self._emit(
-                StepDone(
-                    step=self.steps_done,
-                    progress=progress,
-                    loss=loss,
-                    psnr=psnr,
-                    gaussians=count,
-                    width=camera.width,
-                    height=camera.height,
-                    sh_degree=degree,
-                    seconds=seconds,
-                    remaining_seconds=max(0.0, left),
-                )
-            )
 
-    def _after_step(self) -> None:
-        """Evaluate and save when it is time; neither changes what training computes."""
-        every, progress = self.config.eval_every, self.progress
-        if every > 0.0 and self.scene.test and progress + 1e-9 >= (self._evaluations + 1) * every and progress < 1.0:
-            self._evaluations = int(progress / every + 1e-9)
-            self.save()  # a picture that cannot be read ends the run: nothing learnt so far is lost
-            self.evaluate()
-        pause = max(self.config.checkpoint_every, _SAVE_SHARE * self._save_seconds)
-        if perf_counter() - self._last_save >= pause and progress < 1.0:
-            self.save()
-
-    def _emit(self, event: Event) -> None:
-        for listener in list(self._listeners):
-            try:
-                listener(event)
-            except Exception:
-                logger.exception("A listener of the training raised and is dropped; training goes on.")
-                self._listeners.remove(listener)
+def _check_has_views(scene: SceneData, capture: Path) -> None:
+    if not scene.train:
+        raise UserError(f"{capture} has no view left to train on; hold fewer views out for testing.")

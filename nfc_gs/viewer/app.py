@@ -21,7 +21,7 @@ from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.rendering.backend import RasterBackend
 from nfc_gs.viewer import HOST, PORT
 from nfc_gs.viewer.content import Content
-from nfc_gs.viewer.live import LiveTraining, copy_of
+from nfc_gs.viewer.live import LiveTraining
 from nfc_gs.viewer.panels import add_panels
 from nfc_gs.viewer.panels.panel import Panel
 from nfc_gs.viewer.scheduler import Scheduler
@@ -231,7 +231,7 @@ def view(
     """
     things = list(what) if isinstance(what, Sequence) and not isinstance(what, str) else [what]
     sources = [
-        open_source(thing) if isinstance(thing, (Path, str)) else Source("model", copy_of(thing)) for thing in things
+        open_source(thing) if isinstance(thing, (Path, str)) else Source("model", thing.copy()) for thing in things
     ]
     viewer = Viewer(sources, host=host, port=port)
     print(f"Viewer: {viewer.url}", flush=True)

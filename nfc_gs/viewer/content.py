@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from nfc_gs.core.camera import Camera
@@ -90,11 +90,11 @@ class Content:
 
     def options_of(self, source: Source) -> RenderOptions:
         """How a source is rendered."""
-        return RenderOptions(backend=self.backend, antialiased=source.antialiased)
+        return replace(source.options, backend=self.backend)
 
     def time_of(self, source: Source, time: float | None) -> float | None:
         """A time of the axis that is shown on the axis of a source; None for one that does not change with time."""
-        if time is None or not source.snapshot().changes_with_time:
+        if time is None or not source.snapshot().model.changes_with_time:
             return None
         shown, own = self.time_axis, source.time_axis
         if shown is None or own is None or shown == own or shown.unit != own.unit:
@@ -109,7 +109,7 @@ class Content:
     @property
     def changes_with_time(self) -> bool:
         """Whether any source changes with time."""
-        return any(source.snapshot().changes_with_time for source in self.sources)
+        return any(source.snapshot().model.changes_with_time for source in self.sources)
 
     @property
     def has_gaussians(self) -> bool:

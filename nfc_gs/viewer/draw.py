@@ -16,8 +16,8 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.colormap import ERROR_FULL, ERROR_MAP
 from nfc_gs.core.constants import BITS
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.radiance import RadianceModel, RenderOptions
-from nfc_gs.rendering.pipeline import Output, RenderOutput, at_time, render
+from nfc_gs.model.radiance import Output, RadianceModel, RenderOptions, RenderOutput
+from nfc_gs.runs.families import render
 from nfc_gs.viewer.state import DisplaySettings, Show
 
 COUNT_OPACITY = 0.02
@@ -34,7 +34,7 @@ POINT_LOG_SCALE = -20.0
 
 BLACK = (0.0, 0.0, 0.0)
 
-DEFAULT_OPTIONS = RenderOptions()
+PLAIN = RenderOptions()
 
 
 @dataclass(frozen=True)
@@ -74,28 +74,19 @@ def render_view(
     outputs: tuple[Output, ...],
     sh_degree: int,
 ) -> RenderOutput:
-    """The one call of a renderer that the viewer makes.
+    """The one call of a renderer that the viewer makes; `sh_degree` is for Gaussians.
 
     Raises:
         UserError: the backend does not work here, or the model cannot give one of the outputs.
     """
-    assert isinstance(model, GaussianModel)
-    return render(
-        model,
-        camera,
-        time,
-        background=options.background,
-        outputs=outputs,
-        backend=options.backend,
-        sh_degree=sh_degree,
-        antialiased=options.antialiased,
-    )
+    further = {"sh_degree": sh_degree} if isinstance(model, GaussianModel) else {}
+    return render(model, camera, time, options, outputs, **further)
 
 
 @torch.no_grad()
 def prepared(model: GaussianModel, time: float | None, settings: DisplaySettings) -> GaussianModel:
     """The static model that is drawn: at a time, edited, scaled; the model itself if none of that applies."""
-    still = settings.edit.applied(at_time(model, time) if model.deformation is not None else model)
+    still = settings.edit.applied(model.at(time) if model.deformation is not None else model)
     changes: dict[str, Tensor] = {}
     if settings.points:
         changes["log_scales"] = torch.full_like(still.log_scales, POINT_LOG_SCALE)
@@ -112,7 +103,7 @@ def draw(
     model: RadianceModel,
     camera: Camera,
     settings: DisplaySettings,
-    options: RenderOptions = DEFAULT_OPTIONS,
+    options: RenderOptions = PLAIN,
     *,
     time: float | None = None,
     photo: Photo | None = None,
@@ -136,9 +127,9 @@ def draw(
     drawn = camera if samples == 1 else camera.resized(camera.width * samples, camera.height * samples)
     if settings.show == "bits":
         drawn = camera.resized(max(1, camera.width // 3), max(1, camera.height // 3))
-    options = RenderOptions(
+    options = replace(
+        options,
         background=settings.background if settings.show in ("color", "error") else BLACK,
-        backend=options.backend,
         antialiased=options.antialiased and not settings.points,
     )
     out = render_view(model, drawn, time, options, _outputs(settings.show, depth), settings.sh_degree)
@@ -158,7 +149,7 @@ def draw_tiled(
     model: RadianceModel,
     camera: Camera,
     settings: DisplaySettings,
-    options: RenderOptions = DEFAULT_OPTIONS,
+    options: RenderOptions = PLAIN,
     *,
     time: float | None = None,
     photo: Photo | None = None,

@@ -57,7 +57,7 @@ class Edit:
         """The Gaussians of a static model that are kept; the model itself for `EVERYTHING`."""
         if self == EVERYTHING:
             return model
-        return model.part(self.kept(model))
+        return model.subset(self.kept(model))
 
 
 EVERYTHING = Edit()

@@ -7,18 +7,14 @@ does not reach the training.
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter
 from typing import Protocol
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Evaluated, Event, StepDone, TrainFinished
-from nfc_gs.data.scene import SceneData
-from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.viewer.scheduler import Budget
 from nfc_gs.viewer.source import Source
@@ -34,9 +30,6 @@ MAX_POINTS = 600
 
 class Training(Protocol):
     """What the viewer needs of a trainer."""
-
-    run: Path
-    scene: SceneData
 
     @property
     def model(self) -> RadianceModel: ...
@@ -164,7 +157,7 @@ class LiveTraining:
         """Show a copy of the model as it is now."""
         self._snapshot_requested.clear()
         with self.budget.spending():
-            self.source.set_model(copy_of(self._training.model), step)
+            self.source.set_model(self._training.model.copy(), step)
         self.on_snapshot()
 
     def _save_if_requested(self) -> None:
@@ -187,11 +180,3 @@ class LiveTraining:
                 self._save_if_requested()
                 self._wake.wait(0.1)
         self._rate_since = None
-
-
-def copy_of(model: RadianceModel) -> RadianceModel:
-    """The same model in memory of its own."""
-    if not isinstance(model, GaussianModel):
-        return model.copy()
-    tensors = {name: tensor.clone() for name, tensor in model.tensors().items()}
-    return GaussianModel(tensors, copy.deepcopy(model.deformation))

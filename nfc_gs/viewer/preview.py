@@ -12,7 +12,6 @@ from torch import Tensor
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.rendering.deformation import kernels_for
 from nfc_gs.viewer.snapshot import Snapshot
 
 logger = logging.getLogger("nfc_gs")
@@ -43,7 +42,7 @@ class PreviewModels:
         if snapshot.number != self._number:
             self._number = snapshot.number
             self._models.clear()
-        playing = playing and snapshot.changes_with_time
+        playing = playing and snapshot.model.changes_with_time
         whole = self._gated_model(snapshot.number, gaussians) if playing else gaussians
         if share >= 1.0:
             return whole
@@ -60,7 +59,7 @@ class PreviewModels:
         def work() -> None:
             try:
                 with one_torch_thread():
-                    found = gated(gaussians, kernels=kernels_for(gaussians.means))
+                    found = gated(gaussians)
             except Exception:
                 logger.exception("The viewer could not find out which Gaussians move; it deforms all of them.")
                 found = gaussians
@@ -80,7 +79,7 @@ def thinned(model: GaussianModel, share: float) -> GaussianModel:
         return model
     cover = coverage(model)
     most = cover.topk(count, sorted=False)
-    few = model.part(torch.zeros_like(cover, dtype=torch.bool).index_fill_(0, most.indices, True))
+    few = model.subset(torch.zeros_like(cover, dtype=torch.bool).index_fill_(0, most.indices, True))
     growth = float(cover.sum()) / max(float(most.values.sum()), 1e-30)
     few.log_scales.add_(0.5 * math.log(min(max(growth, 1.0), MAX_GROWTH)))
     return few

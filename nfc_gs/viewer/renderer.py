@@ -144,7 +144,7 @@ class ViewRenderer:
     def render_like_photo(self, source: Source, view: int, camera: Camera, quality: Quality) -> PictureSteps:
         """A source, unedited, as a view's camera (of the frame shown) sees it at the view's time."""
         assert self.content.scene is not None
-        settings = DisplaySettings(background=source.background)
+        settings = DisplaySettings(background=source.options.background)
         still = self._still_model(source, settings, self.content.scene.views[view].time)
         yield
         camera, options = self.content.placement_of(source).camera(camera), self.content.options_of(source)

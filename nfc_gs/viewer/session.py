@@ -81,7 +81,7 @@ class Session:
         self.renderer = ViewRenderer(content)
         first, second = content.sources[0], content.sources[min(1, len(content.sources) - 1)]
         self.state = ViewState(
-            source=first.name, other=second.name, background=first.background, view=content.first_view
+            source=first.name, other=second.name, background=first.options.background, view=content.first_view
         )
         self.closed = False
         self.pictures_sent = 0

@@ -32,12 +32,6 @@ class Snapshot:
         return self.model if isinstance(self.model, GaussianModel) else None
 
     @property
-    def changes_with_time(self) -> bool:
-        """Whether a picture of the model depends on the time."""
-        gaussians = self.gaussians
-        return self.model.changes_with_time if gaussians is None else gaussians.deformation is not None
-
-    @property
     def shows(self) -> tuple[Show, ...]:
         """What of `SHOWS` the model can show, in that order."""
         gaussians = self.gaussians
@@ -48,8 +42,5 @@ class Snapshot:
     @property
     def size_text(self) -> str:
         """How large the model is, for people: "12,345 Gaussians"."""
-        gaussians = self.gaussians
-        if gaussians is not None:
-            return f"{len(gaussians):,} Gaussians"
         name, value = next(iter(self.model.facts().items()))
         return f"{value} {name}"

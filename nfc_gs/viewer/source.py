@@ -12,10 +12,11 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.formats.ply import read_ply
 from nfc_gs.formats.splat import read_splat
-from nfc_gs.model.radiance import RadianceModel
-from nfc_gs.objective.losses import terms_in_words
-from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_path, load_checkpoint
-from nfc_gs.runs.run_folder import capture_is_there, scene_of
+from nfc_gs.model.radiance import RadianceModel, RenderOptions
+from nfc_gs.objective.terms import terms_in_words
+from nfc_gs.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
+from nfc_gs.runs.names import CHECKPOINT_NAME
+from nfc_gs.runs.opening import capture_is_there, scene_of
 from nfc_gs.viewer.frames import WORLD, CoordinateFrame
 from nfc_gs.viewer.preview import PreviewModels
 from nfc_gs.viewer.snapshot import Snapshot
@@ -23,6 +24,9 @@ from nfc_gs.viewer.snapshot import Snapshot
 logger = logging.getLogger("nfc_gs")
 
 Vector = tuple[float, float, float]
+
+PLAIN = RenderOptions()
+"""How a model is rendered of which nothing else is known."""
 
 
 class Source:
@@ -32,8 +36,7 @@ class Source:
         name: for people, unique in a viewer.
         scene: the capture it was trained on, without photos if it cannot be read any more; None if nothing is known of
             it.
-        background: color in [0, 1] behind the model.
-        antialiased: it was trained with Mip-Splatting's opacities.
+        options: how it is rendered, but for the backend, which the viewer chooses.
         time_axis: what the times 0 and 1 mean; None for a static model.
         folder: of its run, the only place where files are written; None for what is not a run.
         frame: the coordinate frame of the model; None where it is not known.
@@ -47,15 +50,14 @@ class Source:
         model: RadianceModel,
         *,
         scene: SceneData | None = None,
-        background: Vector = (0.0, 0.0, 0.0),
-        antialiased: bool = False,
+        options: RenderOptions = PLAIN,
         time_axis: TimeAxis | None = None,
         folder: Path | None = None,
         step: int | None = None,
         frame: CoordinateFrame | None = None,
     ) -> None:
         """Show a model; its tensors must not change any more. Without a `frame` it is in that of the scene."""
-        self.name, self.scene, self.background, self.antialiased = name, scene, background, antialiased
+        self.name, self.scene, self.options = name, scene, options
         self.time_axis, self.folder = time_axis, folder
         self.frame = frame_of(scene) if frame is None and scene is not None else frame
         self.facts: dict[str, str] = {}
@@ -88,8 +90,7 @@ class RunSource(Source):
             run_name(path),
             checkpoint.make_model(device),
             scene=scene,
-            background=checkpoint.background,
-            antialiased=bool(checkpoint.config.get("antialiased", False)),
+            options=checkpoint.render_options(),
             time_axis=checkpoint.time_axis,
             folder=self._file.parent,
             step=checkpoint.step,

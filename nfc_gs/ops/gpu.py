@@ -1,18 +1,19 @@
-"""What a training step needs on a GPU beside the rendering: the kernels of `loss.cu`, `optimize.cu` and `hexplane.cu`.
+"""The operations of a GPU: the kernels of `loss.cu`, `optimize.cu` and `hexplane.cu`.
 
-Each function computes what a readable one elsewhere does, which its docstring names. All tensors are contiguous, on the
-runtime's device, and float32 unless said otherwise. Nothing waits for the GPU.
+Each computes what a readable reference elsewhere computes, which its docstring names. All tensors are contiguous, on
+the runtime's device, and float32 unless said otherwise. Nothing waits for the GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nfc_gs.core.ssim_window import ssim_window
+from nfc_gs.ops.arguments import AdamConstants, LossWeights, Noise, Rate
 from nfc_gs.ops.kernel_args import (
     MAX_PARAMETERS,
     MAX_PLANES,
@@ -34,6 +35,8 @@ HEXPLANE_THREADS, WARP = 128, 32
 POINTS_AT_ONCE = 2**16
 """Points whose gradients are in memory together: a kilobyte and a half each."""
 
+_SSIM_WINDOW = tuple(ssim_window().tolist())
+
 
 def _blocks(count: int, threads: int) -> int:
     return -(-count // threads)
@@ -42,20 +45,55 @@ def _blocks(count: int, threads: int) -> int:
 # ---- the losses ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the terms of `photometric_loss`, where cross entropy is clipped, and SSIM's window of 11 numbers."""
-
-    l1: float
-    mse: float
-    ssim: float
-    ce: float
-    ce_eps: float
-    window: Sequence[float]
+def photometric_loss(
+    runtime: Runtime, rendered: Tensor, target: Tensor, mask: Tensor | None, weights: LossWeights
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The terms l1, mse, ssim and ce of `objective.terms`, and their gradient, in three kernels."""
+    values: dict[str, Tensor] = {}
+    return _PhotometricLoss.apply(rendered, target, mask, weights, runtime, values), values
 
 
-class PhotometricLoss:
-    """L1, squared error, SSIM and channel-wise cross entropy of one picture: `losses.photometric_reference`.
+def bit_cross_entropy(runtime: Runtime, bits: Tensor, target: Tensor, mask: Tensor | None, eps: float) -> Tensor:
+    """The term bit_ce of `objective.terms`, and its gradient, in two kernels."""
+    return _BitCrossEntropy.apply(bits, target, mask, eps, runtime)
+
+
+class _PhotometricLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rendered: Tensor,
+        target: Tensor,
+        mask: Tensor | None,
+        weights: LossWeights,
+        runtime: Runtime,
+        values: dict[str, Tensor],  # filled
+    ) -> Tensor:
+        images = (rendered.detach().contiguous(), target.contiguous(), None if mask is None else mask.contiguous())
+        ctx.launches = _PhotometricLaunches(runtime, *images, weights, ctx.needs_input_grad[0])
+        l1, mse, dssim, ce, total = ctx.launches.values.unbind()
+        values |= {"l1": l1, "mse": mse, "ssim": 1 - dssim, "ce": ce}
+        return total.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        return ctx.launches.gradient(grads[0].contiguous()), None, None, None, None, None
+
+
+class _BitCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, bits: Tensor, target: Tensor, mask: Tensor | None, eps: float, runtime: Runtime) -> Tensor:
+        images = (bits.detach().contiguous(), target.contiguous(), None if mask is None else mask.contiguous())
+        ctx.launches = _BitLaunches(runtime, *images, eps)
+        return ctx.launches.value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        return ctx.launches.gradient(grads[0].contiguous()), None, None, None, None
+
+
+class _PhotometricLaunches:
+    """L1, squared error, SSIM and channel-wise cross entropy of one image.
 
     Args:
         rendered: [H, W, 3].
@@ -86,7 +124,7 @@ class PhotometricLoss:
         args.set(rendered=rendered, target=target, mask=mask, inv_count=inv_count, sums=self._kept[3])
         args.set(values=self.values, width=width, height=height, tiles_x=tiles_x, tiles=tiles_x * tiles_y)
         args.set(l1_weight=weights.l1, mse_weight=weights.mse, ssim_weight=weights.ssim, ce_weight=weights.ce)
-        args.set(ce_eps=weights.ce_eps, window=tuple(weights.window))
+        args.set(ce_eps=weights.ce_eps, window=_SSIM_WINDOW)
         if with_gradient and weights.ssim:
             self._derivative = rendered.new_empty(3, *rendered.shape)
             args.set(derivative=self._derivative)
@@ -101,12 +139,12 @@ class PhotometricLoss:
         return gradient
 
 
-class BitLoss:
-    """Bit-wise cross entropy of one picture: `losses.bit_cross_entropy`.
+class _BitLaunches:
+    """Bit-wise cross entropy of one image.
 
     Args:
         probabilities: [H, W, 24].
-        target, mask: as those of `PhotometricLoss`.
+        target, mask: as those of `_PhotometricLaunches`.
         eps: probabilities are clipped to [eps, 1 - eps].
 
     Attributes:
@@ -136,74 +174,52 @@ class BitLoss:
         return gradient
 
 
-def _inverse_count(mask: Tensor | None, picture: Tensor) -> Tensor:
+def _inverse_count(mask: Tensor | None, image: Tensor) -> Tensor:
     """[1] 1 / (3 times the number of pixels that count), 0 if none does."""
     if mask is None:
-        return picture.new_full((1,), 1.0 / (3 * picture.shape[0] * picture.shape[1]))
+        return image.new_full((1,), 1.0 / (3 * image.shape[0] * image.shape[1]))
     count = (mask >= 128).sum(dtype=torch.float32).view(1)
-    return torch.where(count > 0, 1.0 / (3.0 * count), 0.0).to(picture.dtype)
+    return torch.where(count > 0, 1.0 / (3.0 * count), 0.0).to(image.dtype)
 
 
 # ---- Adam, noise, relocation --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class AdamTensor:
-    """A parameter of `adam`, [rows, ...], its gradient and moments of its shape.
-
-    Attributes:
-        first_rate, rate: learning rates of the first columns of the flattened row, and of the others.
-        first_columns: how many those are.
-    """
-
-    value: Tensor
-    gradient: Tensor
-    m: Tensor
-    v: Tensor
-    first_rate: float
-    rate: float
-    first_columns: int
-
-
-def adam(
-    runtime: Runtime, tensors: Sequence[AdamTensor], visible: Tensor | None, constants: Mapping[str, float]
+def adam_step(
+    runtime: Runtime,
+    params: Mapping[str, Tensor],
+    grads: Mapping[str, Tensor | None],
+    m: Mapping[str, Tensor],
+    v: Mapping[str, Tensor],
+    visible: Tensor | None,  # [N] bool
+    rates: Mapping[str, Rate],
+    constants: AdamConstants,
 ) -> None:
-    """`optimizers.adam_step_reference` in one launch, in place.
-
-    Args:
-        visible: [rows] bool, the rows that are moved; None for all, whose number may then differ among the tensors.
-        constants: beta1, beta2, gain1, gain2, epsilon, correction1, correction2 of cuda/include/nfc_gs/adam.h.
-    """
-    tensors = [tensor for tensor in tensors if tensor.value.numel()]
-    for begin in range(0, len(tensors), MAX_PARAMETERS):
-        part = tensors[begin : begin + MAX_PARAMETERS]
+    """`training.optimizers.adam_step_reference` in one launch for up to `MAX_PARAMETERS` tensors, in place."""
+    gradients = {name: grad.contiguous() for name, grad in grads.items() if grad is not None}
+    names = [name for name, param in params.items() if name in gradients and param.numel()]
+    for begin in range(0, len(names), MAX_PARAMETERS):
+        part = names[begin : begin + MAX_PARAMETERS]
         args = AdamArgs()
-        args.set(count=len(part), visible=visible, **constants)
+        args.set(count=len(part), visible=visible, beta1=constants.beta1, beta2=constants.beta2, epsilon=constants.eps)
+        args.set(gain1=1.0 - constants.beta1, gain2=1.0 - constants.beta2)
+        args.set(correction1=1.0 / constants.correction1, correction2=1.0 / constants.correction2)
         blocks = 0
-        for slot, tensor in zip(args.parameters, part, strict=False):
-            rows = len(tensor.value)
-            slot.set(value=tensor.value, gradient=tensor.gradient, first=tensor.m, second=tensor.v)
-            slot.set(rows=rows, columns=tensor.value.numel() // rows, first_columns=tensor.first_columns)
-            slot.set(first_rate=tensor.first_rate, rate=tensor.rate, first_block=blocks)
-            blocks += _blocks(tensor.value.numel(), OPTIMIZE_THREADS * ADAM_AT_ONCE)
+        for slot, name in zip(args.parameters, part, strict=False):
+            value, rate = params[name], rates[name]
+            first_rate, other_rate, first_columns = rate if isinstance(rate, tuple) else (rate, rate, 0)
+            rows = len(value)
+            slot.set(value=value, gradient=gradients[name], first=m[name], second=v[name])
+            slot.set(rows=rows, columns=value.numel() // rows, first_columns=first_columns)
+            slot.set(first_rate=first_rate, rate=other_rate, first_block=blocks)
+            blocks += _blocks(value.numel(), OPTIMIZE_THREADS * ADAM_AT_ONCE)
         runtime.launch("optimize", "adam", args, blocks, OPTIMIZE_THREADS)
-
-
-@dataclass(frozen=True)
-class Noise:
-    """How strong the noise of `mcmc_noise` is, whom it moves, and which it is; see `density_ops.mcmc_noise_`."""
-
-    strength: float
-    steepness: float
-    opacity: float
-    seed: int
-    step: int
 
 
 def mcmc_noise(
     runtime: Runtime, means: Tensor, quats: Tensor, log_scales: Tensor, opacity_logits: Tensor, noise: Noise
 ) -> None:
-    """`density_ops.mcmc_noise_` with the generator of the CPU core, in place in `means`."""
+    """`training.density_ops.mcmc_noise_` with the generator of the CPU core, in place in `means`."""
     args = NoiseArgs()
     args.set(means=means, quats=quats, log_scales=log_scales, opacity_logits=opacity_logits, count=len(means))
     args.set(strength=noise.strength, sharpness=noise.steepness, threshold=noise.opacity)
@@ -211,10 +227,10 @@ def mcmc_noise(
     runtime.launch("optimize", "mcmc_noise", args, _blocks(len(means), OPTIMIZE_THREADS), OPTIMIZE_THREADS)
 
 
-def share_among_copies(
+def relocate(
     runtime: Runtime, opacity_logits: Tensor, log_scales: Tensor, copies: Tensor, max_copies: int, min_opacity: float
 ) -> None:
-    """What `density_ops.share_` does to Gaussians of which `copies` [N] int32 are made, in place."""
+    """`training.density_ops.relocate_sources_` of Gaussians of which `copies` [N] int32 are added, in place."""
     args = RelocateArgs()
     args.set(opacity_logits=opacity_logits, log_scales=log_scales, copies=copies, count=len(copies))
     args.set(max_copies=max_copies, min_opacity=min_opacity)
@@ -224,12 +240,12 @@ def share_among_copies(
 # ---- deformation --------------------------------------------------------------------------------------------------
 
 
-def look_up(runtime: Runtime, planes: Sequence[Tensor], coords: Tensor, time: float) -> Tensor:
-    """`deformation.look_up_reference`, of at most 8 levels; gradients are the same in every run."""
-    return _LookUp.apply(runtime, coords, time, *planes)
+def hexplane_features(runtime: Runtime, planes: Sequence[Tensor], coords: Tensor, time: float) -> Tensor:
+    """`model.hexplane.hexplane_features_reference`, of at most 8 levels; gradients are the same in every run."""
+    return _HexPlaneFeatures.apply(runtime, coords, time, *planes)
 
 
-class _LookUp(torch.autograd.Function):
+class _HexPlaneFeatures(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, runtime: Runtime, coords: Tensor, time: float, *planes: Tensor) -> Tensor:
         kept = (coords.contiguous(), *(plane.contiguous() for plane in planes))
@@ -250,7 +266,7 @@ class _LookUp(torch.autograd.Function):
         args.v_planes[: len(planes)] = [gradient.data_ptr() for gradient in v_planes]
         for begin in range(0, len(coords), POINTS_AT_ONCE):
             part = slice(begin, begin + POINTS_AT_ONCE)
-            _look_up_backward(ctx.runtime, args, coords[part], v_out[part], v_coords[part])
+            _hexplane_backward(ctx.runtime, args, coords[part], v_out[part], v_coords[part])
         return (None, v_coords, None, *v_planes)
 
 
@@ -268,7 +284,7 @@ def _hexplane_args(planes: Sequence[Tensor], time: float) -> HexPlaneArgs:
     return args
 
 
-def _look_up_backward(runtime: Runtime, args: HexPlaneArgs, coords: Tensor, v_out: Tensor, v_coords: Tensor) -> None:
+def _hexplane_backward(runtime: Runtime, args: HexPlaneArgs, coords: Tensor, v_out: Tensor, v_coords: Tensor) -> None:
     """The backward kernels for some points: fill in `v_coords`, and add to the gradients of the planes."""
     count, features, planes = len(coords), args.features, 6 * args.levels
     cells = args.first_cell[planes]
@@ -287,19 +303,19 @@ def _look_up_backward(runtime: Runtime, args: HexPlaneArgs, coords: Tensor, v_ou
     runtime.launch("hexplane", "hexplane_planes_backward", args, numbers, HEXPLANE_THREADS)
 
 
-def add_plane_gradient(
+def add_plane_regulariser_gradient(
     runtime: Runtime,
     plane: Tensor,
     gradient: Tensor,
-    along_columns: float,
-    along_rows: float,
-    bend: float,
-    from_one: float,
+    column_tv: float,
+    row_tv: float,
+    smoothness: float,
+    sparsity: float,
 ) -> None:
-    """`deformation.add_plane_gradient_reference`, in place."""
+    """`model.hexplane.add_plane_regulariser_gradient_reference`, in place."""
     rows, columns, features = plane.shape
     args = PlaneArgs()
     args.set(plane=plane, v_plane=gradient, rows=rows, width=columns * features, features=features)
-    args.set(along_columns=along_columns, along_rows=along_rows, bend=bend, from_one=from_one)
+    args.set(along_columns=column_tv, along_rows=row_tv, bend=smoothness, from_one=sparsity)
     blocks = _blocks(plane.numel(), HEXPLANE_THREADS)
     runtime.launch("hexplane", "plane_regularisers", args, blocks, HEXPLANE_THREADS)

@@ -1,0 +1,166 @@
+"""How well a run renders its held-out views: the figures, and `metrics.json`, which holds them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nfc_gs.core.files import write_text
+from nfc_gs.data.scene import TimeAxis
+from nfc_gs.runs.names import METRICS_NAME
+
+logger = logging.getLogger("nfc_gs")
+
+
+@dataclass(frozen=True)
+class ViewMetrics:
+    """How well one view is rendered.
+
+    Attributes:
+        psnr, ssim, lpips: PSNR in dB; LPIPS is None where it cannot be had.
+        time: of the view, 0..1; None in a static scene.
+        moving_psnr: PSNR in dB of the pixels that show something that moves; None where the capture does not say
+            which they are, or none moves.
+        moving_pixels: how many pixels that is; None with it.
+    """
+
+    name: str
+    psnr: float
+    ssim: float
+    lpips: float | None = None
+    time: float | None = None
+    moving_psnr: float | None = None
+    moving_pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The held-out views' metrics and their means, None where there are no views.
+
+    Attributes:
+        time_axis: what the times of the views mean; None in a static scene.
+    """
+
+    views: tuple[ViewMetrics, ...]
+    time_axis: TimeAxis | None = None
+
+    @property
+    def psnr(self) -> float | None:
+        """Mean over views, dB."""
+        return self._mean("psnr")
+
+    @property
+    def ssim(self) -> float | None:
+        """Mean over views."""
+        return self._mean("ssim")
+
+    @property
+    def lpips(self) -> float | None:
+        """Mean over views; None unless all have it."""
+        return self._mean("lpips")
+
+    @property
+    def moving_psnr(self) -> float | None:
+        """Of the moving pixels of all views taken together, dB; None where nothing is known to move.
+
+        It comes from the squared error summed over these pixels, not from the views' own numbers: in some views few
+        pixels move, and a mean over views would count their noise as much as whole images.
+        """
+        parts = [(view.moving_pixels, view.moving_psnr) for view in self.views]
+        errors = [(pixels, pixels * 10 ** (-0.1 * psnr)) for pixels, psnr in parts if pixels and psnr is not None]
+        if not errors:
+            return None
+        mean = sum(error for _, error in errors) / sum(pixels for pixels, _ in errors)
+        return -10 * math.log10(mean) if mean > 0 else math.inf
+
+    def _mean(self, name: str) -> float | None:
+        values = [getattr(view, name) for view in self.views]
+        if None in values:
+            return None
+        values = [value for value in values if not math.isnan(value)]  # a view that its mask ignores whole
+        return sum(values) / len(values) if values else None
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What `metrics.json` says of the training beside the held-out views.
+
+    Attributes:
+        sizes: how many elements the model has, by what they are ("gaussians").
+        steps: optimisation steps.
+        train_seconds: training time.
+        device, backend, preset, method: of the run's configuration.
+        timings: seconds by stage of a step.
+        peak_memory_mb: the most memory the training's process has held, MiB; None where that is not known.
+    """
+
+    sizes: Mapping[str, int]
+    steps: int
+    train_seconds: float
+    device: str
+    backend: str
+    preset: str
+    method: str
+    timings: Mapping[str, float] = field(default_factory=dict)
+    peak_memory_mb: float | None = None
+
+
+def write_metrics(run: Path, metrics: Metrics, record: TrainingRecord) -> Path:
+    """Write `metrics.json` of a run and return its path.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    test: dict[str, Any] = {"psnr": metrics.psnr, "ssim": metrics.ssim}
+    if metrics.lpips is not None:
+        test["lpips"] = metrics.lpips
+    if metrics.moving_psnr is not None:
+        test["moving_psnr"] = metrics.moving_psnr
+    if metrics.time_axis is not None:
+        test["time_axis"] = asdict(metrics.time_axis)
+    test["views"] = [
+        {name: value for name, value in asdict(view).items() if value is not None} for view in metrics.views
+    ]
+    values = asdict(record)
+    content = {"test": test, **values.pop("sizes"), **values}
+    path = Path(run) / METRICS_NAME
+    write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def read_metrics(run: Path) -> dict[str, Any]:
+    """The content of a run's `metrics.json`; empty if there is none, or (with a warning) if it cannot be read."""
+    path = run / METRICS_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logger.warning("%s cannot be read and is left out: %s.", path, error)
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def finite(value: Any) -> Any:
+    """Plain values as JSON can hold them: what is not finite, as the PSNR of an exact image, becomes None."""
+    if isinstance(value, dict):
+        return {name: finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory this process has held, MiB, or None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,167 @@
+"""Opening a run again: its model, how it is rendered, and the capture it was trained on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.scene import SceneData
+from nfc_gs.model.radiance import RadianceModel, RenderOptions
+from nfc_gs.rendering.registry import choose_device_and_backend, get_backend
+from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint
+from nfc_gs.runs.metrics import Metrics, TrainingRecord, read_metrics, write_metrics
+from nfc_gs.runs.names import CHECKPOINT_NAME
+
+RUN_PART = "run"
+"""Name of the checkpoint's part with the state of the run itself (timings, evaluations)."""
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run opened for rendering.
+
+    Attributes:
+        folder: where what is made of the run goes.
+        model: on `device`.
+        options: how its views are rendered, with a backend that works on `device`.
+        scene: the capture it was trained on; without images where they were not asked for and are not there.
+    """
+
+    folder: Path
+    checkpoint: Checkpoint
+    model: RadianceModel
+    device: str
+    options: RenderOptions
+    scene: SceneData
+
+    def save_metrics(self, metrics: Metrics) -> Path:
+        """Write `metrics.json` anew; what an earlier one says of the training's memory is kept. Returns its path."""
+        checkpoint = self.checkpoint
+        config = {name: str(checkpoint.config.get(name, "")) for name in ("device", "backend", "preset", "method")}
+        run = checkpoint.parts.get(RUN_PART)
+        record = TrainingRecord(
+            sizes=self.model.sizes(),
+            steps=checkpoint.step,
+            train_seconds=checkpoint.seconds,
+            timings={} if run is None else run.values.get("timings", {}),
+            peak_memory_mb=read_metrics(self.folder).get("peak_memory_mb"),
+            **config,
+        )
+        return write_metrics(self.folder, metrics, record)
+
+
+def open_run(path: Path, *, capture: Path | None, device: str, backend: str, images: bool = True) -> OpenRun:
+    """Open a run folder or its checkpoint.
+
+    Args:
+        capture: where the capture lies now; None where it lay when the run was trained.
+        device, backend: names as in `TrainConfig`; "auto" takes the run's own backend where it works.
+        images: as `scene_again` has it.
+
+    Raises:
+        UserError: no such run, a broken checkpoint, a capture that is gone or has other times, a device that is not
+            there.
+    """
+    checkpoint = load_checkpoint(path)
+    here, wanted = choose_device_and_backend(device, backend)
+    scene = scene_again(checkpoint, capture, images=images)
+    check_same_times(scene, checkpoint)
+    if backend == "auto" and checkpoint.config.get("device") == here:
+        wanted = str(checkpoint.config.get("backend", wanted))
+    return OpenRun(
+        folder=_folder_of(path),
+        checkpoint=checkpoint,
+        model=checkpoint.make_model(here),
+        device=here,
+        options=checkpoint.render_options(get_backend(wanted)),
+        scene=scene,
+    )
+
+
+def _folder_of(path: Path) -> Path:
+    """The folder of a run; for a file that lies elsewhere one with its name beside it, since that may be another's."""
+    if path.is_dir():
+        return path
+    return path.parent if path.name == CHECKPOINT_NAME else path.with_name(f"{path.stem}-results")
+
+
+def capture_is_there(checkpoint: Checkpoint) -> bool:
+    """Whether there is something where the capture of a run lay; not where nobody may look."""
+    return os.path.exists(checkpoint.capture)
+
+
+def scene_again(checkpoint: Checkpoint, capture: Path | None, *, images: bool = True) -> SceneData:
+    """Read the capture of a run again.
+
+    Args:
+        capture: where it lies now; None where it lay.
+        images: they are needed; else what the checkpoint holds of a capture that is gone will do.
+
+    Raises:
+        UserError: it is gone, or cannot be read.
+    """
+    if capture is None and not capture_is_there(checkpoint):
+        if not images:
+            return checkpoint.scene
+        raise UserError(
+            f"The capture of this run, {checkpoint.capture}, is not there any more; say where it is with --capture."
+        )
+    return scene_of(checkpoint, capture)
+
+
+def scene_of(checkpoint: Checkpoint, capture: Path | str | None = None) -> SceneData:
+    """Read the capture of a run again, in the way it was read for training.
+
+    Args:
+        capture: where it lies now, if it was moved.
+
+    Raises:
+        UserError: it cannot be read, or the checkpoint does not say how.
+    """
+    values: dict[str, Any] = dict(checkpoint.data)
+    if values.get("background") is not None:
+        values["background"] = tuple(values["background"])
+    try:
+        config = DataConfig(**values)
+    except TypeError as error:
+        raise UserError(
+            f"The saved configuration of the capture does not fit this version of nfc-gs ({error}); start a new run."
+        ) from None
+    return load_scene(capture if capture is not None else checkpoint.capture, config)
+
+
+def _training_names(scene: SceneData) -> list[str]:
+    return [scene.views[i].name for i in scene.train]
+
+
+def check_same_scene(scene: SceneData, checkpoint: Checkpoint) -> None:
+    """Raise UserError if the capture is not what the run was started on."""
+    if _training_names(scene) != _training_names(checkpoint.scene):
+        raise UserError(
+            f"The capture {checkpoint.capture} has other training views than when the run began; "
+            "restore it, or start a new run."
+        )
+    check_same_times(scene, checkpoint)
+    if not np.allclose(scene.transform, checkpoint.transform, rtol=1e-6, atol=1e-9):
+        raise UserError(
+            f"The cameras of the capture {checkpoint.capture} have changed since the run began; "
+            "restore it, or start a new run."
+        )
+
+
+def check_same_times(scene: SceneData, checkpoint: Checkpoint) -> None:
+    """Raise UserError if the views of a model that changes with time have other times than when its run began, or
+    these another meaning."""
+    then = checkpoint.scene
+    times, times_then = ([each.views[i].time for i in each.train] for each in (scene, then))
+    changed = _training_names(scene) == _training_names(then) and times != times_then
+    if checkpoint.make_model().changes_with_time and (changed or scene.time_axis != then.time_axis):
+        raise UserError(
+            f"The times of the capture {scene.root} have changed since the run began; restore it, or start a new run."
+        )

@@ -1,0 +1,80 @@
+"""Companions: whatever trains beside the model.
+
+The deformation of moving scenes is one; appearance, camera poses and a process group are others. A companion overrides
+what it needs of the methods below, which by default change nothing, and a step calls all of them in this order:
+
+    prepare, time_window, sample, objective, (render), output, (backward), loss, gradients, (the model's update), step
+
+The trainable state that evaluation, export and the viewer need, too, lives in `model/`: in the model itself, as a
+deformation, or in a `ViewCorrection`, whose part a checkpoint keeps under the companion's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from nfc_gs.data.sampler import Window
+from nfc_gs.model.corrections import ViewCorrection
+from nfc_gs.model.radiance import Part, RenderOutput
+from nfc_gs.objective.objective import ObjectiveConfig
+from nfc_gs.training.samples import Sample, ViewSample
+
+
+class Companion:
+    """A companion that does nothing.
+
+    Attributes:
+        name: of the kind of companion; names its parts in checkpoints.
+        correction: what it learns of single views, if that is what it learns; steps, and evaluation of the held-out
+            views, apply it to cameras and rendered views.
+    """
+
+    name: ClassVar[str] = ""
+    correction: ViewCorrection = ViewCorrection()
+
+    def time_window(self, progress: float) -> Window | None:
+        """The times whose views are sampled now; None for all."""
+        return None
+
+    def prepare(self, step: int, progress: float) -> None:
+        """Called before a step does anything."""
+
+    def sample(self, sample: Sample, step: int, progress: float) -> Sample:
+        """What is rendered and compared in place of a sample: with another camera or time."""
+        if not isinstance(sample, ViewSample):
+            return sample
+        camera = self.correction.camera(sample.camera, sample.view)
+        return sample if camera is sample.camera else replace(sample, camera=camera)
+
+    def objective(self, config: ObjectiveConfig, progress: float) -> ObjectiveConfig:
+        """The weights that a step minimises in place of the run's."""
+        return config
+
+    def output(self, output: RenderOutput, sample: Sample) -> RenderOutput:
+        """The rendered sample as it is compared."""
+        return self.correction.output(output, sample.view)
+
+    def loss(self, step: int, progress: float) -> Tensor | None:
+        """A scalar that is minimised beside the objective; None for nothing."""
+        return None
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """The tensors it trains, by name; their gradients are None before each backward pass."""
+        return {}
+
+    def gradients(self, gradients: dict[str, Tensor]) -> None:
+        """Change the gradients of the model's parameters in place, by name, before they are used."""
+
+    def step(self, step: int, progress: float) -> None:
+        """Move its parameters, after the model's have moved."""
+
+    def parts(self) -> dict[str, Part]:
+        """Its state by name, for checkpoints, sharing memory."""
+        return {}
+
+    def load(self, parts: Mapping[str, Part]) -> None:
+        """The inverse of `parts`; raises KeyError, TypeError or ValueError where something is missing or odd."""

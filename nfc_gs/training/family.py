@@ -1,0 +1,69 @@
+"""What a step needs of the family of models that it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from nfc_gs.data.sampler import Window
+from nfc_gs.model.radiance import Output, Part, RadianceModel, RenderOutput
+from nfc_gs.training.samples import Sample
+
+
+class ModelTraining(Protocol):
+    """Trains the models of one family: which samples a step sees, how they are rendered, how parameters move.
+
+    Attributes:
+        model: what is trained.
+    """
+
+    @property
+    def model(self) -> RadianceModel: ...
+
+    def samples(self, step: int, progress: float, window: Window | None) -> Sequence[Sample]:
+        """The samples of a step, at least one, as a function of (seed, step).
+
+        Args:
+            step: counted from 0.
+            progress: how much of the run is done, 0..1.
+            window: only what was seen at these times; None for all.
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+        ...
+
+    def render(self, sample: Sample, step: int, progress: float, outputs: tuple[Output, ...]) -> RenderOutput:
+        """The model at the pixels of a sample, differentiable in `parameters`."""
+        ...
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """The leaf tensors that are trained, by name."""
+        ...
+
+    def update(
+        self, gradients: dict[str, Tensor], outputs: Sequence[RenderOutput], samples: Sequence[Sample], progress: float
+    ) -> None:
+        """Move the parameters.
+
+        Args:
+            gradients: of the loss, by name, zero where it does not depend on a parameter; may be changed in place.
+            outputs, samples: what was rendered in this step.
+        """
+        ...
+
+    def after_step(
+        self, outputs: Sequence[RenderOutput], samples: Sequence[Sample], step: int, progress: float
+    ) -> None:
+        """What else happens to the model after the step: density control of Gaussians, for example."""
+        ...
+
+    def parts(self) -> dict[str, Part]:
+        """State of the training beside the model's own, by name, for checkpoints; shares memory."""
+        ...
+
+    def load(self, parts: Mapping[str, Part]) -> None:
+        """The inverse of `parts`; raises KeyError, TypeError or ValueError where something is missing or odd."""
+        ...

@@ -1,0 +1,129 @@
+"""How Gaussians are trained: the order of views, learning rates, Adam, density control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from nfc_gs.data.sampler import Window
+from nfc_gs.data.scene import SceneData
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.init import from_points
+from nfc_gs.model.radiance import Output, Part, RenderOutput
+from nfc_gs.ops.operations import Operations
+from nfc_gs.rendering.pipeline import render
+from nfc_gs.rendering.registry import get_backend
+from nfc_gs.training.config import ResolvedConfig
+from nfc_gs.training.resolve import evaluation_background
+from nfc_gs.training.deformation import new_deformation
+from nfc_gs.training.density import make_density_control
+from nfc_gs.training.optimizers import VisibleAdam
+from nfc_gs.training.samples import Sample, ViewSample
+from nfc_gs.training.schedules import generator_for, learning_rates, sh_degree_at
+from nfc_gs.training.views import TrainingViews, on_device
+
+
+def new_gaussians(scene: SceneData, config: ResolvedConfig) -> GaussianModel:
+    """The Gaussians that a run begins with: one for each point of the scene, and what moves them.
+
+    Raises:
+        UserError: the scene has no usable point.
+    """
+    model = from_points(
+        scene.points,
+        config.sh_degree,
+        head=config.head,
+        bit_view=config.bit_view,
+        bit_hardness=config.bit_hardness,
+        opacity=config.init_opacity,
+        scale_factor=config.init_scale,
+        max_gaussians=config.max_gaussians,
+        seed=config.seed,
+        device=config.device,
+    )
+    model.deformation = new_deformation(config, scene)
+    return model
+
+
+class GaussianTraining:
+    """Trains Gaussians; see `ModelTraining`.
+
+    Attributes:
+        optimizer: Adam for the Gaussians that a step has seen.
+        density: adds and removes Gaussians.
+    """
+
+    def __init__(self, model: GaussianModel, scene: SceneData, config: ResolvedConfig, operations: Operations) -> None:
+        self.model, self._scene, self._config = model, scene, config
+        self.optimizer = VisibleAdam(model.tensors(), operations)
+        self.density = make_density_control(config, model, self.optimizer, scene.extent, operations)
+        self._views = TrainingViews(scene, config)
+        self._backend = get_backend(config.backend)
+        self._background = torch.tensor(evaluation_background(config, scene), device=config.device)
+
+    def samples(self, step: int, progress: float, window: Window | None) -> Sequence[Sample]:
+        """One view."""
+        return [self._views.sample(step, progress, window)]
+
+    def render(self, sample: Sample, step: int, progress: float, outputs: tuple[Output, ...]) -> RenderOutput:
+        """The view, with the SH degree of this part of the run."""
+        assert isinstance(sample, ViewSample)
+        return render(
+            self.model,
+            sample.camera,
+            sample.time,
+            background=self.background(step),
+            outputs=outputs,
+            backend=self._backend,
+            sh_degree=sh_degree_at(self._config, progress),
+            antialiased=self._config.antialiased,
+            absgrad=self.density.absgrad,
+        )
+
+    def background(self, step: int) -> Tensor:
+        """[3] color behind the Gaussians in this step."""
+        if self._config.background != "random":
+            return self._background
+        color = torch.rand(3, generator=generator_for(self._config.seed, "background", step))
+        return on_device(color, self._config.device)
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """The tensors of the model; their number of rows changes with density control."""
+        return {name: getattr(self.model, name) for name in self.model.parameter_names}
+
+    def update(
+        self, gradients: dict[str, Tensor], outputs: Sequence[RenderOutput], samples: Sequence[Sample], progress: float
+    ) -> None:
+        """Move those Gaussians that a view has seen."""
+        self.density.add_gradients(gradients)
+        visible = outputs[0].info.visible
+        for output in outputs[1:]:
+            visible = visible | output.info.visible
+        self.optimizer.step(gradients, visible, learning_rates(self._config, progress, self._scene.extent))
+
+    def after_step(
+        self, outputs: Sequence[RenderOutput], samples: Sequence[Sample], step: int, progress: float
+    ) -> None:
+        """Density control."""
+        for output, sample in zip(outputs, samples, strict=True):
+            if output.info.means2d_grad is not None:
+                height, width = sample.target.shape[:2]
+                self.density.observe(output.info, width, height)
+        means_rate = learning_rates(self._config, progress, self._scene.extent)["means"]
+        assert isinstance(means_rate, float)
+        self.density.act(step + 1, progress, means_rate)
+
+    def parts(self) -> dict[str, Part]:
+        """Adam's moments, and the statistics and counters of density control."""
+        return {
+            "optimizer": Part(self.optimizer.state(), {"steps": self.optimizer.steps}),
+            "density": Part(self.density.tensors(), self.density.state()),
+        }
+
+    def load(self, parts: Mapping[str, Part]) -> None:
+        """The inverse of `parts`."""
+        optimizer, density = parts["optimizer"], parts["density"]
+        self.optimizer.load_state(optimizer.tensors, int(optimizer.values["steps"]))
+        self.density.load(density.tensors, density.values)

@@ -1,0 +1,217 @@
+"""A training as a run on disk: how far it is, its folder, history, checkpoints, events and Ctrl-C.
+
+It knows no mathematics: what a step does and what a checkpoint holds it is given as functions.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from nfc_gs.core.events import CheckpointSaved, Evaluated, Event, Listener, StepDone, TrainFinished, TrainStarted
+from nfc_gs.core.files import make_folder, remove_leftovers
+from nfc_gs.runs.checkpoint import Checkpoint, save_checkpoint
+from nfc_gs.runs.history import History
+from nfc_gs.runs.names import CHECKPOINT_NAME
+from nfc_gs.training.config import ResolvedConfig
+from nfc_gs.training.interrupt import interrupt_calls
+from nfc_gs.training.schedules import progress_of
+from nfc_gs.training.step import StepResult
+
+logger = logging.getLogger("nfc_gs")
+
+SAVE_SHARE = 20
+"""Saving takes at most about one part in this many of the time, however large the model."""
+
+
+class Run:
+    """The run of a training.
+
+    Attributes:
+        folder: where everything is written.
+        steps_done: optimisation steps so far.
+        seconds: training time so far, without evaluation, saving and listeners.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: ResolvedConfig,
+        listeners: Sequence[Listener],
+        *,
+        make_checkpoint: Callable[[], Checkpoint],
+    ) -> None:
+        """Nothing is written before `begin` or `go_on`.
+
+        Args:
+            make_checkpoint: what a checkpoint of the training holds now.
+        """
+        self.folder, self.steps_done, self.seconds = folder, 0, 0.0
+        self._config, self._make_checkpoint = config, make_checkpoint
+        self._listeners = list(listeners)
+        self._evaluations = 0
+        self._stop_requested = False
+        self._last_save = perf_counter()
+        self._save_seconds = 0.0
+        self._history: History | None = None
+
+    def begin(self) -> None:
+        """Make the folder, and write a checkpoint of step 0. Raises UserError where that cannot be done."""
+        make_folder(self.folder)
+        self.save()
+        self._history = History(self.folder, 0, 0.0)
+
+    def go_on(self, steps_done: int, seconds: float, state: Mapping[str, Any]) -> None:
+        """Go on after so many steps.
+
+        Args:
+            state: as `state` gave it.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing in the state, or odd.
+        """
+        self.steps_done, self.seconds = steps_done, seconds
+        self._evaluations = int(state["evaluations"])
+        remove_leftovers(self.folder)
+        self._history = History(self.folder, steps_done, self.progress)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the run beside its steps and seconds."""
+        return {"evaluations": self._evaluations}
+
+    @property
+    def progress(self) -> float:
+        """How much of the run is done, 0..1."""
+        return progress_of(self._config, self.steps_done, self.seconds)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `loop` was asked to end after the step it is at."""
+        return self._stop_requested
+
+    def stop(self) -> None:
+        """Ask `loop` to end after the step it is at; may be called from any thread."""
+        self._stop_requested = True
+
+    def add_listener(self, listener: Listener) -> None:
+        """Call one more listener with every event from now on."""
+        self._listeners.append(listener)
+
+    def emit(self, event: Event) -> None:
+        """Call the listeners; one that raises is logged and dropped."""
+        for listener in list(self._listeners):
+            try:
+                listener(event)
+            except Exception:
+                logger.exception("A listener of the training raised and is dropped; training goes on.")
+                self._listeners.remove(listener)
+
+    def loop(self, started: TrainStarted, step: Callable[[], None], evaluate: Callable[[], object] | None) -> str:
+        """Step until the run is done, or until Ctrl-C or `stop`; the last state is saved in either case.
+
+        A second Ctrl-C aborts at once.
+
+        Args:
+            evaluate: measures the held-out views; None where there are none.
+
+        Returns:
+            Why it ended: "done" or "interrupted".
+        """
+        self._stop_requested = False
+        self.emit(started)
+        self._last_save = perf_counter()
+        with interrupt_calls(self.stop):
+            while self.progress < 1.0 and not self._stop_requested:
+                step()
+                self._after_step(evaluate)
+        self.save()
+        return "done" if self.progress >= 1.0 else "interrupted"
+
+    def finished(self, reason: str, timings: Mapping[str, float]) -> TrainFinished:
+        """Emit and return the event that ends a training."""
+        event = TrainFinished(self.steps_done, self.seconds, reason, dict(timings))
+        self.emit(event)
+        return event
+
+    def save(self) -> Path:
+        """Write the checkpoint; returns its path. Raises UserError if it cannot be written."""
+        begun = perf_counter()
+        path = self.folder / CHECKPOINT_NAME
+        save_checkpoint(path, self._make_checkpoint())
+        self._last_save = perf_counter()
+        self._save_seconds = self._last_save - begun
+        self.emit(CheckpointSaved(self.steps_done, path))
+        return path
+
+    def step_done(self, result: StepResult, sizes: Mapping[str, int]) -> None:
+        """Count a step, and report it to the history and the listeners where its loss was read.
+
+        Args:
+            sizes: of the model (`RadianceModel.sizes`).
+        """
+        self.steps_done += 1
+        self.seconds += result.seconds
+        progress = self.progress
+        if result.loss is None:
+            return
+        assert self._history is not None
+        logs = self._history.due(progress) or progress >= 1.0
+        if not logs and not self._listeners:
+            return
+        psnr = -10.0 * math.log10(max(float(result.mse), 1e-10))
+        if logs:
+            self._history.write(
+                step=self.steps_done,
+                seconds=round(self.seconds, 3),
+                loss=result.loss,
+                psnr=psnr,
+                **sizes,
+                width=result.width,
+                height=result.height,
+            )
+        if self._listeners:
+            self.emit(
+                StepDone(
+                    step=self.steps_done,
+                    progress=progress,
+                    loss=result.loss,
+                    psnr=psnr,
+                    sizes=sizes,
+                    width=result.width,
+                    height=result.height,
+                    seconds=self.seconds,
+                    remaining_seconds=self._remaining(progress),
+                )
+            )
+
+    def evaluated(self, psnr: float, ssim: float) -> None:
+        """Report the metrics of the held-out views to the history and the listeners."""
+        assert self._history is not None
+        self._history.write(step=self.steps_done, seconds=self.seconds, test_psnr=psnr, test_ssim=ssim)
+        self.emit(Evaluated(self.steps_done, psnr, ssim, self.seconds))
+
+    def _remaining(self, progress: float) -> float:
+        """Seconds of training that are left, by what has passed."""
+        if self._config.budget_seconds is not None:
+            return max(0.0, self._config.budget_seconds - self.seconds)
+        return max(0.0, self.seconds / progress - self.seconds) if progress > 0.0 else math.inf
+
+    def _after_step(self, evaluate: Callable[[], object] | None) -> None:
+        """Evaluate and save when it is time; neither changes what training computes."""
+        every, progress = self._config.eval_every, self.progress
+        if (
+            every > 0.0
+            and evaluate is not None
+            and (self._evaluations + 1) * every <= progress + 1e-9
+            and progress < 1.0
+        ):
+            self._evaluations = int(progress / every + 1e-9)
+            self.save()  # an image that cannot be read ends the run: nothing learnt so far is lost
+            evaluate()
+        pause = max(self._config.checkpoint_every, SAVE_SHARE * self._save_seconds)
+        if perf_counter() - self._last_save >= pause and progress < 1.0:
+            self.save()

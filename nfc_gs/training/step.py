@@ -1,0 +1,212 @@
+"""One optimisation step: samples -> render -> objective -> backward -> companions -> optimizer -> what follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from nfc_gs.data.sampler import Window
+from nfc_gs.model.radiance import Output, RenderOutput
+from nfc_gs.objective.objective import LossResult, Objective, ObjectiveConfig
+from nfc_gs.objective.terms import Comparison
+from nfc_gs.training.companion import Companion
+from nfc_gs.training.family import ModelTraining
+from nfc_gs.training.samples import Sample, ViewSample
+
+STAGES = ("view", "render", "loss", "backward", "optimizer", "density", "events")
+"""Stages of a step whose seconds are counted; the last one is the run's."""
+
+
+class NonFiniteLossError(Exception):
+    """The loss of a step is not finite; no parameter has moved.
+
+    Attributes:
+        value: of the loss.
+        name: of the sample.
+    """
+
+    def __init__(self, value: float, name: str) -> None:
+        super().__init__(f"the loss became {value} on {name}")
+        self.value, self.name = value, name
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The figures of a step.
+
+    Attributes:
+        loss: what was minimised, a mean over the samples; None where it was not read.
+        mse: scalar, mean squared difference of the rendered samples from their targets, not read yet.
+        width, height: of the first sample, pixels.
+        seconds: that the step took.
+    """
+
+    loss: float | None
+    mse: Tensor
+    width: int
+    height: int
+    seconds: float
+
+
+class StageClock:
+    """Seconds spent in each stage.
+
+    Attributes:
+        seconds: by stage.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._last = perf_counter()
+
+    def start(self) -> float:
+        """Begin to measure; the time now."""
+        self._last = perf_counter()
+        return self._last
+
+    def lap(self, stage: str) -> float:
+        """Count the time since the last call to this stage; the time now."""
+        now = perf_counter()
+        self.seconds[stage] += now - self._last
+        self._last = now
+        return now
+
+
+class Step:
+    """Moves the parameters of a model and its companions once for each call. It knows no path and keeps no count.
+
+    Attributes:
+        training: of the model's family.
+        objective: what is minimised.
+        companions: what trains beside the model.
+        clock: seconds by stage.
+    """
+
+    def __init__(self, training: ModelTraining, objective: Objective, companions: Sequence[Companion] = ()) -> None:
+        self.training, self.objective, self.companions = training, objective, tuple(companions)
+        self.clock = StageClock()
+
+    def __call__(self, step: int, progress: float, *, read_loss: bool = True) -> StepResult:
+        """Do step number `step`, counted from 0.
+
+        Args:
+            progress: how much of the run is done, 0..1.
+            read_loss: look at the loss, for which a GPU must be waited for.
+
+        Raises:
+            UserError: an image cannot be read.
+            NonFiniteLossError: the loss was read and is not finite.
+        """
+        clock = self.clock
+        start = clock.start()
+        samples = self._samples(step, progress)
+        config = self._weights(progress)
+        outputs_wanted = self.objective.outputs(config)
+        self._clear_gradients()
+        clock.lap("view")
+        outputs: list[RenderOutput] = []
+        losses: list[LossResult] = []
+        values: list[float] = []
+        for sample in samples:
+            output = self._render(sample, step, progress, outputs_wanted)
+            clock.lap("render")
+            loss = self._loss(output, sample, config, step, progress)
+            if read_loss:
+                values.append(self._read(loss.total, sample))
+            clock.lap("loss")
+            self._backward(loss.total if len(samples) == 1 else loss.total / len(samples))
+            clock.lap("backward")
+            outputs.append(output)
+            losses.append(loss)
+        self._backward_of_companions(step, progress)
+        gradients = {
+            name: parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+            for name, parameter in self.training.parameters().items()
+        }
+        for companion in self.companions:
+            companion.gradients(gradients)
+        clock.lap("backward")
+        self.training.update(gradients, outputs, samples, progress)
+        for companion in self.companions:
+            companion.step(step, progress)
+        clock.lap("optimizer")
+        self.training.after_step(outputs, samples, step, progress)
+        end = clock.lap("density")
+        height, width = samples[0].target.shape[:2]
+        mse = torch.stack([loss.values["mse"] for loss in losses]).mean()
+        return StepResult(sum(values) / len(values) if values else None, mse, width, height, end - start)
+
+    def parameters_are_finite(self) -> bool:
+        """Whether every parameter of the model and its companions is a finite number."""
+        tensors = [*self.training.parameters().values()]
+        for companion in self.companions:
+            tensors += companion.parameters().values()
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+    def _samples(self, step: int, progress: float) -> list[Sample]:
+        """The samples as the companions have them."""
+        window: Window | None = None
+        for companion in self.companions:
+            companion.prepare(step, progress)
+            window = companion.time_window(progress) or window
+        samples = list(self.training.samples(step, progress, window))
+        for companion in self.companions:
+            samples = [companion.sample(sample, step, progress) for sample in samples]
+        return samples
+
+    def _weights(self, progress: float) -> ObjectiveConfig:
+        """The weights of the objective's terms now."""
+        config = self.objective.config.at(progress)
+        for companion in self.companions:
+            config = companion.objective(config, progress)
+        return config
+
+    def _clear_gradients(self) -> None:
+        for parameter in self.training.parameters().values():
+            parameter.grad = None
+        for companion in self.companions:
+            for parameter in companion.parameters().values():
+                parameter.grad = None
+
+    def _render(self, sample: Sample, step: int, progress: float, outputs: tuple[Output, ...]) -> RenderOutput:
+        output = self.training.render(sample, step, progress, outputs)
+        for companion in self.companions:
+            output = companion.output(output, sample)
+        return output
+
+    def _loss(
+        self, output: RenderOutput, sample: Sample, config: ObjectiveConfig, step: int, progress: float
+    ) -> LossResult:
+        comparison = Comparison(
+            output,
+            target=sample.target,
+            mask=sample.mask,
+            camera=sample.camera if isinstance(sample, ViewSample) else None,
+            view=sample.view,
+            name=sample.name,
+            time=sample.time,
+            step=step,
+            progress=progress,
+        )
+        return self.objective(comparison, config)
+
+    def _read(self, loss: Tensor, sample: Sample) -> float:
+        value = loss.item()
+        if not math.isfinite(value):
+            raise NonFiniteLossError(value, sample.name)
+        return value
+
+    def _backward(self, loss: Tensor) -> None:
+        if loss.requires_grad:
+            loss.backward()
+
+    def _backward_of_companions(self, step: int, progress: float) -> None:
+        for companion in self.companions:
+            loss = companion.loss(step, progress)
+            if loss is not None:
+                self._backward(loss)
