@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from viewer_client import Client, panel_of, until
 
 from nfc_gs.core.rotation import quat_to_matrix
@@ -18,6 +17,7 @@ from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.stored import without_photos
 from nfc_gs.model.color_head import start_bits
+from nfc_gs.model.deformation import Deformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.border import MIN_SPLIT, REACH_PIXELS, paint_knob, strip
@@ -32,11 +32,14 @@ from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source
 
 
-class Still(nn.Module):
-    """A motion without movement."""
+class Still(Deformation):
+    """A deformation that changes nothing."""
 
-    def forward(self, means: torch.Tensor, time: float, kernels: object = None) -> dict[str, torch.Tensor]:
-        return {}
+    def __init__(self) -> None:
+        super().__init__("mlp", ("means",), torch.tensor([[-9.0] * 3, [9.0] * 3]))
+
+    def changes(self, means: torch.Tensor, time: float, operations: object = None) -> torch.Tensor:
+        return torch.zeros_like(means)
 
 
 def ball(moves: bool) -> GaussianModel:

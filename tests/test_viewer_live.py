@@ -239,22 +239,18 @@ def test_ctrl_c_ends_a_paused_training(scene: SceneData, tmp_path: Path) -> None
     assert not thread.is_alive()
 
 
-def test_copies_are_made_on_request_and_take_their_share_of_the_time_at_most(
-    scene: SceneData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_are_made_on_request_and_take_their_share_of_the_time_at_most() -> None:
     now = [0.0]
 
-    def slow(model):
+    def slow() -> None:
         now[0] += 1.0
-        return model
 
-    monkeypatch.setattr("nfc_gs.viewer.live.copy_of", slow)
-    trainer = started(scene, tmp_path / "run")
-    live = LiveTraining(trainer, Source("run", trainer.model), clock=lambda: now[0])
+    training = SimpleNamespace(model=SimpleNamespace(copy=slow))
+    live = LiveTraining(training, Source("run", None), clock=lambda: now[0])  # type: ignore[arg-type]
     live.budget.share = 0.1
 
     def step(number: int) -> None:
-        live(StepDone(number, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 3, 1.0, 1.0))
+        live(StepDone(number, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 1.0, 1.0))
         now[0] += 0.5
 
     step(1)
@@ -265,7 +261,7 @@ def test_copies_are_made_on_request_and_take_their_share_of_the_time_at_most(
     assert live.source.snapshot().number == pytest.approx(0.1 * now[0], rel=0.15)
 
 
-def test_copies_and_pictures_together_take_their_share_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_and_pictures_together_take_their_share_of_the_time_at_most() -> None:
     now = [0.0]
 
     def spend(seconds: float) -> None:
@@ -273,8 +269,8 @@ def test_copies_and_pictures_together_take_their_share_of_the_time_at_most(monke
         spent.append(seconds)
 
     spent: list[float] = []
-    monkeypatch.setattr("nfc_gs.viewer.live.copy_of", lambda model: spend(0.3))
-    live = LiveTraining(SimpleNamespace(model=None), Source("run", None), clock=lambda: now[0])  # type: ignore[arg-type]
+    training = SimpleNamespace(model=SimpleNamespace(copy=lambda: spend(0.3)))
+    live = LiveTraining(training, Source("run", None), clock=lambda: now[0])  # type: ignore[arg-type]
     scheduler = Scheduler(lambda: now[0], budget=live.budget)
     live.budget.share = 0.2
 
@@ -283,7 +279,7 @@ def test_copies_and_pictures_together_take_their_share_of_the_time_at_most(monke
         live.request_snapshot()  # as a viewer does when a browser has its picture
 
     for number in range(4000):
-        live(StepDone(number, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 3, 1.0, 1.0))
+        live(StepDone(number, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 1.0, 1.0))
         scheduler.submit(1, draw_and_request)
         scheduler.run_due()
         now[0] += 0.1

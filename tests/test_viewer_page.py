@@ -315,7 +315,7 @@ def test_a_training_is_seen_and_controlled(tab: tuple[Any, list[str]], scene: Sc
     live = LiveTraining(training, sources(scene)[1])  # type: ignore[arg-type]
     with Viewer([live.source], port=8740, backend="cpu", live=live) as viewer:
         for step in range(1, 40):
-            live(StepDone(step, step / 100, 1.0 / step, 20.0 + 0.1 * step, {"gaussians": 300}, 48, 36, 3, 1.0, 60.0))
+            live(StepDone(step, step / 100, 1.0 / step, 20.0 + 0.1 * step, {"gaussians": 300}, 48, 36, 1.0, 60.0))
         opened.goto(viewer.url)
         page = Page(opened, viewer, problems)
         opened.get_by_text("Step 39 (39 %)").wait_for()

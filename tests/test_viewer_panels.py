@@ -510,7 +510,10 @@ def test_a_training_is_paused_saved_stopped_and_given_its_share(scene: SceneData
             until(lambda: not live.paused and not live.budget.unlimited)
             page.press("Save checkpoint now")
             until(lambda: live._save_requested.is_set())
-            live.last, live.save_error = StepDone(1, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 3, 1.0, 1.0), "The disk is full."
+            live.last, live.save_error = (
+                StepDone(1, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 1.0, 1.0),
+                "The disk is full.",
+            )
             until(lambda page=page: any("**Not saved**: The disk is full." in text for text in markdowns(page)))
             page.press("Stop and save")
             until(lambda: asked == ["stop"] and live.stop_pressed)

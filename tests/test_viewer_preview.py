@@ -15,7 +15,7 @@ from test_gate import pushed
 from test_viewer_drawing import CPU, model, one
 from viewer_client import Sway
 
-from nfc_gs.model.gate import GatedField
+from nfc_gs.model.gate import GatedDeformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer import draw as drawing
 from nfc_gs.viewer import session as sessions
@@ -119,7 +119,7 @@ def test_what_stands_still_is_not_deformed_as_soon_as_that_is_known() -> None:
     assert previews.model(first, playing=True) is first.model
     until(lambda: previews.model(first, playing=True) is not first.model)
     gate = previews.model(first, playing=True).deformation
-    assert isinstance(gate, GatedField) and gate.moving.tolist() == [1]
+    assert isinstance(gate, GatedDeformation) and gate.moving.tolist() == [1]
     assert previews.model(first, playing=False) is first.model
     few = previews.model(first, 0.67, playing=True)
     assert len(few) == 2 and few is not previews.model(first, 0.67, playing=False)

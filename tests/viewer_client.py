@@ -32,7 +32,7 @@ class Sway(Deformation):
     def __init__(self) -> None:
         super().__init__("mlp", ("means",), torch.tensor([[-9.0] * 3, [9.0] * 3]))
 
-    def changes(self, means: torch.Tensor, time: float, kernels: object = None) -> torch.Tensor:
+    def changes(self, means: torch.Tensor, time: float, operations: object = None) -> torch.Tensor:
         return torch.tensor([0.5 * time, 0.0, 0.0]).expand_as(means)
 
 

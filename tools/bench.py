@@ -29,6 +29,7 @@ import numpy as np
 import torch
 import tyro
 from bench_common import CountingBackend, Samples, console, seconds_of, still_trainer, with_points
+from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
 from rich.table import Table
 
 from nfc_gs.core.camera import Camera
@@ -38,7 +39,6 @@ from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.init import from_points
-from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
 from nfc_gs.ops import native
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.training.config import TrainConfig

@@ -51,6 +51,7 @@ from bench_common import Samples, console
 from gpu_arms import PIECES, Arm, Comparison, GpuLostError, GpuMeter, Shot, compare, gsplat_arm, left_out, our_arm
 from gpu_floors import TOUCHED, Meter, Rates, TimingRuntime, Work, array_sizes, count_work, rates_here
 from gpu_scenes import BenchScene, garden_scene, read_garden, run_scene
+from nfc_gs.objective.losses import ObjectiveConfig, photometric
 from rich.table import Table
 
 from nfc_gs.core.errors import UserError
@@ -58,7 +59,6 @@ from nfc_gs.core.files import atomic_write, make_folder
 from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import ObjectiveConfig, photometric
 from nfc_gs.objective.presets import METHODS
 from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
 from nfc_gs.rendering.backend import RasterBackend, get_backend

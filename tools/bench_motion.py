@@ -14,6 +14,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from bench_common import CountingBackend, Samples, console, seconds_of, still_trainer, with_points
+from nfc_gs.rendering.deformation import kernels_for, look_up_compiled
 from rich.table import Table
 from torch import Tensor
 
@@ -30,7 +31,6 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.init import from_points
 from nfc_gs.ops import native
 from nfc_gs.rendering.cpu_backend import CpuBackend
-from nfc_gs.rendering.deformation import kernels_for, look_up_compiled
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.training import deformation as motion
 from nfc_gs.training.config import DeformationConfig, TrainConfig, resolve

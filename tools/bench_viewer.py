@@ -39,11 +39,11 @@ from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.formats.ply import write_ply
-from nfc_gs.model.gate import GatedField
+from nfc_gs.model.gate import GatedDeformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops import native
 from nfc_gs.viewer.app import Viewer
-from nfc_gs.viewer.live import LiveTraining, copy_of
+from nfc_gs.viewer.live import LiveTraining
 from nfc_gs.viewer.preview import PreviewModels
 from nfc_gs.viewer.scheduler import run_to_end
 from nfc_gs.viewer.session import AT_REST, MOVING, REST, Session
@@ -299,8 +299,8 @@ def compare_training(scene: SceneData, args: View, folder: Path, port: int) -> N
         return seconds_of(lambda: [trainer.step() for _ in range(args.steps)]) / args.steps
 
     def looked_at(moving: bool) -> float:
-        live = LiveTraining(trainer, Source("run", copy_of(trainer.model), scene=scene))
-        trainer.listen(live)
+        live = LiveTraining(trainer, Source("run", trainer.model.copy(), scene=scene))
+        trainer.run.add_listener(live)
         ended = threading.Event()
         with (
             Viewer([live.source], port=port, backend="cpu", live=live) as viewer,
@@ -315,7 +315,7 @@ def compare_training(scene: SceneData, args: View, folder: Path, port: int) -> N
                 ended.set()
                 if moving:
                     hand.join()
-                trainer._listeners.remove(live)
+                trainer.run._listeners.remove(live)
 
     steps()
     for _ in range(args.rounds):
@@ -387,7 +387,7 @@ def compare_playing(args: View, port: int) -> None:
                 with patch.object(PreviewModels, "_gated_model", model):
                     samples[way].add("picture", seconds_of(lambda: play(40)) / 40)
     found, count = source.previews._gated[1].deformation, len(source.snapshot().gaussians or ())
-    moving = len(found.moving) if isinstance(found, GatedField) else 0
+    moving = len(found.moving) if isinstance(found, GatedDeformation) else 0
     all_, few = (samples[way].values["picture"] for way in ways)
     console.print(
         f"Playing {count:,} Gaussians at {size[0]} x {size[1]}: {1e3 * np.median(all_):.1f} ms a picture, with a gate "

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from bench_common import Samples, console
 from gpu_floors import Meter
+from nfc_gs.objective.losses import ObjectiveConfig, photometric
 from torch import Tensor
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import BLUR, NEAR_PLANE, TILE_SIZE
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import ObjectiveConfig, photometric
 from nfc_gs.rendering.backend import RasterBackend, get_backend
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.training.optimizers import VisibleAdam

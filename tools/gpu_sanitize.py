@@ -21,6 +21,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from gpu_scenes import BenchScene, garden_scene
+from nfc_gs.objective.losses import ObjectiveConfig, photometric
 from torch import Tensor
 
 from nfc_gs.core.camera import Camera, look_at
@@ -28,7 +29,6 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import PointCloud
 from nfc_gs.model.deformation import HexPlane, HexPlaneConfig, make_deformation
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import ObjectiveConfig, photometric
 from nfc_gs.rendering import cuda_backend
 from nfc_gs.rendering.backend import RasterBackend, RasterSettings, Splats
 from nfc_gs.rendering.cuda_backend import WIDTHS, CudaBackend

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from nfc_gs.objective.losses import LossResult, ObjectiveConfig, cross_entropy, photometric
 from torch import Tensor
 
-from nfc_gs.objective.losses import LossResult, ObjectiveConfig, cross_entropy, photometric
 from nfc_gs.rendering.pipeline import RenderOutput
 from nfc_gs.training.trainer import Trainer
 
