@@ -42,22 +42,22 @@ def launched() -> Iterator[Any]:
 
 @contextmanager
 def opened(browser: Any, file: Path, **options: Any) -> Iterator[Any]:
-    """A page that shows a file; at the end no error may have been logged and nothing else asked for.
+    """A page that shows a file; at the end no error may have been logged and nothing else requested.
 
     Args:
         options: as Playwright's `new_page` has them.
     """
     page = browser.new_page(viewport={"width": 1280, "height": 900}, **options)
-    troubles: list[str] = []
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("dialog", lambda dialog: (troubles.append("dialog"), dialog.dismiss()))
-    asked: list[str] = []
-    page.on("request", lambda one: asked.append(one.url))
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("dialog", lambda dialog: (problems.append("dialog"), dialog.dismiss()))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     page.goto(file.as_uri())
     yield page
-    assert troubles == []
-    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+    assert problems == []
+    assert [url for url in requested if not url.startswith("data:")] == [file.as_uri()]
     page.close()
 
 

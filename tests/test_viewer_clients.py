@@ -181,22 +181,22 @@ def test_what_takes_long_holds_no_thread_of_visers_and_runs_once_at_a_time(viewe
     session = next(iter(viewer.sessions.values()))
     said: list[str] = []
     session.notify = lambda title, body, color=None: said.append(body)  # type: ignore[method-assign]
-    begun: list[int] = []
+    started: list[int] = []
 
     def long(number: int) -> None:
-        begun.append(number)
+        started.append(number)
         assert go_on.wait(20.0)
 
     call = session.in_background(long, busy="It goes on already.")
     call(1)  # returns at once
-    until(lambda: begun == [1])
+    until(lambda: started == [1])
     call(2)
     until(lambda: said == ["It goes on already."])
     go_on.set()
 
     def again() -> bool:
         call(3)
-        return begun[-1] == 3
+        return started[-1] == 3
 
     until(again)
     client.close()

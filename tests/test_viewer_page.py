@@ -275,7 +275,7 @@ def test_time_moves_the_scene_and_plays(page: Page) -> None:
     page.press("◀ back")
     until(lambda: page.session.state.time == pytest.approx(0.8 - 1 / 60), page)
     page.page.keyboard.press("p")
-    until(lambda: page.session.state.playing and page.session.state.time < 0.5, page)  # it has begun again at its end
+    until(lambda: page.session.state.playing and page.session.state.time < 0.5, page)  # from the start again
     page.page.keyboard.press("p")
     until(lambda: not page.session.state.playing, page)
 
@@ -310,8 +310,8 @@ def test_a_training_is_seen_and_controlled(tab: tuple[Any, list[str]], scene: Sc
     opened, problems = tab
     problems.clear()
     opened.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
-    asked: list[str] = []
-    training = SimpleNamespace(stop=lambda: asked.append("stop"))
+    calls: list[str] = []
+    training = SimpleNamespace(stop=lambda: calls.append("stop"))
     live = LiveTraining(training, sources(scene)[1])  # type: ignore[arg-type]
     with Viewer([live.source], port=8740, backend="cpu", live=live) as viewer:
         for step in range(1, 40):
@@ -329,7 +329,7 @@ def test_a_training_is_seen_and_controlled(tab: tuple[Any, list[str]], scene: Sc
         page.number("Viewer's share", 0.5)
         until(lambda: live.budget.share == 0.5, page)
         page.press("Stop and save")
-        until(lambda: asked == ["stop"], page)
+        until(lambda: calls == ["stop"], page)
         opened.goto("about:blank")
         until(lambda: not viewer.sessions, opened)
     assert problems == []

@@ -413,7 +413,7 @@ def kept(session: Session) -> GaussianModel:
 
 
 def test_what_is_left_is_counted_as_it_is_shown(page: Page) -> None:
-    """At the time and of the source that is looked at, and again whenever that changes."""
+    """At the time and of the source that is shown, and again whenever that changes."""
     session = page.session
     page.set("Crop", "box")
     page.set("Centre", [0.0, 0.0, 0.0])
@@ -437,21 +437,21 @@ def test_what_is_left_is_counted_as_it_is_shown(page: Page) -> None:
 
 
 def test_an_export_that_is_being_written_is_not_started_again(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on, begun = threading.Event(), []
+    go_on, started = threading.Event(), []
 
     def slow(file: Path, *_: object) -> None:
-        begun.append(file)
+        started.append(file)
         assert go_on.wait(20.0)
         file.write_bytes(b"ply")
 
     monkeypatch.setattr(edit, "write_ply", slow)
     page.press("Export what is left as PLY")
-    until(lambda: len(begun) == 1)
+    until(lambda: len(started) == 1)
     page.press("Export what is left as PLY")
     until(lambda: page.said == ["An export is being written already."])
     go_on.set()
     until(lambda: page.files == {"one.ply": b"ply"})
-    assert len(begun) == 1
+    assert len(started) == 1
 
 
 class Alone:
@@ -494,8 +494,8 @@ def test_the_outline_of_a_crop_and_a_path_are_drawn_by_one_callback_at_a_time(
 
 
 def test_a_training_is_paused_saved_stopped_and_given_its_share(scene: SceneData) -> None:
-    asked: list[str] = []
-    training = SimpleNamespace(stop=lambda: asked.append("stop"))
+    calls: list[str] = []
+    training = SimpleNamespace(stop=lambda: calls.append("stop"))
     model = bits_model(scene, 0.2)
     model.deformation = Sway()
     live = LiveTraining(training, Source("run", model, scene=scene))  # type: ignore[arg-type]
@@ -516,6 +516,6 @@ def test_a_training_is_paused_saved_stopped_and_given_its_share(scene: SceneData
             )
             until(lambda page=page: any("**Not saved**: The disk is full." in text for text in markdowns(page)))
             page.press("Stop and save")
-            until(lambda: asked == ["stop"] and live.stop_pressed)
+            until(lambda: calls == ["stop"] and live.stop_pressed)
             live.finished = True
             until(lambda page=page: page.control("Stop and save").disabled)

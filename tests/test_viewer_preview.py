@@ -304,11 +304,11 @@ def test_a_large_picture_is_drawn_tile_by_tile_between_those_of_others(monkeypat
         order.append("other")
         scheduler.submit("other", other)
 
-    asking = threading.Thread(target=lambda: screenshots.append(session.screenshot(camera)))
-    asking.start()
+    caller = threading.Thread(target=lambda: screenshots.append(session.screenshot(camera)))
+    caller.start()
     until(lambda: scheduler.wait_time() == 0.0)
     scheduler.submit("other", other)
-    while asking.is_alive():
+    while caller.is_alive():
         scheduler.run_due()
     assert [name for name in order if name == "tile"] == ["tile"] * 3
     assert order[: order.index("other") + 5] in (
@@ -322,18 +322,18 @@ def test_a_large_picture_of_a_page_that_is_closed_is_not_finished() -> None:
     session, scheduler, _, _ = looking(Source("many", many()))
     failed = []
 
-    def ask() -> None:
+    def save() -> None:
         try:
             session.screenshot(session.pose.camera(2100, 40))
         except Exception as error:
             failed.append(str(error))
 
-    asking = threading.Thread(target=ask)
-    asking.start()
+    caller = threading.Thread(target=save)
+    caller.start()
     until(lambda: scheduler.wait_time() == 0.0)
     scheduler.run_due()
     session.close()
-    asking.join()
+    caller.join()
     assert failed == ["The page was closed before its picture was drawn."]
     while scheduler.run_due():
         pass

@@ -33,7 +33,7 @@ class Clock:
 def drawn(
     control: FrameRate, scene: float, pixel: float, pictures: int = 60, gaussians: int = 0, noise: float = 0.0
 ) -> list[float]:
-    """Seconds of pictures of a renderer, of which the frame rate is told.
+    """Seconds of pictures of a renderer, which the frame rate measures.
 
     Args:
         scene, pixel: seconds that all Gaussians take, and each pixel.
@@ -183,14 +183,14 @@ def test_jobs_take_no_more_than_their_share_of_the_time() -> None:
         clock.now += 0.1
         done.append("x")
 
-    begun = clock.now
+    started = clock.now
     for _ in range(10):
         work.submit(1, job)
         while not work.run_due():
             wait = work.wait_time()
             assert wait is not None and wait > 0
             clock.now += wait
-    assert len(done) * 0.1 / (clock.now - begun) == pytest.approx(0.25, rel=0.12)  # the last rest is not waited for
+    assert len(done) * 0.1 / (clock.now - started) == pytest.approx(0.25, rel=0.12)  # the last rest is not waited for
 
 
 def test_time_that_nothing_else_needs_is_not_counted() -> None:

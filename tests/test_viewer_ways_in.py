@@ -100,7 +100,7 @@ def test_view_opens_a_browser_and_is_shared_on_request(
     assert "is taken" not in capsys.readouterr().out
 
 
-def test_a_training_is_watched_where_it_is_asked_to_be(
+def test_a_training_is_shown_at_the_given_address(
     waits: Waits, port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capture = write_capture(tmp_path / "capture", views=6, width=48, height=36)

@@ -9,7 +9,7 @@ From a click to a picture:
       -> send      the picture goes to the browser         session.py          Session._send_picture
 
 What a page shows is one frozen `state.ViewState`; what all pages share is one `content.Content`. A camera that moves
-takes the same way from `update` on. From below:
+enters at `schedule` (`Session.request`). Modules, from below:
 
     scheduler, frame_rate, server, cameras, edit, frames, border, path     know nothing of pages
     state, snapshot, preview, draw                                         models, and pictures of them

@@ -46,7 +46,7 @@ class Viewer:
         scheduler: draws for all pages.
         server: viser's.
         url: where the page is.
-        port_was_taken: the page is at another port than the one asked for.
+        port_was_taken: the given port was taken, and the page is at another one.
         sessions: the browsers that are connected, by client.
         panels: of their pages, by client.
         closed: it has ended.
@@ -221,7 +221,7 @@ def view(
     Args:
         what: one of them, or several to compare.
         open_browser: open the page in a browser.
-        wait: return only after Ctrl-C; else at once, and the viewer runs until `close`.
+        wait: return only after Ctrl-C; else immediately, and the viewer runs until `close`.
 
     Returns:
         The viewer, closed if it was waited for.

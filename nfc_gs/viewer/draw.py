@@ -43,7 +43,7 @@ class Picture:
 
     Attributes:
         rgb: [H, W, 3] uint8.
-        depth: [H, W] float32 along the camera's z axis, scene units, `FAR` where nothing is; None if not asked for.
+        depth: [H, W] float32 along the camera's z axis, scene units, `FAR` where nothing is; None if not measured.
     """
 
     rgb: np.ndarray
@@ -120,7 +120,7 @@ def draw(
         depth: measure depths, too.
 
     Raises:
-        UserError: the backend does not work here, or bits are asked of a model that has none.
+        UserError: the backend does not work here, or the model has no bits to show.
     """
     if settings.show == "error" and photo is None:
         settings = replace(settings, show="color")

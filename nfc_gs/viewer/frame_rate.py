@@ -47,7 +47,7 @@ class FrameRate:
     picture may, pixels get half as much time again: fewer would look worse and be hardly faster.
 
     How much of the time goes with the number of Gaussians is not known before it is tried: where coarse pictures take
-    too long fewer are drawn at once, and where fine ones do not more are tried from time to time.
+    too long fewer are drawn at once, and where fine ones do not, more are tried from time to time.
 
     Attributes:
         share: of the Gaussians to draw, a power of 2 up to 1.
@@ -113,7 +113,7 @@ class FrameRate:
         mean = self._y / self._x
         spread = self._n * self._xx - self._x * self._x
         slope = mean
-        if spread > 1e-2 * self._x * self._x:  # else all were of one size, and tell no more than the mean
+        if spread > 1e-2 * self._x * self._x:  # else all were of one size, and only the mean is known
             fitted = (self._n * self._xy - self._x * self._y) / spread
             slope = min(max(fitted, MIN_SLOPE * mean), mean) if fitted > 0.0 else mean
         return max(0.0, (self._y - slope * self._x) / self._n), slope

@@ -21,7 +21,7 @@ MAX_GROWTH = 4.0
 
 
 class PreviewModels:
-    """The preview models of a source, shared by all pages. Made when first asked for, by the one thread that draws."""
+    """The preview models of a source, shared by all pages. Made on first use, in the one thread that draws."""
 
     def __init__(self) -> None:
         self._number: int | None = None  # of the snapshot that the models below are of

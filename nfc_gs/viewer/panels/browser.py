@@ -67,7 +67,7 @@ class BrowserPanel(Panel):
                 raise
 
     def _send_splats(self) -> None:
-        """Replace the picture by splats, unless pictures are wanted again by then."""
+        """Replace the picture by splats, unless `draw_in_browser` was called with False meanwhile."""
         session = self.session
         splats = browser_splats(session)
 

@@ -44,7 +44,7 @@ class DisplayPanel(Panel):
             "Bit plane", 0, 7, 1, 0, visible=False, hint="0 is the most significant bit, 7 the least."
         )
         self.background = gui.add_rgb(
-            "Background", _bytes(self.session.source.options.background), hint="The color behind the splats."
+            "Background", _bytes(self.session.source.options.background), hint="The color behind the model."
         )
         self.watch(
             self.show, self.colormap, self.auto_range, self.near, self.far, self.channel, self.bit, self.background

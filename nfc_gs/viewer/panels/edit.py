@@ -33,17 +33,17 @@ class EditPanel(Panel):
         (x, y, z), radius = self.session.content.middle_and_radius()
         reach, step, side = 10 * radius, max(radius / 100, 1e-4), 4 * radius
         self.shape = gui.add_dropdown(
-            "Crop", ("none", "box", "sphere"), initial_value="none", hint="What lies outside goes."
+            "Crop", ("none", "box", "sphere"), initial_value="none", hint="Removes what lies outside."
         )
         self.centre = gui.add_vector3(
             "Centre", (x, y, z), step=step, visible=False, hint="Of box or sphere, scene units."
         )
         self.size = gui.add_vector3("Size", (side, side, side), step=step, visible=False, hint="Sides of the box.")
         self.radius = gui.add_slider("Radius", step, reach, step, 2 * radius, visible=False, hint="Of the sphere.")
-        self.min_opacity = gui.add_slider("Least opacity", 0.0, 1.0, 0.01, 0.0, hint="Fainter Gaussians go.")
+        self.min_opacity = gui.add_slider("Least opacity", 0.0, 1.0, 0.01, 0.0, hint="Removes fainter Gaussians.")
         # The slider is logarithmic: large Gaussians are few and spread over many orders of magnitude.
         self.max_size = gui.add_slider(
-            "Largest size (log10)", -4.0, 3.0, 0.05, 3.0, hint="Larger Gaussians go; 3 keeps all."
+            "Largest size (log10)", -4.0, 3.0, 0.05, 3.0, hint="Removes larger Gaussians; 3 keeps all."
         )
         self.count = gui.add_markdown("")
         export = gui.add_button(

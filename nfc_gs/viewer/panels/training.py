@@ -95,7 +95,7 @@ def _progress_text(live: LiveTraining, last: StepDone) -> str:
 
 
 def _data(curve: Curve, label: str, color: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[uplot.Series, ...]]:
-    """A curve as uPlot takes it; two equal points stand for one that is empty."""
+    """A curve as uPlot takes it; an empty one has two equal points."""
     count = min(len(curve.steps), len(curve.values))  # the training adds to both, one after the other
     steps, values = curve.steps[:count] or [0.0, 1.0], curve.values[:count] or [0.0, 0.0]
     series = (uplot.Series(label="Step"), uplot.Series(label=label, stroke=color, width=2))
