@@ -10,11 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from losses import photometric, photometric_reference
 from torch import Tensor
 
 from nfc_gs.model.target_encoding import encode_colors
-from nfc_gs.objective import losses, metrics
-from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
+from nfc_gs.objective import metrics
+from nfc_gs.objective.objective import ObjectiveConfig
+from nfc_gs.objective.terms import BUILT_IN, TERMS
 
 
 def pictures(height: int = 19, width: int = 23, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,8 +164,9 @@ def test_a_rendering_that_is_not_contiguous_gives_the_same_loss_and_gradient():
 
 
 def test_every_weight_of_the_config_names_a_term():
-    settings = {"ce_eps", "ce_from", "ce_until"}
-    assert {*losses.TERMS, *settings} == set(vars(ObjectiveConfig())) and settings.isdisjoint(losses.TERMS)
+    settings = {"ce_eps", "ce_from", "ce_until", "extra"}
+    assert {*TERMS, *settings} == set(vars(ObjectiveConfig())) and settings.isdisjoint(TERMS)
+    assert list(ObjectiveConfig().weights()) == list(TERMS) == list(BUILT_IN)
 
 
 def test_pictures_of_different_sizes_are_refused_with_both_numbers():
@@ -326,7 +329,7 @@ def test_a_mask_that_ignores_everything_leaves_no_cross_entropy_and_no_gradient(
 def test_bits_are_needed_for_their_cross_entropy_and_must_fit(dtype: torch.dtype):
     rendered, target, _ = pictures()
     rendered = rendered.to(dtype)
-    with pytest.raises(ValueError, match="bit-wise cross entropy but no bits were rendered"):
+    with pytest.raises(ValueError, match="the output 'bits' was not rendered; a term that reads it says so"):
         photometric(rendered, target, None, BIT_CE)
     with pytest.raises(ValueError, match=r"bits.*8 is not 24"):
         photometric(rendered, target, None, BIT_CE, torch.zeros(19, 23, 8, dtype=dtype))

@@ -24,12 +24,12 @@ from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinish
 from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import PointCloud, SceneData, View, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.objective.objective import Objective
 from nfc_gs.rendering.backend import get_backend
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.runs import checkpoint as checkpoints
 from nfc_gs.runs.history import read_history
 from nfc_gs.training import schedules
-from nfc_gs.training import trainer as trainer_module
 from nfc_gs.training.config import AdcConfig, LearningRates, RefineConfig, TrainConfig
 from nfc_gs.training.trainer import Trainer
 from nfc_gs.training.views import Feed
@@ -369,14 +369,14 @@ def test_a_time_budget_ends_the_run_and_goes_through_the_whole_schedule(tmp_path
 
 
 def test_a_non_finite_loss_stops_saves_and_names_step_and_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = trainer_module.photometric, []
+    real, calls = Objective.__call__, []
 
     def poisoned(*args: object):
         result = real(*args)  # type: ignore[arg-type]
         calls.append(1)
         return replace(result, total=result.total * math.nan) if len(calls) == 5 else result
 
-    monkeypatch.setattr(trainer_module, "photometric", poisoned)
+    monkeypatch.setattr(Objective, "__call__", poisoned)
     events = []
     trainer = Trainer(tiny_scene(), tiny_config(), tmp_path / "run", [events.append], capture="tiny")
     with pytest.raises(UserError, match=r"nan at step 5, on the view view_0\d\.png"):
