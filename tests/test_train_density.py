@@ -168,9 +168,8 @@ def test_mcmc_moves_the_dead_to_the_living_and_resets_their_moments() -> None:
     optimizer = VisibleAdam(model.tensors())
     for tensor in optimizer.state().values():
         tensor.fill_(1.0)
-    control = McmcControl(
-        make_config(mcmc=McmcConfig(noise=0.0), growth_end=0.5, max_gaussians=20), model, optimizer, 1.0
-    )
+    config = make_config(mcmc=McmcConfig(noise=0.0), growth_end=0.5, max_gaussians=20)
+    control = McmcControl(config, model, optimizer, 1.0, FAST)
     before = {name: tensor.clone() for name, tensor in model.tensors().items()}
     control._relocate(1)
     assert len(model) == 20
