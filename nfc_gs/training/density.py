@@ -177,10 +177,10 @@ class AdcControl(DensityControl):
         self.clock = RefineClock(config.refine, min(config.refine.stop, config.adc.stop))
         self._reset_step = 0
         self._reset_progress = 0.0
-        self._restart()
+        self._reset_statistics()
 
-    def _restart(self) -> None:
-        """Begin to collect anew."""
+    def _reset_statistics(self) -> None:
+        """Start the statistics of screen gradients at zero."""
         n, device = len(self.model), self.model.device
         self._grad2d = torch.zeros(n, device=device)  # [N] sum of norms of screen gradients, normalised units
         self._count = torch.zeros(n, device=device)  # [N] how often seen
@@ -203,7 +203,7 @@ class AdcControl(DensityControl):
             self._grow(step)
             self._prune()
             self._reorder()
-            self._restart()
+            self._reset_statistics()
         if (
             progress - self._reset_progress + 1e-9 >= adc.reset_every
             and step - self._reset_step >= adc.reset_at_least
