@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from losses import photometric
 from test_train_trainer import (
     all_tensors,
     assert_same_bits,
@@ -18,7 +19,6 @@ from test_train_trainer import (
 )
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.objective.losses import photometric
 from nfc_gs.objective.presets import ObjectiveOptions
 from nfc_gs.ops import native
 from nfc_gs.rendering.pipeline import render

@@ -24,10 +24,13 @@ from test_train_trainer import (
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import PointCloud, SceneData, TimeAxis, View, ViewImage
-from nfc_gs.model.deformation import GROWTH, HexPlane, HexPlaneConfig, MlpConfig, box_of, has_time
+from nfc_gs.model.deformation import robust_bounds
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import ObjectiveConfig
+from nfc_gs.model.hexplane import MAX_GROWTH, HexPlane, HexPlaneConfig, is_time_plane
+from nfc_gs.model.mlp import MlpConfig
+from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.ops import native
+from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
 from nfc_gs.training import schedules
@@ -285,7 +288,7 @@ def test_with_one_camera_all_times_are_shown_and_the_mean_over_time_is_wanted_fi
     for scene, several in ((one_view_at_each_time(), False), (moving_scene(), True)):
         model = blobs(5)
         model.deformation = new_deformation(resolved, scene)
-        motion = MotionTraining(resolved, scene, model)
+        motion = MotionTraining(resolved, scene, model, operations_for("cpu"))
         objective = ObjectiveConfig(l1=0.5, ssim=0.25, mse=0.125, ce=0.3)
         early, late = motion.objective(objective, 0.6), motion.objective(objective, 0.8)
         assert late == objective
@@ -374,7 +377,7 @@ def test_a_grown_box_takes_the_moments_of_its_planes_along(tmp_path: Path, monke
         trainer.model.means[:5, 2] += 40.0
     trainer.step()
     side = before[1, 2] - before[0, 2]
-    assert field.bounds[1, 2] == pytest.approx(before[1, 2] + GROWTH * side)  # and no further
+    assert field.bounds[1, 2] == pytest.approx(before[1, 2] + MAX_GROWTH * side)  # and no further
     for moments, value in ((optimizer.m, 3.0), (optimizer.v, 5.0)):
         assert all(torch.allclose(moments[f"planes.{k}"], torch.tensor(value)) for k in range(len(field.planes)))
 
@@ -382,7 +385,7 @@ def test_a_grown_box_takes_the_moments_of_its_planes_along(tmp_path: Path, monke
 @pytest.mark.parametrize("cut", [12, 22])  # before the box grows, and after
 def test_a_run_whose_box_grows_resumes_exactly(cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nfc_gs.training.deformation.BOUNDS_EVERY", 20)
-    monkeypatch.setattr("nfc_gs.model.deformation.box_of", lambda points: 0.6 * box_of(points))
+    monkeypatch.setattr("nfc_gs.model.deformation.robust_bounds", lambda points: 0.6 * robust_bounds(points))
     whole = train(tmp_path / "whole", steps=24)
     holder: list[Trainer] = []
     first = Trainer(moving_scene(), config(steps=24), tmp_path / "cut", [stop_after(cut, holder)], capture="tiny")
@@ -417,14 +420,14 @@ def test_gradients_of_the_regularisers_are_those_of_the_paper_s_losses() -> None
             plane.add_(torch.rand(plane.shape, generator=torch.Generator().manual_seed(len(plane))))
     loss = torch.zeros(())
     for index, plane in enumerate(field.planes):
-        if has_time(index):
+        if is_time_plane(index):
             loss = loss + weights.smoothness * plane.diff(n=2, dim=0).square().mean()
             loss = loss + weights.sparsity * (plane - 1.0).abs().mean()
         else:
             loss = loss + 2.0 * weights.tv * (plane.diff(dim=0).square().mean() + plane.diff(dim=1).square().mean())
     loss.backward()
     grads = {f"planes.{index}": torch.zeros_like(plane) for index, plane in enumerate(field.planes)}
-    regulariser_gradients_(field, grads)
+    regulariser_gradients_(field, grads, operations_for("cpu"))
     for index, plane in enumerate(field.planes):
         assert plane.grad is not None
         torch.testing.assert_close(grads[f"planes.{index}"], plane.grad, rtol=1e-4, atol=1e-7)
@@ -436,7 +439,7 @@ def test_planes_and_networks_learn_at_rates_of_their_own_that_fall(tmp_path: Pat
     for progress, network, planes in ((0.0, 3e-3, 3e-1), (0.5, 3e-4, 3e-1 / math.sqrt(10.0)), (1.0, 3e-5, 3e-2)):
         found = motion._rates(progress, 0)
         assert found["planes.0"] == pytest.approx(planes) and found["planes.5"] == pytest.approx(planes)
-        assert found["networks.motion.0.weight"] == pytest.approx(network)
+        assert found["networks.geometry.0.weight"] == pytest.approx(network)
         assert found["networks.colors.2.bias"] == pytest.approx(network)
     means = motion_of("mlp", tmp_path, deformation=rates, rate_factor=3.0)[0]._rates(0.5, 1500)
     assert means.keys() and all(rate == pytest.approx(1.5e-4) for rate in means.values())
@@ -447,7 +450,7 @@ def motion_of(motion: str, tmp_path: Path, background: tuple[float, float, float
     resolved = resolve(config(motion=motion, **changes))
     model = blobs(5)
     model.deformation = new_deformation(resolved, scene)
-    return MotionTraining(resolved, scene, model), scene
+    return MotionTraining(resolved, scene, model, operations_for("cpu")), scene
 
 
 def test_the_noise_on_time_falls_to_nothing_and_stays_on_the_axis(tmp_path: Path) -> None:
