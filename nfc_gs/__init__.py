@@ -5,7 +5,7 @@ From a capture to a trained splat:
     scene = nfc_gs.load_scene("captures/garden")
     trainer = nfc_gs.Trainer(scene, nfc_gs.TrainConfig(steps=2000), "runs/garden", capture="captures/garden")
     trainer.train()
-    nfc_gs.write_ply("garden.ply", trainer.model, scene.transform)
+    nfc_gs.write_splats("garden.ply", trainer.model, scene.transform)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nfc_gs.rendering.pipeline import RenderOutput, render
 
 if TYPE_CHECKING:
     from nfc_gs.data.loading import DataConfig, load_scene
-    from nfc_gs.formats.ply import read_ply, write_ply
+    from nfc_gs.formats.registry import read_splats, write_splats
     from nfc_gs.runs.checkpoint import LoadedModel, load_model
     from nfc_gs.training.config import TrainConfig
     from nfc_gs.training.evaluation import Metrics, evaluate
@@ -45,10 +45,10 @@ __all__ = [
     "load_model",
     "load_scene",
     "look_at",
-    "read_ply",
+    "read_splats",
     "render",
     "view",
-    "write_ply",
+    "write_splats",
 ]
 
 _LAZY = {
@@ -60,9 +60,9 @@ _LAZY = {
     "evaluate": "nfc_gs.training.evaluation",
     "load_model": "nfc_gs.runs.checkpoint",
     "load_scene": "nfc_gs.data.loading",
-    "read_ply": "nfc_gs.formats.ply",
+    "read_splats": "nfc_gs.formats.registry",
     "view": "nfc_gs.viewer.app",
-    "write_ply": "nfc_gs.formats.ply",
+    "write_splats": "nfc_gs.formats.registry",
 }
 """Public names that are imported when they are first used."""
 

@@ -432,7 +432,7 @@ def test_sizes_that_make_no_sense_are_refused(tmp_path: Path, wrong: dict[str, i
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("part", ["_ply", "_transforms"])
+@pytest.mark.parametrize("part", ["write_ply_points", "_transforms"])
 def test_a_disk_that_fills_up_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

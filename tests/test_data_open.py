@@ -10,11 +10,13 @@ import numpy as np
 import pycolmap
 import pytest
 from PIL import Image
+from plyfile import PlyData, PlyElement
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.lens import Pinhole
 from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.normalize import camera_layout, focus_point, normalising_transform, random_points, transform_viewmats
+from nfc_gs.data.ply_points import read_ply_points
 from nfc_gs.data.sampler import ViewSampler
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -398,10 +400,11 @@ def write_ply(path: Path, rows: list[str], count: int | None = None, names: str 
 @pytest.mark.parametrize(
     ("rows", "options", "sentence"),
     [
-        (["0 0 0 0 0 0"], {"count": 10**9}, "claims 1000000000 entries"),
-        (["0 0 0 0 0 0"], {"count": 12}, "cannot be read"),
+        (["0 0 0 0 0 0"], {"count": 10**9}, "claims 1,000,000,000 points"),
+        (["0 0 0 0 0 0"], {"count": 12}, "is cut short"),
         (["0 0 0 0 0"], {"names": "xy"}, "has no property z"),
-        (["a b c d e f"], {}, "cannot be read"),
+        (["a b c d e f"], {}, "could not convert"),
+        (["0 0 0 0 0 256"], {}, "property blue of its points is no integer"),
     ],
 )
 def test_broken_point_files_are_named(tmp_path, rows, options, sentence):
@@ -409,6 +412,20 @@ def test_broken_point_files_are_named(tmp_path, rows, options, sentence):
     write_ply(tmp_path / "points.ply", rows, **options)
     with pytest.raises(UserError, match=rf"points\.ply.*{sentence}"):
         load_scene(file)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_points_behind_faces_of_different_sizes_are_read(tmp_path, text):
+    faces = np.empty(2, [("vertex_indices", object)])
+    faces["vertex_indices"] = [[0, 1, 2], [3, 2, 1, 0]]
+    points = np.array(
+        [(k, 2 * k, 3, 10 * k, 0, 255) for k in range(9)],
+        [(c, "f8") for c in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")],
+    )
+    elements = [PlyElement.describe(faces, "face"), PlyElement.describe(points, "vertex")]
+    PlyData(elements, text=text).write(str(tmp_path / "points.ply"))
+    xyz, rgb = read_ply_points(tmp_path / "points.ply")
+    assert xyz.tolist() == [[k, 2 * k, 3] for k in range(9)] and rgb.tolist() == [[10 * k, 0, 255] for k in range(9)]
 
 
 def test_points_named_but_not_on_disk_are_replaced_by_random_ones(tmp_path):

@@ -19,7 +19,7 @@ from nfc_gs.data.scene import SceneData
 from nfc_gs.export.loop import write_loop
 from nfc_gs.export.report import write_report
 from nfc_gs.export.report_data import read_json
-from nfc_gs.formats.ply import write_ply
+from nfc_gs.formats.registry import write_splats
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops import native
 from nfc_gs.rendering.backend import RasterBackend, get_backend
@@ -118,7 +118,7 @@ def finish(trainer: Trainer) -> Metrics | None:
     run = trainer.run
     with one_torch_thread():
         still = at_time(trainer.model, START_TIME)
-    write_ply(run / SPLAT_NAME, still, trainer.scene.transform)
+    write_splats(run / SPLAT_NAME, still, trainer.scene.transform)
     metrics: Metrics | None = None
     try:
         metrics = trainer.evaluate(save_to=run / TEST_RENDERS)

@@ -14,6 +14,7 @@ import torch
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.sh import rgb_to_sh0
+from nfc_gs.formats.splat_format import Holds, SplatFormat
 from nfc_gs.model.gaussians import GaussianModel
 
 log = logging.getLogger("nfc_gs")
@@ -58,3 +59,6 @@ def read_splat(path: Path | str) -> GaussianModel:
             "sh_coeffs": rgb_to_sh0(rgba[:, :3])[:, None],
         }
     )
+
+
+FORMAT = SplatFormat(name=".splat file", suffix=".splat", read=read_splat, write=None, holds=Holds(sh_degree=0))

@@ -7,7 +7,6 @@ is drawn by a splat renderer, so the captures can judge one.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import shutil
 import uuid
@@ -26,6 +25,7 @@ from nfc_gs.data.builtin.draw import Drawing, draw
 from nfc_gs.data.builtin.motion import moving_mask, moving_scene
 from nfc_gs.data.builtin.scene import Thing
 from nfc_gs.data.builtin.tracks import Tracks, track_points
+from nfc_gs.data.ply_points import write_ply_points
 
 __all__ = ["Drawing", "Kind", "cameras", "draw", "moving_mask", "moving_scene", "write_capture", "write_moving_capture"]
 
@@ -214,7 +214,8 @@ def write_moving_capture(
         trackers = list({shot.place: shot.camera for shot in shots if shot.split == "train"}.values())
         trackers = trackers[:: -(-len(trackers) // _TRACKING_VIEWS)]
         drawings = [draw(camera, 0.0, scene=scene) for camera in trackers]
-        (partial / "points3d.ply").write_bytes(_ply(track_points(trackers, drawings, seed, 0.0, scene=scene)))
+        points = track_points(trackers, drawings, seed, 0.0, scene=scene)
+        write_ply_points(partial / "points3d.ply", points.xyz, points.rgb)
         (partial / "transforms.json").write_text(json.dumps(_transforms(shots), indent=1) + "\n", encoding="utf-8")
     return target
 
@@ -274,16 +275,3 @@ def _transforms(shots: list[_Shot]) -> dict[str, Any]:
     for split in ("train", "test"):
         result[f"{split}_filenames"] = [f"images/{shot.name}" for shot in shots if shot.split == split]
     return {**result, "frames": frames}
-
-
-def _ply(tracks: Tracks) -> bytes:
-    """The points of the tracks as a binary PLY file."""
-    from plyfile import PlyData, PlyElement
-
-    fields = [(axis, "f4") for axis in "xyz"] + [(color, "u1") for color in ("red", "green", "blue")]
-    vertices = np.empty(len(tracks.xyz), fields)
-    for k in range(3):
-        vertices[fields[k][0]], vertices[fields[k + 3][0]] = tracks.xyz[:, k], tracks.rgb[:, k]
-    file = io.BytesIO()
-    PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(file)
-    return file.getvalue()
