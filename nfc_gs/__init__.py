@@ -22,7 +22,8 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.rendering.pipeline import RenderOutput, render
 
 if TYPE_CHECKING:
-    from nfc_gs.data.loading import DataConfig, load_scene
+    from nfc_gs.data.config import DataConfig
+    from nfc_gs.data.loading import load_scene
     from nfc_gs.formats.registry import read_splats, write_splats
     from nfc_gs.runs.checkpoint import LoadedModel, load_model
     from nfc_gs.training.config import TrainConfig
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "DataConfig": "nfc_gs.data.loading",
+    "DataConfig": "nfc_gs.data.config",
     "LoadedModel": "nfc_gs.runs.checkpoint",
     "Metrics": "nfc_gs.training.evaluation",
     "TrainConfig": "nfc_gs.training.config",

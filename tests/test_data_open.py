@@ -13,8 +13,9 @@ from PIL import Image
 from plyfile import PlyData, PlyElement
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.config import DataConfig
 from nfc_gs.data.lens import Pinhole
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.normalize import camera_layout, focus_point, normalising_transform, random_points, transform_viewmats
 from nfc_gs.data.ply_points import read_ply_points
 from nfc_gs.data.sampler import ViewSampler
@@ -117,7 +118,7 @@ def test_the_number_of_held_out_images_can_be_chosen(tmp_path, every, test):
 def test_two_views_are_both_trained_on(tmp_path):
     scene = load_scene(write_capture(tmp_path, 2))
     assert (scene.train, scene.test) == ((0, 1), ())
-    assert any("none is held out" in note for note in scene.notes)
+    assert any("none is held out" in text for text in scene.messages)
 
 
 def test_a_test_txt_beside_the_model_is_the_captures_own_split(tmp_path):
@@ -361,7 +362,7 @@ def test_captures_without_points_get_seeded_ones_in_view(tmp_path, caplog):
     write_capture(tmp_path, points=0)
     with caplog.at_level(logging.WARNING, "nfc_gs"):
         scene = load_scene(tmp_path, DataConfig(random_points=500), seed=4)
-    assert "no points" in caplog.text and any("no points" in note for note in scene.notes)
+    assert "no points" in caplog.text and any("no points" in text for text in scene.messages)
     xyz = scene.points.xyz
     assert xyz.shape == (500, 3) and xyz.dtype == np.float32 and scene.points.rgb.dtype == np.uint8
     assert np.array_equal(xyz, load_scene(tmp_path, DataConfig(random_points=500), seed=4).points.xyz)
@@ -387,7 +388,7 @@ def test_points_that_are_not_finite_or_absurdly_far_are_dropped_and_counted(tmp_
     write_ply(tmp_path / "points.ply", rows)
     scene = load_scene(file)
     assert len(scene.points) == 10 and (scene.points.rgb == [255, 0, 0]).all()
-    assert any("3 of 13 points" in note for note in scene.notes)
+    assert any("3 of 13 points" in text for text in scene.messages)
 
 
 def write_ply(path: Path, rows: list[str], count: int | None = None, names: str = "xyz") -> None:
@@ -430,7 +431,7 @@ def test_points_behind_faces_of_different_sizes_are_read(tmp_path, text):
 
 def test_points_named_but_not_on_disk_are_replaced_by_random_ones(tmp_path):
     scene = load_scene(write_transforms(tmp_path, ply_file_path="gone.ply"), DataConfig(random_points=50))
-    assert len(scene.points) == 50 and any("gone.ply" in note for note in scene.notes)
+    assert len(scene.points) == 50 and any("gone.ply" in text for text in scene.messages)
 
 
 # --- bad paths and folders ---------------------------------------------------------------------------------------

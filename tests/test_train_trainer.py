@@ -21,7 +21,8 @@ from PIL import Image
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinished, TrainStarted
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import PointCloud, SceneData, View, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.rendering.backend import get_backend

@@ -18,8 +18,9 @@ from nfc_gs.commands.console import Output, decibels, ratio, size_on_disk, table
 from nfc_gs.commands.runs import device_in_words
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.text import duration
+from nfc_gs.data.config import DataConfig, FrameOptions
 from nfc_gs.data.images import treatment
-from nfc_gs.data.loading import DataConfig, FrameOptions, load_scene
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData, TimeAxis, View
 from nfc_gs.export.report_data import read_json
 from nfc_gs.formats.registry import format_of, read_splats, splat_suffixes

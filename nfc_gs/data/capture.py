@@ -25,7 +25,7 @@ TimeUnit = Literal["", "seconds", "frames"]
 """What the times of a capture count; "" where it does not say."""
 
 
-class Notes(list[str]):
+class ReaderMessages(list[str]):
     """Sentences on what was decided, each said aloud as it is added."""
 
     def info(self, sentence: str) -> None:
@@ -38,7 +38,7 @@ class Notes(list[str]):
 
 
 @dataclass(frozen=True)
-class Shot:
+class CaptureImage:
     """One photo of a capture.
 
     Attributes:
@@ -70,23 +70,23 @@ class Capture:
 
     Attributes:
         root: the capture's folder.
-        shots: sorted by name, names unique.
+        images: sorted by name, names unique.
         xyz: [P, 3] float64 in the capture's world frame; rgb: [P, 3] uint8. P may be 0.
         test_names: names that the capture itself holds out for testing; None where it says nothing.
         alpha: what an alpha channel means where the user does not say: a mask, or transparency over white.
-        notes: what the reader decided.
-        time_unit: of the shots' times.
+        messages: what the reader decided.
+        time_unit: of the images' times.
         depths: the nearest and farthest depth of the scene, in the units of `xyz`, where the capture says.
         frame_rate: frames per second, where times are numbers of frames and the capture says.
     """
 
     root: Path
-    shots: list[Shot]
+    images: list[CaptureImage]
     xyz: np.ndarray
     rgb: np.ndarray
     test_names: frozenset[str] | None
     alpha: Literal["mask", "white"]
-    notes: Notes = field(default_factory=Notes)
+    messages: ReaderMessages = field(default_factory=ReaderMessages)
     time_unit: TimeUnit = ""
     depths: tuple[float, float] | None = None
     frame_rate: float | None = None
@@ -157,17 +157,19 @@ def with_moving_masks(capture: Capture) -> Capture:
     files = FileIndex(capture.root / "moving")
     if not files.folder.is_dir():
         return capture
-    found = {shot.name: find_mask(files, shot.name) for shot in capture.shots}
+    found = {image.name: find_mask(files, image.name) for image in capture.images}
     if set(found.values()) <= {None}:
-        capture.notes.warning(f"No file in {files.folder} has the name of an image; nothing is measured by it.")
-    shots = [
-        shot if found[shot.name] == shot.path else replace(shot, moving=found[shot.name])  # the images may lie there
-        for shot in capture.shots
+        capture.messages.warning(f"No file in {files.folder} has the name of an image; nothing is measured by it.")
+    images = [
+        image
+        if found[image.name] == image.path
+        else replace(image, moving=found[image.name])  # the images may lie there
+        for image in capture.images
     ]
-    return replace(capture, shots=shots)
+    return replace(capture, images=images)
 
 
-def check_missing(missing: Sequence[str], total: int, where: Path | str, notes: Notes) -> None:
+def check_missing(missing: Sequence[str], total: int, where: Path | str, messages: ReaderMessages) -> None:
     """Say which images are not on disk.
 
     Raises:
@@ -181,15 +183,15 @@ def check_missing(missing: Sequence[str], total: int, where: Path | str, notes: 
             f"{len(missing)} of {total} images of the capture are not on disk below {where} ({some}); "
             "put the images there or give the folder that has them."
         )
-    notes.warning(f"{len(missing)} of {total} images of the capture are not on disk and are left out: {some}.")
+    messages.warning(f"{len(missing)} of {total} images of the capture are not on disk and are left out: {some}.")
 
 
-def unique_shots(shots: Iterable[Shot], notes: Notes) -> list[Shot]:
-    """Sorted by name; of shots that share a name only the first is kept."""
-    kept: dict[str, Shot] = {}
-    for shot in shots:
-        if shot.name in kept:
-            notes.warning(f"The image {shot.name} occurs more than once; only its first entry is used.")
+def unique_images(images: Iterable[CaptureImage], messages: ReaderMessages) -> list[CaptureImage]:
+    """Sorted by name; of images that share a name only the first is kept."""
+    kept: dict[str, CaptureImage] = {}
+    for image in images:
+        if image.name in kept:
+            messages.warning(f"The image {image.name} occurs more than once; only its first entry is used.")
         else:
-            kept[shot.name] = shot
+            kept[image.name] = image
     return [kept[name] for name in sorted(kept)]

@@ -99,7 +99,7 @@ class SceneData:
         extent: radius of the cameras around their centre in the normalised frame, scene units (3DGS's
             `cameras_extent`: 1.1 times the largest distance of a camera from the mean camera).
         background: color in [0, 1] that transparent pixels were composited on, or None.
-        notes: sentences on what the reader decided (several models, missing images, ...), also logged.
+        messages: sentences on what the reader decided (several models, missing images, ...), also logged.
         time_axis: what the times of the views mean; None in a static scene.
         images: the cache that decodes pictures (`data.images.ImageCache`); None where there are no photos, since the
             scene comes from a checkpoint (`data.stored`) and the capture is not there.
@@ -113,7 +113,7 @@ class SceneData:
     transform: np.ndarray
     extent: float
     background: tuple[float, float, float] | None = None
-    notes: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
     time_axis: TimeAxis | None = None
     images: Any = field(default=None, repr=False, compare=False)
 

@@ -40,7 +40,7 @@ def without_photos(scene: SceneData) -> SceneData:
         views=tuple(replace(view, source=None) for view in scene.views),
         points=_cloud(_middle_points(scene)),
         background=None,
-        notes=(),
+        messages=(),
         images=None,
     )
 

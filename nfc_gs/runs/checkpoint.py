@@ -45,7 +45,7 @@ class Checkpoint:
         seconds: training time so far.
         config: the resolved configuration, as plain values.
         capture: the path the scene was read from.
-        data: how the capture was read (`data.loading.DataConfig`, as plain values).
+        data: how the capture was read (`data.config.DataConfig`, as plain values).
         transform: [4, 4] float64, from the capture's world frame to the frame of the model (`SceneData.transform`).
         background: color in [0, 1] behind the splats at evaluation.
         optimizer: Adam's moments, "m.means", "v.means", ...: shapes as in `model`.

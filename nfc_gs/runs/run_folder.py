@@ -13,7 +13,8 @@ import yaml
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import write_text
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint
 from nfc_gs.runs.history import HISTORY_NAME

@@ -26,7 +26,7 @@ from nfc_gs.core.events import (
 )
 from nfc_gs.core.files import make_folder, remove_leftovers
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.data.loading import DataConfig
+from nfc_gs.data.config import DataConfig
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.stored import without_photos
 from nfc_gs.model.gaussians import GaussianModel
