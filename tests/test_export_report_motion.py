@@ -173,10 +173,10 @@ def test_the_curve_is_read_out_under_the_mouse_in_the_order_of_time(page) -> Non
     labels = page.locator("[data-chart=time] svg text").all_text_contents()
     assert "110" in labels and "130" in labels
     page.mouse.move(*middle(page, "[data-chart=time] svg"))
-    frame = int(re.search(r"frame (\d+)", page.inner_text("#moment")).group(1))  # type: ignore[union-attr]
+    frame = int(re.search(r"frame (\d+)", page.inner_text("#time-readout")).group(1))  # type: ignore[union-attr]
     assert 114 <= frame <= 124
     k = (frame - 100) // 2
-    assert name_of(k) in page.inner_text("#moment")
+    assert name_of(k) in page.inner_text("#time-readout")
     assert values.all_text_contents() == [f"{20 + k}.00 dB", "" if k % 2 else f"{10 + k}.00 dB"]
     assert page.inner_text("#readout").startswith("Step 600")
 

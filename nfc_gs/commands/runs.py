@@ -16,7 +16,7 @@ from nfc_gs.core.files import make_folder
 from nfc_gs.core.text import duration
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.scene import SceneData
-from nfc_gs.export.loop import write_loop
+from nfc_gs.export.loop_video import write_loop_video
 from nfc_gs.export.report import write_report
 from nfc_gs.export.report_data import read_json
 from nfc_gs.formats.registry import write_splats
@@ -135,13 +135,13 @@ def draw_loop(run: Path, model: GaussianModel, scene: SceneData, **drawing: Any)
     """Write the looping video of a moving splat into its run folder; what hinders that is said, and no more.
 
     Args:
-        drawing: `backend`, `background` and `antialiased` as `write_loop` has them.
+        drawing: `backend`, `background` and `antialiased` as `write_loop_video` has them.
     """
     if model.deformation is None:
         return
     try:
         with one_torch_thread():
-            write_loop(prepare_file(run / LOOP_NAME), model, scene, **drawing)
+            write_loop_video(prepare_file(run / LOOP_NAME), model, scene, **drawing)
     except UserError as error:
         logger.warning("The report gets no new video. %s", error)
     except KeyboardInterrupt:

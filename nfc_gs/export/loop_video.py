@@ -1,4 +1,4 @@
-"""A short video that shows what a moving splat does, made to be played over and over."""
+"""The loop video: a short video of a moving model from a camera that stands still, whose end meets its beginning."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from nfc_gs.rendering.deformation import kernels_for
 from nfc_gs.rendering.pipeline import render
 
 LOOP_SIDE = 480
-"""Longest side, pixels."""
+"""Longest side of the video, pixels."""
 
 LOOP_FPS = 24.0
 LOOP_FRAMES = 96
 """Even: half of them go from time 0 to 1, the other half back, so that the end meets the beginning."""
 
 
-def write_loop(
+def write_loop_video(
     path: Path | str,
     model: GaussianModel,
     scene: SceneData,
@@ -34,10 +34,11 @@ def write_loop(
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     antialiased: bool = False,
 ) -> None:
-    """Write a video of a moving splat: the camera stands still while time runs evenly from 0 to 1 and back.
+    """Write the loop video of a moving model: time runs evenly from 0 to 1 and back before one camera.
 
     Args:
-        path: as `write_video` has it.
+        path: as for `write_video`.
+        scene: its middle held-out view gives the camera (`loop_camera`).
 
     Raises:
         UserError: as `write_video`.
@@ -46,21 +47,21 @@ def write_loop(
     with torch.no_grad():
         model = gated(model, kernels=kernels_for(model.means))
 
-    def pictures() -> Iterator[np.ndarray]:
-        drawn = []  # the way back shows the same ones: at most 34 MB
+    def frames() -> Iterator[np.ndarray]:
+        forward = []  # kept, since the way back shows the same ones: at most 34 MB
         for k in range(LOOP_FRAMES // 2 + 1):
             time = 2 * k / LOOP_FRAMES
             with torch.no_grad():
                 out = render(model, camera, time, background=background, backend=backend, antialiased=antialiased)
-            drawn.append(to_uint8(out.rgb.cpu().numpy()))
-            yield drawn[-1]
-        yield from drawn[-2:0:-1]
+            forward.append(to_uint8(out.rgb.cpu().numpy()))
+            yield forward[-1]
+        yield from forward[-2:0:-1]
 
-    write_video(path, pictures(), LOOP_FPS)
+    write_video(path, frames(), LOOP_FPS)
 
 
 def loop_camera(scene: SceneData) -> Camera:
-    """The camera of the middle held-out view, or else of the first view to train on, with small pictures."""
+    """The camera of the middle held-out view, or else of the first training view, reduced to `LOOP_SIDE`."""
     index = scene.test[len(scene.test) // 2] if scene.test else scene.train[0]
     camera = scene.views[index].camera
     factor = min(1.0, LOOP_SIDE / max(camera.width, camera.height))

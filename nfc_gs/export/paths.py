@@ -1,4 +1,4 @@
-"""Camera paths for videos: an orbit around what a capture looks at, and a smooth way through given cameras."""
+"""Camera paths for videos: an orbit around what a capture looks at, and a smooth path through given cameras."""
 
 from __future__ import annotations
 
@@ -122,20 +122,20 @@ def travel(
     if not closed:
         numbers[-1] = count - 1
     poses = poses[kept[keys % len(kept)]]
-    times = np.concatenate([[0.0], np.cumsum(np.sqrt(_steps(poses)))])
-    slopes = np.gradient(poses.centres, times, axis=0)  # of the parabola through three neighbours
-    position = CubicHermiteSpline(times, poses.centres, slopes)
-    rotation = RotationSpline(times, Rotation.from_matrix(poses.viewmats[:, :3, :3]))
-    begin, end = times[margin], times[-1 - margin]
+    knots = np.concatenate([[0.0], np.cumsum(np.sqrt(_steps(poses)))])
+    slopes = np.gradient(poses.centres, knots, axis=0)  # of the parabola through three neighbours
+    position = CubicHermiteSpline(knots, poses.centres, slopes)
+    rotation = RotationSpline(knots, Rotation.from_matrix(poses.viewmats[:, :3, :3]))
+    begin, end = knots[margin], knots[-1 - margin]
 
-    def sample(moments: np.ndarray) -> _Poses:
-        return _Poses.at(position(moments), rotation(moments).as_matrix())
+    def sample(at: np.ndarray) -> _Poses:
+        return _Poses.at(position(at), rotation(at).as_matrix())
 
     fine = np.linspace(begin, end, max(20 * len(poses), 4 * frames))
     length = np.concatenate([[0.0], np.cumsum(_steps(sample(fine), poses.size))])
-    moments = np.interp(np.linspace(0, length[-1], frames, endpoint=not closed), length, fine)
-    path = [_with_pose(lens, torch.from_numpy(viewmat).float()) for viewmat in sample(moments).viewmats]
-    return path, np.interp(moments, times, numbers)
+    even = np.interp(np.linspace(0, length[-1], frames, endpoint=not closed), length, fine)
+    path = [_with_pose(lens, torch.from_numpy(viewmat).float()) for viewmat in sample(even).viewmats]
+    return path, np.interp(even, knots, numbers)
 
 
 @dataclass(frozen=True)
