@@ -14,7 +14,7 @@ from PIL import Image
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.config import DataConfig
-from nfc_gs.data.images import treatment
+from nfc_gs.data.images import describe_processing
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.readers.colmap import find_models
 
@@ -258,9 +258,9 @@ def test_what_is_done_to_the_pictures_is_told(tmp_path):
     write_images(tmp_path / "images", NAMES)
     write_images(tmp_path / "masks", NAMES[:1])
     Image.new("RGBA", (WIDTH, HEIGHT), (9, 9, 9, 0)).save(tmp_path / "images" / NAMES[3])
-    told = treatment(load_scene(tmp_path).views)
+    told = describe_processing(load_scene(tmp_path).views)
     assert told == ["undistorted", "masked by images (1 of 4)", "masked by their transparency (1 of 4)"]
-    told = treatment(load_scene(tmp_path, DataConfig(background=(0.0, 0.0, 1.0), masks=False)).views)
+    told = describe_processing(load_scene(tmp_path, DataConfig(background=(0.0, 0.0, 1.0), masks=False)).views)
     assert told == ["undistorted", "transparency laid on a color (1 of 4)"]
 
 

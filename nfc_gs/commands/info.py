@@ -19,7 +19,7 @@ from nfc_gs.commands.runs import device_in_words
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.text import duration
 from nfc_gs.data.config import DataConfig, FrameOptions
-from nfc_gs.data.images import treatment
+from nfc_gs.data.images import describe_processing
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData, TimeAxis, View
 from nfc_gs.export.report_data import read_json
@@ -162,7 +162,7 @@ def _cameras(views: Sequence[View]) -> Rows:
 
 
 def _photos(scene: SceneData) -> tuple[str, str]:
-    return "Images are", ", ".join(treatment(scene.views)) or "taken as they are"
+    return "Images are", ", ".join(describe_processing(scene.views)) or "taken as they are"
 
 
 def _run(path: Path) -> Rows:

@@ -1,4 +1,4 @@
-"""What a reader of one format hands to `open.load_scene`: the capture as it stands on disk, before any decision."""
+"""What a reader of one format gives to `loading.load_scene`: the capture as it is on disk, before any decision."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ IMAGE_SUFFIXES = frozenset(
 
 
 TimeUnit = Literal["", "seconds", "frames"]
-"""What the times of a capture count; "" where it does not say."""
+"""The unit of the times of a capture; "" where it does not say."""
 
 
 class ReaderMessages(list[str]):
-    """Sentences on what was decided, each said aloud as it is added."""
+    """Sentences on what a reader decided; each is logged when it is added."""
 
     def info(self, sentence: str) -> None:
         log.info(sentence)
@@ -39,7 +39,7 @@ class ReaderMessages(list[str]):
 
 @dataclass(frozen=True)
 class CaptureImage:
-    """One photo of a capture.
+    """One image of a capture: its file, its lens, and where it was taken from.
 
     Attributes:
         name: path relative to the image folder, with forward slashes.
@@ -66,7 +66,7 @@ class CaptureImage:
 
 @dataclass(frozen=True)
 class Capture:
-    """All that a reader found.
+    """All that a reader found; frozen, but readers and options add to its `messages`.
 
     Attributes:
         root: the capture's folder.
@@ -93,9 +93,9 @@ class Capture:
 
 
 class FileIndex:
-    """Finds files below a folder by relative name, forgiving the case and the extension.
+    """Finds files below a folder by relative name; another case or extension is accepted.
 
-    The folder is only walked when a name is not there as it stands.
+    The folder is only walked when there is no file of exactly that name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -153,7 +153,7 @@ def find_mask(masks: FileIndex, name: str) -> Path | None:
 
 
 def with_moving_masks(capture: Capture) -> Capture:
-    """The same capture with what its folder `moving` holds: images with the names of its own, as in `masks`."""
+    """The same capture with the images of its folder `moving`, which are named as in `masks`."""
     files = FileIndex(capture.root / "moving")
     if not files.folder.is_dir():
         return capture
@@ -170,7 +170,7 @@ def with_moving_masks(capture: Capture) -> Capture:
 
 
 def check_missing(missing: Sequence[str], total: int, where: Path | str, messages: ReaderMessages) -> None:
-    """Say which images are not on disk.
+    """Warn of images that are not on disk.
 
     Raises:
         UserError: more than half of them are missing.

@@ -10,7 +10,7 @@ import numpy as np
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture, with_moving_masks
 from nfc_gs.data.config import FEW_POINTS, DataConfig, Downscale, check_config, parse_downscale
-from nfc_gs.data.images import ImageCache
+from nfc_gs.data.image_cache import ImageCache
 from nfc_gs.data.normalize import (
     Layout,
     camera_centers,
@@ -153,8 +153,8 @@ def _split(
 
 def _check_images_now(scene: SceneData) -> None:
     """Decode a small capture at once: damaged files show here, and the cache is warm."""
-    sources = [view.source for view in scene.views]
-    if sum(s.header.width * s.header.height for s in sources) > CHECK_NOW_PIXELS:
+    headers = [view.source.header for view in scene.views if view.source is not None]
+    if sum(header.width * header.height for header in headers) > CHECK_NOW_PIXELS:
         return
     scene.prefetch(range(len(scene.views)))
     for index in range(len(scene.views)):

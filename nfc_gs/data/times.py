@@ -12,7 +12,7 @@ from nfc_gs.data.capture import Capture, CaptureImage, ReaderMessages, TimeUnit
 from nfc_gs.data.scene import TimeAxis
 
 FEW_VIEWS = 20
-"""Fewer frames than this, each at a time of its own, hardly tell motion from shape."""
+"""Fewer frames than this, each at a time of its own, do not suffice to separate motion from shape."""
 
 WHOLE_SPAN = 0.9
 """Times without a unit that span so much of [0, 1] are taken to be on that axis already."""
@@ -25,7 +25,7 @@ def normalise_times(
 
     Times without a unit that lie in [0, 1] stay as they are where the frames to train on span nearly all of it (the
     convention of D-NeRF, whose splits share one axis). All others are shifted and scaled so that the first frame is at
-    0 and the last at 1: no part of the axis is without frames, and a training that begins in its middle finds some.
+    0 and the last at 1, so that no part of the axis is without frames.
 
     Args:
         trained: names of the images to train on, at least one; the others are held out.
@@ -44,15 +44,16 @@ def normalise_times(
             f"{len(timeless)} of {len(images)} frames of {root} have no time (the first is {timeless[0]}); "
             "give every frame a 'time', or none."
         )
-    times = [image.time for image in images if image.time is not None]
-    learnt = [image.time for image in images if image.time is not None and image.name in trained]
-    first, last = min(learnt), max(learnt)
+    timed = [(image.name, image.time) for image in images if image.time is not None]
+    times = [time for _, time in timed]
+    used = [time for name, time in timed if name in trained]
+    first, last = min(used), max(used)
     if first == last:
         messages.info(f"Every frame of {root} to train on has the time {first:g}: the scene is taken as static.")
         return None
-    if len(set(learnt)) == len(learnt) < FEW_VIEWS:
+    if len(set(used)) == len(used) < FEW_VIEWS:
         messages.warning(
-            f"{root} has one frame for each time and only {len(learnt)} frames to train on: motion and shape can "
+            f"{root} has one frame for each time and only {len(used)} frames to train on: motion and shape can "
             "hardly be told apart; take more frames, or several cameras."
         )
     low, high = min(times), max(times)
@@ -64,7 +65,7 @@ def normalise_times(
 
 
 def frames_per_second(capture: Capture, given: float | None) -> float | None:
-    """How many frames of a capture are a second: the number given, else its own; None where nobody says.
+    """Frames per second of a capture: the number given, else its own; None where neither is known.
 
     Raises:
         UserError: one is given, and the times are no numbers of frames.

@@ -14,7 +14,8 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import CaptureImage
 from nfc_gs.data.config import Downscale
-from nfc_gs.data.images import ImageHeader, ImageSource, read_header
+from nfc_gs.data.image_source import ImageHeader, ImageSource
+from nfc_gs.data.images import read_header
 from nfc_gs.data.lens import Pinhole, is_pinhole, pinholes
 from nfc_gs.data.scene import TimeAxis, View
 
