@@ -110,9 +110,7 @@ class ImageCache:
             full = self._images.get((view.name, 1))
         if full is None:
             full = decode(_source(view))
-            with (
-                self._lock
-            ):  # the next, larger stage need not decode it again; but nothing is dropped from the cache for it
+            with self._lock:  # the next, larger stage will need it; other pictures are not dropped for it
                 self._store((view.name, 1), full, evict=False)
         height, width = full.rgb.shape[:2]
         return shrink(full, max(1, round(width / divisor)), max(1, round(height / divisor)))
