@@ -253,15 +253,15 @@ def test_distorted_lenses_become_pinholes_of_the_same_size(tmp_path, camera):
     assert scene.views[0].camera.fx == pytest.approx(float(camera.split()[1]) / 2)
 
 
-def test_what_is_done_to_the_pictures_is_told(tmp_path):
+def test_what_is_done_to_the_pictures_is_described(tmp_path):
     write_model(tmp_path / "sparse", NAMES, camera="SIMPLE_RADIAL 30 16 12 0.1")
     write_images(tmp_path / "images", NAMES)
     write_images(tmp_path / "masks", NAMES[:1])
     Image.new("RGBA", (WIDTH, HEIGHT), (9, 9, 9, 0)).save(tmp_path / "images" / NAMES[3])
-    told = describe_processing(load_scene(tmp_path).views)
-    assert told == ["undistorted", "masked by images (1 of 4)", "masked by their transparency (1 of 4)"]
-    told = describe_processing(load_scene(tmp_path, DataConfig(background=(0.0, 0.0, 1.0), masks=False)).views)
-    assert told == ["undistorted", "transparency laid on a color (1 of 4)"]
+    words = describe_processing(load_scene(tmp_path).views)
+    assert words == ["undistorted", "masked by images (1 of 4)", "masked by their transparency (1 of 4)"]
+    words = describe_processing(load_scene(tmp_path, DataConfig(background=(0.0, 0.0, 1.0), masks=False)).views)
+    assert words == ["undistorted", "transparency laid on a color (1 of 4)"]
 
 
 def test_a_panorama_becomes_the_six_faces_of_a_cube(tmp_path):

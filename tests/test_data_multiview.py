@@ -386,7 +386,7 @@ def test_an_avi_of_which_the_length_was_never_written_is_read(tmp_path):
 # --- bad input ---------------------------------------------------------------------------------------------------
 
 
-def test_cameras_without_poses_are_told_what_to_add(tmp_path):
+def test_cameras_without_poses_get_a_sentence_on_what_to_add(tmp_path):
     write_frames(tmp_path)
     with pytest.raises(UserError, match=r"has 4 cameras \(cam00, cam01, \.\.\.\) but no poses; add poses_bounds\.npy"):
         load_scene(tmp_path, PLAIN)

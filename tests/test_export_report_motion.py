@@ -94,7 +94,7 @@ def test_the_film_strip_goes_evenly_through_time_with_the_truth_above_the_render
         ({"start": 0, "end": 2, "unit": "<b>"}, ("time 0", "time 2"), "Time"),
     ],
 )
-def test_times_are_told_in_the_units_of_the_capture(
+def test_times_are_given_in_the_units_of_the_capture(
     tmp_path: Path, axis: dict, labels: tuple[str, str], column: str
 ) -> None:
     text = write_report(moving_run(tmp_path / "run", axis)).read_text(encoding="utf-8")

@@ -72,7 +72,7 @@ class Capture:
         root: the capture's folder.
         images: sorted by name, names unique.
         xyz: [P, 3] float64 in the capture's world frame; rgb: [P, 3] uint8. P may be 0.
-        test_names: names that the capture itself holds out for testing; None where it says nothing.
+        test_names: names that the capture itself holds out for testing; None where it has no split.
         alpha: what an alpha channel means where the user does not say: a mask, or transparency over white.
         messages: what the reader decided.
         time_unit: of the images' times.
@@ -159,7 +159,7 @@ def with_moving_masks(capture: Capture) -> Capture:
         return capture
     found = {image.name: find_mask(files, image.name) for image in capture.images}
     if set(found.values()) <= {None}:
-        capture.messages.warning(f"No file in {files.folder} has the name of an image; nothing is measured by it.")
+        capture.messages.warning(f"No file in {files.folder} has the name of an image; it is not used.")
     images = [
         image
         if found[image.name] == image.path

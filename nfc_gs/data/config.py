@@ -11,7 +11,7 @@ AUTO_SIDE = 1600
 """Longest side in pixels that `--downscale auto` leaves, as 3DGS does."""
 
 FEW_POINTS = 8
-"""Fewer points than this say nothing about a scene (and give nearest neighbours nothing to measure)."""
+"""With fewer points than this they are replaced by random ones: nearest neighbours would mean nothing."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class ImageCache:
                     self._images.move_to_end(key)
                     return self._images[key]
                 running = self._running.get(key)
-                if running is None or running.cancel():  # not begun: decode it in this thread
+                if running is None or running.cancel():  # not started: decode it in this thread
                     running = None
                     own: Future[ViewImage] = Future()
                     own.set_running_or_notify_cancel()

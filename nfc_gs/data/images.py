@@ -91,10 +91,10 @@ def decode_moving(source: ImageSource) -> np.ndarray | None:
     """Which pixels of the picture show something that moves: those of which half or more does.
 
     Returns:
-        [H, W] bool, of the size of `decode`'s picture; None where no image says it.
+        [H, W] bool, of the size of `decode`'s picture; None where the capture has no such mask.
 
     Raises:
-        UserError: the file that says it is gone or cannot be read.
+        UserError: the mask is gone or cannot be read.
     """
     if source.moving is None:
         return None
@@ -146,7 +146,7 @@ def area_average(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return image
     factors = (old_width // width, old_height // height)
     if (factors[0] * width, factors[1] * height) == (old_width, old_height) and all(f in (1, 2, 4, 8) for f in factors):
-        return np.array(Image.fromarray(image).reduce(factors))  # the quick way; it rounds other factors downwards
+        return np.array(Image.fromarray(image).reduce(factors))  # faster; it rounds other factors downwards
     result = np.empty((height, width, *image.shape[2:]), dtype=np.uint8)
     for first, mean in _mean_blocks(image, size):
         result[first : first + len(mean)] = np.clip(mean + 0.5, 0, 255).reshape(len(mean), *result.shape[1:])

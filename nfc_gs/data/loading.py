@@ -33,7 +33,7 @@ POINT_RANGE = 1e6
 """Points farther away than this many times the size of the camera layout are errors of SfM."""
 
 CHECK_NOW_PIXELS = 32_000_000
-"""Captures up to this size are decoded while they are opened, so that a damaged file shows at once."""
+"""Captures up to this size are decoded while they are opened, so that a damaged file is reported at once."""
 
 
 def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int = 0) -> SceneData:
@@ -91,7 +91,7 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
 
 
 def _read(path: Path, config: DataConfig, downscale: Downscale) -> tuple[Capture, float | None]:
-    """The images of a capture that are used, with their times, and the frames per second where anybody says."""
+    """The images of a capture that are used, with their times, and the frames per second where they are known."""
     capture = read_capture(path, factor=downscale.copies, masks=config.masks)
     if config.time_from_name is not None:
         capture = times_from_names(capture, config.time_from_name)
@@ -152,7 +152,7 @@ def _split(
 
 
 def _check_images_now(scene: SceneData) -> None:
-    """Decode a small capture at once: damaged files show here, and the cache is warm."""
+    """Decode a small capture at once, so that damaged files are reported and the cache is filled."""
     headers = [view.source.header for view in scene.views if view.source is not None]
     if sum(header.width * header.height for header in headers) > CHECK_NOW_PIXELS:
         return

@@ -148,10 +148,10 @@ class SceneData:
     def moving(self, index: int) -> np.ndarray | None:
         """Which pixels of `image(index)` show something that moves, [H, W] bool; None where the capture does not say.
 
-        It has no part in training.
+        It is used by metrics alone, not by training.
 
         Raises:
-            UserError: the file that says it cannot be read any more, or there are no photos.
+            UserError: the mask cannot be read any more, or there are no photos.
         """
         return self._images.moving(self.views[index])
 

@@ -22,7 +22,7 @@ from nfc_gs.data.scene import TimeAxis, View
 
 @dataclass(frozen=True)
 class Headers:
-    """What the files of a capture say of themselves: its images in their order, and its masks by path."""
+    """The headers of the files of a capture: of its images in their order, and of its masks by path."""
 
     images: list[ImageHeader]
     masks: dict[Path, ImageHeader]

@@ -28,8 +28,8 @@ _REQUIRED = (
     *("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
     *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
 )
-_MAX_LOGIT = 16.0  # stands for the infinite logit of an opacity of 0 or 1: sigmoid(16) = 1 - 1e-7
-_MIN_LOG_SCALE = -20.0  # stands for the infinite logarithm of a scale of 0
+_MAX_LOGIT = 16.0  # in place of the infinite logit of an opacity of 0 or 1: sigmoid(16) = 1 - 1e-7
+_MIN_LOG_SCALE = -20.0  # in place of the infinite logarithm of a scale of 0
 
 
 def write_ply(
@@ -65,7 +65,7 @@ def write_ply(
 
 
 def read_ply(path: Path | str) -> GaussianModel:
-    """Read a model from a PLY in the 3DGS form, whoever wrote it; float32 on the CPU.
+    """Read a model from a PLY in the 3DGS form; float32 on the CPU.
 
     Normals and unknown properties are ignored, any scalar type and ASCII are taken. Splats with values that
     are not finite are dropped with a warning.

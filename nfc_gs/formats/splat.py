@@ -20,7 +20,7 @@ from nfc_gs.model.gaussians import GaussianModel
 log = logging.getLogger("nfc_gs")
 
 _RECORD = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)])
-_LEAST = 1e-9  # stands for a scale of 0, which has no logarithm
+_LEAST = 1e-9  # in place of a scale of 0, which has no logarithm
 
 
 def read_splat(path: Path | str) -> GaussianModel:

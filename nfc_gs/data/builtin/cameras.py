@@ -1,4 +1,4 @@
-"""Where the cameras of the built-in captures stand."""
+"""The cameras of the built-in captures."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
 def _write_picture(
     folder: Path, name: str, drawn: DrawnView, ground_truth: bool, scene: list[Solid] | None = None
 ) -> None:
-    """Write a picture to `images`, its ground truth beside that, and what moves if a `scene` says it."""
+    """Write a picture to `images`, its ground truth beside that, and with a `scene` the mask of what moves in it."""
     from PIL import Image
 
     pictures = {"images": drawn.rgb}
@@ -119,7 +119,7 @@ def _write_picture(
 
 
 def _write_model(folder: Path, names: list[str], cameras: list[Camera], tracks: Tracks) -> bool:
-    """Write the COLMAP model; whether it came out whole (COLMAP's writer does not say when the disk is full)."""
+    """Write the COLMAP model; returns whether it is complete (COLMAP's writer does not report a full disk)."""
     import pycolmap
 
     folder.mkdir(parents=True)
@@ -175,7 +175,7 @@ def write_moving_capture(
     """Draw the built-in moving scene and write it as a nerfstudio capture with times from 0 to 1.
 
     Monocular: one camera takes a picture at each time, neighbours in time from far apart, as in D-NeRF's captures;
-    the test pictures (a fifth more) stand between those in time and on the camera's walk. Multiview: cameras along
+    the test pictures (a fifth more) lie between those in time and on the camera's walk. Multiview: cameras along
     half a circle all take a picture at each time; the middle one is for testing.
 
     `transforms.json` with exact poses, times and split; `images/train_000.png`, ..., `images/test_000.png`, ... or
@@ -223,7 +223,7 @@ def write_moving_capture(
 
 @dataclass(frozen=True)
 class _PlannedView:
-    """One picture of a moving capture; `place` is the same for pictures of one camera that stands still."""
+    """One picture of a moving capture; `place` is the same for all pictures of a static camera."""
 
     name: str
     place: int
@@ -247,7 +247,7 @@ def _monocular_views(frames: int, width: int, height: int) -> list[_PlannedView]
 
 
 def _multiview_views(frames: int, views: int, width: int, height: int) -> list[_PlannedView]:
-    """Cameras that stand still, a picture of each at each time; the middle one is for testing."""
+    """Static cameras, a picture of each at each time; the middle one is for testing."""
     return [
         _PlannedView(f"cam{v:02d}/{k:03d}.png", v, camera, k / (frames - 1), "test" if v == views // 2 else "train")
         for v, camera in enumerate(half_circle(views, width, height))

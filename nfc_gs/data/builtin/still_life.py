@@ -29,7 +29,7 @@ def table() -> list[Solid]:
 
 
 def table_objects() -> list[Solid]:
-    """What stands on the table."""
+    """The objects on the table."""
     glaze = Material(plain("147a80", 0.25, 5), specular=0.13, shininess=60)
     vase = Material(bands("f1e6d0", "27508f", 0.085, 0.035), specular=0.1, shininess=50)
     orange = Material(plain("e07a2c", 0.25, 9), specular=0.1, shininess=40)
@@ -62,7 +62,7 @@ def _pose(position: np.ndarray) -> np.ndarray:
 
 
 def furniture() -> list[Solid]:
-    """What stands on the terrace around the table."""
+    """The objects on the terrace around the table."""
     brick = Material(bricks(("a8482c", "cc7a50"), "cdb79c", (0.26, 0.09), 0.014))
     leaves = Material(blend("1f4a22", "86ab4e", 7.0, 15.0, contrast=1.1))
     marble = Material(blend("b7ab98", "f2ecdf", 5.0, 13.0), specular=0.04, shininess=40)

@@ -191,7 +191,10 @@ def _load(folder: Path) -> tuple[Any, Points | None]:
 
 
 def _load_without_points(folder: Path, kind: str) -> Any:
-    """pycolmap wants all files of a model; the one of the points may be missing, or lead to 2D points that are."""
+    """The model with an empty file of points, for one whose points are missing or lead to missing 2D points.
+
+    pycolmap requires all files of a model.
+    """
     import pycolmap
 
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""Reader of multi-view video: cameras that stand still, cam00, cam01, ..., and take a video each.
+"""Reader of multi-view video: cameras that do not move, cam00, cam01, ..., and take a video each.
 
 The frames are images in folders (`cam00/images/0000.png` or `cam00/0000.png`), or the videos themselves
 (`cam00.mp4`). The poses are those of a COLMAP model with one image for each camera, or of `poses_bounds.npy`, the
@@ -57,7 +57,7 @@ def read_multiview(root: Path, *, factor: int | None = None, masks: bool = True)
         capture of photos which happens to have such folders or videos.
 
     Raises:
-        UserError: cameras and poses do not match, or the frames of a camera cannot be told or read.
+        UserError: cameras and poses do not match, or the frames of a camera have no numbers or cannot be read.
     """
     messages = ReaderMessages()
     cameras = find_cameras(root)
@@ -249,8 +249,8 @@ def _frames_in_videos(
         messages.warning(
             "The videos have different frame rates ("
             + ", ".join(f"{rate:.5g} in {name}" for rate, name in rates.items())
-            + "): frames of the same number are taken to be of the same moment all the same, and only "
-            "--frame-rate tells their times in seconds."
+            + "): frames of the same number are taken to be of the same time all the same, and only "
+            "--frame-rate gives their times in seconds."
         )
     images = []
     for number in _common({name: set(range(header.frames)) for name, header in headers.items()}, messages):

@@ -25,7 +25,7 @@ class Reader:
     """One format of captures.
 
     Attributes:
-        reads: what it is for, to be said to people: "a COLMAP project".
+        reads: what it reads, for sentences: "a COLMAP project".
         recognises: whether a folder or file looks like one for this reader; opens no more than it must, and
             raises nothing.
     """

@@ -1,8 +1,8 @@
 """Reader of `transforms.json`: nerfstudio and instant-ngp (one file), Blender and D-NeRF (one file per split).
 
 Poses are camera-to-world with OpenGL axes (x right, y up, z backward) in these files; they become OpenCV
-world-to-camera matrices here and nowhere else. `applied_transform` says how the file's world came about and is
-not needed: the file's own world is the capture's world, in which its points stand too.
+world-to-camera matrices here and nowhere else. `applied_transform` says how the file's world was made and is
+not needed: the file's own world is the capture's world, in which its points are given too.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class _TransformsFile:
         missing = [str(frame["file_path"]) for frame, path in zip(frames, paths, strict=True) if path is None]
         check_missing(missing, len(frames), self.root, self.messages)
         base = os.path.commonpath([os.path.abspath(path.parent) for path in paths if path is not None])
-        if is_blender(self.file):  # the splits share names like r_000; their folders tell them apart
+        if is_blender(self.file):  # the splits share names like r_000; their folders make them unique
             base = str(self.root)
         images = []
         for i, (frame, path) in enumerate(zip(frames, paths, strict=True)):
