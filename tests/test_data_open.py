@@ -146,7 +146,7 @@ def test_the_sampler_shows_each_view_once_per_epoch_and_needs_no_state():
     assert [ViewSampler([3, 5, 7, 9], seed=2).index(step) for step in range(40)] != order
 
 
-def test_the_sampler_tells_what_comes_next_without_repeats():
+def test_the_sampler_names_the_next_views_without_repeats():
     sampler = ViewSampler(range(5), seed=0)
     order = [sampler.index(step) for step in range(20)]
     assert sampler.upcoming(3, 6) == list(dict.fromkeys(order[3:9]))
