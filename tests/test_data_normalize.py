@@ -26,12 +26,6 @@ from nfc_gs.data.ply_points import read_ply_points
 # --- normalisation -----------------------------------------------------------------------------------------------
 
 
-def project(scene, index: int, points: np.ndarray) -> np.ndarray:
-    camera = scene.views[index].camera
-    local = points @ camera.viewmat[:3, :3].numpy().T.astype(np.float64) + camera.viewmat[:3, 3].numpy()
-    return local[:, :2] / local[:, 2:] * [camera.fx, camera.fy] + [camera.cx, camera.cy]
-
-
 def test_normalising_changes_no_picture(tmp_path):
     write_capture(tmp_path)
     plain, ours = load_scene(tmp_path, DataConfig(normalize=False)), load_scene(tmp_path)

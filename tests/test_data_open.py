@@ -38,6 +38,12 @@ def ring(count: int, radius: float = 4.0) -> list[np.ndarray]:
     return [look_at_origin(np.array([radius * np.cos(a), radius * np.sin(a), 1.0])) for a in angles]
 
 
+def project(scene, index: int, points: np.ndarray) -> np.ndarray:
+    camera = scene.views[index].camera
+    local = points @ camera.viewmat[:3, :3].numpy().T.astype(np.float64) + camera.viewmat[:3, 3].numpy()
+    return local[:, :2] / local[:, 2:] * [camera.fx, camera.fy] + [camera.cx, camera.cy]
+
+
 def write_images(folder: Path, names: list[str], size: tuple[int, int] = (WIDTH, HEIGHT), mode: str = "RGB") -> None:
     for seed, name in enumerate(names):
         pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], len(mode)), dtype=np.uint8)
