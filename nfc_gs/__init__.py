@@ -22,7 +22,8 @@ from nfc_gs.rendering.pipeline import render
 
 if TYPE_CHECKING:
     from nfc_gs.api import TrainedRun, finish, train
-    from nfc_gs.data.loading import DataConfig, load_scene
+    from nfc_gs.data.config import DataConfig
+    from nfc_gs.data.loading import load_scene
     from nfc_gs.formats.ply import read_ply, write_ply
     from nfc_gs.objective.terms import Comparison, Term
     from nfc_gs.runs.checkpoint import LoadedModel, load_model
@@ -64,7 +65,7 @@ __all__ = [
 _LAZY = {
     "Companion": "nfc_gs.training.companion",
     "Comparison": "nfc_gs.objective.terms",
-    "DataConfig": "nfc_gs.data.loading",
+    "DataConfig": "nfc_gs.data.config",
     "LoadedModel": "nfc_gs.runs.checkpoint",
     "Metrics": "nfc_gs.runs.metrics",
     "Term": "nfc_gs.objective.terms",

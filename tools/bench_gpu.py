@@ -55,7 +55,8 @@ from rich.table import Table
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, make_folder
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.objective import ObjectiveConfig

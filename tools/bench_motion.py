@@ -23,7 +23,8 @@ from nfc_gs.commands.runs import OpenRun, open_run
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.builtin.captures import write_moving_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import PointCloud, SceneData
 from nfc_gs.model.deformation import Deformation
 from nfc_gs.model.gate import GatedDeformation, gated

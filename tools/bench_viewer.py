@@ -36,7 +36,8 @@ from websockets.typing import Subprotocol
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.rotation import matrix_to_quat
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.formats.ply import write_ply
 from nfc_gs.model.gate import GatedDeformation
