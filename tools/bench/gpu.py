@@ -1,26 +1,27 @@
-"""`bench.py gpu`: the backend `cuda` beside gsplat, bits beside direct colors, and kernels beside what bounds them.
+"""`bench.py gpu`: the backend `cuda` beside gsplat, bits beside direct colors, and kernels beside their lower bounds.
 
-It takes a GPU, the extra `cuda` (pip install "nfc-gs[cuda]"), and gsplat with its kernels, without which ours are
+It needs a GPU, the extra `cuda` (pip install "nfc-gs[cuda]"), and gsplat with its kernels, without which ours are
 measured alone. What is compiled at first use is compiled before anything is measured.
 
-    python tools/bench.py gpu --garden test_garden.npz --json gpu.json
-    python tools/bench.py gpu --run runs/garden --sizes 1920 1080
+    python tools/bench/bench.py gpu --garden test_garden.npz --json gpu.json
+    python tools/bench/bench.py gpu --run runs/garden --sizes 1920 1080
 
 Another gsplat (its main branch, say) is measured by another run in the same hour, beside ours again; its kernels, if
 compiled at first use, need a folder of their own, since those of all versions are built under one name:
 
     pip install --no-deps --no-build-isolation --target gsplat-main git+https://github.com/nerfstudio-project/gsplat
-    PYTHONPATH=gsplat-main TORCH_EXTENSIONS_DIR=gsplat-main/build python tools/bench.py gpu ... --json gpu-main.json
+    export PYTHONPATH=gsplat-main TORCH_EXTENSIONS_DIR=gsplat-main/build
+    python tools/bench/bench.py gpu ... --json gpu-main.json
 
-The day a GPU is there, in this order:
+On a machine with a GPU, in this order:
 
     python -m pip install --no-build-isolation --no-deps -e .   # needs a C++ compiler
     nfc-gs info --devices                                       # are the GPU, its driver and NVRTC found?
-    python tools/gpu_sanitize.py                                # does every kernel run, and are its results finite?
+    python tools/bench/gpu_sanitize.py                          # does every kernel run, and are its results finite?
     python -c "import gsplat.cuda._backend"                     # compiles gsplat's kernels
     python -m pytest -m "gpu and not slow" -rs tests/test_gpu.py tests/test_render_backends.py \\
         tests/test_render_bits.py tests/test_cuda_training.py
-    python tools/bench.py gpu --garden test_garden.npz --train fox --json gpu.json  # minutes; a first look: --rounds 5
+    python tools/bench/bench.py gpu --garden test_garden.npz --train fox --json gpu.json    # minutes; less: --rounds 5
     python -m pytest -m "gpu and slow" -rs tests/test_gpu.py    # compute-sanitizer; does it train as well as the CPU?
 
 Without a network that machine needs wheels, fetched elsewhere by `pip download --no-deps --only-binary=:all:
@@ -45,12 +46,31 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from bench_common import Samples, console
-from gpu_arms import PIECES, Arm, Comparison, GpuLostError, GpuMeter, Shot, compare, gsplat_arm, left_out, our_arm
-from gpu_floors import TOUCHED, Meter, Rates, TimingRuntime, Work, array_sizes, count_work, rates_here
+from gpu_bounds import (
+    KERNEL_ARRAYS,
+    DeviceTimer,
+    Rates,
+    TimingRuntime,
+    Workload,
+    array_sizes,
+    count_workload,
+    measure_rates,
+)
 from gpu_scenes import BenchScene, garden_scene, read_garden, run_scene
+from gpu_variants import (
+    STAGES,
+    BenchView,
+    CudaTimer,
+    GpuLostError,
+    Measurements,
+    Variant,
+    compare,
+    gsplat_variant,
+    our_variant,
+    print_skipped,
+)
+from measuring import Samples, check_counts, console, make_table, median_and_quartiles
 from rich.table import Table
 
 from nfc_gs.core.errors import UserError
@@ -72,34 +92,34 @@ Peer = Literal["gsplat", "gsplat packed", "backend gsplat"]
 OURS, DIRECT, SHARED = "ours", "nfr (SH)", "nfc-te, shared view"
 
 BIT_AIMS = {"step": 1.02, "rendering": 1.00}
-"""Time of bits (shared view) over that of direct colors is to be no more than this."""
+"""Time of bits (shared view) over that of direct colors is to be at most this."""
 
 PICTURES_AIM = 300.0
-"""Pictures per second of a million Gaussians at 1920 x 1080 are to be no fewer."""
+"""Pictures per second of a million Gaussians at 1920 x 1080 are to be at least this."""
 
 PEER_AIM, MEMORY_AIM = 1.5, 1.0
-"""gsplat's time forward and backward over ours is to be no less, and our memory over its no more."""
+"""gsplat's time forward and backward over ours is to be at least this, and our memory over its at most this."""
 
 TRAINING_AIM = 60.0
-"""Seconds of a training on fox, a small capture, are to be no more."""
+"""Seconds of a training on fox, a small capture, are to be at most this."""
 
 LOSS, ADAM, REST, TOTAL = "loss", "Adam", "rest (torch, waiting for launches)", "training step"
 
 
 @dataclass(frozen=True)
-class Gpu:
+class Options:
     """What the backend `cuda` does on a GPU: beside gsplat, bits beside direct colors, and kernel by kernel.
 
-    All arms have the same Gaussians, which do not move (their learning rates are next to nothing), and see the same
-    views; the loss is the same code for all. Ratios are taken within each round; medians and quartiles are shown.
+    All variants have the same Gaussians, which stay as they are (learning rates of 1e-12), and see the same views;
+    the loss is the same code for all. Ratios are taken within each round; medians and quartiles are shown.
     """
 
     garden: Path | None = None
     """gsplat's test scene, its file assets/test_garden.npz, to be tiled."""
     run: Path | None = None
-    """A trained run, of a static scene, to measure on beside it."""
+    """A trained run, of a static scene, to measure on as well."""
     capture: Path | None = None
-    """Where the capture of the run lies now."""
+    """Folder of the capture of the run, if it was moved."""
     train: Path | None = None
     """A capture to train on, as `nfc-gs train` does on a GPU: seconds, and the PSNR that it ends with."""
     parts: tuple[Part, ...] = ("compare", "bits", "kernels")
@@ -111,15 +131,15 @@ class Gpu:
     sizes: tuple[tuple[int, int], ...] = ((1920, 1080), (3840, 2160))
     """Widths and heights of the pictures."""
     views: int = 3
-    """Views per arm and round."""
+    """Views per variant and round."""
     rounds: int = 15
     """How often everything is measured in turn."""
     json: Path | None = None
-    """A file for the record of all that was measured, written anew after each part."""
+    """A JSON file of all that was measured, rewritten after each part."""
 
 
 class Record:
-    """All that is measured, kept in a JSON file as it grows."""
+    """All that was measured so far, in a JSON file."""
 
     def __init__(self, path: Path | None, facts: dict[str, Any]) -> None:
         self.path, self.content = path, {**facts, "measured": []}
@@ -133,7 +153,7 @@ class Record:
         self.content["measured"].append(where | {"found": found})
         self._write()
 
-    def note(self, name: str, found: dict[str, Any]) -> None:
+    def set(self, name: str, found: dict[str, Any]) -> None:
         """Add what belongs to no scene and size."""
         self.content[name] = found
         self._write()
@@ -147,72 +167,67 @@ class Record:
 # ---- beside gsplat, and bits beside direct colors ---------------------------------------------------------------
 
 
-def our_and_peer_arms(scene: BenchScene, backend: RasterBackend, peers: Sequence[Peer]) -> list[Arm]:
-    """Our arm, and those that it is compared with; what does not work here is left out, with a line that says why."""
-    arms = [our_arm(OURS, scene.model, backend)]
+def our_and_peer_variants(scene: BenchScene, backend: RasterBackend, peers: Sequence[Peer]) -> list[Variant]:
+    """Ours, and those that it is compared with; what does not work here is skipped, with a line that says why."""
+    variants = [our_variant(OURS, scene.model, backend)]
     for peer in peers:
         try:
             if peer == "backend gsplat":
-                arms.append(our_arm(peer, scene.model, get_backend("gsplat")))
+                variants.append(our_variant(peer, scene.model, get_backend("gsplat")))
             else:
-                arms.append(gsplat_arm(peer, scene.model, packed=peer == "gsplat packed"))
+                variants.append(gsplat_variant(peer, scene.model, packed=peer == "gsplat packed"))
         except Exception as error:  # whatever another version of gsplat says
-            left_out(peer, error)
-    return arms
+            print_skipped(peer, error)
+    return variants
 
 
-def bit_arms(scene: BenchScene, backend: RasterBackend) -> list[Arm]:
+def bit_variants(scene: BenchScene, backend: RasterBackend) -> list[Variant]:
     """Direct colors by regression, and bits by classification."""
     objective = ObjectiveConfig(**METHODS["nfc-te"].weights)
     return [
-        our_arm(DIRECT, scene.model, backend),
-        our_arm(SHARED, scene.bits("shared"), backend, objective),
-        our_arm("nfc-te, full view", scene.bits("full"), backend, objective),
+        our_variant(DIRECT, scene.model, backend),
+        our_variant(SHARED, scene.bits("shared"), backend, objective),
+        our_variant("nfc-te, full view", scene.bits("full"), backend, objective),
     ]
 
 
-def quartiles(ratios: Sequence[float]) -> str:
-    """Median and quartiles."""
-    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
-    return f"{middle:.3f} ({low:.3f} - {high:.3f})"
-
-
-def comparison_table(title: str, comparison: Comparison) -> Table:
-    """Each piece in milliseconds, and over that of the first arm (median and quartiles of the rounds); memory."""
-    first, *others = comparison.samples
-    table = Table(title=title, caption="Memory is what comes on top of parameters and moments.")
-    table.add_column("")
-    table.add_column(first, justify="right")
+def comparison_table(title: str, found: Measurements) -> Table:
+    """Each stage in milliseconds, and over that of the first variant (median and quartiles of the rounds); memory."""
+    first, *others = found.samples
+    heads = ["", first]
     for name in others:
-        table.add_column(name, justify="right")
-        table.add_column(f"/ {first}", justify="right")
-    for piece in PIECES:
-        row = [f"{piece}, ms", f"{1e3 * comparison.samples[first].median(piece):.3f}"]
+        heads += [name, f"/ {first}"]
+    table = make_table(title, heads, caption="Memory is what comes on top of parameters and moments.")
+    for stage in STAGES:
+        row = [f"{stage}, ms", f"{1e3 * found.samples[first].median(stage):.3f}"]
         for name in others:
-            row += [f"{1e3 * comparison.samples[name].median(piece):.3f}", quartiles(comparison.ratios(name, piece))]
+            row += [
+                f"{1e3 * found.samples[name].median(stage):.3f}",
+                median_and_quartiles(found.ratios(name, stage), 3),
+            ]
         table.add_row(*row)
-    for piece, words in (("rendering", "pictures per second"), ("step", "steps per second")):
-        row = [words, f"{1 / comparison.samples[first].median(piece):.1f}"]
+    for stage, words in (("rendering", "pictures per second"), ("step", "steps per second")):
+        row = [words, f"{1 / found.samples[first].median(stage):.1f}"]
         for name in others:
-            row += [f"{1 / comparison.samples[name].median(piece):.1f}", ""]
+            row += [f"{1 / found.samples[name].median(stage):.1f}", ""]
         table.add_row(*row)
-    for piece in ("rendering", "step"):
-        base = comparison.peaks[first][piece]
-        row = [f"memory of a {piece}, MB", f"{base / 1e6:.0f}"]
+    for stage in ("rendering", "step"):
+        base = found.peaks[first][stage]
+        row = [f"memory of a {stage}, MB", f"{base / 1e6:.0f}"]
         for name in others:
-            own = comparison.peaks[name][piece]
+            own = found.peaks[name][stage]
             row += [f"{own / 1e6:.0f}", f"{own / max(base, 1):.2f}"]
         table.add_row(*row)
     row = ["mean difference of the picture", ""]
     for name in others:
-        row += [f"{comparison.differences[name]:.1e}", ""]
+        row += [f"{found.differences[name]:.1e}", ""]
     table.add_row(*row)
     return table
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What was wanted and what was measured."""
+    """A wanted value and the measured one."""
 
     what: str
     wanted: float
@@ -220,8 +235,8 @@ class Aim:
     met: bool
 
 
-def aims_of(part: Part, scene: BenchScene, size: tuple[int, int], found: Comparison) -> list[Aim]:
-    """What a comparison says of our aims."""
+def aims_of(part: Part, scene: BenchScene, size: tuple[int, int], found: Measurements) -> list[Aim]:
+    """The aims that these measurements belong to."""
     where = f"{scene.name}, {size[0]} x {size[1]}"
     first, *others = found.samples
     aims = []
@@ -235,17 +250,15 @@ def aims_of(part: Part, scene: BenchScene, size: tuple[int, int], found: Compari
             ratio = found.peaks[OURS]["step"] / max(found.peaks[peer]["step"], 1)
             aims.append(Aim(f"{where}: memory of a step, ours / {peer}", MEMORY_AIM, ratio, ratio <= MEMORY_AIM))
     if part == "bits" and first == DIRECT and SHARED in found.samples:
-        for piece, wanted in BIT_AIMS.items():
-            ratio = statistics.median(found.ratios(SHARED, piece))
-            aims.append(Aim(f"{where}: {piece}, {SHARED} / SH", wanted, ratio, ratio <= wanted))
+        for stage, wanted in BIT_AIMS.items():
+            ratio = statistics.median(found.ratios(SHARED, stage))
+            aims.append(Aim(f"{where}: {stage}, {SHARED} / SH", wanted, ratio, ratio <= wanted))
     return aims
 
 
 def aim_table(aims: Sequence[Aim]) -> Table:
     """All aims."""
-    table = Table(title="Aims")
-    for head in ("", "wanted", "found", "met"):
-        table.add_column(head, justify="right" if head else "left")
+    table = make_table("Aims", ("", "wanted", "found", "met"))
     for aim in aims:
         table.add_row(aim.what, f"{aim.wanted:g}", f"{aim.found:.4g}", "yes" if aim.met else "no")
     return table
@@ -259,73 +272,71 @@ class Profile:
     """A training step, kernel by kernel.
 
     Attributes:
-        samples: seconds by kernel, of all of it (`TOTAL`) and of what lies between (`REST`), by round.
-        work: what there was to do.
+        samples: seconds by kernel, of the whole step (`TOTAL`) and of the rest of it (`REST`), by round.
+        workload: what the rendering computed.
     """
 
     samples: Samples
-    work: Work
+    workload: Workload
 
     def record(self, rates: Rates) -> dict[str, Any]:
         """All of it, for JSON."""
-        floors = {
+        bounds = {
             kernel: {
-                "bytes": self.work.bytes_of(kernel),
-                "pairs": self.work.pairs_of(kernel),
-                "seconds": rates.floors(self.work, kernel),
+                "bytes": self.workload.bytes_of(kernel),
+                "pairs": self.workload.pairs_of(kernel),
+                "seconds": rates.lower_bounds(self.workload, kernel),
             }
-            for kernel in TOUCHED
+            for kernel in KERNEL_ARRAYS
         }
-        return {"seconds": self.samples.values, "floors": floors, "work": asdict(self.work)}
+        return {"seconds": self.samples.values, "lower_bounds": bounds, "workload": asdict(self.workload)}
 
 
-def profile(model: GaussianModel, shot: Shot, runtime: Runtime, meter: Meter, rounds: int) -> Profile:
+def profile(model: GaussianModel, view: BenchView, runtime: Runtime, timer: DeviceTimer, rounds: int) -> Profile:
     """Time the kernels of training steps on one view, and count the work of its rendering."""
-    timing, samples = TimingRuntime(runtime, meter), Samples()
-    arm = our_arm(OURS, model, CudaBackend(timing))
+    timing, samples = TimingRuntime(runtime, timer), Samples()
+    variant = our_variant(OURS, model, CudaBackend(timing))
     with array_sizes() as sizes:
-        picture = arm.forward(shot)
-        work = count_work(picture, sizes)
-        torch.autograd.backward(picture, shot.v_rgb)  # fills in the sizes of its arrays
+        picture = variant.forward(view)
+        workload = count_workload(picture, sizes)
+        torch.autograd.backward(picture, view.v_rgb)  # fills in the sizes of its arrays
     del picture
-    arm.clear()
-    timing.take()
+    variant.clear()
+    timing.take_seconds()
     for turn in range(-1, rounds):  # the first round warms up
-        start = meter.mark()
-        with timing.sorts():
-            rgb, visible = arm.draw(model, shot)
-        with timing.noted(LOSS):
-            loss = photometric(rgb, shot.target, None, arm.objective).total
+        start = timer.event()
+        with timing.timed_sorts():
+            rgb, visible = variant.rasterize(model, view)
+        with timing.timed(LOSS):
+            loss = photometric(rgb, view.target, None, variant.objective).total
         loss.backward()
-        with timing.noted(ADAM):
-            arm.adam(visible)
-        total = meter.seconds(start, meter.mark())
-        arm.clear()
-        found = timing.take()
+        with timing.timed(ADAM):
+            variant.adam(visible)
+        total = timer.seconds(start, timer.event())
+        variant.clear()
+        found = timing.take_seconds()
         found |= {REST: total - sum(found.values()), TOTAL: total}
         for name, seconds in found.items() if turn >= 0 else ():
             samples.add(name, seconds)
-    return Profile(samples, work)
+    return Profile(samples, workload)
 
 
 def kernel_table(title: str, found: Profile, rates: Rates) -> Table:
-    """Each kernel beside its two floors, and the higher one as a part of its time."""
-    work = found.work
+    """Each kernel with its two lower bounds, and the higher one as a part of its time."""
+    work = found.workload
     caption = (
         f"{work.visible:,} of {work.gaussians:,} Gaussians in view, {work.drawn:,} drawn; {work.entries:,} entries, "
-        f"{work.reached:,} looked at. Floors are estimates: every array once at {rates.bandwidth / 1e9:.0f} GB/s (a "
+        f"{work.reached:,} read. Lower bounds are estimates: every array once at {rates.bandwidth / 1e9:.0f} GB/s (a "
         f"copy, measured); alpha alone at {rates.instructions / 1e12:.1f} T instructions/s (units x highest clock)."
     )
-    table = Table(title=title, caption=caption)
-    table.add_column("")
-    for head in ("ms", "share", "MB", "at least, ms", "M pairs", "at least, ms", "of the time"):
-        table.add_column(head, justify="right")
+    heads = ("", "ms", "share", "MB", "at least, ms", "M pairs", "at least, ms", "of the time")
+    table = make_table(title, heads, caption)
     total = found.samples.median(TOTAL)
     for name in found.samples.values:
         seconds = found.samples.median(name)
         row = [name, f"{1e3 * seconds:.3f}", f"{seconds / total:.0%}"]
-        if name in TOUCHED:
-            by_bytes, by_pairs = rates.floors(work, name)
+        if name in KERNEL_ARRAYS:
+            by_bytes, by_pairs = rates.lower_bounds(work, name)
             pairs = work.pairs_of(name)
             row += [f"{work.bytes_of(name) / 1e6:.1f}", f"{1e3 * by_bytes:.3f}"]
             row += [f"{pairs / 1e6:.1f}", f"{1e3 * by_pairs:.3f}"] if pairs else ["", ""]
@@ -337,8 +348,8 @@ def kernel_table(title: str, found: Profile, rates: Rates) -> Table:
 # ---- everything -----------------------------------------------------------------------------------------------------
 
 
-def facts_here(rates: Rates) -> dict[str, Any]:
-    """What the numbers belong to."""
+def device_facts(rates: Rates) -> dict[str, Any]:
+    """The device and the versions that the numbers belong to."""
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     return {
         "device": properties.name,
@@ -355,7 +366,7 @@ def facts_here(rates: Rates) -> dict[str, Any]:
 
 
 def gsplat_version() -> str | None:
-    """Of the gsplat that would be measured, and where it lies."""
+    """Version and folder of the gsplat that would be measured."""
     try:
         import gsplat
     except ImportError:
@@ -363,7 +374,7 @@ def gsplat_version() -> str | None:
     return f"{gsplat.__version__} in {Path(gsplat.__file__).parent}"
 
 
-def check(args: Gpu) -> None:
+def check(args: Options) -> None:
     """Raise UserError if the options make no sense or there is no GPU."""
     if not torch.cuda.is_available():
         raise UserError(
@@ -377,62 +388,60 @@ def check(args: Gpu) -> None:
     counts = [(name, getattr(args, name)) for name in ("views", "rounds")]
     counts += [("gaussians", count) for count in args.gaussians]
     counts += [("sizes", side) for size in args.sizes for side in size]
-    for name, value in counts:
-        if value < 1:
-            raise UserError(f"--{name} is {value}, but must be at least 1.")
+    check_counts(counts)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where things are measured, what with, and what came out."""
+class Session:
+    """The device, and what was measured on it so far."""
 
     runtime: Runtime
-    meter: Meter
+    timer: DeviceTimer
     rates: Rates
     record: Record
     aims: list[Aim] = field(default_factory=list)
 
 
-def measure_part(part: Part, scene: BenchScene, size: tuple[int, int], args: Gpu, place: Place) -> None:
+def measure_part(part: Part, scene: BenchScene, size: tuple[int, int], args: Options, session: Session) -> None:
     """Measure, print and record one part of one scene at one size."""
-    views = scene.views(*size, args.views)
-    shots = [Shot.of(view, place.runtime.device, seed) for seed, view in enumerate(views)]
+    cameras = scene.resized_cameras(*size, args.views)
+    views = [BenchView.of(camera, session.runtime.device, seed) for seed, camera in enumerate(cameras)]
     title = f"{part.capitalize()}: {scene.name}, {size[0]} x {size[1]}"
     if part == "kernels":
-        kernels = profile(scene.model, shots[0], place.runtime, place.meter, args.rounds)
-        console.print(kernel_table(title, kernels, place.rates))
-        place.record.add(part, scene, size, kernels.record(place.rates))
+        kernels = profile(scene.model, views[0], session.runtime, session.timer, args.rounds)
+        console.print(kernel_table(title, kernels, session.rates))
+        session.record.add(part, scene, size, kernels.record(session.rates))
         return
-    ours = CudaBackend(place.runtime)
-    arms = bit_arms(scene, ours) if part == "bits" else our_and_peer_arms(scene, ours, args.peers)
-    found = compare(arms, shots, place.meter, args.rounds)
+    ours = CudaBackend(session.runtime)
+    variants = bit_variants(scene, ours) if part == "bits" else our_and_peer_variants(scene, ours, args.peers)
+    found = compare(variants, views, session.timer, args.rounds)
     if found is not None:
         console.print(comparison_table(title, found))
-        place.record.add(part, scene, size, found.record())
-        place.aims.extend(aims_of(part, scene, size, found))
+        session.record.add(part, scene, size, found.record())
+        session.aims.extend(aims_of(part, scene, size, found))
 
 
-def measure_scene(scene: BenchScene, args: Gpu, place: Place) -> None:
-    """All parts on one scene; what does not work here is left out with a line that says why.
+def measure_scene(scene: BenchScene, args: Options, session: Session) -> None:
+    """All parts on one scene; what does not work here is skipped, with a line that says why.
 
     Raises:
         GpuLostError: nothing works on the GPU any more.
     """
-    scene.model.to(place.runtime.device)
+    scene.model.to(session.runtime.device)
     for size in args.sizes:
         for part in args.parts:
             if part == "bits" and size != args.sizes[0]:
                 continue
             try:
-                measure_part(part, scene, size, args, place)
+                measure_part(part, scene, size, args, session)
             except GpuLostError:
                 raise
             except Exception as error:
-                left_out(f"{part} of {scene.name} at {size[0]} x {size[1]}", error)
+                print_skipped(f"{part} of {scene.name} at {size[0]} x {size[1]}", error)
 
 
-def measure_training(scene: SceneData, place: Place, **settings: Any) -> None:
-    """Train on a capture from its points to the end; what is compiled at first use is compiled by a short run before.
+def measure_training(scene: SceneData, session: Session, **settings: Any) -> None:
+    """Train on a capture from its points to the end; a short run before it compiles what is compiled at first use.
 
     Args:
         settings: of `TrainConfig`.
@@ -450,32 +459,32 @@ def measure_training(scene: SceneData, place: Place, **settings: Any) -> None:
         seconds, psnr = trainer.seconds, trainer.evaluate().psnr or float("nan")
     found = {"steps": trainer.steps_done, "gaussians": len(trainer.model), "seconds": seconds, "psnr": psnr}
     console.print(f"Training on {scene.root.name}: " + ", ".join(f"{name} {value:g}" for name, value in found.items()))
-    place.record.note("training", {"capture": scene.root.name} | found)
+    session.record.set("training", {"capture": scene.root.name} | found)
     what = f"{scene.root.name}: seconds of a training, which ends at {psnr:.2f} dB"
-    place.aims.append(Aim(what, TRAINING_AIM, seconds, seconds <= TRAINING_AIM))
+    session.aims.append(Aim(what, TRAINING_AIM, seconds, seconds <= TRAINING_AIM))
 
 
-def run_gpu(args: Gpu) -> None:
+def run(args: Options) -> None:
     """Measure and print."""
     check(args)
     garden = None if args.garden is None else read_garden(args.garden)
     trained = None if args.run is None else run_scene(args.run, args.capture)
     capture = None if args.train is None else load_scene(args.train, DataConfig())
-    runtime, meter = CudaRuntime(), GpuMeter()
-    rates = rates_here(meter)
-    facts = facts_here(rates)
+    runtime, timer = CudaRuntime(), CudaTimer()
+    rates = measure_rates(timer)
+    facts = device_facts(rates)
     console.print(", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str)))
     record = Record(args.json, facts | {"arguments": {name: str(value) for name, value in asdict(args).items()}})
-    place = Place(runtime, meter, rates, record)
+    session = Session(runtime, timer, rates, record)
     try:
         if garden is not None:
             points, cameras = garden
             for count in args.gaussians:
-                measure_scene(garden_scene(points, cameras, count), args, place)
+                measure_scene(garden_scene(points, cameras, count), args, session)
         if trained is not None:
-            measure_scene(trained, args, place)
+            measure_scene(trained, args, session)
         if capture is not None:
-            measure_training(capture, place, device="cuda", backend="cuda")
+            measure_training(capture, session, device="cuda", backend="cuda")
     finally:
-        if place.aims:
-            console.print(aim_table(place.aims))
+        if session.aims:
+            console.print(aim_table(session.aims))

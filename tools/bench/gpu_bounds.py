@@ -1,15 +1,15 @@
-"""How long the kernels of the backend `cuda` take, and the least that they could take (`bench.py gpu`).
+"""How long the kernels of the backend `cuda` take, and lower bounds of that time.
 
-Two floors stand beside the time of a kernel:
+A module of `bench.py gpu`, not a command. A kernel's time is shown with two lower bounds:
 
 - bytes: every array that it reads or writes, once, over the bandwidth that a large copy reaches on this GPU. Sizes are
-  those of the arrays themselves, of which only the part counts that was needed (Gaussians that are seen, entries that
-  lie before everything is opaque). Estimated: that nothing is read twice, and that no array is still in the cache.
+  those of the arrays themselves, of which only the part counts that was needed (visible Gaussians, entries before
+  their tile is opaque). Estimated: that nothing is read twice, and that no array is still in the cache.
 - pairs: pixel-splat pairs whose alpha it computes, counted exactly forward and as if no pixel became opaque within 32
   splats backward, times `INSTRUCTIONS`, over the rate of float32 instructions. Estimated: the number of instructions,
   which is what alpha alone takes (what follows where a splat counts comes on top), and a clock at its highest.
 
-Neither is a bound on other algorithms.
+Neither bounds other algorithms.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,7 +33,7 @@ from nfc_gs.rendering.cuda_backend import BUCKET, TILE_PIXELS
 
 WARP = 32
 
-TOUCHED: dict[str, tuple[str, str]] = {
+KERNEL_ARRAYS: dict[str, tuple[str, str]] = {
     "project_splats": (
         "means quats scales opacities sh bit_logits bit_shifts features viewmat",
         "records radii means2d depths touched colors",
@@ -59,112 +59,112 @@ TOUCHED: dict[str, tuple[str, str]] = {
 }
 """The arrays, by their names in `RenderArgs`, that a kernel reads and those that it writes."""
 
-OF_VISIBLE = {"sh", "bit_logits", "bit_shifts", "features", "records", "colors", "entry_begin"}
-"""Arrays of which only the rows of visible Gaussians are touched ..."""
+VISIBLE_ROWS = {"sh", "bit_logits", "bit_shifts", "features", "records", "colors", "entry_begin"}
+"""Arrays of which only the rows of visible Gaussians are read or written ..."""
 
-OF_VISIBLE_BACKWARD = {"means", "quats", "scales", "opacities", "touched"}
+VISIBLE_ROWS_BACKWARD = {"means", "quats", "scales", "opacities", "touched"}
 """... and those of which that holds for the backward pass."""
 
-OF_BUCKETS = {"bucket_transmittance", "bucket_sum"}
-"""Arrays of which only the rows of buckets that were begun are touched."""
+STARTED_BUCKET_ROWS = {"bucket_transmittance", "bucket_sum"}
+"""Arrays of which only the rows of buckets that were started are read or written."""
 
-OF_ENTRIES = {"slot_splat", "slot_entry", "partial"}
-"""Arrays of which the rasterizer touches only the entries in such buckets."""
+REACHED_ENTRY_ROWS = {"slot_splat", "slot_entry", "partial"}
+"""Arrays of which the rasterizer reads and writes only the entries in such buckets."""
 
 RASTERIZERS = ("raster", "raster_backward")
 
 INSTRUCTIONS = 10
-"""Of float32, from a pixel and a splat to alpha: two offsets, the exponent (five), a comparison, a minimum, a choice;
-the power of two goes to other units, which take less time for it."""
+"""Float32 instructions from a pixel and a splat to alpha: two offsets, the exponent (five), a comparison, a minimum, a
+selection; the power of two is computed by other units, in less time."""
 
 
-class Meter(Protocol):
-    """Measures what a device does."""
+class DeviceTimer(Protocol):
+    """Measures time and memory on a device."""
 
-    def mark(self) -> Any:
-        """A moment in what the device is given to do."""
+    def event(self) -> Any:
+        """An event, recorded at this place in the device's queue."""
         ...
 
     def seconds(self, start: Any, end: Any) -> float:
-        """Between two marks; waits until both are past."""
+        """Time between two events; waits until both have happened."""
         ...
 
-    def peak(self, work: Any) -> int:
-        """The most bytes that a call of `work` needed beside what was there before."""
+    def peak_bytes(self, function: Callable[[], object]) -> int:
+        """The most memory that a call of `function` took on top of what was allocated before."""
         ...
 
 
 class TimingRuntime:
-    """A runtime that notes how long every launch takes."""
+    """A runtime that records how long every launch takes."""
 
-    def __init__(self, runtime: Runtime, meter: Meter) -> None:
+    def __init__(self, runtime: Runtime, timer: DeviceTimer) -> None:
         self.device = runtime.device
-        self._runtime, self._meter = runtime, meter
-        self._marks: list[tuple[str, Any, Any]] = []
+        self._runtime, self._timer = runtime, timer
+        self._spans: list[tuple[str, Any, Any]] = []
 
     def launch(
         self, source: str, kernel: str, args: ctypes.Structure, blocks: int, threads: int, channels: int = 0
     ) -> None:
         """See `Runtime.launch`."""
-        with self.noted(kernel):
+        with self.timed(kernel):
             self._runtime.launch(source, kernel, args, blocks, threads, channels)
 
     @contextmanager
-    def noted(self, name: str) -> Iterator[None]:
-        """Time of the block goes by this name."""
-        before = self._meter.mark()
+    def timed(self, name: str) -> Iterator[None]:
+        """Record the time of the block under this name."""
+        before = self._timer.event()
         yield
-        self._marks.append((name, before, self._meter.mark()))
+        self._spans.append((name, before, self._timer.event()))
 
     @contextmanager
-    def sorts(self) -> Iterator[None]:
-        """Note torch's sorts and running sums, too, as long as the block lasts."""
+    def timed_sorts(self) -> Iterator[None]:
+        """Record torch's sorts and cumulative sums, too, while the block lasts."""
 
         def wrapped(name: str) -> Any:
             function = getattr(torch, name)
 
-            def timed(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-                with self.noted(f"torch.{name}, {str(tensor.dtype).removeprefix('torch.')}"):
+            def timed_call(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+                with self.timed(f"torch.{name}, {str(tensor.dtype).removeprefix('torch.')}"):
                     return function(tensor, *args, **kwargs)
 
-            return timed
+            return timed_call
 
         with patch.object(torch, "sort", wrapped("sort")), patch.object(torch, "cumsum", wrapped("cumsum")):
             yield
 
-    def take(self) -> dict[str, float]:
-        """Seconds by kernel since the last time, in the order of first launches."""
+    def take_seconds(self) -> dict[str, float]:
+        """Seconds by kernel since the last call of this, in the order of first launches."""
         seconds: dict[str, float] = {}
-        for name, before, after in self._marks:
-            seconds[name] = seconds.get(name, 0.0) + self._meter.seconds(before, after)
-        self._marks.clear()
+        for name, before, after in self._spans:
+            seconds[name] = seconds.get(name, 0.0) + self._timer.seconds(before, after)
+        self._spans.clear()
         return seconds
 
 
 @contextmanager
 def array_sizes() -> Iterator[dict[str, int]]:
-    """Bytes of every array that kernels are given while the block lasts, by its name in `RenderArgs`."""
+    """Bytes of every array that is passed to kernels while the block lasts, by its name in `RenderArgs`."""
     sizes: dict[str, int] = {}
     original = RenderArgs.set
 
-    def noting(self: RenderArgs, **values: Any) -> None:
+    def set_and_record(self: RenderArgs, **values: Any) -> None:
         sizes.update({name: value.nbytes for name, value in values.items() if isinstance(value, Tensor)})
         original(self, **values)
 
-    with patch.object(RenderArgs, "set", noting):
+    with patch.object(RenderArgs, "set", set_and_record):
         yield sizes
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a rendering had to do.
+class Workload:
+    """What a rendering had to compute.
 
     Attributes:
-        gaussians, visible, drawn: all, those in view, and those among the entries that were reached.
-        entries, reached: pairs of a tile and a splat, and those that were looked at before the tile was opaque.
-        buckets, begun: of 32 entries of a tile: room for them, and those that were looked at.
+        gaussians, visible, drawn: all, those in view, and those with an entry that was reached.
+        entries, reached: pairs of a tile and a splat, and those that were read before the tile was opaque.
+        buckets, started: of 32 entries of a tile: all that were allocated, and those that were read.
         forward_pairs: pixel-splat pairs whose alpha was computed: whole warps of 32 pixels.
-        backward_pairs: at most so many backward.
+        backward_pairs: the same backward, at the most.
         arrays: bytes by the name in `RenderArgs`.
     """
 
@@ -174,64 +174,66 @@ class Work:
     entries: int
     reached: int
     buckets: int
-    begun: int
+    started: int
     forward_pairs: int
     backward_pairs: int
     arrays: Mapping[str, int]
 
     def bytes_of(self, kernel: str) -> float:
-        """What a kernel of `TOUCHED` must move."""
+        """Bytes that a kernel of `KERNEL_ARRAYS` must read and write."""
         return sum(
-            self.arrays.get(name, 0) * self._share(kernel, name) for names in TOUCHED[kernel] for name in names.split()
+            self.arrays.get(name, 0) * self._share(kernel, name)
+            for names in KERNEL_ARRAYS[kernel]
+            for name in names.split()
         )
 
     def pairs_of(self, kernel: str) -> int:
-        """Pixel-splat pairs of a kernel; 0 for those that see none."""
+        """Pixel-splat pairs of a kernel; 0 for kernels that compute no alpha."""
         return {"raster": self.forward_pairs, "raster_backward": self.backward_pairs}.get(kernel, 0)
 
     def _share(self, kernel: str, array: str) -> float:
         part, whole = 1, 1
-        if array in OF_VISIBLE or (array in OF_VISIBLE_BACKWARD and kernel == "project_splats_backward"):
+        if array in VISIBLE_ROWS or (array in VISIBLE_ROWS_BACKWARD and kernel == "project_splats_backward"):
             part, whole = self.drawn if kernel in RASTERIZERS else self.visible, self.gaussians
-        elif array in OF_BUCKETS:
-            part, whole = self.begun, self.buckets
-        elif array in OF_ENTRIES and kernel in RASTERIZERS:
+        elif array in STARTED_BUCKET_ROWS:
+            part, whole = self.started, self.buckets
+        elif array in REACHED_ENTRY_ROWS and kernel in RASTERIZERS:
             part, whole = self.reached, self.entries
         return part / max(whole, 1)
 
 
 @torch.no_grad()
-def count_work(picture: Tensor, arrays: Mapping[str, int]) -> Work:
-    """Count what lies behind a picture that the backend `cuda` drew, before its backward pass.
+def count_workload(picture: Tensor, arrays: Mapping[str, int]) -> Workload:
+    """Count what the backend `cuda` computed for a picture, before its backward pass.
 
     Args:
-        picture: as it came from the backend; differentiable.
+        picture: as the backend returned it; differentiable.
         arrays: from `array_sizes`; it may be filled later by the backward pass.
     """
     node: Any = picture.grad_fn
     job, buffers = node.job, node.call.buffers
     tile_begin = buffers["tile_begin"].long()
-    begun = buffers["bucket_tile"] >= 0  # [B]
-    open_pixels = (buffers["bucket_transmittance"] > 0) & begun[:, None]  # [B, 256]
-    tile, bucket = _places(tile_begin)
-    reached = begun[bucket]  # [M]
-    splats = torch.bincount(bucket, minlength=len(begun))  # [B]
+    started = buffers["bucket_tile"] >= 0  # [B]
+    open_pixels = (buffers["bucket_transmittance"] > 0) & started[:, None]  # [B, 256]
+    tile, bucket = _tiles_and_buckets(tile_begin)
+    reached = started[bucket]  # [M]
+    splats = torch.bincount(bucket, minlength=len(started))  # [B]
     visible = buffers["radii"][:, 0] > 0
-    return Work(
+    return Workload(
         gaussians=job.count,
         visible=int(visible.sum()),
         drawn=len(buffers["slot_splat"][reached].unique()),
         entries=job.entries,
         reached=int(reached.sum()),
         buckets=job.buckets,
-        begun=int(begun.sum()),
+        started=int(started.sum()),
         forward_pairs=_forward_pairs(job, buffers, tile, bucket, open_pixels),
         backward_pairs=int((splats * open_pixels.sum(1)).sum()),
         arrays=arrays,
     )
 
 
-def _places(tile_begin: Tensor) -> tuple[Tensor, Tensor]:
+def _tiles_and_buckets(tile_begin: Tensor) -> tuple[Tensor, Tensor]:
     """The tile and the bucket of each slot, [M] each (`first_bucket` of cuda/gpu/render.h)."""
     tiles = torch.arange(len(tile_begin) - 1, device=tile_begin.device)
     tile = torch.repeat_interleave(tiles, tile_begin.diff())
@@ -245,9 +247,9 @@ def _forward_pairs(job: RenderArgs, buffers: Mapping[str, Tensor], tile: Tensor,
     busy = open_.view(len(open_), TILE_PIXELS // WARP, WARP).any(-1)  # [B, 8]
     boxes = buffers["records"].view(torch.int32)[:, 12:]  # [N, 4] row_begin, row_end, column_begin, column_end
     warp = torch.arange(TILE_PIXELS // WARP, device=tile.device)
-    pairs, at_once = 0, 2**22
-    for begin in range(0, len(tile), at_once):
-        part = slice(begin, begin + at_once)
+    pairs, chunk = 0, 2**22
+    for begin in range(0, len(tile), chunk):
+        part = slice(begin, begin + chunk)
         row_begin, row_end, column_begin, column_end = boxes[buffers["slot_splat"][part].long()][..., None].unbind(1)
         left = tile[part, None] % job.tiles_x * TILE_SIZE + warp % 2 * 8
         top = tile[part, None] // job.tiles_x * TILE_SIZE + warp // 2 * 4
@@ -258,19 +260,19 @@ def _forward_pairs(job: RenderArgs, buffers: Mapping[str, Tensor], tile: Tensor,
 
 @dataclass(frozen=True)
 class Rates:
-    """What a GPU can do.
+    """The speed of a GPU.
 
     Attributes:
-        bandwidth: bytes per second that a large copy moves, those read and those written; measured.
-        instructions: of float32 per second: multiprocessors x lanes x highest clock.
+        bandwidth: bytes per second of a large copy, those read plus those written; measured.
+        instructions: float32 instructions per second: multiprocessors x lanes x highest clock.
     """
 
     bandwidth: float
     instructions: float
 
-    def floors(self, work: Work, kernel: str) -> tuple[float, float]:
-        """Seconds that the bytes and the pairs of a kernel take at least."""
-        return work.bytes_of(kernel) / self.bandwidth, work.pairs_of(kernel) * INSTRUCTIONS / self.instructions
+    def lower_bounds(self, workload: Workload, kernel: str) -> tuple[float, float]:
+        """Lower bounds in seconds by the bytes and by the pairs of a kernel."""
+        return workload.bytes_of(kernel) / self.bandwidth, workload.pairs_of(kernel) * INSTRUCTIONS / self.instructions
 
 
 def lanes_of(major: int, minor: int) -> int:
@@ -278,8 +280,8 @@ def lanes_of(major: int, minor: int) -> int:
     return 64 if (major, minor) in ((7, 0), (7, 2), (7, 5), (8, 0)) else 128
 
 
-def rates_here(meter: Meter) -> Rates:
-    """Measure the bandwidth of torch's current GPU and ask for the rest."""
+def measure_rates(timer: DeviceTimer) -> Rates:
+    """Measure the bandwidth of torch's current GPU and look up the rest."""
     driver = importlib.import_module("cuda.bindings.driver")
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     _, device = driver.cuDeviceGet(torch.cuda.current_device())
@@ -288,8 +290,8 @@ def rates_here(meter: Meter) -> Rates:
     source, target = (torch.ones(count, dtype=torch.uint8, device="cuda") for _ in range(2))
     seconds = []
     for _ in range(10):
-        start = meter.mark()
+        start = timer.event()
         target.copy_(source)
-        seconds.append(meter.seconds(start, meter.mark()))
+        seconds.append(timer.seconds(start, timer.event()))
     lanes = properties.multi_processor_count * lanes_of(properties.major, properties.minor)
     return Rates(2 * count / statistics.median(seconds[1:]), lanes * 1e3 * clock)

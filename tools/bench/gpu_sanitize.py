@@ -1,12 +1,12 @@
-"""Runs every GPU kernel on small scenes and looks at the results: by itself, or under NVIDIA's compute-sanitizer.
+"""Runs every GPU kernel on small scenes and checks that the results are finite, alone or under compute-sanitizer.
 
-    python tools/gpu_sanitize.py
-    export PYTORCH_NO_CUDA_MEMORY_CACHING=1     # or torch's pool hides what lies beyond an array
-    compute-sanitizer --tool memcheck --error-exitcode 1 python tools/gpu_sanitize.py
-    compute-sanitizer --tool racecheck --error-exitcode 1 python tools/gpu_sanitize.py
-    compute-sanitizer --tool synccheck --error-exitcode 1 python tools/gpu_sanitize.py
+    python tools/bench/gpu_sanitize.py
+    export PYTORCH_NO_CUDA_MEMORY_CACHING=1     # or torch's pool hides accesses beyond an array
+    compute-sanitizer --tool memcheck --error-exitcode 1 python tools/bench/gpu_sanitize.py
+    compute-sanitizer --tool racecheck --error-exitcode 1 python tools/bench/gpu_sanitize.py
+    compute-sanitizer --tool synccheck --error-exitcode 1 python tools/bench/gpu_sanitize.py
 
-The exit code is 0 if all is well, 1 if a result is not finite, and 2 where there is no GPU.
+The exit code is 0 if all results are finite, 1 if one is not, and 2 where there is no GPU.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ RENDERINGS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def small_scene(count: int, width: int, height: int) -> BenchScene:
-    """Gaussians of some pixels around the origin, and a camera before them."""
+    """Gaussians around the origin, of some pixels each, and a camera in front of them."""
     generator = np.random.default_rng(0)
     cloud = PointCloud(
         generator.uniform(-1, 1, (count, 3)).astype(np.float32), generator.integers(0, 256, (count, 3)).astype(np.uint8)
@@ -70,8 +70,10 @@ def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
     return {f"gradient of {name}": param.grad for name, param in model.named_parameters() if param.grad is not None}
 
 
-def drawn(model: GaussianModel, camera: Camera, backend: RasterBackend, options: dict[str, Any]) -> dict[str, Tensor]:
-    """Everything that comes out of a rendering and its backward pass."""
+def rendered(
+    model: GaussianModel, camera: Camera, backend: RasterBackend, options: dict[str, Any]
+) -> dict[str, Tensor]:
+    """All results of a rendering and its backward pass."""
     with torch.no_grad():
         render(model, camera, backend=backend, **options)
     out = render(model, camera, backend=backend, **options)
@@ -82,7 +84,7 @@ def drawn(model: GaussianModel, camera: Camera, backend: RasterBackend, options:
 
 
 def any_channels(model: GaussianModel, camera: Camera, backend: RasterBackend, channels: int) -> dict[str, Tensor]:
-    """A rendering of so many features, and its gradients."""
+    """A rendering of this number of features, and its gradients."""
     tensors = model.tensors()
     inputs = {
         "means": tensors["means"],
@@ -99,7 +101,7 @@ def any_channels(model: GaussianModel, camera: Camera, backend: RasterBackend, c
 
 
 def trained(model: GaussianModel, camera: Camera, backend: RasterBackend) -> dict[str, Tensor]:
-    """A training step with all terms of the loss, exploration noise, and some Gaussians that are copied."""
+    """A training step with all terms of the loss, exploration noise, and some relocated Gaussians."""
     bits = model.head == "bits"
     out = render(model, camera, backend=backend, outputs=("rgb", "bits") if bits else ("rgb",))
     generator = torch.Generator().manual_seed(2)
@@ -118,8 +120,8 @@ def trained(model: GaussianModel, camera: Camera, backend: RasterBackend) -> dic
     return model.tensors() | gradients(model)
 
 
-def moved(model: GaussianModel, camera: Camera, backend: RasterBackend) -> dict[str, Tensor]:
-    """A rendering of Gaussians that a HexPlane moves, and a step of its own."""
+def deformed(model: GaussianModel, camera: Camera, backend: RasterBackend) -> dict[str, Tensor]:
+    """A rendering of Gaussians that a HexPlane deforms, and an optimizer step of the HexPlane."""
     settings = {
         "kind": "hexplane",
         "quantities": ["means", "quats", "opacity_logits"],
@@ -128,14 +130,14 @@ def moved(model: GaussianModel, camera: Camera, backend: RasterBackend) -> dict[
         "time_resolution": 8,
     }
     bounds = torch.tensor([[-2.0] * 3, [2.0] * 3])
-    field = make_deformation(settings, bounds, torch.Generator().manual_seed(3)).to(model.device)
-    assert isinstance(field, HexPlane)
-    model.deformation = field
+    deformation = make_deformation(settings, bounds, torch.Generator().manual_seed(3)).to(model.device)
+    assert isinstance(deformation, HexPlane)
+    model.deformation = deformation
     out = render(model, camera, 0.3, backend=backend)
     out.rgb.square().sum().backward()
-    params = {name: param.detach() for name, param in field.named_parameters()}
-    grads = {name: param.grad for name, param in field.named_parameters() if param.grad is not None}
-    regulariser_gradients_(field, grads)
+    params = {name: param.detach() for name, param in deformation.named_parameters()}
+    grads = {name: param.grad for name, param in deformation.named_parameters() if param.grad is not None}
+    regulariser_gradients_(deformation, grads)
     DenseAdam(params).step(grads, dict.fromkeys(params, 0.01))
     return {"rgb": out.rgb} | gradients(model) | params
 
@@ -144,23 +146,23 @@ Check = tuple[str, Callable[[], dict[str, Tensor]]]
 
 
 def checks(backend: RasterBackend, device: torch.device, count: int, width: int, height: int) -> Iterator[Check]:
-    """All there is to run: names, and functions that give tensors by name."""
+    """All checks: names, and functions that return tensors by name."""
     scene = small_scene(count, width, height)
     camera = scene.cameras[0]
 
     def model(head: str) -> GaussianModel:
-        of_head = scene.bits(head) if head in ("shared", "full") else scene.model  # type: ignore[arg-type]
-        return GaussianModel({name: tensor.clone() for name, tensor in of_head.tensors().items()}).to(device)
+        with_head = scene.bits(head) if head in ("shared", "full") else scene.model  # type: ignore[arg-type]
+        return GaussianModel({name: tensor.clone() for name, tensor in with_head.tensors().items()}).to(device)
 
     for name, (head, options) in RENDERINGS.items():
-        yield name, lambda head=head, options=options: drawn(model(head), camera, backend, options)
+        yield name, lambda head=head, options=options: rendered(model(head), camera, backend, options)
     for channels in WIDTHS:
         yield f"{channels} channels", lambda channels=channels: any_channels(model("sh"), camera, backend, channels)
     empty = {name: tensor[:0] for name, tensor in scene.model.tensors().items()}
-    yield "no Gaussians", lambda: drawn(GaussianModel(empty).to(device), camera, backend, {})
+    yield "no Gaussians", lambda: rendered(GaussianModel(empty).to(device), camera, backend, {})
     for head in ("sh", "shared", "full"):
         yield f"a training step, {head}", lambda head=head: trained(model(head), camera, backend)
-    yield "a moving scene", lambda: moved(model("sh"), camera, backend)
+    yield "a moving scene", lambda: deformed(model("sh"), camera, backend)
 
 
 def run(backend: RasterBackend, device: torch.device, count: int = 400, width: int = 100, height: int = 70) -> int:
@@ -168,12 +170,12 @@ def run(backend: RasterBackend, device: torch.device, count: int = 400, width: i
     broken = 0
     for wide in (False, True):
         with patch.object(cuda_backend, "MAX_NARROW_TILES", 1) if wide else nullcontext():
-            for name, work in checks(backend, device, count, width, height):
-                found = {what: bool(tensor.isfinite().all()) for what, tensor in work().items()}
+            for name, check in checks(backend, device, count, width, height):
+                found = {what: bool(tensor.isfinite().all()) for what, tensor in check().items()}
                 wrong = [what for what, finite in found.items() if not finite]
                 broken += len(wrong)
-                said = f"NOT FINITE: {', '.join(wrong)}" if wrong else f"{len(found)} results"
-                print(f"{name}{', many tiles' if wide else ''}: {said}", flush=True)
+                words = f"NOT FINITE: {', '.join(wrong)}" if wrong else f"{len(found)} results"
+                print(f"{name}{', many tiles' if wide else ''}: {words}", flush=True)
     return broken
 
 

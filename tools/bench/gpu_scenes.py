@@ -1,9 +1,11 @@
-"""The scenes of `bench.py gpu`: points tiled along a grid, of any number of Gaussians, and trained runs.
+"""The scenes of `bench.py gpu` and `gpu_sanitize.py`: tiled points, of any number of Gaussians, and trained runs.
 
-The tiled scene follows gsplat's profiling (its file `assets/test_garden.npz` and what is done with it): the cloud is
+A module, not a command.
+
+The tiled scene follows gsplat's profiling of its file `assets/test_garden.npz`: the cloud is
 cut to the cube from -2 to 2, copies of that cube are laid side by side in x and y, Gaussians have random rotations,
 opacities from 0 to 1 and standard deviations from 0 to 0.02, and a picture of other sides shows the same view. There
-each grid is whole; here it is filled from the middle until the wanted number is reached.
+the grid is always complete; here it is filled from the middle until the wanted number is reached.
 """
 
 from __future__ import annotations
@@ -37,28 +39,28 @@ VIEW_DEPENDENCE = 0.05
 
 @dataclass(frozen=True)
 class BenchScene:
-    """Gaussians to draw, and from where.
+    """Gaussians, and cameras to render them from.
 
     Attributes:
         name: in words.
         model: the Gaussians, with direct SH.
-        cameras: where they are seen from, at sizes of their own.
-        cuts: a picture of other sides is cut out of the view, else it is stretched.
+        cameras: each with its own size.
+        crops: whether a picture of another aspect ratio is cropped from the view; else it is stretched.
     """
 
     name: str
     model: GaussianModel
     cameras: tuple[Camera, ...]
-    cuts: bool
+    crops: bool
 
-    def views(self, width: int, height: int, count: int) -> list[Camera]:
-        """So many of the cameras (or all), evenly chosen, at this size in pixels."""
+    def resized_cameras(self, width: int, height: int, count: int) -> list[Camera]:
+        """This number of the cameras (or all), evenly spaced, at this size in pixels."""
         chosen = np.linspace(0, len(self.cameras) - 1, min(count, len(self.cameras))).round().astype(int)
         cameras = [self.cameras[i] for i in chosen]
-        return [sized(camera, width, height) if self.cuts else camera.resized(width, height) for camera in cameras]
+        return [sized(camera, width, height) if self.crops else camera.resized(width, height) for camera in cameras]
 
     def bits(self, view: BitView) -> GaussianModel:
-        """The same Gaussians with bits that begin at the same constant color; they share the rest."""
+        """The same Gaussians, sharing all other parameters, with bits that start at the same constant color."""
         tensors = self.model.tensors()
         rgb = (0.5 + C0 * tensors["sh_coeffs"][:, 0]).clamp(0.0, 1.0)
         head = start_bits(rgb, SH_DEGREE, view)
@@ -132,24 +134,24 @@ def garden_scene(points: PointCloud, cameras: tuple[Camera, ...], count: int) ->
     head = start_sh(torch.from_numpy(cloud.rgb).float() / 255, SH_DEGREE)
     head["sh_coeffs"][:, 1:].normal_(0.0, VIEW_DEPENDENCE, generator=torch.Generator().manual_seed(1))
     model = GaussianModel(random_geometry(cloud.xyz) | head)
-    return BenchScene(f"garden, {in_words(count)}", model, cameras, cuts=False)
+    return BenchScene(f"garden, {in_words(count)}", model, cameras, crops=False)
 
 
 def run_scene(run: Path, capture: Path | None) -> BenchScene:
-    """A trained run, seen from its training views; bits are baked to SH.
+    """A trained run with the cameras of its training views; bits are baked to SH.
 
     Args:
-        capture: where the run's capture lies now; None where it lay when the run was trained.
+        capture: folder of the run's capture, if it was moved.
 
     Raises:
-        UserError: it cannot be opened, or it moves.
+        UserError: it cannot be opened, or it is a moving splat.
     """
     opened = open_run(run, capture=capture, device="cpu", backend="cpu")
     if opened.model.deformation is not None:
         raise UserError(f"{run} is a moving splat; give the run of a static one.")
     cameras = tuple(opened.scene.camera(i) for i in opened.scene.train)
     model = opened.model.baked(SH_DEGREE)
-    return BenchScene(f"{run.name}, {in_words(len(model))}", model, cameras, cuts=True)
+    return BenchScene(f"{run.name}, {in_words(len(model))}", model, cameras, crops=True)
 
 
 def in_words(count: int) -> str:

@@ -1,4 +1,8 @@
-"""`bench.py motion`: a training step of what moves by part, the look-up in planes, and playing."""
+"""`bench.py motion`: what motion costs: a training step by part, the look-up in planes, and playing.
+
+python tools/bench/bench.py motion
+python tools/bench/bench.py motion --run RUN --parts play
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from bench_common import CountingBackend, Samples, console, seconds_of, still_trainer, with_points
-from rich.table import Table
+from measuring import (
+    CountingBackend,
+    Samples,
+    check_counts,
+    console,
+    frozen_trainer,
+    in_turn,
+    make_table,
+    median_and_quartiles,
+    milliseconds,
+    seconds_of,
+    with_points,
+)
 from torch import Tensor
 
-from nfc_gs.commands.render import Shot, sized
+from nfc_gs.commands.render import sized
 from nfc_gs.commands.runs import OpenRun, open_run
+from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.builtin.captures import write_moving_capture
@@ -39,12 +55,20 @@ from nfc_gs.training.trainer import Trainer
 
 Part = Literal["step", "order", "look-up", "play"]
 
-STILL = DeformationConfig(
+Key = TypeVar("Key")
+
+TimedCamera = tuple[Camera, float]
+"""A camera, and the time, 0..1, at which a moving scene is rendered."""
+
+FROZEN = DeformationConfig(
     warmup=0, open_until=0.0, mean_until=0.0, rate=1e-12, rate_final=1e-12, plane_rate=1e-12, plane_rate_final=1e-12
 )
-"""Training that moves from its first step, of all times, and leaves the field as it is."""
+"""The deformation acts from the first step and at all times, and is left as it is (learning rates of 1e-12)."""
 
-ARMS: dict[str, dict[str, Any]] = {"static": {"motion": "none"}, "moving": {"motion": "hexplane", "deformation": STILL}}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "static": {"motion": "none"},
+    "moving": {"motion": "hexplane", "deformation": FROZEN},
+}
 """Settings of `TrainConfig` whose steps are compared."""
 
 STAGES: dict[str, tuple[str, ...]] = {
@@ -59,7 +83,8 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 """Parts of a step that the core measures itself, and its names of them."""
 
-REGULARISERS, FIELD_ADAM, ADAM = "regularisers of the planes", "Adam of the field", "Adam of the Gaussians"
+REGULARISERS = "regularisers of the planes"
+DEFORMATION_ADAM, ADAM = "Adam of the deformation", "Adam of the Gaussians"
 REST = "the rest (autograd, Python)"
 
 LOOK_UP_PARTS = ("forward", "backward", "together")
@@ -69,23 +94,24 @@ LOOK_UP_POINTS = 10_000
 
 
 @dataclass(frozen=True)
-class Motion:
+class Options:
     """What motion costs: a training step by part, the look-up in planes, and pictures per second of playing.
 
-    "order": steps whose Gaussians are in any order, and with neighbours side by side, as density control puts them.
+    "order": steps whose Gaussians are in any order, and in Morton order, as density control puts them.
 
-    The Gaussians and their field do not learn (their rates are next to nothing); the field is one of random planes and
-    of small motion. Ratios are taken within each round and their median is shown, with quartiles.
+    The Gaussians and their deformation do not learn (learning rates of 1e-12); the deformation has random planes and
+    moves all Gaussians a little. Ratios are taken within each round and their median is shown, with quartiles.
     """
 
     run: Path | None = None
-    """A trained moving splat to play, as it is and with a gate for what is still; its capture serves the rest."""
+    """A trained moving splat to play, with its deformation on all Gaussians and on those that move; the other parts are
+    measured on its capture."""
     capture: Path | None = None
     """A capture with times to measure on, or where the run's lies now; by default the built-in moving one."""
     parts: tuple[Part, ...] = ("step", "order", "look-up", "play")
     """What to measure."""
     gaussians: tuple[int, ...] = (5_000, 50_000)
-    """Sizes of the model of which a training step is taken apart; 0 means the capture's own points."""
+    """Sizes of the model whose training step is timed by part; 0 means the capture's own points."""
     points: tuple[int, ...] = (1_000, 10_000, 50_000)
     """Numbers of points to look up."""
     playing: int = 50_000
@@ -97,14 +123,14 @@ class Motion:
     rounds: int = 5
     """How often everything is measured in turn."""
     steps: int = 6
-    """Training steps per arm and round."""
+    """Training steps per variant and round."""
     frames: int = 12
-    """Pictures per size and round; in the course of them the camera visits the training views, and time passes."""
+    """Pictures per size and round, from training views and times that are evenly spaced."""
 
 
 @contextmanager
-def watched(seconds: dict[str, float], part: str, owner: object, name: str) -> Iterator[None]:
-    """Add the time of every call of `owner.name` to a part, as long as the block lasts."""
+def timed_calls(seconds: dict[str, float], part: str, owner: object, name: str) -> Iterator[None]:
+    """Add the time of every call of `owner.name` to `seconds[part]` while the block lasts."""
     function = getattr(owner, name)
 
     def timed(*args: Any, **kwargs: Any) -> Any:
@@ -117,47 +143,41 @@ def watched(seconds: dict[str, float], part: str, owner: object, name: str) -> I
         yield
 
 
-def ratio(over: Samples, under: Samples, name: str) -> str:
+def ratio(samples: Samples, base: Samples, name: str) -> str:
     """Median and quartiles of the ratios within the rounds."""
-    low, middle, high = np.quantile(np.divide(over.values[name], under.values[name]), (0.25, 0.5, 0.75))
-    return f"{middle:.2f} ({low:.2f} - {high:.2f})"
-
-
-def ms(samples: Samples, name: str) -> str:
-    """The median in milliseconds."""
-    return f"{1e3 * samples.median(name):.2f}"
+    return median_and_quartiles(samples.ratios(base, name), 2)
 
 
 @torch.no_grad()
-def stir(field: Deformation | None) -> None:
-    """Give a new field planes that differ along time, and a last layer that moves everything a little."""
-    assert isinstance(field, HexPlane)
+def randomise(deformation: Deformation | None) -> None:
+    """Fill the planes along time of a new HexPlane at random, and let its networks move all Gaussians a little."""
+    assert isinstance(deformation, HexPlane)
     generator = torch.Generator().manual_seed(0)
-    for index, plane in enumerate(field.planes):
+    for index, plane in enumerate(deformation.planes):
         if has_time(index):
             plane.uniform_(0.8, 1.2, generator=generator)
-    for layers in field.networks.values():
+    for layers in deformation.networks.values():
         list(layers.parameters())[-2].uniform_(-0.01, 0.01, generator=generator)
 
 
 def moving_model(scene: SceneData, gaussians: int) -> GaussianModel:
-    """That many Gaussians at and around the capture's points, with a field of small motion that moves all of them."""
+    """This number of Gaussians at and around the capture's points, and a deformation that moves all a little."""
     scene = with_points(scene, gaussians)
     model = from_points(scene.points)
     model.deformation = motion.new_deformation(resolve(TrainConfig(motion="hexplane", device="cpu")), scene)
-    stir(model.deformation)
+    randomise(model.deformation)
     return model
 
 
 def measure_steps(trainer: Trainer, steps: int, samples: Samples) -> None:
-    """Seconds of a training step and of its parts, of so many steps."""
+    """Mean seconds of a training step and of its parts over this number of steps."""
     core = native.core()
-    parts: dict[str, float] = {REGULARISERS: 0.0, FIELD_ADAM: 0.0, ADAM: 0.0}
-    with ExitStack() as watches:
-        watches.enter_context(watched(parts, REGULARISERS, motion, "regulariser_gradients_"))
-        watches.enter_context(watched(parts, ADAM, trainer.optimizer, "step"))
+    parts: dict[str, float] = {REGULARISERS: 0.0, DEFORMATION_ADAM: 0.0, ADAM: 0.0}
+    with ExitStack() as timers:
+        timers.enter_context(timed_calls(parts, REGULARISERS, motion, "regulariser_gradients_"))
+        timers.enter_context(timed_calls(parts, ADAM, trainer.optimizer, "step"))
         if trainer.motion is not None:
-            watches.enter_context(watched(parts, FIELD_ADAM, trainer.motion.optimizer, "step"))
+            timers.enter_context(timed_calls(parts, DEFORMATION_ADAM, trainer.motion.optimizer, "step"))
         before = core.stage_seconds()
         seconds = seconds_of(lambda: [trainer.step() for _ in range(steps)])
         after = core.stage_seconds()
@@ -167,54 +187,58 @@ def measure_steps(trainer: Trainer, steps: int, samples: Samples) -> None:
         samples.add(part, spent / steps)
 
 
-def compare_steps(scene: SceneData, args: Motion, folder: Path) -> None:
-    """Measure steps of the static and the moving splat in turn, on the same views, and print them by part."""
-    trainers = {name: still_trainer(scene, folder / name, arm) for name, arm in ARMS.items()}
-    stir(trainers["moving"].model.deformation)
-    samples = {name: Samples() for name in trainers}
-    for turn in range(-1, args.rounds):  # the first round warms up
-        for name in sorted(trainers, reverse=turn % 2 == 0):
-            trainers[name].steps_done = max(0, turn) * args.steps
-            measure_steps(trainers[name], args.steps, samples[name] if turn >= 0 else Samples())
+def measure_trainers(trainers: Mapping[Key, Trainer], args: Options, samples: Mapping[Key, Samples]) -> None:
+    """Measure steps of all trainers in turn, in each round on the same views."""
+    for turn, key in in_turn(trainers, args.rounds):
+        trainers[key].steps_done = max(0, turn) * args.steps
+        measure_steps(trainers[key], args.steps, samples[key] if turn >= 0 else Samples())
 
-    still, moving = samples["static"], samples["moving"]
+
+def compare_steps(scene: SceneData, args: Options, folder: Path) -> None:
+    """Measure steps of the static and the moving splat in turn, on the same views, and print them by part."""
+    trainers = {name: frozen_trainer(scene, folder / name, **settings) for name, settings in VARIANTS.items()}
+    randomise(trainers["moving"].model.deformation)
+    samples = {name: Samples() for name in trainers}
+    measure_trainers(trainers, args, samples)
+    static, moving = samples["static"], samples["moving"]
     camera = scene.camera(scene.train[0])
-    table = Table(title=f"A training step: {len(scene.points)} Gaussians, {camera.width} x {camera.height}")
-    for head in ("", "static, ms", "moving, ms", "of the step", "moving / static"):
-        table.add_column(head, justify="right" if head else "left")
-    table.add_row("step", ms(still, "step"), ms(moving, "step"), "", ratio(moving, still, "step"))
-    for part in (*STAGES, REGULARISERS, FIELD_ADAM, ADAM, REST):
+    title = f"A training step: {len(scene.points)} Gaussians, {camera.width} x {camera.height}"
+    table = make_table(title, ("", "static, ms", "moving, ms", "of the step", "moving / static"))
+    table.add_row("step", milliseconds(static, "step"), milliseconds(moving, "step"), "", ratio(moving, static, "step"))
+    for part in (*STAGES, REGULARISERS, DEFORMATION_ADAM, ADAM, REST):
         share = f"{moving.median(part) / moving.median('step'):.0%}"
-        static, beside = (ms(still, part), ratio(moving, still, part)) if still.median(part) > 0.0 else ("", "")
-        table.add_row(f"  {part}", static, ms(moving, part), share, beside)
+        both = static.median(part) > 0.0
+        table.add_row(
+            f"  {part}",
+            milliseconds(static, part) if both else "",
+            milliseconds(moving, part),
+            share,
+            ratio(moving, static, part) if both else "",
+        )
     console.print(table)
 
 
-def compare_orders(scene: SceneData, args: Motion, folder: Path) -> None:
-    """Measure steps with the Gaussians in any order and in that of Morton in turn, and print them."""
+def compare_orders(scene: SceneData, args: Options, folder: Path) -> None:
+    """Measure steps with the Gaussians in any order and in Morton order in turn, and print them."""
     shuffled = torch.from_numpy(np.random.default_rng(0).permutation(len(scene.points)))
     orders = {"any order": shuffled, "neighbours": morton_order(torch.from_numpy(scene.points.xyz))}
     trainers: dict[tuple[str, str], Trainer] = {}
     for name, rows in orders.items():
         points = PointCloud(scene.points.xyz[rows], scene.points.rgb[rows])
-        for arm, settings in ARMS.items():
-            trainers[arm, name] = still_trainer(replace(scene, points=points), folder / f"{arm} {name}", settings)
-            if arm == "moving":
-                stir(trainers[arm, name].model.deformation)
+        for variant, settings in VARIANTS.items():
+            run_folder = folder / f"{variant} {name}"
+            trainers[variant, name] = frozen_trainer(replace(scene, points=points), run_folder, **settings)
+            if variant == "moving":
+                randomise(trainers[variant, name].model.deformation)
     samples = {key: Samples() for key in trainers}
-    for turn in range(-1, args.rounds):  # the first round warms up
-        for key in sorted(trainers, reverse=turn % 2 == 0):
-            trainers[key].steps_done = max(0, turn) * args.steps
-            measure_steps(trainers[key], args.steps, samples[key] if turn >= 0 else Samples())
-
-    table = Table(title=f"A training step of {len(scene.points)} Gaussians by their order")
-    for head in ("", "any order, ms", "neighbours, ms", "any order / neighbours"):
-        table.add_column(head, justify="right" if head else "left")
-    for arm in ARMS:
-        first, second = (samples[arm, name] for name in orders)
+    measure_trainers(trainers, args, samples)
+    title = f"A training step of {len(scene.points)} Gaussians by their order"
+    table = make_table(title, ("", "any order, ms", "neighbours, ms", "any order / neighbours"))
+    for variant in VARIANTS:
+        first, second = (samples[variant, name] for name in orders)
         for part in ("step", *(part for part in STAGES if second.median(part) > 0.0)):
-            row = f"{arm}: {part}" if part == "step" else f"  {part}"
-            table.add_row(row, ms(first, part), ms(second, part), ratio(first, second, part))
+            row = f"{variant}: {part}" if part == "step" else f"  {part}"
+            table.add_row(row, milliseconds(first, part), milliseconds(second, part), ratio(first, second, part))
     console.print(table)
 
 
@@ -222,122 +246,117 @@ LookUp = Callable[[Sequence[Tensor], Tensor, float], Tensor]
 
 
 def measure_look_up(
-    look_up: LookUp, planes: Sequence[Tensor], coords: Tensor, moments: Sequence[float], samples: Samples
+    look_up: LookUp, planes: Sequence[Tensor], coords: Tensor, times: Sequence[float], samples: Samples
 ) -> None:
-    """Mean seconds of looking up points at some moments, -1..1, and of the gradients with respect to planes and points,
-    apart and together."""
+    """Mean seconds of looking up points at some times, -1..1, of the gradients with respect to planes and points, and
+    of both together."""
     forward = backward = 0.0
-    for moment in moments:
+    for look_up_time in times:
         start = time.perf_counter()
-        out = look_up(planes, coords, moment)
+        out = look_up(planes, coords, look_up_time)
         forward += time.perf_counter() - start
         gradient = torch.ones_like(out)
         start = time.perf_counter()
         torch.autograd.grad(out, [coords, *planes], gradient)
         backward += time.perf_counter() - start
     for part, spent in zip(LOOK_UP_PARTS, (forward, backward, forward + backward), strict=True):
-        samples.add(part, spent / len(moments))
+        samples.add(part, spent / len(times))
 
 
-def compare_look_ups(scene: SceneData, args: Motion, torch_threads: int) -> None:
+def compare_look_ups(scene: SceneData, args: Options, torch_threads: int) -> None:
     """Measure the compiled look-up and the torch reference in turn, on the same planes and points, and print them."""
     model = moving_model(scene, max(args.points, default=1))
-    field = model.deformation
-    assert isinstance(field, HexPlane)
-    planes, everywhere = list(field.planes), field.normalised(model.means.detach())
-    arms: dict[str, tuple[LookUp, int]] = {"compiled": (look_up_compiled, 1), "1 thread": (look_up_reference, 1)}
+    deformation = model.deformation
+    assert isinstance(deformation, HexPlane)
+    planes, all_coords = list(deformation.planes), deformation.normalised(model.means.detach())
+    variants: dict[str, tuple[LookUp, int]] = {"compiled": (look_up_compiled, 1), "1 thread": (look_up_reference, 1)}
     if torch_threads > 1:
-        arms[f"{torch_threads} threads"] = (look_up_reference, torch_threads)
+        variants[f"{torch_threads} threads"] = (look_up_reference, torch_threads)
 
     numbers = f"{len(planes)} planes of {sum(plane.numel() for plane in planes):,} numbers"
-    table = Table(title=f"Look-up in {numbers}: compiled, {args.threads} threads, and the torch reference")
-    table.add_column("points", justify="right")
-    table.add_column("")
-    for name in arms:
-        for head in (f"{name}, ms",) if name == "compiled" else (f"{name}, ms", "/ compiled"):
-            table.add_column(head, justify="right")
+    heads = ["points", "", "compiled, ms"]
+    for name in list(variants)[1:]:
+        heads += [f"{name}, ms", "/ compiled"]
+    title = f"Look-up in {numbers}: compiled, {args.threads} threads, and the torch reference"
+    table = make_table(title, heads)
     for count in args.points:
-        coords = everywhere[:count].clone().requires_grad_()
-        samples = {name: Samples() for name in arms}
-        moments = np.linspace(-0.9, 0.9, 1 + LOOK_UP_POINTS // count).tolist()
-        for turn in range(-1, args.rounds):  # the first round warms up
-            for name, (look_up, threads) in sorted(arms.items(), reverse=turn % 2 == 0):
-                torch.set_num_threads(threads)
-                measure_look_up(look_up, planes, coords, moments, samples[name] if turn >= 0 else Samples())
+        coords = all_coords[:count].clone().requires_grad_()
+        samples = {name: Samples() for name in variants}
+        times = np.linspace(-0.9, 0.9, 1 + LOOK_UP_POINTS // count).tolist()
+        for turn, name in in_turn(variants, args.rounds):
+            look_up, threads = variants[name]
+            torch.set_num_threads(threads)
+            measure_look_up(look_up, planes, coords, times, samples[name] if turn >= 0 else Samples())
         compiled, *references = samples.values()
         for part in LOOK_UP_PARTS:
-            row = [str(count) if part == LOOK_UP_PARTS[0] else "", part, ms(compiled, part)]
+            row = [str(count) if part == LOOK_UP_PARTS[0] else "", part, milliseconds(compiled, part)]
             for reference in references:
-                row += [ms(reference, part), ratio(reference, compiled, part)]
+                row += [milliseconds(reference, part), ratio(reference, compiled, part)]
             table.add_row(*row)
     torch.set_num_threads(1)
     console.print(table)
 
 
-def draw(model: GaussianModel, shots: Sequence[Shot], backend: CpuBackend) -> None:
-    """Draw a film and keep nothing of it."""
-    for camera, moment in shots:
-        render(model, camera, moment, backend=backend)
+def play(model: GaussianModel, frames: Sequence[TimedCamera], backend: CpuBackend) -> None:
+    """Render all frames and keep none of them."""
+    for camera, time_ in frames:
+        render(model, camera, time_, backend=backend)
 
 
-def pairs_of(model: GaussianModel, shots: Sequence[Shot]) -> float:
+def pairs_of(model: GaussianModel, frames: Sequence[TimedCamera]) -> float:
     """Mean pixel-Gaussian pairs of a picture."""
     backend, pairs = CountingBackend(), 0
-    for shot in shots:
-        draw(model, [shot], backend)
+    for frame in frames:
+        play(model, [frame], backend)
         pairs += backend.pairs
-    return pairs / len(shots)
+    return pairs / len(frames)
 
 
-def measure_playing(model: GaussianModel, shots: Sequence[Shot], backend: CpuBackend, samples: Samples) -> None:
+def measure_playing(model: GaussianModel, frames: Sequence[TimedCamera], backend: CpuBackend, samples: Samples) -> None:
     """Seconds of a picture and of its parts."""
     parts: dict[str, float] = {}
-    with watched(parts, "field", model, "posed"), watched(parts, "rasterizer", backend, "render"):
-        seconds = seconds_of(lambda: draw(model, shots, backend))
+    with timed_calls(parts, "deformation", model, "posed"), timed_calls(parts, "rasterizer", backend, "render"):
+        seconds = seconds_of(lambda: play(model, frames, backend))
     for part, spent in (parts | {"picture": seconds, "rest": seconds - sum(parts.values())}).items():
-        samples.add(part, spent / len(shots))
+        samples.add(part, spent / len(frames))
 
 
 @torch.no_grad()
-def compare_playing(scene: SceneData, models: Mapping[str, GaussianModel], args: Motion) -> None:
+def compare_playing(scene: SceneData, models: Mapping[str, GaussianModel], args: Options) -> None:
     """Play the models in turn at all sizes and print how fast they are."""
     views = [scene.train[i] for i in np.linspace(0, len(scene.train) - 1, args.frames).astype(int)]
     times = np.linspace(0.0, 1.0, args.frames).tolist()
     backend = CpuBackend()
-    table = Table(title=f"Playing {len(next(iter(models.values())))} Gaussians")
-    for head in ("", "M pairs", "pictures/s", "picture, ms", "field, ms", "rasterizer, ms", "rest, ms"):
-        table.add_column(head, justify="right" if head else "left")
+    heads = ("", "M pairs", "pictures/s", "picture, ms", "deformation, ms", "rasterizer, ms", "rest, ms")
+    table = make_table(f"Playing {len(next(iter(models.values())))} Gaussians", heads)
     for width, height in args.sizes:
         cameras = [sized(scene.views[i].camera, width, height) for i in views]
-        shots: list[Shot] = list(zip(cameras, times, strict=True))
-        pairs = {name: pairs_of(model, shots) for name, model in models.items()}  # and warms up
+        frames: list[TimedCamera] = list(zip(cameras, times, strict=True))
+        pairs = {name: pairs_of(model, frames) for name, model in models.items()}
         samples = {name: Samples() for name in models}
-        for turn in range(args.rounds):
-            for name in sorted(models, reverse=turn % 2 == 0):
-                measure_playing(models[name], shots, backend, samples[name])
+        for turn, name in in_turn(models, args.rounds):
+            measure_playing(models[name], frames, backend, samples[name] if turn >= 0 else Samples())
         for name, found in samples.items():
             row = [f"{width} x {height}, {name}", f"{pairs[name] / 1e6:.2f}", f"{1 / found.median('picture'):.1f}"]
-            table.add_row(*row, *(ms(found, part) for part in ("picture", "field", "rasterizer", "rest")))
+            table.add_row(
+                *row, *(milliseconds(found, part) for part in ("picture", "deformation", "rasterizer", "rest"))
+            )
     console.print(table)
 
 
 def models_of(run: OpenRun) -> dict[str, GaussianModel]:
-    """A trained model as it is, and with a gate for what is still."""
-    gate = gated(run.model, kernels=kernels_for(run.model.means))
-    moving = len(gate.deformation.moving) if isinstance(gate.deformation, GatedField) else 0
-    return {"field on all": run.model, f"gated, {moving} move": gate}
+    """A trained model with its deformation on all Gaussians, and gated: on those that move."""
+    gated_model = gated(run.model, kernels=kernels_for(run.model.means))
+    moving = len(gated_model.deformation.moving) if isinstance(gated_model.deformation, GatedField) else 0
+    return {"deformation on all": run.model, f"gated, {moving} move": gated_model}
 
 
-def check(args: Motion) -> None:
+def check(args: Options) -> None:
     """Raise UserError if a number makes no sense."""
     counts = [(name, getattr(args, name)) for name in ("threads", "rounds", "steps", "frames", "playing")]
     counts += [("points", count) for count in args.points]
-    counts += [("sizes", side) for size in args.sizes for side in size]
-    for name, value in counts:
-        if value < 1:
-            raise UserError(f"--{name} is {value}, but must be at least 1.")
-    if min(args.gaussians, default=0) < 0:
-        raise UserError(f"--gaussians is {min(args.gaussians)}, but must be at least 0.")
+    check_counts(counts + [("sizes", side) for size in args.sizes for side in size])
+    check_counts((("gaussians", count) for count in args.gaussians), least=0)
 
 
 def moving_scene(capture: Path) -> SceneData:
@@ -348,16 +367,16 @@ def moving_scene(capture: Path) -> SceneData:
     return scene
 
 
-def run_motion(args: Motion) -> None:
+def run(args: Options) -> None:
     """Measure and print."""
     check(args)
     torch_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder, one_torch_thread():
-        run = open_run(args.run, capture=args.capture, device="cpu", backend="cpu") if args.run is not None else None
-        if run is not None and run.model.deformation is None:
+        opened = open_run(args.run, capture=args.capture, device="cpu", backend="cpu") if args.run is not None else None
+        if opened is not None and opened.model.deformation is None:
             raise UserError(f"{args.run} is a static splat; give the run of a moving one.")
-        if run is not None:
-            scene = run.scene
+        if opened is not None:
+            scene = opened.scene
         else:
             scene = moving_scene(args.capture or write_moving_capture(Path(folder) / "capture"))
         native.set_threads(args.threads)
@@ -370,5 +389,7 @@ def run_motion(args: Motion) -> None:
         if "look-up" in args.parts:
             compare_look_ups(scene, args, torch_threads)
         if "play" in args.parts:
-            models = models_of(run) if run is not None else {"field on all": moving_model(scene, args.playing)}
+            models = (
+                models_of(opened) if opened is not None else {"deformation on all": moving_model(scene, args.playing)}
+            )
             compare_playing(scene, models, args)

@@ -1,10 +1,13 @@
-"""`bench.py viewer`: pictures per second and their delay while a camera moves, what looking costs a training, memory.
+"""`bench.py viewer`: pictures per second and their delay while a camera moves, the cost to a training, memory.
 
-No browser takes part. A scripted client in a thread of this process stands for it: it opens a websocket, sends the
-messages of a moving camera as viser's page does, and unpacks what comes back. So all that is measured includes the
-server's handling of messages, the wait for the scheduler, drawing, JPEG, the way through the socket and the unpacking;
-it leaves out decoding the JPEG and showing it. The client shares Python's lock and the two cores with the viewer, as a
-browser on the same machine shares the cores.
+    python tools/bench/bench.py viewer
+    python tools/bench/bench.py viewer --run RUN --parts frames
+
+There is no browser. A scripted client in a thread of this process takes its place: it opens a websocket, sends the
+messages of a moving camera as viser's page does, and unpacks the answers. What is measured includes the server's
+handling of messages, the wait for the scheduler, rendering, JPEG, the socket and the unpacking, but not decoding the
+JPEG and showing it. The client shares Python's lock and the two cores with the viewer, as a browser on the same machine
+shares the cores.
 """
 
 from __future__ import annotations
@@ -27,8 +30,7 @@ import numpy as np
 import torch
 import viser
 import zstandard
-from bench_common import Samples, console, seconds_of, still_trainer, with_points
-from rich.table import Table
+from measuring import Samples, check_counts, console, frozen_trainer, make_table, seconds_of, with_points
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
@@ -57,21 +59,21 @@ FOV = 0.9
 RADIUS = 4.0
 """Distance of the client's camera from the middle of the scene."""
 
-HAND = 60.0
-"""Messages of the camera per second while a hand moves it; a machine that is busy otherwise manages fewer."""
+MESSAGE_RATE = 60.0
+"""Messages of the camera per second while it moves; a busy machine manages fewer."""
 
-TURN = 6.0
-"""Seconds of once around the scene."""
+ORBIT_SECONDS = 6.0
+"""The camera goes around the scene in this time."""
 
 
 @dataclass(frozen=True)
-class View:
-    """The viewer: pictures per second and their delay, what looking costs a training, memory and threads."""
+class Options:
+    """The viewer: pictures per second and their delay, what it costs a training, memory and threads."""
 
     parts: tuple[Part, ...] = ("frames", "training", "memory")
-    """What to measure; "open": opening a PLY of so many Gaussians and its first pictures."""
+    """What to measure; "open": opening a PLY of this number of Gaussians and its first pictures."""
     run: Path | None = None
-    """A trained moving splat: also play it, with a gate for what is still and without."""
+    """A trained moving splat: also play it, with its deformation on all Gaussians and on those that move."""
     gaussians: tuple[int, ...] = (50_000, 500_000)
     """Sizes of the scenes."""
     window: tuple[int, int] = (1280, 720)
@@ -81,17 +83,17 @@ class View:
     rounds: int = 3
     """How often everything is measured in turn."""
     steps: int = 100
-    """Training steps per arm and round."""
+    """Training steps per variant and round."""
     pictures: int = 1000
-    """Pictures between the two looks at memory."""
+    """Pictures between the two measurements of memory."""
     threads: int = 2
     """Number of threads of the core."""
 
 
 def cloud(count: int, seed: int = 0) -> GaussianModel:
-    """Gaussians on thirty balls before a far wall, of many sizes and opacities, colored to the third degree.
+    """Gaussians on thirty balls in front of a far wall, of many sizes and opacities, with SH of degree 3.
 
-    Their sizes fall with their number, so that the surfaces stay covered: like a splat of a room, not like fog.
+    Their sizes shrink as their number grows, so that the surfaces stay covered, as in a splat of a room.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -121,16 +123,18 @@ def cloud(count: int, seed: int = 0) -> GaussianModel:
 
 
 class Client:
-    """A browser's end of the connection.
+    """The browser's end of the connection.
 
     Attributes:
-        pictures: moments (`perf_counter`) at which pictures came.
+        pictures: times (`perf_counter`) at which pictures arrived.
+        sent: time of each message of the camera, by the position of the camera.
+        rendered_from: positions of the camera of the rendered pictures.
     """
 
     def __init__(self, viewer: Viewer, window: tuple[int, int]) -> None:
-        """Connect, look from the first place, and wait for the session."""
+        """Connect, send a first camera, and wait for the session."""
         self.pictures: list[float] = []
-        self.sent: dict[tuple[float, ...], float] = {}  # moment of the message by position
+        self.sent: dict[tuple[float, ...], float] = {}
         self.window = window
         self._socket = connect(
             viewer.url.replace("http", "ws"),
@@ -140,22 +144,22 @@ class Client:
         )
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
-        self._begun = time.perf_counter()
-        self.look()
+        self._start = time.perf_counter()
+        self.send_camera()
         wait_for(lambda: bool(viewer.sessions))
         self.session: Session = next(iter(viewer.sessions.values()))
-        self.drawn_from: deque[tuple[float, ...]] = deque()
+        self.rendered_from: deque[tuple[float, ...]] = deque()
         picture = self.session._picture
 
-        def noted(camera: Any, *args: Any, **kwargs: Any) -> Any:
-            self.drawn_from.append(self.session.pose.position)
+        def recorded(camera: Any, *args: Any, **kwargs: Any) -> Any:
+            self.rendered_from.append(self.session.pose.position)
             return picture(camera, *args, **kwargs)
 
-        self.session._picture = noted  # type: ignore[method-assign]
+        self.session._picture = recorded  # type: ignore[method-assign]
 
-    def look(self, angle: float | None = None) -> None:
-        """Send where the camera is: somewhere around the scene."""
-        angle = 2.0 * math.pi * (time.perf_counter() - self._begun) / TURN if angle is None else angle
+    def send_camera(self, angle: float | None = None) -> None:
+        """Send a camera that looks at the middle of the scene, by default the one of this time."""
+        angle = 2.0 * math.pi * (time.perf_counter() - self._start) / ORBIT_SECONDS if angle is None else angle
         position = (RADIUS * math.sin(angle), -1.0, RADIUS * math.cos(angle))
         forward = -np.array(position) / np.linalg.norm(position)
         right = np.cross([0.0, 1.0, 0.0], forward)
@@ -170,15 +174,15 @@ class Client:
         self._socket.send(msgspec.msgpack.encode(message))
 
     def move(self, until: Callable[[], bool]) -> None:
-        """Move the camera as a hand does, until told to stop."""
+        """Move the camera until the condition holds."""
         while not until():
-            self.look()
-            time.sleep(1.0 / HAND)
+            self.send_camera()
+            time.sleep(1.0 / MESSAGE_RATE)
 
-    def rest(self) -> None:
-        """Wait until nothing more is wished for or drawn, and what was drawn has come."""
+    def wait_until_idle(self) -> None:
+        """Wait until no more pictures are requested or rendered, and those that were rendered have arrived."""
         quiet = 0
-        while quiet < 3:  # what the scheduler has just begun is no wish any more, and may wish for something itself
+        while quiet < 3:  # a job that the scheduler has just started is not in its queue any more, and may add another
             self.session.run(lambda: None)
             quiet = quiet + 1 if self.session.viewer.scheduler.wait_time() is None else 0
             time.sleep(0.05)
@@ -196,15 +200,15 @@ class Client:
                 assert isinstance(data, bytes)
                 size = int.from_bytes(data[8:16], "little")
                 messages = msgspec.msgpack.decode(unpacker.decompress(data[16 : 16 + size]))["messages"]
-                came = sum(message["type"] == "BackgroundImageMessage" for message in messages)
-                self.pictures += [time.perf_counter()] * came
+                count = sum(message["type"] == "BackgroundImageMessage" for message in messages)
+                self.pictures += [time.perf_counter()] * count
         except ConnectionClosed:
             pass
 
 
 @contextmanager
-def watched(viewer: Viewer, window: tuple[int, int]) -> Iterator[Client]:
-    """A client of a viewer, as long as the block lasts."""
+def connected(viewer: Viewer, window: tuple[int, int]) -> Iterator[Client]:
+    """A client of a viewer while the block lasts."""
     client = Client(viewer, window)
     try:
         yield client
@@ -214,7 +218,7 @@ def watched(viewer: Viewer, window: tuple[int, int]) -> Iterator[Client]:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    """Wait for another thread to get there."""
+    """Wait until another thread has made the condition true."""
     limit = time.perf_counter() + seconds
     while not condition():
         if time.perf_counter() > limit:
@@ -229,37 +233,37 @@ def memory_mb() -> float:
     return int(status.read_text().split()[1]) * 4096 / 1e6 if status.is_file() else math.nan
 
 
-def draw_at_rest(session: Session) -> None:
-    """The window in full, as a camera at rest sees it."""
+def render_at_rest(session: Session) -> None:
+    """The whole window, as for a camera at rest."""
     session.run_in_turns(session._send(session.window, "rest", tile=TILE))
 
 
 def measure_moving(client: Client, seconds: float, samples: Samples, delays: list[float]) -> None:
-    """Pictures per second, and how long after its camera's message each came, while the camera moves."""
-    client.rest()
-    for kept in (client.drawn_from, client.pictures, client.sent):
+    """Pictures per second, and the time from each camera's message to its picture, while the camera moves."""
+    client.wait_until_idle()
+    for kept in (client.rendered_from, client.pictures, client.sent):
         kept.clear()
-    begun = time.perf_counter()
-    client.move(lambda: time.perf_counter() - begun > seconds)
-    spent = time.perf_counter() - begun
-    came, moved, ended = len(client.pictures), len(client.sent), time.perf_counter()
-    while len(client.pictures) < len(client.drawn_from) and time.perf_counter() - ended < REST:
-        time.sleep(0.001)  # for the last one of these, before those at rest are drawn
-    drawn_from, pictures = list(client.drawn_from), list(client.pictures)
-    client.rest()
-    if len(pictures) == len(drawn_from):
-        pairs = list(zip(drawn_from, pictures, strict=True))[:came]
-        delays += [moment - client.sent[position] for position, moment in pairs if position in client.sent]
-    else:  # viser leaves out what a newer picture overtook, and which one it was is not known
-        console.print(f"{len(drawn_from) - len(pictures)} pictures were drawn and not sent: no delays of this round")
-    samples.add("rate", came / spent)
-    samples.add("messages", moved / spent)
+    start = time.perf_counter()
+    client.move(lambda: time.perf_counter() - start > seconds)
+    spent = time.perf_counter() - start
+    arrived, messages, end = len(client.pictures), len(client.sent), time.perf_counter()
+    while len(client.pictures) < len(client.rendered_from) and time.perf_counter() - end < REST:
+        time.sleep(0.001)  # for the last one of these, before those at rest are rendered
+    rendered_from, pictures = list(client.rendered_from), list(client.pictures)
+    client.wait_until_idle()
+    if len(pictures) == len(rendered_from):
+        pairs = list(zip(rendered_from, pictures, strict=True))[:arrived]
+        delays += [arrival - client.sent[position] for position, arrival in pairs if position in client.sent]
+    else:  # viser drops a picture when a newer one is there, and which one it was is not known
+        console.print(f"{len(rendered_from) - len(pictures)} pictures were rendered, not sent: no delays of this round")
+    samples.add("rate", arrived / spent)
+    samples.add("messages", messages / spent)
     samples.add("width", client.session.drawn[0])
     samples.add("share", client.session._frame_rate.share)
 
 
-def compare_frames(args: View, port: int) -> None:
-    """Move the camera around scenes of all sizes, in turn, and print how that goes."""
+def compare_frames(args: Options, port: int) -> None:
+    """Move the camera around scenes of all sizes, in turn, and print pictures per second and delays."""
     viewers = {count: Viewer([Source(f"{count}", cloud(count))], port=port, backend="cpu") for count in args.gaussians}
     samples = {count: Samples() for count in viewers}
     delays: dict[int, list[float]] = {count: [] for count in viewers}
@@ -267,67 +271,64 @@ def compare_frames(args: View, port: int) -> None:
     try:
         for _ in range(args.rounds):
             for count, viewer in viewers.items():
-                with watched(viewer, args.window) as client:
-                    measure_moving(client, 2.0, Samples(), [])  # finds its size
+                with connected(viewer, args.window) as client:
+                    measure_moving(client, 2.0, Samples(), [])  # the viewer finds the size of its pictures
                     measure_moving(client, args.seconds, samples[count], delays[count])
                     session = client.session
-                    resting[count].append(seconds_of(lambda session=session: draw_at_rest(session)))
+                    resting[count].append(seconds_of(lambda session=session: render_at_rest(session)))
     finally:
         for viewer in viewers.values():
             viewer.close()
     width, height = args.window
-    table = Table(title=f"A camera that moves, window {width} x {height}, {args.threads} threads")
     heads = ("Gaussians", "messages/s", "pictures/s", "size", "share drawn", "delay, ms: median", "95 %", "at rest: ms")
-    for head in heads:
-        table.add_column(head, justify="right")
+    table = make_table(f"A camera that moves, window {width} x {height}, {args.threads} threads", heads)
     for count, found in samples.items():
         middle, late = np.quantile(delays[count] or [math.nan], (0.5, 0.95))
-        drawn = found.median("width")
+        rendered_width = found.median("width")
         numbers = (f"{found.median('messages'):.0f}", f"{found.median('rate'):.1f}")
-        size = f"{drawn:.0f} x {drawn * height / width:.0f}"
+        size = f"{rendered_width:.0f} x {rendered_width * height / width:.0f}"
         times = (f"{1e3 * seconds:.0f}" for seconds in (middle, late, float(np.median(resting[count]))))
         table.add_row(f"{count:,}", *numbers, size, f"{found.median('share'):.3g}", *times)
     console.print(table)
 
 
-def compare_training(scene: SceneData, args: View, folder: Path, port: int) -> None:
-    """Steps of a training that nobody watches, that is watched and at rest, and that is watched and moving, in turn."""
-    trainer = still_trainer(scene, folder / "run", {"method": "nfr"})
+def compare_training(scene: SceneData, args: Options, folder: Path, port: int) -> None:
+    """Steps of a training without a viewer, with one whose camera is idle, and with one whose camera moves, in turn."""
+    trainer = frozen_trainer(scene, folder / "run", method="nfr")
     samples = {name: Samples() for name in ("closed", "open, idle", "open, moving")}
 
     def steps() -> float:
         return seconds_of(lambda: [trainer.step() for _ in range(args.steps)]) / args.steps
 
-    def looked_at(moving: bool) -> float:
+    def watched_steps(moving: bool) -> float:
         live = LiveTraining(trainer, Source("run", copy_of(trainer.model), scene=scene))
         trainer.listen(live)
         ended = threading.Event()
         with (
             Viewer([live.source], port=port, backend="cpu", live=live) as viewer,
-            watched(viewer, args.window) as client,
+            connected(viewer, args.window) as client,
         ):
-            hand = threading.Thread(target=client.move, args=(ended.is_set,))
+            mover = threading.Thread(target=client.move, args=(ended.is_set,))
             if moving:
-                hand.start()
+                mover.start()
             try:
                 return steps()
             finally:
                 ended.set()
                 if moving:
-                    hand.join()
+                    mover.join()
                 trainer._listeners.remove(live)
 
     steps()
     for _ in range(args.rounds):
         samples["closed"].add("step", steps())
-        samples["open, idle"].add("step", looked_at(False))
-        samples["open, moving"].add("step", looked_at(True))
+        samples["open, idle"].add("step", watched_steps(False))
+        samples["open, moving"].add("step", watched_steps(True))
     camera = scene.camera(scene.train[0])
-    table = Table(title=f"A training: {len(scene.points)} Gaussians, {camera.width} x {camera.height}")
-    for head in ("viewer", "step, ms", "/ closed", "lowest - highest"):
-        table.add_column(head, justify="left" if head == "viewer" else "right")
+    title = f"A training: {len(scene.points)} Gaussians, {camera.width} x {camera.height}"
+    table = make_table(title, ("viewer", "step, ms", "/ closed", "lowest - highest"), left=("viewer",))
     for name, found in samples.items():
-        ratios = np.divide(found.values["step"], samples["closed"].values["step"])
+        ratios = found.ratios(samples["closed"], "step")
         table.add_row(
             name,
             f"{1e3 * found.median('step'):.1f}",
@@ -337,57 +338,57 @@ def compare_training(scene: SceneData, args: View, folder: Path, port: int) -> N
     console.print(table)
 
 
-def look_at_memory(args: View, count: int, port: int) -> None:
-    """Memory and threads before and after many pictures, each asked for when the one before has come."""
+def measure_memory(args: Options, count: int, port: int) -> None:
+    """Memory and threads before and after many pictures, each requested when the one before has arrived."""
     with (
         Viewer([Source("cloud", cloud(count))], port=port, backend="cpu") as viewer,
-        watched(viewer, args.window) as client,
+        connected(viewer, args.window) as client,
     ):
 
-        def draw(pictures: int) -> None:
+        def request(pictures: int) -> None:
             for _ in range(pictures):
                 before = len(client.pictures)
-                client.look()
+                client.send_camera()
                 wait_for(lambda before=before: len(client.pictures) > before)
             client.sent.clear()
-            client.drawn_from.clear()
+            client.rendered_from.clear()
 
-        draw(50)
+        request(50)
         memory, threads = memory_mb(), threading.active_count()
-        spent = seconds_of(lambda: draw(args.pictures))
+        spent = seconds_of(lambda: request(args.pictures))
         console.print(
             f"{count:,} Gaussians, {args.pictures} pictures in {spent:.0f} s: memory {memory:.0f} MB before, "
             f"{memory_mb():.0f} MB after; threads {threads} before, {threading.active_count()} after"
         )
 
 
-def compare_playing(args: View, port: int) -> None:
-    """Play a moving splat with its field on all Gaussians and on those that move, in turn, and print what it takes."""
+def compare_playing(args: Options, port: int) -> None:
+    """Play a moving splat with its deformation on all Gaussians and on those that move, in turn; print times."""
     assert args.run is not None
     source = open_source(args.run, device="cpu")
     size = (args.window[0] // 2, args.window[1] // 2)
-    ways = {"field on all": lambda _, snapshot: snapshot.model, "gated": Light._gated_model}
-    samples = {way: Samples() for way in ways}
-    with Viewer([source], port=port, backend="cpu") as viewer, watched(viewer, args.window) as client:
-        client.rest()
+    variants = {"deformation on all": lambda _, snapshot: snapshot.model, "gated": Light._gated_model}
+    samples = {name: Samples() for name in variants}
+    with Viewer([source], port=port, backend="cpu") as viewer, connected(viewer, args.window) as client:
+        client.wait_until_idle()
         session = client.session
-        session.playing = True  # without the wish that `play` adds: time goes from picture to picture here
+        session.playing = True  # without the request that `play` adds: here time advances with each picture
 
         def play(pictures: int) -> None:
             for session.time in np.linspace(0.0, 1.0, pictures):
                 session.run(lambda: at_once(session._send(size, "moving")))
 
-        begun = time.perf_counter()
+        start = time.perf_counter()
         while source.light._gated is None:
             play(1)
-        gate = time.perf_counter() - begun
+        gate = time.perf_counter() - start
         for _ in range(args.rounds):
-            for way, model in ways.items():
+            for name, model in variants.items():
                 with patch.object(Light, "_gated_model", model):
-                    samples[way].add("picture", seconds_of(lambda: play(40)) / 40)
+                    samples[name].add("picture", seconds_of(lambda: play(40)) / 40)
     found, count = source.light._gated[1].deformation, len(source.snapshot().model)
     moving = len(found.moving) if isinstance(found, GatedField) else 0
-    all_, few = (samples[way].values["picture"] for way in ways)
+    all_, few = (samples[name].values["picture"] for name in variants)
     console.print(
         f"Playing {count:,} Gaussians at {size[0]} x {size[1]}: {1e3 * np.median(all_):.1f} ms a picture, with a gate "
         f"({moving:,} move; found in {gate:.1f} s of playing) {1e3 * np.median(few):.1f} ms, ratio "
@@ -395,16 +396,16 @@ def compare_playing(args: View, port: int) -> None:
     )
 
 
-def open_file(args: View, count: int, folder: Path, port: int) -> None:
-    """Open a PLY of so many Gaussians, look at it, and print what that takes."""
+def open_file(args: Options, count: int, folder: Path, port: int) -> None:
+    """Open a PLY of this number of Gaussians, view it, and print times and memory."""
     file = folder / "cloud.ply"
     write_ply(file, cloud(count))
-    megabytes, before, begun = file.stat().st_size / 1e6, memory_mb(), time.perf_counter()
+    megabytes, before, start = file.stat().st_size / 1e6, memory_mb(), time.perf_counter()
     source = open_source(file, device="cpu")
-    opened = time.perf_counter() - begun
-    with Viewer([source], port=port, backend="cpu") as viewer, watched(viewer, args.window) as client:
+    opened = time.perf_counter() - start
+    with Viewer([source], port=port, backend="cpu") as viewer, connected(viewer, args.window) as client:
         wait_for(lambda: len(client.pictures) > 0)
-        first = time.perf_counter() - begun
+        first = time.perf_counter() - start
         samples, delays = Samples(), []
         for _ in range(2):
             measure_moving(client, args.seconds, samples, delays)
@@ -417,21 +418,19 @@ def open_file(args: View, count: int, folder: Path, port: int) -> None:
         )
 
 
-def check(args: View) -> None:
+def check(args: Options) -> None:
     """Raise UserError if a number makes no sense."""
     numbers: Sequence[tuple[str, float]] = [
         *((name, getattr(args, name)) for name in ("rounds", "steps", "pictures", "threads")),
         *(("gaussians", count) for count in args.gaussians),
         *(("window", side) for side in args.window),
     ]
-    for name, value in numbers:
-        if value < 1:
-            raise UserError(f"--{name} is {value}, but must be at least 1.")
+    check_counts(numbers)
     if not args.seconds > 0.0:
         raise UserError(f"--seconds is {args.seconds}, but must be more than 0.")
 
 
-def run_viewer(args: View) -> None:
+def run(args: Options) -> None:
     """Measure and print."""
     check(args)
     native.set_threads(args.threads)
@@ -445,7 +444,7 @@ def run_viewer(args: View) -> None:
             scene = load_scene(write_capture(folder / "capture"), DataConfig())
             compare_training(with_points(scene, args.gaussians[0]), args, folder, port)
         if "memory" in args.parts:
-            look_at_memory(args, args.gaussians[0], port)
+            measure_memory(args, args.gaussians[0], port)
         if args.run is not None:
             compare_playing(args, port)
         for count in args.gaussians if "open" in args.parts else ():
