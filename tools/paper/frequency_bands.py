@@ -1,16 +1,16 @@
-"""Cross entropy on a band of the picture's frequencies: an experiment of `paper_arms.py`, no option of the package."""
+"""Cross entropy on a band of the picture's frequencies: a term of the objective for `experiments.py`.
+
+A module of `tables.py`, not a command.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from nfc_gs.objective.losses import LossResult, ObjectiveConfig, cross_entropy, photometric
-from nfc_gs.rendering.pipeline import RenderOutput
-from nfc_gs.training.trainer import Trainer
+from nfc_gs.objective.losses import Comparison, ObjectiveConfig, cross_entropy
 
 Band = Literal["low", "residual"]
 
@@ -26,34 +26,15 @@ def low_pass(image: Tensor) -> Tensor:
 
 
 def in_band(image: Tensor, band: Band) -> Tensor:
-    """[H, W, 3] the low-passed picture; or what it leaves, moved and squeezed from [-1, 1] to [0, 1]."""
+    """[H, W, 3] the low-passed picture; or its residual, image - low-passed, mapped from [-1, 1] to [0, 1]."""
     low = low_pass(image)
     return low if band == "low" else (1 + image - low) / 2
 
 
-class LowTrainer(Trainer):
-    """A trainer whose channel-wise cross entropy compares low-passed pictures."""
+def band_cross_entropy(pair: Comparison, band: Band) -> Tensor:
+    """Mean channel-wise cross entropy (NFC, eq. 4 and 5) in a band of both pictures.
 
-    band: Band = "low"
-
-    def _compare(
-        self, out: RenderOutput, target: Tensor, mask: Tensor | None, objective: ObjectiveConfig
-    ) -> LossResult:
-        result = photometric(out.rgb, target, mask, replace(objective, ce=0.0))
-        if not objective.ce:
-            return result
-        weights = torch.ones_like(out.rgb[..., :1]) if mask is None else (mask >= 128)[..., None].to(out.rgb.dtype)
-        labels = in_band(weights * target.to(out.rgb.dtype) / 255, self.band)
-        each = cross_entropy(in_band(weights * out.rgb, self.band), labels, objective.ce_eps)
-        ce = (weights * each).sum() / (3 * weights.sum()).clamp(min=1)
-        return LossResult(result.total + objective.ce * ce, {**result.values, "ce": ce.detach()})
-
-
-class ResidualTrainer(LowTrainer):
-    """A trainer whose channel-wise cross entropy compares what a low-pass leaves of the pictures."""
-
-    band: Band = "residual"
-
-
-TRAINERS: dict[str, type[Trainer]] = {"": Trainer, "low": LowTrainer, "residual": ResidualTrainer}
-"""By the name of the band; empty for the whole picture."""
+    Pixels that do not count are black in both. Clipped as the term `ce` of the package is by default.
+    """
+    labels = in_band(pair.weights * pair.truth, band)
+    return pair.mean(cross_entropy(in_band(pair.weights * pair.rendered, band), labels, ObjectiveConfig.ce_eps))

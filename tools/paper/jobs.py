@@ -1,8 +1,8 @@
-"""One training of the paper's tables: what determines it, the pictures it sees, and the record it leaves.
+"""One training of the paper's tables: what determines it, the pictures it is trained on, and its record.
 
-Used by `paper_tables.py`. Its settings, its condition and what its capture looks like from outside (names and sizes of
-pictures, number of points) make a job's key, so the same job asked for by two experiments is one job, and a changed
-default makes a new one. A change of the code or of the pictures does not: use another OUT then.
+A module of `tables.py`, not a command. A job's key is a hash of its settings, its condition, and the names and sizes of
+pictures and the number of points of its capture. So the same job in two experiments is one job, and a changed default
+makes a new one. A change of the code or of the pictures does not: use another OUT then.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from paper_arms import ALL_RATES, CE_BAND, Arm, Condition
-from paper_bands import TRAINERS
+from experiments import ALL_RATES, Condition, Variant
+from term_trainer import trainer_with
 
 import nfc_gs
 from nfc_gs.core.errors import UserError
@@ -74,14 +74,14 @@ class Job:
 
     capture: Capture
     condition: Condition
-    arm: Arm
+    variant: Variant
     config: TrainConfig
     key: str
     """Of everything that determines the result."""
     setup: str
     """Of its settings and condition, without capture and seed."""
     curve: bool = False
-    """Whether training and test views are to be measured on the way, too."""
+    """Whether training and test views are measured in the course of training, too."""
 
     @property
     def seed(self) -> int:
@@ -89,16 +89,14 @@ class Job:
         return self.config.seed
 
 
-def configure(arm: Arm, common: TrainConfig) -> TrainConfig:
-    """The common settings with what an arm changes.
+def configure(variant: Variant, common: TrainConfig) -> TrainConfig:
+    """The common settings with the overrides of a variant.
 
     Raises:
         UserError: there is no such setting.
     """
     config = common
-    for name, value in arm.overrides.items():
-        if name == CE_BAND:
-            continue
+    for name, value in variant.overrides.items():
         part, _, rest = name.partition(".")
         try:
             if name == ALL_RATES:
@@ -110,13 +108,15 @@ def configure(arm: Arm, common: TrainConfig) -> TrainConfig:
             else:
                 config = replace(config, **{part: value})
         except (TypeError, AttributeError):
-            raise UserError(f"The arm '{arm.name}' sets {name}, which this version of nfc-gs does not know.") from None
+            raise UserError(
+                f"The variant '{variant.name}' sets {name}, which this version of nfc-gs does not know."
+            ) from None
     return config
 
 
-def make_job(capture: Capture, condition: Condition, arm: Arm, common: TrainConfig, curve: bool = False) -> Job:
-    """The job that trains an arm under a condition. Raises UserError if its settings do not make sense."""
-    config = configure(arm, common)
+def make_job(capture: Capture, condition: Condition, variant: Variant, common: TrainConfig, curve: bool = False) -> Job:
+    """The job that trains a variant under a condition. Raises UserError if its settings do not make sense."""
+    config = configure(variant, common)
     settings = effective(resolve(config))
     data = {name: value for name, value in dataclasses.asdict(capture.data).items() if name != "cache_gb"}
     determines = {
@@ -126,14 +126,14 @@ def make_job(capture: Capture, condition: Condition, arm: Arm, common: TrainConf
         "condition": dataclasses.asdict(condition),
         "settings": settings,
     }
-    if CE_BAND in arm.overrides:
-        determines["band"] = arm.overrides[CE_BAND]
+    if variant.terms:
+        determines["terms"] = {name: weight for name, (weight, _) in variant.terms.items()}
     setup = digest({**determines, "capture": None, "scene": None, "data": None, "settings": {**settings, "seed": None}})
-    return Job(capture, condition, arm, config, digest(determines), setup, curve)
+    return Job(capture, condition, variant, config, digest(determines), setup, curve)
 
 
 def effective(config: ResolvedConfig) -> dict[str, Any]:
-    """The settings that have an effect, so that a changed default that an arm does not use makes no new job of it."""
+    """The settings that have an effect, so that the key does not depend on defaults that the training does not use."""
     unused = {"mcmc", "adc"} - {config.density}
     settings = {name: value for name, value in config.to_dict().items() if name not in {*_NO_EFFECT, *unused}}
     if settings.get("head") == "sh":
@@ -171,7 +171,7 @@ def describe_capture(label: str, path: Path, data: DataConfig) -> Capture:
     return Capture(label, path, data, digest([views, scene.train, scene.test, len(scene.points)]))
 
 
-# The pictures
+# ---- the pictures -----------------------------------------------------------------------------------------------
 
 
 def seeded(*parts: object) -> int:
@@ -180,24 +180,23 @@ def seeded(*parts: object) -> int:
 
 
 def keep_views(scene: SceneData, share: float, seed: int) -> SceneData:
-    """The scene with a share of its training views, at least 2; a smaller share is a part of a larger one."""
+    """The scene with a share of its training views, at least 2; a smaller share is a subset of a larger one."""
     count = min(len(scene.train), max(2, round(share * len(scene.train))))
     order = sorted(scene.train, key=lambda index: seeded(seed, "views", scene.views[index].name))
     return scene.with_split(sorted(order[:count]), scene.test)
 
 
 class NoisyImages:
-    """The pictures of a scene, those of some views with Gaussian noise; in the place of an `ImageCache`.
+    """The pictures of a scene, those of some views with Gaussian noise; used as an `ImageCache` is.
 
-    The noise is drawn once per view at full working size; smaller pictures are made of the noisy one. Noisy pictures
+    The noise is drawn once per view at full working size; smaller pictures are made from the noisy one. Noisy pictures
     stay in memory, as uint8.
 
     Args:
         images: the clean pictures.
         names: the views that get noise.
         sigma: standard deviation in units of the range [0, 1].
-        seed: the noise of a view depends on it and on the view's name alone, and is the same but for its scale for
-            every `sigma`.
+        seed: the noise of a view depends only on it and on the view's name, and is proportional to `sigma`.
     """
 
     def __init__(self, images: Any, names: Iterable[str], sigma: float, seed: int) -> None:
@@ -239,7 +238,7 @@ class NoisyImages:
 
 
 def prepare(scene: SceneData, condition: Condition, seed: int) -> SceneData:
-    """The scene as a condition and a seed have it; its test views are untouched."""
+    """The scene under a condition and with a seed; its test views are unchanged."""
     if condition.noise > 0.0:
         names = [scene.views[index].name for index in scene.train]
         scene = replace(scene, images=NoisyImages(scene.images, names, condition.noise, seed))
@@ -253,13 +252,13 @@ def evenly(indices: Sequence[int], count: int) -> list[int]:
     return [indices[round(i * (len(indices) - 1) / (count - 1))] for i in range(count)]
 
 
-# Running
+# ---- running ----------------------------------------------------------------------------------------------------
 
 
 class Curve:
     """A listener that measures training views whenever the trainer has measured the test views, and keeps both.
 
-    The points are also in a file of the run, so that a run that was cut off has them all in the end.
+    The points are also in a file of the run, so that an interrupted run has them all in the end.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -267,10 +266,10 @@ class Curve:
         self.points: list[dict[str, float]] = []
         self.trainer: Trainer | None = None
         self.error: Exception | None = None
-        """What went wrong in a measurement; training was asked to stop."""
+        """The error of a measurement; training was stopped."""
 
     def follow(self, trainer: Trainer) -> None:
-        """Listen to this trainer; a point that was lost when it was cut off is measured now."""
+        """Listen to this trainer; a point that was lost by an interruption is measured now."""
         self.trainer = trainer
         with contextlib.suppress(OSError, ValueError):
             points = json.loads(self._path.read_text(encoding="utf-8"))
@@ -299,7 +298,7 @@ class Curve:
 
 
 def run_job(job: Job, out: Path, *, lpips: bool = False, keep_runs: bool = False, stop: Any = None) -> dict | None:
-    """Train and measure a job, from its last checkpoint if it was begun, and write its record into `out/jobs`.
+    """Train and measure a job, from its last checkpoint if there is one, and write its record into `out/jobs`.
 
     Args:
         keep_runs: do not delete the run folder (`out/runs/KEY`) afterwards.
@@ -325,7 +324,7 @@ def run_job(job: Job, out: Path, *, lpips: bool = False, keep_runs: bool = False
         raise curve.error
     if finished.reason != "done":
         return None
-    begun = perf_counter()
+    start = perf_counter()
     test, train = trainer.evaluate(lpips=lpips), train_metrics(trainer)
     if curve is not None:
         curve.add(test.psnr, test.ssim, train)
@@ -338,7 +337,7 @@ def run_job(job: Job, out: Path, *, lpips: bool = False, keep_runs: bool = False
         "steps": trainer.steps_done,
         "train_seconds": trainer.seconds,
         "render_ms": render_milliseconds(trainer),
-        "evaluate_seconds": perf_counter() - begun,
+        "evaluate_seconds": perf_counter() - start,
         "threads": native.threads() if trainer.config.device == "cpu" else None,
         "version": nfc_gs.__version__,
         "config": trainer.config.to_dict(),
@@ -351,7 +350,7 @@ def run_job(job: Job, out: Path, *, lpips: bool = False, keep_runs: bool = False
 
 def _trainer(job: Job, scene: SceneData, folder: Path, listeners: Sequence[Listener]) -> Trainer:
     """The job's trainer, at its last checkpoint if there is one that can be read."""
-    kind = TRAINERS[job.arm.overrides.get(CE_BAND, "")]
+    kind = trainer_with(job.variant.terms)
     if (folder / CHECKPOINT_NAME).is_file():
         with contextlib.suppress(UserError):
             return kind.resume(folder, listeners, scene=scene)
@@ -366,15 +365,16 @@ def describe(job: Job) -> dict[str, Any]:
         "key": job.key,
         "capture": job.capture.label,
         "condition": dataclasses.asdict(job.condition),
-        "arm": job.arm.name,
-        "overrides": dict(job.arm.overrides),
+        "variant": job.variant.name,
+        "overrides": dict(job.variant.overrides),
+        "terms": {name: weight for name, (weight, _) in job.variant.terms.items()},
         "seed": job.seed,
         "data": dataclasses.asdict(job.capture.data),
     }
 
 
 def train_metrics(trainer: Trainer) -> Metrics:
-    """How well some of the pictures that it trains on are rendered, at full size."""
+    """Metrics of some of its training views at full size."""
     views = evenly(trainer.scene.train, TRAIN_VIEWS)
     with one_torch_thread():
         return evaluate(
@@ -387,13 +387,13 @@ def train_metrics(trainer: Trainer) -> Metrics:
 
 
 def render_milliseconds(trainer: Trainer) -> float:
-    """Median time of rendering a test view at full size; the exact measure is `tools/bench.py nfc`."""
+    """Median time of rendering a test view at full size; the exact measure is `tools/bench/bench.py nfc`."""
     config, times = trainer.config, []
     with torch.no_grad(), one_torch_thread():
         for index in evenly(trainer.scene.test, RENDERED_VIEWS):
             camera = trainer.scene.camera(index).to(config.device)
             for _ in range(2):  # the first warms up
-                begun = perf_counter()
+                start = perf_counter()
                 render(
                     trainer.model,
                     camera,
@@ -403,7 +403,7 @@ def render_milliseconds(trainer: Trainer) -> float:
                 )
                 if config.device == "cuda":
                     torch.cuda.synchronize()
-                seconds = perf_counter() - begun
+                seconds = perf_counter() - start
             times.append(1e3 * seconds)
     return statistics.median(times)
 
@@ -433,17 +433,17 @@ def read_record(out: Path, key: str) -> dict[str, Any] | None:
 
 
 def is_done(job: Job, record: Mapping[str, Any] | None) -> bool:
-    """Whether a record has all that a job asks for."""
+    """Whether a record has all that a job measures."""
     return record is not None and (not job.curve or record.get("curve") is not None)
 
 
-# Worker processes
+# ---- worker processes -------------------------------------------------------------------------------------------
 
 _stop: Any = None
 
 
 def begin_worker(stop: Any, threads: int) -> None:
-    """Set up a worker process: its threads, its ears for `stop` alone, and its end when its parent is gone."""
+    """Set up a worker process: its threads, that only `stop` stops it, and that it ends when its parent is gone."""
     global _stop
     _stop = stop
     os.environ[native.THREADS_VARIABLE] = str(threads)

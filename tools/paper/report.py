@@ -1,4 +1,7 @@
-"""Tables, plots and report of `paper_tables.py`, from the files it leaves: OUT/plan.json and OUT/jobs."""
+"""Tables, plots and report of `tables.py`, from its files OUT/plan.json and OUT/jobs.
+
+A module of `tables.py`, not a command.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paper_stats import ALL, METRICS, Difference, Result, Summary, mean_and_deviation, summarise, unique, verdict
+from stats import ALL, METRICS, Difference, Result, Summary, mean_and_deviation, summarise, unique, verdict
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, make_folder, write_text
@@ -33,12 +36,12 @@ METHOD = (
 )
 
 
-# Tables
+# ---- tables -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is shown."""
+    """Title, heads and rows of a table, as text."""
 
     title: str
     heads: list[str]
@@ -47,7 +50,7 @@ class Table:
 
 @dataclass
 class Section:
-    """An experiment as it is shown."""
+    """Tables, notes and plot of an experiment."""
 
     name: str
     about: Mapping[str, Any]
@@ -59,7 +62,7 @@ class Section:
 
 
 def show(value: float | None, digits: int, deviation: float | None = None) -> str:
-    """A number, and what it varies by."""
+    """A number and its deviation."""
     if value is None:
         return "-"
     return f"{value:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
@@ -84,12 +87,12 @@ def quality_tables(summaries: Sequence[Summary], baseline: str) -> list[Table]:
     for capture in unique(s.capture for s in summaries):
         here = [s for s in summaries if s.capture == capture]
         several = len({s.condition for s in here}) > 1
-        heads = [*(["condition"] if several else []), "arm", "n", *(TITLES[m] for m in metrics)]
+        heads = [*(["condition"] if several else []), "variant", "n", *(TITLES[m] for m in metrics)]
         heads += [f"{TITLES[m]} to {baseline}" for m in compared]
         heads += ["partner", "test PSNR to partner"] if partners else []
         rows = []
         for s in here:
-            row = [*([s.condition] if several else []), s.arm, str(len(s.results))]
+            row = [*([s.condition] if several else []), s.variant, str(len(s.results))]
             row += [show(s.mean[m], DIGITS[m], s.deviation[m]) for m in metrics]
             for m in compared:
                 row.append(_compared(s, s.to_baseline, m))
@@ -110,14 +113,14 @@ def _compared(summary: Summary, differences: Mapping[str, Difference | None] | N
 
 
 def cost_tables(summaries: Sequence[Summary], baseline: str) -> list[Table]:
-    """Training time, rendering time and size of each arm on each capture."""
+    """Training time, rendering time and size of each variant on each capture."""
     tables = []
     for capture in unique(s.capture for s in summaries if s.capture != ALL):
         here = [s for s in summaries if s.capture == capture]
-        base = next((s for s in here if s.arm == baseline), None)
+        base = next((s for s in here if s.variant == baseline), None)
         rows = []
         for s in here:
-            row = [s.arm, str(len(s.results))]
+            row = [s.variant, str(len(s.results))]
             for name, scale in (("train_seconds", 1 / 60), ("render_ms", 1.0)):
                 mean, deviation = _moments(s, name, scale)
                 reference = None if base is None else _moments(base, name, scale)[0]
@@ -125,7 +128,7 @@ def cost_tables(summaries: Sequence[Summary], baseline: str) -> list[Table]:
             row.append(show(_moments(s, "gaussians", 1.0)[0], 0))
             row.append("/".join(unique(str(r.record.get("threads") or "GPU") for r in s.results)))
             rows.append(row)
-        heads = ["arm", "n", "training, min", f"of {baseline}", "rendering, ms", f"of {baseline}"]
+        heads = ["variant", "n", "training, min", f"of {baseline}", "rendering, ms", f"of {baseline}"]
         heads += ["Gaussians", "threads"]
         tables.append(Table(capture, heads, rows))
     return tables
@@ -146,12 +149,12 @@ def curve_points(results: Iterable[Result], name: str) -> list[tuple[float, floa
 
 
 def curve_tables(summaries: Sequence[Summary]) -> list[Table]:
-    """Training and test PSNR of all arms over the course of training, for each capture."""
+    """Training and test PSNR of all variants over the course of training, for each capture."""
     tables = []
     for capture in unique(s.capture for s in summaries if s.capture != ALL):
         here = [s for s in summaries if s.capture == capture]
         columns = [dict(curve_points(s.results, name)) for s in here for name in ("test_psnr", "train_psnr")]
-        heads = ["progress", *(f"{s.arm}, {which}" for s in here for which in ("test", "train"))]
+        heads = ["progress", *(f"{s.variant}, {which}" for s in here for which in ("test", "train"))]
         steps = sorted({progress for column in columns for progress in column})
         rows = [[f"{progress:.1%}", *(show(column.get(progress), 2) for column in columns)] for progress in steps]
         tables.append(Table(f"{capture}: PSNR over the course of training", heads, rows))
@@ -162,7 +165,12 @@ def csv_lines(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
     """All numbers of the summaries, one dictionary each."""
     lines = []
     for s in summaries:
-        line: dict[str, Any] = {"capture": s.capture, "condition": s.condition, "arm": s.arm, "n": len(s.results)}
+        line: dict[str, Any] = {
+            "capture": s.capture,
+            "condition": s.condition,
+            "variant": s.variant,
+            "n": len(s.results),
+        }
         for m in METRICS:
             line[m], line[f"{m}_std"] = s.mean[m], s.deviation[m]
         for name, differences in (("baseline", s.to_baseline), ("partner", s.to_partner)):
@@ -187,7 +195,7 @@ def markdown(section: Section) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-# Plots
+# ---- plots ------------------------------------------------------------------------------------------------------
 
 
 def pyplot(quiet: bool) -> Any | None:
@@ -208,13 +216,13 @@ def draw(plt: Any, about: Mapping[str, Any], summaries: Sequence[Summary]) -> by
     """The plot of an experiment as PNG, or None if there is nothing to draw."""
     kind = about["kind"]
     captures = unique(s.capture for s in summaries if s.capture != ALL)
-    rivals = [s for s in summaries if s.to_baseline is not None]
-    if kind == "cost" or not summaries or (kind == "arms" and not rivals):
+    others = [s for s in summaries if s.to_baseline is not None]
+    if kind == "cost" or not summaries or (kind == "differences" and not others):
         return None
-    if kind == "arms":
-        count = len(unique(s.arm for s in rivals)) * len(unique(s.capture for s in rivals))
+    if kind == "differences":
+        count = len(unique(s.variant for s in others)) * len(unique(s.capture for s in others))
         figure, axes = plt.subplots(figsize=(7.0, 1.2 + 0.28 * count), layout="constrained")
-        _draw_differences(axes, about["baseline"], rivals)
+        _draw_differences(axes, about["baseline"], others)
     else:
         rows = 2 if kind == "lines" else 1
         size = (3.8 * len(captures) + 0.6, 2.6 * rows + 0.8)
@@ -226,7 +234,7 @@ def draw(plt: Any, about: Mapping[str, Any], summaries: Sequence[Summary]) -> by
             else:
                 _draw_lines(grid[0][column], grid[1][column], about, here)
             grid[0][column].set_title(capture)
-            if grid[0][column].get_legend_handles_labels()[0]:  # a curve may have no point yet
+            if grid[0][column].get_legend_handles_labels()[0]:  # a curve may have no points yet
                 grid[0][column].legend(fontsize=8)
             for axes in grid[:, column]:
                 axes.grid(alpha=0.3)
@@ -236,20 +244,20 @@ def draw(plt: Any, about: Mapping[str, Any], summaries: Sequence[Summary]) -> by
     return buffer.getvalue()
 
 
-def _draw_differences(axes: Any, baseline: str, rivals: Sequence[Summary]) -> None:
-    """For each arm its difference to the baseline with the interval, one color for each capture."""
-    captures, arms = unique(s.capture for s in rivals), unique(s.arm for s in rivals)
+def _draw_differences(axes: Any, baseline: str, others: Sequence[Summary]) -> None:
+    """For each variant its difference to the baseline with the interval, one color for each capture."""
+    captures, names = unique(s.capture for s in others), unique(s.variant for s in others)
     for number, capture in enumerate(captures):
         places, means, errors = [], [], []
-        for s in rivals:
+        for s in others:
             difference = s.to_baseline["psnr"] if s.capture == capture and s.to_baseline else None
             if difference is not None:
-                places.append(arms.index(s.arm) + 0.7 * ((number + 0.5) / len(captures) - 0.5))
+                places.append(names.index(s.variant) + 0.7 * ((number + 0.5) / len(captures) - 0.5))
                 means.append(difference.mean)
                 errors.append(0.0 if difference.high is None else difference.high - difference.mean)
         axes.errorbar(means, places, xerr=errors, fmt="o", ms=4, capsize=2, label=capture)
     axes.axvline(0.0, color="0.5", lw=1)
-    axes.set_yticks(range(len(arms)), arms)
+    axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel(f"test PSNR minus that of {baseline}, dB (95 % interval)")
     axes.grid(axis="x", alpha=0.3)
@@ -259,7 +267,7 @@ def _draw_differences(axes: Any, baseline: str, rivals: Sequence[Summary]) -> No
 def _draw_lines(upper: Any, lower: Any, about: Mapping[str, Any], here: Sequence[Summary]) -> None:
     """Test PSNR, and its difference to the baseline, over the axis of the experiment.
 
-    An arm that has no place on the axis is a level line.
+    A variant without a place on the axis is a horizontal line.
     """
     for number, series in enumerate(unique(s.use["series"] for s in here)):
         own = [s for s in here if s.use["series"] == series and s.mean["psnr"] is not None]
@@ -270,10 +278,10 @@ def _draw_lines(upper: Any, lower: Any, about: Mapping[str, Any], here: Sequence
         for s in own:
             if s.use["x"] is None:
                 upper.axhline(s.mean["psnr"], color=style["color"], ls="--", lw=1, label=series)
-        rivals = [(s.use["x"], d) for s in placed if s.to_baseline and (d := s.to_baseline["psnr"]) is not None]
-        if rivals:
-            errors = [0.0 if d.high is None else d.high - d.mean for _, d in rivals]
-            lower.errorbar([x for x, _ in rivals], [d.mean for _, d in rivals], yerr=errors, capsize=2, **style)
+        others = [(s.use["x"], d) for s in placed if s.to_baseline and (d := s.to_baseline["psnr"]) is not None]
+        if others:
+            errors = [0.0 if d.high is None else d.high - d.mean for _, d in others]
+            lower.errorbar([x for x, _ in others], [d.mean for _, d in others], yerr=errors, capsize=2, **style)
     lower.axhline(0.0, color="0.5", lw=1)
     for axes in (upper, lower):
         if about["logarithmic"]:
@@ -288,13 +296,13 @@ def _draw_curves(axes: Any, here: Sequence[Summary]) -> None:
     for number, s in enumerate(here):
         for name, style in (("test_psnr", "-"), ("train_psnr", "--")):
             points = curve_points(s.results, name)
-            label = f"{s.arm}, {name.partition('_')[0]}"
+            label = f"{s.variant}, {name.partition('_')[0]}"
             axes.plot(*zip(*points, strict=True), style, color=f"C{number}", label=label) if points else None
     axes.set_xlabel("share of the training")
     axes.set_ylabel("PSNR, dB")
 
 
-# Files
+# ---- files ------------------------------------------------------------------------------------------------------
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -309,7 +317,7 @@ img { max-width: 100%; background: #fff; border-radius: 4px; }
 
 
 def report_html(sections: Sequence[Section]) -> str:
-    """All sections as one page that needs nothing else."""
+    """All sections as one self-contained page."""
     links = "".join(f'<a href="#{html.escape(s.name)}">{html.escape(s.name)}</a>' for s in sections)
     parts = [f"<nav>{links}</nav>", f'<p class="note">{html.escape(METHOD)}</p>']
     for section in sections:
@@ -339,15 +347,17 @@ def _cell(text: str) -> str:
 
 
 def read_plan(out: Path) -> dict[str, Any]:
-    """OUT/plan.json; an empty plan if there is none. Raises UserError if it is damaged."""
+    """OUT/plan.json; an empty plan if there is none. Raises UserError if it is damaged or too old."""
     path = out / PLAN_NAME
     if not path.is_file():
         return {"experiments": {}, "uses": []}
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(plan["experiments"], dict) and isinstance(plan["uses"], list)
+        assert isinstance(plan["experiments"], dict) and all("variant" in use for use in plan["uses"])
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
-        raise UserError(f"{path} is damaged; delete it and run again: finished jobs are kept.") from None
+        raise UserError(
+            f"{path} is damaged or of an older version; delete it and run again: finished jobs are kept."
+        ) from None
     return plan
 
 
@@ -384,10 +394,10 @@ def make_section(name: str, about: Mapping[str, Any], results: Sequence[Result],
 
 
 def build_report(out: Path, quiet: bool = False) -> Path:
-    """Write tables, plots and report of all that is there; returns the path of the report.
+    """Write tables, plots and report of all finished jobs; returns the path of the report.
 
     Args:
-        quiet: do not say that matplotlib is missing.
+        quiet: do not print that matplotlib is missing.
 
     Raises:
         UserError: something cannot be written, or OUT/plan.json is damaged.

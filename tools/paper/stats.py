@@ -1,4 +1,7 @@
-"""Statistics of `paper_tables.py`: means over seeds, and paired differences to a baseline with their intervals."""
+"""Statistics of `tables.py`: means over seeds, and paired differences to a baseline with their intervals.
+
+A module of `tables.py`, not a command.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ METRICS = ("psnr", "ssim", "lpips", "train_psnr", "gap")
 
 @dataclass(frozen=True)
 class Result:
-    """A finished job in one of its uses: the entry of the plan and the record."""
+    """A finished job in one of the experiments that use it: the entry of the plan, and the record."""
 
     use: Mapping[str, Any]
     record: Mapping[str, Any]
 
     @property
     def pair(self) -> tuple[str, int]:
-        """What it shares with the results that it may be compared with."""
+        """Capture and seed: results are compared with those of the same ones."""
         return self.use["capture"], self.use["seed"]
 
     def value(self, metric: str) -> float | None:
@@ -73,7 +76,7 @@ def paired_difference(pairs: Sequence[tuple[float, float]]) -> Difference | None
 
 
 def compare(results: Iterable[Result], others: Iterable[Result], metric: str) -> Difference | None:
-    """The paired difference of two arms in a metric, over what both have."""
+    """The paired difference of two variants in a metric, over the captures and seeds that both have."""
     known = {other.pair: other.value(metric) for other in others}
     pairs = []
     for result in results:
@@ -84,7 +87,7 @@ def compare(results: Iterable[Result], others: Iterable[Result], metric: str) ->
 
 
 def verdict(difference: Difference, lower_is_better: bool = False) -> str:
-    """What a difference says, in a word; nothing if it is of one pair."""
+    """'better', 'worse' or 'unclear'; empty for a single pair."""
     if difference.low is None:
         return ""
     if not difference.clear:
@@ -94,11 +97,11 @@ def verdict(difference: Difference, lower_is_better: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Summary:
-    """An arm under a condition, on one capture or all."""
+    """A variant under a condition, on one capture or all."""
 
     capture: str
     condition: str
-    arm: str
+    variant: str
     use: Mapping[str, Any]
     results: tuple[Result, ...]
     mean: dict[str, float | None]
@@ -115,15 +118,18 @@ def unique(values: Iterable[Any]) -> list[Any]:
 
 
 def summarise(results: Sequence[Result], baseline: str) -> list[Summary]:
-    """All arms under all conditions on each capture, then, if there are several, on all of them."""
+    """All variants under all conditions on each capture, then, if there are several, on all of them."""
     captures = unique(r.use["capture"] for r in results)
     summaries = []
     for capture in [*captures, *([ALL] if len(captures) > 1 else [])]:
         here = [r for r in results if capture in (ALL, r.use["capture"])]
         for condition in _conditions(here):
             group = [r for r in here if r.use["condition"] == condition]
-            by_arm = {arm: [r for r in group if r.use["arm"] == arm] for arm in unique(r.use["arm"] for r in group)}
-            for arm, own in by_arm.items():
+            by_variant = {
+                variant: [r for r in group if r.use["variant"] == variant]
+                for variant in unique(r.use["variant"] for r in group)
+            }
+            for variant, own in by_variant.items():
                 values = {m: [v for r in own if (v := r.value(m)) is not None] for m in METRICS}
                 moments = {m: mean_and_deviation(values[m]) for m in METRICS}
                 partner = own[0].use["partner"]
@@ -131,13 +137,13 @@ def summarise(results: Sequence[Result], baseline: str) -> list[Summary]:
                     Summary(
                         capture,
                         condition,
-                        arm,
+                        variant,
                         own[0].use,
                         tuple(own),
                         {m: mean for m, (mean, _) in moments.items()},
                         {m: deviation for m, (_, deviation) in moments.items()},
-                        None if arm == baseline else _compare_all(own, by_arm.get(baseline, [])),
-                        None if partner is None else _compare_all(own, by_arm.get(partner, [])),
+                        None if variant == baseline else _compare_all(own, by_variant.get(baseline, [])),
+                        None if partner is None else _compare_all(own, by_variant.get(partner, [])),
                     )
                 )
     return summaries
@@ -148,7 +154,7 @@ def _compare_all(results: list[Result], others: list[Result]) -> dict[str, Diffe
 
 
 def _conditions(results: Iterable[Result]) -> list[str]:
-    """Conditions in the order of their axis, where they have one."""
+    """Conditions in the order of their place on the axis, where they have one."""
     places = {r.use["condition"]: r.use["x"] for r in results}
     names = list(places)
     return sorted(names, key=lambda name: places[name] or 0.0) if len(names) > 1 else names

@@ -1,14 +1,14 @@
-"""The questions of the NFC paper, asked of Gaussian splats: does learning colors by classification help, and where?
+"""The experiments of the NFC paper on Gaussian splats: does learning colors by classification help, and where?
 
-    python tools/paper_tables.py --captures builtin captures/fox --experiments main sparse noise --out runs/paper
-    python tools/paper_tables.py --out runs/paper --report-only      the tables of what is there
-    python tools/paper_tables.py --list                              the experiments and their arms
+    python tools/paper/tables.py --captures builtin captures/fox --experiments main sparse noise --out runs/paper
+    python tools/paper/tables.py --out runs/paper --report-only      the tables of the finished jobs
+    python tools/paper/tables.py --list                              the experiments and their variants
 
-A capture is a path, `PATH:DOWNSCALE` for one that is read at another size than the rest, or `builtin`. `--experiments
-all` takes all. Every arm is trained with the same number of steps, cap of Gaussians, learning rates (but where an arm
-asks what these do), order of the data and first points, once per capture, condition and seed. Each finished training is
-one file in OUT/jobs; Ctrl-C or `kill` ends the command early, and the same command goes on where it stopped. An
-experiment that is asked for later uses what is there already (but for `generalisation`, which needs its curves).
+A capture is a path, `PATH:DOWNSCALE` for one that is read at another size than the others, or `builtin`. `--experiments
+all` takes all. Every variant is trained with the same number of steps, cap of Gaussians, learning rates (but where an
+experiment is about these), order of the data and initial points, once per capture, condition and seed. Each finished
+training is one file in OUT/jobs; Ctrl-C or `kill` ends the command early, and the same command resumes it. Experiments
+that are run later use the finished jobs (but for `generalisation`, which needs its curves).
 Results are in OUT/report.html, OUT/tables (Markdown, CSV) and OUT/plots (these need `pip install ".[paper]"`).
 """
 
@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from paper_arms import EXPERIMENTS, Experiment, chosen
-from paper_jobs import (
+from experiments import EXPERIMENTS, Experiment, chosen
+from jobs import (
     Capture,
     Job,
     begin_worker,
@@ -46,7 +46,7 @@ from paper_jobs import (
     run_in_worker,
     run_job,
 )
-from paper_report import PLAN_NAME, build_report, read_plan
+from report import PLAN_NAME, build_report, read_plan
 
 from nfc_gs.commands.console import sentences_to_stderr
 from nfc_gs.core.errors import UserError
@@ -89,45 +89,45 @@ class Options:
     keep_runs: bool = False
     """Keep the run folders (checkpoints) of finished jobs in OUT/runs."""
     report_only: bool = False
-    """Train nothing; write tables, plots and report of what is in OUT."""
+    """Train nothing; write tables, plots and report of the jobs in OUT."""
     list: bool = False
-    """Say what the experiments are, and end."""
+    """List the experiments, and end."""
 
 
 @dataclass
 class Study:
-    """The jobs of a call, and how far they are."""
+    """The jobs of a call, and its progress."""
 
     out: Path
     jobs: dict[str, Job] = field(default_factory=dict)
     """By key, in the order in which they are done."""
     names: dict[str, str] = field(default_factory=dict)
-    """What a job is called in the progress lines, by key."""
+    """Name of each job in the progress lines, by key."""
     finished: int = 0
     failures: list[str] = field(default_factory=list)
     seconds: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    """Of finished jobs, by capture and arm."""
+    """Of finished jobs, by capture and variant."""
 
-    def note_time(self, record: Mapping[str, Any]) -> None:
-        """Learn how long a finished job took."""
+    def add_time(self, job: Job, record: Mapping[str, Any]) -> None:
+        """Add the seconds of a finished job."""
         spent = float(record.get("train_seconds") or 0.0) + float(record.get("evaluate_seconds") or 0.0)
-        self.seconds.setdefault((str(record["capture"]), str(record["arm"])), []).append(spent)
+        self.seconds.setdefault((job.capture.label, job.variant.name), []).append(spent)
 
     def seconds_left(self, jobs: Sequence[Job], workers: int) -> float | None:
-        """How long these jobs will take, judging by their like; None if none is finished."""
+        """Estimate for these jobs from finished ones of the same capture and variant; None if none is finished."""
         if not self.seconds:
             return None
         overall = statistics.mean(s for spent in self.seconds.values() for s in spent)
         total = 0.0
         for job in jobs:
-            here = {arm: spent for (label, arm), spent in self.seconds.items() if label == job.capture.label}
-            alike = here.get(job.arm.name) or [s for spent in here.values() for s in spent]
-            total += statistics.mean(alike) if alike else overall
+            here = {name: spent for (label, name), spent in self.seconds.items() if label == job.capture.label}
+            similar = here.get(job.variant.name) or [s for spent in here.values() for s in spent]
+            total += statistics.mean(similar) if similar else overall
         return total / max(1, min(workers, len(jobs)))
 
 
 def find_captures(options: Options) -> list[Capture]:
-    """Read all captures once: what is wrong with one shows before hours of work.
+    """Read all captures once, so that errors show before hours of work.
 
     Raises:
         UserError: one cannot be read, or two have the same name.
@@ -153,9 +153,9 @@ def find_captures(options: Options) -> list[Capture]:
 
 
 def plan(options: Options, captures: Sequence[Capture]) -> tuple[Study, dict[str, Any]]:
-    """The jobs that are asked for, each once, and what they are for, to be kept in OUT/plan.json.
+    """The jobs of the options, each once, and the experiments that use them, for OUT/plan.json.
 
-    All arms and conditions of one seed come before those of the next, so that what is there can be compared early.
+    All variants and conditions of one seed come before those of the next, so that results can be compared early.
     """
     study = Study(options.out)
     experiments = chosen(options.experiments)
@@ -172,13 +172,13 @@ def plan(options: Options, captures: Sequence[Capture]) -> tuple[Study, dict[str
         for capture in captures:
             for name, experiment in experiments.items():
                 for condition in experiment.conditions:
-                    for arm in experiment.arms:
-                        job = make_job(capture, condition, arm, common, experiment.kind == "curves")
+                    for variant in experiment.variants:
+                        job = make_job(capture, condition, variant, common, experiment.kind == "curves")
                         uses.append(use_of(job, name, experiment, options))
-                        words = (capture.label, name, condition.label, arm.name, f"seed {seed}")
+                        words = (capture.label, name, condition.label, variant.name, f"seed {seed}")
                         study.names.setdefault(job.key, " ".join(word for word in words if word))
                         if job.key not in study.jobs or job.curve:
-                            study.jobs[job.key] = job  # the one with a curve has all that the other one has
+                            study.jobs[job.key] = job  # a job with a curve has all that the one without has
     about = {
         name: {
             "question": experiment.question,
@@ -194,17 +194,17 @@ def plan(options: Options, captures: Sequence[Capture]) -> tuple[Study, dict[str
 
 
 def use_of(job: Job, name: str, experiment: Experiment, options: Options) -> dict[str, Any]:
-    """What a job is for, as the report needs it."""
+    """The use of a job in an experiment, as the report needs it."""
     over_conditions = len(experiment.conditions) > 1
     condition = job.condition
     return {
         "experiment": name,
         "capture": job.capture.label,
         "condition": condition.label or ("100% of the views" if over_conditions else ""),
-        "arm": job.arm.name,
-        "partner": job.arm.partner,
-        "series": job.arm.series or job.arm.name,
-        "x": (condition.noise or condition.views) if over_conditions else job.arm.x,
+        "variant": job.variant.name,
+        "partner": job.variant.partner,
+        "series": job.variant.series or job.variant.name,
+        "x": (condition.noise or condition.views) if over_conditions else job.variant.x,
         "seed": job.seed,
         "key": job.key,
         "setup": job.setup,
@@ -214,8 +214,8 @@ def use_of(job: Job, name: str, experiment: Experiment, options: Options) -> dic
 
 
 def merge_plans(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The old plan with the new one in its place where they overlap; results of different settings are never mixed."""
-    place = ("experiment", "condition", "arm")
+    """The old plan, replaced by the new one where they overlap; results of different settings are never mixed."""
+    place = ("experiment", "condition", "variant")
     setups = {tuple(use[name] for name in place): use["setup"] for use in new["uses"]}
     common = {(use["experiment"], use["capture"]): use["common"] for use in new["uses"]}
     keys = {(use["experiment"], use["key"]) for use in new["uses"]}
@@ -236,10 +236,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def take(study: Study, job: Job, record: Mapping[str, Any], left: Sequence[Job], workers: int) -> None:
-    """Count a finished job, say so, and now and then write the tables."""
+def finish(study: Study, job: Job, record: Mapping[str, Any], left: Sequence[Job], workers: int) -> None:
+    """Count a finished job, print its result, and write the tables after every few jobs."""
     study.finished += 1
-    study.note_time(record)
+    study.add_time(job, record)
     test = record["test"]
     quality = "no finite PSNR" if test["psnr"] is None else f"{test['psnr']:.2f} dB, {test['ssim']:.3f}"
     count, spent = f"[{study.finished}/{len(study.jobs)}]", duration(record["train_seconds"])
@@ -251,7 +251,7 @@ def take(study: Study, job: Job, record: Mapping[str, Any], left: Sequence[Job],
 
 
 def fail(study: Study, job: Job, error: UserError) -> None:
-    """Note and say that a job cannot be done; the others can."""
+    """Print and keep the error of a job; the others go on."""
     study.failures.append(str(error))
     print(f"{study.names[job.key]} failed: {error}", file=sys.stderr, flush=True)
 
@@ -266,7 +266,7 @@ def run_here(study: Study, todo: Sequence[Job], options: Options) -> None:
             continue
         if record is None:
             raise KeyboardInterrupt
-        take(study, job, record, todo[position + 1 :], 1)
+        finish(study, job, record, todo[position + 1 :], 1)
 
 
 def cores() -> int:
@@ -302,12 +302,12 @@ def run_in_workers(study: Study, todo: Sequence[Job], options: Options) -> None:
                         if interrupted:
                             continue
                         raise UserError(
-                            "A worker process was killed, perhaps for want of memory; "
+                            "A worker process was killed, perhaps for lack of memory; "
                             "go on with the same command and fewer --jobs."
                         ) from None
                     else:
                         if record is not None:
-                            take(study, job, record, left, workers)
+                            finish(study, job, record, left, workers)
             except KeyboardInterrupt:
                 if interrupted:
                     for process in multiprocessing.active_children():
@@ -327,13 +327,13 @@ def run_in_workers(study: Study, todo: Sequence[Job], options: Options) -> None:
 
 @contextlib.contextmanager
 def each_sentence_once() -> Iterator[None]:
-    """Let the library say each sentence once, though many jobs have the same to say."""
-    said: set[str] = set()
+    """Let the library print each sentence once, though many jobs have the same ones."""
+    printed: set[str] = set()
 
     def first_time(record: logging.LogRecord) -> bool:
-        text, count = record.getMessage(), len(said)
-        said.add(text)
-        return len(said) > count
+        text, count = record.getMessage(), len(printed)
+        printed.add(text)
+        return len(printed) > count
 
     logger = logging.getLogger("nfc_gs")
     logger.addFilter(first_time)
@@ -347,7 +347,7 @@ def each_sentence_once() -> Iterator[None]:
 @contextlib.contextmanager
 def kill_interrupts() -> Iterator[None]:
     """Let `kill` (SIGTERM) do what Ctrl-C does."""
-    import pycolmap  # noqa: F401  # now, since it brings a handler of its own, and the last one counts
+    import pycolmap  # noqa: F401  # now, since it sets a handler of its own, and the last one counts
 
     def on_kill(number: int, frame: Any) -> None:
         handler = signal.getsignal(signal.SIGINT)
@@ -382,17 +382,17 @@ def study_of(options: Options) -> Study:
         record = read_record(options.out, key)
         if record is not None and is_done(job, record):
             study.finished += 1
-            study.note_time(record)
+            study.add_time(job, record)
             if not options.keep_runs:
                 shutil.rmtree(run_folder(options.out, job), ignore_errors=True)
     return study
 
 
 def run(options: Options) -> None:
-    """Do what is asked for. Raises UserError or KeyboardInterrupt; what is done by then is saved and in the tables."""
+    """Run the options. Raises UserError or KeyboardInterrupt; what is finished by then is saved and in the tables."""
     if options.list:
         for name, experiment in EXPERIMENTS.items():
-            print(f"{name}: {experiment.question}\n    {', '.join(arm.name for arm in experiment.arms)}")
+            print(f"{name}: {experiment.question}\n    {', '.join(variant.name for variant in experiment.variants)}")
         return
     if options.report_only:
         if not (options.out / PLAN_NAME).is_file():
