@@ -43,6 +43,11 @@ def test_every_benchmark_is_offered():
     assert all(f"bench.py {name} " in bench.__doc__ for name in bench.benchmarks(""))
 
 
+def test_everything_is_measured_in_each_round_in_another_order():
+    in_turn = load("bench/measuring").in_turn
+    assert list(in_turn("ab", 2)) == [(-1, "b"), (-1, "a"), (0, "a"), (0, "b"), (1, "b"), (1, "a")]
+
+
 def test_every_test_on_a_gpu_is_among_the_commands_for_a_machine_with_one():
     marked = r"mark\.gpu$|marks=pytest\.mark\.gpu|from splat_scenes import[^.]*\b(COMPILED|ENGINES)\b"
     files = [path.name for path in TESTS.glob("test_*.py") if re.search(marked, path.read_text("utf-8"), re.M)]

@@ -334,12 +334,12 @@ def test_time_and_memory_are_compared_with_those_of_gsplat():
 
 def test_a_training_is_timed_to_its_end(tmp_path: Path, printed: io.StringIO, emulator: Emulator):
     scene = load_scene(write_capture(tmp_path / "capture", views=4, width=48, height=36), DataConfig())
-    session = gpu.Session(emulator, FakeTimer(), bounds.Rates(1, 1), gpu.Record(tmp_path / "gpu.json", {}))
-    gpu.measure_training(scene, session, preset="fast", steps=25, device="cpu", backend="cpu")
+    benchmark = gpu.Benchmark(emulator, FakeTimer(), bounds.Rates(1, 1), gpu.Record(tmp_path / "gpu.json", {}))
+    gpu.measure_training(scene, benchmark, preset="fast", steps=25, device="cpu", backend="cpu")
     found = json.loads((tmp_path / "gpu.json").read_text("utf-8"))["training"]
     assert found["capture"] == "capture" and found["steps"] == 25 and found["seconds"] > 0 and found["psnr"] > 5
     assert printed.getvalue().startswith("Training on capture: steps 25, ")
-    (aim,) = session.aims
+    (aim,) = benchmark.aims
     assert (aim.wanted, aim.found, aim.met) == (60.0, found["seconds"], found["seconds"] <= 60.0)
 
 
@@ -388,8 +388,8 @@ def test_a_part_that_fails_is_skipped_and_the_others_go_on(
 
     monkeypatch.setattr(gpu, "measure_part", measure)
     args = gpu.Options(sizes=((20, 12),))
-    session = gpu.Session(emulator, FakeTimer(), bounds.Rates(1, 1), gpu.Record(None, {}))
-    gpu.measure_scene(scene, args, session)
+    benchmark = gpu.Benchmark(emulator, FakeTimer(), bounds.Rates(1, 1), gpu.Record(None, {}))
+    gpu.measure_scene(scene, args, benchmark)
     assert done == ["compare", "bits", "kernels"]
     assert printed.getvalue() == f"compare of {scene.name} at 20 x 12 is skipped: RuntimeError: misaligned\n"
 
@@ -399,7 +399,7 @@ def test_a_part_that_fails_is_skipped_and_the_others_go_on(
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", stuck)
     with pytest.raises(UserError, match=f"The GPU works no more .* without compare of {scene.name} at 20 x 12"):
-        gpu.measure_scene(scene, args, session)
+        gpu.measure_scene(scene, args, benchmark)
     assert done[3:] == ["compare"]
 
 
@@ -470,8 +470,8 @@ def test_all_parts_of_a_scene_end_up_in_tables_and_in_the_record(
     monkeypatch.delitem(backend._instances, "gsplat", raising=False)
     scene, path = small_scene(12), tmp_path / "gpu.json"
     args = gpu.Options(garden=Path("x"), sizes=((20, 12), (30, 18)), views=1, rounds=1, json=path)
-    session = gpu.Session(emulator, FakeTimer(), bounds.Rates(1e9, 1e9), gpu.Record(path, {}))
-    gpu.measure_scene(scene, args, session)
+    benchmark = gpu.Benchmark(emulator, FakeTimer(), bounds.Rates(1e9, 1e9), gpu.Record(path, {}))
+    gpu.measure_scene(scene, args, benchmark)
     measured = json.loads(path.read_text("utf-8"))["measured"]
     parts = [
         ("compare", [20, 12]),
@@ -483,7 +483,7 @@ def test_all_parts_of_a_scene_end_up_in_tables_and_in_the_record(
     assert [(entry["part"], entry["size"]) for entry in measured] == parts
     assert all(f"{part.capitalize()}: {scene.name}, {w} x {h}" in printed.getvalue() for part, (w, h) in parts)
     assert "gsplat is skipped: The backend 'gsplat' needs an NVIDIA GPU" in printed.getvalue()
-    assert [aim.wanted for aim in session.aims] == [1.02, 1.0]
+    assert [aim.wanted for aim in benchmark.aims] == [1.02, 1.0]
 
 
 def test_the_lanes_of_a_multiprocessor_are_those_of_its_generation():

@@ -26,7 +26,7 @@ namespace {
 #include "hexplane.inl"
 #include "network.inl"
 
-// The ceiling that the rasterizer is measured against (tools/bench): a 16 x 16 tile, splats that cover all of it,
+// The ceiling that the rasterizer is measured against (tools/bench.py): a 16 x 16 tile, splats that cover all of it,
 // nothing skipped, nothing sorted, nothing stored but transmittance and color.
 float blend_ceiling(int splats, int repeats) {
   alignas(64) float T[kTilePixels], sum[3][kTilePixels];

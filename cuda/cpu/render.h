@@ -96,7 +96,7 @@ void network_backward(NetworkJob job, float* v_weights);
 void mcmc_noise(int count, float* means, const float* quats, const float* log_scales, const float* opacity_logits,
                 float strength, float sharpness, float threshold, uint64_t seed, uint64_t step);
 
-// Seconds spent in each stage since the program began, by all callers together (for tools/bench).
+// Seconds spent in each stage since the program began, by all callers together (for tools/bench.py).
 enum Stage { kProject, kBin, kRaster, kRasterBackward, kProjectBackward, kLoss, kAdam, kNoise, kHexPlane, kHexPlaneBackward, kNetwork, kNetworkBackward, kStages };
 extern const char* const kStageNames[kStages];
 double stage_seconds(Stage stage);

@@ -392,7 +392,7 @@ def check(args: Options) -> None:
 
 
 @dataclass(frozen=True)
-class Session:
+class Benchmark:
     """The device, and what was measured on it so far."""
 
     runtime: Runtime
@@ -402,45 +402,45 @@ class Session:
     aims: list[Aim] = field(default_factory=list)
 
 
-def measure_part(part: Part, scene: BenchScene, size: tuple[int, int], args: Options, session: Session) -> None:
+def measure_part(part: Part, scene: BenchScene, size: tuple[int, int], args: Options, benchmark: Benchmark) -> None:
     """Measure, print and record one part of one scene at one size."""
     cameras = scene.resized_cameras(*size, args.views)
-    views = [BenchView.of(camera, session.runtime.device, seed) for seed, camera in enumerate(cameras)]
+    views = [BenchView.of(camera, benchmark.runtime.device, seed) for seed, camera in enumerate(cameras)]
     title = f"{part.capitalize()}: {scene.name}, {size[0]} x {size[1]}"
     if part == "kernels":
-        kernels = profile(scene.model, views[0], session.runtime, session.timer, args.rounds)
-        console.print(kernel_table(title, kernels, session.rates))
-        session.record.add(part, scene, size, kernels.record(session.rates))
+        kernels = profile(scene.model, views[0], benchmark.runtime, benchmark.timer, args.rounds)
+        console.print(kernel_table(title, kernels, benchmark.rates))
+        benchmark.record.add(part, scene, size, kernels.record(benchmark.rates))
         return
-    ours = CudaBackend(session.runtime)
+    ours = CudaBackend(benchmark.runtime)
     variants = bit_variants(scene, ours) if part == "bits" else our_and_peer_variants(scene, ours, args.peers)
-    found = compare(variants, views, session.timer, args.rounds)
+    found = compare(variants, views, benchmark.timer, args.rounds)
     if found is not None:
         console.print(comparison_table(title, found))
-        session.record.add(part, scene, size, found.record())
-        session.aims.extend(aims_of(part, scene, size, found))
+        benchmark.record.add(part, scene, size, found.record())
+        benchmark.aims.extend(aims_of(part, scene, size, found))
 
 
-def measure_scene(scene: BenchScene, args: Options, session: Session) -> None:
+def measure_scene(scene: BenchScene, args: Options, benchmark: Benchmark) -> None:
     """All parts on one scene; what does not work here is skipped, with a line that says why.
 
     Raises:
         GpuLostError: nothing works on the GPU any more.
     """
-    scene.model.to(session.runtime.device)
+    scene.model.to(benchmark.runtime.device)
     for size in args.sizes:
         for part in args.parts:
             if part == "bits" and size != args.sizes[0]:
                 continue
             try:
-                measure_part(part, scene, size, args, session)
+                measure_part(part, scene, size, args, benchmark)
             except GpuLostError:
                 raise
             except Exception as error:
                 print_skipped(f"{part} of {scene.name} at {size[0]} x {size[1]}", error)
 
 
-def measure_training(scene: SceneData, session: Session, **settings: Any) -> None:
+def measure_training(scene: SceneData, benchmark: Benchmark, **settings: Any) -> None:
     """Train on a capture from its points to the end; a short run before it compiles what is compiled at first use.
 
     Args:
@@ -459,9 +459,9 @@ def measure_training(scene: SceneData, session: Session, **settings: Any) -> Non
         seconds, psnr = trainer.seconds, trainer.evaluate().psnr or float("nan")
     found = {"steps": trainer.steps_done, "gaussians": len(trainer.model), "seconds": seconds, "psnr": psnr}
     console.print(f"Training on {scene.root.name}: " + ", ".join(f"{name} {value:g}" for name, value in found.items()))
-    session.record.set("training", {"capture": scene.root.name} | found)
+    benchmark.record.set("training", {"capture": scene.root.name} | found)
     what = f"{scene.root.name}: seconds of a training, which ends at {psnr:.2f} dB"
-    session.aims.append(Aim(what, TRAINING_AIM, seconds, seconds <= TRAINING_AIM))
+    benchmark.aims.append(Aim(what, TRAINING_AIM, seconds, seconds <= TRAINING_AIM))
 
 
 def run(args: Options) -> None:
@@ -475,16 +475,16 @@ def run(args: Options) -> None:
     facts = device_facts(rates)
     console.print(", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str)))
     record = Record(args.json, facts | {"arguments": {name: str(value) for name, value in asdict(args).items()}})
-    session = Session(runtime, timer, rates, record)
+    benchmark = Benchmark(runtime, timer, rates, record)
     try:
         if garden is not None:
             points, cameras = garden
             for count in args.gaussians:
-                measure_scene(garden_scene(points, cameras, count), args, session)
+                measure_scene(garden_scene(points, cameras, count), args, benchmark)
         if trained is not None:
-            measure_scene(trained, args, session)
+            measure_scene(trained, args, benchmark)
         if capture is not None:
-            measure_training(capture, session, device="cuda", backend="cuda")
+            measure_training(capture, benchmark, device="cuda", backend="cuda")
     finally:
-        if session.aims:
-            console.print(aim_table(session.aims))
+        if benchmark.aims:
+            console.print(aim_table(benchmark.aims))

@@ -52,8 +52,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class Options:
     """What classification costs: training steps, renderings and memory of regression and classification, in turn.
 
-    All variants have the same Gaussians, which stay as they are (learning rates of 1e-12), and see the
-    same views. Ratios are taken within each round and their median is shown.
+    All variants have the same Gaussians, which stay as they are (learning rates of 1e-12), and see the same
+    views. Ratios are taken within each round and their median is shown.
     """
 
     capture: Path | None = None
