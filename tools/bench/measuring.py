@@ -134,3 +134,8 @@ def frozen_trainer(scene: SceneData, folder: Path, **settings: Any) -> Trainer:
     """`make_trainer` with learning rates of 1e-12: all the work of a step, which leaves the Gaussians as they are."""
     rates = LearningRates(**{f.name: 1e-12 for f in fields(LearningRates)})
     return make_trainer(scene, folder, rates=rates, **settings)
+
+
+def go_to_step(trainer: Trainer, step: int) -> None:
+    """Let a trainer continue at this step, so that several trainers are measured on the same views."""
+    trainer.steps_done = step

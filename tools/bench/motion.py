@@ -23,6 +23,7 @@ from measuring import (
     check_counts,
     console,
     frozen_trainer,
+    go_to_step,
     in_turn,
     make_table,
     median_and_quartiles,
@@ -190,7 +191,7 @@ def measure_steps(trainer: Trainer, steps: int, samples: Samples) -> None:
 def measure_trainers(trainers: Mapping[Key, Trainer], args: Options, samples: Mapping[Key, Samples]) -> None:
     """Measure steps of all trainers in turn, in each round on the same views."""
     for turn, key in in_turn(trainers, args.rounds):
-        trainers[key].steps_done = max(0, turn) * args.steps
+        go_to_step(trainers[key], max(0, turn) * args.steps)
         measure_steps(trainers[key], args.steps, samples[key] if turn >= 0 else Samples())
 
 

@@ -19,6 +19,7 @@ from measuring import (
     Samples,
     console,
     frozen_trainer,
+    go_to_step,
     in_turn,
     make_table,
     milliseconds,
@@ -83,7 +84,7 @@ def measure(trainers: Mapping[str, Trainer], rounds: int, steps: int) -> dict[st
         trainer = trainers[name]
         scene = trainer.scene
         cameras = [scene.camera(scene.train[(turn * steps + i) % len(scene.train)]) for i in range(steps)]
-        trainer.steps_done = max(0, turn) * steps  # the same views for every variant
+        go_to_step(trainer, max(0, turn) * steps)
         step = seconds_of(lambda trainer=trainer: [trainer.step() for _ in range(steps)])
         with torch.no_grad():
             rendering = seconds_of(partial(render_all, trainer.model, cameras))
