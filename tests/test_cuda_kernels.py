@@ -133,9 +133,8 @@ from nfc_gs.rendering.backend import RasterSettings, get_backend
 open_engine("emulated-float32")
 gradients("emulated", torch.float32, make_splats(40, sh_degree=1, channels=1), make_camera(), RasterSettings(1))
 launch_every_kernel(Emulator())
-load("gpu_scenes")
 with contextlib.redirect_stdout(io.StringIO()):  # every feature of the rendering, one after the other, and training
-    assert load("gpu_sanitize").run(get_backend("emulated"), torch.device("cpu"), 12, 18, 10) == 0
+    assert load("bench/gpu_sanitize").run(get_backend("emulated"), torch.device("cpu"), 12, 18, 10) == 0
 print("clean", flush=True)
 launch(build(Path({folder!r}), ["args.values[i] = 1.0f;"]), torch.zeros(63))
 """
