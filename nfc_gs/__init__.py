@@ -19,7 +19,8 @@ from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.rendering.pipeline import RenderOutput, render
+from nfc_gs.model.radiance import RenderOutput
+from nfc_gs.rendering.pipeline import render
 
 if TYPE_CHECKING:
     from nfc_gs.data.loading import DataConfig, load_scene

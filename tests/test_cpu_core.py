@@ -15,7 +15,8 @@ import torch
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
 from nfc_gs.ops import native
-from nfc_gs.rendering.backend import RasterSettings, SplatInfo, Splats, color_channels, get_backend
+from nfc_gs.rendering.backend import RasterSettings, SplatInfo, Splats, color_channels
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.density_ops import mcmc_noise_
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")

@@ -24,8 +24,9 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import DataConfig, load_scene
-from nfc_gs.rendering.backend import RasterSettings, Splats, get_backend
+from nfc_gs.rendering.backend import RasterSettings, Splats
 from nfc_gs.rendering.cuda_backend import MAX_NARROW_TILES
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.trainer import Trainer
 

@@ -30,7 +30,8 @@ from splat_scenes import (
 )
 from torch import Tensor
 
-from nfc_gs.rendering.backend import RasterSettings, Splats, get_backend
+from nfc_gs.rendering.backend import RasterSettings, Splats
+from nfc_gs.rendering.registry import get_backend
 
 
 @pytest.fixture(params=ENGINES)

@@ -24,8 +24,8 @@ from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinish
 from nfc_gs.data.loading import DataConfig, load_scene
 from nfc_gs.data.scene import PointCloud, SceneData, View, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.rendering.backend import get_backend
 from nfc_gs.rendering.pipeline import render
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.runs import checkpoint as checkpoints
 from nfc_gs.runs.history import read_history
 from nfc_gs.training import schedules

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nfc_gs.model.radiance import RenderOutput
 from nfc_gs.objective.losses import LossResult, ObjectiveConfig, cross_entropy, photometric
-from nfc_gs.rendering.pipeline import RenderOutput
 from nfc_gs.training.trainer import Trainer
 
 Band = Literal["low", "residual"]

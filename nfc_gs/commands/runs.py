@@ -22,8 +22,9 @@ from nfc_gs.export.report_data import read_json
 from nfc_gs.formats.ply import write_ply
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops import native
-from nfc_gs.rendering.backend import RasterBackend, get_backend
+from nfc_gs.rendering.backend import RasterBackend
 from nfc_gs.rendering.pipeline import at_time
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
 from nfc_gs.runs.run_folder import CONFIG_NAME, capture_is_there, check_same_times, scene_of
 from nfc_gs.training.config import ResolvedConfig, TrainConfig, resolve

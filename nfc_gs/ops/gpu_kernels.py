@@ -272,10 +272,12 @@ def _look_up_backward(runtime: Runtime, args: HexPlaneArgs, coords: Tensor, v_ou
     """The backward kernels for some points: fill in `v_coords`, and add to the gradients of the planes."""
     count, features, planes = len(coords), args.features, 6 * args.levels
     cells = args.first_cell[planes]
-    v_found = coords.new_empty(planes, count, features)
+    v_samples = coords.new_empty(planes, count, features)
     cell = torch.empty(planes * count, dtype=torch.int32, device=coords.device)
     corners = coords.new_empty(cells, 4, features)
-    args.set(coords=coords, v_out=v_out, v_coords=v_coords, count=count, v_found=v_found, cell=cell, corners=corners)
+    args.set(
+        coords=coords, v_out=v_out, v_coords=v_coords, count=count, v_samples=v_samples, cell=cell, corners=corners
+    )
     points = _blocks(count, HEXPLANE_THREADS // WARP)
     runtime.launch("hexplane", "hexplane_points_backward", args, points, HEXPLANE_THREADS)
     sorted_cell, order = torch.sort(cell, stable=True)
@@ -300,6 +302,6 @@ def add_plane_gradient(
     rows, columns, features = plane.shape
     args = PlaneArgs()
     args.set(plane=plane, v_plane=gradient, rows=rows, width=columns * features, features=features)
-    args.set(along_columns=along_columns, along_rows=along_rows, bend=bend, from_one=from_one)
+    args.set(tv_columns=along_columns, tv_rows=along_rows, smoothness=bend, sparsity=from_one)
     blocks = _blocks(plane.numel(), HEXPLANE_THREADS)
     runtime.launch("hexplane", "plane_regularisers", args, blocks, HEXPLANE_THREADS)

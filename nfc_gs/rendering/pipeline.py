@@ -1,9 +1,6 @@
-"""Model + camera + time -> picture: the only file that knows both models and backends."""
+"""Renders a model as a camera sees it at a time: the only file that knows both models and backends."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,34 +8,14 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.radiance import Output, RenderOutput
 from nfc_gs.model.target_encoding import decode_colors, entropy, even_bits
-from nfc_gs.rendering.backend import RasterBackend, RasterSettings, SplatInfo, Splats, get_backend
+from nfc_gs.rendering.backend import RasterBackend, RasterSettings, RawSplats
 from nfc_gs.rendering.deformation import kernels_for
+from nfc_gs.rendering.normals import normals_from_depth
+from nfc_gs.rendering.registry import get_backend
 
 Background = Tensor | tuple[float, float, float] | None
-Output = Literal["rgb", "depth", "bits", "bit_entropy"]
-
-
-@dataclass
-class RenderOutput:
-    """A rendered view.
-
-    Attributes:
-        rgb: [H, W, 3] color, not clamped (a splat's color may pass 1).
-        alpha: [H, W, 1] coverage, 0..1.
-        depth: [H, W, 1] expected depth along the camera's z axis in scene units if asked for, else None.
-        bits: [H, W, 24] composited probabilities of the bits of red, green and blue, each most significant first, if
-            asked for, else None. `rgb` is then decoded from them.
-        bit_entropy: [H, W, 1] how undecided these are, 0..1 (`model.target_encoding.entropy`), if asked for.
-        info: per-Gaussian facts for density control.
-    """
-
-    rgb: Tensor
-    alpha: Tensor
-    depth: Tensor | None
-    info: SplatInfo = field(repr=False)
-    bits: Tensor | None = None
-    bit_entropy: Tensor | None = None
 
 
 def render(
@@ -53,17 +30,18 @@ def render(
     antialiased: bool = False,
     absgrad: bool = False,
 ) -> RenderOutput:
-    """Draw a model as a camera sees it, differentiably.
+    """Render a model as a camera sees it, differentiably.
 
     Args:
-        time: 0..1, when a moving model is seen; None for its canonical state. A static model does not care.
+        time: 0..1, of a moving model; None for its canonical state. A static model is the same at all times.
         background: color in [0, 1] behind the splats, [3]; None leaves black without a gradient.
-        outputs: add "depth" for the expected depth; with the bit head also "bits" for the probabilities of all bits
-            and "bit_entropy" for their uncertainty, both at the price of compositing 24 channels.
-        backend: a name of `rendering.backend.BACKEND_NAMES` or a backend object.
+        outputs: add "depth" for the expected depth and "normals" for normals from it; with the bit head also "bits"
+            for the probabilities of all bits and "bit_entropy" for their uncertainty, which both take compositing 24
+            channels.
+        backend: a name of `rendering.registry.BACKEND_NAMES` or a backend object.
         sh_degree: use SH up to this degree; None for all that the model has.
         antialiased: Mip-Splatting's opacity compensation.
-        absgrad: collect absolute gradients of the projected means (ADC).
+        absgrad: also compute absolute gradients of the projected means (ADC).
 
     Raises:
         UserError: the backend does not exist or cannot work on this machine, or bits are asked of a model that has
@@ -75,12 +53,11 @@ def render(
     if bits and model.head != "bits":
         raise UserError(f"The color head of this model is '{model.head}', which has no bits; train with --head bits.")
     posed = model.posed(time, kernels_for(model.means))
-    raw = getattr(engine, "activates", False)
-    splats = Splats(
+    splats = RawSplats(
         posed["means"],
         posed["quats"],
-        posed["log_scales"] if raw else posed["log_scales"].exp(),
-        posed["opacity_logits"] if raw else posed["opacity_logits"].sigmoid(),
+        posed["log_scales"],
+        posed["opacity_logits"],
         sh_coeffs=posed.get("sh_coeffs"),
         bit_logits=posed.get("bit_logits"),
         bit_shifts=posed.get("bit_shifts"),
@@ -88,17 +65,24 @@ def render(
     if background is not None and not isinstance(background, Tensor):
         background = torch.tensor(background, dtype=model.means.dtype, device=model.device)
     if background is not None and bits:
-        background = even_bits(background)  # decodes to the background, and any other bits of it would not be smooth
-    settings = RasterSettings(degree, "depth" in outputs, bits, antialiased=antialiased, absgrad=absgrad, raw=raw)
-    out = engine.render(splats, camera.to(model.device, model.means.dtype), settings, background)
-    if bits:
-        uncertainty = entropy(out.features) if "bit_entropy" in outputs else None
-        shown = out.features if "bits" in outputs else None
-        return RenderOutput(decode_colors(out.features), out.alpha, out.depth, out.info, shown, uncertainty)
-    # All channels are colors: a slice of them would copy the picture's gradient once more.
-    return RenderOutput(out.features, out.alpha, out.depth, out.info)
+        background = even_bits(background)  # decodes to the background; any other bits that do are not continuous in it
+    camera = camera.to(model.device, model.means.dtype)
+    depth = "depth" in outputs or "normals" in outputs
+    settings = RasterSettings(degree, depth, bits, antialiased=antialiased, absgrad=absgrad)
+    out = engine.render(splats, camera, settings, background)
+    # All channels are colors: a slice of them would copy the image's gradient once more.
+    rendered = RenderOutput(decode_colors(out.features) if bits else out.features, out.alpha, info=out.info)
+    if "depth" in outputs:
+        rendered.depth = out.depth
+    if "normals" in outputs and out.depth is not None:
+        rendered.normals = normals_from_depth(out.depth, camera)
+    if "bits" in outputs:
+        rendered.bits = out.features
+    if "bit_entropy" in outputs:
+        rendered.bit_entropy = entropy(out.features)
+    return rendered
 
 
 def at_time(model: GaussianModel, time: float | None) -> GaussianModel:
-    """The static model that a moving one is at a time, 0..1, as `render` draws it; None for its canonical state."""
+    """The static model that a moving one is at a time, 0..1, as `render` renders it; None for its canonical state."""
     return model.at(time, kernels_for(model.means))

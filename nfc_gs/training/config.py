@@ -20,7 +20,7 @@ from nfc_gs.model.color_head import BitView, HeadName
 from nfc_gs.model.deformation import HexPlaneConfig, MlpConfig
 from nfc_gs.objective.losses import ObjectiveConfig
 from nfc_gs.objective.presets import METHODS, MethodName, ObjectiveOptions
-from nfc_gs.rendering.backend import BACKEND_NAMES, auto_backend
+from nfc_gs.rendering.registry import backend_for
 from nfc_gs.training.config_check import check
 
 Preset = Literal["auto", "fast", "quality", "paper"]
@@ -380,7 +380,7 @@ def resolve(config: TrainConfig, *, moves: bool = False) -> ResolvedConfig:
     values.update(
         preset=preset,
         device=device,
-        backend=_resolve_backend(config.backend, device),
+        backend=backend_for(config.backend, device),
         time_budget=budget,
         steps=None if budget is not None else values["steps"],
         **_resolve_method(config),
@@ -421,16 +421,6 @@ def resolve_device(device: str = "auto", backend: str = "auto") -> Literal["cpu"
     if device not in ("cpu", "cuda"):
         raise UserError(f"There is no device '{device}'; choose auto, cpu or cuda.")
     return "cuda" if device == "cuda" else "cpu"
-
-
-def _resolve_backend(backend: str, device: str) -> str:
-    if backend not in BACKEND_NAMES:
-        raise UserError(f"There is no backend '{backend}'; choose one of {', '.join(BACKEND_NAMES)}.")
-    if backend == "auto":
-        return "cpu" if device == "cpu" else auto_backend()
-    if (backend, device) in (("cpu", "cuda"), ("gsplat", "cpu"), ("cuda", "cpu")):
-        raise UserError(f"The backend '{backend}' does not work on the device '{device}'; leave out one of the two.")
-    return backend
 
 
 def _build(kind: type[_T], values: Any, prefix: str) -> _T:

@@ -17,8 +17,9 @@ from nfc_gs.core.files import atomic_write, make_folder, write_text
 from nfc_gs.data.scene import SceneData, TimeAxis, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective import metrics as measure
-from nfc_gs.rendering.backend import RasterBackend, get_backend
+from nfc_gs.rendering.backend import RasterBackend
 from nfc_gs.rendering.pipeline import at_time, render
+from nfc_gs.rendering.registry import get_backend
 
 METRICS_NAME = "metrics.json"
 

@@ -31,9 +31,10 @@ from nfc_gs.data.scene import SceneData
 from nfc_gs.data.stored import without_photos
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.init import from_points
+from nfc_gs.model.radiance import RenderOutput
 from nfc_gs.objective.losses import LossResult, ObjectiveConfig, photometric
-from nfc_gs.rendering.backend import get_backend
-from nfc_gs.rendering.pipeline import RenderOutput, render
+from nfc_gs.rendering.pipeline import render
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from nfc_gs.runs.history import History
 from nfc_gs.runs.run_folder import (
