@@ -353,7 +353,7 @@ def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(tmp_path: Path, monk
     psnrs = {}
     for backend, runtime in (("cpu", None), ("emulated", emulator)):
         monkeypatch.setattr(nvrtc, "runtime_for", lambda device, runtime=runtime: runtime)
-        monkeypatch.setattr(train_config, "_resolve_backend", lambda wanted, device, backend=backend: backend)
+        monkeypatch.setattr(train_config, "backend_for", lambda wanted, device, backend=backend: backend)
         wanted = config(method="nfc-bitwise", steps=24, motion="hexplane")
         trainer = Trainer(moving_scene(), wanted, tmp_path / backend, capture="tiny")
         before = psnr(trainer)

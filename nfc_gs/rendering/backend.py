@@ -1,7 +1,7 @@
 """The contract between the pipeline and the rasterizers.
 
-A backend knows no models: it takes named tensors and a camera, and returns named tensors. `rendering.registry` lists all
-backends.
+A backend knows no models: it takes named tensors and a camera, and returns named tensors. All backends are listed in
+`rendering.registry`.
 """
 
 from __future__ import annotations
