@@ -18,12 +18,17 @@ struct Gaussian {
   float quat[4], opacity;
 };
 
+// Two branches take fewer registers than a choice of pointers.
 NFC_HD Gaussian load_gaussian(const RenderArgs& args, size_t i) {
-  const bool raw = args.log_scales != nullptr;
-  const float *m = args.means + 3 * i, *s = (raw ? args.log_scales : args.scales) + 3 * i, *q = args.quats + 4 * i;
-  const float o = (raw ? args.opacity_logits : args.opacities)[i];
-  Gaussian g = {{m[0], m[1], m[2]}, {s[0], s[1], s[2]}, {q[0], q[1], q[2], q[3]}, o};
-  if (raw) g.scale = {expf(s[0]), expf(s[1]), expf(s[2])}, g.opacity = sigmoid(o);
+  const float *m = args.means + 3 * i, *q = args.quats + 4 * i;
+  Gaussian g = {{m[0], m[1], m[2]}, {0.0f, 0.0f, 0.0f}, {q[0], q[1], q[2], q[3]}, 0.0f};
+  if (args.log_scales) {
+    const float* s = args.log_scales + 3 * i;
+    g.scale = {expf(s[0]), expf(s[1]), expf(s[2])}, g.opacity = sigmoid(args.opacity_logits[i]);
+  } else {
+    const float* s = args.scales + 3 * i;
+    g.scale = {s[0], s[1], s[2]}, g.opacity = args.opacities[i];
+  }
   return g;
 }
 
@@ -100,12 +105,13 @@ NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, 
   for (int j = 0; j < 9; ++j) v_camera[j] = grad.R[j];
   v_camera[9] = grad.t.x, v_camera[10] = grad.t.y, v_camera[11] = grad.t.z;
 
-  float *v_mean = args.v_means + 3 * i, *v_scale = v_scale_of(args, i), *v_quat = args.v_quats + 4 * i;
+  float *v_mean = args.v_means + 3 * i, *v_quat = args.v_quats + 4 * i;
   v_mean[0] = grad.mean.x, v_mean[1] = grad.mean.y, v_mean[2] = grad.mean.z;
   if (args.log_scales) {  // through exp and sigmoid
     grad.scale = {grad.scale.x * g.scale.x, grad.scale.y * g.scale.y, grad.scale.z * g.scale.z};
     v_opacity *= g.opacity * (1.0f - g.opacity);
   }
+  float* v_scale = v_scale_of(args, i);
   v_scale[0] = grad.scale.x, v_scale[1] = grad.scale.y, v_scale[2] = grad.scale.z;
 #pragma unroll
   for (int j = 0; j < 4; ++j) v_quat[j] = grad.quat[j];

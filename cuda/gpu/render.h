@@ -57,7 +57,7 @@ struct RenderArgs {
   int color_channels, feature_channels, channels;  // channels: both and depth (1 or 0)
   int first_channel;                                // of the NFC_CHANNELS that a launch of raster.cu takes
   int antialiased, depth, absgrad, keep, wide_tiles;  // keep: a backward pass may follow
-  int width, height, tiles_x, tiles_y;
+  int tiles_x, tiles_y, width, height;
   float fx, fy, cx, cy;
 };
 

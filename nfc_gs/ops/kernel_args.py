@@ -80,10 +80,10 @@ _RENDER_INTEGERS = [
     "absgrad",
     "keep",
     "wide_tiles",
-    "width",
-    "height",
     "tiles_x",
     "tiles_y",
+    "width",
+    "height",
 ]
 
 
