@@ -24,11 +24,10 @@ from nfc_gs.rendering.backend import (
     RasterSettings,
     SplatInfo,
     Splats,
-    _instances,
     color_channels,
-    get_backend,
 )
 from nfc_gs.rendering.cuda_backend import CudaBackend
+from nfc_gs.rendering.registry import _instances, get_backend
 
 FIELDS = tuple(f.name for f in fields(Splats))
 
@@ -72,7 +71,6 @@ class Ferry:
 
     def __init__(self, backend: RasterBackend, device: str) -> None:
         self.backend, self.device = backend, device
-        self.activates = getattr(backend, "activates", False)
 
     def render(
         self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None

@@ -24,9 +24,10 @@ from splat_scenes import Engine, Ferry, assert_equals_naive, cast, gradients, ma
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import nvrtc
 from nfc_gs.ops.kernel_args import RenderArgs
-from nfc_gs.rendering import backend, cuda_backend
-from nfc_gs.rendering.backend import RasterSettings, get_backend
+from nfc_gs.rendering import cuda_backend, registry
+from nfc_gs.rendering.backend import RasterSettings
 from nfc_gs.rendering.cuda_backend import CudaBackend
+from nfc_gs.rendering.registry import get_backend
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
@@ -129,7 +130,8 @@ from emulator import Emulator
 from test_cuda_kernels import build, launch
 from test_cuda_training import launch_every_kernel
 from tool_modules import load
-from nfc_gs.rendering.backend import RasterSettings, get_backend
+from nfc_gs.rendering.backend import RasterSettings
+from nfc_gs.rendering.registry import get_backend
 open_engine("emulated-float32")
 gradients("emulated", torch.float32, make_splats(40, sh_degree=1, channels=1), make_camera(), RasterSettings(1))
 launch_every_kernel(Emulator())
@@ -179,7 +181,7 @@ def test_a_backend_of_another_device_gives_what_it_gives_at_home(monkeypatch: py
     # The engine `gpu` of the tests, with the emulator in the place of a GPU.
     engine, splats, camera = open_engine("emulated-float32"), make_splats(channels=1), make_camera()
     settings = RasterSettings(3, depth=True)
-    monkeypatch.setitem(backend._instances, "afar", Ferry(get_backend("emulated"), "cpu"))
+    monkeypatch.setitem(registry._instances, "afar", Ferry(get_backend("emulated"), "cpu"))
     expected, actual = (gradients(name, engine.dtype, splats, camera, settings) for name in (engine.name, "afar"))
     assert expected.keys() == actual.keys() and all(torch.equal(actual[name], expected[name]) for name in expected)
     assert_equals_naive(Engine("afar", engine.dtype), splats, camera, settings)
@@ -220,9 +222,9 @@ class Together(Emulator):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         text = (CUDA / "gpu" / "project.cu").read_text("utf-8").replace('#include "', f'#include "{CUDA}/gpu/')
-        assert text.count("kAlone = 256;") == 1
+        assert text.count("kThreadEntries = 256;") == 1
         self.source, self.most = folder / "project.cu", 0
-        self.source.write_text(text.replace("kAlone = 256;", "kAlone = 3;"), "utf-8")
+        self.source.write_text(text.replace("kThreadEntries = 256;", "kThreadEntries = 3;"), "utf-8")
 
     def launch(self, source: str, kernel: str, args: Any, blocks: int, threads: int, channels: int = 0) -> None:
         if source != "project":
@@ -237,7 +239,7 @@ def test_a_splat_over_many_tiles_has_the_gradients_of_the_specification(
 ):
     runtime, splats, camera = Together(tmp_path), make_splats(40, channels=2), make_camera()
     settings = RasterSettings(3, depth=True)
-    monkeypatch.setitem(backend._instances, "together", CudaBackend(runtime))
+    monkeypatch.setitem(registry._instances, "together", CudaBackend(runtime))
     expected = gradients("torch", torch.float64, splats, camera, settings)
     actual = gradients("together", torch.float32, splats, camera, settings)
     assert runtime.most > 3

@@ -13,8 +13,9 @@ from splat_scenes import open_engine
 from tool_modules import load
 
 from nfc_gs.ops import nvrtc
-from nfc_gs.rendering.backend import RasterOutput, get_backend
+from nfc_gs.rendering.backend import RasterOutput
 from nfc_gs.rendering.cuda_backend import CudaBackend
+from nfc_gs.rendering.registry import get_backend
 
 sanitize = load("bench/gpu_sanitize")
 

@@ -26,7 +26,7 @@ from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import ViewImage
 from nfc_gs.objective.terms import Comparison
-from nfc_gs.rendering.backend import get_backend
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.runs import checkpoint as checkpoints
 from nfc_gs.runs.history import read_history
 from nfc_gs.training import schedules

@@ -19,7 +19,8 @@ from nfc_gs.formats.ply import write_ply
 from nfc_gs.formats.splat import read_splat
 from nfc_gs.model.color_head import start_bits, start_sh
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.rendering.pipeline import RenderOutput, render
+from nfc_gs.model.radiance import RenderOutput
+from nfc_gs.rendering.pipeline import render
 from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
 from nfc_gs.viewer.app import _named_apart
 from nfc_gs.viewer.cameras import Pose, nearest, pose_from_json, pose_of, pose_to_json

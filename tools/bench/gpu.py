@@ -81,8 +81,9 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import ObjectiveConfig, photometric
 from nfc_gs.objective.presets import METHODS
 from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
-from nfc_gs.rendering.backend import RasterBackend, get_backend
+from nfc_gs.rendering.backend import RasterBackend
 from nfc_gs.rendering.cuda_backend import CudaBackend
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.trainer import Trainer
 

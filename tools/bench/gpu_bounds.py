@@ -35,7 +35,7 @@ WARP = 32
 
 KERNEL_ARRAYS: dict[str, tuple[str, str]] = {
     "project_splats": (
-        "means quats scales opacities sh bit_logits bit_shifts features viewmat",
+        "means quats scales opacities log_scales opacity_logits sh_coeffs bit_logits bit_shifts features viewmat",
         "records radii means2d depths touched colors",
     ),
     "write_entries": ("order entry_end touched records", "entry_begin entry_splat entry_tile"),
@@ -51,18 +51,18 @@ KERNEL_ARRAYS: dict[str, tuple[str, str]] = {
         "partial",
     ),
     "project_splats_backward": (
-        "means quats scales opacities sh bit_logits bit_shifts features viewmat radii touched entry_begin colors "
-        "partial",
-        "v_means v_quats v_scales v_opacities v_sh v_bit_logits v_bit_shifts v_features v_means2d v_means2d_abs "
-        "camera_partial",
+        "means quats scales opacities log_scales opacity_logits sh_coeffs bit_logits bit_shifts features viewmat radii "
+        "touched entry_begin colors partial",
+        "v_means v_quats v_scales v_opacities v_log_scales v_opacity_logits v_sh_coeffs v_bit_logits v_bit_shifts "
+        "v_features v_means2d v_means2d_abs camera_partial",
     ),
 }
 """The arrays, by their names in `RenderArgs`, that a kernel reads and those that it writes."""
 
-VISIBLE_ROWS = {"sh", "bit_logits", "bit_shifts", "features", "records", "colors", "entry_begin"}
+VISIBLE_ROWS = {"sh_coeffs", "bit_logits", "bit_shifts", "features", "records", "colors", "entry_begin"}
 """Arrays of which only the rows of visible Gaussians are read or written ..."""
 
-VISIBLE_ROWS_BACKWARD = {"means", "quats", "scales", "opacities", "touched"}
+VISIBLE_ROWS_BACKWARD = {"means", "quats", "scales", "opacities", "log_scales", "opacity_logits", "touched"}
 """... and those of which that holds for the backward pass."""
 
 STARTED_BUCKET_ROWS = {"bucket_transmittance", "bucket_sum"}

@@ -19,7 +19,8 @@ from nfc_gs.core.constants import BLUR, NEAR_PLANE, TILE_SIZE
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.losses import ObjectiveConfig, photometric
-from nfc_gs.rendering.backend import RasterBackend, get_backend
+from nfc_gs.rendering.backend import RasterBackend
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.training.optimizers import VisibleAdam
 

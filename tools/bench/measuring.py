@@ -32,10 +32,10 @@ class CountingBackend(CpuBackend):
 
     pairs = 0
 
-    def give_frame(self, frame: Any) -> None:
+    def return_scratch(self, scratch: Any) -> None:
         """Count, then keep the memory."""
-        self.pairs = frame.evaluated_pairs()
-        super().give_frame(frame)
+        self.pairs = scratch.evaluated_pairs()
+        super().return_scratch(scratch)
 
 
 @dataclass

@@ -1,6 +1,15 @@
 // Features of points in the planes of a HexPlane, forward and backward: bilinear in each plane, multiplied over the six
-// planes of a level. A vector holds neighbouring features of one point. Points come in an order in which neighbours in
-// space follow each other, so that the cells they need are still in the cache.
+// planes of a level. A vector holds neighbouring features of one point. Points are taken in an order in which
+// neighbours in space follow each other, so that the cells they read are still in the cache.
+#pragma once
+
+#include "simd.h"
+#include "jobs.h"
+#include "../../include/nfc_gs/hexplane.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+namespace {
 
 // The four cells of a plane around a point.
 struct PlaneCells {
@@ -9,7 +18,7 @@ struct PlaneCells {
   Cell x, y;                // along columns and rows
 };
 
-static inline PlaneCells plane_cells(const HexPlaneJob& job, int level, int plane, const float* point) {
+inline PlaneCells plane_cells(const HexPlaneJob& job, int level, int plane, const float* point) {
   const int index = kPlanes * level + plane, columns = job.columns[index];
   PlaneCells c;
   c.x = cell_of(point[column_axis(plane)], columns), c.y = cell_of(point[row_axis(plane)], job.rows[index]);
@@ -18,16 +27,16 @@ static inline PlaneCells plane_cells(const HexPlaneJob& job, int level, int plan
   return c;
 }
 
-static inline void point_of(const HexPlaneJob& job, int i, float* point) {
+inline void point_of(const HexPlaneJob& job, int i, float* point) {
   for (int axis = 0; axis < 3; ++axis) point[axis] = job.coords[3 * size_t(i) + axis];
   point[kTimeAxis] = job.time;
 }
 
-constexpr int kFeatureStep = 16;  // features that are worked on together
+constexpr int kFeatureStep = 16;  // features that are computed together
 constexpr int kStepVectors = kFeatureStep / kLanes;
-constexpr int kPointsAhead = 4;  // that are located together, so that what they need comes in while others are at work
+constexpr int kPointsAhead = 4;  // whose cells are found together, so that they are fetched in time
 
-static inline void prefetch_cells(const float* plane, const PlaneCells& c, int features) {
+inline void prefetch_cells(const float* plane, const PlaneCells& c, int features) {
   for (int f = 0; f < features; f += 64 / int(sizeof(float))) {
     NFC_PREFETCH(plane + c.at + f);
     NFC_PREFETCH(plane + c.at + c.column + f);
@@ -52,7 +61,7 @@ struct Located {
   }
 };
 
-static inline void hexplane_point(const HexPlaneJob& job, int i, const PlaneCells* cells) {
+inline void hexplane_point(const HexPlaneJob& job, int i, const PlaneCells* cells) {
   for (int level = 0; level < job.levels; ++level, cells += kPlanes) {
     float* out = job.out + (size_t(i) * job.levels + level) * job.features;
     for (int f = 0; f < job.features; f += kFeatureStep) {
@@ -75,7 +84,7 @@ static inline void hexplane_point(const HexPlaneJob& job, int i, const PlaneCell
   }
 }
 
-static void hexplane(const HexPlaneJob& job, int begin, int end) {
+void hexplane(const HexPlaneJob& job, int begin, int end) {
   for (int n = begin; n < end; n += kPointsAhead) {
     const int count = end - n < kPointsAhead ? end - n : kPointsAhead;
     const Located located(job, n, count);
@@ -83,14 +92,15 @@ static void hexplane(const HexPlaneJob& job, int begin, int end) {
   }
 }
 
-// Gradients of the coordinates, and of what each plane gave for each point, kept in `v_found` [6 levels, points, F].
-static inline void hexplane_point_backward(const HexPlaneJob& job, int n, const PlaneCells* cells) {
-  const size_t stride = job.found_stride;
+// Gradients of the coordinates, and of the sample of each plane at each point, kept in `v_samples` [6 levels, points,
+// F].
+inline void hexplane_point_backward(const HexPlaneJob& job, int n, const PlaneCells* cells) {
+  const size_t stride = job.sample_stride;
   const int i = int(job.order[n]);
   float v_point[4] = {};
   for (int level = 0; level < job.levels; ++level, cells += kPlanes) {
     const float* v_out = job.v_out + (size_t(i) * job.levels + level) * job.features;
-    float* v_found = job.v_found + kPlanes * level * stride + size_t(n - job.block_begin) * job.features;
+    float* v_samples = job.v_samples + kPlanes * level * stride + size_t(n - job.block_begin) * job.features;
     Vf v_x[kPlanes] = {}, v_y[kPlanes] = {};
     for (int f = 0; f < job.features; f += kLanes) {
       Vf found[kPlanes], slope_x[kPlanes], slope_y[kPlanes];
@@ -108,7 +118,7 @@ static inline void hexplane_point_backward(const HexPlaneJob& job, int n, const 
       product = broadcast(1.0f);
       for (int p = kPlanes - 1; p >= 0; --p) others[p] = others[p] * product, product = product * found[p];
       for (int p = 0; p < kPlanes; ++p) {
-        store(v_found + p * stride + f, others[p]);
+        store(v_samples + p * stride + f, others[p]);
         v_x[p] = v_x[p] + others[p] * slope_x[p], v_y[p] = v_y[p] + others[p] * slope_y[p];
       }
     }
@@ -120,7 +130,7 @@ static inline void hexplane_point_backward(const HexPlaneJob& job, int n, const 
   for (int axis = 0; axis < 3; ++axis) job.v_coords[3 * size_t(i) + axis] = v_point[axis];
 }
 
-static void hexplane_backward(const HexPlaneJob& job, int begin, int end) {
+void hexplane_backward(const HexPlaneJob& job, int begin, int end) {
   for (int n = begin; n < end; n += kPointsAhead) {
     const int count = end - n < kPointsAhead ? end - n : kPointsAhead;
     const Located located(job, n, count);
@@ -129,9 +139,9 @@ static void hexplane_backward(const HexPlaneJob& job, int begin, int end) {
 }
 
 // Adds the gradients of a block of points to one plane, point after point: the sum's order is fixed.
-static void hexplane_scatter(const HexPlaneJob& job, int index) {
+void hexplane_scatter(const HexPlaneJob& job, int index) {
   constexpr int kAhead = 8;
-  const float* v_found = job.v_found + size_t(index) * job.found_stride;
+  const float* v_samples = job.v_samples + size_t(index) * job.sample_stride;
   float* v_plane = job.v_planes[index];
   PlaneCells cells[kAhead];
   for (int begin = job.block_begin; begin < job.block_end; begin += kAhead) {
@@ -142,13 +152,13 @@ static void hexplane_scatter(const HexPlaneJob& job, int index) {
       cells[n] = plane_cells(job, index / kPlanes, index % kPlanes, point);
       prefetch_cells(v_plane, cells[n], job.features);
     }
-    for (int n = 0; n < count; ++n, v_found += job.features) {
+    for (int n = 0; n < count; ++n, v_samples += job.features) {
       const PlaneCells& c = cells[n];
       const float wx = c.x.weight, wy = c.y.weight;
       const float w00 = (1.0f - wx) * (1.0f - wy), w01 = wx * (1.0f - wy), w10 = (1.0f - wx) * wy, w11 = wx * wy;
       float *a = v_plane + c.at, *b = a + c.row;
       for (int f = 0; f < job.features; f += kLanes) {
-        const Vf g = load(v_found + f);
+        const Vf g = load(v_samples + f);
         store(a + f, load(a + f) + w00 * g), store(a + c.column + f, load(a + c.column + f) + w01 * g);
         store(b + f, load(b + f) + w10 * g), store(b + c.column + f, load(b + c.column + f) + w11 * g);
       }
@@ -158,33 +168,38 @@ static void hexplane_scatter(const HexPlaneJob& job, int index) {
 
 // Adds the gradients of a plane's regularisers to those of one of its rows: squares of the differences between
 // neighbours along columns and rows, squares of second differences along rows, and the distance from 1.
-static void plane_regularisers(const PlaneJob& job, int row) {
+void plane_regularisers(const PlaneJob& job, int row) {
   const int width = job.columns * job.features, step = job.features;
   const float* p = job.plane + size_t(row) * width;
   float* v = job.v_plane + size_t(row) * width;
-  const auto above = [&](int k) { return p + ptrdiff_t(k) * width; };  // the row k rows further, if it is there
+  const auto row_at = [&](int k) { return p + ptrdiff_t(k) * width; };  // the row k rows further, if it exists
   const bool has[5] = {row >= 2, row >= 1, true, row + 1 < job.rows, row + 2 < job.rows};
   for (int i = 0; i < width; i += kLanes) {
     const Vf here = load(p + i);
     Vf g = Vf{};
-    if (job.along_columns != 0.0f) {
-      if (i >= step) g = g + job.along_columns * (here - load(p + i - step));
-      if (i + step < width) g = g + job.along_columns * (here - load(p + i + step));
+    if (job.tv_columns != 0.0f) {
+      if (i >= step) g = g + job.tv_columns * (here - load(p + i - step));
+      if (i + step < width) g = g + job.tv_columns * (here - load(p + i + step));
     }
-    if (job.along_rows != 0.0f) {
-      if (has[1]) g = g + job.along_rows * (here - load(above(-1) + i));
-      if (has[3]) g = g + job.along_rows * (here - load(above(1) + i));
+    if (job.tv_rows != 0.0f) {
+      if (has[1]) g = g + job.tv_rows * (here - load(row_at(-1) + i));
+      if (has[3]) g = g + job.tv_rows * (here - load(row_at(1) + i));
     }
-    if (job.bend != 0.0f) {  // d_k = p_(k-1) - 2 p_k + p_(k+1): a row is in up to three of them
-      if (has[0]) g = g + job.bend * (load(above(-2) + i) - 2.0f * load(above(-1) + i) + here);
-      if (has[1] && has[3]) g = g - (2.0f * job.bend) * (load(above(-1) + i) - 2.0f * here + load(above(1) + i));
-      if (has[4]) g = g + job.bend * (here - 2.0f * load(above(1) + i) + load(above(2) + i));
+    if (job.smoothness != 0.0f) {  // d_k = p_(k-1) - 2 p_k + p_(k+1): a row is in up to three of them
+      if (has[0]) g = g + job.smoothness * (load(row_at(-2) + i) - 2.0f * load(row_at(-1) + i) + here);
+      if (has[1] && has[3])
+        g = g - (2.0f * job.smoothness) * (load(row_at(-1) + i) - 2.0f * here + load(row_at(1) + i));
+      if (has[4]) g = g + job.smoothness * (here - 2.0f * load(row_at(1) + i) + load(row_at(2) + i));
     }
-    if (job.from_one != 0.0f) {
+    if (job.sparsity != 0.0f) {
       const Vf one = broadcast(1.0f), zero = Vf{};
-      const Vf sign = select(here > one, broadcast(job.from_one), select(here < one, broadcast(-job.from_one), zero));
+      const Vf sign = select(here > one, broadcast(job.sparsity), select(here < one, broadcast(-job.sparsity), zero));
       g = g + sign;
     }
     store(v + i, load(v + i) + g);
   }
 }
+
+}  // namespace
+}  // namespace NFC_ISA
+}  // namespace nfc

@@ -1,8 +1,9 @@
-// A vector of floats as wide as the instruction set of this translation unit, with the operations of numeric.h.
+// A vector of floats as wide as the instruction set of this translation unit allows, with the operations of numeric.h.
+// To be included before the mathematics (include/nfc_gs), whose templates must find the operations on vectors.
 // GCC and Clang have vectors as types; elsewhere (MSVC) an array whose loops the compiler vectorises does the same.
 #pragma once
 
-#include "../include/nfc_gs/numeric.h"
+#include "../../include/nfc_gs/numeric.h"
 
 #if defined(__AVX512F__)
 #define NFC_LANES 16
@@ -247,7 +248,7 @@ NFC_HD Vf zip_high(Vf a, Vf b) {
 }
 #endif
 
-// Transposes a square of kLanes x kLanes floats in place: each round interleaves the two halves of the rows.
+// Transposes a block of kLanes x kLanes floats in place: each round interleaves the two halves of the rows.
 NFC_HD void transpose(Vf* rows) {
   for (int round = 1; round < kLanes; round *= 2) {
     Vf next[kLanes];

@@ -1,7 +1,18 @@
-// Projection of a vector of Gaussians at a time, forward and backward, and the colors (color.inl) of those that are
-// seen.
+// Projection of a vector of Gaussians at a time, forward and backward, and the colors (color.inl) of the visible ones.
+#pragma once
 
-static inline void project_geometry(const RenderJob& job, const PinholeCamera& cam, int begin, int end) {
+#include "simd.h"
+#include "color.inl"
+#include "rows.inl"
+#include "jobs.h"
+#include "../../include/nfc_gs/footprint.h"
+#include "../../include/nfc_gs/projection.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+namespace {
+
+inline void project_geometry(const RenderJob& job, const PinholeCamera& cam, int begin, int end) {
   const float width = float(cam.width), height = float(cam.height);
   for (int first = begin; first < end; first += kLanes) {
     Rows rows;
@@ -19,7 +30,7 @@ static inline void project_geometry(const RenderJob& job, const PinholeCamera& c
       const Footprint<float> at = {f.mean_x[lane],   f.mean_y[lane],  f.depth[lane],   f.alpha[lane], f.log2_alpha[lane],
                                    f.extent_x[lane], f.extent_y[lane], f.p[lane],      f.q[lane],     f.r[lane],
                                    f.conic_a[lane],  f.conic_b[lane],  f.conic_c[lane]};
-      if (!is_seen(at, width, height)) {
+      if (!is_visible(at, width, height)) {
         job.radii[2 * i] = job.radii[2 * i + 1] = 0;
         job.means2d[2 * i] = job.means2d[2 * i + 1] = 0.0f;
         continue;
@@ -34,15 +45,15 @@ static inline void project_geometry(const RenderJob& job, const PinholeCamera& c
   }
 }
 
-// Lists the Gaussians of [begin, end) that are seen; returns their number.
-static inline int list_seen(const RenderJob& job, int begin, int end, int* list) {
+// Lists the visible Gaussians of [begin, end); returns their number.
+inline int list_visible(const RenderJob& job, int begin, int end, int* list) {
   int count = 0;
   for (int i = begin; i < end; ++i)
     if (job.radii[2 * size_t(i)] > 0) list[count++] = i;
   return count;
 }
 
-static inline void color_seen(const RenderJob& job, const PinholeCamera& cam, const int* list, int count) {
+inline void color_visible(const RenderJob& job, const PinholeCamera& cam, const int* list, int count) {
   for (int next = 0; next < count; next += kLanes) {
     const Rows rows = rows_of(list + next, count - next);
     Vf m[3], color[kColorBits];
@@ -52,23 +63,23 @@ static inline void color_seen(const RenderJob& job, const PinholeCamera& cam, co
       float* channels = job.colors + rows[lane] * size_t(job.channels);
       for (int c = 0; c < job.color_channels; ++c) {
         const float value = color[c][lane];
-        channels[c] = job.sh && !(value > 0.0f) ? 0.0f : value;
+        channels[c] = job.sh_coeffs && !(value > 0.0f) ? 0.0f : value;
       }
     }
   }
 }
 
-static void project(const RenderJob& job, int begin, int end) {
+void project(const RenderJob& job, int begin, int end) {
   const PinholeCamera cam = make_camera(job.camera.viewmat, job.camera.intrinsics, job.camera.width, job.camera.height);
-  int seen[kCameraBlock];
+  int visible[kCameraBlock];
   for (int first = begin; first < end; first += kCameraBlock) {
     const int last = first + kCameraBlock < end ? first + kCameraBlock : end;
     project_geometry(job, cam, first, last);
-    if (job.color_channels) color_seen(job, cam, seen, list_seen(job, first, last, seen));
+    if (job.color_channels) color_visible(job, cam, visible, list_visible(job, first, last, visible));
   }
 }
 
-static inline void zero_gradients(const RenderJob& job, size_t i) {
+inline void zero_gradients(const RenderJob& job, size_t i) {
   const size_t f = sizeof(float);
   memset(job.v_means + 3 * i, 0, 3 * f), memset(job.v_scales + 3 * i, 0, 3 * f), memset(job.v_quats + 4 * i, 0, 4 * f);
   job.v_opacities[i] = 0.0f;
@@ -78,8 +89,8 @@ static inline void zero_gradients(const RenderJob& job, size_t i) {
   if (job.v_features) memset(job.v_features + i * size_t(job.feature_channels), 0, size_t(job.feature_channels) * f);
 }
 
-// Adds up what a Gaussian collected from its tiles, in the fixed order of its entries.
-static inline void sum_entries(const RenderJob& job, size_t i, float* sums) {
+// Adds up the entries of a Gaussian, in their fixed order.
+inline void sum_entries(const RenderJob& job, size_t i, float* sums) {
   const int stride = kMoments + job.channels;
   for (int j = 0; j < stride; ++j) sums[j] = 0.0f;
   const uint32_t rank = job.splat_rank[i];
@@ -88,13 +99,13 @@ static inline void sum_entries(const RenderJob& job, size_t i, float* sums) {
     for (int j = 0; j < stride; ++j) sums[j] += row[j];
 }
 
-static void project_backward(const RenderJob& job, int block) {
+void project_backward(const RenderJob& job, int block) {
   const PinholeCamera cam = make_camera(job.camera.viewmat, job.camera.intrinsics, job.camera.width, job.camera.height);
   const int begin = block * kCameraBlock;
   const int end = begin + kCameraBlock < job.count ? begin + kCameraBlock : job.count;
   Vf sum_R[9] = {}, sum_t[3] = {}, sum_center[3] = {};
   int list[kCameraBlock];
-  const int count = list_seen(job, begin, end, list);
+  const int count = list_visible(job, begin, end, list);
   for (int i = begin; i < end; ++i)
     if (job.radii[2 * size_t(i)] <= 0) zero_gradients(job, size_t(i));
   for (int next = 0; next < count; next += kLanes) {
@@ -104,7 +115,7 @@ static void project_backward(const RenderJob& job, int block) {
       used_lane[lane] = lane < rows.count ? 1.0f : 0.0f;
       float total[kMoments + kMaxChannels];
       if (lane < rows.count) sum_entries(job, rows[lane], total);
-      if (job.sh && lane < rows.count) {  // a color clamped at zero passes nothing on
+      if (job.sh_coeffs && lane < rows.count) {  // a color clamped at zero has no gradient
         const float* colors = job.colors + rows[lane] * size_t(job.channels);
         for (int c = 0; c < 3; ++c) total[kMoments + c] = colors[c] > 0.0f ? total[kMoments + c] : 0.0f;
       }
@@ -165,3 +176,7 @@ static void project_backward(const RenderJob& job, int block) {
     }
   }
 }
+
+}  // namespace
+}  // namespace NFC_ISA
+}  // namespace nfc

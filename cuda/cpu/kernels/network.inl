@@ -1,10 +1,18 @@
-// A small network, x -> relu(W1 x + b1) -> relu(W2 h1 + b2) -> W3 h2 + b3, forward and backward, kPointsPerTile points at
-// a time. A tile's values lie in columns: value i of all its points side by side.
+// A small network, x -> relu(W1 x + b1) -> relu(W2 h1 + b2) -> W3 h2 + b3, forward and backward, for a tile of
+// kPointsPerTile points at a time. Values are stored in columns: value i of all points of the tile contiguously.
+#pragma once
+
+#include "simd.h"
+#include "jobs.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+namespace {
 
 constexpr int kGroups = kPointsPerTile / kLanes;
 
 // Rows [kPointsPerTile, n] to columns [n, kGroups]; n is a multiple of kLanes.
-static inline void to_columns(const float* rows, int n, Vf* columns) {
+inline void to_columns(const float* rows, int n, Vf* columns) {
   for (int g = 0; g < kGroups; ++g)
     for (int c = 0; c < n; c += kLanes) {
       Vf t[kLanes];
@@ -14,7 +22,7 @@ static inline void to_columns(const float* rows, int n, Vf* columns) {
     }
 }
 
-static inline void to_rows(const Vf* columns, int n, float* rows) {
+inline void to_rows(const Vf* columns, int n, float* rows) {
   for (int g = 0; g < kGroups; ++g)
     for (int c = 0; c < n; c += kLanes) {
       Vf t[kLanes];
@@ -25,7 +33,7 @@ static inline void to_rows(const Vf* columns, int n, float* rows) {
 }
 
 // y = W x + bias, W [outputs, inputs] row-major, outputs a multiple of 4; bias may be null.
-static inline void dense(const float* w, const float* bias, int outputs, int inputs, const Vf* x, Vf* y) {
+inline void dense(const float* w, const float* bias, int outputs, int inputs, const Vf* x, Vf* y) {
   constexpr int kStep = kGroups < 2 ? kGroups : 2;
   for (int g = 0; g < kGroups; g += kStep)
     for (int o = 0; o < outputs; o += 4) {
@@ -42,17 +50,17 @@ static inline void dense(const float* w, const float* bias, int outputs, int inp
     }
 }
 
-static inline void rectify(Vf* values, int n) {
+inline void rectify(Vf* values, int n) {
   for (int i = 0; i < n * kGroups; ++i) values[i] = maximum(Vf{}, values[i]);  // NaN stays NaN
 }
 
-// Where the layer gave nothing, nothing goes back.
-static inline void rectify_backward(const Vf* values, int n, Vf* v) {
+// The gradient is zero where the layer's output is.
+inline void rectify_backward(const Vf* values, int n, Vf* v) {
   for (int i = 0; i < n * kGroups; ++i) v[i] = select(values[i] > Vf{}, v[i], Vf{});
 }
 
 // v_w += v x^T and v_bias += sum of v over the tile's points; x in rows. outputs is a multiple of 8.
-static inline void add_outer(const Vf* v, int outputs, const float* x, int inputs, float* v_w, float* v_bias) {
+inline void add_outer(const Vf* v, int outputs, const float* x, int inputs, float* v_w, float* v_bias) {
   alignas(64) float columns[8][kPointsPerTile];
   for (int o = 0; o < outputs; o += 8) {
     for (int k = 0; k < 8; ++k) {
@@ -77,7 +85,7 @@ static inline void add_outer(const Vf* v, int outputs, const float* x, int input
 }
 
 // The inputs of a tile in rows, zeros beyond the last point; returns the number of points.
-static inline int tile_rows(const NetworkJob& job, int tile, float* rows) {
+inline int tile_rows(const NetworkJob& job, int tile, float* rows) {
   const int begin = tile * kPointsPerTile;
   const int count = job.count - begin < kPointsPerTile ? job.count - begin : kPointsPerTile;
   const size_t used = size_t(count) * job.inputs;
@@ -86,7 +94,7 @@ static inline int tile_rows(const NetworkJob& job, int tile, float* rows) {
   return count;
 }
 
-static void network(const NetworkJob& job, int tile) {
+void network(const NetworkJob& job, int tile) {
   alignas(64) float rows[kPointsPerTile * kMaxWidth];
   Vf x[kMaxWidth * kGroups], h[kMaxWidth * kGroups];
   const int count = tile_rows(job, tile, rows);
@@ -101,7 +109,7 @@ static void network(const NetworkJob& job, int tile) {
 
 // Writes the gradient of a tile's inputs and adds those of the weights to `partial`, which are in the order of w1, b1,
 // w2, b2, w3, b3.
-static void network_backward(const NetworkJob& job, int tile, float* partial) {
+void network_backward(const NetworkJob& job, int tile, float* partial) {
   alignas(64) float rows[kPointsPerTile * kMaxWidth], hidden[kPointsPerTile * kMaxWidth];
   Vf x[kMaxWidth * kGroups], h1[kMaxWidth * kGroups], h2[kMaxWidth * kGroups], v[kMaxWidth * kGroups];
   const int count = tile_rows(job, tile, rows), width = job.width;
@@ -130,3 +138,7 @@ static void network_backward(const NetworkJob& job, int tile, float* partial) {
   to_rows(x, job.inputs, rows);
   memcpy(job.v_x + size_t(tile) * kPointsPerTile * job.inputs, rows, size_t(count) * job.inputs * sizeof(float));
 }
+
+}  // namespace
+}  // namespace NFC_ISA
+}  // namespace nfc

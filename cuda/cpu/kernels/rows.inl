@@ -1,4 +1,11 @@
 // Rows of arrays [N, ...] gathered into vectors of one column each, one Gaussian in each lane, and scattered back.
+#pragma once
+
+#include "simd.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+namespace {
 
 // Which Gaussians the lanes hold. Lanes from `count` on repeat the first one and are never written.
 struct Rows {
@@ -8,8 +15,8 @@ struct Rows {
   size_t operator[](int lane) const { return size_t(index[lane]); }
 };
 
-// The next lanes of a list of Gaussians.
-static inline Rows rows_of(const int* list, int left) {
+// The first kLanes of a list of `left` Gaussians.
+inline Rows rows_of(const int* list, int left) {
   Rows rows;
   rows.count = left < kLanes ? left : kLanes;
   for (int lane = 0; lane < kLanes; ++lane) rows.index[lane] = list[lane < rows.count ? lane : 0];
@@ -18,7 +25,7 @@ static inline Rows rows_of(const int* list, int left) {
 
 // Arrays whose rows are few floats wide.
 template <int Width>
-static inline void load_rows(const float* base, const Rows& rows, Vf* out) {
+inline void load_rows(const float* base, const Rows& rows, Vf* out) {
   alignas(64) float columns[Width][kLanes];
   for (int lane = 0; lane < kLanes; ++lane) {
     const float* row = base + Width * rows[lane];
@@ -28,16 +35,16 @@ static inline void load_rows(const float* base, const Rows& rows, Vf* out) {
 }
 
 template <int Width>
-static inline void store_rows(float* base, const Rows& rows, const Vf* values) {
+inline void store_rows(float* base, const Rows& rows, const Vf* values) {
   alignas(64) float columns[Width][kLanes];
   for (int j = 0; j < Width; ++j) store(columns[j], values[j]);
   for (int lane = 0; lane < rows.count; ++lane)
     for (int j = 0; j < Width; ++j) base[Width * rows[lane] + j] = columns[j][lane];
 }
 
-// The first `columns` floats of rows that are `stride` floats apart: squares of kLanes x kLanes are transposed, and the
+// The first `columns` floats of rows that are `stride` floats apart: blocks of kLanes x kLanes are transposed, and the
 // last of them may overlap the one before.
-static inline void load_columns(const float* base, size_t stride, int columns, const Rows& rows, Vf* value) {
+inline void load_columns(const float* base, size_t stride, int columns, const Rows& rows, Vf* value) {
   if (columns < kLanes) {
     for (int column = 0; column < columns; ++column) {
       alignas(64) float lanes[kLanes];
@@ -53,8 +60,8 @@ static inline void load_columns(const float* base, size_t stride, int columns, c
   }
 }
 
-// The inverse; leaves `value` in disorder.
-static inline void store_columns(float* base, size_t stride, int columns, const Rows& rows, Vf* value) {
+// The inverse of load_columns; overwrites `value`.
+inline void store_columns(float* base, size_t stride, int columns, const Rows& rows, Vf* value) {
   if (columns < kLanes) {
     for (int column = 0; column < columns; ++column) {
       alignas(64) float lanes[kLanes];
@@ -76,8 +83,12 @@ static inline void store_columns(float* base, size_t stride, int columns, const 
 }
 
 // Zeros in the columns of the rows from `from` on.
-static inline void zero_columns(float* base, size_t stride, int from, const Rows& rows) {
+inline void zero_columns(float* base, size_t stride, int from, const Rows& rows) {
   if (size_t(from) >= stride) return;
   for (int lane = 0; lane < rows.count; ++lane)
     memset(base + stride * rows[lane] + from, 0, sizeof(float) * (stride - size_t(from)));
 }
+
+}  // namespace
+}  // namespace NFC_ISA
+}  // namespace nfc

@@ -1,22 +1,23 @@
-// What the per-instruction-set kernels share with the code that calls them: plain data and function pointers.
-// Nothing here may use the standard library's templates (see the note on namespaces in numeric.h).
+// The arguments of the kernels: plain data, shared by the kernels of every instruction set and the code that calls
+// them. Nothing here may use the standard library's templates (see the note on namespaces in numeric.h).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "../include/nfc_gs/adam.h"
-#include "../include/nfc_gs/splat.h"
+#include "../../include/nfc_gs/adam.h"
+#include "../../include/nfc_gs/splat.h"
 
 namespace nfc {
 
 constexpr int kTilePixels = kTile * kTile;
 constexpr int kMaxChannels = 64;
-constexpr int kMaxChannelsAtOnce = 4;  // in one walk over a tile's splats
-constexpr int kMoments = 8;  // geometric sums a splat collects from a tile, before its channels (see raster.inl)
+constexpr int kMaxChannelsAtOnce = 4;  // composited in one pass over a tile's splats
+constexpr int kMoments = 8;  // geometric sums of a splat over the pixels of a tile (see raster.inl)
 constexpr int kMaxBases = 16;
 
-// One (tile, Gaussian) pair; `entry` is its place if all pairs are ordered by Gaussian, for the sums of backward.
+// One (tile, Gaussian) pair; `entry` is its index in the list of all pairs ordered by Gaussian, in which the backward
+// pass adds up the gradients.
 struct TileEntry {
   uint32_t splat, entry;
 };
@@ -26,7 +27,7 @@ struct CameraArgs {
   int width, height;
 };
 
-// Everything one rendering reads, keeps and writes. Arrays are row-major; null where not asked for.
+// Everything one rendering reads, keeps and writes. Arrays are row-major; null if not requested.
 struct RenderJob {
   CameraArgs camera;
   int count, sh_bases, sh_degree;        // sh_bases: bases of view dependence stored per Gaussian, 0 for no color
@@ -34,9 +35,9 @@ struct RenderJob {
   int channels;                          // color + features + depth (1 or 0)
   bool antialiased, depth;
   const float *means, *quats, *scales, *opacities, *features, *background;
-  // Color, one of two: sh [N, sh_bases, 3]; or bit_logits [N, 24] and bit_shifts [N, sh_bases - 1, shift_columns],
-  // where shift_columns is 3 (a shift for the eight logits of a channel) or 24 (one for each logit).
-  const float *sh, *bit_logits, *bit_shifts;
+  // Color, one of two: sh_coeffs [N, sh_bases, 3]; or bit_logits [N, 24] and bit_shifts [N, sh_bases - 1,
+  // shift_columns], where shift_columns is 3 (a shift for the eight logits of a channel) or 24 (one for each logit).
+  const float *sh_coeffs, *bit_logits, *bit_shifts;
   int shift_columns;
 
   // kept from forward to backward
@@ -45,7 +46,7 @@ struct RenderJob {
   int tiles_x, tiles_y;
   const uint32_t* tile_begin;     // [tiles + 1] ranges of tile_entries
   const TileEntry* tile_entries;  // [M] nearest first within a tile
-  const uint32_t* splat_rank;     // [N] the place of a visible Gaussian in the order of depth
+  const uint32_t* splat_rank;     // [N] index of a visible Gaussian in the order of depth
   const uint32_t* entry_begin;    // [visible + 1] by rank: the entries of a Gaussian
   uint32_t* tile_used;            // [tiles] entries blended before the tile was opaque
 
@@ -61,10 +62,10 @@ struct RenderJob {
   float* tile_background;  // [tiles, channels] or null
   float* camera_partial;   // [blocks of kCameraBlock Gaussians, 12]
   float *v_means, *v_quats, *v_scales, *v_opacities, *v_features, *v_means2d, *v_means2d_abs;
-  float *v_sh, *v_bit_logits, *v_bit_shifts;  // those of the color in use
+  float *v_sh_coeffs, *v_bit_logits, *v_bit_shifts;  // of the color in use; null for the others
 };
 
-constexpr int kCameraBlock = 1024;  // Gaussians that are listed, and whose view matrix gradients are summed, together
+constexpr int kCameraBlock = 1024;  // Gaussians of one item of work, over which the view matrix's gradient is summed
 
 struct LossJob {
   int width, height;
@@ -81,7 +82,7 @@ struct LossJob {
   double* row_sums;    // [H, 3]: absolute and squared error and cross entropy, summed over counted values
 };
 
-// Cross entropy of composited bit probabilities with the bits of a picture.
+// Cross entropy of composited bit probabilities with the bits of an image.
 struct BitLossJob {
   int width, height;
   const float* probabilities;  // [H, W, 24]
@@ -121,20 +122,22 @@ struct HexPlaneJob {
   const float* v_out;
   float* v_planes[6 * kMaxLevels];
   float* v_coords;                // [count, 3]
-  float* v_found;                 // [6 levels, found_stride] scratch: [points, features] for each plane
-  size_t found_stride;
-  int block_begin, block_end;     // the points whose gradients are in it
+  float* v_samples;               // [6 levels, sample_stride] scratch: v of each plane's sample, [points, features]
+  size_t sample_stride;
+  int block_begin, block_end;     // the points whose gradients `v_samples` holds
 };
 
-// The gradient of a plane's regularisers, each a weight times what the row's values have to do with it.
+// The gradient of a plane's regularisers: half the weight times the sum of squared differences of neighbours along
+// columns (tv_columns) and rows (tv_rows), half the weight times the sum of squared second differences along rows
+// (smoothness), and the weight times the sum of |value - 1| (sparsity).
 struct PlaneJob {
   int rows, columns, features;
   const float* plane;
-  float* v_plane;
-  float along_columns, along_rows, bend, from_one;
+  float* v_plane;  // added to
+  float tv_columns, tv_rows, smoothness, sparsity;
 };
 
-constexpr int kPointsPerTile = 32;  // that go through a network together
+constexpr int kPointsPerTile = 32;  // evaluated by a network together
 constexpr int kMaxWidth = 256;
 
 // A network of two hidden layers. Weights are [outputs, inputs], row-major.
@@ -150,34 +153,5 @@ struct NetworkJob {
   const float *w1_transposed, *w2_transposed, *w3_transposed;
   float* v_x;  // [count, inputs]
 };
-
-struct Kernels {
-  const char* name;
-  int lanes;
-  void (*project)(const RenderJob&, int begin, int end);
-  // Lists the tiles that `count` Gaussians touch, one after the other, and counts them per tile: `first` gets the
-  // place of each Gaussian's first tile in `list`, `histogram` one more for each tile. Returns the length of the list.
-  size_t (*list_tiles)(const RenderJob&, const uint32_t* splats, int count, uint32_t* first, uint32_t* histogram,
-                       uint32_t* list);
-  void (*raster)(const RenderJob&, int tile);
-  void (*raster_backward)(const RenderJob&, int tile);
-  void (*project_backward)(const RenderJob&, int block);
-  void (*loss_rows)(const LossJob&, int row);
-  void (*loss_strip)(const LossJob&, int strip);
-  void (*loss_gradient)(const LossJob&, int row);
-  void (*bit_loss)(const BitLossJob&, int row);
-  void (*adam)(const AdamJob&, int begin, int end);
-  void (*hexplane)(const HexPlaneJob&, int begin, int end);
-  void (*hexplane_backward)(const HexPlaneJob&, int begin, int end);
-  void (*hexplane_scatter)(const HexPlaneJob&, int plane);
-  void (*plane_regularisers)(const PlaneJob&, int row);
-  void (*network)(const NetworkJob&, int tile);
-  void (*network_backward)(const NetworkJob&, int tile, float* partial);
-  float (*blend_ceiling)(int splats, int repeats);
-};
-
-// The best kernels this machine can run, or the named ones ("baseline", "avx2", "avx512"); null if it cannot.
-const Kernels* best_kernels();
-const Kernels* kernels_by_name(const char* name);
 
 }  // namespace nfc

@@ -1,12 +1,24 @@
 // Color of a vector of Gaussians at a time as seen from the camera, forward and backward: direct spherical harmonics,
 // or 24 bit logits that are decoded before compositing (decoding is linear, so the two commute).
+#pragma once
+
+#include "simd.h"
+#include "rows.inl"
+#include "jobs.h"
+#include "../../include/nfc_gs/bits.h"
+#include "../../include/nfc_gs/projection.h"
+#include "../../include/nfc_gs/sh.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+namespace {
 
 struct ViewDirection {
   Vec3<Vf> unit;
   Vf inv_length;
 };
 
-static inline ViewDirection view_direction(const PinholeCamera& cam, const Vec3<Vf>& mean) {
+inline ViewDirection view_direction(const PinholeCamera& cam, const Vec3<Vf>& mean) {
   const Vec3<Vf> d = {mean.x - cam.center[0], mean.y - cam.center[1], mean.z - cam.center[2]};
   ViewDirection v;
   v.inv_length = 1.0f / square_root(dot(d, d));
@@ -14,7 +26,7 @@ static inline ViewDirection view_direction(const PinholeCamera& cam, const Vec3<
   return v;
 }
 
-static inline int bases_in_use(const RenderJob& job) { return (job.sh_degree + 1) * (job.sh_degree + 1); }
+inline int bases_in_use(const RenderJob& job) { return (job.sh_degree + 1) * (job.sh_degree + 1); }
 
 // Coefficients of the bases [First, bases in use), `Width` functions of the direction side by side:
 // value[Width (k - First) + i] holds basis k of function i.
@@ -35,8 +47,8 @@ struct Harmonics {
       for (int i = 0; i < Width; ++i) sum[i] = sum[i] + basis[First + at / Width] * value[at + i];
   }
 
-  // Writes the gradient of the coefficients, given that of the sums, and returns that of the unit direction. The
-  // coefficients are used up.
+  // Writes the gradient of the coefficients, given that of the sums, and returns that of the unit direction.
+  // Overwrites the coefficients.
   Vec3<Vf> backward(const Vf* basis, const Vec3<Vf>* basis_gradient, const Vf* v_sum, float* v_coefficients,
                     const Rows& rows) {
     Vec3<Vf> v_unit = {Vf{}, Vf{}, Vf{}};
@@ -58,12 +70,12 @@ struct Harmonics {
 
 // Probabilities of the 24 bits: sigmoid(logit + shift).
 template <int Width>
-static inline void bit_probabilities(const Vf* logits, const Vf* shifts, Vf* p) {
+inline void bit_probabilities(const Vf* logits, const Vf* shifts, Vf* p) {
   for (int i = 0; i < kColorBits; ++i) p[i] = sigmoid(logits[i] + shifts[Width == 3 ? i / kBits : i]);
 }
 
 template <int Width>
-static inline void bit_color(const RenderJob& job, const Rows& rows, const Vf* basis, Vf* color) {
+inline void bit_color(const RenderJob& job, const Rows& rows, const Vf* basis, Vf* color) {
   Vf logits[kColorBits], shifts[Width] = {}, p[kColorBits];
   load_columns(job.bit_logits, kColorBits, kColorBits, rows, logits);
   Harmonics<Width, 1>(job, job.bit_shifts, rows).add(basis, shifts);
@@ -76,12 +88,12 @@ static inline void bit_color(const RenderJob& job, const Rows& rows, const Vf* b
 }
 
 // The color channels of kLanes Gaussians. SH: radiance before the clamp at zero, 0.5 + sum_k Y_k sh_k.
-static inline void view_color(const RenderJob& job, const ViewDirection& view, const Rows& rows, Vf* color) {
+inline void view_color(const RenderJob& job, const ViewDirection& view, const Rows& rows, Vf* color) {
   Vf basis[kMaxBases];
   sh_basis(job.sh_degree, view.unit.x, view.unit.y, view.unit.z, basis);
-  if (job.sh) {
+  if (job.sh_coeffs) {
     for (int c = 0; c < 3; ++c) color[c] = broadcast(0.5f);
-    Harmonics<3, 0>(job, job.sh, rows).add(basis, color);
+    Harmonics<3, 0>(job, job.sh_coeffs, rows).add(basis, color);
   } else if (job.shift_columns == 3) {
     bit_color<3>(job, rows, basis, color);
   } else {
@@ -90,7 +102,7 @@ static inline void view_color(const RenderJob& job, const ViewDirection& view, c
 }
 
 template <int Width>
-static inline Vec3<Vf> bit_color_backward(const RenderJob& job, const Rows& rows, const Vf* basis,
+inline Vec3<Vf> bit_color_backward(const RenderJob& job, const Rows& rows, const Vf* basis,
                                            const Vec3<Vf>* basis_gradient, const Vf* v_color) {
   Vf logits[kColorBits], shifts[Width] = {}, v_shifts[Width] = {}, p[kColorBits];
   load_columns(job.bit_logits, kColorBits, kColorBits, rows, logits);
@@ -109,17 +121,17 @@ static inline Vec3<Vf> bit_color_backward(const RenderJob& job, const Rows& rows
   return harmonics.backward(basis, basis_gradient, v_shifts, job.v_bit_shifts, rows);
 }
 
-// The gradient of the color (already zero where an SH color was clamped), through the coefficients (written) and the
-// direction to the mean (returned).
-static inline Vec3<Vf> view_color_backward(const RenderJob& job, const ViewDirection& view, const Rows& rows,
+// From the gradient of the color (already zero where an SH color was clamped): writes that of the coefficients and
+// returns that of the mean, through the direction.
+inline Vec3<Vf> view_color_backward(const RenderJob& job, const ViewDirection& view, const Rows& rows,
                                             const Vf* v_color) {
   const Vec3<Vf> d = view.unit;
   Vf basis[kMaxBases];
   Vec3<Vf> basis_gradient[kMaxBases], v_unit;
   sh_basis(job.sh_degree, d.x, d.y, d.z, basis);
   sh_basis_gradient(job.sh_degree, d.x, d.y, d.z, basis_gradient);
-  if (job.sh) {
-    v_unit = Harmonics<3, 0>(job, job.sh, rows).backward(basis, basis_gradient, v_color, job.v_sh, rows);
+  if (job.sh_coeffs) {
+    v_unit = Harmonics<3, 0>(job, job.sh_coeffs, rows).backward(basis, basis_gradient, v_color, job.v_sh_coeffs, rows);
   } else if (job.shift_columns == 3) {
     v_unit = bit_color_backward<3>(job, rows, basis, basis_gradient, v_color);
   } else {
@@ -130,11 +142,15 @@ static inline Vec3<Vf> view_color_backward(const RenderJob& job, const ViewDirec
           (v_unit.z - radial * d.z) * view.inv_length};
 }
 
-static inline void zero_color_gradient(const RenderJob& job, size_t i) {
+inline void zero_color_gradient(const RenderJob& job, size_t i) {
   const size_t bases = size_t(job.sh_bases), f = sizeof(float);
-  if (job.sh) memset(job.v_sh + 3 * i * bases, 0, 3 * bases * f);
+  if (job.sh_coeffs) memset(job.v_sh_coeffs + 3 * i * bases, 0, 3 * bases * f);
   if (!job.bit_logits) return;
   const size_t columns = size_t(job.shift_columns) * (bases - 1);
   memset(job.v_bit_logits + kColorBits * i, 0, kColorBits * f);
   if (columns) memset(job.v_bit_shifts + columns * i, 0, columns * f);
 }
+
+}  // namespace
+}  // namespace NFC_ISA
+}  // namespace nfc

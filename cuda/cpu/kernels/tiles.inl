@@ -1,6 +1,15 @@
 // Which tiles each splat of a list touches (include/nfc_gs/tiles.h).
+#pragma once
 
-static size_t list_tiles(const RenderJob& job, const uint32_t* splats, int count, uint32_t* first, uint32_t* histogram,
+#include "simd.h"
+#include "jobs.h"
+#include "../../include/nfc_gs/tiles.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+namespace {
+
+size_t list_tiles(const RenderJob& job, const uint32_t* splats, int count, uint32_t* first, uint32_t* histogram,
                          uint32_t* list) {
   uint32_t* next = list;
   for (int k = 0; k < count; ++k) {
@@ -15,3 +24,7 @@ static size_t list_tiles(const RenderJob& job, const uint32_t* splats, int count
   }
   return size_t(next - list);
 }
+
+}  // namespace
+}  // namespace NFC_ISA
+}  // namespace nfc

@@ -1,6 +1,14 @@
 // Adam over the rows of visible Gaussians, with a learning rate per column.
+#pragma once
 
-static inline void adam_value(const AdamJob& job, size_t at, float rate) {
+#include "simd.h"
+#include "jobs.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+namespace {
+
+inline void adam_value(const AdamJob& job, size_t at, float rate) {
   const AdamState<float> old = {job.value[at], job.first[at], job.second[at]};
   const AdamState<float> now = adam_update(job.constants, old, job.gradient[at], rate);
   job.value[at] = now.value, job.first[at] = now.first, job.second[at] = now.second;
@@ -8,7 +16,7 @@ static inline void adam_value(const AdamJob& job, size_t at, float rate) {
 
 // One vector of values; lanes where `keep` is set stay as they are.
 template <bool Keep>
-static inline void adam_vector(const AdamJob& job, size_t at, Vf rate, Mask keep) {
+inline void adam_vector(const AdamJob& job, size_t at, Vf rate, Mask keep) {
   const auto put = [&](float* where, Vf now, Vf before) { store(where + at, Keep ? select(keep, before, now) : now); };
   const AdamState<Vf> old = {load(job.value + at), load(job.first + at), load(job.second + at)};
   const AdamState<Vf> now = adam_update(job.constants, old, load(job.gradient + at), rate);
@@ -16,9 +24,9 @@ static inline void adam_vector(const AdamJob& job, size_t at, Vf rate, Mask keep
   put(job.value, now.value, old.value);
 }
 
-// Wide rows that are no whole number of vectors: their last values come first, in a vector that overlaps the ones after
-// it and leaves what these will move alone.
-static void adam(const AdamJob& job, int begin, int end) {
+// Where a row is longer than a vector and not a whole number of them, its last values are updated first, in a vector
+// that overlaps the one before and leaves the values of that one as they are.
+void adam(const AdamJob& job, int begin, int end) {
   const int rest = job.columns % kLanes, tail = job.columns - kLanes;
   alignas(64) float kept[kLanes];
   for (int lane = 0; lane < kLanes; ++lane) kept[lane] = lane < kLanes - rest ? 1.0f : 0.0f;
@@ -35,3 +43,7 @@ static void adam(const AdamJob& job, int begin, int end) {
     for (; column < job.columns; ++column) adam_value(job, first + column, job.rates[column]);
   }
 }
+
+}  // namespace
+}  // namespace NFC_ISA
+}  // namespace nfc

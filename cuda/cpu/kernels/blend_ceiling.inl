@@ -1,33 +1,15 @@
-// Every kernel of the CPU core, compiled once per instruction set (CMake gives NFC_ISA and the flags).
+// The speed limit that the rasterizer is measured against (tools/bench).
+#pragma once
 
-#include "simd.h"  // before the mathematics, whose templates must see the operations on vectors
-
-#include "kernels.h"
-
-#include "../include/nfc_gs/bits.h"
-#include "../include/nfc_gs/footprint.h"
-#include "../include/nfc_gs/hexplane.h"
-#include "../include/nfc_gs/loss.h"
-#include "../include/nfc_gs/projection.h"
-#include "../include/nfc_gs/sh.h"
-#include "../include/nfc_gs/tiles.h"
+#include "simd.h"
+#include "jobs.h"
 
 namespace nfc {
 inline namespace NFC_ISA {
 namespace {
 
-#include "rows.inl"
-#include "color.inl"
-#include "project.inl"
-#include "tiles.inl"
-#include "raster.inl"
-#include "loss.inl"
-#include "adam.inl"
-#include "hexplane.inl"
-#include "network.inl"
-
-// The ceiling that the rasterizer is measured against (tools/bench.py): a 16 x 16 tile, splats that cover all of it,
-// nothing skipped, nothing sorted, nothing stored but transmittance and color.
+// Blends splats that each cover a whole 16 x 16 tile: nothing is skipped or sorted, and only transmittance and color
+// are stored.
 float blend_ceiling(int splats, int repeats) {
   alignas(64) float T[kTilePixels], sum[3][kTilePixels];
   float result = 0.0f;
@@ -56,11 +38,5 @@ float blend_ceiling(int splats, int repeats) {
 }
 
 }  // namespace
-
-extern const Kernels kernels;
-const Kernels kernels = {NFC_ISA_NAME, kLanes,     project,       list_tiles, raster, raster_backward, project_backward,
-                         loss_rows,    loss_strip, loss_gradient, bit_loss,   adam,   hexplane,        hexplane_backward,
-                         hexplane_scatter, plane_regularisers, network, network_backward, blend_ceiling};
-
 }  // namespace NFC_ISA
 }  // namespace nfc

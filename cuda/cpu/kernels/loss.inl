@@ -1,19 +1,29 @@
 // Fused photometric loss of one image, forward and backward: L1, squared error, cross entropy (Yang et al. 2024, eq. 4
 // and 5) and SSIM (Wang et al. 2004, eq. 13, with an 11-tap Gaussian window), weighted by a mask. SSIM needs only mu_x,
-// mu_y, E[x^2 + y^2] and E[xy].
-// The window is separable: one pass along rows; one down columns, which ends with the derivatives blurred down columns
-// too; and one along rows that blurs these and adds all gradients up. Rows hold interleaved colors.
+// mu_y, E[x^2 + y^2] and E[xy]. The window is separable: one pass along rows; one down columns, which also blurs the
+// derivatives down columns; and one along rows that blurs these and adds up all gradients. Rows hold interleaved
+// colors.
+#pragma once
+
+#include "simd.h"
+#include "jobs.h"
+#include "../../include/nfc_gs/bits.h"
+#include "../../include/nfc_gs/loss.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+namespace {
 
 constexpr int kHalf = NFC_SSIM_WINDOW / 2;
 constexpr int kHalo = 3 * kHalf;
-constexpr int kChunk = 768;  // values of a row that are worked on at once: 256 pixels
-constexpr int kChunkRoom = (kChunk + 2 * kHalo + 2 * kLanes + 63) / 64 * 64;
+constexpr int kChunkValues = 768;  // values of a row that are computed together: 256 pixels
+constexpr int kPaddedChunk = (kChunkValues + 2 * kHalo + 2 * kLanes + 63) / 64 * 64;
 
 struct Window {
   float w[NFC_SSIM_WINDOW];
 };
 
-static inline Window gaussian_window() {
+inline Window gaussian_window() {
   Window g;
   float sum = 0.0f;
   for (int i = 0; i < NFC_SSIM_WINDOW; ++i) {
@@ -25,16 +35,16 @@ static inline Window gaussian_window() {
   return g;
 }
 
-static inline float* plane_row(const LossJob& job, float* planes, int quantity, int row) {
+inline float* plane_row(const LossJob& job, float* planes, int quantity, int row) {
   return planes + (size_t(quantity) * job.height + row) * job.stride;
 }
 
-static inline float counted(const LossJob& job, int row, int column) {
+inline float counted(const LossJob& job, int row, int column) {
   return !job.mask || job.mask[size_t(row) * job.width + column] >= 128 ? 1.0f : 0.0f;
 }
 
 // Rendered and target values [from, to) of a row, and zeros up to kLanes beyond; masked pixels are zero in both.
-static inline void gather(const LossJob& job, int row, int from, int to, float* x, float* y) {
+inline void gather(const LossJob& job, int row, int from, int to, float* x, float* y) {
   const size_t base = size_t(row) * 3 * job.width;
   memcpy(x, job.rendered + base + from, size_t(to - from) * sizeof(float));
   const uint8_t* target = job.target + base + from;
@@ -49,7 +59,7 @@ static inline void gather(const LossJob& job, int row, int from, int to, float* 
 }
 
 // out[i] = sum_k w[k] in[i + 3 k] for i < n.
-static inline void blur_row(const Window& g, const float* in, int n, float* out) {
+inline void blur_row(const Window& g, const float* in, int n, float* out) {
   for (int i = 0; i < n; i += kLanes) {
     Vf sum = g.w[0] * load(in + i);
     for (int k = 1; k < NFC_SSIM_WINDOW; ++k) sum = sum + g.w[k] * load(in + i + 3 * k);
@@ -57,12 +67,12 @@ static inline void blur_row(const Window& g, const float* in, int n, float* out)
   }
 }
 
-static void loss_rows(const LossJob& job, int row) {
+void loss_rows(const LossJob& job, int row) {
   const Window g = gaussian_window();
   const int values = 3 * job.width;
-  alignas(64) float x[kChunkRoom], y[kChunkRoom], squares[kChunkRoom], product[kChunkRoom];
-  for (int from = 0; from < values; from += kChunk) {
-    const int n = values - from < kChunk ? values - from : kChunk;
+  alignas(64) float x[kPaddedChunk], y[kPaddedChunk], squares[kPaddedChunk], product[kPaddedChunk];
+  for (int from = 0; from < values; from += kChunkValues) {
+    const int n = values - from < kChunkValues ? values - from : kChunkValues;
     const int before = from < kHalo ? from : kHalo, after = values - from - n < kHalo ? values - from - n : kHalo;
     const int start = kHalo - before;  // zeros stand for what is outside the image
     memset(x, 0, sizeof x), memset(y, 0, sizeof y);
@@ -71,11 +81,11 @@ static void loss_rows(const LossJob& job, int row) {
       const Vf a = load(x + i), b = load(y + i);
       store(squares + i, a * a + b * b), store(product + i, a * b);
     }
-    alignas(64) float out[kChunkRoom];
+    alignas(64) float out[kPaddedChunk];
     const float* quantity[4] = {x, y, squares, product};
     for (int q = 0; q < 4; ++q) {
       blur_row(g, quantity[q], n, out);
-      // Whole vectors, so that the columns' pass finds no garbage beyond the last value.
+      // Whole vectors, so that the pass down columns reads no uninitialised memory beyond the last value.
       const int whole = (n + kLanes - 1) / kLanes * kLanes;
       memcpy(plane_row(job, job.blurred, q, row) + from, out, size_t(whole) * sizeof(float));
     }
@@ -84,7 +94,7 @@ static void loss_rows(const LossJob& job, int row) {
 
 // Vectors of values at `row` of the first Q planes, blurred down their columns; rows outside the image are zero.
 template <int Q>
-static inline void blur_columns(const LossJob& job, const Window& g, float* planes, int row, int at, Vf* out) {
+inline void blur_columns(const LossJob& job, const Window& g, float* planes, int row, int at, Vf* out) {
   const int low = row < kHalf ? kHalf - row : 0;
   const int high = row + kHalf >= job.height ? job.height - 1 - row + kHalf : NFC_SSIM_WINDOW - 1;
   const size_t plane = size_t(job.height) * job.stride;
@@ -95,7 +105,7 @@ static inline void blur_columns(const LossJob& job, const Window& g, float* plan
 }
 
 // SSIM of the values [kStrip * strip, + kStrip) of all rows, and its derivatives.
-static void loss_strip(const LossJob& job, int strip) {
+void loss_strip(const LossJob& job, int strip) {
   const Window g = gaussian_window();
   const int values = 3 * job.width, begin = strip * kStrip, end = begin + kStrip < values ? begin + kStrip : values;
   const float scale = job.ssim_weight * job.inv_count;
@@ -122,7 +132,8 @@ static void loss_strip(const LossJob& job, int strip) {
   }
   job.strip_sums[strip] = total;
   if (!job.gradient || job.ssim_weight == 0.0f) return;
-  // What was blurred along rows has served its purpose: its place takes the derivatives blurred down columns.
+  // The memory of what was blurred along rows, which nothing reads any more, takes the derivatives blurred down
+  // columns.
   for (int row = 0; row < job.height; ++row) {
     for (int at = begin; at < end; at += kLanes) {
       Vf blurred[3];
@@ -132,8 +143,8 @@ static void loss_strip(const LossJob& job, int strip) {
   }
 }
 
-// How many of the values [from, from + n) of a row do not count, with those that fill up the last vector.
-static inline int ignored_values(const LossJob& job, int row, int from, int n) {
+// How many of the values [from, from + n) of a row do not count, those that fill up the last vector included.
+inline int ignored_values(const LossJob& job, int row, int from, int n) {
   int ignored = (kLanes - n % kLanes) % kLanes;
   for (int i = 0; job.mask && i < n; ++i) ignored += counted(job, row, (from + i) / 3) == 0.0f;
   return ignored;
@@ -142,16 +153,16 @@ static inline int ignored_values(const LossJob& job, int row, int from, int n) {
 // L1, squared error and, with Ce, cross entropy of a row, and the gradient of the whole loss with respect to the
 // rendered row.
 template <bool Ce>
-static inline void loss_gradient_with(const LossJob& job, int row) {
+inline void loss_gradient_with(const LossJob& job, int row) {
   const Window g = gaussian_window();
   const int values = 3 * job.width;
   const float l1 = job.l1_weight * job.inv_count, mse = 2.0f * job.mse_weight * job.inv_count;
   const float ce = job.ce_weight * job.inv_count;
   const Vf low = broadcast(job.ce_eps), high = broadcast(1.0f - job.ce_eps);
   double absolute = 0.0, squared = 0.0, likelihood = 0.0;
-  alignas(64) float x[kChunkRoom], y[kChunkRoom], v[kChunkRoom], in[kChunkRoom], blurred[3][kChunkRoom];
-  for (int from = 0; from < values; from += kChunk) {
-    const int n = values - from < kChunk ? values - from : kChunk;
+  alignas(64) float x[kPaddedChunk], y[kPaddedChunk], v[kPaddedChunk], in[kPaddedChunk], blurred[3][kPaddedChunk];
+  for (int from = 0; from < values; from += kChunkValues) {
+    const int n = values - from < kChunkValues ? values - from : kChunkValues;
     gather(job, row, from, from + n, x, y);
     Vf sum_absolute = Vf{}, sum_squared = Vf{}, sum_likelihood = Vf{};
     for (int i = 0; i < n; i += kLanes) {
@@ -165,7 +176,7 @@ static inline void loss_gradient_with(const LossJob& job, int row) {
       }
       store(v + i, to_x);
     }
-    if (Ce) {  // values that do not count are 0 in both pictures, clipped, and have all added the same
+    if (Ce) {  // values that do not count are 0 in both images, clipped, and each has added the same
       Vf unused;
       const double each = double(log_likelihood(Vf{}, Vf{}, low, high, &unused)[0]);
       likelihood += double(sum_lanes(sum_likelihood)) - each * double(ignored_values(job, row, from, n));
@@ -196,7 +207,7 @@ static inline void loss_gradient_with(const LossJob& job, int row) {
   job.row_sums[3 * size_t(row) + 2] = -double(kLn2) * likelihood;
 }
 
-static void loss_gradient(const LossJob& job, int row) {
+void loss_gradient(const LossJob& job, int row) {
   if (job.ce_weight != 0.0f) {
     loss_gradient_with<true>(job, row);
   } else {
@@ -204,9 +215,9 @@ static void loss_gradient(const LossJob& job, int row) {
   }
 }
 
-// Cross entropy of a row's bit probabilities with the bits of its picture, each bit weighted by its place value
+// Cross entropy of a row's bit probabilities with the bits of the target, each bit weighted by its place value
 // (Yang et al. 2024, eq. 3), and its gradient.
-static void bit_loss(const BitLossJob& job, int row) {
+void bit_loss(const BitLossJob& job, int row) {
   constexpr int kPixels = 32, kValues = kPixels * kColorBits;
   alignas(64) float bit[kValues], weight[kValues], p[kValues], v[kValues];
   const Vf low = broadcast(job.eps), high = broadcast(1.0f - job.eps);
@@ -238,3 +249,7 @@ static void bit_loss(const BitLossJob& job, int row) {
   }
   job.row_sums[row] = -double(kLn2) * likelihood;
 }
+
+}  // namespace
+}  // namespace NFC_ISA
+}  // namespace nfc

@@ -1,8 +1,16 @@
 // Rasterization of one 16 x 16 tile, forward and backward. A row of a tile is 16 / kLanes vectors of pixels.
 //
-// Transmittance T also says whether a pixel is finished: a finished pixel holds -T. The backward pass walks front to
-// back like the forward pass and so sees the same T, bit for bit; what lies behind a splat is the finished picture
-// minus what has been blended so far.
+// The sign of the transmittance T says whether a pixel is finished: a finished pixel holds -T. The backward pass goes
+// front to back like the forward pass and so computes the same T, bit for bit; what lies behind a splat is the finished
+// image minus what has been blended so far.
+#pragma once
+
+#include "simd.h"
+#include "jobs.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+namespace {
 
 constexpr int kRowVectors = kTile / kLanes;
 
@@ -10,7 +18,7 @@ struct TileView {
   int x, y, columns, rows;  // first pixel, size inside the image
 };
 
-static inline TileView tile_view(const RenderJob& job, int tile) {
+inline TileView tile_view(const RenderJob& job, int tile) {
   TileView v;
   v.x = tile % job.tiles_x * kTile, v.y = tile / job.tiles_x * kTile;
   v.columns = job.camera.width - v.x < kTile ? job.camera.width - v.x : kTile;
@@ -23,9 +31,9 @@ struct Reach {
   int row_begin, row_end, vector_begin, vector_end;
 };
 
-static inline int clamp_int(int x, int high) { return x < 0 ? 0 : x < high ? x : high; }
+inline int clamp_int(int x, int high) { return x < 0 ? 0 : x < high ? x : high; }
 
-static inline Reach reach(const SplatRecord& s, const TileView& v) {
+inline Reach reach(const SplatRecord& s, const TileView& v) {
   Reach r;
   r.row_begin = clamp_int(s.row_begin - v.y, v.rows), r.row_end = clamp_int(s.row_end - v.y, v.rows);
   r.vector_begin = clamp_int(s.column_begin - v.x, kTile) / kLanes;
@@ -33,8 +41,8 @@ static inline Reach reach(const SplatRecord& s, const TileView& v) {
   return r;
 }
 
-// Records are met in the order of depth, all over memory: fetch them some entries ahead.
-static inline void prefetch_splat(const RenderJob& job, uint32_t slot, uint32_t end) {
+// Records are read in the order of depth, scattered over memory: fetch them some entries ahead.
+inline void prefetch_splat(const RenderJob& job, uint32_t slot, uint32_t end) {
   constexpr uint32_t kAhead = 8;
   if (slot + kAhead >= end) return;
   const uint32_t i = job.tile_entries[slot + kAhead].splat;
@@ -44,20 +52,20 @@ static inline void prefetch_splat(const RenderJob& job, uint32_t slot, uint32_t 
 
 // Uncapped alpha of a vector of pixels, and whether it counts; u = p dx + q dy, base = log2(opacity) - (r dy)^2. Where
 // it does not count the exponent may be out of range and the alpha anything.
-static inline Vf splat_alpha(Vf u, float base, Mask* counts) {
+inline Vf splat_alpha(Vf u, float base, Mask* counts) {
   const float log2_alpha_min = -7.9943534f;  // log2(1 / 255)
   const Vf exponent = base - u * u;
   *counts = exponent >= broadcast(log2_alpha_min);
   return exp_2(exponent);
 }
 
-static inline void start_transmittance(const TileView& v, float* T) {
+inline void start_transmittance(const TileView& v, float* T) {
   for (int row = 0; row < kTile; ++row)
     for (int column = 0; column < kTile; ++column)
       T[kTile * row + column] = row < v.rows && column < v.columns ? 1.0f : -1.0f;
 }
 
-static inline bool all_finished(const float* T) {
+inline bool all_finished(const float* T) {
   Vf top = load(T);
   for (int i = kLanes; i < kTilePixels; i += kLanes) top = maximum(top, load(T + i));
   float lanes[kLanes];
@@ -67,18 +75,18 @@ static inline bool all_finished(const float* T) {
   return finished;
 }
 
-static inline Vf column_centres(const TileView& v, int vector) {
+inline Vf column_centres(const TileView& v, int vector) {
   float x[kLanes];
   for (int i = 0; i < kLanes; ++i) x[i] = float(v.x + vector * kLanes + i) + 0.5f;
   return load(x);
 }
 
 // What the expected depth is divided by.
-static inline float covered(float alpha) { return alpha > 1e-10f ? alpha : 1e-10f; }
+inline float covered(float alpha) { return alpha > 1e-10f ? alpha : 1e-10f; }
 
 // Blends channels [first, first + D) of the tile.
 template <int D>
-static void raster_channels(const RenderJob& job, int tile, int first) {
+void raster_channels(const RenderJob& job, int tile, int first) {
   const TileView view = tile_view(job, tile);
   alignas(64) float T[kTilePixels], sum[D][kTilePixels];
   start_transmittance(view, T);
@@ -141,12 +149,12 @@ static void raster_channels(const RenderJob& job, int tile, int first) {
 template <int D>
 struct PixelGradients {
   alignas(64) float T[kTilePixels];
-  alignas(64) float behind[kTilePixels];  // gradient-weighted light of everything not blended yet
+  alignas(64) float behind[kTilePixels];  // sum over channels of gradient times what is not blended yet
   alignas(64) float v[D][kTilePixels];    // gradient of each composited channel
 };
 
 template <int D>
-static inline void load_gradients(const RenderJob& job, int tile, const TileView& view, int first,
+inline void load_gradients(const RenderJob& job, int tile, const TileView& view, int first,
                                   PixelGradients<D>* g) {
   const int out_channels = job.channels - (job.depth ? 1 : 0);
   start_transmittance(view, g->T);
@@ -177,7 +185,7 @@ static inline void load_gradients(const RenderJob& job, int tile, const TileView
         }
       }
     }
-    if (first == 0 && (job.v_alpha || job.v_depth)) {  // alpha = 1 - T; its gradient goes with the first channels
+    if (first == 0 && (job.v_alpha || job.v_depth)) {  // alpha = 1 - T; its gradient is part of the first pass
       for (int column = 0; column < view.columns; ++column) {
         float v_alpha = job.v_alpha ? job.v_alpha[at + column] : 0.0f;
         if (job.v_depth && alpha[column] > 1e-10f)
@@ -191,11 +199,11 @@ static inline void load_gradients(const RenderJob& job, int tile, const TileView
     if (first + c < out_channels) job.tile_background[size_t(tile) * job.channels + first + c] = v_background[c];
 }
 
-// Collects, for every splat of the tile, the sums over its pixels of g = alpha v_alpha times 1, dx, dy, dx^2, dx dy,
+// Writes, for every splat of the tile, the sums over its pixels of g = alpha v_alpha times 1, dx, dy, dx^2, dx dy,
 // dy^2 (all that the gradients of opacity, mean and conic need), of |gradient of the mean| with Abs, and the
 // gradients of its channels.
 template <int D, bool Abs>
-static void raster_channels_backward(const RenderJob& job, int tile, int first) {
+void raster_channels_backward(const RenderJob& job, int tile, int first) {
   const TileView view = tile_view(job, tile);
   PixelGradients<D> g;
   load_gradients<D>(job, tile, view, first, &g);
@@ -225,17 +233,17 @@ static void raster_channels_backward(const RenderJob& job, int tile, int first) 
         const Mask live = next >= broadcast(NFC_TRANSMITTANCE_MIN);
         const Vf weight = select(live, alpha * t, Vf{});
         store(g.T + pixel, select(live, next, negative(t)));
-        Vf light = Vf{};
+        Vf blended = Vf{};  // sum over channels of gradient times the splat's part
         for (int c = 0; c < D; ++c) {
           const Vf v_c = load(g.v[c] + pixel);
           v_color[c] = v_color[c] + weight * v_c;
-          light = light + color[c] * v_c;
+          blended = blended + color[c] * v_c;
         }
-        light = light * weight;
-        const Vf behind = load(g.behind + pixel) - light;
+        blended = blended * weight;
+        const Vf behind = load(g.behind + pixel) - blended;
         store(g.behind + pixel, behind);
-        // alpha v_alpha = alpha (T light - behind / (1 - alpha)); capped and finished pixels pass nothing on
-        Vf ga = light - alpha * behind * reciprocal(1.0f - alpha);
+        // alpha v_alpha = alpha (T color v - behind / (1 - alpha)); zero where alpha is capped or the pixel finished
+        Vf ga = blended - alpha * behind * reciprocal(1.0f - alpha);
         ga = select(both(live, uncapped < broadcast(NFC_ALPHA_MAX)), ga, Vf{});
         g0 = g0 + ga;
         const Vf gy = ga * dy;
@@ -267,7 +275,7 @@ static void raster_channels_backward(const RenderJob& job, int tile, int first) 
   }
 }
 
-static void raster(const RenderJob& job, int tile) {
+void raster(const RenderJob& job, int tile) {
   for (int first = 0; first < job.channels; first += kMaxChannelsAtOnce) {
     switch (job.channels - first) {
       case 1:
@@ -287,7 +295,7 @@ static void raster(const RenderJob& job, int tile) {
 }
 
 template <bool Abs>
-static void raster_backward_with(const RenderJob& job, int tile) {
+void raster_backward_with(const RenderJob& job, int tile) {
   for (int first = 0; first < job.channels; first += kMaxChannelsAtOnce) {
     switch (job.channels - first) {
       case 1:
@@ -306,10 +314,14 @@ static void raster_backward_with(const RenderJob& job, int tile) {
   }
 }
 
-static void raster_backward(const RenderJob& job, int tile) {
+void raster_backward(const RenderJob& job, int tile) {
   if (job.absgrad) {
     raster_backward_with<true>(job, tile);
   } else {
     raster_backward_with<false>(job, tile);
   }
 }
+
+}  // namespace
+}  // namespace NFC_ISA
+}  // namespace nfc
