@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
 
 from nfc_gs.core.camera import Camera, look_at
-from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
 from nfc_gs.ops import native
 from nfc_gs.rendering.backend import RasterSettings, SplatInfo, Splats, color_channels
 from nfc_gs.rendering.registry import get_backend

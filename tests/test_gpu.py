@@ -23,7 +23,8 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.rendering.backend import RasterSettings, Splats
 from nfc_gs.rendering.cuda_backend import MAX_NARROW_TILES
 from nfc_gs.rendering.registry import get_backend

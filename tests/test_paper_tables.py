@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -286,7 +287,7 @@ def test_variants_cannot_change_what_makes_them_comparable() -> None:
 
 def test_a_band_of_a_flat_picture_has_its_color_or_nothing() -> None:
     rendered, target = torch.full((20, 30, 3), 0.3), torch.full((20, 30, 3), 102, dtype=torch.uint8)
-    pair = bands.Comparison(rendered, target, torch.ones(20, 30, 1), None, 1e-3)
+    pair = bands.Comparison(SimpleNamespace(rgb=rendered), target)
     low, residual = (float(bands.band_cross_entropy(pair, band)) for band in ("low", "residual"))
     assert low == pytest.approx(-0.4 * math.log(0.3) - 0.6 * math.log(0.7), rel=1e-5)
     assert residual == pytest.approx(math.log(2), rel=1e-5)  # of 1/2 and 1/2

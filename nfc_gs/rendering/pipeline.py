@@ -81,4 +81,3 @@ def render(
     if "bit_entropy" in outputs:
         rendered.bit_entropy = entropy(out.features)
     return rendered
-

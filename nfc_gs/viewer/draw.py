@@ -17,8 +17,8 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.colormap import ERROR_FULL, ERROR_MAP, MapName
 from nfc_gs.core.constants import BITS
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.rendering.backend import RasterBackend
 from nfc_gs.model.radiance import Output, RenderOutput
+from nfc_gs.rendering.backend import RasterBackend
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.viewer.edit import EVERYTHING, Edit
 

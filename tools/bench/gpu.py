@@ -42,7 +42,7 @@ import platform
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,10 +75,11 @@ from rich.table import Table
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, make_folder
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import ObjectiveConfig, photometric
+from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.objective.presets import METHODS
 from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
 from nfc_gs.rendering.backend import RasterBackend
@@ -184,7 +185,7 @@ def our_and_peer_variants(scene: BenchScene, backend: RasterBackend, peers: Sequ
 
 def bit_variants(scene: BenchScene, backend: RasterBackend) -> list[Variant]:
     """Direct colors by regression, and bits by classification."""
-    objective = ObjectiveConfig(**METHODS["nfc-te"].weights)
+    objective = replace(ObjectiveConfig(), **METHODS["nfc-te"].weights)
     return [
         our_variant(DIRECT, scene.model, backend),
         our_variant(SHARED, scene.bits("shared"), backend, objective),
@@ -309,7 +310,7 @@ def profile(model: GaussianModel, view: BenchView, runtime: Runtime, timer: Devi
         with timing.timed_sorts():
             rgb, visible = variant.rasterize(model, view)
         with timing.timed(LOSS):
-            loss = photometric(rgb, view.target, None, variant.objective).total
+            loss = variant.loss(rgb, view)
         loss.backward()
         with timing.timed(ADAM):
             variant.adam(visible)
@@ -458,7 +459,7 @@ def measure_training(scene: SceneData, benchmark: Benchmark, **settings: Any) ->
         trained("warm-up", steps=20)
         trainer = trained("run")
         seconds, psnr = trainer.seconds, trainer.evaluate().psnr or float("nan")
-    found = {"steps": trainer.steps_done, "gaussians": len(trainer.model), "seconds": seconds, "psnr": psnr}
+    found = {"steps": trainer.steps_done, **trainer.model.sizes(), "seconds": seconds, "psnr": psnr}
     console.print(f"Training on {scene.root.name}: " + ", ".join(f"{name} {value:g}" for name, value in found.items()))
     benchmark.record.set("training", {"capture": scene.root.name} | found)
     what = f"{scene.root.name}: seconds of a training, which ends at {psnr:.2f} dB"

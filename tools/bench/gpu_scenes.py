@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from nfc_gs.commands.render import sized
-from nfc_gs.commands.runs import open_run
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.sh import C0
 from nfc_gs.data.scene import PointCloud
 from nfc_gs.model.color_head import BitView, start_bits, start_sh
 from nfc_gs.model.gaussians import GEOMETRY, GaussianModel
+from nfc_gs.runs.opening import open_run
 
 CUBE = 2.0
 """Half the side of the cube that is repeated."""
@@ -147,10 +147,11 @@ def run_scene(run: Path, capture: Path | None) -> BenchScene:
         UserError: it cannot be opened, or it is a moving splat.
     """
     opened = open_run(run, capture=capture, device="cpu", backend="cpu")
-    if opened.model.deformation is not None:
-        raise UserError(f"{run} is a moving splat; give the run of a static one.")
+    model = opened.model
+    if not isinstance(model, GaussianModel) or model.deformation is not None:
+        raise UserError(f"{run} is no static splat; give the run of one.")
     cameras = tuple(opened.scene.camera(i) for i in opened.scene.train)
-    model = opened.model.baked(SH_DEGREE)
+    model = model.baked(SH_DEGREE)
     return BenchScene(f"{run.name}, {in_words(len(model))}", model, cameras, crops=True)
 
 

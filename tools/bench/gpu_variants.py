@@ -18,10 +18,13 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import BLUR, NEAR_PLANE, TILE_SIZE
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import ObjectiveConfig, photometric
+from nfc_gs.model.radiance import RenderOutput
+from nfc_gs.objective.objective import Objective, ObjectiveConfig
+from nfc_gs.objective.terms import Comparison
+from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.backend import RasterBackend
-from nfc_gs.rendering.registry import get_backend
 from nfc_gs.rendering.pipeline import render
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.optimizers import VisibleAdam
 
 STAGES = ("rendering", "forward", "backward", "step")
@@ -113,9 +116,15 @@ class Variant:
     def step(self, view: BenchView) -> None:
         """A training step."""
         rgb, visible = self.rasterize(self.model, view)
-        photometric(rgb, view.target, None, self.objective).total.backward()
+        self.loss(rgb, view).backward()
         self.adam(visible)
         self.clear()
+
+    def loss(self, rgb: Tensor, view: BenchView) -> Tensor:
+        """The objective of a picture [H, W, 3]."""
+        output = RenderOutput(rgb, alpha=rgb[..., :1])  # no term reads alpha
+        objective = Objective(self.objective, operations=operations_for(rgb.device))
+        return objective(Comparison(output, view.target)).total
 
     def clear(self) -> None:
         """Delete the gradients."""
@@ -127,7 +136,7 @@ def our_variant(
     name: str, model: GaussianModel, backend: RasterBackend, objective: ObjectiveConfig | None = None
 ) -> Variant:
     """One of our backends, trained with our Adam."""
-    optimizer = VisibleAdam(model.tensors())
+    optimizer = VisibleAdam(model.tensors(), operations_for(model.device))
     rates = {name: (RATE, RATE, 3) if name == "sh_coeffs" else RATE for name in model.parameter_names}
 
     def rasterize(model: GaussianModel, view: BenchView) -> tuple[Tensor, Tensor]:

@@ -138,4 +138,4 @@ def frozen_trainer(scene: SceneData, folder: Path, **settings: Any) -> Trainer:
 
 def go_to_step(trainer: Trainer, step: int) -> None:
     """Let a trainer continue at this step, so that several trainers are measured on the same views."""
-    trainer.steps_done = step
+    trainer.run.steps_done = step

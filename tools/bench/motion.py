@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from unittest.mock import patch
@@ -34,24 +35,28 @@ from measuring import (
 from torch import Tensor
 
 from nfc_gs.commands.render import sized
-from nfc_gs.commands.runs import OpenRun, open_run
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.builtin.captures import write_moving_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import PointCloud, SceneData
-from nfc_gs.model.deformation import Deformation, HexPlane, has_time, look_up_reference
-from nfc_gs.model.gate import GatedField, gated
+from nfc_gs.model.gate import GatedDeformation, gated
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.hexplane import HexPlane, hexplane_features, hexplane_features_reference, is_time_plane
 from nfc_gs.model.init import from_points
+from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.ops import native
+from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.cpu_backend import CpuBackend
-from nfc_gs.rendering.deformation import kernels_for, look_up_compiled
 from nfc_gs.rendering.pipeline import render
+from nfc_gs.runs.opening import open_run
 from nfc_gs.training import deformation as motion
-from nfc_gs.training.config import DeformationConfig, TrainConfig, resolve
+from nfc_gs.training.config import DeformationConfig, TrainConfig
 from nfc_gs.training.density_ops import morton_order
+from nfc_gs.training.gaussians import GaussianTraining
+from nfc_gs.training.resolve import resolve
 from nfc_gs.training.trainer import Trainer
 
 Part = Literal["step", "order", "look-up", "play"]
@@ -150,12 +155,13 @@ def ratio(samples: Samples, base: Samples, name: str) -> str:
 
 
 @torch.no_grad()
-def randomise(deformation: Deformation | None) -> None:
+def randomise(model: RadianceModel) -> None:
     """Fill the planes along time of a new HexPlane at random, and let its networks move all Gaussians a little."""
-    assert isinstance(deformation, HexPlane)
+    assert isinstance(model, GaussianModel) and isinstance(model.deformation, HexPlane)
+    deformation = model.deformation
     generator = torch.Generator().manual_seed(0)
     for index, plane in enumerate(deformation.planes):
-        if has_time(index):
+        if is_time_plane(index):
             plane.uniform_(0.8, 1.2, generator=generator)
     for layers in deformation.networks.values():
         list(layers.parameters())[-2].uniform_(-0.01, 0.01, generator=generator)
@@ -166,7 +172,7 @@ def moving_model(scene: SceneData, gaussians: int) -> GaussianModel:
     scene = with_points(scene, gaussians)
     model = from_points(scene.points)
     model.deformation = motion.new_deformation(resolve(TrainConfig(motion="hexplane", device="cpu")), scene)
-    randomise(model.deformation)
+    randomise(model)
     return model
 
 
@@ -175,10 +181,12 @@ def measure_steps(trainer: Trainer, steps: int, samples: Samples) -> None:
     core = native.core()
     parts: dict[str, float] = {REGULARISERS: 0.0, DEFORMATION_ADAM: 0.0, ADAM: 0.0}
     with ExitStack() as timers:
-        timers.enter_context(timed_calls(parts, REGULARISERS, motion, "regulariser_gradients_"))
-        timers.enter_context(timed_calls(parts, ADAM, trainer.optimizer, "step"))
-        if trainer.motion is not None:
-            timers.enter_context(timed_calls(parts, DEFORMATION_ADAM, trainer.motion.optimizer, "step"))
+        timers.enter_context(timed_calls(parts, REGULARISERS, motion, "add_regulariser_gradients_"))
+        assert isinstance(trainer.training, GaussianTraining)
+        timers.enter_context(timed_calls(parts, ADAM, trainer.training.optimizer, "step"))
+        for companion in trainer.companions:
+            if isinstance(companion, motion.DeformationCompanion):
+                timers.enter_context(timed_calls(parts, DEFORMATION_ADAM, companion.optimizer, "step"))
         before = core.stage_seconds()
         seconds = seconds_of(lambda: [trainer.step() for _ in range(steps)])
         after = core.stage_seconds()
@@ -198,7 +206,7 @@ def measure_trainers(trainers: Mapping[Key, Trainer], args: Options, samples: Ma
 def compare_steps(scene: SceneData, args: Options, folder: Path) -> None:
     """Measure steps of the static and the moving splat in turn, on the same views, and print them by part."""
     trainers = {name: frozen_trainer(scene, folder / name, **settings) for name, settings in VARIANTS.items()}
-    randomise(trainers["moving"].model.deformation)
+    randomise(trainers["moving"].model)
     samples = {name: Samples() for name in trainers}
     measure_trainers(trainers, args, samples)
     static, moving = samples["static"], samples["moving"]
@@ -230,7 +238,7 @@ def compare_orders(scene: SceneData, args: Options, folder: Path) -> None:
             run_folder = folder / f"{variant} {name}"
             trainers[variant, name] = frozen_trainer(replace(scene, points=points), run_folder, **settings)
             if variant == "moving":
-                randomise(trainers[variant, name].model.deformation)
+                randomise(trainers[variant, name].model)
     samples = {key: Samples() for key in trainers}
     measure_trainers(trainers, args, samples)
     title = f"A training step of {len(scene.points)} Gaussians by their order"
@@ -269,10 +277,11 @@ def compare_look_ups(scene: SceneData, args: Options, torch_threads: int) -> Non
     model = moving_model(scene, max(args.points, default=1))
     deformation = model.deformation
     assert isinstance(deformation, HexPlane)
-    planes, all_coords = list(deformation.planes), deformation.normalised(model.means.detach())
-    variants: dict[str, tuple[LookUp, int]] = {"compiled": (look_up_compiled, 1), "1 thread": (look_up_reference, 1)}
+    planes, all_coords = list(deformation.planes), deformation.normalized(model.means.detach())
+    compiled = partial(hexplane_features, operations=operations_for("cpu"))
+    variants: dict[str, tuple[LookUp, int]] = {"compiled": (compiled, 1), "1 thread": (hexplane_features_reference, 1)}
     if torch_threads > 1:
-        variants[f"{torch_threads} threads"] = (look_up_reference, torch_threads)
+        variants[f"{torch_threads} threads"] = (hexplane_features_reference, torch_threads)
 
     numbers = f"{len(planes)} planes of {sum(plane.numel() for plane in planes):,} numbers"
     heads = ["points", "", "compiled, ms"]
@@ -345,11 +354,11 @@ def compare_playing(scene: SceneData, models: Mapping[str, GaussianModel], args:
     console.print(table)
 
 
-def models_of(run: OpenRun) -> dict[str, GaussianModel]:
+def models_of(model: GaussianModel) -> dict[str, GaussianModel]:
     """A trained model with its deformation on all Gaussians, and gated: on those that move."""
-    gated_model = gated(run.model, kernels=kernels_for(run.model.means))
-    moving = len(gated_model.deformation.moving) if isinstance(gated_model.deformation, GatedField) else 0
-    return {"deformation on all": run.model, f"gated, {moving} move": gated_model}
+    gated_model = gated(model)
+    moving = len(gated_model.deformation.moving) if isinstance(gated_model.deformation, GatedDeformation) else 0
+    return {"deformation on all": model, f"gated, {moving} move": gated_model}
 
 
 def check(args: Options) -> None:
@@ -373,11 +382,12 @@ def run(args: Options) -> None:
     check(args)
     torch_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder, one_torch_thread():
-        opened = open_run(args.run, capture=args.capture, device="cpu", backend="cpu") if args.run is not None else None
-        if opened is not None and opened.model.deformation is None:
-            raise UserError(f"{args.run} is a static splat; give the run of a moving one.")
-        if opened is not None:
-            scene = opened.scene
+        model = None
+        if args.run is not None:
+            opened = open_run(args.run, capture=args.capture, device="cpu", backend="cpu")
+            model, scene = opened.model, opened.scene
+            if not isinstance(model, GaussianModel) or model.deformation is None:
+                raise UserError(f"{args.run} is no moving splat; give the run of one.")
         else:
             scene = moving_scene(args.capture or write_moving_capture(Path(folder) / "capture"))
         native.set_threads(args.threads)
@@ -391,6 +401,6 @@ def run(args: Options) -> None:
             compare_look_ups(scene, args, torch_threads)
         if "play" in args.parts:
             models = (
-                models_of(opened) if opened is not None else {"deformation on all": moving_model(scene, args.playing)}
+                models_of(model) if model is not None else {"deformation on all": moving_model(scene, args.playing)}
             )
             compare_playing(scene, models, args)

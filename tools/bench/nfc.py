@@ -31,11 +31,13 @@ from measuring import (
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.ops import native
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.training.evaluation import peak_memory_mb
+from nfc_gs.runs.metrics import peak_memory_mb
 from nfc_gs.training.trainer import Trainer
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -71,9 +73,10 @@ class Options:
     """Also measure peak memory, in a process of its own for each variant."""
 
 
-def render_all(model: GaussianModel, cameras: Sequence[Camera]) -> None:
+def render_all(model: RadianceModel, cameras: Sequence[Camera]) -> None:
     """Render all cameras and keep nothing."""
     for camera in cameras:
+        assert isinstance(model, GaussianModel)
         render(model, camera, backend="cpu")
 
 
@@ -138,7 +141,16 @@ def run(args: Options) -> None:
                 for what in ("step", "render"):
                     low, middle, high = quartiles(samples[name].ratios(base, what))
                     row += [milliseconds(samples[name], what), f"{middle:.3f}", f"{low:.3f} - {high:.3f}"]
-                row.append(str(sum(tensor.numel() for tensor in trainer.model.tensors().values()) // len(scene.points)))
+                row.append(
+                    str(
+                        sum(
+                            tensor.numel()
+                            for part in trainer.model.parts().values()
+                            for tensor in part.tensors.values()
+                        )
+                        // len(scene.points)
+                    )
+                )
                 if args.memory:
                     row.append(f"{peak_memory(capture, size, name):.0f}")
                 table.add_row(*row)

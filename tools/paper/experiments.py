@@ -14,8 +14,8 @@ from frequency_bands import band_cross_entropy
 from torch import Tensor
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.objective.losses import Comparison
 from nfc_gs.objective.presets import LAMBDA
+from nfc_gs.objective.terms import Comparison
 from nfc_gs.training.config import LearningRates
 
 SAME_FOR_ALL = ("preset", "steps", "time_budget", "max_gaussians", "seed", "device", "backend", "rates")

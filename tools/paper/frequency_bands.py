@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nfc_gs.objective.losses import Comparison, ObjectiveConfig, cross_entropy
+from nfc_gs.objective.objective import ObjectiveConfig
+from nfc_gs.objective.terms import Comparison, cross_entropy
 
 Band = Literal["low", "residual"]
 

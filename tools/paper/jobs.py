@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 from experiments import ALL_RATES, Condition, Variant
-from term_trainer import trainer_with
 
 import nfc_gs
 from nfc_gs.core.errors import UserError
@@ -38,11 +37,14 @@ from nfc_gs.data.config import DataConfig
 from nfc_gs.data.images import shrink
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData, View, ViewImage
+from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops import native
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.runs.checkpoint import CHECKPOINT_NAME
-from nfc_gs.training.config import LearningRates, ResolvedConfig, TrainConfig, resolve
-from nfc_gs.training.evaluation import Metrics, evaluate, finite
+from nfc_gs.runs.metrics import Metrics, finite
+from nfc_gs.runs.names import CHECKPOINT_NAME
+from nfc_gs.training.config import LearningRates, ResolvedConfig, TrainConfig
+from nfc_gs.training.evaluation import evaluate
+from nfc_gs.training.resolve import resolve
 from nfc_gs.training.trainer import Trainer
 
 CURVE_EVERY = 0.125
@@ -334,7 +336,7 @@ def run_job(job: Job, out: Path, *, lpips: bool = False, keep_runs: bool = False
         "test": _plain(test),
         "train": _plain(train),
         "curve": None if curve is None else curve.points,
-        "gaussians": len(trainer.model),
+        **trainer.model.sizes(),
         "steps": trainer.steps_done,
         "train_seconds": trainer.seconds,
         "render_ms": render_milliseconds(trainer),
@@ -351,13 +353,14 @@ def run_job(job: Job, out: Path, *, lpips: bool = False, keep_runs: bool = False
 
 def _trainer(job: Job, scene: SceneData, folder: Path, listeners: Sequence[Listener]) -> Trainer:
     """The job's trainer, at its last checkpoint if there is one that can be read."""
-    kind = trainer_with(job.variant.terms)
+    terms = job.variant.terms
     if (folder / CHECKPOINT_NAME).is_file():
         with contextlib.suppress(UserError):
-            return kind.resume(folder, listeners, scene=scene)
+            return Trainer.resume(folder, listeners, scene=scene, terms=terms)
     shutil.rmtree(folder, ignore_errors=True)
     config = replace(job.config, eval_every=CURVE_EVERY if job.curve else 0.0)
-    return kind(scene, config, folder, listeners, capture=job.capture.path, data=job.capture.data)
+    capture = job.capture
+    return Trainer(scene, config, folder, listeners, capture=capture.path, data=capture.data, terms=terms)
 
 
 def describe(job: Job) -> dict[str, Any]:
@@ -378,25 +381,21 @@ def train_metrics(trainer: Trainer) -> Metrics:
     """Metrics of some of its training views at full size."""
     views = evenly(trainer.scene.train, TRAIN_VIEWS)
     with one_torch_thread():
-        return evaluate(
-            trainer.model,
-            trainer.scene.with_split((), views),
-            backend=trainer.config.backend,
-            background=trainer.background,
-            antialiased=trainer.config.antialiased,
-        )
+        return evaluate(trainer.model, trainer.scene.with_split((), views), trainer.render_options)
 
 
 def render_milliseconds(trainer: Trainer) -> float:
     """Median time of rendering a test view at full size; the exact measure is `tools/bench/bench.py nfc`."""
     config, times = trainer.config, []
+    model = trainer.model
+    assert isinstance(model, GaussianModel)
     with torch.no_grad(), one_torch_thread():
         for index in evenly(trainer.scene.test, RENDERED_VIEWS):
             camera = trainer.scene.camera(index).to(config.device)
             for _ in range(2):  # the first warms up
                 start = perf_counter()
                 render(
-                    trainer.model,
+                    model,
                     camera,
                     background=trainer.background,
                     backend=config.backend,
