@@ -332,7 +332,7 @@ def test_a_mask_that_ignores_everything_leaves_no_cross_entropy_and_no_gradient(
 def test_bits_are_needed_for_their_cross_entropy_and_must_fit(dtype: torch.dtype):
     rendered, target, _ = pictures()
     rendered = rendered.to(dtype)
-    with pytest.raises(ValueError, match="the output 'bits' was not rendered; a term that reads it says so"):
+    with pytest.raises(ValueError, match="the output 'bits' was not rendered for this term"):
         photometric(rendered, target, None, BIT_CE)
     with pytest.raises(ValueError, match=r"bits.*8 is not 24"):
         photometric(rendered, target, None, BIT_CE, torch.zeros(19, 23, 8, dtype=dtype))
@@ -429,7 +429,7 @@ def test_a_term_says_which_outputs_it_needs_and_gets_them(operations: Operations
     assert objective.outputs(objective.config.at(0.5)) == ("rgb", "depth", "normals")
     assert Objective(operations=operations).outputs(ObjectiveConfig()) == ("rgb",)
     images = {"depth": torch.full((19, 23, 1), 4.0), "normals": torch.full((19, 23, 3), 0.5)}
-    result = objective(comparison(bits=torch.rand(19, 23, 24), **images))
+    result = objective(comparison(False, bits=torch.rand(19, 23, 24), **images))
     assert float(result.values["far"]) == 4.5
 
 
@@ -437,8 +437,11 @@ def test_a_term_says_which_outputs_it_needs_and_gets_them(operations: Operations
 @pytest.mark.parametrize("name", ["depth", "normals", "bits"])
 def test_reading_an_output_that_was_not_rendered_says_how_to_get_it(operations: Operations, name: str):
     objective = Objective(terms={"own": (1.0, lambda pair: getattr(pair, name).mean())}, operations=operations)
-    with pytest.raises(ValueError, match=rf"the output '{name}' was not rendered; .* needs=\('{name}',\)"):
+    with pytest.raises(ValueError, match=rf"'{name}' was not rendered for this term; .* needs=\('{name}',\)"):
         objective(comparison())
+    everything = {"depth": torch.ones(19, 23, 1), "normals": torch.ones(19, 23, 3), "bits": torch.rand(19, 23, 24)}
+    with pytest.raises(ValueError, match=f"the output '{name}' was not rendered"):
+        objective(comparison(False, **everything))  # another term asked for it, but this one did not
 
 
 @either
