@@ -8,18 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train_trainer import (
-    all_tensors,
-    assert_same_bits,
-    available_backends,
-    stop_after,
-    tiny_config,
-    tiny_scene,
-)
+from losses import photometric
+from test_train_trainer import all_tensors, available_backends, stop_after
+from tiny_scenes import assert_same_bits, tiny_config, tiny_scene
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.objective.losses import photometric
+from nfc_gs.objective.objective import LossResult, Objective, ObjectiveConfig
 from nfc_gs.objective.presets import ObjectiveOptions
+from nfc_gs.objective.terms import Comparison
 from nfc_gs.ops import native
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.runs.checkpoint import load_checkpoint, load_model
@@ -136,14 +132,14 @@ def test_cross_entropy_acts_from_its_step_on_and_not_before(tmp_path: Path) -> N
 
 def test_cross_entropy_acts_until_its_step_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
-    compare = Trainer._compare
+    compare = Objective.__call__
 
-    def listening(self: Trainer, *args):
-        loss = compare(self, *args)
+    def watched(self: Objective, comparison: Comparison, config: ObjectiveConfig) -> LossResult:
+        loss = compare(self, comparison, config)
         measured.append("bit_ce" in loss.values)
         return loss
 
-    monkeypatch.setattr(Trainer, "_compare", listening)
+    monkeypatch.setattr(Objective, "__call__", watched)
     config = tiny_config(steps=8, backend=FAST, method="nfc-bitwise", objective=ObjectiveOptions(ce_until=0.5))
     Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny").train()
     assert measured == [True] * 4 + [False] * 4
