@@ -140,7 +140,7 @@ def test_what_moves_is_rendered_better_than_by_a_static_splat(tmp_path: Path, mo
     assert psnr(moving) > static + 2.0
     # and it is the time that does it
     frozen = GaussianModel(moving.model.tensors())
-    without = moving.measure(frozen).psnr
+    without = moving.measure(model_at=lambda time: frozen).psnr
     assert without is not None and without < psnr(moving) - 2.0
 
 
