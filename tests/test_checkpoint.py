@@ -29,7 +29,7 @@ TRANSFORM = np.array([[2, 0, 0, 1 / 3], [0, 2, 0, 0.1], [0, 0, 2, 0], [0, 0, 0, 
 
 
 def stored_scene(*, moves: bool = False) -> SceneData:
-    """Two views, without photos."""
+    """Two views, without images."""
     views = tuple(
         View(f"{i}.png", Camera(torch.eye(4), 30.0, 31.0, 8.0, 6.0, 16, 12), None, float(i) if moves else None)
         for i in range(2)

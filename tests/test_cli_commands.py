@@ -188,7 +188,7 @@ def test_no_held_out_views_are_no_failure(capture: Path, tmp_path: Path, capsys:
     assert "none held out" in out and "Pictures" not in out
     assert not (tmp_path / "run" / "renders" / "test").exists()
     (tmp_path / "run" / "renders" / "test").mkdir(parents=True)
-    assert not any("Pictures" in line for line in runs.places(tmp_path / "run")), "an empty folder holds no pictures"
+    assert not any("Pictures" in line for line in runs.places(tmp_path / "run")), "an empty folder is not listed"
     assert read_metrics(tmp_path / "run")["test"] == {"psnr": None, "ssim": None, "views": []}
     assert nfc("eval", tmp_path / "run") == 2
     assert "--test-every" in capsys.readouterr().err

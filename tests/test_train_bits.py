@@ -170,8 +170,8 @@ def test_bits_that_are_no_numbers_stop_the_run_even_if_only_cross_entropy_is_min
     assert load_checkpoint(tmp_path / "run").step == 0
 
 
-@pytest.mark.parametrize(("hardness", "alike"), [(0.0, True), (0.7, False)])
-def test_bits_that_start_alike_stay_alike_under_a_loss_on_colors(tmp_path: Path, hardness: float, alike: bool) -> None:
+@pytest.mark.parametrize(("hardness", "equal"), [(0.0, True), (0.7, False)])
+def test_bits_that_start_equal_stay_equal_under_a_loss_on_colors(tmp_path: Path, hardness: float, equal: bool) -> None:
     """The gradients of a channel's eight logits differ by their place values, and Adam divides these out."""
     config = tiny_config(method="nfc-te", bit_hardness=hardness, backend=FAST, rates=RATES, eval_every=0.0)
     trainer = Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny")
@@ -180,4 +180,4 @@ def test_bits_that_start_alike_stay_alike_under_a_loss_on_colors(tmp_path: Path,
     logits = trainer.model.tensors()["bit_logits"].unflatten(-1, (3, 8))  # [N, 3, 8]
     assert len(logits) != len(start) or not torch.equal(logits.flatten(1), start), "they are learnt"
     spread = logits.amax(-1) - logits.amin(-1)
-    assert bool((spread < 1e-3).all()) == alike
+    assert bool((spread < 1e-3).all()) == equal
