@@ -68,6 +68,7 @@ class Ferry:
     """A backend of another device for tensors of the CPU: takes them there and brings back what comes out."""
 
     name = "ferry"
+    reference = False
 
     def __init__(self, backend: RasterBackend, device: str) -> None:
         self.backend, self.device = backend, device

@@ -23,7 +23,8 @@ from tool_modules import TOOLS, load
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import PointCloud
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops.kernel_args import RenderArgs

@@ -21,7 +21,7 @@ from nfc_gs.commands import demo
 from nfc_gs.data.builtin.captures import write_moving_capture
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
-from nfc_gs.export.loop import loop_camera, write_loop
+from nfc_gs.export.loop_video import loop_camera, write_loop_video
 from nfc_gs.formats.ply import read_ply
 from nfc_gs.model.gate import gated
 from nfc_gs.model.radiance import RenderOptions
@@ -130,7 +130,7 @@ def test_a_moving_splat_leaves_a_short_video(trained: Path, static: Path) -> Non
 def test_the_video_runs_evenly_there_and_back_seen_by_the_middle_held_out_view(trained: Path, tmp_path: Path) -> None:
     run = open_run(trained, capture=None, device="cpu", backend="cpu")
     scene = run.scene.with_split(run.scene.train[:3], run.scene.train[3:])
-    write_loop(tmp_path / "loop", run.model, scene, RenderOptions(backend="cpu"))
+    write_loop_video(tmp_path / "loop", run.model, scene, RenderOptions(backend="cpu"))
     frames = [read_image(path) for path in sorted((tmp_path / "loop").iterdir())]
     assert len(frames) == 96
     assert all(np.array_equal(frames[k], frames[96 - k]) for k in range(1, 48))

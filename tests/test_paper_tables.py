@@ -19,7 +19,8 @@ from tool_modules import TOOLS, load
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.ops import native
 from nfc_gs.training.config import TrainConfig

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.ops import native
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.trainer import Trainer

@@ -14,7 +14,7 @@ from test_gate import pushed
 from test_viewer_drawing import CPU, model, one
 from viewer_client import Sway
 
-from nfc_gs.model.gate import GatedField
+from nfc_gs.model.gate import GatedDeformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer import draw as drawing
 from nfc_gs.viewer import session as sessions
@@ -116,7 +116,7 @@ def test_what_stands_still_skips_the_field_as_soon_as_that_is_known() -> None:
     assert light.model(shown, plays=True) is shown.model
     until(lambda: light.model(shown, plays=True) is not shown.model)
     gate = light.model(shown, plays=True).deformation
-    assert isinstance(gate, GatedField) and gate.moving.tolist() == [1]
+    assert isinstance(gate, GatedDeformation) and gate.moving.tolist() == [1]
     assert light.model(shown, plays=False) is shown.model
     few = light.model(shown, 0.67, plays=True)
     assert len(few) == 2 and few is not light.model(shown, 0.67, plays=False)

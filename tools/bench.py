@@ -35,11 +35,14 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.init import from_points
-from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
+from nfc_gs.objective.objective import Objective
+from nfc_gs.objective.terms import Comparison
 from nfc_gs.ops import native
+from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.evaluation import peak_memory_mb
@@ -114,6 +117,7 @@ class Work:
         )  # fmt: skip
         self.trainer = Trainer(self.scene, config, folder, capture=scene.root)
         self.model = from_points(self.scene.points, sh_degree=3)
+        self.objective = Objective(operations=operations_for("cpu"))
         views = [scene.train[7 * i % len(scene.train)] for i in range(len(scene.train))]
         self.views = [(scene.camera(i), torch.from_numpy(scene.image(i).rgb)) for i in views]
 
@@ -133,12 +137,12 @@ class Work:
     def reference(self, i: int) -> None:
         camera, target = self.view(i)
         out = render(self.model, camera, backend="torch")
-        photometric_reference(out.rgb, target, None, ObjectiveConfig()).total.backward()
+        Objective()(Comparison(out, target)).total.backward()
 
     def compiled(self, i: int) -> None:
         camera, target = self.view(i)
         out = render(self.model, camera, backend=self.backend)
-        photometric(out.rgb, target, None, ObjectiveConfig()).total.backward()
+        self.objective(Comparison(out, target)).total.backward()
 
 
 def ceiling(threads: int) -> float:

@@ -55,10 +55,11 @@ from rich.table import Table
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, make_folder
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import ObjectiveConfig, photometric
+from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.objective.presets import METHODS
 from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
 from nfc_gs.rendering.backend import RasterBackend, get_backend
@@ -295,7 +296,7 @@ def profile(model: GaussianModel, shot: Shot, runtime: Runtime, meter: Meter, ro
         with timing.sorts():
             rgb, visible = arm.draw(model, shot)
         with timing.noted(LOSS):
-            loss = photometric(rgb, shot.target, None, arm.objective).total
+            loss = arm.loss(rgb, shot)
         loss.backward()
         with timing.noted(ADAM):
             arm.adam(visible)

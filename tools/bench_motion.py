@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -22,15 +23,17 @@ from nfc_gs.commands.runs import OpenRun, open_run
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.builtin.captures import write_moving_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import PointCloud, SceneData
-from nfc_gs.model.deformation import Deformation, HexPlane, has_time, look_up_reference
-from nfc_gs.model.gate import GatedField, gated
+from nfc_gs.model.deformation import Deformation
+from nfc_gs.model.gate import GatedDeformation, gated
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.hexplane import HexPlane, hexplane_features, hexplane_features_reference, is_time_plane
 from nfc_gs.model.init import from_points
 from nfc_gs.ops import native
+from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.cpu_backend import CpuBackend
-from nfc_gs.rendering.deformation import kernels_for, look_up_compiled
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.training import deformation as motion
 from nfc_gs.training.config import DeformationConfig, TrainConfig, resolve
@@ -134,7 +137,7 @@ def stir(field: Deformation | None) -> None:
     assert isinstance(field, HexPlane)
     generator = torch.Generator().manual_seed(0)
     for index, plane in enumerate(field.planes):
-        if has_time(index):
+        if is_time_plane(index):
             plane.uniform_(0.8, 1.2, generator=generator)
     for layers in field.networks.values():
         list(layers.parameters())[-2].uniform_(-0.01, 0.01, generator=generator)
@@ -244,10 +247,12 @@ def compare_look_ups(scene: SceneData, args: Motion, torch_threads: int) -> None
     model = moving_model(scene, max(args.points, default=1))
     field = model.deformation
     assert isinstance(field, HexPlane)
-    planes, everywhere = list(field.planes), field.normalised(model.means.detach())
-    arms: dict[str, tuple[LookUp, int]] = {"compiled": (look_up_compiled, 1), "1 thread": (look_up_reference, 1)}
+    planes, everywhere = list(field.planes), field.normalized(model.means.detach())
+    look_up_compiled = partial(hexplane_features, operations=operations_for("cpu"))
+    arms: dict[str, tuple[LookUp, int]] = {"compiled": (look_up_compiled, 1)}
+    arms["1 thread"] = (hexplane_features_reference, 1)
     if torch_threads > 1:
-        arms[f"{torch_threads} threads"] = (look_up_reference, torch_threads)
+        arms[f"{torch_threads} threads"] = (hexplane_features_reference, torch_threads)
 
     numbers = f"{len(planes)} planes of {sum(plane.numel() for plane in planes):,} numbers"
     table = Table(title=f"Look-up in {numbers}: compiled, {args.threads} threads, and the torch reference")
@@ -323,8 +328,8 @@ def compare_playing(scene: SceneData, models: Mapping[str, GaussianModel], args:
 
 def models_of(run: OpenRun) -> dict[str, GaussianModel]:
     """A trained model as it is, and with a gate for what is still."""
-    gate = gated(run.model, kernels=kernels_for(run.model.means))
-    moving = len(gate.deformation.moving) if isinstance(gate.deformation, GatedField) else 0
+    gate = gated(run.model)
+    moving = len(gate.deformation.moving) if isinstance(gate.deformation, GatedDeformation) else 0
     return {"field on all": run.model, f"gated, {moving} move": gate}
 
 

@@ -36,10 +36,11 @@ from websockets.typing import Subprotocol
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.rotation import matrix_to_quat
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.formats.ply import write_ply
-from nfc_gs.model.gate import GatedField
+from nfc_gs.model.gate import GatedDeformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops import native
 from nfc_gs.viewer.app import Viewer
@@ -386,7 +387,7 @@ def compare_playing(args: View, port: int) -> None:
                 with patch.object(Light, "_gated_model", model):
                     samples[way].add("picture", seconds_of(lambda: play(40)) / 40)
     found, count = source.light._gated[1].deformation, len(source.snapshot().model)
-    moving = len(found.moving) if isinstance(found, GatedField) else 0
+    moving = len(found.moving) if isinstance(found, GatedDeformation) else 0
     all_, few = (samples[way].values["picture"] for way in ways)
     console.print(
         f"Playing {count:,} Gaussians at {size[0]} x {size[1]}: {1e3 * np.median(all_):.1f} ms a picture, with a gate "

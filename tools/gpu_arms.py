@@ -15,7 +15,10 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import BLUR, NEAR_PLANE, TILE_SIZE
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import ObjectiveConfig, photometric
+from nfc_gs.model.radiance import RenderOutput
+from nfc_gs.objective import terms
+from nfc_gs.objective.objective import Objective, ObjectiveConfig
+from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.backend import RasterBackend, get_backend
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.training.optimizers import VisibleAdam
@@ -109,9 +112,15 @@ class Arm:
     def step(self, shot: Shot) -> None:
         """A training step."""
         rgb, visible = self.draw(self.model, shot)
-        photometric(rgb, shot.target, None, self.objective).total.backward()
+        self.loss(rgb, shot).backward()
         self.adam(visible)
         self.clear()
+
+    def loss(self, rgb: Tensor, shot: Shot) -> Tensor:
+        """What a step minimises, of a picture [H, W, 3]."""
+        output = RenderOutput(rgb, alpha=rgb[..., :1])  # no term reads alpha
+        objective = Objective(self.objective, operations=operations_for(rgb.device))
+        return objective(terms.Comparison(output, shot.target)).total
 
     def clear(self) -> None:
         """Drop the gradients."""

@@ -26,15 +26,18 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import PointCloud
-from nfc_gs.model.deformation import HexPlane, HexPlaneConfig, make_deformation
+from nfc_gs.model.deformation_kinds import make_deformation
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.objective.losses import ObjectiveConfig, photometric
+from nfc_gs.model.hexplane import HexPlane, HexPlaneConfig
+from nfc_gs.objective.objective import Objective, ObjectiveConfig
+from nfc_gs.objective.terms import Comparison
+from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering import cuda_backend
 from nfc_gs.rendering.backend import RasterBackend, RasterSettings, Splats
 from nfc_gs.rendering.cuda_backend import WIDTHS, CudaBackend
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.training.deformation import regulariser_gradients_
-from nfc_gs.training.density_ops import mcmc_noise_, share_
+from nfc_gs.training.density_ops import mcmc_noise_, relocate_sources_
 from nfc_gs.training.optimizers import DenseAdam, VisibleAdam
 
 RENDERINGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -105,16 +108,17 @@ def trained(model: GaussianModel, camera: Camera, backend: RasterBackend) -> dic
     generator = torch.Generator().manual_seed(2)
     target = torch.randint(0, 256, out.rgb.shape, generator=generator, dtype=torch.uint8).to(model.device)
     mask = 255 * torch.randint(0, 2, out.rgb.shape[:2], generator=generator, dtype=torch.uint8).to(model.device)
+    operations = operations_for(model.device)
+    objective = Objective(ObjectiveConfig(mse=0.1, ce=0.3, bit_ce=0.3 if bits else 0.0), operations=operations)
     for masked in (None, mask):
-        config = ObjectiveConfig(mse=0.1, ce=0.3, bit_ce=0.3 if bits else 0.0)
-        photometric(out.rgb, target, masked, config, out.bits).total.backward(retain_graph=masked is None)
+        objective(Comparison(out, target, masked)).total.backward(retain_graph=masked is None)
     rates = {name: (0.01, 0.001, 3) if name == "sh_coeffs" else 0.01 for name in model.parameter_names}
     VisibleAdam(model.tensors()).step(
         {name: getattr(model, name).grad for name in model.parameter_names}, out.info.visible, rates
     )
     geometry = [model.tensors()[name] for name in ("means", "quats", "log_scales", "opacity_logits")]
-    mcmc_noise_(*geometry, strength=0.1, seed=0, step=1)
-    share_(model.tensors(), torch.tensor([0, 1, 1], device=model.device), 0.005)
+    mcmc_noise_(*geometry, strength=0.1, seed=0, step=1, operations=operations)
+    relocate_sources_(model.tensors(), torch.tensor([0, 1, 1], device=model.device), 0.005, operations)
     return model.tensors() | gradients(model)
 
 
@@ -135,7 +139,7 @@ def moved(model: GaussianModel, camera: Camera, backend: RasterBackend) -> dict[
     out.rgb.square().sum().backward()
     params = {name: param.detach() for name, param in field.named_parameters()}
     grads = {name: param.grad for name, param in field.named_parameters() if param.grad is not None}
-    regulariser_gradients_(field, grads)
+    regulariser_gradients_(field, grads, operations_for(model.device))
     DenseAdam(params).step(grads, dict.fromkeys(params, 0.01))
     return {"rgb": out.rgb} | gradients(model) | params
 

@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nfc_gs.objective.losses import LossResult, ObjectiveConfig, cross_entropy, photometric
-from nfc_gs.rendering.pipeline import RenderOutput
+from nfc_gs.model.radiance import RenderOutput
+from nfc_gs.objective.objective import LossResult, ObjectiveConfig
+from nfc_gs.objective.terms import cross_entropy
 from nfc_gs.training.trainer import Trainer
 
 Band = Literal["low", "residual"]
@@ -39,7 +40,7 @@ class LowTrainer(Trainer):
     def _compare(
         self, out: RenderOutput, target: Tensor, mask: Tensor | None, objective: ObjectiveConfig
     ) -> LossResult:
-        result = photometric(out.rgb, target, mask, replace(objective, ce=0.0))
+        result = super()._compare(out, target, mask, replace(objective, ce=0.0))
         if not objective.ce:
             return result
         weights = torch.ones_like(out.rgb[..., :1]) if mask is None else (mask >= 128)[..., None].to(out.rgb.dtype)

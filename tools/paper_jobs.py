@@ -34,8 +34,9 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Evaluated, Event, Listener, StepDone
 from nfc_gs.core.files import make_folder, write_text
 from nfc_gs.core.threads import one_torch_thread
+from nfc_gs.data.config import DataConfig
 from nfc_gs.data.images import shrink
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData, View, ViewImage
 from nfc_gs.ops import native
 from nfc_gs.rendering.pipeline import render

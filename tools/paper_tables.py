@@ -52,7 +52,7 @@ from nfc_gs.commands.console import sentences_to_stderr
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder, write_text
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig
+from nfc_gs.data.config import DataConfig
 from nfc_gs.ops import native
 from nfc_gs.training.config import TrainConfig
 

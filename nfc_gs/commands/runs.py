@@ -62,6 +62,7 @@ def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> in
     scene, config, run = trainer.scene, trainer.config, trainer.run.folder
     held_out = f"{len(scene.test)} held out" if scene.test else "none held out"
     output.line(f"Run folder: {run}")
+    config = trainer.config
     output.line(
         f"{'Training' if trainer.steps_done == 0 else f'Going on after step {trainer.steps_done:,}'} on "
         f"{len(scene.train)} views ({held_out}) with {size_in_words(trainer.model)}, "

@@ -15,7 +15,7 @@ def check_shapes(**tensors: tuple[Tensor | None, str]) -> dict[str, int]:
 
     Args:
         tensors: by name: the tensor (None is skipped) and its dimensions, separated by spaces. A number must
-            match exactly, a name must stand for the same number everywhere.
+            match exactly, a name must be the same number everywhere.
 
     Returns:
         The size of each named dimension.

@@ -3,7 +3,7 @@
 The deformation of moving scenes is one; appearance, camera poses and a process group are others. A companion overrides
 what it needs of the methods below, which by default change nothing, and a step calls all of them in this order:
 
-    time_window, prepare, sample, objective, (render), output, loss, (backward), gradients, (the model's update), step
+    prepare, time_window, sample, objective, (render), output, (backward), loss, gradients, (the model's update), step
 
 The trainable state that evaluation, export and the viewer need, too, lives in `model/`: in the model itself, as a
 deformation, or in a `ViewCorrection`, whose part a checkpoint keeps under the companion's name.

@@ -12,7 +12,7 @@ from torch import Tensor
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Listener, TrainFinished, TrainStarted
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.data.loading import DataConfig
+from nfc_gs.data.config import DataConfig
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.stored import without_photos
 from nfc_gs.model.radiance import Part, RadianceModel, RenderOptions

@@ -1,4 +1,4 @@
-"""A short video that shows what a moving splat does, made to be played over and over."""
+"""The loop video: a short video of a moving model from a camera that stands still, whose end meets its beginning."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOOP_FRAMES = 96
 """Even: half of them go from time 0 to 1, the other half back, so that the end meets the beginning."""
 
 
-def write_loop(
+def write_loop_video(
     path: Path | str, model: RadianceModel, scene: SceneData, options: RenderOptions = RenderOptions()
 ) -> None:
     """Write a video of a model that changes with time: the camera stands still while time runs from 0 to 1 and back.

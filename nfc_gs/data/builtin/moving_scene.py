@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nfc_gs.data.builtin.draw import Drawing
+from nfc_gs.data.builtin.draw import DrawnView
 from nfc_gs.data.builtin.materials import (
     Material,
     bands,
@@ -19,19 +19,9 @@ from nfc_gs.data.builtin.materials import (
     stretched,
     wedges,
 )
-from nfc_gs.data.builtin.scene import (
-    BRASS,
-    IRON,
-    TABLE,
-    Thing,
-    at,
-    furniture,
-    moving,
-    still_life,
-    surroundings,
-    table,
-)
 from nfc_gs.data.builtin.shapes import Box, Ellipsoid, Frustum, Shape, sphere
+from nfc_gs.data.builtin.solids import Solid, at, moving_ids
+from nfc_gs.data.builtin.still_life import BRASS, IRON, TABLE, furniture, surroundings, table, table_objects
 
 _BALL, _PATH = 0.3, 1.45  # radii of the ball and of its path around the table
 _START, _SWEEP = np.radians(-102.0), np.radians(85.0)  # of the path, angles around the table
@@ -42,17 +32,17 @@ _JELLY = 0.24  # radius at rest
 _GLOBE = ("1f5fd0", "d8316f", "f0a81e")
 
 
-def moving_scene() -> list[Thing]:
+def moving_scene() -> list[Solid]:
     """Every solid of the moving scene."""
-    kept = [thing for thing in still_life() if thing.label in ("books", "ring")]
-    kept += [thing for thing in furniture() if thing.label in ("planter", "bush")]
-    kept += [thing for thing in surroundings() if thing.label != "fence"]
+    kept = [solid for solid in table_objects() if solid.label in ("books", "ring")]
+    kept += [solid for solid in furniture() if solid.label in ("planter", "bush")]
+    kept += [solid for solid in surroundings() if solid.label != "fence"]
     return [_ball(), *_lamp(), _jelly(), *_globe(), *table(), *kept]
 
 
-def moving_mask(drawing: Drawing, scene: list[Thing]) -> np.ndarray:
-    """Which pixels [H, W] of a drawing of the scene show something that moves or changes; shadows do not count."""
-    return np.isin(drawing.mask, moving(scene))
+def moving_mask(drawn: DrawnView, scene: list[Solid]) -> np.ndarray:
+    """Which pixels [H, W] of a view of the scene show something that moves or changes; shadows do not count."""
+    return np.isin(drawn.mask, moving_ids(scene))
 
 
 def _turned(axis: int, angle: float) -> np.ndarray:
@@ -76,9 +66,9 @@ def ball_motion(time: float) -> np.ndarray:
     return place @ _turned(2, angle) @ _turned(0, -_SWEEP * time * _PATH / _BALL)
 
 
-def _ball() -> Thing:
+def _ball() -> Solid:
     skin = Material(wedges(("e8412f", "f4efe2", "2b6cc4", "f4c430"), "f4efe2", 8, 0.27), 0.05, 50)
-    return Thing("ball", sphere(_BALL), skin, at(0, 0, 0, 0, 60), ball_motion)
+    return Solid("ball", sphere(_BALL), skin, at(0, 0, 0, 0, 60), ball_motion)
 
 
 def lamp_joints(time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -96,18 +86,18 @@ def lamp_joints(time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return shoulder, elbow, wrist
 
 
-def _lamp() -> list[Thing]:
+def _lamp() -> list[Solid]:
     """The label `stand` stands still, `lamp` moves."""
     stripes = Material(bands("f0b323", "2e3338", 0.16, 0.05), specular=0.04, shininess=40)
     shade = Material(bands("c8372d", "f3e3c3", 0.11, 0.035), specular=0.08, shininess=50)
     glow = Material(plain("fff6d8"))
     marble = Material(checker("e9dcc3", "6f8f86", 0.155), specular=0.04, shininess=40)
 
-    def part(joint: int, shape: Shape, material: Material, along: float) -> Thing:
-        return Thing("lamp", shape, material, at(0, 0, along), lambda time: lamp_joints(time)[joint])
+    def part(joint: int, shape: Shape, material: Material, along: float) -> Solid:
+        return Solid("lamp", shape, material, at(0, 0, along), lambda time: lamp_joints(time)[joint])
 
     return [
-        Thing("stand", Box((0.42, 0.42, _STAND - 0.1)), marble, at(*_LAMP, (_STAND - 0.1) / 2, 50)),
+        Solid("stand", Box((0.42, 0.42, _STAND - 0.1)), marble, at(*_LAMP, (_STAND - 0.1) / 2, 50)),
         part(0, sphere(0.1), IRON, 0.0),
         part(0, Frustum(0.06, 0.05, _LOWER), stripes, _LOWER / 2),
         part(1, sphere(0.085), IRON, 0.0),
@@ -124,7 +114,7 @@ def jelly_radii(time: float) -> np.ndarray:
     return _JELLY * np.array([stretch**-0.5, stretch**-0.5, stretch])
 
 
-def _jelly() -> Thing:
+def _jelly() -> Solid:
     spiral = bands("1f8f58", "d9ef7e", 0.12, 0.05, twist=2.0)
 
     def form(time: float) -> tuple[Shape, Material]:
@@ -136,7 +126,7 @@ def _jelly() -> Thing:
         return at(0, 0, float(jelly_radii(time)[2]))  # it never leaves the table
 
     shape, material = form(0.0)
-    return Thing("jelly", shape, material, at(0.3, -0.14, TABLE), motion, form=form)
+    return Solid("jelly", shape, material, at(0.3, -0.14, TABLE), motion, form=form)
 
 
 def globe_weights(time: float) -> np.ndarray:
@@ -146,7 +136,7 @@ def globe_weights(time: float) -> np.ndarray:
     return np.array([first, 1.0 - first - last, last])
 
 
-def _globe() -> list[Thing]:
+def _globe() -> list[Solid]:
     tiles = Material(checker("f0e4cb", "2a6f7a", 0.14), specular=0.04, shininess=50)
     patterns = [bands(code, "f1e6d0", 0.13, 0.035, twist=1.0) for code in _GLOBE]
 
@@ -155,7 +145,7 @@ def _globe() -> list[Thing]:
 
     shape, material = form(0.0)
     return [
-        Thing("globe", shape, material, at(0.98, 0.86, 0.74, 0, 35), form=form),
-        Thing("cube", Box((0.42, 0.42, 0.42)), tiles, at(0.98, 0.86, 0.21, 28)),
-        Thing("cube", Frustum(0.16, 0.14, 0.07), BRASS, at(0.98, 0.86, 0.455)),
+        Solid("globe", shape, material, at(0.98, 0.86, 0.74, 0, 35), form=form),
+        Solid("cube", Box((0.42, 0.42, 0.42)), tiles, at(0.98, 0.86, 0.21, 28)),
+        Solid("cube", Frustum(0.16, 0.14, 0.07), BRASS, at(0.98, 0.86, 0.455)),
     ]

@@ -9,29 +9,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_data_synthetic import center_of, outside, pixel_rays
+from test_data_builtin import center_of, outside, pixel_rays
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.builtin.cameras import row, turns_of, walk
-from nfc_gs.data.builtin.captures import Kind, cameras, draw, moving_mask, moving_scene, write_moving_capture
-from nfc_gs.data.builtin.caster import Caster, sun_directions
-from nfc_gs.data.builtin.draw import Drawing
+from nfc_gs.data.builtin.cameras import camera_on_walk, half_circle, still_life_cameras, turns_of
+from nfc_gs.data.builtin.captures import Kind, write_moving_capture
+from nfc_gs.data.builtin.draw import DrawnView, draw
 from nfc_gs.data.builtin.materials import bands, mixed, stretched, wedges
-from nfc_gs.data.builtin.motion import ball_motion, globe_weights, jelly_radii, lamp_joints
-from nfc_gs.data.builtin.scene import TABLE, Thing, labels, moving, things
+from nfc_gs.data.builtin.moving_scene import (
+    ball_motion,
+    globe_weights,
+    jelly_radii,
+    lamp_joints,
+    moving_mask,
+    moving_scene,
+)
+from nfc_gs.data.builtin.ray_caster import RayCaster, sun_directions
 from nfc_gs.data.builtin.shapes import Ellipsoid, Frustum, Shape
+from nfc_gs.data.builtin.solids import Solid, label_ids, moving_ids
+from nfc_gs.data.builtin.still_life import TABLE, still_life
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 
 SCENE = moving_scene()
-IDS = labels(SCENE)
+IDS = label_ids(SCENE)
 TIMES = np.linspace(0.0, 1.0, 21).tolist()
 FRAMES, VIEWS, WIDTH, HEIGHT = 6, 3, 48, 36
 
 
-def of(label: str) -> list[Thing]:
-    return [thing for thing in SCENE if thing.label == label]
+def of(label: str) -> list[Solid]:
+    return [solid for solid in SCENE if solid.label == label]
 
 
 def surface(shape: Shape, count: int = 300) -> np.ndarray:
@@ -50,40 +58,40 @@ def moved(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
     return pose[:3, :3] @ points + pose[:3, 3:]
 
 
-def gap(thing: Thing, points: np.ndarray) -> np.ndarray:
-    """How far world points [3, P] are outside a thing that stands still, roughly in metres."""
-    return outside(thing.shape, thing.rest[:3, :3].T @ (points - thing.rest[:3, 3:]))
+def gap(solid: Solid, points: np.ndarray) -> np.ndarray:
+    """How far world points [3, P] are outside a solid that stands still, roughly in metres."""
+    return outside(solid.shape, solid.rest[:3, :3].T @ (points - solid.rest[:3, 3:]))
 
 
 # Motion
 
 
 def test_what_moves_and_what_stands_still() -> None:
-    assert {label for label, number in IDS.items() if number in moving(SCENE)} == {"ball", "lamp", "jelly", "globe"}
-    assert moving(things()) == ()
-    for thing in SCENE:
-        changed = thing.frozen(0.3)
-        assert (changed == thing.frozen(0.8)) if not thing.moves else True
+    assert {label for label, number in IDS.items() if number in moving_ids(SCENE)} == {"ball", "lamp", "jelly", "globe"}
+    assert moving_ids(still_life()) == ()
+    for solid in SCENE:
+        changed = solid.frozen(0.3)
+        assert (changed == solid.frozen(0.8)) if not solid.moves else True
         assert not changed.moves
 
 
 def test_poses_are_rigid_at_all_times() -> None:
-    for thing in SCENE:
+    for solid in SCENE:
         for time in TIMES:
-            turn = thing.pose(time)[:3, :3]
+            turn = solid.pose(time)[:3, :3]
             np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
             assert np.linalg.det(turn) > 0
 
 
 def test_everything_moves_smoothly() -> None:
     step = 1e-3
-    for thing in SCENE:
-        if thing.moves:
+    for solid in SCENE:
+        if solid.moves:
             for time in TIMES[:-1]:
-                before, between, after = (thing.frozen(time + k * step) for k in range(3))
+                before, between, after = (solid.frozen(time + k * step) for k in range(3))
                 ends = [moved(t.rest, np.diag(t.shape.half)) for t in (before, between, after)]
-                assert np.abs(ends[1] - ends[0]).max() < 15 * step, thing.label
-                assert np.abs(ends[2] - 2 * ends[1] + ends[0]).max() < 300 * step**2, thing.label
+                assert np.abs(ends[1] - ends[0]).max() < 15 * step, solid.label
+                assert np.abs(ends[2] - 2 * ends[1] + ends[0]).max() < 300 * step**2, solid.label
 
 
 def test_the_ball_travels_turns_and_rolls_without_slipping() -> None:
@@ -101,8 +109,8 @@ def test_the_ball_travels_turns_and_rolls_without_slipping() -> None:
 
 
 def test_the_hinges_of_the_lamp_hold() -> None:
-    arms = [thing for thing in of("lamp") if isinstance(thing.shape, Frustum) and thing.shape.height > 0.5]
-    joints = [thing for thing in of("lamp") if isinstance(thing.shape, Ellipsoid) and len(set(thing.shape.radii)) == 1]
+    arms = [solid for solid in of("lamp") if isinstance(solid.shape, Frustum) and solid.shape.height > 0.5]
+    joints = [solid for solid in of("lamp") if isinstance(solid.shape, Ellipsoid) and len(set(solid.shape.radii)) == 1]
     assert len(arms) == 2 and len(joints) == 3
     feet, swings = [], []
     for time in TIMES:
@@ -179,8 +187,8 @@ def test_the_globe_changes_its_color_smoothly_and_nothing_else() -> None:
 
 def test_nothing_passes_through_anything() -> None:
     for time in TIMES:
-        scene = [thing.frozen(time) for thing in SCENE]
-        for mover in (now for now, thing in zip(scene, SCENE, strict=True) if thing.motion is not None):
+        scene = [solid.frozen(time) for solid in SCENE]
+        for mover in (now for now, solid in zip(scene, SCENE, strict=True) if solid.motion is not None):
             skin = moved(mover.rest, surface(mover.shape, 150))
             middle = mover.rest[:3, 3:]
             for other in scene:
@@ -213,8 +221,8 @@ def test_mixed_patterns_and_the_sectors_of_a_ball() -> None:
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[Drawing, Drawing]:
-    camera = walk(0.83, 1, 96, 72)
+def pair() -> tuple[DrawnView, DrawnView]:
+    camera = camera_on_walk(0.83, 1, 96, 72)
     return draw(camera, 0.1, scene=SCENE), draw(camera, 0.3, scene=SCENE)
 
 
@@ -229,31 +237,31 @@ def widened(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def test_the_default_scene_is_the_still_life() -> None:
-    camera = cameras(5, 48, 36)[1]
-    whole, given = draw(camera), draw(camera, 0.6, scene=things())
+    camera = still_life_cameras(5, 48, 36)[1]
+    whole, given = draw(camera), draw(camera, 0.6, scene=still_life())
     np.testing.assert_array_equal(whole.rgb, given.rgb)
     np.testing.assert_array_equal(whole.mask, given.mask)
 
 
-def test_enough_of_the_picture_moves(pair: tuple[Drawing, Drawing]) -> None:
-    for drawing in pair:
-        assert set(moving(SCENE)) <= set(np.unique(drawing.mask).tolist())
-        assert 0.05 < moving_mask(drawing, SCENE).mean() < 0.3
+def test_enough_of_the_picture_moves(pair: tuple[DrawnView, DrawnView]) -> None:
+    for drawn in pair:
+        assert set(moving_ids(SCENE)) <= set(np.unique(drawn.mask).tolist())
+        assert 0.05 < moving_mask(drawn, SCENE).mean() < 0.3
     assert (np.abs(pair[0].rgb.astype(int) - pair[1].rgb) > 20).any(axis=2).mean() > 0.05
 
 
-def test_depth_and_labels_change_only_where_something_moves(pair: tuple[Drawing, Drawing]) -> None:
+def test_depth_and_labels_change_only_where_something_moves(pair: tuple[DrawnView, DrawnView]) -> None:
     one, two = pair
     touched = moving_mask(one, SCENE) | moving_mask(two, SCENE)
     np.testing.assert_array_equal(one.mask[~touched], two.mask[~touched])
     np.testing.assert_allclose(one.depth[~touched], two.depth[~touched], rtol=1e-6)
     for label in ("ball", "lamp", "jelly"):
         here = (one.mask == IDS[label]) | (two.mask == IDS[label])
-        near = [np.minimum(drawing.depth[here], 1e3) for drawing in pair]  # the sky counts as far
+        near = [np.minimum(drawn.depth[here], 1e3) for drawn in pair]  # the sky counts as far
         assert (np.abs(near[0] - near[1]) > 1e-3).mean() > 0.9, label
 
 
-def test_the_globe_changes_color_in_the_picture_and_not_its_place(pair: tuple[Drawing, Drawing]) -> None:
+def test_the_globe_changes_color_in_the_picture_and_not_its_place(pair: tuple[DrawnView, DrawnView]) -> None:
     one, two = pair
     here = (one.mask == IDS["globe"]) & (two.mask == IDS["globe"])
     assert here.sum() > 50
@@ -261,16 +269,16 @@ def test_the_globe_changes_color_in_the_picture_and_not_its_place(pair: tuple[Dr
     assert np.abs(one.rgb[here].astype(int) - two.rgb[here]).max(axis=1).mean() > 20
 
 
-def test_colors_change_only_on_and_near_what_moves_and_in_its_shadow(pair: tuple[Drawing, Drawing]) -> None:
-    camera = walk(0.83, 1, 96, 72)
+def test_colors_change_only_on_and_near_what_moves_and_in_its_shadow(pair: tuple[DrawnView, DrawnView]) -> None:
+    camera = camera_on_walk(0.83, 1, 96, 72)
     solid = np.where(np.isfinite(pair[0].depth), pair[0].depth, 0.0)
     points = (center_of(camera) + (pixel_rays(camera) * solid).reshape(3, -1)).astype(np.float32)
     sun = sun_directions(1)[:, 0]
     order = np.argsort(np.array([sun[1], -sun[0], 0.0], np.float32) @ points)
     touched = np.zeros(solid.size, bool)
-    for drawing, time in zip(pair, (0.1, 0.3), strict=True):
-        movers = Caster([thing for thing in SCENE if thing.motion is not None], time)
-        touched |= moving_mask(drawing, SCENE).ravel()
+    for drawn, time in zip(pair, (0.1, 0.3), strict=True):
+        movers = RayCaster([solid for solid in SCENE if solid.motion is not None], time)
+        touched |= moving_mask(drawn, SCENE).ravel()
         touched[order] |= movers.shadowed(points[:, order], sun)
         for center, core in zip(
             movers.centers, movers.cores, strict=True
@@ -320,20 +328,20 @@ def expected(kind: Kind) -> dict[str, tuple[Camera, float, bool]]:
     if kind == "multiview":
         return {
             f"cam{v:02d}/{k:03d}.png": (camera, k / 5, v == 1)
-            for v, camera in enumerate(row(VIEWS, WIDTH, HEIGHT))
+            for v, camera in enumerate(half_circle(VIEWS, WIDTH, HEIGHT))
             for k in range(FRAMES)
         }
     turns = turns_of(FRAMES)
-    shots = {f"train_{k:03d}.png": (walk(k / 6, turns, WIDTH, HEIGHT), k / 5, False) for k in range(FRAMES)}
-    return {**shots, "test_000.png": (walk(2.5 / 6, turns, WIDTH, HEIGHT), 0.5, True)}
+    planned = {f"train_{k:03d}.png": (camera_on_walk(k / 6, turns, WIDTH, HEIGHT), k / 5, False) for k in range(FRAMES)}
+    return {**planned, "test_000.png": (camera_on_walk(2.5 / 6, turns, WIDTH, HEIGHT), 0.5, True)}
 
 
 def test_the_reader_finds_the_same_cameras_times_and_split(kind: Kind, scene: SceneData) -> None:
-    shots = expected(kind)
-    assert {view.name for view in scene.views} == set(shots)
+    planned = expected(kind)
+    assert {view.name for view in scene.views} == set(planned)
     scale = np.cbrt(np.linalg.det(scene.transform[:3, :3]))
     for i, view in enumerate(scene.views):
-        camera, time, test = shots[view.name]
+        camera, time, test = planned[view.name]
         assert view.time == pytest.approx(time, abs=1e-12)
         assert (i in scene.test) == test and (i in scene.train) == (not test)
         found = view.camera
@@ -349,22 +357,22 @@ def test_the_reader_finds_the_same_cameras_times_and_split(kind: Kind, scene: Sc
 
 
 def test_pictures_and_ground_truth_are_what_draw_gives(kind: Kind, capture: Path, scene: SceneData) -> None:
-    shots = expected(kind)
+    planned = expected(kind)
     for i in (scene.train[0], scene.train[-1], scene.test[0]):
         name = scene.views[i].name
-        camera, time, _ = shots[name]
-        drawing = draw(camera, time, scene=SCENE)
-        np.testing.assert_array_equal(scene.image(i).rgb, drawing.rgb)
+        camera, time, _ = planned[name]
+        drawn = draw(camera, time, scene=SCENE)
+        np.testing.assert_array_equal(scene.image(i).rgb, drawn.rgb)
         assert scene.image(i).mask is None
-        np.testing.assert_array_equal(np.asarray(Image.open(capture / "labels" / name)), drawing.mask)
-        np.testing.assert_array_equal(np.load((capture / "depth" / name).with_suffix(".npy")), drawing.depth)
+        np.testing.assert_array_equal(np.asarray(Image.open(capture / "labels" / name)), drawn.mask)
+        np.testing.assert_array_equal(np.load((capture / "depth" / name).with_suffix(".npy")), drawn.depth)
         changing = np.asarray(Image.open(capture / "moving" / name))
-        np.testing.assert_array_equal(changing == 255, moving_mask(drawing, SCENE))
+        np.testing.assert_array_equal(changing == 255, moving_mask(drawn, SCENE))
         assert set(np.unique(changing).tolist()) == {0, 255}
         found = scene.moving(i)
         assert found is not None and np.array_equal(found, changing == 255)
     for folder in ("labels", "moving", "depth"):
-        assert len([p for p in (capture / folder).rglob("*") if p.is_file()]) == len(shots)
+        assert len([p for p in (capture / folder).rglob("*") if p.is_file()]) == len(planned)
 
 
 def test_test_pictures_are_from_places_that_training_never_saw(kind: Kind, scene: SceneData) -> None:
@@ -377,19 +385,20 @@ def test_test_pictures_are_from_places_that_training_never_saw(kind: Kind, scene
 
 def test_by_default_no_test_camera_meets_a_training_camera() -> None:
     turns = turns_of(100)
-    train = np.stack([center_of(walk(k / 100, turns))[:, 0] for k in range(100)])
-    test = np.stack([center_of(walk((k + 0.5) / 100, turns))[:, 0] for k in range(100)])
+    train = np.stack([center_of(camera_on_walk(k / 100, turns))[:, 0] for k in range(100)])
+    test = np.stack([center_of(camera_on_walk((k + 0.5) / 100, turns))[:, 0] for k in range(100)])
     assert np.linalg.norm(train[:, None] - test, axis=2).min() > 0.1
-    for camera, center in ((camera, center_of(camera)) for camera in [walk(k / 50, turns) for k in range(50)] + row(9)):
+    for camera in [camera_on_walk(k / 50, turns) for k in range(50)] + half_circle(9):
+        center = center_of(camera)
         for time in (0.0, 0.4, 0.7):
-            assert min(gap(thing.frozen(time), center)[0] for thing in SCENE) > 0.2
+            assert min(gap(solid.frozen(time), center)[0] for solid in SCENE) > 0.2
         assert camera.viewmat[2, :3].double().numpy() @ -center[:, 0] > 0.8 * np.linalg.norm(center)
 
 
 def test_points_lie_on_the_scene_at_time_0(scene: SceneData) -> None:
     inverse = np.linalg.inv(scene.transform)
     world = (scene.points.xyz.astype(np.float64) @ inverse[:3, :3].T + inverse[:3, 3]).T
-    gaps = np.abs([gap(thing.frozen(0.0), world) for thing in SCENE])
+    gaps = np.abs([gap(solid.frozen(0.0), world) for solid in SCENE])
     allowed = 3e-3 * (np.linalg.norm(world, axis=0) + 4.0)
     assert len(scene.points) > 300 and (gaps.min(axis=0) < allowed).all()
     names = {SCENE[k].label for k in np.argmin(gaps, axis=0)}
@@ -432,7 +441,7 @@ def test_sizes_that_make_no_sense_are_refused(tmp_path: Path, wrong: dict[str, i
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("part", ["_ply", "_transforms"])
+@pytest.mark.parametrize("part", ["write_ply_points", "_transforms"])
 def test_a_disk_that_fills_up_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -13,12 +13,14 @@ from PIL import Image
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.builtin.captures import cameras, draw, write_capture
-from nfc_gs.data.builtin.caster import Caster, sun_directions
-from nfc_gs.data.builtin.draw import Rays
+from nfc_gs.data.builtin.cameras import still_life_cameras
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.builtin.draw import Rays, draw
 from nfc_gs.data.builtin.materials import Material, plain, pulses
-from nfc_gs.data.builtin.scene import Thing, at, labels, rod, things
+from nfc_gs.data.builtin.ray_caster import RayCaster, sun_directions
 from nfc_gs.data.builtin.shapes import Box, Ellipsoid, Frustum, Plane, Shape, Torus, sphere
+from nfc_gs.data.builtin.solids import Solid, at, label_ids, rod
+from nfc_gs.data.builtin.still_life import still_life
 
 GREY = Material(plain("808080"))
 SHAPES = [
@@ -49,10 +51,10 @@ def outside(shape: Shape, points: np.ndarray) -> np.ndarray:
     return np.hypot(np.hypot(x, y) - shape.ring, z) - shape.tube
 
 
-def outside_thing(thing: Thing, points: np.ndarray) -> np.ndarray:
-    """`outside` of a thing for world points [3, P]."""
-    pose = thing.pose(0.0)
-    return outside(thing.shape, pose[:3, :3].T @ (points - pose[:3, 3:]))
+def outside_solid(solid: Solid, points: np.ndarray) -> np.ndarray:
+    """`outside` of a solid for world points [3, P]."""
+    pose = solid.pose(0.0)
+    return outside(solid.shape, pose[:3, :3].T @ (points - pose[:3, 3:]))
 
 
 def center_of(camera: Camera) -> np.ndarray:
@@ -68,7 +70,7 @@ def pixel_rays(camera: Camera) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_capture(tmp_path_factory.mktemp("synthetic") / "capture", 6, 96, 72, ground_truth=True)
+    return write_capture(tmp_path_factory.mktemp("builtin") / "capture", 6, 96, 72, ground_truth=True)
 
 
 @pytest.fixture(scope="module")
@@ -129,12 +131,12 @@ def test_normals_are_the_slope_of_the_implicit_function(shape: Shape) -> None:
 
 
 def test_a_sphere_covers_exactly_the_pixels_whose_centres_see_it() -> None:
-    camera = cameras(5, 120, 90)[2]
-    ball = Thing("ball", sphere(0.6), GREY, at(0.2, -0.1, 0.5))
+    camera = still_life_cameras(5, 120, 90)[2]
+    ball = Solid("ball", sphere(0.6), GREY, at(0.2, -0.1, 0.5))
     rays = Rays(camera)
     y, x = np.indices((90, 120)).reshape(2, -1)
     directions, _ = rays.through(x + 0.5, y + 0.5)
-    hit = Caster([ball]).cast(rays.origin, directions)[1].reshape(90, 120) == 0
+    hit = RayCaster([ball]).cast(rays.origin, directions)[1].reshape(90, 120) == 0
 
     towards = np.array([[0.2], [-0.1], [0.5]]) - center_of(camera)
     distance = np.linalg.norm(towards)
@@ -147,33 +149,33 @@ def test_a_sphere_covers_exactly_the_pixels_whose_centres_see_it() -> None:
 
 
 def test_every_depth_lies_on_a_surface_of_what_the_mask_names_with_nothing_before_it() -> None:
-    scene, names = things(), labels(things())
-    for camera in cameras(12, 64, 48)[1:9:3]:
-        drawing = draw(camera, supersample=1)
+    scene, names = still_life(), label_ids(still_life())
+    for camera in still_life_cameras(12, 64, 48)[1:9:3]:
+        drawn = draw(camera, supersample=1)
         rays, origin = pixel_rays(camera), center_of(camera)
-        assert np.isinf(drawing.depth[drawing.mask == 0]).all() and np.isfinite(drawing.depth[drawing.mask > 0]).all()
+        assert np.isinf(drawn.depth[drawn.mask == 0]).all() and np.isfinite(drawn.depth[drawn.mask > 0]).all()
         for label, number in names.items():
-            here = drawing.mask == number
-            depth = drawing.depth[here].astype(np.float64)
+            here = drawn.mask == number
+            depth = drawn.depth[here].astype(np.float64)
             points = origin + rays[:, here] * depth
-            own = np.min([np.abs(outside_thing(t, points)) for t in scene if t.label == label], axis=0)
+            own = np.min([np.abs(outside_solid(t, points)) for t in scene if t.label == label], axis=0)
             assert (own <= 2e-5 * np.maximum(depth, 5.0)).all(), label  # a few float32 steps at that distance
-        near = drawing.mask > 0
+        near = drawn.mask > 0
         for share in np.linspace(0.02, 0.995, 60):
-            points = origin + rays[:, near] * drawing.depth[near] * share
-            assert min(outside_thing(t, points).min() for t in scene) > -1e-4
+            points = origin + rays[:, near] * drawn.depth[near] * share
+            assert min(outside_solid(t, points).min() for t in scene) > -1e-4
 
 
 def test_the_picture_shows_all_kinds_of_things_and_the_sky() -> None:
-    names = labels(things())
+    names = label_ids(still_life())
     seen = set()
-    for camera in cameras(8, 120, 90):
+    for camera in still_life_cameras(8, 120, 90):
         seen |= set(np.unique(draw(camera, supersample=1).mask).tolist())
     assert seen == {0, *names.values()}
 
 
 def test_supersampling_changes_edges_and_leaves_the_mean_picture() -> None:
-    camera = cameras(7, 90, 61)[4]
+    camera = still_life_cameras(7, 90, 61)[4]
     once, twice, thrice = (draw(camera, supersample=s).rgb.astype(float) for s in (1, 2, 3))
     assert np.abs(twice - once).max() > 20
     assert np.abs(thrice - twice).mean() < np.abs(thrice - once).mean()
@@ -181,7 +183,7 @@ def test_supersampling_changes_edges_and_leaves_the_mean_picture() -> None:
 
 
 def test_large_pictures_are_drawn_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    camera = cameras(5, 64, 48)[0]
+    camera = still_life_cameras(5, 64, 48)[0]
     whole = draw(camera)
     monkeypatch.setattr("nfc_gs.data.builtin.draw._RAYS_AT_ONCE", 777)
     parts = draw(camera)
@@ -192,22 +194,22 @@ def test_large_pictures_are_drawn_in_parts_with_the_same_result(monkeypatch: pyt
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 48])
 def test_cameras_differ_stand_level_and_look_inwards(count: int) -> None:
-    shots = cameras(count, 64, 48)
-    assert len(shots) == count
-    centers = np.concatenate([center_of(shot) for shot in shots], axis=1)
+    cameras = still_life_cameras(count, 64, 48)
+    assert len(cameras) == count
+    centers = np.concatenate([center_of(camera) for camera in cameras], axis=1)
     if count > 1:
         apart = np.linalg.norm(centers[:, :, None] - centers[:, None], axis=0)[~np.eye(count, dtype=bool)]
         assert apart.min() > 0.1
-    for shot, center in zip(shots, centers.T, strict=True):
-        rotation = shot.viewmat.double().numpy()[:3, :3]
+    for camera, center in zip(cameras, centers.T, strict=True):
+        rotation = camera.viewmat.double().numpy()[:3, :3]
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-6)
         assert abs(rotation[0, 2]) < 1e-6 and rotation[1, 2] < 0  # x is level, y points down
         assert rotation[2] @ -center > 0.9 * np.linalg.norm(center)
-        assert all(outside_thing(thing, center[:, None])[0] > 0.05 for thing in things())
+        assert all(outside_solid(solid, center[:, None])[0] > 0.05 for solid in still_life())
 
 
 def test_glossy_things_look_different_from_elsewhere_and_matt_ones_do_not() -> None:
-    caster = Caster(things())
+    caster = RayCaster(still_life())
     sun = sun_directions(1)[:, 0]
 
     def colors(point: list[float], eyes: list[list[float]]) -> np.ndarray:
@@ -233,8 +235,8 @@ def test_glossy_things_look_different_from_elsewhere_and_matt_ones_do_not() -> N
 
 
 def test_the_sun_casts_shadows_through_what_is_solid_and_not_beside_it() -> None:
-    caster = Caster(
-        [Thing("ball", sphere(0.5), GREY, at(0, 0, 2.0)), rod("rod", np.zeros(3), np.eye(3)[0], 0.02, GREY)]
+    caster = RayCaster(
+        [Solid("ball", sphere(0.5), GREY, at(0, 0, 2.0)), rod("rod", np.zeros(3), np.eye(3)[0], 0.02, GREY)]
     )
     sun = sun_directions(1)[:, 0]
     down = np.array([0, 0, 2.0]) - 3.0 * sun
@@ -260,28 +262,28 @@ def test_things_move_with_time_and_the_built_in_scene_stands_still() -> None:
     def up(time: float) -> np.ndarray:
         return at(0, 0, time)
 
-    caster = [Caster([Thing("ball", sphere(0.5), GREY, at(0, 0, 0), up)], time) for time in (0.0, 0.25)]
+    caster = [RayCaster([Solid("ball", sphere(0.5), GREY, at(0, 0, 0), up)], time) for time in (0.0, 0.25)]
     origin = np.array([[0.0], [0.0], [3.0]], np.float32)
     down = np.array([[0.0], [0.0], [-1.0]], np.float32)
     np.testing.assert_allclose([c.cast(origin, down)[0][0] for c in caster], [2.5, 2.25], atol=1e-6)
-    camera = cameras(3, 48, 36)[0]
+    camera = still_life_cameras(3, 48, 36)[0]
     np.testing.assert_array_equal(draw(camera, 0.0).rgb, draw(camera, 0.7).rgb)
 
 
 def test_the_written_project_has_the_same_cameras_and_pictures(capture: Path, model: pycolmap.Reconstruction) -> None:
-    shots = cameras(6, 96, 72)
+    cameras = still_life_cameras(6, 96, 72)
     assert model.num_cameras() == 1 and model.num_images() == 6
     camera = model.cameras[1]
     assert camera.model.name == "PINHOLE" and (camera.width, camera.height) == (96, 72)
-    np.testing.assert_array_equal(camera.params, [shots[0].fx, shots[0].fy, shots[0].cx, shots[0].cy])
-    for k, shot in enumerate(shots):
+    np.testing.assert_array_equal(camera.params, [cameras[0].fx, cameras[0].fy, cameras[0].cx, cameras[0].cy])
+    for k, camera in enumerate(cameras):
         image = model.images[k + 1]
         assert image.name == f"{k + 1:04d}.png"
-        np.testing.assert_allclose(image.cam_from_world().matrix(), shot.viewmat[:3].numpy(), atol=1e-6)
-        drawing = draw(shot)
-        np.testing.assert_array_equal(np.asarray(Image.open(capture / "images" / image.name)), drawing.rgb)
-        np.testing.assert_array_equal(np.asarray(Image.open(capture / "labels" / image.name)), drawing.mask)
-        np.testing.assert_array_equal(np.load(capture / "depth" / f"{k + 1:04d}.npy"), drawing.depth)
+        np.testing.assert_allclose(image.cam_from_world().matrix(), camera.viewmat[:3].numpy(), atol=1e-6)
+        drawn = draw(camera)
+        np.testing.assert_array_equal(np.asarray(Image.open(capture / "images" / image.name)), drawn.rgb)
+        np.testing.assert_array_equal(np.asarray(Image.open(capture / "labels" / image.name)), drawn.mask)
+        np.testing.assert_array_equal(np.load(capture / "depth" / f"{k + 1:04d}.npy"), drawn.depth)
 
 
 def test_points_reproject_to_where_they_were_observed(model: pycolmap.Reconstruction) -> None:
@@ -298,7 +300,7 @@ def test_points_reproject_to_where_they_were_observed(model: pycolmap.Reconstruc
 
 
 def test_tracks_hold_only_views_that_see_the_point(model: pycolmap.Reconstruction) -> None:
-    scene = things()
+    scene = still_life()
     centers, points = [], []
     for point in model.points3D.values():
         for element in point.track.elements:
@@ -307,13 +309,13 @@ def test_tracks_hold_only_views_that_see_the_point(model: pycolmap.Reconstructio
     eyes, ends = np.array(centers).T, np.array(points).T
     for share in np.linspace(0.05, 0.97, 40):
         between = eyes + share * (ends - eyes)
-        for thing in scene:
-            assert outside_thing(thing, between).min() > -0.02, thing.label  # points are off the surface by millimetres
+        for solid in scene:
+            assert outside_solid(solid, between).min() > -0.02, solid.label  # points are off the surface by millimetres
 
 
 def test_points_lie_near_surfaces_and_reach_the_background(model: pycolmap.Reconstruction) -> None:
     xyz = np.array([point.xyz for point in model.points3D.values()]).T
-    gap = np.min([np.abs(outside_thing(thing, xyz)) for thing in things()], axis=0)
+    gap = np.min([np.abs(outside_solid(solid, xyz)) for solid in still_life()], axis=0)
     distance = np.linalg.norm(xyz, axis=0) + 4.0
     assert (gap < 3e-3 * distance).all()
     assert (distance > 12).sum() > 100 and (distance > 40).any()
@@ -334,7 +336,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_points(tmp_pa
 
 
 def test_pictures_have_enough_detail_for_feature_matching() -> None:
-    grey = draw(cameras()[8]).rgb.astype(np.float64).mean(axis=2)
+    grey = draw(still_life_cameras()[8]).rgb.astype(np.float64).mean(axis=2)
     detail = np.hypot(*np.gradient(grey))
     assert (detail > 8).mean() > 0.2  # a fifth of the picture has visible texture or edges
     assert (detail > 60).mean() < 0.02  # and little of it is aliased
@@ -391,5 +393,5 @@ def test_a_disk_that_fills_up_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_cameras_may_have_any_dtype() -> None:
-    camera = cameras(3, 24, 18)[1]
+    camera = still_life_cameras(3, 24, 18)[1]
     np.testing.assert_array_equal(draw(camera.to(dtype=torch.float64)).rgb, draw(camera).rgb)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from nfc_gs.data.builtin.materials import linear, mix, smoothstep, value_noise
-from nfc_gs.data.builtin.scene import Thing, labels
 from nfc_gs.data.builtin.shapes import cross, dot, unit
+from nfc_gs.data.builtin.solids import Solid, label_ids
 
 _Seen = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -71,48 +71,48 @@ def _groups(index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield int(value), places
 
 
-class Caster:
-    """The things of a scene, posed at one moment.
+class RayCaster:
+    """The solids of a scene, posed at one moment.
 
     To find what a ray may hit, rays (or points) are sorted along one coordinate: what can meet the ball around
-    a thing is then a slice, and only that slice is looked at more closely.
+    a solid is then a slice, and only that slice is looked at more closely.
     """
 
-    def __init__(self, scene: list[Thing], time: float = 0.0) -> None:
-        self.things = [thing.frozen(time) for thing in scene]
-        poses = np.stack([thing.rest for thing in self.things])
-        halves = np.array([thing.shape.half for thing in self.things])
+    def __init__(self, scene: list[Solid], time: float = 0.0) -> None:
+        self.solids = [solid.frozen(time) for solid in scene]
+        poses = np.stack([solid.rest for solid in self.solids])
+        halves = np.array([solid.shape.half for solid in self.solids])
         self.to_world = poses[:, :3, :3].astype(np.float32)  # [K, 3, 3]
         self.centers = poses[:, :3, 3].astype(np.float32)  # [K, 3]
-        self.axes = poses[:, :3, 2].astype(np.float32)  # [K, 3], the things' own z
+        self.axes = poses[:, :3, 2].astype(np.float32)  # [K, 3], the solids' own z
         self.radii = (np.linalg.norm(halves, axis=1) * 1.001 + 1e-3).astype(np.float32)  # [K] of balls around them
         self.widths = (np.linalg.norm(halves[:, :2], axis=1) * 1.001 + 1e-3).astype(np.float32)  # [K] of cylinders
         self.slim = halves[:, 2] > 3.0 * halves[:, 0]  # [K], whose cylinder is much tighter than their ball
         cores = np.prod(np.where(np.isfinite(halves), halves, 0.0), axis=1) ** (1 / 3)
         self.cores = np.where(cores < 1.0, cores, 0.0).astype(np.float32)  # [K] of balls that darken what is near
-        self.casts_shadow = np.array([thing.casts_shadow for thing in scene])
-        ids = labels(scene)
-        self.ids = np.array([ids[thing.label] for thing in scene], np.uint8)
+        self.casts_shadow = np.array([solid.casts_shadow for solid in scene])
+        ids = label_ids(scene)
+        self.ids = np.array([ids[solid.label] for solid in scene], np.uint8)
 
     def _hit(
         self, k: int, rays: np.ndarray, middle: np.ndarray, origin: np.ndarray, direction: np.ndarray
     ) -> np.ndarray:
-        """Distances [J] at which rays [J] (indices) hit thing k; middle [J] is where they are nearest to its centre."""
+        """Distances [J] at which rays [J] (indices) hit solid k; middle [J] is where they are nearest to its centre."""
         turn = self.to_world[k].T
         d = turn @ (direction if direction.shape[1] == 1 else direction.take(rays, axis=1))
         o = turn @ ((origin if origin.shape[1] == 1 else origin.take(rays, axis=1)) - self.centers[k][:, None])
         # Measured from `middle` the numbers are small: float32 is exact enough however far the origin is.
-        return middle + self.things[k].shape.hit(o + middle * d, d, -middle)
+        return middle + self.solids[k].shape.hit(o + middle * d, d, -middle)
 
     @_quiet()
     def cast(self, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest thing along each ray.
+        """The nearest solid along each ray.
 
         Args:
             origin: [3, 1] float32, world; direction: [3, R] float32, unit length.
 
         Returns:
-            distance [R] float32 (infinity for the sky) and the thing's index [R] int32 (-1 for the sky).
+            distance [R] float32 (infinity for the sky) and the solid's index [R] int32 (-1 for the sky).
         """
         mean = direction.mean(axis=1)
         pole = np.array([mean[1], -mean[0], 1e-6 * mean[2]], np.float32)
@@ -149,11 +149,11 @@ class Caster:
         return distances, indices
 
     def normals(self, points: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """Outward unit normals [3, R] at surface points [3, R] of the things [R]."""
+        """Outward unit normals [3, R] at surface points [3, R] of the solids [R]."""
         normals = np.empty_like(points)
         for k, here in _groups(index):
             local = self.to_world[k].T @ (points.take(here, axis=1) - self.centers[k][:, None])
-            normals[:, here] = self.to_world[k] @ self.things[k].shape.normal(local)
+            normals[:, here] = self.to_world[k] @ self.solids[k].shape.normal(local)
         return normals
 
     @_quiet()
@@ -185,7 +185,7 @@ class Caster:
         return dark
 
     def openness(self, points: np.ndarray, normals: np.ndarray, light: np.ndarray) -> np.ndarray:
-        """How much of the sky reaches points, [R] 0..1: things near them taken as balls.
+        """How much of the sky reaches points, [R] 0..1: solids near them taken as balls.
 
         A ball of radius r at distance d covers cos * (r / d)^2 of the hemisphere. The points [3, R] must be sorted
         by `level(light) @ points`.
@@ -207,14 +207,14 @@ class Caster:
         return result
 
     def _slices(self, points: np.ndarray, light: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First and end [K] of the sorted points that are within reach [K] of the things, along level(light)."""
+        """First and end [K] of the sorted points that are within reach [K] of the solids, along level(light)."""
         across = level(light)
         places, centers = across @ points, self.centers @ across
         return np.searchsorted(places, centers - reach), np.searchsorted(places, centers + reach)
 
     @_quiet()
     def radiance(self, origin: np.ndarray, direction: np.ndarray, light: np.ndarray, pixel: float) -> _Seen:
-        """Linear light [3, R] that comes back along rays, with the distance [R] and thing index [R] as `cast` gives.
+        """Linear light [3, R] that comes back along rays, with the distance [R] and solid index [R] as `cast` gives.
 
         Args:
             origin: [3, 1]; direction: [3, R], unit length; light: [3], unit direction to the sun.
@@ -243,14 +243,14 @@ class Caster:
         albedo, normals = np.empty_like(points), np.empty_like(points)
         specular, shininess = np.zeros_like(size), np.zeros_like(size)
         for k, here in _groups(index):
-            thing, turn = self.things[k], self.to_world[k]
+            solid, turn = self.solids[k], self.to_world[k]
             local = turn.T @ (points.take(here, axis=1) - self.centers[k][:, None])
-            outward = thing.shape.normal(local)
+            outward = solid.shape.normal(local)
             across = turn @ outward
             slant = np.maximum(np.abs(dot(across, seen.take(here, axis=1))), 0.15)
             normals[:, here] = across
-            albedo[:, here] = thing.material.pattern(local, outward, size.take(here) / slant)
-            specular[here], shininess[here] = thing.material.specular, thing.material.shininess
+            albedo[:, here] = solid.material.pattern(local, outward, size.take(here) / slant)
+            specular[here], shininess[here] = solid.material.specular, solid.material.shininess
 
         sunlit = np.maximum(dot(normals, light), 0.0)
         lit = np.flatnonzero((sunlit > 0) & (dot(points, points) < _SHADOW_RANGE**2))

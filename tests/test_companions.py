@@ -1,0 +1,227 @@
+"""What trains beside a model: the protocol, on the example of an exposure for each view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from tiny_scenes import ImagesInMemory, assert_same_bits, tiny_config, tiny_scene
+from torch import Tensor
+
+from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
+from nfc_gs.core.events import StepDone
+from nfc_gs.data.sampler import Window
+from nfc_gs.data.scene import SceneData, ViewImage
+from nfc_gs.model.corrections import CORRECTIONS, ViewCorrection
+from nfc_gs.model.radiance import Part, RenderOutput
+from nfc_gs.objective.objective import ObjectiveConfig
+from nfc_gs.runs.checkpoint import load_checkpoint, save_compact
+from nfc_gs.runs.families import render
+from nfc_gs.training.companion import Companion
+from nfc_gs.training.optimizers import DenseAdam
+from nfc_gs.training.samples import Sample
+from nfc_gs.training.trainer import Trainer
+
+
+class Exposure(ViewCorrection):
+    """A factor for the colors of each view; those of no view, or of one held out, stay as they are."""
+
+    def __init__(self, logarithms: Tensor) -> None:
+        self.logarithms = logarithms  # [views]
+
+    def output(self, output: RenderOutput, view: int | None) -> RenderOutput:
+        return output if view is None else replace(output, rgb=output.rgb * self.logarithms[view].exp())
+
+    def part(self) -> Part:
+        return Part({"logarithms": self.logarithms.detach()})
+
+
+class ExposureCompanion(Companion):
+    """Learns the exposures, whose squares are kept small."""
+
+    name: ClassVar[str] = "exposure"
+
+    def __init__(self, views: int) -> None:
+        self.logarithms = torch.zeros(views, requires_grad=True)
+        self.correction = Exposure(self.logarithms)
+        self.optimizer = DenseAdam({"logarithms": self.logarithms.detach()})
+
+    def loss(self, step: int, progress: float) -> Tensor | None:
+        return 1e-3 * self.logarithms.square().mean()
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        return {"logarithms": self.logarithms}
+
+    def step(self, step: int, progress: float) -> None:
+        assert self.logarithms.grad is not None
+        self.optimizer.step({"logarithms": self.logarithms.grad}, {"logarithms": 0.02})
+
+    def parts(self) -> dict[str, Part]:
+        moments = Part(self.optimizer.state(), {"steps": self.optimizer.steps})
+        return {self.name: self.correction.part(), f"{self.name}_optimizer": moments}
+
+    def load(self, parts: Mapping[str, Part]) -> None:
+        self.logarithms.data.copy_(parts[self.name].tensors["logarithms"])
+        moments = parts[f"{self.name}_optimizer"]
+        self.optimizer.load_state(moments.tensors, int(moments.values["steps"]))
+
+
+@pytest.fixture(autouse=True)
+def known_correction() -> Iterator[None]:
+    CORRECTIONS["exposure"] = lambda part: Exposure(part.tensors["logarithms"])
+    yield
+    del CORRECTIONS["exposure"]
+
+
+def uneven_scene() -> SceneData:
+    """A scene whose every second view is darker by half."""
+    scene = tiny_scene()
+    images = {}
+    for index, view in enumerate(scene.views):
+        rgb = scene.image(index).rgb * (0.5 if index % 2 else 1.0)
+        images[view.name] = ViewImage(rgb.round().astype(np.uint8), None)
+    return replace(scene, images=ImagesInMemory(images))
+
+
+def trainer_of(folder: Path, steps: int, backend: str = "cpu") -> Trainer:
+    config = tiny_config(steps=steps, backend=backend)
+    return Trainer(uneven_scene(), config, folder, capture="tiny", companions=[ExposureCompanion(8)])
+
+
+def state(trainer: Trainer) -> dict[str, Tensor]:
+    companion = trainer.companions[-1]
+    assert isinstance(companion, ExposureCompanion)
+    moments = {f"exposure.{name}": tensor for name, tensor in companion.optimizer.state().items()}
+    return {**trainer.model.parts()["model"].tensors, "logarithms": companion.logarithms.detach(), **moments}
+
+
+def test_it_learns_what_the_views_differ_in(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path / "run", 300)
+    trainer.train()
+    learnt = state(trainer)["logarithms"]
+    bright, dark = ([learnt[i].item() for i in trainer.scene.train if i % 2 == parity] for parity in (0, 1))
+    assert min(bright) - max(dark) > 0.4  # log 2 is 0.69
+    assert learnt[list(trainer.scene.test)].abs().max() == 0.0
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(tmp_path: Path, backend: str) -> None:
+    whole = trainer_of(tmp_path / "whole", 16, backend)
+    whole.train()
+    first = trainer_of(tmp_path / "broken", 16, backend)
+    first.run.add_listener(lambda event: first.stop() if isinstance(event, StepDone) and event.step == 7 else None)
+    first.train()
+    second = Trainer.resume(tmp_path / "broken", scene=uneven_scene(), companions=[ExposureCompanion(8)])
+    second.train()
+    assert_same_bits(state(whole), state(second))
+
+
+def test_a_run_is_not_resumed_where_its_checkpoint_has_nothing_of_a_companion(tmp_path: Path) -> None:
+    Trainer(uneven_scene(), tiny_config(), tmp_path / "run", capture="tiny")
+    with pytest.raises(UserError, match="lacks 'exposure'; it cannot be resumed"):
+        Trainer.resume(tmp_path / "run", scene=uneven_scene(), companions=[ExposureCompanion(8)])
+
+
+def test_an_opened_run_renders_views_as_they_were_learnt(tmp_path: Path) -> None:
+    """What is measured while training, and what the run folder or its small file renders later, are the same."""
+    trainer = trainer_of(tmp_path / "run", 40)
+    trainer.train()
+    view = trainer.scene.train[1]
+    camera = trainer.scene.camera(view)
+    with torch.no_grad():
+        trained = render(trainer.model, camera, options=trainer.render_options, view=view).rgb
+        plain = render(trainer.model, camera, options=trainer.render_options).rgb
+    assert not torch.equal(trained, plain)
+    save_compact(tmp_path / "small.safetensors", load_checkpoint(tmp_path / "run"))
+    for path, tolerance in (
+        (tmp_path / "run", 0.0),
+        (tmp_path / "small.safetensors", 2e-3),
+    ):  # colors of half precision
+        checkpoint = load_checkpoint(path)
+        with torch.no_grad():
+            options = checkpoint.render_options("cpu")
+            again = render(checkpoint.make_model(), camera, options=options, view=view).rgb
+        torch.testing.assert_close(again, trained, rtol=0.0, atol=tolerance)
+
+
+class Recorder(Companion):
+    """Notes which of its methods a step calls."""
+
+    name: ClassVar[str] = "recorder"
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.frozen = torch.zeros(1, requires_grad=True)
+        self.correction = self._Correction(self.calls)
+
+    class _Correction(ViewCorrection):
+        def __init__(self, calls: list[str]) -> None:
+            self.calls = calls
+
+        def camera(self, camera: Camera, view: int | None) -> Camera:
+            self.calls.append("camera")
+            return camera
+
+        def output(self, output: RenderOutput, view: int | None) -> RenderOutput:
+            self.calls.append("output")
+            return output
+
+    def prepare(self, step: int, progress: float) -> None:
+        self.calls.append("prepare")
+
+    def time_window(self, progress: float) -> Window | None:
+        self.calls.append("time_window")
+        return None
+
+    def sample(self, sample: Sample, step: int, progress: float) -> Sample:
+        self.calls.append("sample")
+        return super().sample(sample, step, progress)
+
+    def objective(self, config: ObjectiveConfig, progress: float) -> ObjectiveConfig:
+        self.calls.append("objective")
+        return config
+
+    def loss(self, step: int, progress: float) -> Tensor | None:
+        self.calls.append("loss")
+        return None
+
+    def gradients(self, gradients: dict[str, Tensor]) -> None:
+        self.calls.append("gradients")
+        for gradient in gradients.values():
+            gradient.zero_()
+
+    def step(self, step: int, progress: float) -> None:
+        self.calls.append("step")
+
+
+def test_a_step_calls_the_methods_in_order_and_uses_the_gradients_it_is_left(tmp_path: Path) -> None:
+    recorder = Recorder()
+    config = tiny_config(density="none")
+    trainer = Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny", companions=[recorder])
+    before = {name: tensor.clone() for name, tensor in trainer.model.parts()["model"].tensors.items()}
+    trainer.step()
+    assert recorder.calls == [
+        "prepare",
+        "time_window",
+        "sample",
+        "camera",
+        "objective",
+        "output",
+        "loss",
+        "gradients",
+        "step",
+    ]
+    assert_same_bits(before, dict(trainer.model.parts()["model"].tensors))
+
+
+def test_held_out_views_are_measured_with_what_companions_correct(tmp_path: Path) -> None:
+    recorder = Recorder()
+    trainer = Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny", companions=[recorder])
+    trainer.evaluate()
+    assert recorder.calls == ["camera", "output"] * len(trainer.scene.test)
