@@ -134,7 +134,7 @@ def test_finish_leaves_a_whole_run_folder_at_any_step(tmp_path: Path) -> None:
         written = json.loads((run / METRICS_NAME).read_text())
         assert written["steps"] == steps and written["gaussians"] == 30
         assert written["test"]["psnr"] == metrics.psnr
-        assert torch.allclose(nfc_gs.read_ply(run / SPLAT_NAME).opacity_logits, trainer.model.opacity_logits)
+        assert torch.allclose(nfc_gs.read_splats(run / SPLAT_NAME).opacity_logits, trainer.model.opacity_logits)
         for name in (REPORT_NAME, f"{TEST_RENDERS}/view_00.png"):
             assert (run / name).is_file(), name
             (run / name).unlink()
