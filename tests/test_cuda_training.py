@@ -12,7 +12,7 @@ import torch
 from emulator import CUDA, Emulator, compiled
 from losses import photometric, photometric_reference
 from splat_scenes import open_engine
-from test_train_motion import config, moving_scene, psnr
+from test_train_deformation import config, moving_scene, psnr
 from torch import Tensor
 
 from nfc_gs.core.errors import UserError

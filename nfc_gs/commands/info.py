@@ -24,6 +24,7 @@ from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData, TimeAxis, View
 from nfc_gs.formats.registry import format_of, read_splats, splat_suffixes
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.ops import native, nvrtc
 from nfc_gs.rendering.registry import choose_device_and_backend
@@ -180,12 +181,10 @@ def _run(path: Path) -> Rows:
         ("Training time", duration(checkpoint.seconds)),
         ("Trained on", f"{config.device}, backend {config.backend}, preset {config.preset}, seed {config.seed}"),
         ("Method", f"{config.method}, minimising {terms_in_words(config.objective.weights())}"),
-        *loaded.model.facts().items(),
+        *_model(loaded.model),
     ]
     if checkpoint.time_axis is not None:
         rows += _times(checkpoint.time_axis)
-    if isinstance(loaded.model, GaussianModel) and loaded.model.deformation is not None:
-        rows.append(("Deformation", sizes_in_words(loaded.model.deformation)))
     test = read_metrics(path).get("test") if path.is_dir() else None
     if isinstance(test, dict) and isinstance(test.get("psnr"), float):
         ssim = test.get("ssim")
@@ -194,6 +193,13 @@ def _run(path: Path) -> Rows:
         if isinstance(test.get("moving_psnr"), float):
             rows.append(("Moving PSNR", decibels(test["moving_psnr"])))
     return rows
+
+
+def _model(model: RadianceModel) -> Rows:
+    facts = model.facts()
+    if isinstance(model, GaussianModel) and model.deformation is not None:
+        facts["Deformation"] = sizes_in_words(model.deformation)
+    return list(facts.items())
 
 
 def _trained_on(checkpoint: Checkpoint, config: ResolvedConfig) -> Rows:

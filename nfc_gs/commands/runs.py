@@ -59,7 +59,7 @@ def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> in
     Raises:
         UserError: as `Trainer.train`; the run holds its last good checkpoint.
     """
-    scene, run = trainer.scene, trainer.run.folder
+    scene, config, run = trainer.scene, trainer.config, trainer.run.folder
     held_out = f"{len(scene.test)} held out" if scene.test else "none held out"
     output.line(f"Run folder: {run}")
     config = trainer.config

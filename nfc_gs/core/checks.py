@@ -40,6 +40,22 @@ def check_shapes(**tensors: tuple[Tensor | None, str]) -> dict[str, int]:
     return sizes
 
 
+def check_same_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Check that there are all the tensors that are expected, and no others, with the same shapes.
+
+    Raises:
+        ValueError: names the first tensor that is missing, unexpected or of another shape.
+    """
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise ValueError(f"there is no tensor '{name}'")
+        if tensors[name].shape != tensor.shape:
+            raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}")
+    unknown = sorted(tensors.keys() - expected.keys())
+    if unknown:
+        raise ValueError(f"there is an unexpected tensor '{unknown[0]}'")
+
+
 @functools.cache  # a training step checks the same few shapes again and again
 def _dimensions(spec: str) -> tuple[int | str, ...]:
     return tuple(int(dim) if dim.isdigit() else dim for dim in spec.split())

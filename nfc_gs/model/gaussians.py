@@ -176,7 +176,11 @@ class GaussianModel(nn.Module):
 
     def facts(self) -> dict[str, str]:
         """Names and values for people."""
-        facts = {"Gaussians": f"{len(self):,}", "SH degree": str(self.sh_degree), "Color head": self.head}
+        head = "spherical harmonics"
+        if self.bit_shifts is not None:
+            shared = self.bit_shifts.shape[2] == 3
+            head = f"{COLOR_BITS} bits, one shift a {'channel' if shared else 'bit'} for the view"
+        facts = {"Gaussians": f"{len(self):,}", "SH degree": str(self.sh_degree), "Color head": head}
         return facts if self.deformation is None else {**facts, "Deformation": self.deformation.kind}
 
     def baked(self, degree: int | None = None) -> GaussianModel:

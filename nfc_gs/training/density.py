@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfc_gs.core.checks import check_same_shapes
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops.operations import Operations
 from nfc_gs.rendering.backend import SplatInfo
@@ -92,7 +93,13 @@ class DensityControl:
         }
 
     def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """The inverse of `tensors` and `state`; raises KeyError for what is missing."""
+        """The inverse of `tensors` and `state`.
+
+        Raises:
+            KeyError: a value of the state is missing.
+            ValueError: a tensor is missing, unexpected or of another shape.
+        """
+        check_same_shapes(tensors, self.tensors())
         self.initial = int(state["initial"])
         self.clock.last_step = int(state["last_step"])
         self.clock.last_progress = float(state["last_progress"])

@@ -166,8 +166,12 @@ class Trainer:
                 companion.load(parts)
             self._step.clock.seconds.update(parts[RUN_PART].values["timings"])
             self.run.go_on(checkpoint.step, checkpoint.seconds, parts[RUN_PART].values)
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
             raise UserError(f"The checkpoint of {self.run.folder} lacks {error}; it cannot be resumed.") from None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"The checkpoint of {self.run.folder} is not that of its configuration ({error}); it cannot be resumed."
+            ) from None
 
     @property
     def steps_done(self) -> int:
