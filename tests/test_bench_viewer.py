@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 from tool_modules import load
 
+from nfc_gs.viewer.session import MovingPicture
+
 measuring, viewer = load("bench/measuring"), load("bench/viewer")
 
 
@@ -19,7 +21,9 @@ class FakeClient:
         self.rendered_from: deque[tuple[float, ...]] = deque()
         self.pictures: list[float] = []
         self.sent: dict[tuple[float, ...], float] = {}
-        self.session = SimpleNamespace(drawn=(64, 48), _frame_rate=SimpleNamespace(share=1.0))
+        self.session = SimpleNamespace(
+            moving_picture=MovingPicture(64, 48), renderer=SimpleNamespace(frame_rate=SimpleNamespace(share=1.0))
+        )
 
     def move(self, until: object) -> None:
         for place in range(5):

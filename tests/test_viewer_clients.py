@@ -1,4 +1,4 @@
-"""Many clients of the viewer at once, and those who wish no good."""
+"""Many clients of the viewer at once, and hostile ones."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from nfc_gs.data.scene import SceneData
 from nfc_gs.model.color_head import start_sh
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer, free_port
-from nfc_gs.viewer.scheduler import at_once
+from nfc_gs.viewer.scheduler import run_to_end
 from nfc_gs.viewer.server import is_own
+from nfc_gs.viewer.session import MOVING
 from nfc_gs.viewer.source import Source
 
 
@@ -44,20 +45,20 @@ def test_twenty_clients_come_move_and_go_and_leave_nothing_behind(scene: SceneDa
         for _ in range(2):
             clients = [Client(viewer) for _ in range(20)]
             for client in clients:
-                client.look(0.0)
+                client.move(0.0)
             until(lambda: len(viewer.sessions) == 20)
             shown = list(viewer.sessions.values())
             for turn in range(5):
                 for client in clients:
-                    client.look(0.1 * turn)
-            until(lambda shown=shown: all(session.pictures >= 3 for session in shown))
+                    client.move(0.1 * turn)
+            until(lambda shown=shown: all(session.pictures_sent >= 3 for session in shown))
             for client in clients:
-                client.look(9.0)
+                client.move(9.0)
                 client.close()  # in the middle of a render, for most
             until(lambda: not viewer.sessions)
             until(lambda: viewer.scheduler.wait_time() is None)
-            until(lambda shown=shown: all(session.closed and not session._cache for session in shown))
-            assert not viewer.scheduler._last_served
+            until(lambda shown=shown: all(session.closed and not session.renderer._still_models for session in shown))
+            assert not viewer.scheduler._last_run
     until(lambda: threading.active_count() <= before)
 
 
@@ -70,21 +71,21 @@ def test_twenty_clients_come_move_and_go_and_leave_nothing_behind(scene: SceneDa
 )  # fmt: skip
 def test_a_window_of_nothing_and_a_camera_nowhere_stop_nobody(viewer: Viewer, changes: dict[str, Any]) -> None:
     odd, good = Client(viewer), Client(viewer)
-    odd.look(0.0)
-    good.look(0.0)
+    odd.move(0.0)
+    good.move(0.0)
     until(lambda: len(viewer.sessions) == 2)
-    odd.look(0.1, **changes)
+    odd.move(0.1, **changes)
     odd.socket.send(b"not a message")
     session = max(viewer.sessions.values(), key=lambda session: session.id)
-    pictures = session.pictures
-    good.look(0.2)
-    until(lambda: session.pictures > pictures)
+    pictures = session.pictures_sent
+    good.move(0.2)
+    until(lambda: session.pictures_sent > pictures)
     odd.close()
     good.close()
     until(lambda: not viewer.sessions)
 
 
-def test_the_page_of_a_stranger_gets_no_connection(viewer: Viewer) -> None:
+def test_a_foreign_page_gets_no_connection(viewer: Viewer) -> None:
     from websockets.exceptions import InvalidStatus
 
     port = viewer.url.rsplit(":", 1)[1]
@@ -94,14 +95,14 @@ def test_the_page_of_a_stranger_gets_no_connection(viewer: Viewer) -> None:
         assert refused.value.response.status_code == 403
     assert not viewer.server.get_clients()
     own = Client(viewer, viewer.url)
-    own.look(0.0)
+    own.move(0.0)
     until(lambda: len(viewer.sessions) == 1)
     own.close()
     until(lambda: not viewer.sessions)
 
 
 @pytest.mark.parametrize(
-    ("origin", "asked", "listens_at", "own"),
+    ("origin", "host", "address", "own"),
     [
         (None, "127.0.0.1:8080", "127.0.0.1", True),
         ("http://localhost:8080", "localhost:8080", "127.0.0.1", True),
@@ -117,12 +118,12 @@ def test_the_page_of_a_stranger_gets_no_connection(viewer: Viewer) -> None:
     ],
 )
 def test_only_the_servers_own_page_and_scripts_may_connect(
-    origin: str | None, asked: str | None, listens_at: str, own: bool
+    origin: str | None, host: str | None, address: str, own: bool
 ) -> None:
-    assert is_own(origin, asked, listens_at) == own
+    assert is_own(origin, host, address) == own
 
 
-def test_the_server_gives_no_file_and_shares_nothing_unasked(viewer: Viewer) -> None:
+def test_the_server_gives_no_file_and_shares_nothing_by_default(viewer: Viewer) -> None:
     host, port = viewer.url.removeprefix("http://").split(":")
     assert host == "127.0.0.1"
     for path in ("/../../../../../../etc/passwd", "/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd"):
@@ -153,14 +154,14 @@ def test_an_address_of_ipv6_is_one_that_a_browser_takes(scene: SceneData) -> Non
     with Viewer(sources(scene), host="::1", port=8760, backend="cpu") as viewer:
         assert viewer.url.startswith("http://[::1]:87")
         client = Client(viewer, viewer.url)
-        client.look(0.0)
+        client.move(0.0)
         until(lambda: len(viewer.sessions) == 1)
         client.close()
 
 
 def test_a_browser_that_leaves_is_noticed_while_all_of_visers_threads_wait(viewer: Viewer) -> None:
     client, go_on = Client(viewer), threading.Event()
-    client.look(0.0)
+    client.move(0.0)
     until(lambda: len(viewer.sessions) == 1)
     session = next(iter(viewer.sessions.values()))
     pool = viewer.server._thread_executor
@@ -173,20 +174,20 @@ def test_a_browser_that_leaves_is_noticed_while_all_of_visers_threads_wait(viewe
         go_on.set()
 
 
-def test_what_takes_long_holds_no_thread_of_visers_and_goes_on_once(viewer: Viewer) -> None:
+def test_what_takes_long_holds_no_thread_of_visers_and_runs_once_at_a_time(viewer: Viewer) -> None:
     client, go_on = Client(viewer), threading.Event()
-    client.look(0.0)
+    client.move(0.0)
     until(lambda: len(viewer.sessions) == 1)
     session = next(iter(viewer.sessions.values()))
     said: list[str] = []
-    session.say = lambda title, body, color=None: said.append(body)  # type: ignore[method-assign]
+    session.notify = lambda title, body, color=None: said.append(body)  # type: ignore[method-assign]
     begun: list[int] = []
 
     def long(number: int) -> None:
         begun.append(number)
         assert go_on.wait(20.0)
 
-    call = session.aside(long, "It goes on already.")
+    call = session.in_background(long, busy="It goes on already.")
     call(1)  # returns at once
     until(lambda: begun == [1])
     call(2)
@@ -204,16 +205,16 @@ def test_what_takes_long_holds_no_thread_of_visers_and_goes_on_once(viewer: View
 
 def test_a_thousand_pictures_leave_no_memory_and_no_thread(viewer: Viewer) -> None:
     client = Client(viewer)
-    client.look(0.0)
+    client.move(0.0)
     until(lambda: len(viewer.sessions) == 1)
     session = next(iter(viewer.sessions.values()))
-    until(lambda: session.pictures >= 3)  # also at rest and refined
+    until(lambda: session.pictures_sent >= 3)  # also at rest and refined
 
     def draw_many(count: int) -> None:
-        before = session.pictures
+        before = session.pictures_sent
         for _ in range(count):
-            session.run(lambda: at_once(session._send((160, 90), "moving")))
-        assert session.pictures >= before + count
+            session.run(lambda: run_to_end(session._send_picture((160, 90), MOVING)))
+        assert session.pictures_sent >= before + count
 
     draw_many(200)
     threads, start = threading.active_count(), resident()
@@ -243,7 +244,7 @@ def resident() -> int:
 
 
 @pytest.mark.slow
-def test_two_million_gaussians_are_looked_at_by_two_browsers() -> None:
+def test_two_million_gaussians_are_shown_in_two_browsers() -> None:
     count, generator = 2_000_000, torch.Generator().manual_seed(0)
     cloud = GaussianModel(
         {
@@ -257,22 +258,22 @@ def test_two_million_gaussians_are_looked_at_by_two_browsers() -> None:
     with Viewer([Source("cloud", cloud)], port=8710, backend="cpu") as viewer:
         clients = [Client(viewer), Client(viewer)]
         for client in clients:
-            client.look(0.0)
+            client.move(0.0)
         until(lambda: len(viewer.sessions) == 2)
         shown = list(viewer.sessions.values())
         for turn in range(6):
             for client in clients:
-                client.look(0.1 * turn)
-            until(lambda turn=turn: all(session.pictures > turn for session in shown), seconds=120.0)
-        until(lambda: all(session.pictures >= 8 for session in shown), seconds=120.0)  # also at rest and refined
+                client.move(0.1 * turn)
+            until(lambda turn=turn: all(session.pictures_sent > turn for session in shown), seconds=120.0)
+        until(lambda: all(session.pictures_sent >= 8 for session in shown), seconds=120.0)  # also at rest and refined
         for client in clients:
             client.close()
         until(lambda: not viewer.sessions)
 
 
-def test_a_fault_in_a_control_is_told_and_the_page_lives(viewer: Viewer, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_in_a_control_is_logged_and_the_page_goes_on(viewer: Viewer, caplog: pytest.LogCaptureFixture) -> None:
     client = Client(viewer)
-    client.look(0.0)
+    client.move(0.0)
     until(lambda: len(viewer.sessions) == 1)
     session = next(iter(viewer.sessions.values()))
 
@@ -282,8 +283,8 @@ def test_a_fault_in_a_control_is_told_and_the_page_lives(viewer: Viewer, caplog:
     with caplog.at_level(logging.ERROR):
         session.guarded(broken)(None)
     assert "a broken control" in caplog.text
-    pictures = session.pictures
-    client.look(0.5)
-    until(lambda: session.pictures > pictures)
+    pictures = session.pictures_sent
+    client.move(0.5)
+    until(lambda: session.pictures_sent > pictures)
     client.close()
     until(lambda: not viewer.sessions)

@@ -10,30 +10,36 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from viewer_client import Client, until
+from viewer_client import Client, panel_of, until
 
 from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.stored import without_photos
 from nfc_gs.model.color_head import start_bits
+from nfc_gs.model.deformation import Deformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer
-from nfc_gs.viewer.border import LEAST, REACH_PIXELS, add_grip, strip
+from nfc_gs.viewer.border import MIN_SPLIT, REACH_PIXELS, paint_knob, strip
 from nfc_gs.viewer.cameras import Pose
 from nfc_gs.viewer.live import LiveTraining
-from nfc_gs.viewer.panels.cameras import FLYING, turn_around
-from nfc_gs.viewer.panels.keys import HELP
+from nfc_gs.viewer.panels.camera import FLY_DISTANCE, CameraPanel, set_turning_point
+from nfc_gs.viewer.panels.compare import ComparePanel
+from nfc_gs.viewer.panels.display import DisplayPanel
+from nfc_gs.viewer.panels.help import HELP
+from nfc_gs.viewer.panels.views import ViewsPanel
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source
 
 
-class Still(nn.Module):
-    """A motion without movement."""
+class Still(Deformation):
+    """A deformation that changes nothing."""
 
-    def forward(self, means: torch.Tensor, time: float, kernels: object = None) -> dict[str, torch.Tensor]:
-        return {}
+    def __init__(self) -> None:
+        super().__init__("mlp", ("means",), torch.tensor([[-9.0] * 3, [9.0] * 3]))
+
+    def changes(self, means: torch.Tensor, time: float, operations: object = None) -> torch.Tensor:
+        return torch.zeros_like(means)
 
 
 def ball(moves: bool) -> GaussianModel:
@@ -49,7 +55,7 @@ def ball(moves: bool) -> GaussianModel:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+def viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
     """A page with every control there is: of a training that moves and has bits, a capture, and something beside it."""
     scene = load_scene(write_capture(tmp_path_factory.mktemp("controls") / "capture", views=6, width=48, height=36))
     source = Source("run", ball(moves=True), scene=scene)
@@ -57,11 +63,17 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     sources = [source, Source("other", ball(moves=False))]
     with Viewer(sources, port=8770, backend="cpu", live=live) as viewer:
         client = Client(viewer)
-        client.look(0.0)
+        client.move(0.0)
         until(lambda: len(viewer.sessions) == 1)
-        yield next(iter(viewer.sessions.values()))
+        yield viewer
         client.close()
         until(lambda: not viewer.sessions)
+
+
+@pytest.fixture
+def session(viewer: Viewer) -> Session:
+    """The session of that page."""
+    return next(iter(viewer.sessions.values()))
 
 
 def controls(session: Session) -> list[Any]:
@@ -108,12 +120,12 @@ def test_the_strip_that_is_dragged_lies_over_the_border(split: float) -> None:
 
 def test_a_border_that_can_be_dragged_has_a_knob() -> None:
     picture = np.zeros((200, 300, 3), np.uint8)
-    add_grip(picture, 0.5)
+    paint_knob(picture, 0.5)
     rows, columns, _ = np.nonzero(picture)
     assert abs(rows.mean() - 99.5) < 1 and abs(columns.mean() - 149.5) < 1 and 8 < np.ptp(columns) < 14
-    for split, shape in ((0.0, (200, 300, 3)), (1.0, (200, 300, 3)), (LEAST, (1, 1, 3))):
+    for split, shape in ((0.0, (200, 300, 3)), (1.0, (200, 300, 3)), (MIN_SPLIT, (1, 1, 3))):
         picture = np.zeros(shape, np.uint8)
-        add_grip(picture, split)
+        paint_knob(picture, split)
         assert picture.any()
 
 
@@ -123,23 +135,24 @@ def test_a_border_that_can_be_dragged_has_a_knob() -> None:
 def test_flying_turns_around_the_camera_and_orbiting_around_what_is_in_the_middle(session: Session) -> None:
     camera, pose = session.client.camera, session.pose
     forward = quat_to_matrix(torch.tensor(pose.wxyz, dtype=torch.float64))[:, 2].numpy()
-    turn_around(session, fly=True)
-    np.testing.assert_allclose(camera.look_at, np.asarray(pose.position) + FLYING * forward, atol=1e-9)
-    assert camera.max_orbit_distance == pytest.approx(FLYING)
+    set_turning_point(session, fly=True)
+    np.testing.assert_allclose(camera.look_at, np.asarray(pose.position) + FLY_DISTANCE * forward, atol=1e-9)
+    assert camera.max_orbit_distance == pytest.approx(FLY_DISTANCE)
     np.testing.assert_allclose(session.pose.position, pose.position)
     np.testing.assert_allclose(session.pose.wxyz, pose.wxyz, atol=1e-6)
-    turn_around(session, fly=False)
+    set_turning_point(session, fly=False)
     distance = float(np.linalg.norm(camera.look_at - np.asarray(pose.position)))
     assert distance == pytest.approx(3.0, abs=0.05) and camera.max_orbit_distance > 1000  # the ball is 3 away
     np.testing.assert_allclose(session.pose.wxyz, pose.wxyz, atol=1e-6)
 
 
-def test_a_reset_ends_flying_and_an_up_that_was_chosen(session: Session) -> None:
-    session.way_control.value = "fly"
-    turn_around(session, fly=True)
-    session.reset(None)
-    assert session.way_control.value == "orbit"
-    home = session.viewer.server.initial_camera
+def test_a_reset_ends_flying_and_an_up_that_was_chosen(viewer: Viewer, session: Session) -> None:
+    panel = panel_of(viewer, session, CameraPanel)
+    panel.mode.value = "fly"
+    set_turning_point(session, fly=True)
+    panel.reset()
+    assert panel.mode.value == "orbit"
+    home = viewer.server.initial_camera
     np.testing.assert_allclose(session.client.camera.look_at, home.look_at, atol=1e-6)
     np.testing.assert_allclose(session.client.camera.position, home.position, atol=1e-6)
 
@@ -147,12 +160,12 @@ def test_a_reset_ends_flying_and_an_up_that_was_chosen(session: Session) -> None
 def test_the_page_without_a_training_or_a_second_source_has_fewer_controls() -> None:
     with Viewer([Source("alone", ball(moves=False))], port=8780, backend="cpu") as viewer:
         client = Client(viewer)
-        client.look(0.0)
+        client.move(0.0)
         until(lambda: len(viewer.sessions) == 1)
         session = next(iter(viewer.sessions.values()))
         labels = {handle.label for handle in controls(session)}
         assert {"Show", "Reset", "Crop"} <= labels and not labels & {"Pause", "Compare", "Play", "Frustums"}
-        assert session.compare_control is None
+        assert not any(isinstance(panel, ComparePanel) for panel in viewer.panels[session.id])
         client.close()
         until(lambda: not viewer.sessions)
 
@@ -162,18 +175,18 @@ def test_the_page_of_a_capture_whose_photos_are_gone_has_its_cameras(tmp_path: P
     sources = [Source(name, ball(moves=False), scene=scene) for name in ("one", "two")]
     with Viewer(sources, port=8790, backend="cpu") as viewer:
         client = Client(viewer)
-        client.look(0.0)
+        client.move(0.0)
         until(lambda: len(viewer.sessions) == 1)
         session = next(iter(viewer.sessions.values()))
-        until(lambda: session.frustums_control is not None and session.path is not None)
+        views = panel_of(viewer, session, ViewsPanel)
         labels = {handle.label for handle in controls(session)}
-        assert {"View", "Stand at", "Frustums"} <= labels and not labels & {"Photo", "PSNR here", "PSNR of both"}
-        assert "error" not in session.show_control.options
-        assert session.photo() is None
-        session.stand(1)
-        assert session.view == 1
-        session.frustums_control.value = True
-        until(lambda: "frustums" in session.in_scene)
+        assert {"View", "Go to view", "Frustums"} <= labels and not labels & {"Photo", "PSNR here", "PSNR of both"}
+        assert "error" not in panel_of(viewer, session, DisplayPanel).show.options
+        assert session.content.photo(0) is None
+        views.go_to(1)
+        assert session.state.view == 1
+        views.frustums.value = True
+        until(lambda: "frustums" in session.state.in_scene)
         client.close()
         until(lambda: not viewer.sessions)
 
@@ -184,5 +197,5 @@ def test_photos_are_taken_from_whichever_source_has_them(tmp_path: Path) -> None
         Source("small", ball(moves=False), scene=without_photos(scene)), Source("run", ball(moves=False), scene=scene)
     ]  # fmt: skip
     with Viewer(sources, port=8795, backend="cpu") as viewer:
-        assert viewer.scene is scene
-        assert all(place.matrix is None and not place.note for place in viewer.places.values())
+        assert viewer.content.scene is scene
+        assert all(place.matrix is None and not place.note for place in viewer.content.placements.values())

@@ -11,40 +11,41 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_scenes import tiny_scene
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.colormap import MAP_NAMES, apply
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.stored import without_photos
 from nfc_gs.formats.ply import write_ply
 from nfc_gs.formats.splat import read_splat
 from nfc_gs.model.color_head import start_bits, start_sh
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.radiance import RenderOutput
+from nfc_gs.model.radiance import RenderOptions, RenderOutput
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
-from nfc_gs.viewer.app import _named_apart
+from nfc_gs.runs.checkpoint import Checkpoint, save_checkpoint
+from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.viewer.cameras import Pose, nearest, pose_from_json, pose_of, pose_to_json
+from nfc_gs.viewer.content import with_unique_names
 from nfc_gs.viewer.draw import (
     FAR,
-    SHOWS,
-    Look,
     Photo,
-    Style,
-    _shown,
-    counts_of,
-    cut,
+    _colored,
+    count_gaussians,
+    crop_camera,
     draw,
     draw_tiled,
-    normals_of,
+    normal_colors,
     prepared,
-    seen_from,
+    reproject,
 )
 from nfc_gs.viewer.edit import Edit
 from nfc_gs.viewer.path import FPS, MAX_FRAMES, SECONDS, CameraPath, Key, path_from_json
 from nfc_gs.viewer.source import Source, middle_and_radius, open_source
+from nfc_gs.viewer.state import SHOWS, DisplaySettings
 
 POSE = Pose((0.0, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 1.0)
-CPU = Style("cpu")
+CPU = RenderOptions(backend="cpu")
 
 
 def model(count: int = 60, head: str = "sh", seed: int = 0) -> GaussianModel:
@@ -65,13 +66,13 @@ def model(count: int = 60, head: str = "sh", seed: int = 0) -> GaussianModel:
 
 def finished(work: Generator[None, None, np.ndarray]) -> tuple[np.ndarray, int]:
     """What a generator returns, and how often it has yielded."""
-    turns = 0
+    steps = 0
     while True:
         try:
             next(work)
-            turns += 1
+            steps += 1
         except StopIteration as end:
-            return end.value, turns
+            return end.value, steps
 
 
 def one(z: float = 0.0, log_scale: float = -1.0, logit: float = 8.0, copies: int = 1) -> GaussianModel:
@@ -89,16 +90,16 @@ def one(z: float = 0.0, log_scale: float = -1.0, logit: float = 8.0, copies: int
 
 
 def test_the_color_is_what_the_renderer_draws() -> None:
-    splats, camera, look = model(), POSE.camera(50, 30), Look(background=(0.2, 0.4, 0.6))
+    splats, camera, settings = model(), POSE.camera(50, 30), DisplaySettings(background=(0.2, 0.4, 0.6))
     with torch.no_grad():
-        out = render(splats, camera, background=look.background, outputs=("rgb", "depth"), backend="cpu")
-    picture = draw(splats, camera, look, CPU)
+        out = render(splats, camera, background=settings.background, outputs=("rgb", "depth"), backend="cpu")
+    picture = draw(splats, camera, settings, CPU)
     expected = (out.rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     np.testing.assert_array_equal(picture.rgb, expected)
     covered = out.alpha[..., 0].numpy() > 0.5
     np.testing.assert_array_equal(picture.depth[covered], out.depth[..., 0].numpy()[covered])
     assert (picture.depth[~covered] == FAR).all() and covered.any() and not covered.all()
-    flat = draw(splats, camera, look, CPU, depth=False)
+    flat = draw(splats, camera, settings, CPU, depth=False)
     np.testing.assert_array_equal(flat.rgb, expected)
     assert flat.depth is None
 
@@ -106,11 +107,11 @@ def test_the_color_is_what_the_renderer_draws() -> None:
 @pytest.mark.parametrize("show", SHOWS)
 @pytest.mark.parametrize("size", [(40, 30), (1, 1), (2, 7)])
 def test_everything_can_be_shown_at_any_size(show: str, size: tuple[int, int]) -> None:
-    look = Look(show=show)  # type: ignore[arg-type]
-    splats, camera = prepared(model(head="bits"), None, look), POSE.camera(*size)
+    settings = DisplaySettings(show=show)  # type: ignore[arg-type]
+    splats, camera = prepared(model(head="bits"), None, settings), POSE.camera(*size)
     photo = Photo(camera, np.zeros((size[1], size[0], 3), np.uint8))
     for samples in (1, 2):
-        picture = draw(splats, camera, look, CPU, photo=photo, samples=samples)
+        picture = draw(splats, camera, settings, CPU, photo=photo, samples=samples)
         assert picture.rgb.shape == (size[1], size[0], 3) and picture.rgb.dtype == np.uint8
         assert picture.depth.shape == (size[1], size[0])
 
@@ -118,10 +119,14 @@ def test_everything_can_be_shown_at_any_size(show: str, size: tuple[int, int]) -
 def test_pictures_of_different_things_differ() -> None:
     splats, camera = model(head="bits"), POSE.camera(40, 30)
     photo = Photo(camera, np.zeros((30, 40, 3), np.uint8))
-    looks = [Look(show=show) for show in SHOWS] + [Look("bit", channel=1), Look("bit", bit=3), Look(points=True),
-             Look(splat_scale=0.5)]  # fmt: skip
-    pictures = [draw(prepared(splats, None, look), camera, look, CPU, photo=photo).rgb.tobytes() for look in looks]
-    assert len(set(pictures)) == len(looks)
+    bits = [DisplaySettings("bit", channel=1), DisplaySettings("bit", bit=3)]
+    sizes = [DisplaySettings(points=True), DisplaySettings(splat_scale=0.5)]
+    all_settings = [*(DisplaySettings(show=show) for show in SHOWS), *bits, *sizes]
+    pictures = [
+        draw(prepared(splats, None, settings), camera, settings, CPU, photo=photo).rgb.tobytes()
+        for settings in all_settings
+    ]
+    assert len(set(pictures)) == len(all_settings)
 
 
 def test_a_bit_plane_is_the_probability_of_that_bit() -> None:
@@ -129,47 +134,47 @@ def test_a_bit_plane_is_the_probability_of_that_bit() -> None:
     with torch.no_grad():
         bits = render(splats, camera, outputs=("bits",), backend="cpu").bits
     assert bits is not None
-    picture = draw(splats, camera, Look("bit", channel=2, bit=5), CPU)
+    picture = draw(splats, camera, DisplaySettings("bit", channel=2, bit=5), CPU)
     np.testing.assert_array_equal(picture.rgb[..., 1], (bits[..., 2 * 8 + 5] * 255).round().numpy().astype(np.uint8))
 
 
 def test_gaussians_are_counted() -> None:
-    look = Look(show="count")
+    settings = DisplaySettings(show="count")
     for copies in (1, 7, 100):
-        still = prepared(one(copies=copies), None, look)
+        still = prepared(one(copies=copies), None, settings)
         with torch.no_grad():
             alpha = render(still, POSE.camera(31, 31), backend="cpu").alpha
-        middle = counts_of(alpha[15, 15, 0])
+        middle = count_gaussians(alpha[15, 15, 0])
         assert float(middle) == pytest.approx(copies, rel=0.02)  # beside the Gaussian's middle by rounding
 
 
 def test_normals_of_a_plane_are_the_planes() -> None:
     camera = POSE.camera(24, 20)
     x = (torch.arange(24) + 0.5 - camera.cx) / camera.fx
-    flat = normals_of(torch.full((20, 24), 2.0), camera)
+    flat = normal_colors(torch.full((20, 24), 2.0), camera)
     np.testing.assert_allclose(flat, torch.tensor([0.5, 0.5, 1.0]).expand(20, 24, 3), atol=1e-6)
     slanted = (2.0 / (1.0 - 0.5 * x)).expand(20, 24).contiguous()  # the plane z = 2 + 0.5 x, facing left
     expected = 0.5 + 0.5 * torch.tensor([0.5, 0.0, 1.0]) / math.sqrt(1.25)
-    np.testing.assert_allclose(normals_of(slanted, camera), expected.expand(20, 24, 3), atol=1e-4)
+    np.testing.assert_allclose(normal_colors(slanted, camera), expected.expand(20, 24, 3), atol=1e-4)
 
 
 def test_a_photo_is_seen_unchanged_by_its_own_camera_and_turned_by_another() -> None:
     camera = POSE.camera(32, 24)
     photo = Photo(camera, np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8))
-    colors, inside = seen_from(photo, camera)
+    colors, inside = reproject(photo, camera)
     np.testing.assert_allclose(colors.numpy() * 255, photo.rgb, atol=0.02)  # of 255: the place is rounded in float32
     assert inside.all()
-    wide, seen = seen_from(photo, replace(POSE, fov=2.0).camera(32, 24))
+    wide, seen = reproject(photo, replace(POSE, fov=2.0).camera(32, 24))
     assert not seen.all() and seen[12, 16] and (wide[~seen] == 0).all()
-    behind, nothing = seen_from(photo, replace(POSE, wxyz=(0.0, 0.0, 1.0, 0.0)).camera(32, 24))
+    behind, nothing = reproject(photo, replace(POSE, wxyz=(0.0, 0.0, 1.0, 0.0)).camera(32, 24))
     assert not nothing.any() and (behind == 0).all()
 
 
 def test_the_error_is_black_where_the_photo_is_met_and_bright_where_not() -> None:
     splats, camera = model(), POSE.camera(40, 30)
-    rgb = draw(splats, camera, Look(), CPU).rgb
-    right = draw(splats, camera, Look("error"), CPU, photo=Photo(camera, rgb)).rgb
-    wrong = draw(splats, camera, Look("error"), CPU, photo=Photo(camera, 255 - rgb)).rgb
+    rgb = draw(splats, camera, DisplaySettings(), CPU).rgb
+    right = draw(splats, camera, DisplaySettings("error"), CPU, photo=Photo(camera, rgb)).rgb
+    wrong = draw(splats, camera, DisplaySettings("error"), CPU, photo=Photo(camera, 255 - rgb)).rgb
     assert right.max() <= 10 < 60 < wrong.mean()
 
 
@@ -177,17 +182,17 @@ def test_the_error_is_measured_on_the_device_that_draws() -> None:
     camera, drawn = POSE.camera(8, 6), {"device": "meta"}  # a device that is not the CPU, and is everywhere
     out = RenderOutput(torch.zeros(6, 8, 3, **drawn), torch.zeros(6, 8, 1, **drawn), None, None)  # type: ignore
     photo = Photo(camera, np.zeros((6, 8, 3), np.uint8))
-    assert _shown(out, camera, Look("error"), photo).device.type == "meta"
+    assert _colored(out, camera, DisplaySettings("error"), photo).device.type == "meta"
 
 
 @pytest.mark.parametrize("show", ["color", "depth", "alpha"])
 def test_a_picture_in_tiles_is_the_picture(show: str) -> None:
-    splats, camera, look = model(200), POSE.camera(230, 170), Look(show=show)  # type: ignore[arg-type]
+    splats, camera, settings = model(200), POSE.camera(230, 170), DisplaySettings(show=show)  # type: ignore[arg-type]
     if show == "depth":
-        look = replace(look, depth_range=(2.0, 4.0))
-    whole = draw(splats, camera, look, CPU).rgb.astype(int)
-    tiled, turns = finished(draw_tiled(splats, camera, look, CPU, tile=64))
-    assert turns == 4 * 3
+        settings = replace(settings, depth_range=(2.0, 4.0))
+    whole = draw(splats, camera, settings, CPU).rgb.astype(int)
+    tiled, steps = finished(draw_tiled(splats, camera, settings, CPU, tile=64))
+    assert steps == 4 * 3
     # Beyond the margin splats are linearised elsewhere: some faint edges differ, and where depth begins.
     difference = np.abs(whole - tiled.rgb.astype(int))
     assert (difference > 12).mean() < 1e-3 and difference.mean() < 0.05
@@ -195,11 +200,11 @@ def test_a_picture_in_tiles_is_the_picture(show: str) -> None:
 
 def test_tiles_have_the_samples_the_depth_and_the_photo_of_the_picture() -> None:
     splats, camera = model(200), POSE.camera(150, 110)
-    photo = Photo(camera, 255 - draw(splats, camera, Look(), CPU).rgb)
-    look, ways = Look("error"), {"photo": photo, "samples": 2}
-    whole = draw(splats, camera, look, CPU, **ways)
-    tiled, turns = finished(draw_tiled(splats, camera, look, CPU, tile=64, **ways))
-    assert turns == 3 * 2 and whole.rgb.std() > 20
+    photo = Photo(camera, 255 - draw(splats, camera, DisplaySettings(), CPU).rgb)
+    settings, ways = DisplaySettings("error"), {"photo": photo, "samples": 2}
+    whole = draw(splats, camera, settings, CPU, **ways)
+    tiled, steps = finished(draw_tiled(splats, camera, settings, CPU, tile=64, **ways))
+    assert steps == 3 * 2 and whole.rgb.std() > 20
     assert np.abs(whole.rgb.astype(int) - tiled.rgb).mean() < 0.1
     assert whole.depth is not None and 0.1 < (whole.depth < FAR).mean() < 0.9
     assert np.isclose(whole.depth, tiled.depth, rtol=1e-3).mean() > 0.999  # but for where depth begins
@@ -207,27 +212,27 @@ def test_tiles_have_the_samples_the_depth_and_the_photo_of_the_picture() -> None
 
 @pytest.mark.parametrize("size", [(230, 170), (231, 172), (232, 171)])
 def test_a_large_sheet_of_bits_is_drawn_plane_by_plane_in_tiles(size: tuple[int, int]) -> None:
-    splats, camera, look = model(200, head="bits"), POSE.camera(*size), Look("bits", channel=1)
-    whole = draw(splats, camera, look, CPU)
-    tiled, turns = finished(draw_tiled(splats, camera, look, CPU, tile=32))
-    assert turns == 9 * 3 * 2 and tiled.rgb.shape == whole.rgb.shape  # each plane is about 77 x 57
+    splats, camera, settings = model(200, head="bits"), POSE.camera(*size), DisplaySettings("bits", channel=1)
+    whole = draw(splats, camera, settings, CPU)
+    tiled, steps = finished(draw_tiled(splats, camera, settings, CPU, tile=32))
+    assert steps == 9 * 3 * 2 and tiled.rgb.shape == whole.rgb.shape  # each plane is about 77 x 57
     assert tiled.depth is not None and (tiled.depth == FAR).all()
     # Beyond the margin splats are linearised elsewhere, and the margin is small here.
     assert np.abs(whole.rgb.astype(int) - tiled.rgb).mean() < 0.3 and whole.rgb.std() > 20
-    at_once, turns = finished(draw_tiled(splats, camera, look, CPU, tile=100))
-    assert turns == 0 and np.array_equal(at_once.rgb, whole.rgb)
+    in_one_step, steps = finished(draw_tiled(splats, camera, settings, CPU, tile=100))
+    assert steps == 0 and np.array_equal(in_one_step.rgb, whole.rgb)
 
 
-def test_without_a_tile_a_picture_of_any_size_is_drawn_at_once() -> None:
+def test_without_a_tile_a_picture_of_any_size_is_drawn_in_one_step() -> None:
     splats, camera = model(200), POSE.camera(230, 170)
-    picture, turns = finished(draw_tiled(splats, camera, Look(), CPU, tile=None))
-    assert turns == 0 and np.array_equal(picture.rgb, draw(splats, camera, Look(), CPU).rgb)
+    picture, steps = finished(draw_tiled(splats, camera, DisplaySettings(), CPU, tile=None))
+    assert steps == 0 and np.array_equal(picture.rgb, draw(splats, camera, DisplaySettings(), CPU).rgb)
 
 
 def test_the_camera_of_a_part_sees_that_part() -> None:
     splats, camera = model(), POSE.camera(60, 40)
-    whole = draw(splats, camera, Look(), CPU).rgb.astype(int)
-    part = draw(splats, cut(camera, 20, 10, 30, 25), Look(), CPU).rgb.astype(int)
+    whole = draw(splats, camera, DisplaySettings(), CPU).rgb.astype(int)
+    part = draw(splats, crop_camera(camera, 20, 10, 30, 25), DisplaySettings(), CPU).rgb.astype(int)
     assert np.abs(whole[10:35, 20:50] - part).mean() < 0.1
 
 
@@ -259,9 +264,9 @@ def test_crop_and_thresholds_keep_what_they_say() -> None:
 
 
 def test_a_model_with_nothing_left_is_drawn() -> None:
-    look = Look(edit=Edit(sphere=((99.0, 0.0, 0.0), 0.1)))
-    still = prepared(model(), None, look)
-    assert len(still) == 0 and draw(still, POSE.camera(16, 12), look, CPU).rgb.max() == 0
+    settings = DisplaySettings(edit=Edit(sphere=((99.0, 0.0, 0.0), 0.1)))
+    still = prepared(model(), None, settings)
+    assert len(still) == 0 and draw(still, POSE.camera(16, 12), settings, CPU).rgb.max() == 0
 
 
 # ---- cameras and paths from a browser ----
@@ -316,15 +321,15 @@ def test_a_path_goes_through_its_keys_and_back_to_the_first_in_a_loop() -> None:
         for x, fov, time in ((0, 0.8, 0.0), (1, 1.0, 0.5), (3, 1.2, 1.0))
     )
     path = CameraPath(keys, seconds=2.0, fps=20.0)
-    shots = path.shots(64, 48)
-    assert len(shots) == path.frames == 40
-    for shot, key in ((shots[0], keys[0]), (shots[-1], keys[-1])):
-        np.testing.assert_allclose(shot[0].center, key.pose.position, atol=1e-5)
-        assert shot[1] == pytest.approx(key.time, abs=1e-5)
-        assert shot[0].fy == pytest.approx(key.pose.camera(64, 48).fy, rel=1e-4)
-    times = [time for _, time in shots]
+    frames = path.camera_frames(64, 48)
+    assert len(frames) == path.frame_count == 40
+    for frame, key in ((frames[0], keys[0]), (frames[-1], keys[-1])):
+        np.testing.assert_allclose(frame[0].center, key.pose.position, atol=1e-5)
+        assert frame[1] == pytest.approx(key.time, abs=1e-5)
+        assert frame[0].fy == pytest.approx(key.pose.camera(64, 48).fy, rel=1e-4)
+    times = [time for _, time in frames]
     assert times == sorted(times)
-    loop = replace(path, loop=True).shots(64, 48)
+    loop = replace(path, loop=True).camera_frames(64, 48)
     np.testing.assert_allclose(loop[0][0].center, keys[0].pose.position, atol=1e-4)
     assert np.linalg.norm(loop[-1][0].center - loop[0][0].center) < 0.4
     assert path.moved(0, 1).keys == (keys[1], keys[0], keys[2]) and path.moved(2, 1) == path
@@ -334,16 +339,16 @@ def test_a_path_goes_through_its_keys_and_back_to_the_first_in_a_loop() -> None:
 def test_time_on_a_path_follows_its_keys_where_one_place_is_visited_twice() -> None:
     places, times = ((0.0, 0.0), (2.0, 0.0), (1.0, 1.0), (2.0, 0.0)), (0.0, 0.2, 0.5, 1.0)
     keys = [Key(replace(POSE, position=(x, y, -3.0)), time) for (x, y), time in zip(places, times, strict=True)]
-    shots = CameraPath(tuple(keys), seconds=10.0, fps=20.0).shots(64, 48)
-    moments = [time for camera, time in shots if np.linalg.norm(camera.center - np.array([2.0, 0.0, -3.0])) < 0.02]
+    frames = CameraPath(tuple(keys), seconds=10.0, fps=20.0).camera_frames(64, 48)
+    moments = [time for camera, time in frames if np.linalg.norm(camera.center - np.array([2.0, 0.0, -3.0])) < 0.02]
     assert min(abs(time - 0.2) for time in moments) < 0.02 and moments[-1] == pytest.approx(1.0)
     assert not any(0.25 < time < 0.95 for time in moments)
 
 
-def test_a_path_of_one_key_stands_and_one_of_none_gets_a_sentence() -> None:
-    assert len(CameraPath((Key(POSE),), 1.0, 10.0).shots(16, 12)) == 10
+def test_a_path_of_one_key_rests_and_one_of_none_gets_a_sentence() -> None:
+    assert len(CameraPath((Key(POSE),), 1.0, 10.0).camera_frames(16, 12)) == 10
     with pytest.raises(UserError, match="no keyframe"):
-        CameraPath().shots(16, 12)
+        CameraPath().camera_frames(16, 12)
 
 
 def test_a_path_survives_being_saved_as_json() -> None:
@@ -366,9 +371,9 @@ def test_a_path_from_a_file_has_the_limits_of_one_from_the_page(name: str, limit
 
 def test_a_path_of_too_many_pictures_gets_a_sentence() -> None:
     path = CameraPath((Key(POSE),), 1000.0, 100.0)
-    assert path.frames == MAX_FRAMES
+    assert path.frame_count == MAX_FRAMES
     with pytest.raises(UserError, match=r"of 1001 seconds with 100 .* has 100,100, more than the 100,000"):
-        replace(path, seconds=1001.0).shots(16, 12)
+        replace(path, seconds=1001.0).camera_frames(16, 12)
 
 
 def test_the_nearest_camera_is_found() -> None:
@@ -381,7 +386,7 @@ def test_the_nearest_camera_is_found() -> None:
 
 def test_sources_of_one_name_get_names_that_no_other_has() -> None:
     sources = [Source(name, one()) for name in ("a", "a", "a (2)", "b", "a")]
-    names = [source.name for source in _named_apart(sources)]
+    names = [source.name for source in with_unique_names(sources)]
     assert len(set(names)) == 5 and names[:2] == ["a", "a (2)"] and names[3:] == ["b", "a (3)"]
 
 
@@ -413,12 +418,16 @@ def test_what_cannot_be_shown_gets_a_sentence(name: str, tmp_path: Path) -> None
 
 def test_a_run_that_is_still_written_shows_its_last_whole_checkpoint(tmp_path: Path) -> None:
     def save(splats: GaussianModel, step: int) -> None:
-        checkpoint = Checkpoint(splats.tensors(), step, 1.0, {"seed": 5}, "gone", np.eye(4), (1.0, 1.0, 1.0))
+        checkpoint = Checkpoint(
+            family="gaussians", model_parts=("model",), parts=splats.parts(), step=step, seconds=1.0,
+            config={"seed": 5}, capture="gone", scene=without_photos(tiny_scene()), background=(1.0, 1.0, 1.0),
+        )  # fmt: skip
         save_checkpoint(tmp_path / CHECKPOINT_NAME, checkpoint)
 
     save(model(10), 1)
     source = open_source(tmp_path, device="cpu")
-    assert (source.scene, source.background, source.snapshot().step) == (None, (1.0, 1.0, 1.0), 1)
+    assert source.scene is not None and not source.scene.has_photos
+    assert (source.options.background, source.snapshot().step) == ((1.0, 1.0, 1.0), 1)
     assert source.facts["Seed"] == "5" and not source.refresh()
     save(model(20), 2)
     assert source.refresh() and (len(source.snapshot().model), source.snapshot().step) == (20, 2)
@@ -433,4 +442,4 @@ def test_a_ply_is_named_after_its_file_and_its_middle_is_found(tmp_path: Path) -
     write_ply(tmp_path / "vase.ply", one(z=2.0))
     source = open_source(tmp_path / "vase.ply")
     assert isinstance(source, Source) and source.name == "vase"
-    assert middle_and_radius(source.snapshot().model) == ((0.0, 0.0, 2.0), 1.0)
+    assert middle_and_radius(source) == ((0.0, 0.0, 2.0), 1.0)

@@ -1,9 +1,8 @@
-"""What learnt one capture in different frames lies on each other in the viewer, in space and in time."""
+"""Models of one capture in different coordinate frames and time axes are shown in one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,27 +16,31 @@ from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
+from nfc_gs.data.stored import without_photos
 from nfc_gs.formats.ply import read_ply, write_ply
 from nfc_gs.model.color_head import start_sh
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.runs.checkpoint import CHECKPOINT_NAME, Checkpoint, save_checkpoint
+from nfc_gs.runs.checkpoint import Checkpoint, save_checkpoint
+from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.draw import FAR
 from nfc_gs.viewer.edit import Edit
 from nfc_gs.viewer.frames import WORLD, CoordinateFrame, place
-from nfc_gs.viewer.panels.show import browser_splats
-from nfc_gs.viewer.scheduler import at_once
+from nfc_gs.viewer.panels.browser import browser_splats
+from nfc_gs.viewer.renderer import Quality
+from nfc_gs.viewer.scheduler import run_to_end
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source, open_source
 
 
 def write_run(folder: Path, splats: GaussianModel, capture: Path, *, normalize: bool) -> Path:
     """A run of a capture that was read with or without normalisation."""
-    transform = load_scene(capture, DataConfig(normalize=normalize)).transform
+    scene = load_scene(capture, DataConfig(normalize=normalize))
     folder.mkdir()
     checkpoint = Checkpoint(
-        splats.tensors(), 1, 1.0, {}, str(capture), transform, (0.0, 0.0, 0.0), data={"normalize": normalize}
-    )
+        family="gaussians", model_parts=("model",), parts=splats.parts(), step=1, seconds=1.0, config={},
+        capture=str(capture), scene=without_photos(scene), background=(0.0, 0.0, 0.0), data={"normalize": normalize},
+    )  # fmt: skip
     save_checkpoint(folder / CHECKPOINT_NAME, checkpoint)
     return folder
 
@@ -70,19 +73,35 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+def session_of(viewer: Viewer) -> Session:
+    """A session of a client that is none, to which no picture is sent."""
+    session = Session(SimpleNamespace(client_id=0), viewer.content, viewer.scheduler)  # type: ignore[arg-type]
+    session.update(browser_draws=True)
+    return session
+
+
+def gaussians_of(session: Session) -> GaussianModel:
+    """The Gaussians that are shown, edited."""
+    gaussians = session.renderer.edited_gaussians(session.state)
+    assert gaussians is not None
+    return gaussians
+
+
 @pytest.fixture(params=["normalised", "world", "exported"])
 def session(request: pytest.FixtureRequest, things: dict[str, Path]) -> Iterator[Session]:
     """A session in which one of them, and so its frame, is first."""
     names = sorted(things, key=lambda name: name != request.param)
     sources = [open_source(things[name], device="cpu") for name in names]
     with Viewer(sources, port=8750, backend="cpu") as viewer:
-        yield Session(viewer, SimpleNamespace(client_id=0))  # type: ignore[arg-type]
+        yield session_of(viewer)
 
 
 def test_sources_in_different_frames_are_seen_alike(session: Session) -> None:
-    assert session.scene is not None
-    camera = session.scene.camera(2)
-    first, *others = (at_once(session._one(source, camera)) for source in session.viewer.sources)
+    assert session.content.scene is not None
+    camera = session.content.scene.camera(2)
+    first, *others = (
+        run_to_end(session.renderer.render_source(session.state, source, camera)) for source in session.content.sources
+    )
     covered = first.depth < FAR
     assert first.rgb.std() > 20 and covered.mean() > 0.2
     for other in others:
@@ -90,43 +109,47 @@ def test_sources_in_different_frames_are_seen_alike(session: Session) -> None:
         both = covered & (other.depth < FAR)
         assert both.sum() > 0.98 * covered.sum()
         np.testing.assert_allclose(other.depth[both], first.depth[both], rtol=2e-3)  # rounded in other frames, too
-    psnrs = [session.psnr(source, 0) for source in session.viewer.sources]
+    psnrs = [session.psnr(source, 0) for source in session.content.sources]
     assert max(psnrs) - min(psnrs) < 0.02  # dB
 
 
 def test_an_edit_and_a_range_of_depths_mean_the_same_for_all_of_them(session: Session) -> None:
-    middle, radius = session.viewer.middle_and_radius()
+    middle, radius = session.content.middle_and_radius()
     low, high = ([m + sign * radius for m in middle] for sign in (-1, 1))
     box = ((low[0], low[1], low[2]), (high[0], high[1], high[2]))
-    assert session.scene is not None
-    camera = session.scene.camera(1)
-    whole = session.viewer.sources[0].snapshot().model
-    size = float(whole.scales.detach().amax(1).median()) * session.place_of(session.viewer.sources[0]).scale
+    assert session.content.scene is not None
+    camera = session.content.scene.camera(1)
+    whole = gaussians_of(session)
+    size = (
+        float(whole.scales.detach().amax(1).median()) * session.content.placement_of(session.content.sources[0]).scale
+    )
     for edit in (Edit(box=box), Edit(sphere=(middle, radius)), Edit(max_scale=size * 1.0001)):
-        session.look = replace(session.look, edit=edit, show="depth", depth_range=(0.5 * radius, 6.0 * radius))
+        session.update(edit=edit, show="depth", depth_range=(0.5 * radius, 6.0 * radius))
         left, pictures = [], []
-        for source in session.viewer.sources:
-            session.source = source
-            left.append(len(session.still()))
-            pictures.append(at_once(session._one(source, camera)).rgb.astype(int))
+        for source in session.content.sources:
+            session.update(source=source.name)
+            left.append(len(gaussians_of(session)))
+            steps = session.renderer.render_source(session.state, source, camera)
+            pictures.append(run_to_end(steps).rgb.astype(int))
         assert len(set(left)) == 1 and 0 < left[0] < len(whole)
         assert all(np.abs(pictures[0] - picture).mean() < 0.5 for picture in pictures)
 
 
 def test_both_sides_of_a_border_have_the_same_color_for_the_same_depth(session: Session) -> None:
-    assert session.scene is not None
-    camera = session.scene.camera(2)
-    session.look = replace(session.look, show="depth")
-    session.compare, pictures = "split", []
-    for session.split in (0.1, 0.9):  # the middle is to the right of the border, and then to the left
-        pictures.append(at_once(session._picture(camera)).rgb[:, 12:-12].astype(int))
+    assert session.content.scene is not None
+    camera = session.content.scene.camera(2)
+    pictures = []
+    for split in (0.1, 0.9):  # the middle is to the right of the border, and then to the left
+        session.update(show="depth", compare="split", split=split)
+        picture = run_to_end(session.renderer.render(session.state, camera, Quality()))
+        pictures.append(picture.rgb[:, 12:-12].astype(int))
     assert np.abs(pictures[0] - pictures[1]).mean() < 1.0 < pictures[0].std()
 
 
 def test_the_browser_is_given_splats_in_the_frame_that_is_shown(session: Session) -> None:
     given = []
-    for source in session.viewer.sources:
-        session.source = source
+    for source in session.content.sources:
+        session.update(source=source.name)
         given.append(browser_splats(session))
     for other in given[1:]:
         for a, b in zip(given[0], other, strict=True):
@@ -135,7 +158,7 @@ def test_the_browser_is_given_splats_in_the_frame_that_is_shown(session: Session
 
 
 def test_only_what_is_known_to_be_of_one_capture_goes_without_a_note(session: Session) -> None:
-    notes = {source.name: session.place_of(source).note for source in session.viewer.sources}
+    notes = {source.name: session.content.placement_of(source).note for source in session.content.sources}
     assert notes["normalised"] == notes["world"] == ""
     assert "does not say where it lies" in notes["exported"]
 
@@ -179,6 +202,6 @@ def test_runs_of_other_parts_of_a_video_show_the_same_moment(axis: TimeAxis | No
         return Source(name, GaussianModel(tensors, Sway()), time_axis=axis)  # type: ignore[arg-type]
 
     with Viewer([moving("a", TimeAxis(0.0, 10.0, "seconds")), moving("b", axis)], port=8760, backend="cpu") as viewer:
-        session = Session(viewer, SimpleNamespace(client_id=0))  # type: ignore[arg-type]
-        session.time, session.source = 0.5, viewer.sources[1]
-        assert float(session.still().means[0, 0].detach()) == pytest.approx(0.5 * expected)  # what `Sway` does
+        session = session_of(viewer)
+        session.update(time=0.5, source="b")
+        assert float(gaussians_of(session).means[0, 0].detach()) == pytest.approx(0.5 * expected)  # what `Sway` does

@@ -1,4 +1,4 @@
-"""A training that is watched: what the viewer asks of it, and that no fault of the viewer reaches it."""
+"""A training that is shown: pause, save, stop, snapshots, and that no error of the viewer reaches it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from nfc_gs.data.scene import SceneData
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.trainer import Trainer
 from nfc_gs.viewer.app import Viewer
-from nfc_gs.viewer.draw import Look, Picture, draw
-from nfc_gs.viewer.live import MAX_POINTS, Curve, LiveTraining, copy_of
+from nfc_gs.viewer.draw import Picture, draw
+from nfc_gs.viewer.live import MAX_POINTS, Curve, LiveTraining
 from nfc_gs.viewer.scheduler import Scheduler
 from nfc_gs.viewer.source import Source
+from nfc_gs.viewer.state import DisplaySettings
 
 CONFIG = TrainConfig(steps=30, max_gaussians=80, device="cpu", backend="cpu")
 
@@ -34,19 +35,19 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> SceneData:
     return load_scene(write_capture(tmp_path_factory.mktemp("live") / "capture", views=6, width=48, height=36))
 
 
-def begun(scene: SceneData, run: Path) -> Trainer:
+def started(scene: SceneData, run: Path) -> Trainer:
     return Trainer(scene, CONFIG, run, capture=scene.root)
 
 
 def watched(trainer: Trainer) -> LiveTraining:
-    live = LiveTraining(trainer, Source("run", copy_of(trainer.model), scene=trainer.scene))
-    trainer.listen(live)
+    live = LiveTraining(trainer, Source("run", trainer.model.copy(), scene=trainer.scene))
+    trainer.run.add_listener(live)
     return live
 
 
 def alone(scene: SceneData, run: Path) -> dict[str, torch.Tensor]:
     """What a training gives that nobody watches."""
-    trainer = begun(scene, run)
+    trainer = started(scene, run)
     trainer.train()
     return trainer.model.tensors()
 
@@ -64,18 +65,18 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_training_that_is_drawn_all_the_time_gives_the_same_bits(scene: SceneData, tmp_path: Path) -> None:
-    trainer = begun(scene, tmp_path / "watched")
+    trainer = started(scene, tmp_path / "watched")
     live = watched(trainer)
     live.budget.share = 1.0
     seen: list[int] = []
-    live.on_news = lambda: seen.append(live.source.snapshot().step or 0)
-    live.want()
+    live.on_snapshot = lambda: seen.append(live.source.snapshot().step or 0)
+    live.request_snapshot()
     camera, ended, drawn = scene.camera(0), threading.Event(), []
 
     def look() -> None:
         while not ended.is_set():
-            drawn.append(draw(live.source.snapshot().model, camera, Look(), samples=2))
-            live.want()
+            drawn.append(draw(live.source.snapshot().model, camera, DisplaySettings(), samples=2))
+            live.request_snapshot()
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -90,16 +91,16 @@ def test_a_training_that_is_drawn_all_the_time_gives_the_same_bits(scene: SceneD
 def test_what_fails_in_the_viewer_does_not_reach_the_training(
     scene: SceneData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = begun(scene, tmp_path / "watched")
+    trainer = started(scene, tmp_path / "watched")
     live = watched(trainer)
     live.budget.share = 1.0
 
     def broken() -> None:
-        live.want()
+        live.request_snapshot()
         raise RuntimeError("a broken page")
 
-    live.on_news = broken
-    live.want()
+    live.on_snapshot = broken
+    live.request_snapshot()
     with caplog.at_level(logging.ERROR):
         finished = trainer.train()
     assert finished.reason == "done" and caplog.text.count("a broken page") > 2
@@ -109,7 +110,7 @@ def test_what_fails_in_the_viewer_does_not_reach_the_training(
 def test_a_render_that_fails_stops_neither_the_training_nor_the_viewer(
     scene: SceneData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = begun(scene, tmp_path / "watched")
+    trainer = started(scene, tmp_path / "watched")
     live = watched(trainer)
     with Viewer([live.source], port=8900, live=live) as viewer, caplog.at_level(logging.ERROR):
         drawn = threading.Event()
@@ -127,7 +128,7 @@ def test_a_render_that_fails_stops_neither_the_training_nor_the_viewer(
 def test_drawing_that_fails_for_a_browser_does_not_reach_the_training(
     scene: SceneData, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = begun(scene, tmp_path / "watched")
+    trainer = started(scene, tmp_path / "watched")
     live = watched(trainer)
     live.budget.share = 1.0
     fails, steps = threading.Event(), []
@@ -144,18 +145,18 @@ def test_drawing_that_fails_for_a_browser_does_not_reach_the_training(
 
         def look() -> None:
             while not ended.is_set():
-                client.look(0.1 * time.monotonic() % 1.0)
+                client.move(0.1 * time.monotonic() % 1.0)
                 time.sleep(0.002)
 
         hand = threading.Thread(target=look)
         hand.start()
-        until(lambda: any(session.pictures for session in viewer.sessions.values()))
+        until(lambda: any(session.pictures_sent for session in viewer.sessions.values()))
         fails.set()
         finished = trainer.train()
         fails.clear()
         (session,) = viewer.sessions.values()
-        pictures = session.pictures
-        until(lambda: session.pictures > pictures)
+        pictures = session.pictures_sent
+        until(lambda: session.pictures_sent > pictures)
         ended.set()
         hand.join()
         client.close()
@@ -163,8 +164,8 @@ def test_drawing_that_fails_for_a_browser_does_not_reach_the_training(
     assert same(trainer.model.tensors(), alone(scene, tmp_path / "alone"))
 
 
-def test_a_pause_waits_saves_when_asked_and_is_no_training_time(scene: SceneData, tmp_path: Path) -> None:
-    trainer = begun(scene, tmp_path / "run")
+def test_a_pause_waits_saves_on_request_and_is_no_training_time(scene: SceneData, tmp_path: Path) -> None:
+    trainer = started(scene, tmp_path / "run")
     live = watched(trainer)
     live.pause()
     thread = threading.Thread(target=trainer.train)
@@ -183,10 +184,10 @@ def test_a_pause_waits_saves_when_asked_and_is_no_training_time(scene: SceneData
     assert paused >= 0.5 and trainer.seconds == pytest.approx(sum(trainer.timings.values()) - paused, rel=1e-6)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_told_and_a_pause_goes_on(
+def test_a_checkpoint_that_cannot_be_written_is_reported_and_a_pause_goes_on(
     scene: SceneData, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = begun(scene, tmp_path / "run")
+    trainer = started(scene, tmp_path / "run")
     live, save = watched(trainer), trainer.save
     full = UserError("Cannot write the checkpoint: the disk is full.")
     live.pause()
@@ -199,21 +200,21 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_a_pause_goes_on(
 
     monkeypatch.setattr(trainer, "save", fails)
     live.save()
-    until(lambda: live.unsaved == str(full))
+    until(lambda: live.save_error == str(full))
     time.sleep(0.3)  # steps take much less
     assert trainer.steps_done == 1 and live.paused
-    (told,) = [record for record in caplog.records if "is full" in record.getMessage()]
-    assert told.levelno == logging.WARNING and told.exc_info is None
+    (logged,) = [record for record in caplog.records if "is full" in record.getMessage()]
+    assert logged.levelno == logging.WARNING and logged.exc_info is None
     monkeypatch.setattr(trainer, "save", save)
     live.save()
-    until(lambda: live.unsaved == "")
+    until(lambda: live.save_error == "")
     live.resume()
     thread.join()
     assert trainer.steps_done == 30
 
 
 def test_stopping_from_the_viewer_ends_a_paused_training_and_saves_it(scene: SceneData, tmp_path: Path) -> None:
-    trainer = begun(scene, tmp_path / "run")
+    trainer = started(scene, tmp_path / "run")
     live = watched(trainer)
     live.pause()
     reasons = []
@@ -227,7 +228,7 @@ def test_stopping_from_the_viewer_ends_a_paused_training_and_saves_it(scene: Sce
 
 
 def test_ctrl_c_ends_a_paused_training(scene: SceneData, tmp_path: Path) -> None:
-    trainer = begun(scene, tmp_path / "run")
+    trainer = started(scene, tmp_path / "run")
     live = watched(trainer)
     live.pause()
     thread = threading.Thread(target=trainer.train)
@@ -238,33 +239,29 @@ def test_ctrl_c_ends_a_paused_training(scene: SceneData, tmp_path: Path) -> None
     assert not thread.is_alive()
 
 
-def test_copies_are_made_when_wanted_and_take_their_share_of_the_time_at_most(
-    scene: SceneData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_are_made_on_request_and_take_their_share_of_the_time_at_most() -> None:
     now = [0.0]
 
-    def slow(model):
+    def slow() -> None:
         now[0] += 1.0
-        return model
 
-    monkeypatch.setattr("nfc_gs.viewer.live.copy_of", slow)
-    trainer = begun(scene, tmp_path / "run")
-    live = LiveTraining(trainer, Source("run", trainer.model), clock=lambda: now[0])
+    training = SimpleNamespace(model=SimpleNamespace(copy=slow))
+    live = LiveTraining(training, Source("run", None), clock=lambda: now[0])  # type: ignore[arg-type]
     live.budget.share = 0.1
 
     def step(number: int) -> None:
-        live(StepDone(number, 0.1, 0.5, 20.0, 80, 48, 36, 3, 1.0, 1.0))
+        live(StepDone(number, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 1.0, 1.0))
         now[0] += 0.5
 
     step(1)
-    assert live.source.snapshot().number == 0, "nobody wanted a copy"
+    assert live.source.snapshot().number == 0, "no copy was requested"
     for number in range(2, 202):
-        live.want()
+        live.request_snapshot()
         step(number)
     assert live.source.snapshot().number == pytest.approx(0.1 * now[0], rel=0.15)
 
 
-def test_copies_and_pictures_together_take_their_share_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_and_pictures_together_take_their_share_of_the_time_at_most() -> None:
     now = [0.0]
 
     def spend(seconds: float) -> None:
@@ -272,18 +269,18 @@ def test_copies_and_pictures_together_take_their_share_of_the_time_at_most(monke
         spent.append(seconds)
 
     spent: list[float] = []
-    monkeypatch.setattr("nfc_gs.viewer.live.copy_of", lambda model: spend(0.3))
-    live = LiveTraining(SimpleNamespace(model=None), Source("run", None), clock=lambda: now[0])  # type: ignore[arg-type]
+    training = SimpleNamespace(model=SimpleNamespace(copy=lambda: spend(0.3)))
+    live = LiveTraining(training, Source("run", None), clock=lambda: now[0])  # type: ignore[arg-type]
     scheduler = Scheduler(lambda: now[0], budget=live.budget)
     live.budget.share = 0.2
 
-    def draw_and_want() -> None:
+    def draw_and_request() -> None:
         spend(0.5)
-        live.want()  # as a viewer does when a browser has its picture
+        live.request_snapshot()  # as a viewer does when a browser has its picture
 
     for number in range(4000):
-        live(StepDone(number, 0.1, 0.5, 20.0, 80, 48, 36, 3, 1.0, 1.0))
-        scheduler.submit(1, draw_and_want)
+        live(StepDone(number, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 1.0, 1.0))
+        scheduler.submit(1, draw_and_request)
         scheduler.run_due()
         now[0] += 0.1
     assert spent.count(0.3) == pytest.approx(spent.count(0.5), abs=1) and spent.count(0.5) > 100

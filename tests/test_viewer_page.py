@@ -15,18 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from viewer_client import sources, until
+from viewer_client import panel_of, sources, until
 
 from nfc_gs.core.events import StepDone
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
+from nfc_gs.model.radiance import RenderOptions
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.cameras import pose_of
-from nfc_gs.viewer.draw import Look, Style, draw
+from nfc_gs.viewer.draw import draw
 from nfc_gs.viewer.live import LiveTraining
-from nfc_gs.viewer.panels.show import browser_splats
+from nfc_gs.viewer.panels.browser import browser_splats
+from nfc_gs.viewer.panels.camera import CameraPanel
+from nfc_gs.viewer.panels.path import PathPanel
 from nfc_gs.viewer.session import Session
+from nfc_gs.viewer.state import DisplaySettings
 
 SIZE = (720, 440)
 
@@ -77,18 +81,18 @@ class Page:
     """The page of a viewer in a browser, and the session behind it."""
 
     def __init__(self, page: Any, viewer: Viewer, problems: list[str]) -> None:
-        self.page, self.problems = page, problems
+        self.page, self.viewer, self.problems = page, viewer, problems
         until(lambda: len(viewer.sessions) == 1, page)
         self.session: Session = next(iter(viewer.sessions.values()))
         self.settle()
 
     def settle(self) -> np.ndarray:
         """What the window shows once it has its refined picture, [H, W, 3], without the panel on its right."""
-        scheduler = self.session.viewer.scheduler
-        quiet = [self.session.pictures, time.monotonic()]
+        scheduler = self.viewer.scheduler
+        quiet = [self.session.pictures_sent, time.monotonic()]
 
         def is_quiet() -> bool:
-            now = self.session.pictures
+            now = self.session.pictures_sent
             if now != quiet[0] or now == 0 or scheduler.wait_time() is not None:
                 quiet[:] = [now, time.monotonic()]
             return time.monotonic() - quiet[1] > 0.25
@@ -107,6 +111,14 @@ class Page:
     def shot(self) -> np.ndarray:
         """What the window shows now, [H, W, 3], where no control covers it."""
         return np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB"))[PICTURE].astype(int)
+
+    @property
+    def path_panel(self) -> PathPanel:
+        return panel_of(self.viewer, self.session, PathPanel)
+
+    @property
+    def is_flying(self) -> bool:
+        return panel_of(self.viewer, self.session, CameraPanel).mode.value == "fly"
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
@@ -173,23 +185,24 @@ def differs(a: np.ndarray, b: np.ndarray) -> bool:
 def test_the_picture_is_that_of_our_renderer_and_changes_with_the_camera(page: Page) -> None:
     before, session = page.settle(), page.session
     camera = session.pose.camera(*SIZE)
-    model = session.still()
-    expected = draw(model, camera, Look(), Style("cpu"), samples=2).rgb[PICTURE]
+    model = session.renderer.edited_gaussians(session.state)
+    assert model is not None
+    expected = draw(model, camera, DisplaySettings(), RenderOptions(backend="cpu"), samples=2).rgb[PICTURE]
     assert np.abs(before - expected).mean() < 2.0  # of 255, JPEG and the browser's scaling
     assert expected.std() > 10
-    place = session.pose
+    pose = session.pose
     page.drag((200, 320), (280, 340))
     after = page.settle()
-    assert session.pose != place and differs(before, after)
+    assert session.pose != pose and differs(before, after)
     page.page.keyboard.press("r")
     assert np.abs(page.settle() - before).mean() < 1.5
 
 
-def test_flying_looks_around_and_goes_where_one_looks(page: Page) -> None:
+def test_flying_looks_around_and_goes_forward(page: Page) -> None:
     page.settle()
     begin = page.session.pose
     page.page.keyboard.press("o")
-    until(lambda: page.session.way_control.value == "fly", page)
+    until(lambda: page.is_flying, page)
     page.drag((200, 320), (260, 330))
     page.settle()
     turned = page.session.pose
@@ -204,7 +217,7 @@ def test_flying_looks_around_and_goes_where_one_looks(page: Page) -> None:
     level = forward - forward @ up * up  # viser's W goes over the ground, Q and E down and up
     assert np.linalg.norm(gone) > 0.1 and gone @ level > 0.99 * np.linalg.norm(gone) * np.linalg.norm(level)
     page.page.keyboard.press("r")
-    until(lambda: page.session.way_control.value == "orbit", page)
+    until(lambda: not page.is_flying, page)
 
 
 @pytest.mark.slow
@@ -213,12 +226,12 @@ def test_each_control_of_showing_does_what_it_says(page: Page) -> None:
     for show in ("depth", "alpha", "normals", "count", "bits", "entropy", "error", "bit"):
         page.choose("Show", show)
         seen[show] = page.settle()
-        assert page.session.look.show == show
+        assert page.session.state.show == show
     page.number("Bit plane", 6)
     seen["plane"] = page.settle()
     page.choose("Channel", "blue")
     seen["channel"] = page.settle()
-    assert (page.session.look.bit, page.session.look.channel) == (6, 2)
+    assert (page.session.state.bit, page.session.state.channel) == (6, 2)
     page.choose("Show", "color")
     page.check("Points")
     seen["points"] = page.settle()
@@ -227,7 +240,7 @@ def test_each_control_of_showing_does_what_it_says(page: Page) -> None:
     seen["small"] = page.settle()
     page.number("SH degree", 0)
     page.settle()
-    assert (page.session.look.splat_scale, page.session.look.sh_degree) == (0.3, 0)
+    assert (page.session.state.splat_scale, page.session.state.sh_degree) == (0.3, 0)
     names = list(seen)
     same = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if np.abs(seen[a] - seen[b]).mean() < 0.2]
     assert same == []
@@ -237,17 +250,17 @@ def test_the_browser_draws_splats_itself(page: Page) -> None:
     page.number("Scale of splats", 0.3)  # small ones are quickly drawn without a GPU
     before = page.settle()
     page.check("Draw in the browser")
-    until(lambda: page.session.browser, page)
-    pictures = page.session.pictures
+    until(lambda: page.session.state.browser_draws, page)
+    pictures = page.session.pictures_sent
 
     def is_drawn() -> bool:
         shot = page.shot()
         return shot.std() > 10 and np.corrcoef(shot.ravel(), before.ravel())[0, 1] > 0.9  # without view dependence
 
     until(is_drawn, page, 90.0)
-    assert page.session.pictures == pictures
+    assert page.session.pictures_sent == pictures
     page.check("Draw in the browser")
-    until(lambda: not page.session.browser, page)
+    until(lambda: not page.session.state.browser_draws, page)
     assert all(np.isfinite(values).all() for values in browser_splats(page.session))
     page.problems[:] = [text for text in page.problems if "computeBoundingSphere" not in text]  # viser's own, harmless
     assert np.abs(page.settle() - before).mean() < 1.5
@@ -256,15 +269,15 @@ def test_the_browser_draws_splats_itself(page: Page) -> None:
 def test_time_moves_the_scene_and_plays(page: Page) -> None:
     before = page.settle()
     page.number("Time", 0.8)
-    until(lambda: page.session.time == 0.8, page)
+    until(lambda: page.session.state.time == 0.8, page)
     assert differs(before, page.settle())
     assert page.page.get_by_text("9.60 seconds").is_visible()
     page.press("◀ back")
-    until(lambda: page.session.time == pytest.approx(0.8 - 1 / 60), page)
+    until(lambda: page.session.state.time == pytest.approx(0.8 - 1 / 60), page)
     page.page.keyboard.press("p")
-    until(lambda: page.session.playing and page.session.time < 0.5, page)  # it has begun again at its end
+    until(lambda: page.session.state.playing and page.session.state.time < 0.5, page)  # it has begun again at its end
     page.page.keyboard.press("p")
-    until(lambda: not page.session.playing, page)
+    until(lambda: not page.session.state.playing, page)
 
 
 @pytest.mark.slow
@@ -272,28 +285,28 @@ def test_keys_do_what_the_help_says_and_a_frustum_is_clicked(page: Page, scene: 
     page.settle()
     session, press = page.session, page.page.keyboard.press
     for key, is_done in (
-        ("c", lambda: session.look.show == "depth"),
-        ("c", lambda: session.look.show == "color"),
-        ("v", lambda: session.compare == "split"),
-        ("v", lambda: session.compare == "off"),
-        ("k", lambda: len(session.path.path.keys) == 1),
-        ("n", lambda: session.view == 1),
-        ("b", lambda: session.view == 0),
-        ("r", lambda: np.allclose(session.pose.position, session.viewer.server.initial_camera.position, atol=1e-4)),
-        ("f", lambda: session.in_scene == {"frustums"}),
+        ("c", lambda: session.state.show == "depth"),
+        ("c", lambda: session.state.show == "color"),
+        ("v", lambda: session.state.compare == "split"),
+        ("v", lambda: session.state.compare == "off"),
+        ("k", lambda: len(page.path_panel.path.keys) == 1),
+        ("n", lambda: session.state.view == 1),
+        ("b", lambda: session.state.view == 0),
+        ("r", lambda: np.allclose(session.pose.position, page.viewer.server.initial_camera.position, atol=1e-4)),
+        ("f", lambda: session.state.in_scene == {"frustums"}),
     ):
         press(key)
         until(is_done, page)
     view = scene.views[2].camera
     behind = (view.center - 0.5 * view.viewmat[2, :3]).tolist()
-    session.stand_at(replace(pose_of(view, SIZE[0] / SIZE[1]), position=tuple(behind)))
+    session.move_camera_to(replace(pose_of(view, SIZE[0] / SIZE[1]), position=tuple(behind)))
     page.settle()
     page.page.mouse.click(SIZE[0] / 2, SIZE[1] / 2)
     until(lambda: np.allclose(session.pose.position, view.center, atol=1e-4), page)
 
 
 @pytest.mark.slow
-def test_a_training_is_seen_and_told_what_to_do(tab: tuple[Any, list[str]], scene: SceneData) -> None:
+def test_a_training_is_seen_and_controlled(tab: tuple[Any, list[str]], scene: SceneData) -> None:
     opened, problems = tab
     problems.clear()
     opened.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
@@ -302,7 +315,7 @@ def test_a_training_is_seen_and_told_what_to_do(tab: tuple[Any, list[str]], scen
     live = LiveTraining(training, sources(scene)[1])  # type: ignore[arg-type]
     with Viewer([live.source], port=8740, backend="cpu", live=live) as viewer:
         for step in range(1, 40):
-            live(StepDone(step, step / 100, 1.0 / step, 20.0 + 0.1 * step, 300, 48, 36, 3, 1.0, 60.0))
+            live(StepDone(step, step / 100, 1.0 / step, 20.0 + 0.1 * step, {"gaussians": 300}, 48, 36, 1.0, 60.0))
         opened.goto(viewer.url)
         page = Page(opened, viewer, problems)
         opened.get_by_text("Step 39 (39 %)").wait_for()
@@ -312,7 +325,7 @@ def test_a_training_is_seen_and_told_what_to_do(tab: tuple[Any, list[str]], scen
         page.press("Resume")
         until(lambda: not live.paused, page)
         page.press("Save checkpoint now")
-        until(lambda: live._save_wanted.is_set(), page)
+        until(lambda: live._save_requested.is_set(), page)
         page.number("Viewer's share", 0.5)
         until(lambda: live.budget.share == 0.5, page)
         page.press("Stop and save")
@@ -328,7 +341,7 @@ def test_two_sources_are_compared(page: Page) -> None:
     page.tab("Compare")
     page.choose("Compare", "split")
     page.number("Border", 0.3)
-    until(lambda: page.session.split == 0.3, page)
+    until(lambda: page.session.state.split == 0.3, page)
 
     def is_right(split: float) -> bool:
         """Whether the picture right of a border, and nothing left of it, is another one; below the border's knob."""
@@ -339,7 +352,7 @@ def test_two_sources_are_compared(page: Page) -> None:
     until(lambda: is_right(0.3), page)
     place = page.session.pose
     page.drag((0.3 * SIZE[0], 330), (0.45 * SIZE[0], 350))
-    until(lambda: page.session.split == pytest.approx(0.45, abs=2e-3), page)
+    until(lambda: page.session.state.split == pytest.approx(0.45, abs=2e-3), page)
     until(lambda: page.shown("Border") == "0.45", page)
     until(lambda: is_right(0.45), page)
     assert page.session.pose == place  # no orbit
@@ -353,21 +366,21 @@ def test_two_sources_are_compared(page: Page) -> None:
     assert np.abs(shot[PICTURE[0].start // 2 :, : seen.shape[1]] - seen).mean() < 2.5  # it was drawn half as large
     page.tab("Compare")
     page.choose("Compare", "flicker")
-    pictures = page.session.pictures
-    until(lambda: page.session.pictures >= pictures + 4, page)
+    pictures = page.session.pictures_sent
+    until(lambda: page.session.pictures_sent >= pictures + 4, page)
     page.choose("Compare", "off")
     until(lambda: not differs(before, page.settle()), page)
     page.problems[:] = [text for text in page.problems if "preventDefault" not in text]  # viser's own, harmless
 
 
 @pytest.mark.slow
-def test_cameras_are_stood_at_measured_and_gone_to(page: Page, scene: SceneData) -> None:
+def test_the_camera_goes_to_views_and_photos_are_measured(page: Page, scene: SceneData) -> None:
     page.tab("Cameras")
     page.check("Frustums")
     page.settle()
-    assert page.session.in_scene == {"frustums"}
+    assert page.session.state.in_scene == {"frustums"}
     page.check("Frustums")
-    until(lambda: not page.session.in_scene, page)
+    until(lambda: not page.session.state.in_scene, page)
     page.choose("View", f"3: {scene.views[3].name}")
     page.settle()
     np.testing.assert_allclose(page.session.pose.position, scene.views[3].camera.center, atol=1e-4)
@@ -399,13 +412,13 @@ def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Pa
 
     page.tab("Path")
     page.press("Add keyframe here")
-    page.session.stand_at(page.session.pose.__class__((0.5, 0.0, -2.0), (1.0, 0.0, 0.0, 0.0), 0.9))
+    page.session.move_camera_to(page.session.pose.__class__((0.5, 0.0, -2.0), (1.0, 0.0, 0.0, 0.0), 0.9))
     page.settle()
     page.press("Add keyframe here")
-    until(lambda: len(page.session.path.path.keys) == 2 and page.session.in_scene == {"path"}, page)
+    until(lambda: len(page.path_panel.path.keys) == 2 and page.session.state.in_scene == {"path"}, page)
     for label, value in (("Seconds", 1.0), ("Pictures per second", 8), ("Width", 64), ("Height", 48)):
         page.number(label, value)
-    until(lambda: page.session.path.path.frames == 8, page)
+    until(lambda: page.path_panel.path.frame_count == 8, page)
     video = tmp_path / "path.mp4"
     video.write_bytes(page.download("Render and download"))
     frames = iio.imread(video)
@@ -413,11 +426,11 @@ def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Pa
     page.choose("File", "PNGs (zip)")
     with zipfile.ZipFile(io.BytesIO(page.download("Render and download"))) as archive:
         assert len(archive.namelist()) == 8
-    page.session.stand_at(page.session.pose.__class__((0.0, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 0.9))
+    page.session.move_camera_to(page.session.pose.__class__((0.0, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 0.9))
     page.press("Preview")
     until(lambda: np.allclose(page.session.pose.position, (0.5, 0.0, -2.0), atol=1e-4), page)
     page.press("remove")
-    until(lambda: len(page.session.path.path.keys) == 1 and not page.session.in_scene, page)
+    until(lambda: len(page.path_panel.path.keys) == 1 and not page.session.state.in_scene, page)
 
 
 @pytest.mark.slow
@@ -434,12 +447,12 @@ def test_screenshot_and_edited_splat_are_downloaded(page: Page, tmp_path: Path) 
     page.choose("Crop", "sphere")
     page.page.get_by_text("of 300 Gaussians are left").wait_for()
     assert differs(before, page.settle())
-    left = int(page.session.look.edit.kept(page.session.source.snapshot().model).sum())
+    left = int(page.session.state.edit.kept(page.session.source.snapshot().model).sum())
     file = tmp_path / "left.ply"
     file.write_bytes(page.download("Export what is left as PLY"))
-    assert 0 < len(read_ply(file)) == left < 300 and page.session.in_scene == {"crop"}
+    assert 0 < len(read_ply(file)) == left < 300 and page.session.state.in_scene == {"crop"}
     page.choose("Crop", "none")
-    until(lambda: not page.session.in_scene, page)
+    until(lambda: not page.session.state.in_scene, page)
     assert not differs(before[:, 285:], page.settle()[:, 285:])  # beside the browser's notes on downloads
 
 
@@ -448,12 +461,12 @@ def test_the_window_may_become_a_phone_or_nothing(page: Page) -> None:
     page.settle()
     assert page.session.window[0] <= 390
     page.check("Points")
-    until(lambda: page.session.look.points, page)
+    until(lambda: page.session.state.points, page)
     page.tab("Cameras")
     page.press("Reset")
     page.tab("Show")
     page.check("Points")
-    until(lambda: not page.session.look.points, page)
+    until(lambda: not page.session.state.points, page)
     page.page.set_viewport_size({"width": 1, "height": 1})
     page.page.wait_for_timeout(500)
     page.page.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})

@@ -1,4 +1,4 @@
-"""What the controls of the page do, told by a browser's end of the connection."""
+"""What the controls of the page do, seen from a browser's end of the connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from viewer_client import Client, Sway, bits_model, sources, until
+from viewer_client import Client, Sway, bits_model, panel_of, sources, until
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import StepDone
@@ -29,8 +29,8 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.cameras import Pose, pose_from_json
 from nfc_gs.viewer.live import LiveTraining
-from nfc_gs.viewer.panels import cameras, edit, path
-from nfc_gs.viewer.panels import show as show_panel
+from nfc_gs.viewer.panels import browser, edit, path, views
+from nfc_gs.viewer.panels.path import PathPanel
 from nfc_gs.viewer.path import path_from_json
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source
@@ -40,14 +40,14 @@ class Page:
     """A page that is only its end of the connection, the session behind it, and the files and notes that it got."""
 
     def __init__(self, viewer: Viewer) -> None:
-        self.client = Client(viewer)
+        self.viewer, self.client = viewer, Client(viewer)
         self.files: dict[str, bytes] = {}
         self.said: list[str] = []
-        self.client.look(0.0)
+        self.client.move(0.0)
         until(lambda: len(viewer.sessions) == 1)
         self.session: Session = next(iter(viewer.sessions.values()))
         self.session.client.send_file_download = lambda name, content, **_: self.files.update({name: content})  # type: ignore
-        self.session.say = lambda title, body, color=None: self.said.append(body)  # type: ignore[method-assign]
+        self.session.notify = lambda title, body, color=None: self.said.append(body)  # type: ignore[method-assign]
 
     def controls(self, label: str) -> list[Any]:
         """Those of a name, in their order; viser has no public list of them."""
@@ -67,23 +67,27 @@ class Page:
     def key(self, key: str) -> None:
         commands = self.session.client.gui._command_handle_from_uuid.items()
         uuid = next(uuid for uuid, command in commands if command.hotkey == key)
-        self.client.tell("CommandTriggerMessage", uuid=uuid)
+        self.client.send("CommandTriggerMessage", uuid=uuid)
 
     def node(self, name: str) -> Any:
         return self.session.client.scene._handle_from_node_name[name]
 
+    @property
+    def path_panel(self) -> PathPanel:
+        return panel_of(self.viewer, self.session, PathPanel)
+
     def add_keys(self, *places: float) -> None:
         """Keyframes of a path at places along x."""
-        panel = self.session.path
+        panel = self.path_panel
         for x in places:
             before = len(panel.path.keys)
-            self.session.stand_at(Pose((x, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 0.9))
+            self.session.move_camera_to(Pose((x, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 0.9))
             self.key("K")
             until(lambda before=before: len(panel.path.keys) == before + 1)
 
     def places(self) -> list[float]:
         """Where along x the keyframes of the path are."""
-        return [round(key.pose.position[0], 6) for key in self.session.path.path.keys]
+        return [round(key.pose.position[0], 6) for key in self.path_panel.path.keys]
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +118,16 @@ def page(viewer: Viewer) -> Iterator[Page]:
 
 def test_background_color_map_and_the_range_of_depths_are_those_chosen(page: Page) -> None:
     page.set("Background", [255, 0, 51])
-    until(lambda: page.session.look.background == pytest.approx((1.0, 0.0, 0.2)))
+    until(lambda: page.session.state.background == pytest.approx((1.0, 0.0, 0.2)))
     page.set("Show", "depth")
-    until(lambda: page.session.look.show == "depth")
+    until(lambda: page.session.state.show == "depth")
     assert page.control("Color map").visible and not page.control("Nearest").visible
     page.set("Color map", "viridis")
-    page.set("Range of depths by itself", False)
+    page.set("Automatic depth range", False)
     until(lambda: page.control("Nearest").visible)
     page.set("Nearest", 1.5)
     page.set("Farthest", 4.0)
-    until(lambda: page.session.look.depth_range == (1.5, 4.0) and page.session.look.colors == "viridis")
+    until(lambda: page.session.state.depth_range == (1.5, 4.0) and page.session.state.colormap == "viridis")
 
 
 def sh_model(degree: int) -> GaussianModel:
@@ -145,7 +149,7 @@ def test_what_any_of_the_sources_has_can_be_shown(scene: SceneData) -> None:
             assert {"bit", "bits", "entropy"} <= set(page.control("Show").options)
             assert (page.control("SH degree").max, page.control("SH degree").value) == (3, 3)
             page.set("Show", "bits")
-            until(lambda page=page: page.session.look.show == "bits")
+            until(lambda page=page: page.session.state.show == "bits")
     with Viewer([Source("sh", sh_model(1))], port=8690, backend="cpu") as viewer:
         for page in opened(viewer):
             assert not {"bit", "bits", "entropy"} & set(page.control("Show").options)
@@ -155,22 +159,28 @@ def test_what_any_of_the_sources_has_can_be_shown(scene: SceneData) -> None:
 # ---- the browser draws ----
 
 
-def test_what_fails_when_the_browser_is_to_draw_is_told_and_undone(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_when_the_browser_is_to_draw_is_shown_and_undone(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(_: Session) -> Any:
         raise UserError("These splats cannot be sent.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(show_panel, "browser_splats", fails)
+        patch.setattr(browser, "browser_splats", fails)
         page.set("Draw in the browser", True)
         until(lambda: page.said == ["These splats cannot be sent."])
-    assert not page.session.browser and page.control("Draw in the browser").value is False
-    pictures = page.session.pictures
-    page.client.look(0.3)
-    until(lambda: page.session.pictures > pictures)
+    assert not page.session.state.browser_draws and page.control("Draw in the browser").value is False
+    pictures = page.session.pictures_sent
+    page.client.move(0.3)
+    until(lambda: page.session.pictures_sent > pictures)
     page.set("Draw in the browser", True)
     until(lambda: "/splats" in page.session.client.scene._handle_from_node_name)
     page.set("Draw in the browser", False)
-    until(lambda: "/splats" not in page.session.client.scene._handle_from_node_name and not page.session.browser)
+    until(
+        lambda: (
+            "/splats" not in page.session.client.scene._handle_from_node_name and not page.session.state.browser_draws
+        )
+    )
 
 
 # ---- time ----
@@ -179,32 +189,32 @@ def test_what_fails_when_the_browser_is_to_draw_is_told_and_undone(page: Page, m
 def test_the_time_slider_goes_anywhere_and_back(page: Page) -> None:
     for time in (0.8, 0.0, 0.5, 0.8, 0.0):
         page.set("Time", time)
-        until(lambda time=time: page.session.time == pytest.approx(time))
-    page.session.time = 0.3  # as a path or a view of the capture set it: the slider follows, and wishes for nothing
+        until(lambda time=time: page.session.state.time == pytest.approx(time))
+    page.session.update(time=0.3)  # as a path or a view of the capture does: the slider follows
     until(lambda: page.control("Time").value == pytest.approx(0.3))
     page.set("Time", 0.0)
-    until(lambda: page.session.time == 0.0)
+    until(lambda: page.session.state.time == 0.0)
 
 
 def test_time_runs_at_its_speed_stops_at_its_end_and_goes_step_by_step(page: Page) -> None:
     page.set("Loop", False)
     page.set("Speed", 2.0)
-    until(lambda: (page.session.loop, page.session.speed) == (False, 2.0))
+    until(lambda: (page.session.state.loop, page.session.state.speed) == (False, 2.0))
     page.set("Play", True)
-    until(lambda: page.session.time == 1.0 and not page.session.playing)
+    until(lambda: page.session.state.time == 1.0 and not page.session.state.playing)
     until(lambda: page.control("Play").value is False)
     page.set("Frame", "◀ back")
-    until(lambda: page.session.time == pytest.approx(1.0 - 1 / 60))  # the capture has no times
+    until(lambda: page.session.state.time == pytest.approx(1.0 - 1 / 60))  # the capture has no times
     page.set("Frame", "next ▶")
-    until(lambda: page.session.time == 1.0)
+    until(lambda: page.session.state.time == 1.0)
 
 
 # ---- cameras ----
 
 
-def test_a_frustum_is_clicked_to_stand_there_and_its_size_is_chosen(page: Page, scene: SceneData) -> None:
+def test_a_click_on_a_frustum_moves_the_camera_there_and_its_size_is_chosen(page: Page, scene: SceneData) -> None:
     page.key("F")
-    until(lambda: page.session.in_scene == {"frustums"})
+    until(lambda: page.session.state.in_scene == {"frustums"})
     page.set("Size of frustums", 0.5)
     until(lambda: all(page.node(f"/cameras/{i}").scale == 0.5 for i in range(6)))
     page.client.click(page.node("/cameras/4"))
@@ -212,7 +222,7 @@ def test_a_frustum_is_clicked_to_stand_there_and_its_size_is_chosen(page: Page, 
     until(lambda: np.allclose(page.session.pose.position, centre, atol=1e-4))
     until(lambda: page.control("View").value.startswith("4: "))
     page.key("F")
-    until(lambda: not page.session.in_scene)
+    until(lambda: not page.session.state.in_scene)
 
 
 def test_frustums_that_are_hidden_while_they_load_do_not_appear(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,29 +233,29 @@ def test_frustums_that_are_hidden_while_they_load_do_not_appear(page: Page, monk
         assert go_on.wait(20.0)
         return SimpleNamespace(remove=lambda: removed.append(index), scale=1.0)
 
-    monkeypatch.setattr(cameras, "_frustum", slow)
+    monkeypatch.setattr(views, "_add_frustum", slow)
     page.set("Frustums", True)
     until(lambda: made == [0])
     page.set("Frustums", False)
     until(lambda: page.control("Frustums").value is False)
     go_on.set()
-    until(lambda: removed != [] and not page.session.in_scene)
+    until(lambda: removed != [] and not page.session.state.in_scene)
     assert made == removed == [0]
 
 
 def test_the_camera_goes_through_the_views_turns_up_widens_and_is_shown_as_json(page: Page, scene: SceneData) -> None:
-    first = page.session.view
+    first = page.session.state.view
     for key, view in (("N", first + 1), ("N", first + 2), ("B", first + 1)):
         page.key(key)
-        until(lambda view=view: page.session.view == view % 6)
-    page.set("Stand at", "previous")
-    until(lambda: page.session.view == first)
+        until(lambda view=view: page.session.state.view == view % 6)
+    page.set("Go to view", "previous")
+    until(lambda: page.session.state.view == first)
     until(lambda: np.allclose(page.session.pose.position, scene.views[first].camera.center, atol=1e-4))
     page.set("Up", "+z")
     until(lambda: np.allclose(page.session.client.camera.up_direction, (0, 0, 1)))
     page.set("Field of view", 90)
     until(lambda: page.session.pose.fov == pytest.approx(np.pi / 2))
-    page.session.time = 0.25
+    page.session.update(time=0.25)
     page.press("Show as JSON")
     until(lambda: page.control("JSON").value != "")
     pose, time = pose_from_json(page.control("JSON").value)
@@ -258,10 +268,10 @@ def test_the_camera_goes_through_the_views_turns_up_widens_and_is_shown_as_json(
 def test_keys_show_depth_and_compare(page: Page) -> None:
     for show in ("depth", "color"):
         page.key("C")
-        until(lambda show=show: page.session.look.show == show)
+        until(lambda show=show: page.session.state.show == show)
     for compare in ("split", "off"):
         page.key("V")
-        until(lambda compare=compare: page.session.compare == compare)
+        until(lambda compare=compare: page.session.state.compare == compare)
     page.set("Left", "two")
     page.set("Right", "one")
     until(lambda: (page.session.source.name, page.session.other.name) == ("two", "one"))
@@ -287,34 +297,34 @@ def test_keyframes_are_ordered_replaced_gone_to_and_removed(page: Page) -> None:
     until(lambda: page.places() == [2.0, 0.0, 1.0])
     page.set("Move it", "later")
     until(lambda: page.places() == [0.0, 2.0, 1.0])
-    page.session.stand_at(Pose((5.0, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 0.9))
-    page.set("Keyframe does", "replace")
+    page.session.move_camera_to(Pose((5.0, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 0.9))
+    page.set("Keyframe action", "replace")
     until(lambda: page.places() == [0.0, 5.0, 1.0])
     page.set("Keyframe", page.control("Keyframe").options[2])
-    until(lambda: page.session.path.chosen == 2)
-    page.set("Keyframe does", "go there")
+    until(lambda: page.path_panel.chosen == 2)
+    page.set("Keyframe action", "go there")
     until(lambda: page.session.pose.position[0] == pytest.approx(1.0))
-    page.set("Keyframe does", "remove")
+    page.set("Keyframe action", "remove")
     until(lambda: page.places() == [0.0, 5.0])
 
 
 def test_a_path_is_saved_and_loaded_and_what_is_none_is_refused(page: Page) -> None:
     page.add_keys(0.0, 1.5)
     page.set("Seconds", 2.5)
-    until(lambda: page.session.path.path.seconds == 2.5)
+    until(lambda: page.path_panel.path.seconds == 2.5)
     page.press("Download path as JSON")
     until(lambda: "path.json" in page.files)
     saved = path_from_json(page.files["path.json"].decode())
-    assert saved == page.session.path.path
+    assert saved == page.path_panel.path
     other = replace(saved, keys=saved.keys[:1], seconds=7.0, loop=True)
     page.client.upload(page.control("Load path"), other.to_json().encode())
-    until(lambda: page.session.path.path == other)
+    until(lambda: page.path_panel.path == other)
     assert (page.control("Seconds").value, page.control("Closed loop").value) == (7.0, True)
     for nonsense in (b"\xff\xfe", b"__import__('os')", json.dumps({"keys": []}).encode()):
         page.said.clear()
         page.client.upload(page.control("Load path"), nonsense)
         until(lambda: len(page.said) == 1)
-        assert "JSON" in page.said[0] and page.session.path.path == other
+        assert "JSON" in page.said[0] and page.path_panel.path == other
 
 
 def test_pictures_of_a_path_are_zipped_and_cancelled_and_too_many_are_refused(
@@ -325,7 +335,7 @@ def test_pictures_of_a_path_are_zipped_and_cancelled_and_too_many_are_refused(
         page.set(label, value)
     for label, value in (("Width", 64), ("Height", 48)):  # screenshots have their own, which come first
         page.set(label, value, last=True)
-    until(lambda: page.session.path.path.frames == 8 and page.control("Height", last=True).value == 48)
+    until(lambda: page.path_panel.path.frame_count == 8 and page.control("Height", last=True).value == 48)
     page.press("Render and download")
     until(lambda: "path.zip" in page.files)
     with zipfile.ZipFile(io.BytesIO(page.files["path.zip"])) as archive:
@@ -333,29 +343,29 @@ def test_pictures_of_a_path_are_zipped_and_cancelled_and_too_many_are_refused(
     until(lambda: not page.control("Cancel").visible)
     page.files.clear()
 
-    shots, drawn = page.session.shots, threading.Event()
+    frame_drawer, drawn = page.session.frame_drawer, threading.Event()
 
     def endless() -> Any:
-        shot = shots()
+        draw = frame_drawer()
 
         def one(*args: Any) -> Any:
             drawn.set()
-            until(page.session.path._cancel.is_set)  # the user comes to it while a picture is drawn
-            return shot(*args)
+            until(page.path_panel._cancel.is_set)  # the user comes to it while a picture is drawn
+            return draw(*args)
 
         return one
 
-    page.session.shots = endless  # type: ignore[method-assign]
+    page.session.frame_drawer = endless  # type: ignore[method-assign]
     page.press("Render and download")
     until(drawn.is_set)
-    assert page.control("Cancel").visible and page.session.path.progress.visible
+    assert page.control("Cancel").visible and page.path_panel.progress.visible
     page.press("Render and download")
     until(lambda: any("already" in text for text in page.said))
     page.press("Cancel")
     until(lambda: "No file was made." in page.said)
-    until(lambda: not page.control("Cancel").visible and not page.session.path.progress.visible)
+    until(lambda: not page.control("Cancel").visible and not page.path_panel.progress.visible)
     assert page.files == {}
-    monkeypatch.setitem(path.MOST_PIXELS, "PNGs (zip)", 8 * 64 * 48 - 1)
+    monkeypatch.setitem(path.MAX_PIXELS, "PNGs (zip)", 8 * 64 * 48 - 1)
     page.press("Render and download")
     until(lambda: "8 pictures of 64 x 48 are too many" in page.said[-1])
     assert page.files == {}
@@ -364,14 +374,14 @@ def test_pictures_of_a_path_are_zipped_and_cancelled_and_too_many_are_refused(
 def test_a_preview_goes_along_the_path_and_stops_time_and_itself(page: Page) -> None:
     page.add_keys(0.0, 4.0)
     page.set("Play", True)
-    until(lambda: page.session.playing)
+    until(lambda: page.session.state.playing)
     page.press("Preview")
-    until(lambda: not page.session.playing and 0.1 < page.session.pose.position[0] < 3.0)
+    until(lambda: not page.session.state.playing and 0.1 < page.session.pose.position[0] < 3.0)
     page.press("Preview")
-    until(lambda: not page.session.path._previewing.is_set())
+    until(lambda: not page.path_panel._previewing.is_set())
     place = page.session.pose
     assert place.position[0] < 4.0
-    until(lambda: page.session.viewer.scheduler.wait_time() is None)
+    until(lambda: page.viewer.scheduler.wait_time() is None)
     assert page.session.pose == place
 
 
@@ -383,16 +393,23 @@ def test_box_and_thresholds_leave_what_they_say(page: Page) -> None:
     page.set("Crop", "box")
     page.set("Centre", [0.1, 0.0, 0.0])
     page.set("Size", [1.0, 2.0, 3.0])
-    until(lambda: page.session.look.edit.box == ((-0.4, -1.0, -1.5), (0.6, 1.0, 1.5)))
-    until(lambda: page.session.in_scene == {"crop"})
-    left = int(page.session.look.edit.kept(model).sum())
+    until(lambda: page.session.state.edit.box == ((-0.4, -1.0, -1.5), (0.6, 1.0, 1.5)))
+    until(lambda: page.session.state.in_scene == {"crop"})
+    left = int(page.session.state.edit.kept(model).sum())
     until(lambda: any(f"{left} of 300 Gaussians are left" in text for text in markdowns(page)))
     assert 0 < left < 300
     page.set("Least opacity", 0.5)
     page.set("Largest size (log10)", -1.0)
-    until(lambda: (page.session.look.edit.min_opacity, page.session.look.edit.max_scale) == (0.5, pytest.approx(0.1)))
+    until(lambda: (page.session.state.edit.min_opacity, page.session.state.edit.max_scale) == (0.5, pytest.approx(0.1)))
     page.set("Least opacity", 0.99)
     until(lambda: any("0 of 300 Gaussians are left" in text for text in markdowns(page)))
+
+
+def kept(session: Session) -> GaussianModel:
+    """The Gaussians that are shown, edited."""
+    gaussians = session.renderer.edited_gaussians(session.state)
+    assert gaussians is not None
+    return gaussians
 
 
 def test_what_is_left_is_counted_as_it_is_shown(page: Page) -> None:
@@ -403,23 +420,23 @@ def test_what_is_left_is_counted_as_it_is_shown(page: Page) -> None:
     page.set("Size", [0.8, 9.0, 9.0])
 
     def counted() -> int:
-        until(lambda: session.look.edit.box == ((-0.4, -4.5, -4.5), (0.4, 4.5, 4.5)))
-        left = len(session.still())
+        until(lambda: session.state.edit.box == ((-0.4, -4.5, -4.5), (0.4, 4.5, 4.5)))
+        left = len(kept(session))
         until(lambda: f"{left} of 300 Gaussians are left." in markdowns(page))
         return left
 
     first = counted()
     page.set("Time", 1.0)
-    until(lambda: session.time == 1.0)
+    until(lambda: session.state.time == 1.0)
     second = counted()
     assert 0 < second < first
-    session.change(source=session.viewer.sources[1])
-    assert counted() == first != second  # it stands where the other one is at first
+    session.update(source="two")
+    assert counted() == first != second  # it is where the other one is at first
     page.set("Crop", "none")
     until(lambda: not any("are left" in text for text in markdowns(page)))
 
 
-def test_an_export_that_is_written_is_not_begun_again(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_is_being_written_is_not_started_again(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on, begun = threading.Event(), []
 
     def slow(file: Path, *_: object) -> None:
@@ -438,7 +455,7 @@ def test_an_export_that_is_written_is_not_begun_again(page: Page, monkeypatch: p
 
 
 class Alone:
-    """A stand-in for a function, which notes whether it was called while it went on; it takes some time."""
+    """Calls a function, and notes whether it was called while it went on; it takes some time."""
 
     def __init__(self, function: Any) -> None:
         self.function, self.calls, self.most, self._now = function, 0, 0, 0
@@ -456,15 +473,15 @@ class Alone:
 def test_the_outline_of_a_crop_and_a_path_are_drawn_by_one_callback_at_a_time(
     page: Page, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    outline = Alone(edit._outline)
-    monkeypatch.setattr(edit, "_outline", outline)
+    outline = Alone(edit._draw_outline)
+    monkeypatch.setattr(edit, "_draw_outline", outline)
     page.set("Crop", "box")
     for size in (1.0, 2.0, 3.0, 4.0):
         page.set("Size", [size] * 3)
     until(lambda: outline.calls >= 5)
     page.add_keys(0.0, 1.0)
-    marks = Alone(page.session.path._mark)
-    monkeypatch.setattr(page.session.path, "_mark", marks)
+    marks = Alone(page.path_panel._mark)
+    monkeypatch.setattr(page.path_panel, "_mark", marks)
     for seconds in (1.0, 2.0, 3.0, 4.0):
         page.set("Seconds", seconds)
     until(lambda: marks.calls >= 8)
@@ -487,13 +504,16 @@ def test_a_training_is_paused_saved_stopped_and_given_its_share(scene: SceneData
             page.set("Viewer's share", 0.4)
             until(lambda: live.budget.share == 0.4 and viewer.scheduler.budget is live.budget)
             page.press("Pause")
-            until(lambda: live.paused and live.budget.free)
+            until(lambda: live.paused and live.budget.unlimited)
             until(lambda page=page: bool(page.controls("Resume")))
             page.press("Resume")
-            until(lambda: not live.paused and not live.budget.free)
+            until(lambda: not live.paused and not live.budget.unlimited)
             page.press("Save checkpoint now")
-            until(lambda: live._save_wanted.is_set())
-            live.last, live.unsaved = StepDone(1, 0.1, 0.5, 20.0, 80, 48, 36, 3, 1.0, 1.0), "The disk is full."
+            until(lambda: live._save_requested.is_set())
+            live.last, live.save_error = (
+                StepDone(1, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 1.0, 1.0),
+                "The disk is full.",
+            )
             until(lambda page=page: any("**Not saved**: The disk is full." in text for text in markdowns(page)))
             page.press("Stop and save")
             until(lambda: asked == ["stop"] and live.stop_pressed)

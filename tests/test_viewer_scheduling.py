@@ -1,4 +1,4 @@
-"""The viewer's frame-rate controller and its scheduler, with a clock that the tests turn."""
+"""The viewer's frame rate and its scheduler, with a clock that the tests set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.viewer.controller import FEWEST, MIN_SCALE, FrameRate
+from nfc_gs.viewer.frame_rate import MIN_GAUSSIANS, MIN_SCALE, FrameRate
 from nfc_gs.viewer.scheduler import Scheduler
 
 WINDOW = (1280, 720)
@@ -33,7 +33,7 @@ class Clock:
 def drawn(
     control: FrameRate, scene: float, pixel: float, pictures: int = 60, gaussians: int = 0, noise: float = 0.0
 ) -> list[float]:
-    """Seconds of pictures of a renderer, of which the controller hears.
+    """Seconds of pictures of a renderer, of which the frame rate is told.
 
     Args:
         scene, pixel: seconds that all Gaussians take, and each pixel.
@@ -72,9 +72,9 @@ def test_of_a_large_scene_fewer_gaussians_are_drawn_from_the_second_picture_on(
 
 def test_of_a_small_scene_all_gaussians_are_drawn_however_slow_the_machine() -> None:
     control = FrameRate(20)
-    drawn(control, 0.4, 1e-6, gaussians=FEWEST)
+    drawn(control, 0.4, 1e-6, gaussians=MIN_GAUSSIANS)
     assert control.share == 1.0
-    drawn(control, 0.4, 1e-6, gaussians=5 * FEWEST)
+    drawn(control, 0.4, 1e-6, gaussians=5 * MIN_GAUSSIANS)
     assert control.share == 1 / 4
 
 
@@ -103,7 +103,7 @@ def test_a_fast_renderer_draws_the_whole_window() -> None:
     assert control.size(*WINDOW) == WINDOW
 
 
-def test_where_the_scene_alone_is_too_slow_the_picture_does_not_become_a_blot() -> None:
+def test_where_the_scene_alone_is_too_slow_the_picture_does_not_become_tiny() -> None:
     control = FrameRate(20)
     assert drawn(control, 0.2, 2e-7)[-1] < 0.2 * 1.6
     assert control.size(*WINDOW)[0] > 2 * MIN_SCALE * WINDOW[0]
@@ -131,7 +131,7 @@ def test_nonsense_is_not_measured_and_no_window_has_a_size_of_nothing() -> None:
     assert control.size(1, 1) == (1, 1)
 
 
-# ---- who is drawn for ----
+# ---- which client is drawn for ----
 
 
 def scheduler() -> tuple[Scheduler, Clock, list[str]]:
@@ -139,31 +139,31 @@ def scheduler() -> tuple[Scheduler, Clock, list[str]]:
     return Scheduler(clock), clock, []
 
 
-def test_the_newest_wish_of_a_client_takes_the_place_of_the_one_before() -> None:
+def test_the_newest_request_of_a_client_replaces_the_one_before() -> None:
     work, _, done = scheduler()
     for name in "abc":
         work.submit(1, lambda name=name: done.append(name))
     while work.run_due():
         pass
-    assert done == ["c"] and work.dropped == 2
+    assert done == ["c"] and work.replaced == 2
 
 
-def test_clients_are_served_in_turn_however_much_one_of_them_wants() -> None:
+def test_clients_have_their_turns_however_much_one_of_them_requests() -> None:
     work, _, done = scheduler()
 
-    def wish(client: int) -> None:
+    def request(client: int) -> None:
         done.append(str(client))
-        work.submit(client, lambda: wish(client))
+        work.submit(client, lambda: request(client))
 
     for client in (1, 2, 3):
-        work.submit(client, lambda client=client: wish(client))
+        work.submit(client, lambda client=client: request(client))
     for _ in range(9):
-        work.submit(1, lambda: wish(1))
+        work.submit(1, lambda: request(1))
         work.run_due()
     assert "".join(done) == "123123123"
 
 
-def test_a_wish_for_later_waits_and_a_newer_one_takes_its_place() -> None:
+def test_a_request_for_later_waits_and_a_newer_one_replaces_it() -> None:
     work, clock, done = scheduler()
     work.submit(1, lambda: done.append("rest"), delay=0.2)
     assert not work.run_due() and work.wait_time() == pytest.approx(0.2)
@@ -193,9 +193,9 @@ def test_jobs_take_no_more_than_their_share_of_the_time() -> None:
     assert len(done) * 0.1 / (clock.now - begun) == pytest.approx(0.25, rel=0.12)  # the last rest is not waited for
 
 
-def test_what_waits_for_nobody_is_not_counted() -> None:
+def test_time_that_nothing_else_needs_is_not_counted() -> None:
     work, clock, done = scheduler()
-    work.budget.share, work.budget.free = 0.1, True
+    work.budget.share, work.budget.unlimited = 0.1, True
 
     def job() -> None:
         clock.now += 0.1
@@ -204,7 +204,7 @@ def test_what_waits_for_nobody_is_not_counted() -> None:
     for _ in range(3):
         work.submit(1, job)
         assert work.run_due()
-    work.budget.free = False
+    work.budget.unlimited = False
     work.submit(1, job)
     assert work.run_due(), "what was drawn in a pause is not paid for after it"
     work.submit(1, job)
@@ -216,15 +216,15 @@ def test_a_new_client_comes_after_those_that_wait() -> None:
 
     frames: list[int] = []
 
-    def wish(client: str) -> None:
+    def request(client: str) -> None:
         done.append(client)
-        work.submit(client, lambda: wish(client))
+        work.submit(client, lambda: request(client))
 
     for client in "ab":
-        work.submit(client, lambda client=client: wish(client))
+        work.submit(client, lambda client=client: request(client))
     for turn in range(12):
         if done.count("-") == len(frames):
-            frames.append(turn)  # the next picture of a video, which is asked for when the last one is there
+            frames.append(turn)  # the next picture of a video, which is requested when the last one is there
             work.submit(("video", turn), lambda: done.append("-"))
         work.run_due()
         for frame in frames[:-1]:
@@ -235,19 +235,19 @@ def test_a_new_client_comes_after_those_that_wait() -> None:
 def test_long_work_takes_turns_with_the_others() -> None:
     work, _, done = scheduler()
 
-    def wish(client: int) -> None:
+    def request(client: int) -> None:
         done.append(str(client))
-        work.submit(client, lambda: wish(client))
+        work.submit(client, lambda: request(client))
 
     work.submit_steps("large", (done.append("-") for _ in range(3)))
     for client in (1, 2):
-        work.submit(client, lambda client=client: wish(client))
+        work.submit(client, lambda client=client: request(client))
     for _ in range(12):
         work.run_due()
     assert "".join(done[:9]) == "-12-12-12" and "-" not in done[9:]
 
 
-def test_a_newer_wish_takes_the_place_of_what_is_left_of_long_work() -> None:
+def test_a_newer_request_replaces_what_is_left_of_long_work() -> None:
     work, _, done = scheduler()
     work.submit_steps(1, (done.append("-") for _ in range(3)))
     work.run_due()
@@ -288,10 +288,10 @@ def test_a_result_is_waited_for_and_nothing_of_it_is_kept() -> None:
     work.close()
     with pytest.raises(UserError, match="closed"):
         work.result("a", adds(False), lambda: True)
-    assert not work._last_served and not work._wishes
+    assert not work._last_run and not work._requests
 
 
-def test_a_job_that_raises_is_told_and_the_next_one_runs(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_job_that_raises_is_logged_and_the_next_one_runs(caplog: pytest.LogCaptureFixture) -> None:
     work, _, done = scheduler()
 
     def broken() -> None:

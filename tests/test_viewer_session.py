@@ -1,23 +1,24 @@
-"""What a session draws, sends and leaves, with a client that is none and a clock that the tests turn."""
+"""What a session draws, sends and leaves, with a client that is none and a clock that the tests set."""
 
 from __future__ import annotations
 
 import threading
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from test_viewer_drawing import CPU
-from test_viewer_light import WINDOW, Clock, looking, many, until
+from test_viewer_preview import WINDOW, Clock, looking, many, until, use_tiles
 from viewer_client import Sway
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer import session as sessions
 from nfc_gs.viewer.draw import FAR, draw, prepared
-from nfc_gs.viewer.panels import show
-from nfc_gs.viewer.panels.show import draw_in_browser
+from nfc_gs.viewer.panels import browser
+from nfc_gs.viewer.panels.browser import BrowserPanel
 from nfc_gs.viewer.scheduler import Scheduler
 from nfc_gs.viewer.session import FLICKER, REST, Session
 from nfc_gs.viewer.source import Source
@@ -48,21 +49,21 @@ def rested(session: Session, scheduler: Scheduler, clock: Clock) -> None:
     clock.now += REST + 0.01
 
 
-def asked(scheduler: Scheduler, question: Any) -> Any:
-    """What is asked of a session from another thread, while this one draws."""
-    answers: list[Any] = []
-    asking = threading.Thread(target=lambda: answers.append(question()))
-    asking.start()
-    while asking.is_alive():
+def called(scheduler: Scheduler, function: Any) -> Any:
+    """What a function returns that is called in another thread, while this one draws."""
+    results: list[Any] = []
+    caller = threading.Thread(target=lambda: results.append(function()))
+    caller.start()
+    while caller.is_alive():
         scheduler.run_due()
-    return answers[0]
+    return results[0]
 
 
 # ---- how long and how well ----
 
 
 def test_however_long_a_picture_takes_it_is_refined(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "TILE", 32)
+    use_tiles(monkeypatch, 32)
     session, scheduler, clock, pictures = looking(Source("many", many()))
     monkeypatch.setattr(sessions, "perf_counter", clock)
     rested(session, scheduler, clock)
@@ -74,9 +75,9 @@ def test_however_long_a_picture_takes_it_is_refined(monkeypatch: pytest.MonkeyPa
 def test_while_a_training_runs_a_picture_at_rest_is_whole_in_tiles_and_not_refined(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sessions, "TILE", 32)
+    use_tiles(monkeypatch, 32)
     session, scheduler, clock, pictures = looking(Source("many", many()))
-    session.viewer.trains = True  # type: ignore[misc]
+    session.content.live = SimpleNamespace(is_running=True, request_snapshot=lambda: None)  # type: ignore[assignment]
     scheduler.budget.share = 0.5
     rested(session, scheduler, clock)
     for _ in range(TILES):
@@ -92,14 +93,15 @@ def test_while_a_training_runs_a_picture_at_rest_is_whole_in_tiles_and_not_refin
 def test_of_two_that_flicker_each_picture_at_rest_is_of_the_other_however_long_pictures_take() -> None:
     first, second = Source("first", many(50)), Source("second", many(60))
     session, scheduler, clock, pictures = looking(first, second)
-    session.change(compare="flicker")
+    session.update(compare="flicker")
     assert scheduler.run_due()
     pictures.clear()
     for _ in range(6):
         clock.now += REST + FLICKER
         assert scheduler.run_due()
     one, other = (
-        draw(source.snapshot().model, session.pose.camera(*WINDOW), session.look, CPU).rgb for source in (first, second)
+        draw(source.snapshot().model, session.pose.camera(*WINDOW), session.state, CPU).rgb
+        for source in (first, second)
     )
     if not np.array_equal(pictures[0], one):
         one, other = other, one
@@ -110,12 +112,12 @@ def test_of_two_that_flicker_each_picture_at_rest_is_of_the_other_however_long_p
 
 def test_of_two_that_flicker_both_are_seen_while_time_runs(clock: Clock) -> None:
     session, scheduler, own, _ = looking(Source("first", moving()), Source("second", many(60)))
-    session.change(compare="flicker", speed=1e-9)
+    session.update(compare="flicker", speed=1e-9)
     session.play(True)
     seen = []
     for _ in range(40):
         assert scheduler.run_due()
-        seen.append(session.others_turn)
+        seen.append(session.state.flicker_to_other)
         own.now, clock.now = own.now + 0.1, clock.now + 0.1
     assert 4 <= sum(a != b for a, b in pairwise(seen)) <= 4.0 / FLICKER
 
@@ -132,13 +134,13 @@ def test_depth_is_sent_while_things_are_in_the_scene_and_is_that_of_what_is_seen
     depths: list[np.ndarray | None] = []
     session.client.scene.set_background_image = lambda *_, depth, **__: depths.append(depth)
     for kind, shown in (("frustums", True), ("path", True), ("frustums", False), ("path", False)):
-        session.put_in_scene(kind, shown)
+        session.set_in_scene(kind, shown)
         assert scheduler.run_due()
     assert [depth is None for depth in depths] == [False, False, False, True]
-    session.put_in_scene("crop", True)
+    session.set_in_scene("crop", True)
     while scheduler.run_due():
         clock.now += REST + 0.01
-    expected = draw(source.snapshot().model, session.pose.camera(*WINDOW), session.look, CPU).depth
+    expected = draw(source.snapshot().model, session.pose.camera(*WINDOW), session.state, CPU).depth
     assert expected is not None and 0.1 < (expected < FAR).mean() < 0.95
     np.testing.assert_array_equal(depths[-2], expected[::2, ::2])  # at rest, before it is refined
 
@@ -153,49 +155,49 @@ def test_pictures_end_when_the_browser_draws_though_time_ran(clock: Clock) -> No
         own.now += 0.1
         assert scheduler.run_due()
     assert len(pictures) == 3
-    session.browser = True  # while a picture is drawn, as it were: its successor is wished for already
+    session.update(browser_draws=True)  # while a picture is drawn, as it were: the next one is requested already
     for _ in range(5):
         own.now += 1.0
         scheduler.run_due()
-    assert len(pictures) == 3 and scheduler.wait_time() is None and not scheduler._last_served
+    assert len(pictures) == 3 and scheduler.wait_time() is None and not scheduler._last_run
 
 
 def test_tiles_are_dropped_when_the_browser_draws_and_drawn_again_when_it_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sessions, "TILE", 32)
+    use_tiles(monkeypatch, 32)
     session, scheduler, clock, pictures = looking(Source("many", many()))
     rested(session, scheduler, clock)
     assert scheduler.run_due() and len(pictures) == 1
-    served = scheduler.served
-    asked(scheduler, lambda: draw_in_browser(session, True))
+    jobs = scheduler.jobs_run
+    called(scheduler, lambda: BrowserPanel(session).draw_in_browser(True))
     while scheduler.run_due():
         pass
-    assert scheduler.served == served + 1, "only the removal of the picture had its turn"
+    assert scheduler.jobs_run == jobs + 1, "only the removal of the picture had its turn"
     assert len(pictures) == 2 and pictures[1] is None
-    draw_in_browser(session, False)
+    BrowserPanel(session).draw_in_browser(False)
     assert scheduler.run_due() and pictures[2] is not None
 
 
-@pytest.mark.parametrize("leave", [Session.close, lambda session: setattr(session, "browser", True)])
-def test_a_picture_that_ends_when_nobody_wants_it_any_more_is_not_sent_and_leaves_nothing(leave: Any) -> None:
+@pytest.mark.parametrize("leave", [Session.close, lambda session: session.update(browser_draws=True)])
+def test_a_picture_that_is_done_when_none_is_needed_any_more_is_not_sent_and_leaves_nothing(leave: Any) -> None:
     session, scheduler, clock, pictures = looking(Source("many", many()))
-    picture = session._picture
+    render = session.renderer.render
 
     def late(*args: Any, **options: Any) -> Any:
-        drawn = yield from picture(*args, **options)
+        drawn = yield from render(*args, **options)
         leave(session)
         return drawn
 
-    session._picture = late  # type: ignore[method-assign]
+    session.renderer.render = late  # type: ignore[method-assign]
     session.request()
     while scheduler.run_due():
         clock.now += 1.0
-    assert pictures == [] and not session._cache
-    assert not scheduler._last_served and scheduler.wait_time() is None
+    assert pictures == [] and not session.renderer._still_models
+    assert not scheduler._last_run and scheduler.wait_time() is None
 
 
-def handing(session: Session) -> list[str]:
+def names_in_scene(session: Session) -> list[str]:
     """The names of what is in the browser's scene from now on."""
     names: list[str] = []
     session.client.scene.add_gaussian_splats = lambda name, *_: names.append(name)
@@ -204,48 +206,50 @@ def handing(session: Session) -> list[str]:
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_splats_that_are_unwished_while_they_are_made_do_not_come(monkeypatch: pytest.MonkeyPatch, again: bool) -> None:
+def test_splats_that_are_cancelled_while_they_are_made_are_not_sent(
+    monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
     session, scheduler, _, pictures = looking(Source("many", many()))
-    names, makes, others = handing(session), show.browser_splats, []
+    panel, names, makes, others = BrowserPanel(session), names_in_scene(session), browser.browser_splats, []
 
     def slow(_: Session) -> Any:
-        monkeypatch.setattr(show, "browser_splats", makes)
+        monkeypatch.setattr(browser, "browser_splats", makes)
         for on in (False, True) if again else (False,):
-            others.append(threading.Thread(target=draw_in_browser, args=(session, on)))
+            others.append(threading.Thread(target=panel.draw_in_browser, args=(on,)))
             others[-1].start()
-            until(lambda on=on: session.browser is on)
+            until(lambda on=on: session.state.browser_draws is on)
         return makes(session)
 
-    monkeypatch.setattr(show, "browser_splats", slow)
-    asked(scheduler, lambda: (draw_in_browser(session, True), [other.join() for other in others]))
+    monkeypatch.setattr(browser, "browser_splats", slow)
+    called(scheduler, lambda: (panel.draw_in_browser(True), [other.join() for other in others]))
     while scheduler.run_due():
         pass
-    assert session.browser is again and set(names) == ({"/splats"} if again else set())
+    assert session.state.browser_draws is again and set(names) == ({"/splats"} if again else set())
     assert pictures and (pictures[-1] is None) is again
 
 
 def test_where_splats_cannot_be_made_the_server_draws_on(monkeypatch: pytest.MonkeyPatch) -> None:
     session, scheduler, _, pictures = looking(Source("many", many()))
-    names = handing(session)
+    names = names_in_scene(session)
 
     def fails(_: Session) -> Any:
         raise UserError("too many")
 
-    monkeypatch.setattr(show, "browser_splats", fails)
+    monkeypatch.setattr(browser, "browser_splats", fails)
     with pytest.raises(UserError, match="too many"):
-        draw_in_browser(session, True)
-    assert not session.browser and names == []
+        BrowserPanel(session).draw_in_browser(True)
+    assert not session.state.browser_draws and names == []
     assert scheduler.run_due() and pictures[0] is not None
 
 
 def test_time_does_not_run_where_the_browser_draws() -> None:
     session, scheduler, _, _ = looking(Source("moving", moving()))
     session.play(True)
-    asked(scheduler, lambda: draw_in_browser(session, True))
-    assert not session.playing
+    called(scheduler, lambda: BrowserPanel(session).draw_in_browser(True))
+    assert not session.state.playing
     with pytest.raises(Exception, match=r"one moment"):
         session.play(True)
-    assert not session.playing
+    assert not session.state.playing
 
 
 # ---- time ----
@@ -253,47 +257,46 @@ def test_time_does_not_run_where_the_browser_draws() -> None:
 
 def test_time_goes_on_from_where_it_is_when_loop_or_speed_change(clock: Clock) -> None:
     session, _, _, _ = looking(Source("moving", moving()))
-    session.speed = 0.5
+    session.update(speed=0.5)
     session.play(True)
     for _ in range(25):  # two and a half rounds
         clock.now += 0.2
-        session._advance()
-    assert session.time == pytest.approx(0.5)
-    session.loop = False
-    session.speed = 1.0
+        session._advance_time()
+    assert session.state.time == pytest.approx(0.5)
+    session.update(loop=False, speed=1.0)
     clock.now += 0.25
-    session._advance()
-    assert session.playing and session.time == pytest.approx(0.75)
+    session._advance_time()
+    assert session.state.playing and session.state.time == pytest.approx(0.75)
     clock.now += 0.5
-    session._advance()
-    assert not session.playing and session.time == 1.0
+    session._advance_time()
+    assert not session.state.playing and session.state.time == 1.0
     session.play(True)
-    assert session.time == 0.0
+    assert session.state.time == 0.0
 
 
 def test_a_time_that_is_chosen_while_it_runs_is_where_it_goes_on(clock: Clock) -> None:
     session, _, _, _ = looking(Source("moving", moving()))
     session.play(True)
     clock.now += 1.0
-    session._advance()
-    session.change(time=0.6)
+    session._advance_time()
+    session.update(time=0.6)
     clock.now += 1.0
-    session._advance()
-    assert session.time == pytest.approx(0.6 + session.speed)
+    session._advance_time()
+    assert session.state.time == pytest.approx(0.6 + session.state.speed)
 
 
 # ---- videos ----
 
 
-def test_a_video_is_of_what_was_looked_at_when_it_was_asked_for() -> None:
+def test_a_video_is_of_what_was_shown_when_it_was_requested() -> None:
     source = Source("moving", moving())
-    session, scheduler, _, _ = looking(source)
-    session.time = 0.5
-    before, look, camera = source.snapshot().model, session.look, session.pose.camera(*WINDOW)
-    shot = session.shots()
-    session.change(background=(1.0, 1.0, 1.0), splat_scale=0.3, time=0.9)
-    source.show(moving(20), step=None)
-    session.source = Source("another", many(30))
+    session, scheduler, _, _ = looking(source, Source("another", many(30)))
+    session.update(time=0.5)
+    before, state, camera = source.snapshot().model, session.state, session.pose.camera(*WINDOW)
+    draw_frame = session.frame_drawer()
+    session.update(background=(1.0, 1.0, 1.0), splat_scale=0.3, time=0.9)
+    source.set_model(moving(20), step=None)
+    session.update(source="another")
     for time, moment in ((None, 0.5), (0.25, 0.25)):
-        drawn = asked(scheduler, lambda time=time: shot(camera, time))
-        np.testing.assert_array_equal(drawn, draw(prepared(before, moment, look), camera, look, CPU).rgb)
+        drawn = called(scheduler, lambda time=time: draw_frame(camera, time))
+        np.testing.assert_array_equal(drawn, draw(prepared(before, moment, state), camera, state, CPU).rgb)

@@ -22,17 +22,17 @@ from nfc_gs.viewer.server import Server
 
 
 class Waits:
-    """What happened at the end of a command, where somebody looks, and then presses Ctrl-C.
+    """What happened at the end of a command, where a browser connects, and the user then presses Ctrl-C.
 
     Attributes:
-        looked_at: names of what was shown.
+        shown: names of what was shown.
         urls: where.
         opened: pages that were opened in a browser.
         shared: viewers that were made public.
     """
 
     def __init__(self) -> None:
-        self.looked_at: list[str] = []
+        self.shown: list[str] = []
         self.urls: list[str] = []
         self.opened: list[str] = []
         self.shared = 0
@@ -44,9 +44,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
 
     def wait(viewer: Viewer) -> None:
         client = Client(viewer)
-        client.look(0.0)
+        client.move(0.0)
         until(lambda: len(viewer.sessions) == 1)
-        found.looked_at.append(next(iter(viewer.sessions.values())).source.name)
+        found.shown.append(next(iter(viewer.sessions.values())).source.name)
         found.urls.append(viewer.url)
         client.close()
         raise KeyboardInterrupt
@@ -89,10 +89,10 @@ def test_view_prints_one_url_says_that_its_port_is_taken_and_opens_nothing(
     out = capsys.readouterr().out
     assert out.count("http") == 1 and urls_in(out) == set(waits.urls) and not waits.urls[0].endswith(f":{port}")
     assert f"Port {port} is taken" in out
-    assert (waits.looked_at, waits.opened, waits.shared) == (["vase"], [], 0)
+    assert (waits.shown, waits.opened, waits.shared) == (["vase"], [], 0)
 
 
-def test_view_opens_a_browser_and_is_shared_if_asked(
+def test_view_opens_a_browser_and_is_shared_on_request(
     waits: Waits, splat: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert nfc("view", splat, "--device", "cpu", "--port", 8640, "--open", "--share", "--host", "localhost") == 0
@@ -107,7 +107,7 @@ def test_a_training_is_watched_where_it_is_asked_to_be(
     small = ("--steps", 3, "--max-gaussians", 60, "--device", "cpu", "--backend", "cpu", "--out", tmp_path / "run")
     assert nfc("train", capture, *small, "--view", "--port", port, "--host", "localhost", "--open", "--share") == 0
     out = capsys.readouterr().out
-    assert waits.opened == waits.urls and urls_in(out) == set(waits.urls) and waits.looked_at == ["run"]
+    assert waits.opened == waits.urls and urls_in(out) == set(waits.urls) and waits.shown == ["run"]
     assert waits.urls[0].startswith("http://localhost:") and waits.shared == 1
     assert f"Port {port} is taken" in out and "The viewer stays open" in out
 
@@ -121,7 +121,7 @@ def test_the_demo_ends_with_its_splat_in_the_viewer(
     monkeypatch.setattr(demo, "sys", SimpleNamespace(stdin=terminal, stdout=terminal))
     words = ("demo", "--steps", 3, "--device", "cpu", "--out", tmp_path / "shown", "--port", 8650, "--open")
     assert nfc(*words) == 0
-    assert waits.looked_at == ["shown"] and waits.opened == waits.urls and ":865" in waits.urls[0]
+    assert waits.shown == ["shown"] and waits.opened == waits.urls and ":865" in waits.urls[0]
     assert urls_in(capsys.readouterr().out) == set(waits.urls)
 
 
@@ -130,5 +130,5 @@ def test_python_looks_at_a_model_and_closes_what_it_waited_for(
 ) -> None:
     with nfc_gs.view([model(), splat], port=8660, wait=False, open_browser=True) as viewer:
         assert capsys.readouterr().out == f"Viewer: {viewer.url}\n" and waits.opened == [viewer.url]
-        assert [source.name for source in viewer.sources] == ["model", "vase"] and not viewer.closed
-    assert nfc_gs.view(splat, port=8660).closed and waits.looked_at == ["vase"]
+        assert [source.name for source in viewer.content.sources] == ["model", "vase"] and not viewer.closed
+    assert nfc_gs.view(splat, port=8660).closed and waits.shown == ["vase"]

@@ -1,11 +1,11 @@
-"""What tests of the viewer look at, and a browser's end of its connection for those that need no page."""
+"""Models and sources for tests of the viewer, and a browser's end of its connection for those that need no page."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -19,7 +19,11 @@ from nfc_gs.model.color_head import start_bits
 from nfc_gs.model.deformation import Deformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer.app import Viewer
+from nfc_gs.viewer.panels.panel import Panel
+from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source
+
+P = TypeVar("P", bound=Panel)
 
 
 class Sway(Deformation):
@@ -28,7 +32,7 @@ class Sway(Deformation):
     def __init__(self) -> None:
         super().__init__("mlp", ("means",), torch.tensor([[-9.0] * 3, [9.0] * 3]))
 
-    def changes(self, means: torch.Tensor, time: float, kernels: object = None) -> torch.Tensor:
+    def changes(self, means: torch.Tensor, time: float, operations: object = None) -> torch.Tensor:
         return torch.tensor([0.5 * time, 0.0, 0.0]).expand_as(means)
 
 
@@ -49,7 +53,7 @@ def bits_model(scene: SceneData, hue: float, count: int = 300) -> GaussianModel:
 
 
 def sources(scene: SceneData) -> list[Source]:
-    """Two things to look at, both with bits, of which the first moves."""
+    """Two sources, both with bits, of which the first moves."""
     moving = bits_model(scene, 0.2)
     moving.deformation = Sway()
     return [
@@ -67,6 +71,12 @@ def until(condition: Callable[[], bool], page: Any = None, seconds: float = 40.0
             time.sleep(0.02)
         else:
             getattr(page, "page", page).wait_for_timeout(20)
+
+
+def panel_of(viewer: Viewer, session: Session, kind: type[P]) -> P:
+    """The panel of a kind on a session's page."""
+    (panel,) = (panel for panel in viewer.panels[session.id] if isinstance(panel, kind))
+    return panel
 
 
 class Client:
@@ -91,34 +101,34 @@ class Client:
         except ConnectionClosed:
             pass
 
-    def look(self, x: float, **changes: Any) -> None:
+    def move(self, x: float, **changes: Any) -> None:
         camera = {
             "wxyz": [1.0, 0.0, 0.0, 0.0], "position": [x, 0.0, -3.0], "fov": 1.0,
             "near": 0.01, "far": 100.0, "image_height": 48, "image_width": 64, "look_at": [x, 0.0, 0.0],
             "up_direction": [0.0, -1.0, 0.0],
         }  # fmt: skip
-        self.tell("ViewerCameraMessage", **camera | changes)
+        self.send("ViewerCameraMessage", **camera | changes)
 
-    def tell(self, kind: str, **fields: Any) -> None:
+    def send(self, kind: str, **fields: Any) -> None:
         """Send a message of viser's."""
         self.socket.send(msgspec.msgpack.encode({"type": kind} | fields))
 
     def set(self, control: Any, value: Any = True) -> None:
         """Set a control to a value, or press a button."""
-        self.tell("GuiUpdateMessage", uuid=control._impl.uuid, updates={"value": value})
+        self.send("GuiUpdateMessage", uuid=control._impl.uuid, updates={"value": value})
 
     def click(self, node: Any) -> None:
         """Click something in the scene."""
         place = {"ray_origin": (0.0, 0.0, 0.0), "ray_direction": (0.0, 0.0, 1.0), "screen_pos": (0.5, 0.5)}
         owner = str(node._impl.api._owner.client_id)
-        self.tell("SceneNodeClickMessage", name=node.name, instance_index=None, modifier=None, owner=owner, **place)
+        self.send("SceneNodeClickMessage", name=node.name, instance_index=None, modifier=None, owner=owner, **place)
 
     def upload(self, control: Any, content: bytes) -> None:
         """Upload a file by a button."""
         uuid, button = "upload", control._impl.uuid
-        told = {"filename": "file.json", "mime_type": "application/json", "part_count": 1, "size_bytes": len(content)}
-        self.tell("FileTransferStartUpload", source_component_uuid=button, transfer_uuid=uuid, **told)
-        self.tell("FileTransferPart", source_component_uuid=button, transfer_uuid=uuid, part_index=0, content=content)
+        fields = {"filename": "file.json", "mime_type": "application/json", "part_count": 1, "size_bytes": len(content)}
+        self.send("FileTransferStartUpload", source_component_uuid=button, transfer_uuid=uuid, **fields)
+        self.send("FileTransferPart", source_component_uuid=button, transfer_uuid=uuid, part_index=0, content=content)
 
     def close(self) -> None:
         self.socket.close()

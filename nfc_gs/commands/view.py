@@ -104,8 +104,7 @@ def watch(trainer: Trainer, output: Output, page: Page) -> Iterator[Viewer]:
         trainer.run.folder.name,
         trainer.model.copy(),
         scene=trainer.scene,
-        background=trainer.background,
-        antialiased=config.antialiased,
+        options=trainer.render_options,
         time_axis=trainer.scene.time_axis,
         folder=trainer.run.folder,
         step=trainer.steps_done,
@@ -130,8 +129,9 @@ def train_and_stay(trainer: Trainer, output: Output, progress: Progress, viewer:
         The exit code.
     """
     code = train_and_finish(trainer, output, progress)
-    assert viewer.live is not None
-    if code == INTERRUPTED and not viewer.live.stop_pressed:
+    live = viewer.content.live
+    assert live is not None
+    if code == INTERRUPTED and not live.stop_pressed:
         return code
     output.line(f"The viewer stays open: {viewer.url} (Ctrl-C ends)")
     with contextlib.suppress(KeyboardInterrupt):

@@ -1,8 +1,8 @@
-"""The border between two pictures that are compared, and how it is taken hold of.
+"""The border between two pictures that are compared, and how it is dragged.
 
-viser has no control that lies on the picture. What it lets one drag are things in the scene, and it says where on the
-screen the pointer is meanwhile. So the border is a strip in the scene, nearer to the camera than anything that is
-drawn: the page shows nothing of it, and the pointer hits nothing before it.
+viser has no control that lies on the picture, but lets objects in its scene be dragged and reports where on the screen
+the pointer is meanwhile. So the border is a strip in the scene, nearer to the camera than anything that is drawn: the
+page shows nothing of it, and the pointer hits nothing before it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ FACES = np.array([[0, 1, 2], [2, 1, 3]])
 """The two triangles of the strip."""
 
 REACH = 0.02
-"""How far from the border, as a share of the width, one still takes hold of it; `REACH_PIXELS` at least."""
+"""How far from the border, as a share of the width, it can still be dragged; `REACH_PIXELS` at least."""
 
 REACH_PIXELS = 12.0
 
 ARROWS = (34, 139, 230)
 """Color of the arrows on the border's knob."""
 
-LEAST = 0.01
-"""How near to the picture's edge the border goes, as a share of the width; beyond, nobody could take hold of it."""
+MIN_SPLIT = 0.01
+"""How near to the picture's edge the border goes, as a share of the width; nearer it could not be dragged."""
 
 
 def strip(pose: Pose, width: int, height: int, split: float, depth: float) -> np.ndarray:
-    """Corners [4, 3] float32, scene frame, of what is dragged: a strip over the border, as high as the picture.
+    """Corners [4, 3] float32, scene frame, of the strip that is dragged: over the border, as high as the picture.
 
     Args:
         width, height: of the window in pixels.
@@ -43,7 +43,7 @@ def strip(pose: Pose, width: int, height: int, split: float, depth: float) -> np
     return (np.asarray(pose.position) + depth * rays @ rotation).astype(np.float32)
 
 
-def add_grip(rgb: np.ndarray, split: float) -> None:
+def paint_knob(rgb: np.ndarray, split: float) -> None:
     """Paint a knob on the border of a picture [H, W, 3] uint8: a disc with two arrows that say it can be dragged."""
     height, width = rgb.shape[:2]
     radius, x, y = max(5.0, 0.022 * height), split * width, 0.5 * height

@@ -54,7 +54,7 @@ def pose_of(camera: Camera, aspect: float) -> Pose:
 
 
 def pose_to_json(pose: Pose, time: float | None = None) -> str:
-    """A pose, and the moment of a moving scene, as JSON to copy."""
+    """A pose, and the time where there is one, as JSON to copy."""
     return json.dumps(asdict(pose) | ({} if time is None else {"time": time}))
 
 
@@ -64,7 +64,7 @@ def pose_from_json(text: str) -> tuple[Pose, float | None]:
 
 
 def load_json(text: str) -> Any:
-    """A JSON value of a browser. Raises UserError if it is none, or too long."""
+    """A JSON value that a browser sent. Raises UserError if it is none, or too long."""
     if len(text) > MAX_JSON:
         raise UserError(f"The JSON has {len(text):,} characters, more than the {MAX_JSON:,} that are taken.")
     try:

@@ -1,11 +1,10 @@
-"""From a model, a camera and a wish of what to show to a picture: pure functions over `rendering.pipeline.render`."""
+"""From a model, a camera and display settings to a picture: pure functions over one call of the renderer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,20 +13,12 @@ from torch.nn import functional
 
 from nfc_gs.core import colormap
 from nfc_gs.core.camera import Camera
-from nfc_gs.core.colormap import ERROR_FULL, ERROR_MAP, MapName
+from nfc_gs.core.colormap import ERROR_FULL, ERROR_MAP
 from nfc_gs.core.constants import BITS
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.radiance import Output, RenderOutput
-from nfc_gs.rendering.backend import RasterBackend
-from nfc_gs.rendering.pipeline import render
-from nfc_gs.viewer.edit import EVERYTHING, Edit
-
-Show = Literal["color", "alpha", "depth", "normals", "count", "error", "bit", "bits", "entropy"]
-
-SHOWS: tuple[Show, ...] = ("color", "alpha", "depth", "normals", "count", "error", "bit", "bits", "entropy")
-
-BIT_SHOWS: tuple[Show, ...] = ("bit", "bits", "entropy")
-"""What only models with a bit head can show."""
+from nfc_gs.model.radiance import Output, RadianceModel, RenderOptions, RenderOutput
+from nfc_gs.runs.families import render
+from nfc_gs.viewer.state import DisplaySettings, Show
 
 COUNT_OPACITY = 0.02
 """Opacity of every Gaussian while they are counted: faint enough for 460 of them before a pixel is opaque."""
@@ -36,53 +27,14 @@ COUNT_FULL = 200.0
 """Gaussians over a pixel that have the last color of the map."""
 
 FAR = 1e4
-"""Depth of what no Gaussian covers, scene units."""
+"""Depth of what the model does not cover, scene units."""
 
 POINT_LOG_SCALE = -20.0
 """Gaussians of this size are points: the blur of the renderer makes them about a pixel wide."""
 
+BLACK = (0.0, 0.0, 0.0)
 
-@dataclass(frozen=True)
-class Look:
-    """What is to be seen of a model.
-
-    Attributes:
-        show: color; alpha; depth; normals (from depth, in the camera's frame); count (Gaussians over a pixel, each by
-            its falloff); error (against a photo); bit (one plane), bits (all planes of a channel and the picture) and
-            entropy (how undecided the bits are).
-        background: color in [0, 1] behind the splats.
-        sh_degree: view dependence up to this degree, 0..3.
-        splat_scale: factor of the size of all Gaussians.
-        points: a dot in the place of each Gaussian.
-        colors: color map of depth, count and entropy.
-        depth_range: depths (scene units) with the first and the last color; None for what is seen.
-        channel, bit: of the planes: 0..2 for red, green, blue; 0..7, most significant first.
-        edit: which Gaussians are left.
-    """
-
-    show: Show = "color"
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    sh_degree: int = 3
-    splat_scale: float = 1.0
-    points: bool = False
-    colors: MapName = "turbo"
-    depth_range: tuple[float, float] | None = None
-    channel: int = 0
-    bit: int = 0
-    edit: Edit = EVERYTHING
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a model is drawn whatever is shown of it.
-
-    Attributes:
-        backend: name or object, as `render` takes it.
-        antialiased: Mip-Splatting's opacities; models trained with them need them.
-    """
-
-    backend: str | RasterBackend = "auto"
-    antialiased: bool = False
+PLAIN = RenderOptions()
 
 
 @dataclass(frozen=True)
@@ -110,60 +62,81 @@ class Photo:
     rgb: np.ndarray
 
 
+PictureSteps = Generator[None, None, Picture]
+"""A picture that is drawn in steps: each `next` draws a part of it, and the generator returns the whole."""
+
+
+def render_view(
+    model: RadianceModel,
+    camera: Camera,
+    time: float | None,
+    options: RenderOptions,
+    outputs: tuple[Output, ...],
+    sh_degree: int,
+) -> RenderOutput:
+    """The one call of a renderer that the viewer makes; `sh_degree` is for Gaussians.
+
+    Raises:
+        UserError: the backend does not work here, or the model cannot give one of the outputs.
+    """
+    further = {"sh_degree": sh_degree} if isinstance(model, GaussianModel) else {}
+    return render(model, camera, time, options, outputs, **further)
+
+
 @torch.no_grad()
-def prepared(model: GaussianModel, time: float | None, look: Look) -> GaussianModel:
+def prepared(model: GaussianModel, time: float | None, settings: DisplaySettings) -> GaussianModel:
     """The static model that is drawn: at a time, edited, scaled; the model itself if none of that applies."""
-    still = look.edit.applied(model.at(time) if model.deformation is not None else model)
+    still = settings.edit.applied(model.at(time) if model.deformation is not None else model)
     changes: dict[str, Tensor] = {}
-    if look.points:
+    if settings.points:
         changes["log_scales"] = torch.full_like(still.log_scales, POINT_LOG_SCALE)
         changes["opacity_logits"] = torch.full_like(still.opacity_logits, 10.0)
-    elif look.splat_scale != 1.0:
-        changes["log_scales"] = still.log_scales + math.log(max(look.splat_scale, 1e-6))
-    if look.show == "count":
+    elif settings.splat_scale != 1.0:
+        changes["log_scales"] = still.log_scales + math.log(max(settings.splat_scale, 1e-6))
+    if settings.show == "count":
         changes["opacity_logits"] = torch.full_like(still.opacity_logits, math.log(COUNT_OPACITY / (1 - COUNT_OPACITY)))
     return GaussianModel(still.tensors() | changes) if changes else still
 
 
 @torch.no_grad()
 def draw(
-    model: GaussianModel,
+    model: RadianceModel,
     camera: Camera,
-    look: Look,
-    style: Style = Style(),
+    settings: DisplaySettings,
+    options: RenderOptions = PLAIN,
     *,
+    time: float | None = None,
     photo: Photo | None = None,
     samples: int = 1,
     depth: bool = True,
 ) -> Picture:
-    """Draw a model that `prepared` made.
+    """Draw a model. Gaussians come from `prepared`, which has applied the time and what `settings` change of them.
 
     Args:
-        photo: what "error" compares with; without it there is no error to see, and the color is shown.
+        options: backend and antialiasing; the background is that of `settings`.
+        time: 0..1, of a model that changes with time.
+        photo: what "error" compares with; without one the color is shown.
         samples: draw this many times as wide and high and average.
         depth: measure depths, too.
 
     Raises:
         UserError: the backend does not work here, or bits are asked of a model that has none.
     """
-    if look.show == "error" and photo is None:
-        look = replace(look, show="color")
+    if settings.show == "error" and photo is None:
+        settings = replace(settings, show="color")
     drawn = camera if samples == 1 else camera.resized(camera.width * samples, camera.height * samples)
-    if look.show == "bits":
+    if settings.show == "bits":
         drawn = camera.resized(max(1, camera.width // 3), max(1, camera.height // 3))
-    out = render(
-        model,
-        drawn,
-        background=look.background if look.show in ("color", "error") else None,
-        outputs=_outputs(look.show, depth),
-        backend=style.backend,
-        sh_degree=look.sh_degree,
-        antialiased=style.antialiased and not look.points,
+    options = replace(
+        options,
+        background=settings.background if settings.show in ("color", "error") else BLACK,
+        antialiased=options.antialiased and not settings.points,
     )
-    rgb = _shown(out, drawn, look, photo)
+    out = render_view(model, drawn, time, options, _outputs(settings.show, depth), settings.sh_degree)
+    rgb = _colored(out, drawn, settings, photo)
     depths = _depth(out) if depth else None
-    if look.show == "bits":
-        rgb = _fitted(rgb, camera.width, camera.height)
+    if settings.show == "bits":
+        rgb = _centered(rgb, camera.width, camera.height)
         depths = torch.full((camera.height, camera.width), FAR) if depth else None
     elif samples > 1:
         rgb = functional.avg_pool2d(rgb.permute(2, 0, 1), samples).permute(1, 2, 0)
@@ -173,27 +146,28 @@ def draw(
 
 
 def draw_tiled(
-    model: GaussianModel,
+    model: RadianceModel,
     camera: Camera,
-    look: Look,
-    style: Style = Style(),
+    settings: DisplaySettings,
+    options: RenderOptions = PLAIN,
     *,
+    time: float | None = None,
     photo: Photo | None = None,
     samples: int = 1,
     depth: bool = True,
     tile: int | None = 1024,
-) -> Generator[None, None, Picture]:
+) -> PictureSteps:
     """`draw` of any size in tiles of `tile` x `tile` pixels: yields after each, and returns the picture.
 
     What depends on the whole picture (the range of depths) is taken from a small one first. A picture that is no larger
-    than a tile, or any without a `tile`, is drawn at once.
+    than a tile, or any without a `tile`, is drawn in one step.
     """
-    if look.show == "bits" and tile is not None and camera.width * camera.height > (3 * tile) ** 2:
-        return (yield from _sheet(model, camera, look, style, depth=depth, tile=tile))
-    if look.show == "bits" or tile is None or (camera.width <= tile and camera.height <= tile):
-        return draw(model, camera, look, style, photo=photo, samples=samples, depth=depth)
-    if look.show == "depth" and look.depth_range is None:
-        look = replace(look, depth_range=depths_seen(model, camera, look, style, side=512))
+    if settings.show == "bits" and tile is not None and camera.width * camera.height > (3 * tile) ** 2:
+        return (yield from _draw_bits_tiled(model, camera, settings, options, time=time, depth=depth, tile=tile))
+    if settings.show == "bits" or tile is None or (camera.width <= tile and camera.height <= tile):
+        return draw(model, camera, settings, options, time=time, photo=photo, samples=samples, depth=depth)
+    if settings.show == "depth" and settings.depth_range is None:
+        settings = replace(settings, depth_range=depth_range_of(model, camera, settings, options, time=time, side=512))
     picture = np.empty((camera.height, camera.width, 3), np.uint8)
     depths = np.empty((camera.height, camera.width), np.float32) if depth else None
     margin = min(64, tile // 4)  # splats at the edge of a tile are linearised as in the whole picture
@@ -201,8 +175,10 @@ def draw_tiled(
         for left in range(0, camera.width, tile):
             bottom, right = min(top + tile, camera.height), min(left + tile, camera.width)
             y, x = max(0, top - margin), max(0, left - margin)
-            part = cut(camera, x, y, min(right + margin, camera.width) - x, min(bottom + margin, camera.height) - y)
-            drawn = draw(model, part, look, style, photo=photo, samples=samples, depth=depth)
+            part = crop_camera(
+                camera, x, y, min(right + margin, camera.width) - x, min(bottom + margin, camera.height) - y
+            )
+            drawn = draw(model, part, settings, options, time=time, photo=photo, samples=samples, depth=depth)
             inner = slice(top - y, bottom - y), slice(left - x, right - x)
             picture[top:bottom, left:right] = drawn.rgb[inner]
             if depths is not None and drawn.depth is not None:
@@ -211,36 +187,52 @@ def draw_tiled(
     return Picture(picture, depths)
 
 
-def _sheet(
-    model: GaussianModel, camera: Camera, look: Look, style: Style, *, depth: bool, tile: int
-) -> Generator[None, None, Picture]:
-    """The picture of "bits" in tiles: one plane after the other, as all of them at once need much memory."""
+def _draw_bits_tiled(
+    model: RadianceModel,
+    camera: Camera,
+    settings: DisplaySettings,
+    options: RenderOptions,
+    *,
+    time: float | None,
+    depth: bool,
+    tile: int,
+) -> PictureSteps:
+    """The picture of "bits" in tiles: one plane after the other, as all of them together need much memory."""
     small = camera.resized(camera.width // 3, camera.height // 3)
-    planes = [replace(look, show="bit", bit=bit) for bit in range(BITS)]
+    cells = [replace(settings, show="bit", bit=bit) for bit in range(BITS)]
+    cells.append(replace(settings, show="color", background=BLACK))
     picture = np.zeros((camera.height, camera.width, 3), np.uint8)
-    for index, shown in enumerate([*planes, replace(look, show="color", background=(0.0, 0.0, 0.0))]):
-        cell = yield from draw_tiled(model, small, shown, style, depth=False, tile=tile)
+    for index, shown in enumerate(cells):
+        cell = yield from draw_tiled(model, small, shown, options, time=time, depth=False, tile=tile)
         top = camera.height % 3 // 2 + index // 3 * small.height
         left = camera.width % 3 // 2 + index % 3 * small.width
         picture[top : top + small.height, left : left + small.width] = cell.rgb
     return Picture(picture, np.full(picture.shape[:2], FAR, np.float32) if depth else None)
 
 
-def depths_seen(model: GaussianModel, camera: Camera, look: Look, style: Style, *, side: int) -> tuple[float, float]:
-    """The range of depths that a picture takes by itself, from a small one whose longest side is `side` pixels."""
+def depth_range_of(
+    model: RadianceModel,
+    camera: Camera,
+    settings: DisplaySettings,
+    options: RenderOptions,
+    *,
+    time: float | None = None,
+    side: int,
+) -> tuple[float, float]:
+    """The depths with the first and the last color of a picture, from a small one of at most `side` pixels a side."""
     shrink = min(1.0, side / max(camera.width, camera.height))
     small = camera.resized(max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
-    seen = draw(model, small, replace(look, show="alpha"), style).depth
-    assert seen is not None
-    return _range(torch.from_numpy(seen))
+    depth = draw(model, small, replace(settings, show="alpha"), options, time=time).depth
+    assert depth is not None
+    return _percentiles(torch.from_numpy(depth))
 
 
-def cut(camera: Camera, left: int, top: int, width: int, height: int) -> Camera:
+def crop_camera(camera: Camera, left: int, top: int, width: int, height: int) -> Camera:
     """The camera of a part of the picture."""
     return replace(camera, cx=camera.cx - left, cy=camera.cy - top, width=width, height=height)
 
 
-def beside(parts: Sequence[np.ndarray]) -> np.ndarray:
+def side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Pictures [H, W_i, 3] uint8 from left to right, with a white line between them."""
     joined = np.concatenate(parts, axis=1)
     for border in np.cumsum([part.shape[1] for part in parts])[:-1]:
@@ -256,46 +248,46 @@ def _outputs(show: Show, depth: bool) -> tuple[Output, ...]:
 
 
 def _depth(out: RenderOutput) -> Tensor:
-    """[H, W]; what is hardly covered is far away."""
+    """[H, W] depths; `FAR` where less than half of a pixel is covered."""
     assert out.depth is not None
     return torch.where(out.alpha > 0.5, out.depth, out.depth.new_tensor(FAR))[..., 0]
 
 
-def _shown(out: RenderOutput, camera: Camera, look: Look, photo: Photo | None) -> Tensor:
-    """[H, W, 3] what a look shows of a rendering."""
-    if look.show == "alpha":
+def _colored(out: RenderOutput, camera: Camera, settings: DisplaySettings, photo: Photo | None) -> Tensor:
+    """[H, W, 3] colors of what the settings show of a rendering."""
+    if settings.show == "alpha":
         return out.alpha.expand(-1, -1, 3)
-    if look.show == "depth":
+    if settings.show == "depth":
         depth = _depth(out)
-        near, far = look.depth_range or _range(depth)
-        return colormap.apply((depth - near) / max(far - near, 1e-9), look.colors) * out.alpha
-    if look.show == "normals":
-        return normals_of(_depth(out), camera) * out.alpha
-    if look.show == "count":
-        return colormap.apply(counts_of(out.alpha[..., 0]) / COUNT_FULL, look.colors)
-    if look.show == "error" and photo is not None:
-        truth, covered = (tensor.to(out.rgb.device) for tensor in seen_from(photo, camera))
+        near, far = settings.depth_range or _percentiles(depth)
+        return colormap.apply((depth - near) / max(far - near, 1e-9), settings.colormap) * out.alpha
+    if settings.show == "normals":
+        return normal_colors(_depth(out), camera) * out.alpha
+    if settings.show == "count":
+        return colormap.apply(count_gaussians(out.alpha[..., 0]) / COUNT_FULL, settings.colormap)
+    if settings.show == "error" and photo is not None:
+        truth, covered = (tensor.to(out.rgb.device) for tensor in reproject(photo, camera))
         difference = (out.rgb.clamp(0, 1) - truth).abs().mean(-1)
         return colormap.apply(difference / ERROR_FULL, ERROR_MAP) * covered[..., None]
-    if look.show in ("bit", "bits"):
+    if settings.show in ("bit", "bits"):
         assert out.bits is not None
-        planes = out.bits[..., look.channel * BITS : (look.channel + 1) * BITS]
-        if look.show == "bit":
-            return planes[..., look.bit, None].expand(-1, -1, 3)
+        planes = out.bits[..., settings.channel * BITS : (settings.channel + 1) * BITS]
+        if settings.show == "bit":
+            return planes[..., settings.bit, None].expand(-1, -1, 3)
         cells = [planes[..., i, None].expand(-1, -1, 3) for i in range(BITS)] + [out.rgb]
         return torch.cat([torch.cat(cells[row : row + 3], dim=1) for row in (0, 3, 6)], dim=0)
-    if look.show == "entropy":
+    if settings.show == "entropy":
         assert out.bit_entropy is not None
-        return colormap.apply(out.bit_entropy[..., 0], look.colors)
+        return colormap.apply(out.bit_entropy[..., 0], settings.colormap)
     return out.rgb
 
 
-def counts_of(alpha: Tensor) -> Tensor:
-    """How many Gaussians lie over a pixel, from the coverage [H, W] of Gaussians that all have `COUNT_OPACITY`."""
+def count_gaussians(alpha: Tensor) -> Tensor:
+    """How many Gaussians cover a pixel, from the coverage [H, W] of Gaussians that all have `COUNT_OPACITY`."""
     return torch.log1p(-alpha.clamp(max=1 - 1e-6)) / math.log1p(-COUNT_OPACITY)
 
 
-def normals_of(depth: Tensor, camera: Camera) -> Tensor:
+def normal_colors(depth: Tensor, camera: Camera) -> Tensor:
     """Normals [H, W, 3] as colors in [0, 1]: x to the right, y up, z towards the camera, each from -1 to 1."""
     height, width = depth.shape
     if height < 3 or width < 3:
@@ -310,8 +302,8 @@ def normals_of(depth: Tensor, camera: Camera) -> Tensor:
     return functional.pad(colors.permute(2, 0, 1)[None], (1, 1, 1, 1), mode="replicate")[0].permute(1, 2, 0)
 
 
-def seen_from(photo: Photo, camera: Camera) -> tuple[Tensor, Tensor]:
-    """A photo as another camera in the same place sees it: colors [H, W, 3] in [0, 1], and bool [H, W] where it is.
+def reproject(photo: Photo, camera: Camera) -> tuple[Tensor, Tensor]:
+    """A photo as another camera in the same place sees it: colors [H, W, 3] in [0, 1], and bool [H, W] where it does.
 
     Both cameras only turn and zoom, so a pixel of one is a pixel of the other whatever the depth. From another place
     the result is that of a photo pasted on the sky.
@@ -332,16 +324,16 @@ def seen_from(photo: Photo, camera: Camera) -> tuple[Tensor, Tensor]:
     return colors[0].permute(1, 2, 0) * inside[..., None], inside
 
 
-def _range(depth: Tensor) -> tuple[float, float]:
-    """The 1st and 99th percentile of the depths that are not far away."""
-    seen = depth[depth < FAR].flatten()
-    if len(seen) == 0:
+def _percentiles(depth: Tensor) -> tuple[float, float]:
+    """The 1st and 99th percentile of the depths below `FAR`; (0, 1) if there are none."""
+    covered = depth[depth < FAR].flatten()
+    if len(covered) == 0:
         return 0.0, 1.0
-    seen = seen[:: max(1, len(seen) // 20_000)].sort().values
-    return float(seen[len(seen) // 100]), float(seen[(len(seen) - 1) * 99 // 100])
+    covered = covered[:: max(1, len(covered) // 20_000)].sort().values
+    return float(covered[len(covered) // 100]), float(covered[(len(covered) - 1) * 99 // 100])
 
 
-def _fitted(image: Tensor, width: int, height: int) -> Tensor:
+def _centered(image: Tensor, width: int, height: int) -> Tensor:
     """The image [h, w, 3] in the middle of a black one of another size."""
     left, top = (width - image.shape[1]) // 2, (height - image.shape[0]) // 2
     right, bottom = width - image.shape[1] - left, height - image.shape[0] - top

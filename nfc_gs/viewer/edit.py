@@ -1,4 +1,4 @@
-"""Light editing: which Gaussians of a model are kept."""
+"""Crop and thresholds: which Gaussians of a model are kept."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Edit:
-    """What is left of a model; all conditions hold together.
+    """Conditions for the Gaussians that are kept; all must hold.
 
     Attributes:
-        box: lowest and highest corner, scene frame; Gaussians whose centre is outside go. None for no box.
+        box: lowest and highest corner, scene frame; the centre must lie inside. None for no box.
         sphere: centre and radius, likewise.
-        min_opacity: fainter ones go, 0..1.
-        max_scale: those whose longest axis (standard deviation, scene units) is larger go.
+        min_opacity: the opacity must be at least this, 0..1.
+        max_scale: the longest axis (standard deviation, scene units) must be at most this.
         frame: rows of the similarity [4, 4] from the model's frame to the scene's; None where the two are one.
     """
 
@@ -33,7 +33,7 @@ class Edit:
 
     @torch.no_grad()
     def kept(self, model: GaussianModel) -> Tensor:
-        """[N] bool: the Gaussians that are left."""
+        """[N] bool: the Gaussians that are kept."""
         means, growth = model.means, 1.0
         if self.frame is not None:
             matrix = means.new_tensor(self.frame)
@@ -54,11 +54,11 @@ class Edit:
 
     @torch.no_grad()
     def applied(self, model: GaussianModel) -> GaussianModel:
-        """What is left of a static model; the model itself if nothing is taken away."""
+        """The Gaussians of a static model that are kept; the model itself for `EVERYTHING`."""
         if self == EVERYTHING:
             return model
         return model.subset(self.kept(model))
 
 
 EVERYTHING = Edit()
-"""The edit that takes nothing away."""
+"""The edit that keeps all Gaussians."""

@@ -1,8 +1,8 @@
-"""How things that were learnt in different frames lie on each other.
+"""Bringing models that were trained in different coordinate frames into the one that is shown.
 
-Training brings a capture into a frame of its own (`data.normalize`), which depends on the views that were taken, so two
-runs of one capture need not share theirs. Both know how they came from the capture's world, and there they meet. A PLY
-is in the world of some capture and does not say of which.
+Training transforms a capture into a frame of its own (`data.normalize`), which depends on the views that were used, so
+two runs of one capture need not share theirs. Both know the transform from the capture's world, through which one frame
+is converted into the other. A PLY is in the world of some capture and does not say of which.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WORLD = CoordinateFrame(np.eye(4), None)
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Where something lies in the frame that is shown.
+    """Where a source lies in the frame that is shown.
 
     Attributes:
         matrix: [4, 4] similarity from its own frame to the one shown; None where the two are one.
@@ -59,7 +59,7 @@ class Placement:
         return (x, y, z)
 
     def camera(self, camera: Camera) -> Camera:
-        """A camera of the frame shown as it stands in the other one, where it sees the same picture."""
+        """A camera of the frame shown, given in the own frame, where it sees the same picture."""
         if self.matrix is None:
             return camera
         viewmat = camera.viewmat.double().cpu().numpy()
@@ -67,17 +67,17 @@ class Placement:
         return replace(camera, viewmat=torch.from_numpy(moved).to(camera.viewmat))
 
     def edit(self, edit: Edit) -> Edit:
-        """An edit that was made in the frame shown, for a model that is in its own."""
+        """An edit made in the frame shown, for the model in its own frame."""
         if self.matrix is None or edit == EVERYTHING:
             return edit
         return replace(edit, frame=tuple(tuple(row) for row in self.matrix.tolist()))
 
 
 def place(name: str, own: CoordinateFrame | None, shown: CoordinateFrame | None) -> Placement:
-    """Where something called `name`, which is given in the frame `own`, lies in the frame `shown`.
+    """Where the source `name`, given in the frame `own`, lies in the frame `shown`.
 
-    A frame that is None is that of a model nobody knows more of. Where nothing better is known, it stays as it is, and
-    the note says so.
+    A frame is None where it is not known. Where the transform is not known, the source stays as it is, and the note
+    says so.
     """
     if own is None or shown is None:
         return Placement(None, f"Nothing is known of the frame of {name}: it is shown as it is.")

@@ -1,44 +1,38 @@
-"""A training to look at: what the trainer's thread hands over, and what is asked of it.
+"""A running training that is shown: snapshots of its model, its curves, and pause, save and stop.
 
 The trainer calls a listener after each step and knows nothing of viewers. Here that listener copies the model when a
-picture of it is wanted, waits while the training is paused, and saves when asked; whatever fails in it is logged and
+snapshot was requested, waits while the training is paused, and saves on request; whatever fails in it is logged and
 does not reach the training.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter
 from typing import Protocol
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Evaluated, Event, StepDone, TrainFinished
-from nfc_gs.data.scene import SceneData
-from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.viewer.scheduler import Budget
 from nfc_gs.viewer.source import Source
 
 logger = logging.getLogger("nfc_gs")
 
 SHARE = 0.15
-"""Part of the time that looking at a training may take, unless one says otherwise."""
+"""Share of the time that the viewer of a training may use, unless set otherwise."""
 
 MAX_POINTS = 600
 """Points of a curve; with more, every other one is left out."""
 
 
 class Training(Protocol):
-    """What is needed of a trainer."""
-
-    run: Path
-    scene: SceneData
+    """What the viewer needs of a trainer."""
 
     @property
-    def model(self) -> GaussianModel: ...
+    def model(self) -> RadianceModel: ...
     @property
     def steps_done(self) -> int: ...
     @property
@@ -56,7 +50,7 @@ class Curve:
         self._every = self._seen = 0
 
     def add(self, step: int, value: float) -> None:
-        """One more number."""
+        """Add a number."""
         self._seen += 1
         if self._every and self._seen % self._every:
             return
@@ -72,42 +66,48 @@ class LiveTraining:
 
     Attributes:
         source: what is shown; its model is a copy that training does not touch.
-        budget: part of the time that looking may take, copies and pictures together; free where nothing is trained.
+        budget: share of the time for copies and pictures together; unlimited while nothing is trained.
         paused: the trainer's thread waits after its step.
         stop_pressed: the training was ended from the viewer.
-        unsaved: why the checkpoint that was asked for last was not written; empty if it was.
+        save_error: why the last checkpoint that was requested was not written; empty if it was.
         last: the last step's event; None before the first.
         finished: the training is over.
         rate: steps per second, lately.
         loss, psnr, test_psnr: curves.
+        on_snapshot: called after each new snapshot, in the thread of the training.
     """
 
     def __init__(self, training: Training, source: Source, clock: Callable[[], float] = perf_counter) -> None:
-        """Listen to `training` (which must be told so) and keep `source` fresh."""
+        """Keep `source` up to date with `training`, whose listener this must become (`training.listen`)."""
         self.source, self.budget = source, Budget(SHARE, clock)
         self.paused = self.stop_pressed = self.finished = False
-        self.unsaved = ""
+        self.save_error = ""
         self.last: StepDone | None = None
         self.rate = 0.0
         self.loss, self.psnr, self.test_psnr = Curve(), Curve(), Curve()
-        self.on_news: Callable[[], None] = lambda: None
+        self.on_snapshot: Callable[[], None] = lambda: None
         self._training, self._clock = training, clock
-        self._wanted, self._save_wanted = threading.Event(), threading.Event()
+        self._snapshot_requested, self._save_requested = threading.Event(), threading.Event()
         self._wake = threading.Condition()
         self._rate_since: tuple[float, int] | None = None
 
-    def want(self) -> None:
-        """Ask for a copy of the model after one of the next steps."""
-        self._wanted.set()
+    @property
+    def is_running(self) -> bool:
+        """Whether steps are being taken, so that pictures take time from the training."""
+        return not self.paused and not self.finished
+
+    def request_snapshot(self) -> None:
+        """Copy the model after one of the next steps."""
+        self._snapshot_requested.set()
 
     def pause(self) -> None:
-        """Let the training wait after the step it is at."""
-        self.paused = self.budget.free = True
+        """Let the training wait after its current step."""
+        self.paused = self.budget.unlimited = True
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Let the training go on."""
         with self._wake:
-            self.paused, self.budget.free = False, self.finished
+            self.paused, self.budget.unlimited = False, self.finished
             self._wake.notify_all()
 
     def stop(self) -> None:
@@ -117,33 +117,33 @@ class LiveTraining:
         self.resume()
 
     def save(self) -> None:
-        """Write a checkpoint after the step the training is at."""
-        self._save_wanted.set()
+        """Write a checkpoint after the current step of the training."""
+        self._save_requested.set()
         with self._wake:
             self._wake.notify_all()
 
     def __call__(self, event: Event) -> None:
-        """Hear of an event, in the thread of the training."""
+        """Handle an event, in the thread of the training."""
         try:
-            self._hear(event)
+            self._handle(event)
         except Exception:
-            logger.exception("The viewer failed while it listened to the training; both go on.")
+            logger.exception("The viewer failed while it handled an event of the training; both go on.")
 
-    def _hear(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         if isinstance(event, StepDone):
             self.last = event
-            self._note(event)
-            if self._wanted.is_set() and self.budget.wait_time() == 0.0:
-                self._hand_over(event.step)
-            self._save_if_wanted()
+            self._record(event)
+            if self._snapshot_requested.is_set() and self.budget.wait_time() == 0.0:
+                self._take_snapshot(event.step)
+            self._save_if_requested()
             self._wait_while_paused(event.step)
         elif isinstance(event, Evaluated):
             self.test_psnr.add(event.step, event.psnr)
         elif isinstance(event, TrainFinished):
-            self.finished = self.budget.free = True
-            self._hand_over(event.step)
+            self.finished = self.budget.unlimited = True
+            self._take_snapshot(event.step)
 
-    def _note(self, event: StepDone) -> None:
+    def _record(self, event: StepDone) -> None:
         self.loss.add(event.step, event.loss)
         self.psnr.add(event.step, event.psnr)
         now = self._clock()
@@ -153,36 +153,30 @@ class LiveTraining:
             since = (now, event.step)
         self._rate_since = since
 
-    def _hand_over(self, step: int) -> None:
+    def _take_snapshot(self, step: int) -> None:
         """Show a copy of the model as it is now."""
-        self._wanted.clear()
+        self._snapshot_requested.clear()
         with self.budget.spending():
-            self.source.show(copy_of(self._training.model), step)
-        self.on_news()
+            self.source.set_model(self._training.model.copy(), step)
+        self.on_snapshot()
 
-    def _save_if_wanted(self) -> None:
-        if not self._save_wanted.is_set():
+    def _save_if_requested(self) -> None:
+        if not self._save_requested.is_set():
             return
-        self._save_wanted.clear()
+        self._save_requested.clear()
         try:
             self._training.save()
-            self.unsaved = ""
+            self.save_error = ""
         except UserError as error:
-            self.unsaved = str(error)
-            logger.warning("The checkpoint that was asked for in the viewer is not saved: %s", error)
+            self.save_error = str(error)
+            logger.warning("The checkpoint requested in the viewer is not saved: %s", error)
 
     def _wait_while_paused(self, step: int) -> None:
         if not self.paused:
             return
-        self._hand_over(step)
+        self._take_snapshot(step)
         with self._wake:
             while self.paused and not self._training.stopping:
-                self._save_if_wanted()
+                self._save_if_requested()
                 self._wake.wait(0.1)
         self._rate_since = None
-
-
-def copy_of(model: GaussianModel) -> GaussianModel:
-    """A model that shares no memory with another."""
-    tensors = {name: tensor.clone() for name, tensor in model.tensors().items()}
-    return GaussianModel(tensors, copy.deepcopy(model.deformation))

@@ -1,4 +1,4 @@
-"""A camera path: keyframes, the smooth way through them, JSON."""
+"""A camera path: keyframes, the smooth path through them, JSON."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ FORMAT = "nfc-gs camera path"
 MAX_KEYS, MAX_FRAMES = 1_000, 100_000
 
 SECONDS, FPS = (0.1, 3600.0), (1.0, 120.0)
-"""The least and the most of both that a path may have, in a file and on the page."""
+"""Limits of both, in a file and on the page."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """A place on the way, and the moment of a moving scene there."""
+    """A pose on the path, and the time there, 0..1, where the scene changes with time."""
 
     pose: Pose
     time: float | None = None
@@ -30,11 +30,11 @@ class Key:
 
 @dataclass(frozen=True)
 class CameraPath:
-    """A way through keyframes.
+    """A camera path through keyframes.
 
     Attributes:
         keys: in their order.
-        seconds: how long the whole way takes, within `SECONDS`.
+        seconds: duration of the whole path, within `SECONDS`.
         fps: pictures per second, within `FPS`.
         loop: come back to the first key.
     """
@@ -45,7 +45,7 @@ class CameraPath:
     loop: bool = False
 
     @property
-    def frames(self) -> int:
+    def frame_count(self) -> int:
         """Number of pictures, at least 1. Raises UserError if there are more than `MAX_FRAMES`."""
         frames = max(1, round(self.seconds * self.fps))
         if frames > MAX_FRAMES:
@@ -66,23 +66,26 @@ class CameraPath:
         """The path without a key."""
         return replace(self, keys=tuple(key for i, key in enumerate(self.keys) if i != index))
 
-    def shots(self, width: int, height: int, frames: int | None = None) -> list[tuple[Camera, float | None]]:
-        """Cameras and times along the way; field of view and time go evenly from key to key.
+    def camera_frames(self, width: int, height: int, count: int | None = None) -> list[tuple[Camera, float | None]]:
+        """Camera and time of each picture; field of view and time are interpolated linearly from key to key.
+
+        Args:
+            count: of the pictures; `frame_count` if not given.
 
         Raises:
             UserError: there is no key, or it has too many pictures.
         """
         if not self.keys:
-            raise UserError("The camera path has no keyframe yet; add one where you stand.")
+            raise UserError("The camera path has no keyframe yet; add one at your camera.")
         cameras, closed = [key.pose.camera(width, height) for key in self.keys], self.loop and len(self.keys) > 1
-        way, places = travel(cameras, frames or self.frames, closed=closed, width=width, height=height)
-        focals = _between([camera.fy for camera in cameras], places, closed)
-        times: list[float] | list[None] = [None] * len(way)
+        path, places = travel(cameras, count or self.frame_count, closed=closed, width=width, height=height)
+        focals = _interpolated([camera.fy for camera in cameras], places, closed)
+        times: list[float] | list[None] = [None] * len(path)
         if any(key.time is not None for key in self.keys):
-            times = _between([key.time or 0.0 for key in self.keys], places, closed)
+            times = _interpolated([key.time or 0.0 for key in self.keys], places, closed)
         return [
             (replace(camera, fx=focal, fy=focal), time)
-            for camera, focal, time in zip(way, focals, times, strict=True)
+            for camera, focal, time in zip(path, focals, times, strict=True)
         ]  # fmt: skip
 
     def to_json(self) -> str:
@@ -100,17 +103,17 @@ def path_from_json(text: str) -> CameraPath:
     if len(value["keys"]) > MAX_KEYS:
         raise UserError(f"The camera path has {len(value['keys']):,} keys, more than the {MAX_KEYS:,} that are taken.")
     keys = tuple(Key(*pose_from(key, f"Key {i + 1}")) for i, key in enumerate(value["keys"]))
-    seconds, fps = _between_limits(value, "seconds", SECONDS), _between_limits(value, "fps", FPS)
+    seconds, fps = _number_within(value, "seconds", SECONDS), _number_within(value, "fps", FPS)
     return CameraPath(keys, seconds, fps, value.get("loop") is True)
 
 
-def _between_limits(value: dict[str, Any], name: str, limits: tuple[float, float]) -> float:
+def _number_within(value: dict[str, Any], name: str, limits: tuple[float, float]) -> float:
     number, (low, high) = value.get(name), limits
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:
         raise UserError(f"The camera path needs a number of {low:g} to {high:g} as '{name}'.")
     return float(number)
 
 
-def _between(values: list[float], places: np.ndarray, loop: bool) -> list[float]:
+def _interpolated(values: list[float], places: np.ndarray, loop: bool) -> list[float]:
     known = np.asarray([*values, values[0]] if loop else values, float)
     return np.interp(places, np.arange(len(known)), known).tolist()

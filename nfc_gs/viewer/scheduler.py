@@ -1,4 +1,4 @@
-"""Who is drawn for next: one picture at a time, the newest wish of each client, everyone in turn."""
+"""Which page is drawn for next: one picture at a time, the newest request of each page, all pages in turn."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ _END = object()
 
 
 class Budget:
-    """The part of the time that looking may take; whoever took some, all wait until it is paid for.
+    """A limit on the share of the time that the viewer uses. Whoever uses some, all wait until the share is kept.
 
     Attributes:
-        share: that part, 0..1.
-        free: nobody else needs the time, so nothing is counted.
+        share: of the time, 0..1.
+        unlimited: nothing else needs the time, so none of it is counted.
     """
 
     def __init__(self, share: float = 1.0, clock: Callable[[], float] = perf_counter) -> None:
-        """Nothing has been taken yet."""
-        self.share, self.free = share, False
+        """A budget of which nothing has been used."""
+        self.share, self.unlimited = share, False
         self._clock, self._until, self._lock = clock, 0.0, threading.Lock()
 
     def wait_time(self) -> float:
-        """Seconds until time may be taken again; 0 if it may be now."""
-        return 0.0 if self.free else max(0.0, self._until - self._clock())
+        """Seconds until time may be used again; 0 if it may be now."""
+        return 0.0 if self.unlimited else max(0.0, self._until - self._clock())
 
     @contextlib.contextmanager
     def spending(self) -> Iterator[None]:
-        """What is done within takes time; others may do so meanwhile, and all of it counts."""
-        begun = self._clock()
+        """Count the time of the block; blocks of several threads may overlap, and all of them count."""
+        start = self._clock()
         try:
             yield
         finally:
-            if not self.free:
+            if not self.unlimited:
                 with self._lock:
-                    spent = self._clock() - begun
-                    self._until = max(self._until, begun) + spent / min(1.0, max(self.share, 0.01))
+                    spent = self._clock() - start
+                    self._until = max(self._until, start) + spent / min(1.0, max(self.share, 0.01))
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _Request:
     job: Job
     due: float
 
@@ -60,82 +60,82 @@ class _Wish:
 class Scheduler:
     """Runs the jobs of clients one after the other in a thread of its own.
 
-    A client has one wish at most: a newer one takes the place of one that has not begun. Of the wishes that are due the
-    one whose client was served longest ago comes first. A job that raises is logged, and the next one runs.
+    A client has one request at most: a newer one replaces one that has not started. Of the requests that are due, the
+    one whose client has waited longest since its last job comes first. A job that raises is logged, and the next runs.
 
     Attributes:
-        budget: part of the time that jobs may take; after each job all of them rest for as long as that demands.
-        served: jobs run so far.
-        dropped: wishes that newer ones replaced.
+        budget: share of the time that jobs may use; after each job all of them wait for as long as that demands.
+        jobs_run: so far.
+        replaced: requests that newer ones replaced.
     """
 
     def __init__(
         self,
         clock: Callable[[], float] = perf_counter,
-        within: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        context: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
         budget: Budget | None = None,
     ) -> None:
-        """Nothing runs before `start`, except what `run_due` is asked to run.
+        """Nothing runs before `start`, except by `run_due`.
 
         Args:
-            within: what each job runs in.
+            context: entered around each job.
             budget: of the time; None for all of it.
         """
         self.budget = Budget(clock=clock) if budget is None else budget
-        self.served = self.dropped = 0
-        self._clock, self._within = clock, within
-        self._wishes: dict[Hashable, _Wish] = {}
-        self._last_served: dict[Hashable, int] = {}
+        self.jobs_run = self.replaced = 0
+        self._clock, self._context = clock, context
+        self._requests: dict[Hashable, _Request] = {}
+        self._last_run: dict[Hashable, int] = {}  # number of the client's last job
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to work in a thread."""
+        """Run jobs in a thread from now on."""
         self._thread = threading.Thread(target=self._work, name="nfc-gs viewer", daemon=True)
         self._thread.start()
 
     def submit(self, client: Hashable, job: Job, delay: float = 0.0, *, replace: bool = True) -> None:
-        """Wish for `job` to run for a client.
+        """Request that `job` runs for a client.
 
         Args:
-            delay: seconds from now before which it does not begin.
-            replace: take the place of a wish that the client has; else that one stays and this one is dropped.
+            delay: seconds from now before which it does not start.
+            replace: replace a request that the client has; else that one stays and this one is dropped.
         """
         with self._changed:
-            if self._closed or (client in self._wishes and not replace):
+            if self._closed or (client in self._requests and not replace):
                 return
-            self.dropped += client in self._wishes
-            self._wishes[client] = _Wish(job, self._clock() + delay)
-            self._last_served.setdefault(client, self.served)  # a new one comes after those that wait
+            self.replaced += client in self._requests
+            self._requests[client] = _Request(job, self._clock() + delay)
+            self._last_run.setdefault(client, self.jobs_run)  # a new one comes after those that wait
             self._changed.notify_all()
 
     def submit_steps(
         self, client: Hashable, steps: Iterator[object], delay: float = 0.0, *, replace: bool = True
     ) -> None:
-        """Wish for work that takes many turns: each goes on to the next of its steps, and others come in between.
+        """Request work in steps: each `next` is one job, and jobs of other clients run in between.
 
-        A newer wish of the client takes the place of what is left; when the client is forgotten, it ends. `delay` and
-        `replace` are those of `submit`.
+        A newer request of the client replaces the steps that are left; they end when the client is forgotten. `delay`
+        and `replace` are those of `submit`.
         """
 
         def step() -> None:
             if next(steps, _END) is _END:
                 return
             with self._changed:
-                if client in self._last_served:
+                if client in self._last_run:
                     self.submit(client, step, replace=False)
 
         self.submit(client, step, delay, replace=replace)
 
-    def result(self, client: Hashable, work: Generator[object, None, T], given_up: Callable[[], bool]) -> T:
-        """Do work in turns, as `submit_steps`, and wait for what it returns; raises what it raises.
+    def result(self, client: Hashable, work: Generator[object, None, T], is_cancelled: Callable[[], bool]) -> T:
+        """Do work in steps, as `submit_steps`, and wait for what it returns; raises what it raises.
 
         Args:
-            given_up: asked now and then; where it holds, the rest of the work is dropped.
+            is_cancelled: called now and then; where it holds, the rest of the work is dropped.
 
         Raises:
-            UserError: it was given up.
+            UserError: it was cancelled.
         """
         future: Future[T] = Future()
 
@@ -148,17 +148,17 @@ class Scheduler:
         self.submit_steps(client, steps())
         try:
             while not wait([future], timeout=0.2).done:
-                if given_up():
+                if is_cancelled():
                     raise UserError("The page was closed before its picture was drawn.")
         finally:
             self.forget(client)
         return future.result()
 
     def forget(self, client: Hashable) -> None:
-        """The client has gone: drop its wish; a job of it that runs comes to its end."""
+        """Drop all that is kept of a client, its request too; a job of it that runs comes to its end."""
         with self._changed:
-            self._wishes.pop(client, None)
-            self._last_served.pop(client, None)
+            self._requests.pop(client, None)
+            self._last_run.pop(client, None)
 
     def run_due(self) -> bool:
         """Run the next job that is due now, if there is one; returns whether there was."""
@@ -166,40 +166,40 @@ class Scheduler:
             client = self._next()
             if client is None:
                 return False
-            wish = self._wishes.pop(client)
-            self.served += 1
-            self._last_served[client] = self.served
+            request = self._requests.pop(client)
+            self.jobs_run += 1
+            self._last_run[client] = self.jobs_run
         with self.budget.spending():
             try:
-                with self._within():
-                    wish.job()
+                with self._context():
+                    request.job()
             except Exception:
                 logger.exception("Drawing for the viewer failed; the viewer goes on.")
         return True
 
     def wait_time(self) -> float | None:
-        """Seconds until a wish can be granted, 0 if one can now; None if there is no wish."""
-        if not self._wishes:
+        """Seconds until a job can run, 0 if one can now; None if there is no request."""
+        if not self._requests:
             return None
-        first = min(wish.due for wish in self._wishes.values())
+        first = min(request.due for request in self._requests.values())
         return max(0.0, first - self._clock(), self.budget.wait_time())
 
     def close(self) -> None:
-        """Drop all wishes and end the thread, after the job that runs now."""
+        """Drop all requests and end the thread, after the job that runs now."""
         with self._changed:
             self._closed = True
-            self._wishes.clear()
+            self._requests.clear()
             self._changed.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _next(self) -> Hashable | None:
-        """The client to serve now."""
+        """The client whose job runs now."""
         if self.budget.wait_time() > 0.0:
             return None
         now = self._clock()
-        due = [client for client, wish in self._wishes.items() if wish.due <= now]
-        return min(due, key=lambda client: self._last_served.get(client, 0), default=None)
+        due = [client for client, request in self._requests.items() if request.due <= now]
+        return min(due, key=lambda client: self._last_run.get(client, 0), default=None)
 
     def _work(self) -> None:
         while True:
@@ -211,8 +211,8 @@ class Scheduler:
             self.run_due()
 
 
-def at_once(work: Generator[object, None, T]) -> T:
-    """Do work that was meant for many turns in one; returns what it returns."""
+def run_to_end(work: Generator[object, None, T]) -> T:
+    """Do all steps of some work now; returns what it returns."""
     while True:
         try:
             next(work)

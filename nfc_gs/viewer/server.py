@@ -1,4 +1,4 @@
-"""viser's server, as the viewer wants it: silent, private, and for its own page alone."""
+"""viser's server, made silent and private: only its own page may connect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _starting = threading.Lock()
 
 
 class Server(viser.ViserServer):
-    """viser's server, silent, shared with the world only if that was asked for, and closed to pages of others.
+    """viser's server, silent, made public only on request, and closed to pages of other servers.
 
     Any page that is open in a browser can try to connect to a server on this machine. Browsers say in the header
     `Origin` where a page is from, so the handshake of one from elsewhere is refused. Scripts send no such header.
@@ -35,13 +35,13 @@ class Server(viser.ViserServer):
             sharing: viser may make the page public through its relay.
         """
         self.sharing = sharing
-        self._listens_at = host
+        self._address = host
         self._shared_at: str | None = None
-        with contextlib.redirect_stdout(io.StringIO()), _asked_first(self._refuses):  # viser draws a table of its own
+        with contextlib.redirect_stdout(io.StringIO()), _refusing(self._refuses):  # viser draws a table of its own
             super().__init__(host, port, "nfc-gs", verbose=False)
 
     def request_share_url(self, verbose: bool = True) -> str | None:
-        """As viser has it; a page that asks for it unbidden gets none."""
+        """The public address, as viser's method; None unless sharing was allowed."""
         if self.sharing:
             self._shared_at = super().request_share_url(verbose)
         return self._shared_at
@@ -50,20 +50,20 @@ class Server(viser.ViserServer):
         origin = request.headers.get("Origin")
         if self._shared_at is not None and origin == self._shared_at.rstrip("/"):
             return False
-        return not is_own(origin, request.headers.get("Host"), self._listens_at)
+        return not is_own(origin, request.headers.get("Host"), self._address)
 
 
-def is_own(origin: str | None, asked: str | None, listens_at: str) -> bool:
-    """Whether a request comes from the page that the server itself gave, or from no page at all.
+def is_own(origin: str | None, host: str | None, address: str) -> bool:
+    """Whether a request comes from the page that the server itself delivered, or from no page at all.
 
-    A page of the server's is from where its websocket goes to. That alone would trust a name of a stranger that leads
-    to this machine, so a server that listens at this machine alone also wants to be called by one of `LOCAL_NAMES`;
-    the port may be another one, as that of an SSH tunnel is.
+    The server's own page has the origin that its websocket connects to. That alone would trust a foreign name that
+    resolves to this machine (DNS rebinding), so a server that listens at this machine alone must also be called by one
+    of `LOCAL_NAMES`; the port may differ, as that of an SSH tunnel does.
 
     Args:
-        origin: header `Origin` as "http://host:port"; None where a script asks.
-        asked: header `Host` as "host:port".
-        listens_at: address of the server.
+        origin: header `Origin` as "http://host:port"; None for a script.
+        host: header `Host` as "host:port".
+        address: where the server listens.
     """
     if origin is None:
         return True
@@ -72,14 +72,14 @@ def is_own(origin: str | None, asked: str | None, listens_at: str) -> bool:
         name = page.hostname
     except ValueError:
         return False
-    if name is None or asked is None or page.netloc != asked.lower():
+    if name is None or host is None or page.netloc != host.lower():
         return False
-    return listens_at not in LOCAL_NAMES or name in LOCAL_NAMES
+    return address not in LOCAL_NAMES or name in LOCAL_NAMES
 
 
 @contextlib.contextmanager
-def _asked_first(refuses: Callable[[Request], bool]) -> Iterator[None]:
-    """Let the one server that viser starts within refuse requests; viser itself has no setting for that."""
+def _refusing(refuses: Callable[[Request], bool]) -> Iterator[None]:
+    """Let the one server that viser starts in the block refuse requests; viser itself has no setting for that."""
     serve, started = websockets.asyncio.server.serve, []
 
     def serve_checked(*args: Any, process_request: Callable[..., Response | None], **settings: Any) -> Any:

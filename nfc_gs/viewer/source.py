@@ -1,10 +1,9 @@
-"""What can be looked at: a run, a file, a model in memory, a training."""
+"""What can be shown: a run, a file, a model in memory, a training."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,80 +11,68 @@ import torch
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.formats.registry import format_of, read_splats, splat_suffixes
-from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
 from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.runs.opening import capture_is_there, scene_of
 from nfc_gs.viewer.frames import WORLD, CoordinateFrame
-from nfc_gs.viewer.light import Light
+from nfc_gs.viewer.preview import PreviewModels
+from nfc_gs.viewer.snapshot import Snapshot
 
 logger = logging.getLogger("nfc_gs")
 
 Vector = tuple[float, float, float]
 
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A model as it is at one moment; nobody changes its tensors.
-
-    Attributes:
-        step: of the training; None for a file.
-        number: grows with every snapshot of a source.
-    """
-
-    model: GaussianModel
-    step: int | None
-    number: int
+PLAIN = RenderOptions()
+"""How a model is rendered of which nothing else is known."""
 
 
 class Source:
-    """A model to look at, and what is known of where it comes from.
+    """A model to show, and what is known of its origin.
 
     Attributes:
         name: for people, unique in a viewer.
         scene: the capture it was trained on, without photos if it cannot be read any more; None if nothing is known of
             it.
-        background: color in [0, 1] behind the splats.
-        antialiased: it was trained with Mip-Splatting's opacities.
+        options: how it is rendered, but for the backend, which the viewer chooses.
         time_axis: what the times 0 and 1 mean; None for a static model.
         folder: of its run, the only place where files are written; None for what is not a run.
-        frame: what its Gaussians are given in; None where nothing is known of that.
-        light: models to draw in its place where pictures must come quickly.
+        frame: the coordinate frame of the model; None where it is not known.
+        previews: cheaper models for pictures that must come quickly.
         facts: names and values to show, seed and objective for example.
     """
 
     def __init__(
         self,
         name: str,
-        model: GaussianModel,
+        model: RadianceModel,
         *,
         scene: SceneData | None = None,
-        background: Vector = (0.0, 0.0, 0.0),
-        antialiased: bool = False,
+        options: RenderOptions = PLAIN,
         time_axis: TimeAxis | None = None,
         folder: Path | None = None,
         step: int | None = None,
         frame: CoordinateFrame | None = None,
     ) -> None:
         """Show a model; its tensors must not change any more. Without a `frame` it is in that of the scene."""
-        self.name, self.scene, self.background, self.antialiased = name, scene, background, antialiased
+        self.name, self.scene, self.options = name, scene, options
         self.time_axis, self.folder = time_axis, folder
         self.frame = frame_of(scene) if frame is None and scene is not None else frame
         self.facts: dict[str, str] = {}
-        self.light = Light()
+        self.previews = PreviewModels()
         self._snapshot = Snapshot(model, step, 0)
 
     def snapshot(self) -> Snapshot:
         """The model as it is now."""
         return self._snapshot
 
-    def show(self, model: GaussianModel, step: int | None) -> None:
-        """Show another state of the model from now on."""
+    def set_model(self, model: RadianceModel, step: int | None) -> None:
+        """Show another state of the model from now on; its tensors must not change any more."""
         self._snapshot = Snapshot(model, step, self._snapshot.number + 1)
 
     def refresh(self) -> bool:
-        """Look whether there is something newer; returns whether there is. Raises nothing."""
+        """Load a newer state if there is one; returns whether there was. Raises nothing."""
         return False
 
 
@@ -102,8 +89,7 @@ class RunSource(Source):
             run_name(path),
             checkpoint.make_model(device),
             scene=scene,
-            background=checkpoint.background,
-            antialiased=bool(checkpoint.config.get("antialiased", False)),
+            options=checkpoint.render_options(),
             time_axis=checkpoint.time_axis,
             folder=self._file.parent,
             step=checkpoint.step,
@@ -125,7 +111,7 @@ class RunSource(Source):
             except UserError as error:
                 logger.warning("%s", error)
                 return False
-            self.show(checkpoint.make_model(self._device), checkpoint.step)
+            self.set_model(checkpoint.make_model(self._device), checkpoint.step)
             self.facts = facts_of(checkpoint)
             return True
 
@@ -166,7 +152,7 @@ def open_source(path: Path | str, *, capture: Path | None = None, device: str = 
         device: where to draw: auto, cpu or cuda; auto takes a GPU if there is one.
 
     Raises:
-        UserError: there is no such thing, or it is broken. A capture that cannot be read is told, and its photos are
+        UserError: there is no such file, or it is broken. A capture that cannot be read is logged, and its photos are
             left out.
     """
     path = Path(path)
@@ -184,7 +170,7 @@ def open_source(path: Path | str, *, capture: Path | None = None, device: str = 
 
 
 def _scene_of(path: Path, capture: Path | None) -> SceneData | None:
-    """The capture of a run; where it cannot be read, a sentence, and what the checkpoint holds of it, if anything."""
+    """The capture of a run; where it cannot be read, that is logged, and what the checkpoint holds of it is taken."""
     checkpoint = load_checkpoint(path)
     if capture is None and not capture_is_there(checkpoint):
         logger.info("The capture %s is not there any more: no photos are shown beside the splat.", checkpoint.capture)
@@ -205,11 +191,20 @@ def up_of(scene: SceneData | None) -> Vector:
     return (x, y, z)
 
 
-def middle_and_radius(model: GaussianModel) -> tuple[Vector, float]:
-    """Where the Gaussians are: the median of their centres, and the median distance from it, never 0."""
-    means = model.means.detach()
-    means = means[:: max(1, len(means) // 100_000)].cpu()
-    middle = means.median(0).values
-    radius = float((means - middle).norm(dim=1).median()) or 1.0
+def middle_and_radius(source: Source) -> tuple[Vector, float]:
+    """Where a source's content is: the median of its points, and the median distance from it, never 0.
+
+    The points are the centres of Gaussians; of another model, those of its capture if there is one, else the origin.
+    """
+    gaussians = source.snapshot().gaussians
+    if gaussians is not None:
+        points = gaussians.means.detach()
+    elif source.scene is not None and len(source.scene.points) > 0:
+        points = torch.from_numpy(source.scene.points.xyz)
+    else:
+        points = torch.zeros(1, 3)
+    points = points[:: max(1, len(points) // 100_000)].cpu()
+    middle = points.median(0).values
+    radius = float((points - middle).norm(dim=1).median()) or 1.0
     x, y, z = middle.tolist()
     return (x, y, z), radius

@@ -46,10 +46,10 @@ from nfc_gs.model.gate import GatedDeformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops import native
 from nfc_gs.viewer.app import Viewer
-from nfc_gs.viewer.light import Light
-from nfc_gs.viewer.live import LiveTraining, copy_of
-from nfc_gs.viewer.scheduler import at_once
-from nfc_gs.viewer.session import REST, TILE, Session
+from nfc_gs.viewer.live import LiveTraining
+from nfc_gs.viewer.preview import PreviewModels
+from nfc_gs.viewer.scheduler import run_to_end
+from nfc_gs.viewer.session import AT_REST, MOVING, REST, Session
 from nfc_gs.viewer.source import Source, open_source
 
 Part = Literal["frames", "training", "memory", "open"]
@@ -150,13 +150,13 @@ class Client:
         wait_for(lambda: bool(viewer.sessions))
         self.session: Session = next(iter(viewer.sessions.values()))
         self.rendered_from: deque[tuple[float, ...]] = deque()
-        picture = self.session._picture
+        render = self.session.renderer.render
 
-        def recorded(camera: Any, *args: Any, **kwargs: Any) -> Any:
+        def recorded(*args: Any) -> Any:
             self.rendered_from.append(self.session.pose.position)
-            return picture(camera, *args, **kwargs)
+            return render(*args)
 
-        self.session._picture = recorded  # type: ignore[method-assign]
+        self.session.renderer.render = recorded  # type: ignore[method-assign]
 
     def send_camera(self, angle: float | None = None) -> None:
         """Send a camera that looks at the middle of the scene, by default the one of this time."""
@@ -185,7 +185,7 @@ class Client:
         quiet = 0
         while quiet < 3:  # a job that the scheduler has just started is not in its queue any more, and may add another
             self.session.run(lambda: None)
-            quiet = quiet + 1 if self.session.viewer.scheduler.wait_time() is None else 0
+            quiet = quiet + 1 if self.session.scheduler.wait_time() is None else 0
             time.sleep(0.05)
         time.sleep(0.2)
 
@@ -236,7 +236,7 @@ def memory_mb() -> float:
 
 def render_at_rest(session: Session) -> None:
     """The whole window, as for a camera at rest."""
-    session.run_in_turns(session._send(session.window, "rest", tile=TILE))
+    session.run_steps(session._send_picture(session.window, AT_REST))
 
 
 def measure_moving(client: Client, seconds: float, samples: Samples, delays: list[float]) -> None:
@@ -259,8 +259,8 @@ def measure_moving(client: Client, seconds: float, samples: Samples, delays: lis
         console.print(f"{len(rendered_from) - len(pictures)} pictures were rendered, not sent: no delays of this round")
     samples.add("rate", arrived / spent)
     samples.add("messages", messages / spent)
-    samples.add("width", client.session.drawn[0])
-    samples.add("share", client.session._frame_rate.share)
+    samples.add("width", client.session.moving_picture.width)
+    samples.add("share", client.session.renderer.frame_rate.share)
 
 
 def compare_frames(args: Options, port: int) -> None:
@@ -302,8 +302,8 @@ def compare_training(scene: SceneData, args: Options, folder: Path, port: int) -
         return seconds_of(lambda: [trainer.step() for _ in range(args.steps)]) / args.steps
 
     def watched_steps(moving: bool) -> float:
-        live = LiveTraining(trainer, Source("run", copy_of(trainer.model), scene=scene))
-        trainer.listen(live)
+        live = LiveTraining(trainer, Source("run", trainer.model.copy(), scene=scene))
+        trainer.run.add_listener(live)
         ended = threading.Event()
         with (
             Viewer([live.source], port=port, backend="cpu", live=live) as viewer,
@@ -318,7 +318,7 @@ def compare_training(scene: SceneData, args: Options, folder: Path, port: int) -
                 ended.set()
                 if moving:
                     mover.join()
-                trainer._listeners.remove(live)
+                trainer.run._listeners.remove(live)
 
     steps()
     for _ in range(args.rounds):
@@ -368,26 +368,27 @@ def compare_playing(args: Options, port: int) -> None:
     assert args.run is not None
     source = open_source(args.run, device="cpu")
     size = (args.window[0] // 2, args.window[1] // 2)
-    variants = {"deformation on all": lambda _, snapshot: snapshot.model, "gated": Light._gated_model}
+    variants = {"deformation on all": lambda _, number, gaussians: gaussians, "gated": PreviewModels._gated_model}
     samples = {name: Samples() for name in variants}
     with Viewer([source], port=port, backend="cpu") as viewer, connected(viewer, args.window) as client:
         client.wait_until_idle()
         session = client.session
-        session.playing = True  # without the request that `play` adds: here time advances with each picture
+        session._replace(playing=True)  # without the request that `play` adds: time advances with each picture here
 
         def play(pictures: int) -> None:
-            for session.time in np.linspace(0.0, 1.0, pictures):
-                session.run(lambda: at_once(session._send(size, "moving")))
+            for time_ in np.linspace(0.0, 1.0, pictures):
+                session._replace(time=float(time_))
+                session.run(lambda: run_to_end(session._send_picture(size, MOVING)))
 
         start = time.perf_counter()
-        while source.light._gated is None:
+        while source.previews._gated is None:
             play(1)
         gate = time.perf_counter() - start
         for _ in range(args.rounds):
             for name, model in variants.items():
-                with patch.object(Light, "_gated_model", model):
+                with patch.object(PreviewModels, "_gated_model", model):
                     samples[name].add("picture", seconds_of(lambda: play(40)) / 40)
-    found, count = source.light._gated[1].deformation, len(source.snapshot().model)
+    found, count = source.previews._gated[1].deformation, len(source.snapshot().gaussians or ())
     moving = len(found.moving) if isinstance(found, GatedDeformation) else 0
     all_, few = (samples[name].values["picture"] for name in variants)
     console.print(
@@ -410,7 +411,7 @@ def open_file(args: Options, count: int, folder: Path, port: int) -> None:
         samples, delays = Samples(), []
         for _ in range(2):
             measure_moving(client, args.seconds, samples, delays)
-        width, height = client.session.drawn[:2]
+        width, height = client.session.moving_picture.width, client.session.moving_picture.height
         rate, share = samples.values["rate"][-1], samples.values["share"][-1]
         console.print(
             f"{count:,} Gaussians, a PLY of {megabytes:.0f} MB: read in {opened:.1f} s, first picture after "

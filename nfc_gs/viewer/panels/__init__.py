@@ -1,40 +1,80 @@
-"""The controls of the page: one file for each panel, each a function that adds it to a browser's page."""
+"""The controls of the page: one file for each panel, and the table of all of them."""
 
 from __future__ import annotations
 
-from nfc_gs.viewer.panels.cameras import add_cameras
-from nfc_gs.viewer.panels.compare import add_compare
-from nfc_gs.viewer.panels.edit import add_edit
-from nfc_gs.viewer.panels.keys import add_keys
-from nfc_gs.viewer.panels.path import add_path
-from nfc_gs.viewer.panels.screenshot import add_screenshot
-from nfc_gs.viewer.panels.show import add_show, add_status
-from nfc_gs.viewer.panels.time import add_time
-from nfc_gs.viewer.panels.training import add_training
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+
+import viser
+
+from nfc_gs.viewer.content import Content
+from nfc_gs.viewer.panels.browser import BrowserPanel
+from nfc_gs.viewer.panels.camera import CameraPanel
+from nfc_gs.viewer.panels.compare import ComparePanel
+from nfc_gs.viewer.panels.display import DisplayPanel
+from nfc_gs.viewer.panels.edit import EditPanel
+from nfc_gs.viewer.panels.help import HelpPanel
+from nfc_gs.viewer.panels.panel import Panel
+from nfc_gs.viewer.panels.path import PathPanel
+from nfc_gs.viewer.panels.screenshot import ScreenshotPanel
+from nfc_gs.viewer.panels.splats import SplatsPanel
+from nfc_gs.viewer.panels.status import StatusPanel
+from nfc_gs.viewer.panels.time import TimePanel
+from nfc_gs.viewer.panels.training import TrainingPanel
+from nfc_gs.viewer.panels.views import ViewsPanel
 from nfc_gs.viewer.session import Session
 
 
-def add_panels(session: Session) -> None:
-    """Add all controls that make sense for what is looked at."""
+@dataclass(frozen=True)
+class Entry:
+    """A panel, the tab it is in ("" for above the tabs), and when a page has it."""
+
+    tab: str
+    panel: type[Panel]
+    is_shown: Callable[[Content], bool] = lambda _: True
+
+
+PANELS = (
+    Entry("", StatusPanel),
+    Entry("Training", TrainingPanel, lambda content: content.live is not None),
+    Entry("Show", DisplayPanel),
+    Entry("Show", SplatsPanel, lambda content: content.has_gaussians),
+    Entry("Show", BrowserPanel, lambda content: content.has_gaussians),
+    Entry("Show", TimePanel, lambda content: content.changes_with_time),
+    Entry("Show", ScreenshotPanel),
+    Entry("Cameras", ViewsPanel, lambda content: content.has_views),
+    Entry("Cameras", CameraPanel),
+    Entry("Compare", ComparePanel, lambda content: len(content.sources) > 1),
+    Entry("Path", PathPanel),
+    Entry("Edit", EditPanel, lambda content: content.has_gaussians),
+    Entry("Help", HelpPanel),
+)
+"""All panels in the order of the page; those of a tab follow each other."""
+
+
+def add_panels(session: Session) -> list[Panel]:
+    """Add the panels that suit what is shown to the page, and their keys; returns them in their order."""
     gui = session.client.gui
-    add_status(session)
-    tabs = gui.add_tab_group()
-    if session.viewer.live is not None:
-        with tabs.add_tab("Training"):
-            add_training(session)
-    with tabs.add_tab("Show"):
-        add_show(session)
-        if session.moves:
-            add_time(session)
-        add_screenshot(session)
-    with tabs.add_tab("Cameras"):
-        add_cameras(session)
-    if len(session.viewer.sources) > 1:
-        with tabs.add_tab("Compare"):
-            add_compare(session)
-    with tabs.add_tab("Path"):
-        add_path(session)
-    with tabs.add_tab("Edit"):
-        add_edit(session)
-    with tabs.add_tab("Help"):
-        add_keys(session)
+    panels: list[Panel] = []
+    tabs: viser.GuiTabGroupHandle | None = None
+    shown = (entry for entry in PANELS if entry.is_shown(session.content))
+    for tab, entries in groupby(shown, lambda entry: entry.tab):
+        if tab and tabs is None:
+            tabs = gui.add_tab_group()
+        with tabs.add_tab(tab) if tabs is not None else contextlib.nullcontext():
+            panels += [_build(session, entry.panel) for entry in entries]
+    for command in (command for panel in panels for command in panel.commands()):
+        handle = gui.add_command(command.label, hotkey=command.key)  # type: ignore[arg-type]
+        handle.on_trigger(session.guarded(lambda _, run=command.run: run()))
+    return panels
+
+
+def _build(session: Session, kind: type[Panel]) -> Panel:
+    """Add a panel to the page, in a folder if it has a title."""
+    panel, gui = kind(session), session.client.gui
+    folder = gui.add_folder(panel.title, expand_by_default=panel.expanded) if panel.title else contextlib.nullcontext()
+    with folder:
+        panel.build(gui)
+    return panel

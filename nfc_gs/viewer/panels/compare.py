@@ -2,88 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import viser
 
-from nfc_gs.viewer.border import FACES, LEAST, strip
-from nfc_gs.viewer.panels.cameras import psnr_in_words
-from nfc_gs.viewer.session import Session
+from nfc_gs.viewer.border import FACES, MIN_SPLIT, strip
+from nfc_gs.viewer.panels.panel import Command, Panel
+from nfc_gs.viewer.panels.views import psnr_text
 
 STEP = 0.005
 """Of the slider, as a share of the picture's width."""
 
 
-def add_compare(session: Session) -> None:
-    """Which two sources are looked at, how, where the border is, and how well each shows the capture."""
-    gui, sources = session.client.gui, {source.name: source for source in session.viewer.sources}
-    mode = gui.add_dropdown(
-        "Compare", ("off", "split", "flicker"), initial_value="off",
-        hint="Split: left and right of a border, which you drag on the picture. Flicker: in turn. Key: V",
-    )  # fmt: skip
-    names = tuple(sources)
-    left = gui.add_dropdown("Left", names, initial_value=session.source.name, hint="What is looked at.")
-    right = gui.add_dropdown("Right", names, initial_value=session.other.name, hint="What it is compared with.")
-    split = gui.add_slider("Border", 0.0, 1.0, STEP, 0.5, hint="The same border as on the picture, 0 at its left.")
-    notes = gui.add_markdown("", visible=False)
-    result = gui.add_markdown("", visible=False)
-    if session.has_photos:
-        measure = gui.add_button("PSNR of both", hint="On the training view nearest to your camera.")
+class ComparePanel(Panel):
+    """Which two sources are shown, how, where the border is, and how well each shows the capture."""
 
-        def measured(_: object) -> None:
-            result.content, result.visible = psnr_in_words(session, session.source, session.other), True
-
-        measure.on_click(session.guarded(measured))
-    session.compare_control = mode
-    follow = _add_handle(session, split)
-
-    def changed(event: viser.GuiEvent) -> None:
-        if event.target is split and event.client is None:
-            return  # the slider follows the border
-        session.change(
-            compare=mode.value,
-            source=sources[left.value],
-            other=sources[right.value],
-            split=float(split.value),
+    def build(self, gui: viser.GuiApi) -> None:
+        """Add the controls, and the border to the browser's scene."""
+        session, names = self.session, tuple(source.name for source in self.session.content.sources)
+        self.mode = gui.add_dropdown(
+            "Compare", ("off", "split", "flicker"), initial_value="off",
+            hint="Split: left and right of a border, which you drag on the picture. Flicker: in turn. Key: V",
+        )  # fmt: skip
+        self.left = gui.add_dropdown(
+            "Left", names, initial_value=session.state.source, hint="The source that is shown."
         )
-        places = [session.place_of(source).note for source in dict.fromkeys((session.source, session.other))]
-        notes.content = "  \n".join(note for note in places if note)
-        notes.visible = bool(notes.content) and session.compare != "off"
-        if event.target in (left, right):
-            result.visible = False  # it was of others
-        follow()
+        self.right = gui.add_dropdown(
+            "Right", names, initial_value=session.state.other, hint="The one it is compared with."
+        )
+        self.split = gui.add_slider(
+            "Border", 0.0, 1.0, STEP, 0.5, hint="The same border as on the picture, 0 at its left."
+        )
+        self.notes = gui.add_markdown("", visible=False)
+        self.result = gui.add_markdown("", visible=False)
+        if session.content.has_photos:
+            measure = gui.add_button("PSNR of both", hint="On the training view nearest to your camera.")
+            measure.on_click(session.guarded(lambda _: self._show_psnr()))
+        self.watch(self.mode, self.left, self.right, self.split)
+        self._add_border()
 
-    for control in (mode, left, right, split):
-        control.on_update(session.guarded(changed))
+    def on_change(self, event: viser.GuiEvent[Any]) -> None:
+        """Compare as the controls say."""
+        if event.target is self.split and event.client is None:
+            return  # the slider follows the border
+        session = self.session
+        session.update(
+            compare=self.mode.value,
+            source=self.left.value,
+            other=self.right.value,
+            split=float(self.split.value),
+        )
+        placements = [session.content.placement_of(source) for source in dict.fromkeys((session.source, session.other))]
+        self.notes.content = "  \n".join(placement.note for placement in placements if placement.note)
+        self.notes.visible = bool(self.notes.content) and session.state.compare != "off"
+        if event.target in (self.left, self.right):
+            self.result.visible = False  # it was of others
+        self._move_border()
 
+    def commands(self) -> Sequence[Command]:
+        """A key to compare."""
+        return (Command("V", "Compare on or off", self._toggle),)
 
-def _add_handle(session: Session, slider: viser.GuiSliderHandle[Any]) -> Callable[[], None]:
-    """Let the border be dragged on the picture; returns what brings its handle to where the border is."""
-    client = session.client
-    handle = client.scene.add_mesh_simple(
-        "/border", np.zeros((4, 3)), FACES, side="double", cast_shadow=False, receive_shadow=False, visible=False
-    )
+    def _toggle(self) -> None:
+        self.mode.value = "split" if self.mode.value == "off" else "off"
 
-    def follow() -> None:
-        handle.visible = session.splits and session.window[0] > 0
-        if handle.visible:
-            depth = 0.5 * float(client.camera.near)  # nearer than what is drawn
-            handle.vertices = strip(session.pose, *session.window, session.split, depth)
+    def _show_psnr(self) -> None:
+        self.result.content = psnr_text(self.session, self.session.source, self.session.other)
+        self.result.visible = True
 
-    def drag(event: viser.SceneNodeDragEvent[Any]) -> None:
-        split = min(max(event.end_screen_pos[0], LEAST), 1.0 - LEAST)
-        session.change(split=split)
-        slider.value = round(split / STEP) * STEP
-        follow()
+    def _add_border(self) -> None:
+        """Let the border be dragged on the picture."""
+        client = self.session.client
+        self.border = client.scene.add_mesh_simple(
+            "/border", np.zeros((4, 3)), FACES, side="double", cast_shadow=False, receive_shadow=False, visible=False
+        )
 
-    @handle.on_drag("left")
-    async def _(event: viser.SceneNodeDragEvent[Any]) -> None:  # async keeps the order of the events
-        session.guarded(drag)(event)
+        @self.border.on_drag("left")
+        async def _(event: viser.SceneNodeDragEvent[Any]) -> None:  # async keeps the order of the events
+            self.session.guarded(self._drag_border)(event)
 
-    @client.camera.on_update
-    async def _(_: object) -> None:
-        session.guarded(follow)()
+        @client.camera.on_update
+        async def _(_: object) -> None:
+            self.session.guarded(self._move_border)()
 
-    return follow
+    def _move_border(self) -> None:
+        """Bring what is dragged to where the border is."""
+        session = self.session
+        self.border.visible = session.state.is_split and session.window[0] > 0
+        if self.border.visible:
+            depth = 0.5 * float(session.client.camera.near)  # nearer than what is drawn
+            self.border.vertices = strip(session.pose, *session.window, session.state.split, depth)
+
+    def _drag_border(self, event: viser.SceneNodeDragEvent[Any]) -> None:
+        split = min(max(event.end_screen_pos[0], MIN_SPLIT), 1.0 - MIN_SPLIT)
+        self.session.update(split=split)
+        self.split.value = round(split / STEP) * STEP
+        self._move_border()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, sleep
@@ -18,6 +18,7 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.viewer.cameras import pose_of
+from nfc_gs.viewer.panels.panel import Command, Panel
 from nfc_gs.viewer.path import FPS, SECONDS, CameraPath, Key, path_from_json
 from nfc_gs.viewer.session import Session
 
@@ -28,82 +29,100 @@ MAX_MARKS = 100
 """Keyframes that are shown in the scene; of longer paths the first ones."""
 
 MARK_SIZE = 0.05
-"""Radius of the balls that show them, as a share of the radius of what is looked at."""
+"""Radius of the balls that show them, as a share of the radius of what is shown."""
 
 PLAIN, CHOSEN = (250, 82, 82), (255, 212, 59)
 """Colors of the path, and of the keyframe that the buttons act on."""
 
-
-MOST_PIXELS = {"MP4": 20_000_000_000, "PNGs (zip)": 1_000_000_000}
+MAX_PIXELS = {"MP4": 20_000_000_000, "PNGs (zip)": 1_000_000_000}
 """Pixels of all pictures of a file together: it is sent from memory, and may then have a few gigabytes."""
+
+CameraFrames = list[tuple[Camera, float | None]]
+"""Camera and time of each picture of a video."""
 
 
 class _CancelledError(Exception):
-    """The user wants no video any more."""
+    """The user has cancelled the video."""
 
 
-class PathPanel:
-    """The path of one browser, and its controls."""
+class PathPanel(Panel):
+    """The camera path of a page, and its controls."""
 
     def __init__(self, session: Session) -> None:
-        self.session, self.path, self.chosen = session, CameraPath(), 0
+        super().__init__(session)
+        self.path, self.chosen = CameraPath(), 0
         self._cancel, self._previewing = threading.Event(), threading.Event()
         self._shown: list[viser.SceneNodeHandle] = []
-        self._showing = threading.Lock()
-        gui = session.client.gui
+        self._drawing = threading.Lock()  # held while the path is drawn or removed
+
+    def build(self, gui: viser.GuiApi) -> None:
+        """Add the controls."""
+        session, guarded = self.session, self.session.guarded
         add = gui.add_button("Add keyframe here", color="blue", hint="Position, field of view and time. Key: K")
         self.keys: viser.GuiDropdownHandle[Any] = gui.add_dropdown(
             "Keyframe", ("none",), initial_value="none", hint="The one the buttons act on. Or click it in the scene."
         )
         order = gui.add_button_group("Move it", ("earlier", "later"), hint="Its place in the order.")
-        act = gui.add_button_group("Keyframe does", ("go there", "replace", "remove"), hint="Replace: by your camera.")
+        act = gui.add_button_group(
+            "Keyframe action", ("go there", "replace", "remove"), hint="Replace: by your camera."
+        )
         self.seconds = gui.add_number(
-            "Seconds", 5.0, min=SECONDS[0], max=SECONDS[1], step=0.1, hint="How long the way takes."
+            "Seconds", 5.0, min=SECONDS[0], max=SECONDS[1], step=0.1, hint="Duration of the path."
         )
         self.fps = gui.add_number("Pictures per second", 30.0, min=FPS[0], max=FPS[1], step=1.0, hint="Of the video.")
         self.loop = gui.add_checkbox("Closed loop", False, hint="Come back to the first keyframe.")
         self.shown = gui.add_checkbox("Show the path", True, hint="As a line with its keyframes, in the scene.")
-        self.preview = gui.add_button("Preview", hint="Go along the path once; again to stop.")
-        with gui.add_folder("Video"):
-            self.width = gui.add_number("Width", 1280, min=16, max=7680, step=2, hint="Pixels.")
-            self.height = gui.add_number("Height", 720, min=16, max=4320, step=2, hint="Pixels.")
-            self.form = gui.add_dropdown("File", tuple(MOST_PIXELS), initial_value="MP4", hint="What is made.")
-            render = gui.add_button("Render and download", color="green", hint="Draws the whole path.")
-            self.cancel = gui.add_button("Cancel", visible=False, hint="Stop rendering.")
-            self.progress = gui.add_progress_bar(0.0, visible=False)
+        preview = gui.add_button("Preview", hint="Go along the path once; again to stop.")
+        self._build_video(gui)
         with gui.add_folder("Save and load", expand_by_default=False):
             save = gui.add_button("Download path as JSON", hint="To load it again, here or elsewhere.")
             load = gui.add_upload_button("Load path", mime_type="application/json", hint="A JSON saved here.")
-        guarded = session.guarded
         add.on_click(guarded(lambda _: self.add()))
         self.keys.on_update(guarded(self._choose))
         order.on_click(guarded(lambda _: self._move(-1 if order.value == "earlier" else 1)))
         act.on_click(guarded(lambda _: self._act(act.value)))
-        for control in (self.seconds, self.fps, self.loop, self.shown):
-            control.on_update(guarded(lambda _: self._settings()))
-        go = session.aside(lambda _: self._preview(), "The path is being previewed already.")
-        self.preview.on_click(
-            guarded(lambda event: self._previewing.clear() if self._previewing.is_set() else go(event))
-        )
-        already = "A video is being rendered already; cancel it, or wait for it."
-        render.on_click(session.aside(lambda _: self.render(), already))
-        self.cancel.on_click(guarded(lambda _: self._cancel.set()))
+        self.watch(self.seconds, self.fps, self.loop, self.shown)
+        start = session.in_background(lambda _: self._preview(), busy="The path is being previewed already.")
+        preview.on_click(guarded(lambda event: self._previewing.clear() if self._previewing.is_set() else start(event)))
         save.on_click(guarded(lambda _: self._save()))
         load.on_upload(guarded(lambda _: self._load(load.value.content)))
 
+    def _build_video(self, gui: viser.GuiApi) -> None:
+        with gui.add_folder("Video"):
+            self.width = gui.add_number("Width", 1280, min=16, max=7680, step=2, hint="Pixels.")
+            self.height = gui.add_number("Height", 720, min=16, max=4320, step=2, hint="Pixels.")
+            self.file_type = gui.add_dropdown("File", tuple(MAX_PIXELS), initial_value="MP4", hint="What is made.")
+            render = gui.add_button("Render and download", color="green", hint="Draws the whole path.")
+            self.cancel = gui.add_button("Cancel", visible=False, hint="Stop rendering.")
+            self.progress = gui.add_progress_bar(0.0, visible=False)
+        busy = "A video is being rendered already; cancel it, or wait for it."
+        render.on_click(self.session.in_background(lambda _: self.render(), busy=busy))
+        self.cancel.on_click(self.session.guarded(lambda _: self._cancel.set()))
+
+    def on_change(self, event: viser.GuiEvent[Any]) -> None:
+        """Give the path its duration and shape."""
+        seconds = min(max(float(self.seconds.value), SECONDS[0]), SECONDS[1])
+        fps = min(max(float(self.fps.value), FPS[0]), FPS[1])
+        self.path = replace(self.path, seconds=seconds, fps=fps, loop=bool(self.loop.value))
+        self._draw()
+
+    def commands(self) -> Sequence[Command]:
+        """A key to add a keyframe."""
+        return (Command("K", "Add a keyframe", self.add),)
+
     def add(self) -> None:
-        """A keyframe where the browser's camera is, behind the others."""
+        """Add a keyframe where the browser's camera is, after the others."""
         self.path = replace(self.path, keys=(*self.path.keys, self._here()))
         self.chosen = len(self.path.keys) - 1
         self._changed()
 
     def _here(self) -> Key:
-        return Key(self.session.pose, self.session.time if self.session.moves else None)
+        return Key(self.session.pose, self.session.state.time if self.session.content.changes_with_time else None)
 
     def _choose(self, event: viser.GuiEvent) -> None:
         if event.client is not None and self.keys.value in self.keys.options and self.path.keys:
             self.chosen = self.keys.options.index(self.keys.value)
-            self._show()
+            self._draw()
 
     def _move(self, by: int) -> None:
         moved = self.path.moved(self.chosen, by)
@@ -113,12 +132,10 @@ class PathPanel:
 
     def _act(self, what: str) -> None:
         if not self.path.keys:
-            raise UserError("The camera path has no keyframe yet; add one where you stand.")
+            raise UserError("The camera path has no keyframe yet; add one at your camera.")
         key = self.path.keys[self.chosen]
         if what == "go there":
-            self.session.stand_at(key.pose)
-            if key.time is not None:
-                self.session.change(time=key.time)
+            self.session.move_camera_to(key.pose, key.time)
         elif what == "replace":
             keys = list(self.path.keys)
             keys[self.chosen] = self._here()
@@ -127,12 +144,6 @@ class PathPanel:
             self.path = self.path.without(self.chosen)
         self._changed()
 
-    def _settings(self) -> None:
-        seconds = min(max(float(self.seconds.value), SECONDS[0]), SECONDS[1])
-        fps = min(max(float(self.fps.value), FPS[0]), FPS[1])
-        self.path = replace(self.path, seconds=seconds, fps=fps, loop=bool(self.loop.value))
-        self._show()
-
     def _changed(self) -> None:
         """Bring the list and what the scene shows up to date."""
         count = len(self.path.keys)
@@ -140,26 +151,26 @@ class PathPanel:
         times = ["" if key.time is None else f" at time {key.time:.2f}" for key in self.path.keys]
         self.keys.options = tuple(f"{i + 1}{time}" for i, time in enumerate(times)) or ("none",)
         self.keys.value = self.keys.options[self.chosen]
-        self._show()
+        self._draw()
 
-    def _show(self) -> None:
-        """Draw the way as a line in the scene and its keyframes as balls, or remove them."""
-        with self._showing:
+    def _draw(self) -> None:
+        """Draw the path as a line in the scene and its keyframes as balls, or remove them."""
+        with self._drawing:
             while self._shown:
                 self._shown.pop().remove()
             path = self.path  # which others may change meanwhile, and then show
             if self.shown.value and len(path.keys) > 1:
-                points = np.stack([camera.center.numpy() for camera, _ in path.shots(64, 36, LINE_POINTS)])
+                points = np.stack([camera.center.numpy() for camera, _ in path.camera_frames(64, 36, LINE_POINTS)])
                 line = self.session.client.scene.add_spline_catmull_rom(
                     "/path", points, closed=path.loop, thickness=3.0, thickness_units="screen", color=PLAIN
                 )
-                size = MARK_SIZE * self.session.viewer.middle_and_radius()[1]
+                size = MARK_SIZE * self.session.content.middle_and_radius()[1]
                 marks = (self._mark(index, key, size) for index, key in enumerate(path.keys[:MAX_MARKS]))
                 self._shown += [line, *marks]
-            self.session.put_in_scene("path", bool(self._shown))
+            self.session.set_in_scene("path", bool(self._shown))
 
     def _mark(self, index: int, key: Key, size: float) -> viser.IcosphereHandle:
-        """A keyframe as a ball in the scene, which nobody sees from within; a click chooses it."""
+        """A keyframe as a ball in the scene, which is invisible from within; a click chooses it."""
         mark = self.session.client.scene.add_icosphere(
             f"/keyframes/{index}",
             size,
@@ -179,18 +190,16 @@ class PathPanel:
     def _preview(self) -> None:
         """Go along the path at its own pace; frames are skipped where they come too slowly."""
         width, height = self.session.window
-        shots = self.path.shots(max(width, 16), max(height, 16))
-        self.session.playing = False  # the path has times of its own
+        frames = self.path.camera_frames(max(width, 16), max(height, 16))
+        self.session.update(playing=False)  # the path has times of its own
         self._previewing.set()
-        begun = perf_counter()
+        start = perf_counter()
         try:
-            while self._previewing.is_set() and not self.session.closed and not self.session.viewer.closed:
-                place = int((perf_counter() - begun) * self.path.fps)
-                ends = place >= len(shots) - 1 and not self.path.loop
-                camera, time = shots[-1] if ends else shots[place % len(shots)]
-                if time is not None:
-                    self.session.time = time
-                self.session.stand_at(pose_of(camera, camera.width / camera.height))
+            while self._previewing.is_set() and not self.session.closed:
+                place = int((perf_counter() - start) * self.path.fps)
+                ends = place >= len(frames) - 1 and not self.path.loop
+                camera, time = frames[-1] if ends else frames[place % len(frames)]
+                self.session.move_camera_to(pose_of(camera, camera.width / camera.height), time)
                 if ends:
                     break
                 sleep(1.0 / 30.0)
@@ -202,51 +211,56 @@ class PathPanel:
         width, height = int(self.width.value), int(self.height.value)
         if not (16 <= width <= 7680 and 16 <= height <= 4320):
             raise UserError(f"A video of {width} x {height} pixels cannot be made; give 16 x 16 to 7680 x 4320.")
-        frames, form = self.path.frames, self.form.value
-        if frames * width * height > MOST_PIXELS[form]:
+        count, file_type = self.path.frame_count, self.file_type.value
+        if count * width * height > MAX_PIXELS[file_type]:
             raise UserError(
-                f"{frames:,} pictures of {width} x {height} are too many for one file: {form} may have "
-                f"{MOST_PIXELS[form] // 10**6:,} million pixels in all. Make them smaller or fewer."
+                f"{count:,} pictures of {width} x {height} are too many for one file: {file_type} may have "
+                f"{MAX_PIXELS[file_type] // 10**6:,} million pixels in all. Make them smaller or fewer."
             )
-        shots = self.path.shots(width, height)
+        frames = self.path.camera_frames(width, height)
         self._cancel.clear()
         self.cancel.visible = self.progress.visible = True
         try:
-            if form == "MP4":
-                name, content = "path.mp4", self._video(shots)
+            if file_type == "MP4":
+                name, content = "path.mp4", self._video(frames)
             else:
-                name, content = "path.zip", self._pictures(shots)
+                name, content = "path.zip", self._zipped_pngs(frames)
             self.session.client.send_file_download(name, content, save_immediately=True)
-            self.session.say("The path is rendered", f"{len(shots)} pictures of {width} x {height}: {name}")
+            self.session.notify("The path is rendered", f"{len(frames)} pictures of {width} x {height}: {name}")
         except _CancelledError:
-            self.session.say("Cancelled", "No file was made.")
+            self.session.notify("Cancelled", "No file was made.")
         finally:
             if not self.session.closed:
                 self.cancel.visible = self.progress.visible = False
 
-    def _frames(self, shots: list[tuple[Camera, float | None]]) -> Iterator[np.ndarray]:
-        shot = self.session.shots()
-        for index, (camera, time) in enumerate(shots):
+    def _drawn(self, frames: CameraFrames) -> Iterator[np.ndarray]:
+        """The pictures of the path.
+
+        Raises:
+            _CancelledError: the user has cancelled the video.
+        """
+        draw = self.session.frame_drawer()
+        for index, (camera, time) in enumerate(frames):
             if self._cancel.is_set():
                 raise _CancelledError
-            picture = shot(camera, time)
+            picture = draw(camera, time)
             if index % 5 == 0:
-                self.progress.value = 100.0 * index / len(shots)
+                self.progress.value = 100.0 * index / len(frames)
             yield picture
 
-    def _video(self, shots: list[tuple[Camera, float | None]]) -> bytes:
+    def _video(self, frames: CameraFrames) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "path.mp4"
-            write_video(file, self._frames(shots), self.path.fps)
+            write_video(file, self._drawn(frames), self.path.fps)
             return file.read_bytes()
 
-    def _pictures(self, shots: list[tuple[Camera, float | None]]) -> bytes:
+    def _zipped_pngs(self, frames: CameraFrames) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "path.zip"
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for index, frame in enumerate(self._frames(shots)):
+                for index, rgb in enumerate(self._drawn(frames)):
                     picture = Path(folder) / f"frame_{index:05d}.png"
-                    write_png(picture, frame)
+                    write_png(picture, rgb)
                     archive.write(picture, picture.name)
                     picture.unlink()
             return file.read_bytes()
@@ -263,8 +277,3 @@ class PathPanel:
         self.path, self.chosen = path, 0
         self.seconds.value, self.fps.value, self.loop.value = path.seconds, path.fps, path.loop
         self._changed()
-
-
-def add_path(session: Session) -> None:
-    """The controls of a camera path."""
-    session.path = PathPanel(session)

@@ -1,12 +1,17 @@
-"""The training that runs: how it goes, and what it is told."""
+"""The training that runs: how it goes, pause, save, stop."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import viser
 from viser import uplot
 
+from nfc_gs.core.events import StepDone
 from nfc_gs.core.text import duration
-from nfc_gs.viewer.live import Curve
+from nfc_gs.viewer.live import Curve, LiveTraining
+from nfc_gs.viewer.panels.panel import Panel
 from nfc_gs.viewer.session import Session
 
 PLOT_EVERY = 8
@@ -16,70 +21,77 @@ STEPS = {"x": uplot.Scale(time=False)}
 """Curves over steps: not over dates, which uPlot takes for granted."""
 
 
-def add_training(session: Session) -> None:
+class TrainingPanel(Panel):
     """Pause, stop, save; curves; the share of the time that the viewer takes."""
-    live, gui = session.viewer.live, session.client.gui
-    assert live is not None
-    status = gui.add_markdown("Training begins.")
-    pause = gui.add_button("Pause", hint="The training waits after its step; resume when you like.")
-    save = gui.add_button("Save checkpoint now", hint="Into the run folder, after the step it is at.")
-    stop = gui.add_button("Stop and save", color="red", hint="End the training early; the run keeps everything.")
-    share = gui.add_slider(
-        "Viewer's share", 0.02, 1.0, 0.01, live.budget.share,
-        hint="Part of the time that looking may take while the training runs; less is better for the training.",
-    )  # fmt: skip
-    with gui.add_folder("Settings", expand_by_default=False):
-        gui.add_markdown("\n".join(f"- {name}: {value}" for name, value in live.source.facts.items()) or "-")
-    psnr = gui.add_uplot(
-        *_data(live.psnr, "PSNR (dB)", "#228be6"), title="PSNR of training views", aspect=1.8, scales=STEPS
-    )
-    loss = gui.add_uplot(*_data(live.loss, "Loss", "#fa5252"), title="Loss", aspect=1.8, scales=STEPS)
-    ticks = [0]
 
-    def tick() -> None:
-        ticks[0] += 1
-        _write(pause, "label", "Resume" if live.paused else "Pause")
-        for button in (pause, save, stop):
-            _write(button, "disabled", live.finished)
-        last = live.last
-        if last is None:
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        assert session.content.live is not None
+        self.live = session.content.live
+        self._ticks = 0
+
+    def build(self, gui: viser.GuiApi) -> None:
+        """Add the controls."""
+        live, guarded = self.live, self.session.guarded
+        self.status = gui.add_markdown("Training begins.")
+        self.pause = gui.add_button("Pause", hint="The training waits after its step; resume when you like.")
+        self.save = gui.add_button("Save checkpoint now", hint="Into the run folder, after the step it is at.")
+        self.stop = gui.add_button(
+            "Stop and save", color="red", hint="End the training early; the run keeps everything."
+        )
+        self.share = gui.add_slider(
+            "Viewer's share", 0.02, 1.0, 0.01, live.budget.share,
+            hint="Share of the time for the viewer while the training runs; less is better for the training.",
+        )  # fmt: skip
+        with gui.add_folder("Settings", expand_by_default=False):
+            gui.add_markdown("\n".join(f"- {name}: {value}" for name, value in live.source.facts.items()) or "-")
+        self.psnr = gui.add_uplot(
+            *_data(live.psnr, "PSNR (dB)", "#228be6"), title="PSNR of training views", aspect=1.8, scales=STEPS
+        )
+        self.loss = gui.add_uplot(*_data(live.loss, "Loss", "#fa5252"), title="Loss", aspect=1.8, scales=STEPS)
+        self.pause.on_click(guarded(lambda _: live.resume() if live.paused else live.pause()))
+        self.save.on_click(guarded(lambda _: live.save()))
+        self.stop.on_click(guarded(lambda _: live.stop()))
+        self.watch(self.share)
+
+    def on_change(self, event: viser.GuiEvent[Any]) -> None:
+        """Give the viewer its share."""
+        self.live.budget.share = float(self.share.value)
+
+    def tick(self) -> None:
+        """Show how the training goes."""
+        live = self.live
+        self._ticks += 1
+        label = "Resume" if live.paused else "Pause"
+        if self.pause.label != label:
+            self.pause.label = label
+        for button in (self.pause, self.save, self.stop):
+            if button.disabled != live.finished:
+                button.disabled = live.finished
+        if live.last is None:
             return
-        state = "**finished**" if live.finished else "**paused**" if live.paused else f"{live.rate:.1f} steps/s"
-        left = "" if live.finished else f", {duration(last.remaining_seconds)} left"
-        lines = [
-            f"Step {last.step:,} ({100 * last.progress:.0f} %), {state}",
-            f"Loss {last.loss:.4f}, PSNR {last.psnr:.2f} dB",
-            f"Training time {duration(last.seconds)}{left}",
-        ]
-        if live.test_psnr.values:
-            lines.append(f"Held-out views: {live.test_psnr.values[-1]:.2f} dB")
-        if live.unsaved:
-            lines.append(f"**Not saved**: {live.unsaved}")
-        _write(status, "content", "  \n".join(lines))
-        if ticks[0] % PLOT_EVERY == 1 and len(live.psnr.steps) > 1:
-            psnr.data = _data(live.psnr, "", "")[0]
-            loss.data = _data(live.loss, "", "")[0]
-
-    def toggle(_: object) -> None:
-        if live.paused:
-            live.resume()
-        else:
-            live.pause()
-
-    def set_share(_: object) -> None:
-        live.budget.share = float(share.value)
-
-    pause.on_click(session.guarded(toggle))
-    save.on_click(session.guarded(lambda _: live.save()))
-    stop.on_click(session.guarded(lambda _: live.stop()))
-    share.on_update(session.guarded(set_share))
-    session.on_tick.append(tick)
+        text = _progress_text(live, live.last)
+        if self.status.content != text:
+            self.status.content = text
+        if self._ticks % PLOT_EVERY == 1 and len(live.psnr.steps) > 1:
+            self.psnr.data = _data(live.psnr, "", "")[0]
+            self.loss.data = _data(live.loss, "", "")[0]
 
 
-def _write(handle: object, name: str, value: object) -> None:
-    """Set a property of a control if that changes it."""
-    if getattr(handle, name) != value:
-        setattr(handle, name, value)
+def _progress_text(live: LiveTraining, last: StepDone) -> str:
+    """How the training goes, in lines; `last` is its last step."""
+    state = "**finished**" if live.finished else "**paused**" if live.paused else f"{live.rate:.1f} steps/s"
+    left = "" if live.finished else f", {duration(last.remaining_seconds)} left"
+    lines = [
+        f"Step {last.step:,} ({100 * last.progress:.0f} %), {state}",
+        f"Loss {last.loss:.4f}, PSNR {last.psnr:.2f} dB",
+        f"Training time {duration(last.seconds)}{left}",
+    ]
+    if live.test_psnr.values:
+        lines.append(f"Held-out views: {live.test_psnr.values[-1]:.2f} dB")
+    if live.save_error:
+        lines.append(f"**Not saved**: {live.save_error}")
+    return "  \n".join(lines)
 
 
 def _data(curve: Curve, label: str, color: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[uplot.Series, ...]]:

@@ -1,11 +1,10 @@
-"""Stand-ins for a model while pictures must come quickly: fewer Gaussians, and a field that skips what stands still."""
+"""Cheaper Gaussians for pictures that must come quickly: fewer of them, and without deforming what stands still."""
 
 from __future__ import annotations
 
 import logging
 import math
 import threading
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,62 +12,63 @@ from torch import Tensor
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
-
-if TYPE_CHECKING:
-    from nfc_gs.viewer.source import Snapshot
+from nfc_gs.viewer.snapshot import Snapshot
 
 logger = logging.getLogger("nfc_gs")
 
-MOST_GROWTH = 4.0
+MAX_GROWTH = 4.0
 """Factor by which the area of a Gaussian grows at most where others are left out."""
 
 
-class Light:
-    """The stand-ins of a source. They are made when they are first asked for, by the one thread that draws."""
+class PreviewModels:
+    """The preview models of a source, shared by all pages. Made when first asked for, by the one thread that draws."""
 
     def __init__(self) -> None:
-        self._number: int | None = None  # of the snapshot they stand for
+        self._number: int | None = None  # of the snapshot that the models below are of
         self._models: dict[tuple[float, bool], GaussianModel] = {}
-        self._gated: tuple[int, GaussianModel] | None = None  # of which snapshot
-        self._at_work: threading.Thread | None = None
+        self._gated: tuple[int, GaussianModel] | None = None  # (number of the snapshot, its gated model)
+        self._gate_thread: threading.Thread | None = None
 
-    def model(self, snapshot: Snapshot, share: float = 1.0, *, plays: bool = False) -> GaussianModel:
-        """What to draw in place of a snapshot's model; the model itself where nothing is to be saved.
+    def model(self, snapshot: Snapshot, share: float = 1.0, *, playing: bool = False) -> GaussianModel:
+        """What to draw in place of a snapshot's Gaussians; these themselves where nothing can be saved.
 
         Args:
+            snapshot: of Gaussians.
             share: of the Gaussians, 0..1.
-            plays: time runs: as soon as it is known what stands still, the field is asked about the rest alone.
+            playing: time runs: as soon as it is known which Gaussians stand still, only the others are deformed.
         """
+        gaussians = snapshot.gaussians
+        assert gaussians is not None
         if snapshot.number != self._number:
             self._number = snapshot.number
             self._models.clear()
-        plays = plays and snapshot.model.deformation is not None
-        whole = self._gated_model(snapshot) if plays else snapshot.model
+        playing = playing and snapshot.model.changes_with_time
+        whole = self._gated_model(snapshot.number, gaussians) if playing else gaussians
         if share >= 1.0:
             return whole
-        key = (share, whole is snapshot.model)
+        key = (share, whole is gaussians)
         if key not in self._models:
             self._models[key] = thinned(whole, share)
         return self._models[key]
 
-    def _gated_model(self, snapshot: Snapshot) -> GaussianModel:
+    def _gated_model(self, number: int, gaussians: GaussianModel) -> GaussianModel:
         """The model with a gate, once a thread of its own has followed every Gaussian through all times."""
-        if self._gated is not None and self._gated[0] == snapshot.number:
+        if self._gated is not None and self._gated[0] == number:
             return self._gated[1]
 
         def work() -> None:
             try:
                 with one_torch_thread():
-                    found = gated(snapshot.model)
+                    found = gated(gaussians)
             except Exception:
-                logger.exception("The viewer did not find out what moves; all Gaussians pass through the field.")
-                found = snapshot.model
-            self._gated = snapshot.number, found
+                logger.exception("The viewer could not find out which Gaussians move; it deforms all of them.")
+                found = gaussians
+            self._gated = number, found
 
-        if self._at_work is None or not self._at_work.is_alive():
-            self._at_work = threading.Thread(target=work, name="nfc-gs viewer gate", daemon=True)
-            self._at_work.start()
-        return snapshot.model
+        if self._gate_thread is None or not self._gate_thread.is_alive():
+            self._gate_thread = threading.Thread(target=work, name="nfc-gs viewer gate", daemon=True)
+            self._gate_thread.start()
+        return gaussians
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def thinned(model: GaussianModel, share: float) -> GaussianModel:
     most = cover.topk(count, sorted=False)
     few = model.subset(torch.zeros_like(cover, dtype=torch.bool).index_fill_(0, most.indices, True))
     growth = float(cover.sum()) / max(float(most.values.sum()), 1e-30)
-    few.log_scales.add_(0.5 * math.log(min(max(growth, 1.0), MOST_GROWTH)))
+    few.log_scales.add_(0.5 * math.log(min(max(growth, 1.0), MAX_GROWTH)))
     return few
 
 

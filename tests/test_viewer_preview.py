@@ -1,9 +1,10 @@
-"""Stand-ins for pictures that must come quickly, and what a session draws when: with a client that is none."""
+"""Preview models, and what a session draws when: with a client that is none."""
 
 from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,13 +19,15 @@ from nfc_gs.model.gate import GatedDeformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer import draw as drawing
 from nfc_gs.viewer import session as sessions
-from nfc_gs.viewer.draw import Look, draw
+from nfc_gs.viewer.content import Content
+from nfc_gs.viewer.draw import draw, prepared
 from nfc_gs.viewer.edit import Edit
-from nfc_gs.viewer.frames import Placement
-from nfc_gs.viewer.light import MOST_GROWTH, Light, coverage, thinned
+from nfc_gs.viewer.preview import MAX_GROWTH, PreviewModels, coverage, thinned
 from nfc_gs.viewer.scheduler import Scheduler
-from nfc_gs.viewer.session import REST, Session
-from nfc_gs.viewer.source import Snapshot, Source
+from nfc_gs.viewer.session import AT_REST, REFINED, REST, Session
+from nfc_gs.viewer.snapshot import Snapshot
+from nfc_gs.viewer.source import Source
+from nfc_gs.viewer.state import DisplaySettings
 
 WINDOW = (64, 48)
 
@@ -50,7 +53,7 @@ def test_those_that_cover_most_are_kept_in_their_order_and_grow_to_cover_what_al
         assert torch.equal(few.tensors()[name], splats.tensors()[name][kept])
     area = (2.0 * (few.log_scales - splats.log_scales[kept])).exp()
     expected = float(cover.sum() / cover[kept].sum())
-    assert 1.2 < expected < MOST_GROWTH
+    assert 1.2 < expected < MAX_GROWTH
     assert area.detach().flatten().tolist() == pytest.approx([expected] * 300, rel=1e-4)
 
 
@@ -77,10 +80,10 @@ def test_gaussians_that_are_no_numbers_are_left_out_first() -> None:
 
 def test_fewer_gaussians_look_nearly_like_all() -> None:
     splats, camera = many(4000), drawing_camera()
-    whole = draw(splats, camera, Look(), CPU).rgb.astype(float)
+    whole = draw(splats, camera, DisplaySettings(), CPU).rgb.astype(float)
     few = thinned(splats, 0.25)
-    grown = np.abs(draw(few, camera, Look(), CPU).rgb - whole).mean()
-    nothing = np.abs(draw(one(z=99.0), camera, Look(), CPU).rgb - whole).mean()
+    grown = np.abs(draw(few, camera, DisplaySettings(), CPU).rgb - whole).mean()
+    nothing = np.abs(draw(one(z=99.0), camera, DisplaySettings(), CPU).rgb - whole).mean()
     assert grown < 0.2 * nothing
 
 
@@ -90,14 +93,14 @@ def drawing_camera() -> Any:
     return POSE.camera(*WINDOW)
 
 
-def test_stand_ins_are_made_once_for_each_state_of_a_source() -> None:
-    light, first, second = Light(), Snapshot(many(), 1, 0), Snapshot(many(), 2, 1)
-    assert light.model(first) is first.model
-    half = light.model(first, 0.5)
-    assert len(half) == 200 and light.model(first, 0.5) is half and len(light.model(first, 0.25)) == 100
-    assert light.model(first, 0.5) is half
-    assert light.model(second, 0.5) is not half and light.model(second) is second.model
-    assert len(light._models) == 1
+def test_preview_models_are_made_once_for_each_state_of_a_source() -> None:
+    previews, first, second = PreviewModels(), Snapshot(many(), 1, 0), Snapshot(many(), 2, 1)
+    assert previews.model(first) is first.model
+    half = previews.model(first, 0.5)
+    assert len(half) == 200 and previews.model(first, 0.5) is half and len(previews.model(first, 0.25)) == 100
+    assert previews.model(first, 0.5) is half
+    assert previews.model(second, 0.5) is not half and previews.model(second) is second.model
+    assert len(previews._models) == 1
 
 
 # ---- what stands still ----
@@ -110,27 +113,27 @@ def until(condition: Any) -> None:
         time.sleep(0.005)
 
 
-def test_what_stands_still_skips_the_field_as_soon_as_that_is_known() -> None:
-    light, shown = Light(), Snapshot(pushed([0.0, 0.5, 0.005]), 1, 0)
-    assert light.model(shown, plays=False) is shown.model
-    assert light.model(shown, plays=True) is shown.model
-    until(lambda: light.model(shown, plays=True) is not shown.model)
-    gate = light.model(shown, plays=True).deformation
+def test_what_stands_still_is_not_deformed_as_soon_as_that_is_known() -> None:
+    previews, first = PreviewModels(), Snapshot(pushed([0.0, 0.5, 0.005]), 1, 0)
+    assert previews.model(first, playing=False) is first.model
+    assert previews.model(first, playing=True) is first.model
+    until(lambda: previews.model(first, playing=True) is not first.model)
+    gate = previews.model(first, playing=True).deformation
     assert isinstance(gate, GatedDeformation) and gate.moving.tolist() == [1]
-    assert light.model(shown, plays=False) is shown.model
-    few = light.model(shown, 0.67, plays=True)
-    assert len(few) == 2 and few is not light.model(shown, 0.67, plays=False)
+    assert previews.model(first, playing=False) is first.model
+    few = previews.model(first, 0.67, playing=True)
+    assert len(few) == 2 and few is not previews.model(first, 0.67, playing=False)
     newer = Snapshot(pushed([0.5, 0.0]), 2, 1)
-    assert light.model(newer, plays=True) is newer.model
+    assert previews.model(newer, playing=True) is newer.model
 
 
-def test_a_static_model_and_a_field_that_fails_are_played_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
-    light, still, broken = Light(), Snapshot(many(), 1, 0), Snapshot(pushed([0.1]), 1, 1)
-    assert light.model(still, plays=True) is still.model and light._at_work is None
+def test_a_static_model_and_a_deformation_that_fails_are_played_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    previews, still, broken = PreviewModels(), Snapshot(many(), 1, 0), Snapshot(pushed([0.1]), 1, 1)
+    assert previews.model(still, playing=True) is still.model and previews._gate_thread is None
     broken.model.deformation.changes = None  # type: ignore[union-attr, method-assign, assignment]
-    light.model(broken, plays=True)
-    until(lambda: "did not find out what moves" in caplog.text)
-    assert light.model(broken, plays=True) is broken.model
+    previews.model(broken, playing=True)
+    until(lambda: "could not find out which Gaussians move" in caplog.text)
+    assert previews.model(broken, playing=True) is broken.model
 
 
 # ---- sessions ----
@@ -148,11 +151,7 @@ class Clock:
 def looking(*sources: Source) -> tuple[Session, Scheduler, Clock, list[np.ndarray]]:
     """A session whose client keeps the pictures that it gets; nothing is drawn before the test says so."""
     clock, pictures = Clock(), []
-    viewer = SimpleNamespace(
-        sources=sources, target_fps=20.0, scheduler=Scheduler(clock), trains=False, backend="cpu", closed=False,
-        drew=lambda: None, scene=None, time_axis=None, moves=sources[0].snapshot().model.deformation is not None,
-        places={source.name: Placement() for source in sources},
-    )  # fmt: skip
+    scheduler = Scheduler(clock)
     width, height = WINDOW
     client = SimpleNamespace(
         client_id=1, flush=lambda: None,
@@ -163,18 +162,32 @@ def looking(*sources: Source) -> tuple[Session, Scheduler, Clock, list[np.ndarra
             add_gaussian_splats=lambda *_: None,
         ),
     )  # fmt: skip
-    return Session(viewer, client), viewer.scheduler, clock, pictures  # type: ignore[arg-type]
+    session = Session(client, Content(sources, backend="cpu"), scheduler)  # type: ignore[arg-type]
+    return session, scheduler, clock, pictures
+
+
+def shown(session: Session) -> GaussianModel:
+    """The Gaussians that a session shows at rest, edited."""
+    gaussians = session.renderer.edited_gaussians(session.state)
+    assert gaussians is not None
+    return gaussians
+
+
+def use_tiles(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
+    """Draw pictures at rest in tiles of this size, and refined ones in tiles of half of it."""
+    monkeypatch.setattr(sessions, "AT_REST", replace(AT_REST, tile=tile))
+    monkeypatch.setattr(sessions, "REFINED", replace(REFINED, tile=tile // 2))
 
 
 def test_a_moving_camera_gets_few_gaussians_and_one_at_rest_all_of_them() -> None:
     source = Source("many", many(4000))
     session, scheduler, clock, pictures = looking(source)
-    whole = draw(source.snapshot().model, session.pose.camera(*WINDOW), session.look, CPU).rgb
-    session._frame_rate.share = 1 / 8
+    whole = draw(source.snapshot().model, session.pose.camera(*WINDOW), session.state, CPU).rgb
+    session.renderer.frame_rate.share = 1 / 8
     session.request()
     assert scheduler.run_due() and len(pictures) == 1
     few = thinned(source.snapshot().model, 1 / 8)
-    np.testing.assert_array_equal(pictures[0], draw(few, session.pose.camera(32, 24), session.look, CPU).rgb)
+    np.testing.assert_array_equal(pictures[0], draw(few, session.pose.camera(32, 24), session.state, CPU).rgb)
     clock.now += REST + 0.01
     assert scheduler.run_due()
     np.testing.assert_array_equal(pictures[1], whole)
@@ -193,29 +206,29 @@ def crowd() -> GaussianModel:
 @pytest.mark.parametrize("time", [0.0, 1.0])
 def test_a_small_thing_that_is_cropped_is_all_there_while_the_camera_moves(time: float) -> None:
     session, scheduler, _, pictures = looking(Source("crowd", crowd()))
-    session._frame_rate.share = 1 / 8
+    session.renderer.frame_rate.share = 1 / 8
     middle = (-1.5 + 0.5 * time, 0.0, 0.0)  # where it is at that time
-    session.change(edit=Edit(sphere=(middle, 0.25), max_scale=0.05), time=time)
+    session.update(edit=Edit(sphere=(middle, 0.25), max_scale=0.05), time=time)
     assert scheduler.run_due()
-    thing = session.still()
-    assert 30 < len(thing) <= 40 and session.drawn[3] == 1.0
+    thing = shown(session)
+    assert 30 < len(thing) <= 40 and session.moving_picture.share == 1.0
     camera = session.pose.camera(32, 24)
-    np.testing.assert_array_equal(pictures[0], draw(thing, camera, session.look, CPU).rgb)
+    np.testing.assert_array_equal(pictures[0], draw(thing, camera, session.state, CPU).rgb)
     assert pictures[0].any()
 
 
 def test_of_what_an_edit_leaves_the_largest_is_measured_before_gaussians_grow() -> None:
     splats = many(4000)
     session, scheduler, _, pictures = looking(Source("many", splats))
-    session._frame_rate.share = 1 / 8
-    session.change(edit=Edit(max_scale=float(splats.scales.detach().amax(1).median())))
+    session.renderer.frame_rate.share = 1 / 8
+    session.update(edit=Edit(max_scale=float(splats.scales.detach().amax(1).median())))
     assert scheduler.run_due()
-    left = session.still()
+    left = shown(session)
     few = thinned(left, 500 / len(left))
-    assert 1900 < len(left) < 2100 and len(few) == 500 and few.scales.max() > session.look.edit.max_scale
+    assert 1900 < len(left) < 2100 and len(few) == 500 and few.scales.max() > session.state.edit.max_scale
     camera = session.pose.camera(32, 24)
-    np.testing.assert_array_equal(pictures[0], draw(few, camera, session.look, CPU).rgb)
-    assert session.drawn[3] == pytest.approx(500 / len(left)) and len(session._cache) == 1
+    np.testing.assert_array_equal(pictures[0], draw(few, camera, session.state, CPU).rgb)
+    assert session.moving_picture.share == pytest.approx(500 / len(left)) and len(session.renderer._still_models) == 1
 
 
 def test_a_picture_that_fails_is_followed_by_one_at_rest(caplog: pytest.LogCaptureFixture) -> None:
@@ -230,7 +243,7 @@ def test_a_picture_that_fails_is_followed_by_one_at_rest(caplog: pytest.LogCaptu
 
 
 def test_a_camera_that_moves_on_does_not_wait_for_a_refined_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "TILE", 32)
+    use_tiles(monkeypatch, 32)
     session, scheduler, clock, pictures = looking(Source("many", many()))
     session.request()
     tiles = -(-WINDOW[0] // 32) * -(-WINDOW[1] // 32)
@@ -245,13 +258,13 @@ def test_a_camera_that_moves_on_does_not_wait_for_a_refined_picture(monkeypatch:
     clock.now += REST + 0.01
     while scheduler.run_due():
         pass
-    refined = draw(session.still(), session.pose.camera(*WINDOW), session.look, CPU, samples=2).rgb.astype(int)
+    refined = draw(shown(session), session.pose.camera(*WINDOW), session.state, CPU, samples=2).rgb.astype(int)
     rest, last = (np.abs(picture - refined).mean() for picture in pictures[3:])  # two, at rest and refined
     assert last < 0.3 * rest
 
 
 def test_a_model_that_changes_while_a_picture_of_it_is_drawn_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "TILE", 32)
+    use_tiles(monkeypatch, 32)
     source = Source("many", many())
     session, scheduler, clock, pictures = looking(source)
     session.request()
@@ -261,29 +274,29 @@ def test_a_model_that_changes_while_a_picture_of_it_is_drawn_is_drawn_again(monk
     for _ in range(tiles + 3):  # the whole picture at rest, and the first tiles of the refined one
         assert scheduler.run_due()
     assert len(pictures) == 2
-    source.show(many(50), step=None)
-    session.refresh()
+    source.set_model(many(50), step=None)
+    session.source_changed()
     while scheduler.run_due():
         pass
-    new = draw(source.snapshot().model, session.pose.camera(*WINDOW), session.look, CPU, samples=2).rgb.astype(int)
+    new = draw(source.snapshot().model, session.pose.camera(*WINDOW), session.state, CPU, samples=2).rgb.astype(int)
     assert np.abs(pictures[-1] - new).mean() < 0.05
 
 
 def test_gaussians_are_counted_in_full_while_the_camera_moves() -> None:
     source = Source("many", many(4000))
     session, scheduler, _, pictures = looking(source)
-    session.change(show="count")
-    session._frame_rate.share = 1 / 8
+    session.update(show="count")
+    session.renderer.frame_rate.share = 1 / 8
     scheduler.run_due()
-    counted = session._still(source, session.look, None)
-    np.testing.assert_array_equal(pictures[0], draw(counted, session.pose.camera(32, 24), session.look, CPU).rgb)
+    counted = prepared(source.snapshot().model, None, session.state)
+    np.testing.assert_array_equal(pictures[0], draw(counted, session.pose.camera(32, 24), session.state, CPU).rgb)
     assert len(counted) == 4000
 
 
 def test_a_large_picture_is_drawn_tile_by_tile_between_those_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     session, scheduler, _, _ = looking(Source("many", many()))
-    camera, order, shots = session.pose.camera(2100, 40), [], []
-    whole = draw(session.still(), camera, session.look, CPU).rgb.astype(int)
+    camera, order, screenshots = session.pose.camera(2100, 40), [], []
+    whole = draw(shown(session), camera, session.state, CPU).rgb.astype(int)
     draws = drawing.draw
     monkeypatch.setattr(drawing, "draw", lambda *args, **kwargs: (order.append("tile"), draws(*args, **kwargs))[1])
 
@@ -291,7 +304,7 @@ def test_a_large_picture_is_drawn_tile_by_tile_between_those_of_others(monkeypat
         order.append("other")
         scheduler.submit("other", other)
 
-    asking = threading.Thread(target=lambda: shots.append(session.large(camera)))
+    asking = threading.Thread(target=lambda: screenshots.append(session.screenshot(camera)))
     asking.start()
     until(lambda: scheduler.wait_time() == 0.0)
     scheduler.submit("other", other)
@@ -302,7 +315,7 @@ def test_a_large_picture_is_drawn_tile_by_tile_between_those_of_others(monkeypat
         ["tile", "other", "tile", "other", "tile", "other"],
         ["other", "tile", "other", "tile", "other", "tile"],
     )
-    assert np.abs(shots[0] - whole).mean() < 0.05  # beyond the margin splats are linearised elsewhere
+    assert np.abs(screenshots[0] - whole).mean() < 0.05  # beyond the margin splats are linearised elsewhere
 
 
 def test_a_large_picture_of_a_page_that_is_closed_is_not_finished() -> None:
@@ -311,7 +324,7 @@ def test_a_large_picture_of_a_page_that_is_closed_is_not_finished() -> None:
 
     def ask() -> None:
         try:
-            session.large(session.pose.camera(2100, 40))
+            session.screenshot(session.pose.camera(2100, 40))
         except Exception as error:
             failed.append(str(error))
 
@@ -324,4 +337,4 @@ def test_a_large_picture_of_a_page_that_is_closed_is_not_finished() -> None:
     assert failed == ["The page was closed before its picture was drawn."]
     while scheduler.run_due():
         pass
-    assert scheduler.served == 1
+    assert scheduler.jobs_run == 1

@@ -8,22 +8,22 @@ TARGET_FPS = {"cpu": 20.0, "cuda": 60.0}
 """Pictures per second while the camera moves, by device."""
 
 MEMORY = 0.9
-"""What a measurement still counts for after the next one."""
+"""Factor of the weight of a measurement with each newer one."""
 
-SURPRISE = 2.0
-"""A measurement that is off by more than this factor is a surprise: a busy machine, or another scene."""
+OUTLIER = 2.0
+"""A measurement that is off by more than this factor is an outlier: a busy machine, or another scene."""
 
-SURPRISES = 3
-"""So many of them in a row, and all that was measured before is forgotten; fewer are left out."""
+MAX_OUTLIERS = 3
+"""After so many outliers in a row all earlier measurements are dropped; fewer are ignored."""
 
-LEAST_SLOPE = 0.2
-"""Share of the mean cost of a pixel that its own cost is at least taken for; the rest belongs to the scene."""
+MIN_SLOPE = 0.2
+"""Least cost of a pixel, as a share of the mean (seconds per pixel); the rest is a cost of the scene."""
 
 MIN_SCALE = 0.1
 """The smallest picture, as a share of the full width."""
 
 STEP = 0.05
-"""Sizes are multiples of this share, so that the picture does not breathe with every measurement."""
+"""Sizes are multiples of this share, so that the size does not change with every measurement."""
 
 COARSE, FINE = 0.5, 0.75
 """Before pictures become smaller than the first share of the full width, fewer Gaussians are drawn; where they are
@@ -32,7 +32,7 @@ larger than the second, more are tried."""
 SLOW = 1.2
 """Fewer Gaussians are drawn where a coarse picture takes longer than it may by this factor."""
 
-FEWEST = 50_000
+MIN_GAUSSIANS = 50_000
 """Gaussians that are drawn at least, if there are so many: fewer would look worse and be hardly faster."""
 
 PATIENCE = 50, 2000
@@ -58,7 +58,7 @@ class FrameRate:
         self.share = 1.0
         self._budget = 1.0 / fps
         self._n = self._x = self._y = self._xx = self._xy = 0.0
-        self._surprises = 0
+        self._outliers = 0
         self._window, self._scale = 0, 0.0  # of the last size
         self._tried, self._since, self._patience = False, 0, PATIENCE[0]
 
@@ -72,11 +72,11 @@ class FrameRate:
         if pixels <= 0 or not 0.0 < seconds < math.inf:
             return
         if self._n and not self._is_likely(pixels, seconds):
-            self._surprises += 1
-            if self._surprises < SURPRISES:
+            self._outliers += 1
+            if self._outliers < MAX_OUTLIERS:
                 return
             self._n = self._x = self._y = self._xx = self._xy = 0.0
-        self._surprises = 0
+        self._outliers = 0
         new = (1.0, pixels, seconds, pixels * pixels, pixels * seconds)
         sums = (self._n, self._x, self._y, self._xx, self._xy)
         self._n, self._x, self._y, self._xx, self._xy = (MEMORY * old + add for old, add in zip(sums, new, strict=True))
@@ -90,7 +90,7 @@ class FrameRate:
         self._since += 1
         if slow > SLOW:
             share /= 2.0 ** math.ceil(math.log2(slow))
-            while share < self.share and share * gaussians < FEWEST:
+            while share < self.share and share * gaussians < MIN_GAUSSIANS:
                 share *= 2.0
         elif share < 1.0 and self._scale >= FINE and self._since >= self._patience:
             share *= 2.0
@@ -104,7 +104,7 @@ class FrameRate:
     def _is_likely(self, pixels: int, seconds: float) -> bool:
         """Whether a time fits the mean of those before, whatever part of them goes with the pixels."""
         mean, scaled = self._y / self._n, self._y / self._x * pixels
-        return min(mean, scaled) / SURPRISE <= seconds <= max(mean, scaled) * SURPRISE
+        return min(mean, scaled) / OUTLIER <= seconds <= max(mean, scaled) * OUTLIER
 
     def cost(self) -> tuple[float, float]:
         """(fixed, slope): seconds of any picture, seconds of each pixel; zeros before the first measurement."""
@@ -115,7 +115,7 @@ class FrameRate:
         slope = mean
         if spread > 1e-2 * self._x * self._x:  # else all were of one size, and tell no more than the mean
             fitted = (self._n * self._xy - self._x * self._y) / spread
-            slope = min(max(fitted, LEAST_SLOPE * mean), mean) if fitted > 0.0 else mean
+            slope = min(max(fitted, MIN_SLOPE * mean), mean) if fitted > 0.0 else mean
         return max(0.0, (self._y - slope * self._x) / self._n), slope
 
     def size(self, width: int, height: int) -> tuple[int, int]:

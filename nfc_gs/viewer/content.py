@@ -1,0 +1,175 @@
+"""What a viewer shows, the same for all its pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.scene import SceneData
+from nfc_gs.model.radiance import RenderOptions
+from nfc_gs.rendering.backend import RasterBackend
+from nfc_gs.viewer.cameras import pose_of
+from nfc_gs.viewer.draw import Photo
+from nfc_gs.viewer.frame_rate import TARGET_FPS
+from nfc_gs.viewer.frames import Placement, place
+from nfc_gs.viewer.live import LiveTraining
+from nfc_gs.viewer.source import Source, Vector, frame_of, middle_and_radius, up_of
+
+HOME_FOV = math.radians(75.0)
+"""Vertical field of view of a new page's camera where there is no capture."""
+
+
+@dataclass(frozen=True)
+class HomeCamera:
+    """Where the camera of a new page is, in the frame that is shown; `fov` is vertical, radians."""
+
+    position: Vector
+    look_at: Vector
+    up: Vector
+    fov: float
+
+
+class Content:
+    """Sources, and how they lie beside each other in space and time.
+
+    Attributes:
+        sources: what can be shown, the first one at the start; their names differ.
+        live: the training that is shown; None where none runs.
+        backend: rasterizer of Gaussians, its name or the object.
+        scene: the capture whose cameras and photos are shown, that of the first source that has one, if possible with
+            photos; None without.
+        placements: where the sources lie in the frame that is shown, by name; the frame is that of the capture, or of
+            the first source.
+        time_axis: what the times 0 and 1 mean; None where nothing moves, or where it is not known.
+        target_fps: pictures per second while a camera moves.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        backend: str | RasterBackend = "auto",
+        live: LiveTraining | None = None,
+    ) -> None:
+        """Bring sources together; `live` is the training behind the first of them.
+
+        Raises:
+            UserError: there is no source.
+        """
+        if not sources:
+            raise UserError("There is nothing to look at; give a run folder, a PLY or a .splat.")
+        self.sources, self.backend, self.live = with_unique_names(sources), backend, live
+        scenes = [source.scene for source in self.sources if source.scene is not None]
+        self.scene: SceneData | None = next(
+            (scene for scene in scenes if scene.has_photos), scenes[0] if scenes else None
+        )
+        shown = self.sources[0].frame if self.scene is None else frame_of(self.scene)
+        self.placements = {source.name: place(source.name, source.frame, shown) for source in self.sources}
+        if self.scene is None:
+            self.placements[self.sources[0].name] = Placement()
+        axes = [None if self.scene is None else self.scene.time_axis, *(source.time_axis for source in self.sources)]
+        self.time_axis = next((axis for axis in axes if axis is not None), None)
+        device = self.sources[0].snapshot().model.device.type
+        self.target_fps = TARGET_FPS.get(device, TARGET_FPS["cpu"])
+
+    @cached_property
+    def _by_name(self) -> dict[str, Source]:
+        return {source.name: source for source in self.sources}
+
+    def source(self, name: str) -> Source:
+        """The source of this name."""
+        return self._by_name[name]
+
+    def placement_of(self, source: Source) -> Placement:
+        """Where a source lies in the frame that is shown."""
+        return self.placements[source.name]
+
+    def options_of(self, source: Source) -> RenderOptions:
+        """How a source is rendered."""
+        return replace(source.options, backend=self.backend)
+
+    def time_of(self, source: Source, time: float | None) -> float | None:
+        """A time of the axis that is shown on the axis of a source; None for one that does not change with time."""
+        if time is None or not source.snapshot().model.changes_with_time:
+            return None
+        shown, own = self.time_axis, source.time_axis
+        if shown is None or own is None or shown == own or shown.unit != own.unit:
+            return time
+        return min(max(own.normalised(shown.own(time)), 0.0), 1.0)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a training runs that pictures take time from."""
+        return self.live is not None and self.live.is_running
+
+    @property
+    def changes_with_time(self) -> bool:
+        """Whether any source changes with time."""
+        return any(source.snapshot().model.changes_with_time for source in self.sources)
+
+    @property
+    def has_gaussians(self) -> bool:
+        """Whether any source consists of Gaussians."""
+        return any(source.snapshot().gaussians is not None for source in self.sources)
+
+    @property
+    def has_views(self) -> bool:
+        """Whether there are cameras of a capture."""
+        return self.scene is not None and len(self.scene.views) > 0
+
+    @property
+    def first_view(self) -> int:
+        """Index of the view of the capture that is chosen at first: a held-out one if there are any; 0 without."""
+        return (self.scene.test or self.scene.train)[0] if self.scene is not None and self.scene.views else 0
+
+    @property
+    def has_photos(self) -> bool:
+        """Whether there are photos to compare with."""
+        return self.scene is not None and self.scene.has_photos
+
+    def photo(self, view: int) -> Photo | None:
+        """The photo of a view of the capture; None without photos."""
+        if self.scene is None or not self.scene.has_photos:
+            return None
+        return Photo(self.scene.views[view].camera, self.scene.image(view).rgb)
+
+    def middle_and_radius(self) -> tuple[Vector, float]:
+        """Where the content of the first source is, in the frame that is shown, and how far it reaches around that."""
+        middle, radius = middle_and_radius(self.sources[0])
+        placement = self.placement_of(self.sources[0])
+        return placement.point(middle), radius * placement.scale
+
+    @cached_property
+    def home(self) -> HomeCamera:
+        """The camera of a new page: that of the first view, or one that sees all of the content."""
+        middle, radius = self.middle_and_radius()
+        up = up_of(self.scene)
+        if self.scene is not None and self.scene.views:
+            return _home_at(self.scene.views[self.first_view].camera, middle, radius, up)
+        x, y, z = middle
+        return HomeCamera((x, y - 0.5 * radius, z - 4.0 * radius), middle, up, HOME_FOV)
+
+
+def _home_at(view: Camera, middle: Vector, radius: float, up: Vector) -> HomeCamera:
+    """A page's camera where a view is, which turns around a point as far away as the middle of the content."""
+    pose = pose_of(view, 16 / 9)
+    forward, center = view.viewmat[2, :3].double(), view.center.double()
+    distance = float((center - center.new_tensor(middle)).norm()) or radius
+    x, y, z = (center + forward * distance).tolist()
+    return HomeCamera(pose.position, (x, y, z), up, pose.fov)
+
+
+def with_unique_names(sources: Sequence[Source]) -> list[Source]:
+    """The sources; those whose name an earlier one has get a number."""
+    taken: set[str] = set()
+    for source in sources:
+        name, number = source.name, 1
+        while source.name in taken:
+            number += 1
+            source.name = f"{name} ({number})"
+        taken.add(source.name)
+    return list(sources)

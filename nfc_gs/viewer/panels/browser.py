@@ -1,0 +1,108 @@
+"""Splats that the browser draws itself."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+import viser
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.core.rotation import quat_to_matrix
+from nfc_gs.core.sh import sh0_to_rgb
+from nfc_gs.viewer.panels.panel import Panel
+from nfc_gs.viewer.session import Session
+
+BROWSER_LIMIT = 1_000_000
+"""Most Gaussians that are sent to a browser; of more, those that are seen best."""
+
+
+class BrowserPanel(Panel):
+    """Whether the browser draws."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._sending = threading.Lock()  # held while splats are sent or removed
+
+    def build(self, gui: viser.GuiApi) -> None:
+        """Add the checkbox."""
+        self.checkbox = gui.add_checkbox(
+            "Draw in the browser", False,
+            hint="Send the splats once and draw them with WebGL: smooth motion without load on the server, but colors "
+            "without view dependence, of this moment, and without what this panel shows otherwise.",
+        )  # fmt: skip
+        self.checkbox.on_update(self.session.in_background(self.on_change))
+
+    def on_change(self, event: viser.GuiEvent[Any]) -> None:
+        """Let the browser draw, or not; where that fails, the checkbox goes back."""
+        if event.client is None:
+            return  # it went back
+        try:
+            self.draw_in_browser(bool(self.checkbox.value))
+        except Exception:
+            if not self.session.closed:
+                self.checkbox.value = False
+            raise
+
+    def draw_in_browser(self, on: bool) -> None:
+        """Send the splats as they are now, or go back to pictures of the server, which an error does, too.
+
+        Of calls that follow each other quickly each waits for the one before, and does nothing if a later one has
+        undone it meanwhile.
+        """
+        session = self.session
+        session.let_browser_draw(on)
+        with self._sending:
+            if session.state.browser_draws is not on:
+                return
+            try:
+                if on:
+                    self._send_splats()
+                else:
+                    session.client.scene.remove_by_name("/splats")
+            except Exception:
+                session.update(browser_draws=False)
+                raise
+
+    def _send_splats(self) -> None:
+        """Replace the picture by splats, unless pictures are wanted again by then."""
+        session = self.session
+        splats = browser_splats(session)
+
+        def clear() -> None:  # after a picture that is just being sent
+            if session.state.browser_draws:
+                session.client.scene.set_background_image(None)
+
+        session.run(clear)
+        if session.state.browser_draws:
+            session.client.scene.add_gaussian_splats("/splats", *splats)
+
+
+@torch.no_grad()
+def browser_splats(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Centres [N, 3], covariances [N, 3, 3], colors [N, 3] and opacities [N, 1] of what is shown, float32.
+
+    All are in the frame that is shown.
+
+    Raises:
+        UserError: the source that is shown has no Gaussians.
+    """
+    state, gaussians = session.state, session.renderer.edited_gaussians(session.state)
+    if gaussians is None:
+        raise UserError(f"{session.source.name} has no Gaussians, which are all that the browser can draw.")
+    model = gaussians.baked(0)
+    if len(model) > BROWSER_LIMIT:
+        weight = model.opacities * model.log_scales.sum(1).exp().pow(2 / 3)
+        kept = weight.topk(BROWSER_LIMIT).indices
+        model = type(model)({name: tensor[kept] for name, tensor in model.tensors().items()})
+    axes = quat_to_matrix(model.quats).nan_to_num() * (model.scales * state.splat_scale)[:, None, :]
+    colors = sh0_to_rgb(model.tensors()["sh_coeffs"][:, 0]).clamp(0, 1)
+    means, placement = model.means, session.content.placement_of(session.content.source(state.source))
+    if placement.matrix is not None:
+        matrix = means.new_tensor(placement.matrix)
+        means, axes = means @ matrix[:3, :3].T + matrix[:3, 3], matrix[:3, :3] @ axes
+    tensors = (means, axes @ axes.transpose(1, 2), colors, model.opacities[:, None])
+    centers, covariances, rgbs, opacities = (tensor.float().cpu().numpy() for tensor in tensors)
+    return centers, covariances, rgbs, opacities

@@ -1,0 +1,55 @@
+"""The shape of a panel: a few controls of a page that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import viser
+
+from nfc_gs.viewer.session import Session
+
+
+@dataclass(frozen=True)
+class Command:
+    """Something a key does. `label` names it in the page's list of commands (Ctrl-K)."""
+
+    key: str
+    label: str
+    run: Callable[[], None]
+
+
+class Panel:
+    """Controls on the page of one session. A panel of its own overrides `build`, and what it needs of the rest.
+
+    Attributes:
+        title: of the folder around the controls; "" for none.
+        expanded: the folder is open at first.
+        session: whose page it is on.
+    """
+
+    title: ClassVar[str] = ""
+    expanded: ClassVar[bool] = True
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def build(self, gui: viser.GuiApi) -> None:
+        """Add the controls to the page."""
+        raise NotImplementedError
+
+    def on_change(self, event: viser.GuiEvent[Any]) -> None:
+        """A control that `watch` was given has another value; `event.client` is None if the viewer itself set it."""
+
+    def tick(self) -> None:
+        """Bring texts and values up to date; called a few times a second."""
+
+    def commands(self) -> Sequence[Command]:
+        """What keys do here; called after `build`."""
+        return ()
+
+    def watch(self, *controls: Any) -> None:
+        """Call `on_change` with each change of these controls; its errors are shown on the page."""
+        for control in controls:
+            control.on_update(self.session.guarded(self.on_change))

@@ -1,0 +1,34 @@
+"""How Gaussians are drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import viser
+
+from nfc_gs.viewer.panels.panel import Panel
+
+
+class SplatsPanel(Panel):
+    """View dependence, size, points."""
+
+    def build(self, gui: viser.GuiApi) -> None:
+        """Add the controls, for the highest SH degree of all sources."""
+        snapshots = [source.snapshot() for source in self.session.content.sources]
+        degree = max(shown.gaussians.sh_degree for shown in snapshots if shown.gaussians is not None)
+        self.sh_degree = gui.add_slider(
+            "SH degree", 0, max(1, degree), 1, degree, hint="View dependence of the colors: 0 has none."
+        )
+        self.scale = gui.add_slider(
+            "Scale of splats", 0.05, 2.0, 0.05, 1.0, hint="Factor of the size of every Gaussian."
+        )
+        self.points = gui.add_checkbox("Points", False, hint="A dot at the centre of each Gaussian instead of splats.")
+        self.watch(self.sh_degree, self.scale, self.points)
+
+    def on_change(self, event: viser.GuiEvent[Any]) -> None:
+        """Draw them as the controls say."""
+        self.session.update(
+            sh_degree=int(self.sh_degree.value),
+            splat_scale=float(self.scale.value),
+            points=bool(self.points.value),
+        )
