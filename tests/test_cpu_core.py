@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
+from losses import photometric, photometric_reference
 
 from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.ops import native
+from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.backend import RasterSettings, SplatInfo, Splats, color_channels
 from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.density_ops import mcmc_noise_
@@ -237,7 +239,8 @@ def noise_of(count: int, logit: float, seed: int = 0, step: int = 1, strength: f
     means = torch.zeros(count, 3)
     quats = torch.tensor([0.8, 0.1, -0.5, 0.3]).repeat(count, 1)
     log_scales = torch.tensor([0.5, 1.0, 2.0]).log().repeat(count, 1)
-    mcmc_noise_(means, quats, log_scales, torch.full((count,), logit), strength, seed, step)
+    geometry = (means, quats, log_scales, torch.full((count,), logit))
+    mcmc_noise_(*geometry, strength, seed, step, operations_for("cpu"))
     return means
 
 

@@ -19,7 +19,16 @@ from typing import Any
 import pytest
 import torch
 from emulator import CUDA, SANITIZE_VARIABLE, Emulator, KernelError, compiled, run
-from splat_scenes import Engine, Ferry, assert_equals_naive, cast, gradients, make_camera, make_splats, open_engine
+from splat_scenes import (
+    Engine,
+    OtherDevice,
+    assert_equals_naive,
+    cast,
+    gradients,
+    make_camera,
+    make_splats,
+    open_engine,
+)
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import nvrtc
@@ -177,14 +186,14 @@ def test_the_argument_of_the_kernels_is_the_same_in_cpp_and_python(tmp_path: Pat
     assert list(layout) == [getattr(RenderArgs, name).offset for name in names] + [ctypes.sizeof(RenderArgs)]
 
 
-def test_a_backend_of_another_device_gives_what_it_gives_at_home(monkeypatch: pytest.MonkeyPatch):
+def test_a_backend_of_another_device_gives_the_same_for_tensors_on_the_cpu(monkeypatch: pytest.MonkeyPatch):
     # The engine `gpu` of the tests, with the emulator in the place of a GPU.
     engine, splats, camera = open_engine("emulated-float32"), make_splats(channels=1), make_camera()
     settings = RasterSettings(3, depth=True)
-    monkeypatch.setitem(registry._instances, "afar", Ferry(get_backend("emulated"), "cpu"))
-    expected, actual = (gradients(name, engine.dtype, splats, camera, settings) for name in (engine.name, "afar"))
+    monkeypatch.setitem(registry._instances, "moved", OtherDevice(get_backend("emulated"), "cpu"))
+    expected, actual = (gradients(name, engine.dtype, splats, camera, settings) for name in (engine.name, "moved"))
     assert expected.keys() == actual.keys() and all(torch.equal(actual[name], expected[name]) for name in expected)
-    assert_equals_naive(Engine("afar", engine.dtype), splats, camera, settings)
+    assert_equals_naive(Engine("moved", engine.dtype), splats, camera, settings)
 
 
 def test_a_picture_of_more_tiles_than_16_bits_count_is_the_same(monkeypatch: pytest.MonkeyPatch):

@@ -33,8 +33,8 @@ static bool has_avx2() {
 static bool has_avx512() {
   int leaf7[4];
   __cpuidex(leaf7, 7, 0);
-  const int wanted = 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30 | int(1u << 31);  // F, DQ, CD, BW, VL
-  return has_avx2() && (leaf7[1] & wanted) == wanted && has_register_state(0xE6);
+  const int needed = 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30 | int(1u << 31);  // F, DQ, CD, BW, VL
+  return has_avx2() && (leaf7[1] & needed) == needed && has_register_state(0xE6);
 }
 #else
 static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
