@@ -22,8 +22,9 @@ from nfc_gs.rendering.pipeline import render
 
 if TYPE_CHECKING:
     from nfc_gs.api import TrainedRun, finish, train
-    from nfc_gs.data.loading import DataConfig, load_scene
-    from nfc_gs.formats.ply import read_ply, write_ply
+    from nfc_gs.data.config import DataConfig
+    from nfc_gs.data.loading import load_scene
+    from nfc_gs.formats.registry import read_splats, write_splats
     from nfc_gs.objective.terms import Comparison, Term
     from nfc_gs.runs.checkpoint import LoadedModel, load_model
     from nfc_gs.runs.metrics import Metrics
@@ -54,17 +55,17 @@ __all__ = [
     "load_model",
     "load_scene",
     "look_at",
-    "read_ply",
+    "read_splats",
     "render",
     "train",
     "view",
-    "write_ply",
+    "write_splats",
 ]
 
 _LAZY = {
     "Companion": "nfc_gs.training.companion",
     "Comparison": "nfc_gs.objective.terms",
-    "DataConfig": "nfc_gs.data.loading",
+    "DataConfig": "nfc_gs.data.config",
     "LoadedModel": "nfc_gs.runs.checkpoint",
     "Metrics": "nfc_gs.runs.metrics",
     "Term": "nfc_gs.objective.terms",
@@ -75,10 +76,10 @@ _LAZY = {
     "finish": "nfc_gs.api",
     "load_model": "nfc_gs.runs.checkpoint",
     "load_scene": "nfc_gs.data.loading",
-    "read_ply": "nfc_gs.formats.ply",
+    "read_splats": "nfc_gs.formats.registry",
     "train": "nfc_gs.api",
     "view": "nfc_gs.viewer.app",
-    "write_ply": "nfc_gs.formats.ply",
+    "write_splats": "nfc_gs.formats.registry",
 }
 """Public names that are imported when they are first used."""
 

@@ -12,11 +12,12 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Listener
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.export.loop import write_loop
+from nfc_gs.export.loop_video import write_loop_video
 from nfc_gs.export.report import write_report
-from nfc_gs.formats.ply import write_ply
+from nfc_gs.formats.registry import write_splats
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.runs.metrics import Metrics
@@ -100,19 +101,19 @@ def finish(trainer: Trainer) -> Metrics | None:
     if isinstance(model, GaussianModel):
         with one_torch_thread():
             still = model.at(START_TIME)
-        write_ply(folder / SPLAT_NAME, still, trainer.scene.transform)
+        write_splats(folder / SPLAT_NAME, still, trainer.scene.transform)
     metrics: Metrics | None = None
     try:
         metrics = trainer.evaluate(save_to=folder / TEST_RENDERS)
     except KeyboardInterrupt:
         logger.warning("Interrupted while held-out views were measured: the metrics leave them out.")
     trainer.write_metrics(metrics or Metrics(()))
-    write_loop_video(folder, model, trainer.scene, trainer.render_options)
+    add_loop_video(folder, model, trainer.scene, trainer.render_options)
     write_report(folder)
     return metrics
 
 
-def write_loop_video(run: Path, model: RadianceModel, scene: SceneData, options: RenderOptions) -> None:
+def add_loop_video(run: Path, model: RadianceModel, scene: SceneData, options: RenderOptions) -> None:
     """Write the looping video of a model that changes with time into its run folder; a failure is logged, no more."""
     if not model.changes_with_time:
         return
@@ -120,7 +121,7 @@ def write_loop_video(run: Path, model: RadianceModel, scene: SceneData, options:
         path = run / LOOP_NAME
         make_folder(path.parent)
         with one_torch_thread():
-            write_loop(path, model, scene, options)
+            write_loop_video(path, model, scene, options)
     except UserError as error:
         logger.warning("The report gets no new video. %s", error)
     except KeyboardInterrupt:

@@ -24,11 +24,10 @@ from nfc_gs.rendering.backend import (
     RasterSettings,
     SplatInfo,
     Splats,
-    _instances,
     color_channels,
-    get_backend,
 )
 from nfc_gs.rendering.cuda_backend import CudaBackend
+from nfc_gs.rendering.registry import _instances, get_backend
 
 FIELDS = tuple(f.name for f in fields(Splats))
 
@@ -60,18 +59,18 @@ class Engine:
         )
 
 
-FERRIED = {"gpu": "cuda", "peer": "gsplat"}
-"""Engines that are a backend on a GPU."""
+OF_A_GPU = {"gpu": "cuda", "peer": "gsplat"}
+"""Engines that are a backend of a GPU, used with tensors on the CPU."""
 
 
-class Ferry:
-    """A backend of another device for tensors of the CPU: takes them there and brings back what comes out."""
+class OtherDevice:
+    """A backend of another device for tensors on the CPU: copies them there, and its results back."""
 
-    name = "ferry"
+    name = "other device"
+    reference = False
 
     def __init__(self, backend: RasterBackend, device: str) -> None:
         self.backend, self.device = backend, device
-        self.activates = getattr(backend, "activates", False)
 
     def render(
         self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None
@@ -80,11 +79,11 @@ class Ferry:
         background = None if background is None else background.to(self.device)
         out = self.backend.render(there, camera.to(self.device), settings, background)
         depth = None if out.depth is None else out.depth.cpu()
-        return RasterOutput(out.features.cpu(), out.alpha.cpu(), depth, InfoFromAfar(out.info))  # type: ignore[arg-type]
+        return RasterOutput(out.features.cpu(), out.alpha.cpu(), depth, InfoOnCpu(out.info))  # type: ignore[arg-type]
 
 
-class InfoFromAfar:
-    """A `SplatInfo` whose tensors come to the CPU when they are asked for: backward fills some of them late."""
+class InfoOnCpu:
+    """A `SplatInfo` whose tensors are copied to the CPU when they are read: backward fills some of them later."""
 
     def __init__(self, info: SplatInfo) -> None:
         self._info = info
@@ -100,8 +99,8 @@ def open_engine(name: str) -> Engine:
     try:
         if backend == "emulated" and backend not in _instances:
             _instances[backend] = CudaBackend(Emulator())
-        if backend in FERRIED and backend not in _instances:
-            _instances[backend] = Ferry(get_backend(FERRIED[backend]), "cuda")
+        if backend in OF_A_GPU and backend not in _instances:
+            _instances[backend] = OtherDevice(get_backend(OF_A_GPU[backend]), "cuda")
         get_backend(backend)
     except (ImportError, UserError) as error:
         pytest.skip(f"the backend '{backend}' does not work here: {error}")

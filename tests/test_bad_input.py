@@ -61,8 +61,8 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-class Told:
-    """Runs command lines and holds them to the rules of this file."""
+class Cli:
+    """Runs command lines and checks the rules of this file."""
 
     def __init__(self, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         self.capfd = capfd
@@ -99,8 +99,8 @@ def only_sentence(out: str, err: str) -> str:
 
 
 @pytest.fixture
-def told(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Told:
-    return Told(capfd, tmp_path)
+def cli(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    return Cli(capfd, tmp_path)
 
 
 def subprocess_error(*words: object, **variables: str) -> str:
@@ -117,105 +117,105 @@ def subprocess_error(*words: object, **variables: str) -> str:
 
 
 @pytest.mark.parametrize("command", ["train", "info", "eval", "render"])
-def test_a_path_that_is_not_there_is_named(command: str, told: Told, tmp_path: Path) -> None:
-    told.error(command, tmp_path / "nowhere", naming="nowhere")
+def test_a_path_that_is_not_there_is_named(command: str, cli: Cli, tmp_path: Path) -> None:
+    cli.error(command, tmp_path / "nowhere", naming="nowhere")
 
 
-def test_brackets_in_a_path_are_told_as_they_are(told: Told, tmp_path: Path) -> None:
-    told.error("train", tmp_path / "[bold]no[/where]", naming="[bold]no[/where]")
+def test_brackets_in_a_path_are_printed_as_they_are(cli: Cli, tmp_path: Path) -> None:
+    cli.error("train", tmp_path / "[bold]no[/where]", naming="[bold]no[/where]")
 
 
 def test_a_process_of_its_own_ends_with_code_2(tmp_path: Path) -> None:
     assert "nowhere" in subprocess_error("train", tmp_path / "nowhere")
 
 
-def test_an_empty_folder_is_called_empty(told: Told, tmp_path: Path) -> None:
+def test_an_empty_folder_is_called_empty(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "void").mkdir()
-    told.error("train", tmp_path / "void", "--out", tmp_path / "out", naming=("void", "empty"))
+    cli.error("train", tmp_path / "void", "--out", tmp_path / "out", naming=("void", "empty"))
 
 
-def test_a_folder_without_images_is_no_capture(told: Told, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_no_capture(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "notes.txt").write_text("no image")
-    told.error("train", tmp_path / "papers", "--out", tmp_path / "out", naming=("papers", "no images"))
+    cli.error("train", tmp_path / "papers", "--out", tmp_path / "out", naming=("papers", "no images"))
 
 
-def test_images_without_poses_are_told_to_run_colmap(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_images_without_poses_get_the_advice_to_run_colmap(cli: Cli, capture: Path, tmp_path: Path) -> None:
     shutil.rmtree(capture / "sparse")
-    told.error("train", capture, "--out", tmp_path / "out", naming="COLMAP")
+    cli.error("train", capture, "--out", tmp_path / "out", naming="COLMAP")
 
 
-def test_nothing_to_train_on_is_said(told: Told) -> None:
-    told.error("train", naming="--resume")
+def test_nothing_to_train_on_is_said(cli: Cli) -> None:
+    cli.error("train", naming="--resume")
 
 
 # ---- the images ----
 
 
-def test_a_model_without_its_images_stops(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_a_model_without_its_images_stops(cli: Cli, capture: Path, tmp_path: Path) -> None:
     shutil.rmtree(capture / "images")
-    told.error("train", capture, "--out", tmp_path / "out", naming=("8 of 8", "0001.png"))
+    cli.error("train", capture, "--out", tmp_path / "out", naming=("8 of 8", "0001.png"))
 
 
-def test_one_missing_image_is_told_and_left_out(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_one_missing_image_is_reported_and_left_out(cli: Cli, capture: Path, tmp_path: Path) -> None:
     (capture / "images" / "0003.png").unlink()
-    said = told.warning("train", capture, "--out", tmp_path / "out", *TINY)
+    said = cli.warning("train", capture, "--out", tmp_path / "out", *TINY)
     assert "1 of 8" in said and "0003.png" in said
 
 
-def test_more_than_half_of_the_images_missing_stops(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_more_than_half_of_the_images_missing_stops(cli: Cli, capture: Path, tmp_path: Path) -> None:
     for number in range(2, 7):
         (capture / "images" / f"000{number}.png").unlink()
-    told.error("train", capture, "--out", tmp_path / "out", naming="5 of 8")
+    cli.error("train", capture, "--out", tmp_path / "out", naming="5 of 8")
 
 
-def test_a_truncated_jpeg_is_named(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_a_truncated_jpeg_is_named(cli: Cli, capture: Path, tmp_path: Path) -> None:
     path = capture / "images" / "0003.jpg"
     Image.open(path.with_suffix(".png")).convert("RGB").save(path)
     path.with_suffix(".png").unlink()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    told.error("train", capture, "--out", tmp_path / "out", *TINY, naming="0003.jpg")
+    cli.error("train", capture, "--out", tmp_path / "out", *TINY, naming="0003.jpg")
 
 
-def test_a_file_that_is_no_image_is_named(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_named(cli: Cli, capture: Path, tmp_path: Path) -> None:
     (capture / "images" / "0003.png").write_bytes(b"not a picture at all")
-    told.error("train", capture, "--out", tmp_path / "out", *TINY, naming="0003.png")
+    cli.error("train", capture, "--out", tmp_path / "out", *TINY, naming="0003.png")
 
 
-def test_an_image_of_another_size_than_its_camera_is_named(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_an_image_of_another_size_than_its_camera_is_named(cli: Cli, capture: Path, tmp_path: Path) -> None:
     path = capture / "images" / "0003.png"
     Image.open(path).resize((50, 48)).save(path)
-    told.error("train", capture, "--out", tmp_path / "out", naming=("0003.png", "50 x 48", "64 x 48"))
+    cli.error("train", capture, "--out", tmp_path / "out", naming=("0003.png", "50 x 48", "64 x 48"))
 
 
 # ---- the COLMAP model ----
 
 
 @pytest.mark.parametrize("name", MODEL_FILES)
-def test_a_truncated_model_file_is_named(name: str, told: Told, capture: Path, tmp_path: Path) -> None:
+def test_a_truncated_model_file_is_named(name: str, cli: Cli, capture: Path, tmp_path: Path) -> None:
     path = capture / "sparse" / "0" / name
     if not path.exists():
         pytest.skip(f"this pycolmap writes no {name}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    told.error("train", capture, "--out", tmp_path / "out", naming=(name, "damaged"))
+    cli.error("train", capture, "--out", tmp_path / "out", naming=(name, "damaged"))
 
 
 @pytest.mark.parametrize("name", MODEL_FILES)
 @pytest.mark.parametrize("seed", range(3))
 def test_random_bytes_in_a_model_file_are_called_damaged(
-    name: str, seed: int, told: Told, capture: Path, tmp_path: Path
+    name: str, seed: int, cli: Cli, capture: Path, tmp_path: Path
 ) -> None:
     path = capture / "sparse" / "0" / name
     if not path.exists():
         pytest.skip(f"this pycolmap writes no {name}")
     path.write_bytes(np.random.default_rng(seed).bytes(path.stat().st_size))
-    told.error("train", capture, "--out", tmp_path / "out", naming=(name, "damaged"))
+    cli.error("train", capture, "--out", tmp_path / "out", naming=(name, "damaged"))
 
 
 @pytest.mark.parametrize(("name", "offset"), [("images.bin", 8 + 4), ("frames.bin", 8 + 8)])
 @pytest.mark.parametrize("component", [0, 4])  # of the rotation, of the translation
-def test_a_pose_that_is_not_a_number_is_told(
-    name: str, offset: int, component: int, told: Told, capture: Path, tmp_path: Path
+def test_a_pose_that_is_not_a_number_is_reported(
+    name: str, offset: int, component: int, cli: Cli, capture: Path, tmp_path: Path
 ) -> None:
     path = capture / "sparse" / "0" / name
     if not path.exists():
@@ -223,7 +223,7 @@ def test_a_pose_that_is_not_a_number_is_told(
     data = bytearray(path.read_bytes())
     struct.pack_into("<d", data, offset + 8 * component, math.nan)
     path.write_bytes(data)
-    told.error("train", capture, "--out", tmp_path / "out", naming=(name, "not finite"))
+    cli.error("train", capture, "--out", tmp_path / "out", naming=(name, "not finite"))
 
 
 def write_text_model(capture: Path, names: list[str]) -> None:
@@ -236,15 +236,15 @@ def write_text_model(capture: Path, names: list[str]) -> None:
     (capture / "sparse" / "points3D.txt").write_text("")
 
 
-def test_a_model_without_points_starts_from_random_ones_and_says_so(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_a_model_without_points_starts_from_random_ones_and_says_so(cli: Cli, capture: Path, tmp_path: Path) -> None:
     write_text_model(capture, [f"000{i}.png" for i in range(1, 9)])
-    said = told.warning("train", capture, "--out", tmp_path / "out", *TINY)
+    said = cli.warning("train", capture, "--out", tmp_path / "out", *TINY)
     assert "no points" in said and "random" in said
 
 
-def test_a_single_view_is_too_few(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_a_single_view_is_too_few(cli: Cli, capture: Path, tmp_path: Path) -> None:
     write_text_model(capture, ["0001.png"])
-    told.error("train", capture, "--out", tmp_path / "out", naming="1 usable view")
+    cli.error("train", capture, "--out", tmp_path / "out", naming="1 usable view")
 
 
 # ---- transforms.json ----
@@ -263,33 +263,33 @@ def write_transforms(capture: Path) -> dict:
     return content
 
 
-def test_transforms_without_frames_name_the_key(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_transforms_without_frames_name_the_key(cli: Cli, capture: Path, tmp_path: Path) -> None:
     content = write_transforms(capture)
     del content["frames"]
     (capture / "transforms.json").write_text(json.dumps(content))
-    told.error("train", capture, "--out", tmp_path / "out", naming=("transforms.json", "frames"))
+    cli.error("train", capture, "--out", tmp_path / "out", naming=("transforms.json", "frames"))
 
 
-def test_a_frame_without_a_pose_names_the_key_and_the_frame(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_a_frame_without_a_pose_names_the_key_and_the_frame(cli: Cli, capture: Path, tmp_path: Path) -> None:
     content = write_transforms(capture)
     del content["frames"][2]["transform_matrix"]
     (capture / "transforms.json").write_text(json.dumps(content))
-    sentence = told.error("train", capture, "--out", tmp_path / "out", naming="transform_matrix")
+    sentence = cli.error("train", capture, "--out", tmp_path / "out", naming="transform_matrix")
     assert "0003.png" in sentence or "frame 2" in sentence or "frames[2]" in sentence
 
 
-def test_transforms_without_a_focal_length_say_so(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_transforms_without_a_focal_length_say_so(cli: Cli, capture: Path, tmp_path: Path) -> None:
     content = write_transforms(capture)
     del content["fl_x"], content["fl_y"]
     (capture / "transforms.json").write_text(json.dumps(content))
-    told.error("train", capture, "--out", tmp_path / "out", naming=("transforms.json", "fl_x"))
+    cli.error("train", capture, "--out", tmp_path / "out", naming=("transforms.json", "fl_x"))
 
 
-def test_broken_json_is_told_with_its_place(told: Told, capture: Path, tmp_path: Path) -> None:
+def test_broken_json_is_reported_with_its_place(cli: Cli, capture: Path, tmp_path: Path) -> None:
     write_transforms(capture)
     path = capture / "transforms.json"
     path.write_text(path.read_text()[:200])
-    told.error("train", capture, "--out", tmp_path / "out", naming=("transforms.json", "JSON"))
+    cli.error("train", capture, "--out", tmp_path / "out", naming=("transforms.json", "JSON"))
 
 
 # ---- PLY ----
@@ -297,7 +297,7 @@ def test_broken_json_is_told_with_its_place(told: Told, capture: Path, tmp_path:
 
 @pytest.mark.parametrize("command", ["info", "export"])
 @pytest.mark.parametrize("damage", ["random", "properties", "billion"])
-def test_a_broken_ply_is_told(command: str, damage: str, told: Told, run: Path, tmp_path: Path) -> None:
+def test_a_broken_ply_is_reported(command: str, damage: str, cli: Cli, run: Path, tmp_path: Path) -> None:
     path = tmp_path / "splat.ply"
     whole = (run / "splat.ply").read_bytes()
     damaged = {
@@ -310,7 +310,7 @@ def test_a_broken_ply_is_told(command: str, damage: str, told: Told, run: Path, 
     path.write_bytes(damaged)
     words = {"random": "not a PLY", "properties": "f_dc_0", "billion": "1,000,000,000"}
     out = ("--out", tmp_path / "again.ply") if command == "export" else ()
-    told.error(command, path, *out, naming=("splat.ply", words[damage]))
+    cli.error(command, path, *out, naming=("splat.ply", words[damage]))
 
 
 # ---- checkpoints ----
@@ -329,54 +329,54 @@ def damage_checkpoint(path: Path, damage: str) -> None:
 
 @pytest.mark.parametrize("damage", ["another version", "cut short", "not a checkpoint"])
 @pytest.mark.parametrize("command", ["eval", "render", "export", "resume", "info"])
-def test_a_checkpoint_that_cannot_be_used_is_told(damage: str, command: str, told: Told, run: Path) -> None:
+def test_a_checkpoint_that_cannot_be_used_is_reported(damage: str, command: str, cli: Cli, run: Path) -> None:
     damage_checkpoint(run / "checkpoint.safetensors", damage)
     words = ("train", "--resume", run) if command == "resume" else (command, run)
     kind = {"another version": "version 9", "cut short": "cut short", "not a checkpoint": "not an nfc-gs checkpoint"}
-    told.error(*words, naming=("checkpoint.safetensors", kind[damage]))
+    cli.error(*words, naming=("checkpoint.safetensors", kind[damage]))
 
 
-def test_a_folder_that_is_no_run_is_told(told: Told, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_is_reported(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     for command in ("eval", "render", "export"):
-        told.error(command, tmp_path / "other", naming="not a run")
-    told.error("train", "--resume", tmp_path / "other", naming="not a run")
+        cli.error(command, tmp_path / "other", naming="not a run")
+    cli.error("train", "--resume", tmp_path / "other", naming="not a run")
 
 
-def test_a_capture_that_was_moved_is_told(told: Told, capture: Path, tmp_path: Path) -> None:
-    told.warning("train", capture, "--out", tmp_path / "out", *TINY)
+def test_a_capture_that_was_moved_is_reported(cli: Cli, capture: Path, tmp_path: Path) -> None:
+    cli.warning("train", capture, "--out", tmp_path / "out", *TINY)
     capture.rename(tmp_path / "elsewhere")
     for words in (("eval", tmp_path / "out"), ("train", "--resume", tmp_path / "out")):
-        told.error(*words, naming=(str(capture), "--capture" if words[0] == "eval" else str(capture)))
+        cli.error(*words, naming=(str(capture), "--capture" if words[0] == "eval" else str(capture)))
     assert main(["eval", str(tmp_path / "out"), "--capture", str(tmp_path / "elsewhere")]) == 0
 
 
 # ---- the output ----
 
 
-def test_a_file_in_the_place_of_the_run_folder_is_told(told: Told, sound_capture: Path, tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_run_folder_is_reported(cli: Cli, sound_capture: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
-    told.error("train", sound_capture, "--out", tmp_path / "taken", *TINY, naming="taken")
-    told.error("train", sound_capture, "--out", tmp_path / "taken" / "run", *TINY, naming="taken")
-    told.error("demo", "--out", tmp_path / "taken", "--steps", "3", naming="taken")
+    cli.error("train", sound_capture, "--out", tmp_path / "taken", *TINY, naming="taken")
+    cli.error("train", sound_capture, "--out", tmp_path / "taken" / "run", *TINY, naming="taken")
+    cli.error("demo", "--out", tmp_path / "taken", "--steps", "3", naming="taken")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_folder_without_permission_is_told(told: Told, sound_capture: Path, tmp_path: Path) -> None:
+def test_a_folder_without_permission_is_reported(cli: Cli, sound_capture: Path, tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
-    told.error("train", sound_capture, "--out", tmp_path / "locked" / "run", *TINY, naming="permission")
+    cli.error("train", sound_capture, "--out", tmp_path / "locked" / "run", *TINY, naming="permission")
 
 
-def test_a_run_is_never_overwritten(told: Told, sound_capture: Path, run: Path) -> None:
-    told.error("train", sound_capture, "--out", run, *TINY, naming="--resume")
-    told.error("demo", "--out", run, naming="--resume")
+def test_a_run_is_never_overwritten(cli: Cli, sound_capture: Path, run: Path) -> None:
+    cli.error("train", sound_capture, "--out", run, *TINY, naming="--resume")
+    cli.error("demo", "--out", run, naming="--resume")
 
 
-def test_an_export_that_cannot_be_written_is_told(told: Told, run: Path, tmp_path: Path) -> None:
+def test_an_export_that_cannot_be_written_is_reported(cli: Cli, run: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
-    told.error("export", run, "--out", tmp_path / "taken" / "a.ply", naming="taken")
-    told.error("export", run, "--out", run / "renders", naming=".ply")
-    told.error("render", run, "--out", tmp_path / "film.avi", naming=".mp4")
+    cli.error("export", run, "--out", tmp_path / "taken" / "a.ply", naming="taken")
+    cli.error("export", run, "--out", run / "renders", naming=".ply")
+    cli.error("render", run, "--out", tmp_path / "film.avi", naming=".mp4")
 
 
 @contextlib.contextmanager
@@ -391,23 +391,23 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_at_export_leaves_the_old_splat(told: Told, run: Path) -> None:
+def test_a_full_disk_at_export_leaves_the_old_splat(cli: Cli, run: Path) -> None:
     with largest_file(2000):
-        told.error("export", run, naming="splat.ply")
+        cli.error("export", run, naming="splat.ply")
 
 
-def test_a_full_disk_at_evaluation_leaves_the_run_as_it_was(told: Told, run: Path) -> None:
+def test_a_full_disk_at_evaluation_leaves_the_run_as_it_was(cli: Cli, run: Path) -> None:
     with largest_file(2000):
-        told.error("eval", run, naming=str(run))
+        cli.error("eval", run, naming=str(run))
 
 
-def test_a_full_disk_at_the_beginning_of_a_training_is_told(told: Told, sound_capture: Path, tmp_path: Path) -> None:
+def test_a_full_disk_at_the_beginning_of_a_training_is_reported(cli: Cli, sound_capture: Path, tmp_path: Path) -> None:
     with largest_file(2000):
-        told.error("train", sound_capture, "--out", tmp_path / "out", *TINY, naming="checkpoint.safetensors")
+        cli.error("train", sound_capture, "--out", tmp_path / "out", *TINY, naming="checkpoint.safetensors")
 
 
 def test_a_disk_that_fills_up_while_training_leaves_the_last_checkpoint(
-    told: Told, sound_capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, sound_capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nfc_gs.commands import train
     from nfc_gs.core.events import Event, TrainStarted
@@ -423,7 +423,7 @@ def test_a_disk_that_fills_up_while_training_leaves_the_last_checkpoint(
     monkeypatch.setattr(train, "Progress", Filling)
     with contextlib.ExitStack() as limit:
         code = main(["train", str(sound_capture), "--out", str(tmp_path / "out"), *TINY])
-    sentence = only_sentence(*told.capfd.readouterr())
+    sentence = only_sentence(*cli.capfd.readouterr())
     assert code == 2 and "checkpoint.safetensors" in sentence
     assert (tmp_path / "out" / "checkpoint.safetensors").read_bytes() == saved["bytes"]
     assert not list((tmp_path / "out").glob(".*partial*"))
@@ -434,18 +434,18 @@ def test_a_disk_that_fills_up_while_training_leaves_the_last_checkpoint(
 # ---- what was asked for ----
 
 
-def test_an_unknown_backend_is_refused_with_the_choices(told: Told, sound_capture: Path) -> None:
+def test_an_unknown_backend_is_refused_with_the_choices(cli: Cli, sound_capture: Path) -> None:
     assert main(["train", str(sound_capture), "--backend", "abacus"]) == 2
-    out, err = told.capfd.readouterr()
+    out, err = cli.capfd.readouterr()
     assert "error: There is no backend 'abacus'; choose one of auto, torch, cpu, gsplat, cuda." in err
     assert "Traceback" not in out + err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_without_a_gpu_is_told(told: Told, sound_capture: Path, run: Path, tmp_path: Path) -> None:
-    told.error("train", sound_capture, "--out", tmp_path / "out", "--device", "cuda", naming="--device cuda")
-    told.error("demo", "--out", tmp_path / "demo", "--device", "cuda", naming="--device cuda")
-    told.error("eval", run, "--device", "cuda", naming="--device cuda")
+def test_cuda_without_a_gpu_is_reported(cli: Cli, sound_capture: Path, run: Path, tmp_path: Path) -> None:
+    cli.error("train", sound_capture, "--out", tmp_path / "out", "--device", "cuda", naming="--device cuda")
+    cli.error("demo", "--out", tmp_path / "demo", "--device", "cuda", naming="--device cuda")
+    cli.error("eval", run, "--device", "cuda", naming="--device cuda")
 
 
 @pytest.mark.parametrize(
@@ -461,12 +461,12 @@ def test_cuda_without_a_gpu_is_told(told: Told, sound_capture: Path, run: Path, 
     ],
 )
 def test_an_option_that_makes_no_sense_is_named(
-    options: tuple[str, ...], naming: str, told: Told, sound_capture: Path, tmp_path: Path
+    options: tuple[str, ...], naming: str, cli: Cli, sound_capture: Path, tmp_path: Path
 ) -> None:
-    told.error("train", sound_capture, "--out", tmp_path / "out", *options, naming=naming)
+    cli.error("train", sound_capture, "--out", tmp_path / "out", *options, naming=naming)
 
 
-def test_a_thread_count_that_is_no_number_is_told(sound_capture: Path, tmp_path: Path) -> None:
+def test_a_thread_count_that_is_no_number_is_reported(sound_capture: Path, tmp_path: Path) -> None:
     words = ("train", sound_capture, "--out", tmp_path / "out", *TINY)
     assert "NFC_GS_THREADS" in subprocess_error(*words, NFC_GS_THREADS="many")
 
@@ -475,11 +475,11 @@ def test_a_thread_count_that_is_no_number_is_told(sound_capture: Path, tmp_path:
 
 
 def test_a_loss_that_is_not_finite_names_step_and_view_and_leaves_a_checkpoint(
-    told: Told, sound_capture: Path, tmp_path: Path
+    cli: Cli, sound_capture: Path, tmp_path: Path
 ) -> None:
     options = ("--max-gaussians", "60", "--steps", "50", "--backend", "cpu", "--device", "cpu", "--rates.sh0", "1e30")
     code = main(["train", str(sound_capture), "--out", str(tmp_path / "out"), *options])
-    sentence = only_sentence(*told.capfd.readouterr())
+    sentence = only_sentence(*cli.capfd.readouterr())
     assert code == 2
     assert "step 2" in sentence and ".png" in sentence and "checkpoint.safetensors" in sentence
     assert main(["export", str(tmp_path / "out")]) == 0

@@ -1,4 +1,4 @@
-"""tools/bench.py: one benchmark needs no package of another."""
+"""tools/bench/bench.py: its benchmarks, and that one needs no package of another."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from tool_modules import TOOLS, load
+
+BENCH = TOOLS / "bench"
 
 TESTS = Path(__file__).parent
 
@@ -21,30 +22,34 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {{name!r}}")
 
 sys.meta_path.insert(0, Missing())
-sys.path.insert(0, {tools!r})
+sys.path.insert(0, {bench!r})
 sys.argv = ["bench.py", "gpu", "--views", "0"]
-runpy.run_path({tools!r} + "/bench.py", run_name="__main__")
+runpy.run_path({bench!r} + "/bench.py", run_name="__main__")
 """
 
 
 def test_the_benchmark_of_a_gpu_runs_without_what_only_others_need():
     names = {"viser", "msgspec", "zstandard", "websockets", "pycolmap", "plyfile", "PIL", "scipy", "safetensors",
              "imageio", "imageio_ffmpeg", "gsplat", "matplotlib"}  # fmt: skip
-    code = WITHOUT.format(names=names, tools=str(TOOLS))
+    code = WITHOUT.format(names=names, bench=str(BENCH))
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 2 and ended.stderr.startswith("error: "), ended.stderr
 
 
-def test_every_benchmark_is_offered(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    bench = load("bench")
+def test_every_benchmark_is_offered():
+    bench = load("bench/bench")
     assert list(bench.benchmarks("--help")) == ["cpu", "nfc", "motion", "gpu", "viewer"]
     assert list(bench.benchmarks("gpu")) == ["cpu", "nfc", "gpu"]
     assert all(f"bench.py {name} " in bench.__doc__ for name in bench.benchmarks(""))
 
 
-def test_every_test_on_a_gpu_is_among_the_commands_for_the_day_one_is_there():
+def test_everything_is_measured_in_each_round_in_another_order():
+    in_turn = load("bench/measuring").in_turn
+    assert list(in_turn("ab", 2)) == [(-1, "b"), (-1, "a"), (0, "a"), (0, "b"), (1, "b"), (1, "a")]
+
+
+def test_every_test_on_a_gpu_is_among_the_commands_for_a_machine_with_one():
     marked = r"mark\.gpu$|marks=pytest\.mark\.gpu|from splat_scenes import[^.]*\b(COMPILED|ENGINES)\b"
     files = [path.name for path in TESTS.glob("test_*.py") if re.search(marked, path.read_text("utf-8"), re.M)]
-    commands = (TOOLS / "bench_gpu.py").read_text("utf-8")
+    commands = (BENCH / "gpu.py").read_text("utf-8")
     assert "test_gpu.py" in files and [name for name in files if f"tests/{name}" not in commands] == []

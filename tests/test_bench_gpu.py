@@ -23,14 +23,15 @@ from tool_modules import TOOLS, load
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import PointCloud
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops.kernel_args import RenderArgs
-from nfc_gs.rendering import backend
-from nfc_gs.rendering.backend import get_backend
+from nfc_gs.rendering import registry
 from nfc_gs.rendering.cuda_backend import CudaBackend
 from nfc_gs.rendering.pipeline import render
+from nfc_gs.rendering.registry import get_backend
 
 ARRAYS = {name for name, kind, *_ in RenderArgs._fields_ if kind is ctypes.c_void_p}
 
@@ -227,15 +228,16 @@ def test_bytes_are_those_of_the_arrays(emulator: Emulator):
     pixels, tiles, entries, buckets = 40 * 24, 3 * 2, work.entries, work.buckets
     assert 80 < entries < 80 * tiles and buckets == entries // 32 + tiles
     expected = {
-        "means": 12 * 80, "quats": 16 * 80, "scales": 12 * 80, "opacities": 4 * 80, "sh": 192 * 80, "viewmat": 64,
-        "records": 64 * 80, "colors": 12 * 80, "depths": 4 * 80, "touched": 4 * 80, "radii": 8 * 80, "means2d": 8 * 80,
+        "means": 12 * 80, "quats": 16 * 80, "log_scales": 12 * 80, "opacity_logits": 4 * 80, "sh_coeffs": 192 * 80,
+        "viewmat": 64, "records": 64 * 80, "colors": 12 * 80, "depths": 4 * 80, "touched": 4 * 80, "radii": 8 * 80,
+        "means2d": 8 * 80,
         "order": 8 * 80, "entry_end": 8 * 80, "entry_begin": 8 * 80, "entry_splat": 4 * entries,
         "entry_tile": 2 * entries, "slot_tile": 2 * entries, "slot_entry": 8 * entries, "slot_splat": 4 * entries,
         "tile_begin": 4 * (tiles + 1), "bucket_tile": 4 * buckets, "bucket_transmittance": 1024 * buckets,
         "bucket_sum": 3 * 1024 * buckets, "out": 12 * pixels, "out_alpha": 4 * pixels, "v_out": 12 * pixels,
         "v_pixel": 3 * 1024 * tiles, "behind": 1024 * tiles, "partial": 4 * (8 + 3) * entries, "camera_partial": 48,
-        "v_means": 12 * 80, "v_quats": 16 * 80, "v_scales": 12 * 80, "v_opacities": 4 * 80, "v_sh": 192 * 80,
-        "v_means2d": 8 * 80,
+        "v_means": 12 * 80, "v_quats": 16 * 80, "v_log_scales": 12 * 80, "v_opacity_logits": 4 * 80,
+        "v_sh_coeffs": 192 * 80, "v_means2d": 8 * 80,
     }  # fmt: skip
     assert work.arrays == expected
     project = 64 + 44 * 80 + 192 * 60 + 64 * 60 + (8 + 8 + 4 + 4) * 80 + 12 * 60
@@ -467,7 +469,7 @@ def test_all_parts_of_a_scene_end_up_in_tables_and_in_the_record(
     emulator: Emulator, tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # where there is a GPU, gsplat has no place there
-    monkeypatch.delitem(backend._instances, "gsplat", raising=False)
+    monkeypatch.delitem(registry._instances, "gsplat", raising=False)
     scene, path = small_scene(12), tmp_path / "gpu.json"
     args = bench.Gpu(garden=Path("x"), sizes=((20, 12), (30, 18)), views=1, rounds=1, json=path)
     place = bench.Place(emulator, Clock(), floors.Rates(1e9, 1e9), bench.Record(path, {}))

@@ -1,4 +1,4 @@
-"""tools/bench.py viewer, as far as it goes without a browser's end: what becomes of pictures that were not sent."""
+"""tools/bench/bench.py viewer without a connection: pictures that were not sent."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from tool_modules import load
 
 from nfc_gs.viewer.session import MovingPicture
 
-common = load("bench_common")
-bench = load("bench_viewer")
+measuring, viewer = load("bench/measuring"), load("bench/viewer")
 
 
-class Looker:
-    """A client to which five pictures are drawn while it moves and two when it rests."""
+class FakeClient:
+    """A client for which five pictures are rendered while it moves and two when it rests."""
 
     def __init__(self, lost_moving: int = 0, lost_resting: int = 0) -> None:
         self.lost_moving, self.lost_resting = lost_moving, lost_resting
-        self.drawn_from: deque[tuple[float, ...]] = deque()
+        self.rendered_from: deque[tuple[float, ...]] = deque()
         self.pictures: list[float] = []
         self.sent: dict[tuple[float, ...], float] = {}
         self.session = SimpleNamespace(
@@ -29,17 +28,17 @@ class Looker:
     def move(self, until: object) -> None:
         for place in range(5):
             self.sent[float(place),] = 10.0 * place
-            self.drawn_from.append((float(place),))
+            self.rendered_from.append((float(place),))
         self.pictures += [10.0 * place + 0.5 for place in range(5 - self.lost_moving)]
 
-    def rest(self) -> None:
-        self.drawn_from += [(4.0,)] * 2
+    def wait_until_idle(self) -> None:
+        self.rendered_from += [(4.0,)] * 2
         self.pictures += [99.0] * (2 - self.lost_resting)
 
 
 @pytest.mark.parametrize(("moving", "resting", "delays"), [(0, 0, 5), (0, 1, 5), (0, 2, 5), (1, 0, 0)])
 def test_a_picture_at_rest_that_was_not_sent_costs_no_round(moving: int, resting: int, delays: int) -> None:
-    samples, found = common.Samples(), []
-    bench.measure_moving(Looker(moving, resting), 1.0, samples, found)
+    samples, found = measuring.Samples(), []
+    viewer.measure_moving(FakeClient(moving, resting), 1.0, samples, found)
     assert found == [0.5] * delays
     assert len(samples.values["rate"]) == 1 and samples.median("width") == 64

@@ -91,7 +91,7 @@ def test_a_run_of_direct_sh_says_nothing_of_baking(
 @pytest.mark.parametrize(
     ("words", "rest", "degree"), [((), 24, 2), (("--sh-degree", 0), 0, 0), (("--sh-degree", 3), 45, 3)]
 )
-def test_export_bakes_bits_to_the_degree_asked_for_and_says_what_it_costs(
+def test_export_bakes_bits_to_the_given_degree_and_says_what_it_costs(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple, rest: int, degree: int
 ) -> None:
     assert nfc("export", run, "--out", tmp_path / "a.ply", *words) == 0
@@ -120,13 +120,13 @@ def test_export_knows_no_other_degrees(run: Path, degree: int, capsys: pytest.Ca
     assert (run / "splat.ply").read_bytes() == before
 
 
-def test_render_draws_bit_planes_and_their_uncertainty_beside_the_picture(run: Path, tmp_path: Path) -> None:
+def test_render_writes_bit_planes_and_their_uncertainty_beside_the_image(run: Path, tmp_path: Path) -> None:
     words = ("render", run, "--what", "test", "--out", tmp_path / "out", "--outputs")
     assert nfc(*words, "rgb", "bits", "bit_entropy") == 0
     image = np.asarray(Image.open(tmp_path / "out" / "0001.png")).astype(float)
     assert image.shape == (HEIGHT, 10 * WIDTH, 3)
     rgb, *planes, uncertainty = (image[:, i * WIDTH : (i + 1) * WIDTH] for i in range(10))
-    # The planes add up to the picture, each to half an 8-bit step, and so does the picture.
+    # The planes add up to the image, each to half an 8-bit step, and so does the image.
     decoded = sum(2 ** (7 - j) / 255 * plane for j, plane in enumerate(planes))
     assert np.abs(decoded - rgb).max() <= 1.0 and rgb.std() > 5
     assert (uncertainty[..., 0] == uncertainty[..., 2]).all() and uncertainty.max() > uncertainty.min()
@@ -134,7 +134,7 @@ def test_render_draws_bit_planes_and_their_uncertainty_beside_the_picture(run: P
     np.testing.assert_allclose(np.asarray(Image.open(tmp_path / "out" / "0001.png")), rgb, rtol=0, atol=1)
 
 
-def test_bit_planes_stand_side_by_side_from_the_most_significant_on() -> None:
+def test_bit_planes_are_side_by_side_from_the_most_significant_on() -> None:
     colors = torch.randint(0, 256, (3, 5, 3), generator=torch.Generator().manual_seed(0))
     planes = bit_planes(encode_colors(colors))
     assert planes.shape == (3, 40, 3)

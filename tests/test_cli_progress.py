@@ -1,4 +1,4 @@
-"""What a training says while it runs, fed by events alone."""
+"""What a training prints while it runs, from its events alone."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from nfc_gs.core.text import duration
 
 
 def started(total: int | None = 100) -> TrainStarted:
-    return TrainStarted(Path("run"), 0, total, "cpu", 50, 7, 1)
+    return TrainStarted(Path("run"), 0, total, "cpu", {"gaussians": 50}, 7, 1)
 
 
 def step(number: int, total: int = 100, **changes: float) -> StepDone:
     values = {"loss": 0.25, "psnr": 20.0, "seconds": 0.1 * number, "remaining_seconds": 0.1 * (total - number)}
     values |= changes
-    return StepDone(step=number, progress=number / total, gaussians=1234, width=64, height=48, sh_degree=1, **values)
+    return StepDone(step=number, progress=number / total, sizes={"gaussians": 1234}, width=64, height=48, **values)
 
 
 class Clock:
-    """Time that passes when told to."""
+    """Time that passes as a test sets it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -93,7 +93,7 @@ def test_a_time_budget_shows_no_number_of_steps(capsys: pytest.CaptureFixture[st
     assert out.startswith("step 50   50%") and "1:05 left" in out
 
 
-def test_evaluations_are_told_while_training_and_not_after(capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluations_are_printed_while_training_and_not_after(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(Output())
     progress(Evaluated(25, 21.5, 0.75, 3.0))
     progress(CheckpointSaved(25, Path("checkpoint")))
@@ -125,7 +125,7 @@ def test_what_the_library_logs_is_said_once_on_stderr(capsys: pytest.CaptureFixt
     with sentences_to_stderr():
         logger.info("A decision [1/2].")
         logger.warning("A %s.", "worry")
-    logger.info("Nobody hears this.")
+    logger.info("This is printed nowhere.")
     out, err = capsys.readouterr()
     assert err == "A decision [1/2].\nwarning: A worry.\n" and out == ""
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from losses import photometric, photometric_reference
 
 from nfc_gs.core.camera import Camera, look_at
-from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
+from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.ops import native
-from nfc_gs.rendering.backend import RasterSettings, SplatInfo, Splats, color_channels, get_backend
+from nfc_gs.ops.operations import operations_for
+from nfc_gs.rendering.backend import RasterSettings, SplatInfo, Splats, color_channels
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.density_ops import mcmc_noise_
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+
+KERNELS = Path(__file__).resolve().parents[1] / "cuda" / "cpu" / "kernels"
 
 
 @pytest.fixture(autouse=True)
@@ -232,7 +239,8 @@ def noise_of(count: int, logit: float, seed: int = 0, step: int = 1, strength: f
     means = torch.zeros(count, 3)
     quats = torch.tensor([0.8, 0.1, -0.5, 0.3]).repeat(count, 1)
     log_scales = torch.tensor([0.5, 1.0, 2.0]).log().repeat(count, 1)
-    mcmc_noise_(means, quats, log_scales, torch.full((count,), logit), strength, seed, step)
+    geometry = (means, quats, log_scales, torch.full((count,), logit))
+    mcmc_noise_(*geometry, strength, seed, step, operations_for("cpu"))
     return means
 
 
@@ -376,3 +384,20 @@ def test_a_bit_that_is_not_a_number_makes_the_bit_loss_one_too(name: str) -> Non
         bits[..., :3], torch.zeros(3, 5, 3, dtype=torch.uint8), None, ObjectiveConfig(bit_ce=1.0), bits
     )
     assert values.values["bit_ce"].isnan()
+
+
+@pytest.mark.parametrize("path", sorted(KERNELS.glob("*.*")), ids=lambda path: path.name)
+def test_every_file_of_kernels_compiles_alone(path: Path) -> None:
+    """So that editors understand it."""
+    compiler = os.environ.get("CXX", "c++")
+    if sys.platform == "win32" or shutil.which(compiler) is None:
+        pytest.skip("there is no C++ compiler of the kind of g++")
+    command = [compiler, "-std=gnu++17", "-fsyntax-only", "-x", "c++", str(path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_sources_of_the_kernels_are_found_where_they_are_beside_the_tests() -> None:
+    if not KERNELS.parents[1].is_dir():
+        pytest.skip("the sources of the compiled backends (cuda/) are not beside the tests")
+    assert len(list(KERNELS.glob("*.inl"))) == 10

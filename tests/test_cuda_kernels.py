@@ -19,14 +19,24 @@ from typing import Any
 import pytest
 import torch
 from emulator import CUDA, SANITIZE_VARIABLE, Emulator, KernelError, compiled, run
-from splat_scenes import Engine, Ferry, assert_equals_naive, cast, gradients, make_camera, make_splats, open_engine
+from splat_scenes import (
+    Engine,
+    OtherDevice,
+    assert_equals_naive,
+    cast,
+    gradients,
+    make_camera,
+    make_splats,
+    open_engine,
+)
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import nvrtc
 from nfc_gs.ops.kernel_args import RenderArgs
-from nfc_gs.rendering import backend, cuda_backend
-from nfc_gs.rendering.backend import RasterSettings, get_backend
+from nfc_gs.rendering import cuda_backend, registry
+from nfc_gs.rendering.backend import RasterSettings
 from nfc_gs.rendering.cuda_backend import CudaBackend
+from nfc_gs.rendering.registry import get_backend
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
@@ -129,13 +139,13 @@ from emulator import Emulator
 from test_cuda_kernels import build, launch
 from test_cuda_training import launch_every_kernel
 from tool_modules import load
-from nfc_gs.rendering.backend import RasterSettings, get_backend
+from nfc_gs.rendering.backend import RasterSettings
+from nfc_gs.rendering.registry import get_backend
 open_engine("emulated-float32")
 gradients("emulated", torch.float32, make_splats(40, sh_degree=1, channels=1), make_camera(), RasterSettings(1))
 launch_every_kernel(Emulator())
-load("gpu_scenes")
 with contextlib.redirect_stdout(io.StringIO()):  # every feature of the rendering, one after the other, and training
-    assert load("gpu_sanitize").run(get_backend("emulated"), torch.device("cpu"), 12, 18, 10) == 0
+    assert load("bench/gpu_sanitize").run(get_backend("emulated"), torch.device("cpu"), 12, 18, 10) == 0
 print("clean", flush=True)
 launch(build(Path({folder!r}), ["args.values[i] = 1.0f;"]), torch.zeros(63))
 """
@@ -176,14 +186,14 @@ def test_the_argument_of_the_kernels_is_the_same_in_cpp_and_python(tmp_path: Pat
     assert list(layout) == [getattr(RenderArgs, name).offset for name in names] + [ctypes.sizeof(RenderArgs)]
 
 
-def test_a_backend_of_another_device_gives_what_it_gives_at_home(monkeypatch: pytest.MonkeyPatch):
+def test_a_backend_of_another_device_gives_the_same_for_tensors_on_the_cpu(monkeypatch: pytest.MonkeyPatch):
     # The engine `gpu` of the tests, with the emulator in the place of a GPU.
     engine, splats, camera = open_engine("emulated-float32"), make_splats(channels=1), make_camera()
     settings = RasterSettings(3, depth=True)
-    monkeypatch.setitem(backend._instances, "afar", Ferry(get_backend("emulated"), "cpu"))
-    expected, actual = (gradients(name, engine.dtype, splats, camera, settings) for name in (engine.name, "afar"))
+    monkeypatch.setitem(registry._instances, "moved", OtherDevice(get_backend("emulated"), "cpu"))
+    expected, actual = (gradients(name, engine.dtype, splats, camera, settings) for name in (engine.name, "moved"))
     assert expected.keys() == actual.keys() and all(torch.equal(actual[name], expected[name]) for name in expected)
-    assert_equals_naive(Engine("afar", engine.dtype), splats, camera, settings)
+    assert_equals_naive(Engine("moved", engine.dtype), splats, camera, settings)
 
 
 def test_a_picture_of_more_tiles_than_16_bits_count_is_the_same(monkeypatch: pytest.MonkeyPatch):
@@ -221,9 +231,9 @@ class Together(Emulator):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         text = (CUDA / "gpu" / "project.cu").read_text("utf-8").replace('#include "', f'#include "{CUDA}/gpu/')
-        assert text.count("kAlone = 256;") == 1
+        assert text.count("kThreadEntries = 256;") == 1
         self.source, self.most = folder / "project.cu", 0
-        self.source.write_text(text.replace("kAlone = 256;", "kAlone = 3;"), "utf-8")
+        self.source.write_text(text.replace("kThreadEntries = 256;", "kThreadEntries = 3;"), "utf-8")
 
     def launch(self, source: str, kernel: str, args: Any, blocks: int, threads: int, channels: int = 0) -> None:
         if source != "project":
@@ -238,7 +248,7 @@ def test_a_splat_over_many_tiles_has_the_gradients_of_the_specification(
 ):
     runtime, splats, camera = Together(tmp_path), make_splats(40, channels=2), make_camera()
     settings = RasterSettings(3, depth=True)
-    monkeypatch.setitem(backend._instances, "together", CudaBackend(runtime))
+    monkeypatch.setitem(registry._instances, "together", CudaBackend(runtime))
     expected = gradients("torch", torch.float64, splats, camera, settings)
     actual = gradients("together", torch.float32, splats, camera, settings)
     assert runtime.most > 3

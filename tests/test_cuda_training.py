@@ -10,26 +10,29 @@ from pathlib import Path
 import pytest
 import torch
 from emulator import CUDA, Emulator, compiled
+from losses import photometric, photometric_reference
 from splat_scenes import open_engine
-from test_train_motion import config, moving_scene, psnr
+from test_train_deformation import config, moving_scene, psnr
 from torch import Tensor
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.model.deformation import HexPlaneConfig, add_plane_gradient_reference, look_up_reference, plane_shapes
-from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
-from nfc_gs.ops import gpu_kernels, native, nvrtc
+from nfc_gs.model.hexplane import (
+    HexPlaneConfig,
+    add_plane_regulariser_gradient,
+    add_plane_regulariser_gradient_reference,
+    hexplane_features_reference,
+    plane_shapes,
+)
+from nfc_gs.objective.objective import ObjectiveConfig
+from nfc_gs.ops import gpu, native
 from nfc_gs.ops import kernel_args as cuda_args
+from nfc_gs.ops import operations as operations_module
+from nfc_gs.ops.arguments import AdamConstants
 from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
-from nfc_gs.rendering.deformation import kernels_for
+from nfc_gs.ops.operations import CPU, REFERENCE, Operations, gpu_operations, operations_for
 from nfc_gs.training import config as train_config
 from nfc_gs.training import density_ops, schedules
-from nfc_gs.training.optimizers import (
-    AdamConstants,
-    DenseAdam,
-    VisibleAdam,
-    adam_step_gpu,
-    adam_step_reference,
-)
+from nfc_gs.training.optimizers import DenseAdam, VisibleAdam, adam_step_reference
 from nfc_gs.training.trainer import Trainer
 
 
@@ -43,9 +46,15 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 
 
 @pytest.fixture
-def taken(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    """The same, which is taken for whatever has GPU kernels: the emulator for tensors on the CPU."""
-    monkeypatch.setattr(nvrtc, "runtime_for", lambda device: runtime)
+def operations(runtime: Runtime) -> Operations:
+    """The operations of the same."""
+    return gpu_operations(runtime)
+
+
+@pytest.fixture
+def taken(runtime: Runtime, operations: Operations, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    """The same, whose operations are used by default: the emulator's for tensors on the CPU."""
+    monkeypatch.setattr(operations_module, "_fastest", lambda device: operations)
     return runtime
 
 
@@ -172,7 +181,7 @@ def test_adam_moves_what_the_reference_moves_and_nothing_else(runtime: Runtime):
         if dtype == torch.float64:
             adam_step_reference(copies[0], given, copies[2], copies[3], seen, rates, constants)
         else:
-            adam_step_gpu(runtime, copies[0], given, copies[2], copies[3], seen, rates, constants)
+            gpu.adam_step(runtime, copies[0], given, copies[2], copies[3], seen, rates, constants)
         results.append([copies[0], copies[2], copies[3]])
     for expected, actual, before in zip(*results, (params, m, v), strict=True):
         for name in shapes:
@@ -186,9 +195,7 @@ def test_adam_takes_any_number_of_tensors_of_any_shape(taken: Runtime):
     results = []
     for device, dtype in ((taken.device, torch.float32), ("cpu", torch.float64)):
         params = {str(k): random(*shape, seed=k).to(device, dtype) for k, shape in enumerate(shapes)}
-        optimizer = DenseAdam(params)
-        if dtype == torch.float64:
-            optimizer._kernel = adam_step_reference
+        optimizer = DenseAdam(params)  # in float64 the reference
         for step in range(3):
             slopes = [random(*shape, seed=100 * step + k) - 0.5 for k, shape in enumerate(shapes)]
             grads = {str(k): slope.to(device, dtype) for k, slope in enumerate(slopes)}
@@ -219,27 +226,25 @@ def gaussians(count: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.skipif(not native.available(), reason="compares with the compiled core")
-def test_the_noise_is_that_of_the_cpu_core(runtime: Runtime, monkeypatch: pytest.MonkeyPatch):
+def test_the_noise_is_that_of_the_cpu_core(runtime: Runtime, operations: Operations):
     before = gaussians(500)
     moved = []
-    for device, chosen in (("cpu", None), (runtime.device, runtime)):
-        monkeypatch.setattr(nvrtc, "runtime_for", lambda device, chosen=chosen: chosen)
+    for device, chosen in (("cpu", CPU), (runtime.device, operations)):
         tensors = {name: tensor.to(device, copy=True) for name, tensor in before.items()}
-        density_ops.mcmc_noise_(**tensors, strength=0.3, seed=2**63 + 5, step=11)
+        density_ops.mcmc_noise_(**tensors, strength=0.3, seed=2**63 + 5, step=11, operations=chosen)
         moved.append(tensors["means"].cpu() - before["means"])
     assert 50 < int((moved[0] != 0).any(1).sum()) < 450 and not moved[0][-1].any()
     assert_close(moved[1], moved[0])
 
 
-def test_copies_share_opacity_and_scale_as_the_reference_has_it(runtime: Runtime, monkeypatch: pytest.MonkeyPatch):
+def test_copies_share_opacity_and_scale_as_the_reference_has_it(runtime: Runtime, operations: Operations):
     before = gaussians(300)
     generator = torch.Generator().manual_seed(6)
     sources = torch.cat([torch.randint(0, 300, (200,), generator=generator), torch.full((80,), 7)])
     results = []
-    for device, chosen in (("cpu", None), (runtime.device, runtime)):
-        monkeypatch.setattr(nvrtc, "runtime_for", lambda device, chosen=chosen: chosen)
+    for device, chosen in (("cpu", REFERENCE), (runtime.device, operations)):
         tensors = {name: tensor.to(device, copy=True) for name, tensor in before.items()}
-        density_ops.share_(tensors, sources.to(device), 0.005)
+        density_ops.relocate_sources_(tensors, sources.to(device), 0.005, chosen)
         results.append(tensors)
     assert not torch.equal(results[0]["log_scales"], before["log_scales"])
     for name, expected in results[0].items():
@@ -264,7 +269,7 @@ def small_planes(device: torch.device) -> list[Tensor]:
 def test_the_look_up_and_its_gradients_are_those_of_the_reference(
     time: float, features: int, at_once: int, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(gpu_kernels, "POINTS_AT_ONCE", at_once)
+    monkeypatch.setattr(gpu, "POINTS_AT_ONCE", at_once)
     planes = planes_of(HexPlaneConfig(features=features, resolution=5, levels=(1, 2)), 4)
     coords = 2.4 * random(150, 3, seed=50) - 1.2
     coords[:60] = 0.05 * coords[:60]  # crowds in one cell, and points beyond the box
@@ -274,9 +279,9 @@ def test_the_look_up_and_its_gradients_are_those_of_the_reference(
     for device, dtype in (("cpu", torch.float64), (runtime.device, torch.float32)):
         inputs = [tensor.detach().to(device, dtype, copy=True).requires_grad_() for tensor in (coords, *planes)]
         if dtype == torch.float64:
-            out = look_up_reference(inputs[1:], inputs[0], time)
+            out = hexplane_features_reference(inputs[1:], inputs[0], time)
         else:
-            out = gpu_kernels.look_up(runtime, inputs[1:], inputs[0], time)
+            out = gpu.hexplane_features(runtime, inputs[1:], inputs[0], time)
         (out * weights.to(device, dtype)).sum().backward()
         results.append([out.detach(), *(tensor.grad for tensor in inputs)])
     for expected, actual in zip(*results, strict=True):
@@ -285,7 +290,7 @@ def test_the_look_up_and_its_gradients_are_those_of_the_reference(
 
 def test_no_points_get_no_features_and_give_no_gradient(runtime: Runtime):
     planes = small_planes(runtime.device)
-    out = gpu_kernels.look_up(runtime, planes, torch.zeros(0, 3, device=runtime.device), 0.0)
+    out = gpu.hexplane_features(runtime, planes, torch.zeros(0, 3, device=runtime.device), 0.0)
     out.sum().backward()
     assert out.shape == (0, 32) and all(plane.grad is not None and not plane.grad.any() for plane in planes)
 
@@ -293,10 +298,10 @@ def test_no_points_get_no_features_and_give_no_gradient(runtime: Runtime):
 def test_a_point_that_is_not_a_number_harms_no_other(runtime: Runtime):
     planes = small_planes(runtime.device)
     coords = (random(5, 3) - 0.5).to(runtime.device, torch.float32)
-    whole = gpu_kernels.look_up(runtime, planes, coords, 0.0)
+    whole = gpu.hexplane_features(runtime, planes, coords, 0.0)
     coords = coords.clone()
     coords[2, 1] = math.nan
-    broken = gpu_kernels.look_up(runtime, planes, coords, 0.0)
+    broken = gpu.hexplane_features(runtime, planes, coords, 0.0)
     broken.sum().backward()
     others = [0, 1, 3, 4]
     assert torch.equal(broken[others], whole[others])
@@ -306,7 +311,7 @@ def test_a_point_that_is_not_a_number_harms_no_other(runtime: Runtime):
 def test_more_levels_than_there_is_room_for_are_refused(runtime: Runtime):
     planes = planes_of(HexPlaneConfig(features=16, resolution=2, levels=(1,) * 9), 2)
     with pytest.raises(ValueError, match="at most 8 levels on a GPU, not 9"):
-        gpu_kernels.look_up(runtime, planes, torch.zeros(1, 3), 0.0)
+        gpu.hexplane_features(runtime, planes, torch.zeros(1, 3), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -314,13 +319,13 @@ def test_more_levels_than_there_is_room_for_are_refused(runtime: Runtime):
 )
 @pytest.mark.parametrize("shape", [(7, 9, 16), (2, 2, 5)], ids=str)
 def test_regularisers_of_planes_are_those_of_the_reference(
-    shape: tuple[int, int, int], weights: tuple[float, float, float, float], taken: Runtime
+    shape: tuple[int, int, int], weights: tuple[float, float, float, float], runtime: Runtime, operations: Operations
 ):
     plane, before = random(*shape) + 0.5, random(*shape, seed=1)
     plane[0, 0, 0] = 1.0  # where the distance from 1 has no slope
-    expected, actual = before.clone(), before.to(taken.device, torch.float32)
-    add_plane_gradient_reference(plane, expected, *weights)
-    kernels_for(actual).add_plane_gradient(plane.to(actual), actual, *weights)
+    expected, actual = before.clone(), before.to(runtime.device, torch.float32)
+    add_plane_regulariser_gradient_reference(plane, expected, *weights)
+    add_plane_regulariser_gradient(plane.to(actual), actual, *weights, operations)
     assert_close(actual, expected)
 
 
@@ -328,17 +333,18 @@ def launch_every_kernel(emulator: Emulator) -> None:
     """For the test that AddressSanitizer finds nothing: sizes that fill no block, gradients of everything."""
     rendered, target, mask, bits = pictures(19, 21, True)
     x, p = rendered.float().requires_grad_(), bits.float().requires_grad_()
-    nvrtc.runtime_for = lambda device: emulator
-    photometric(x, target, mask, EVERYTHING, p).total.backward()
+    operations = gpu_operations(emulator)
+    photometric(x, target, mask, EVERYTHING, p, operations).total.backward()
     tensors = gaussians(37)
-    density_ops.mcmc_noise_(**tensors, strength=0.3, seed=1, step=2)
-    density_ops.share_(tensors, torch.tensor([3, 5, 5, 36]), 0.005)
+    density_ops.mcmc_noise_(**tensors, strength=0.3, seed=1, step=2, operations=operations)
+    density_ops.relocate_sources_(tensors, torch.tensor([3, 5, 5, 36]), 0.005, operations)
     ones = {name: torch.ones_like(tensor) for name, tensor in tensors.items()}
-    VisibleAdam(tensors).step(ones, torch.ones(37, dtype=torch.bool), dict.fromkeys(tensors, 0.1))
+    VisibleAdam(tensors, operations).step(ones, torch.ones(37, dtype=torch.bool), dict.fromkeys(tensors, 0.1))
     planes = [plane.float().requires_grad_() for plane in planes_of(HexPlaneConfig(features=24, resolution=3), 3)]
-    gpu_kernels.look_up(emulator, planes, (2.0 * random(37, 3) - 1.0).float(), 1.0).sum().backward()
+    gpu.hexplane_features(emulator, planes, (2.0 * random(37, 3) - 1.0).float(), 1.0).sum().backward()
     for plane in planes:
-        kernels_for(plane).add_plane_gradient(plane.detach(), torch.zeros_like(plane), 0.1, 0.2, 0.3, 0.4)
+        weights = (0.1, 0.2, 0.3, 0.4)
+        add_plane_regulariser_gradient(plane.detach(), torch.zeros_like(plane), *weights, operations)
 
 
 # ---- a whole training ---------------------------------------------------------------------------------------------
@@ -351,8 +357,8 @@ def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(tmp_path: Path, monk
     emulator = Emulator()
     monkeypatch.setattr(schedules, "MIN_SIDE", 12)
     psnrs = {}
-    for backend, runtime in (("cpu", None), ("emulated", emulator)):
-        monkeypatch.setattr(nvrtc, "runtime_for", lambda device, runtime=runtime: runtime)
+    for backend, operations in (("cpu", CPU), ("emulated", gpu_operations(emulator))):
+        monkeypatch.setattr(operations_module, "_fastest", lambda device, operations=operations: operations)
         monkeypatch.setattr(train_config, "_resolve_backend", lambda wanted, device, backend=backend: backend)
         wanted = config(method="nfc-bitwise", steps=24, motion="hexplane")
         trainer = Trainer(moving_scene(), wanted, tmp_path / backend, capture="tiny")
@@ -363,12 +369,12 @@ def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(tmp_path: Path, monk
     assert psnrs["emulated"] == pytest.approx(psnrs["cpu"], abs=0.1)
 
 
-# ---- which kernels are taken --------------------------------------------------------------------------------------
+# ---- which operations are used --------------------------------------------------------------------------------------
 
 
 def test_what_is_not_float32_is_left_to_the_references(taken: Runtime):
     rendered, target, _, _ = pictures(8, 8, False)
     result = photometric(rendered, target, None, replace(EVERYTHING, bit_ce=0.0))
     assert result.total.dtype == torch.float64
-    kernels = kernels_for(torch.zeros(1, dtype=torch.float64))
-    assert kernels.look_up is look_up_reference
+    assert operations_for(taken.device, torch.float64) is REFERENCE
+    assert operations_for(taken.device).name == "gpu"

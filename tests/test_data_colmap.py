@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.images import treatment
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.images import describe_processing
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.readers.colmap import find_models
 
 WIDTH, HEIGHT, POINTS = 32, 24, 12
@@ -134,7 +135,7 @@ def test_a_damaged_model_is_passed_over_where_there_is_another(tmp_path, caplog)
 def test_files_that_are_not_in_the_model_are_counted_and_ignored(capture):
     write_images(capture / "images", ["extra/one.png", "two.jpg"])
     scene = load_scene(capture)
-    assert len(scene.views) == 4 and any("2 images in" in note for note in scene.notes)
+    assert len(scene.views) == 4 and any("2 images in" in text for text in scene.messages)
 
 
 def test_a_model_without_points_file_gets_random_points(capture):
@@ -202,7 +203,7 @@ def test_points_in_a_ply_beside_the_model_stand_in_for_points3d(tmp_path):
 
 def test_a_colmap_model_wins_over_transforms_json_beside_it(capture):
     (capture / "transforms.json").write_text("{}")
-    assert any("the model is used" in note for note in load_scene(capture).notes)
+    assert any("the model is used" in text for text in load_scene(capture).messages)
 
 
 def test_cameras_of_a_rig_stand_where_the_rig_puts_them(tmp_path):
@@ -252,15 +253,15 @@ def test_distorted_lenses_become_pinholes_of_the_same_size(tmp_path, camera):
     assert scene.views[0].camera.fx == pytest.approx(float(camera.split()[1]) / 2)
 
 
-def test_what_is_done_to_the_pictures_is_told(tmp_path):
+def test_what_is_done_to_the_pictures_is_described(tmp_path):
     write_model(tmp_path / "sparse", NAMES, camera="SIMPLE_RADIAL 30 16 12 0.1")
     write_images(tmp_path / "images", NAMES)
     write_images(tmp_path / "masks", NAMES[:1])
     Image.new("RGBA", (WIDTH, HEIGHT), (9, 9, 9, 0)).save(tmp_path / "images" / NAMES[3])
-    told = treatment(load_scene(tmp_path).views)
-    assert told == ["undistorted", "masked by images (1 of 4)", "masked by their transparency (1 of 4)"]
-    told = treatment(load_scene(tmp_path, DataConfig(background=(0.0, 0.0, 1.0), masks=False)).views)
-    assert told == ["undistorted", "transparency laid on a color (1 of 4)"]
+    words = describe_processing(load_scene(tmp_path).views)
+    assert words == ["undistorted", "masked by images (1 of 4)", "masked by their transparency (1 of 4)"]
+    words = describe_processing(load_scene(tmp_path, DataConfig(background=(0.0, 0.0, 1.0), masks=False)).views)
+    assert words == ["undistorted", "transparency laid on a color (1 of 4)"]
 
 
 def test_a_panorama_becomes_the_six_faces_of_a_cube(tmp_path):

@@ -14,7 +14,9 @@ from PIL import Image
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.images import ImageCache, ImageSource, area_average, decode, read_header, shrink
+from nfc_gs.data.image_cache import ImageCache
+from nfc_gs.data.image_source import ImageSource
+from nfc_gs.data.images import area_average, decode, read_header, shrink
 from nfc_gs.data.scene import View, ViewImage
 
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.images import ImageSource, decode, read_header
+from nfc_gs.data.image_source import ImageSource
+from nfc_gs.data.images import decode, read_header
 from nfc_gs.data.lens import RADIAL4, Lens, check_lens, is_pinhole, pinholes, sampling_map
 
 WIDTH, HEIGHT = 160, 120

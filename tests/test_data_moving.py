@@ -16,9 +16,10 @@ from test_data_multiview import PLAIN, write_bounds, write_frames, write_videos
 from test_data_open import HEIGHT, WIDTH, write_capture, write_transforms
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.config import DataConfig
 from nfc_gs.data.images import decode, decode_moving, read_header
 from nfc_gs.data.lens import pinholes
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 
 
@@ -117,7 +118,7 @@ def test_a_capture_whose_images_lie_in_a_folder_of_that_name_has_none(tmp_path: 
 
 def test_a_folder_without_any_name_of_an_image_is_pointed_out(tmp_path: Path) -> None:
     write_mask(write_capture(tmp_path), "2.png")
-    assert any("No file in" in note and "moving" in note for note in load_scene(tmp_path).notes)
+    assert any("No file in" in text and "moving" in text for text in load_scene(tmp_path).messages)
 
 
 def test_a_wrong_or_damaged_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from test_data_open import look_at_origin, ring, write_colmap
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data import video
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
 
 WIDTH, HEIGHT, CAMERAS, FRAMES, FPS = 32, 24, 4, 5, 25
@@ -131,7 +132,7 @@ def test_frames_that_a_camera_lacks_are_left_out_of_all(tmp_path):
     scene = load_scene(tmp_path, PLAIN)
     assert sorted({round(scene.time_axis.own(v.time)) for v in scene.views}) == [0, 2, 3, 4]
     assert len(scene.views) == 4 * CAMERAS and colors_are_right(scene)
-    assert any("cam02 has 4, cam00 has 5): only the 4 that all have are used" in note for note in scene.notes)
+    assert any("cam02 has 4, cam00 has 5): only the 4 that all have are used" in text for text in scene.messages)
 
 
 def test_numbers_of_frames_not_places_are_compared(tmp_path):
@@ -218,7 +219,9 @@ def test_cam1_is_not_taken_for_cam10(tmp_path):
     assert scene.views[0].camera.viewmat.numpy() == pytest.approx(viewmats[0], abs=1e-6)
     write_bounds(tmp_path)
     shutil.rmtree(tmp_path / "sparse")
-    assert any("order of the alphabet (cam1, cam10, cam11, ...)" in note for note in load_scene(tmp_path, PLAIN).notes)
+    assert any(
+        "order of the alphabet (cam1, cam10, cam11, ...)" in text for text in load_scene(tmp_path, PLAIN).messages
+    )
 
 
 def test_the_lens_of_a_colmap_model_is_undone(tmp_path):
@@ -232,16 +235,16 @@ def test_a_model_goes_before_the_bounds_and_the_bounds_before_a_model_of_other_i
     write_bounds(write_frames(tmp_path))
     write_colmap(tmp_path / "sparse", [f"{camera}.png" for camera in NAMES])
     scene = load_scene(tmp_path, PLAIN)
-    assert len(scene.points) == 20 and any("the model is used" in note for note in scene.notes)
+    assert len(scene.points) == 20 and any("the model is used" in text for text in scene.messages)
     write_colmap(tmp_path / "sparse", [f"{camera}/{k}.png" for camera in NAMES for k in range(2)])
     scene = load_scene(tmp_path, PLAIN)
-    assert len(scene.views) == CAMERAS * FRAMES and any("poses_bounds.npy is used" in note for note in scene.notes)
+    assert len(scene.views) == CAMERAS * FRAMES and any("poses_bounds.npy is used" in text for text in scene.messages)
 
 
 def test_a_camera_without_a_pose_is_left_out_and_most_of_them_stop(tmp_path):
     write_colmap(write_frames(tmp_path) / "sparse", [f"{camera}.png" for camera in NAMES[1:]])
     scene = load_scene(tmp_path, PLAIN)
-    assert any("1 of 4 cameras" in note and "left out: cam00" in note for note in scene.notes)
+    assert any("1 of 4 cameras" in text and "left out: cam00" in text for text in scene.messages)
     assert len(scene.views) == 3 * FRAMES and scene.views[scene.test[0]].name == "cam01/0000.png"
     shutil.rmtree(tmp_path / "sparse")
     write_colmap(tmp_path / "sparse", ["cam03.png"])
@@ -252,7 +255,7 @@ def test_a_camera_without_a_pose_is_left_out_and_most_of_them_stop(tmp_path):
 def test_a_pose_without_frames_is_left_out_and_most_of_them_stop(tmp_path):
     write_colmap(write_frames(tmp_path) / "sparse", [f"cam{k:02d}.png" for k in range(CAMERAS + 1)])
     scene = load_scene(tmp_path, PLAIN)
-    assert any("1 of 5 images" in note and "cam04.png" in note for note in scene.notes)
+    assert any("1 of 5 images" in text and "cam04.png" in text for text in scene.messages)
     shutil.rmtree(tmp_path / "sparse")
     write_colmap(tmp_path / "sparse", [f"cam{k:02d}.png" for k in range(9)])
     with pytest.raises(UserError, match=r"5 of 9 images of the capture are not on disk .*cam04\.png"):
@@ -265,7 +268,7 @@ def test_photos_of_several_moments_are_a_colmap_capture_as_before(tmp_path):
     write_colmap(tmp_path / "sparse", names)
     scene = load_scene(tmp_path, PLAIN)
     assert [v.name for v in scene.views] == names and scene.views[0].time is None
-    assert any("read as photos" in note for note in scene.notes)
+    assert any("read as photos" in text for text in scene.messages)
     scene = load_scene(tmp_path, DataConfig(time_from_name=r"/(\d+)\.png", random_points=20))
     assert colors_are_right(scene)
 
@@ -304,8 +307,8 @@ def test_of_videos_of_different_length_the_common_one_is_used(tmp_path):
     write_video(tmp_path / "cam02.mp4", 2, 3, fps=50)
     scene = load_scene(tmp_path, PLAIN)
     assert len(scene.views) == 3 * CAMERAS and colors_are_right(scene)
-    assert any("cam02 has 3, cam00 has 5): only the 3 that all have are used" in note for note in scene.notes)
-    assert any("different frame rates (25 in cam03, 50 in cam02)" in note for note in scene.notes)
+    assert any("cam02 has 3, cam00 has 5): only the 3 that all have are used" in text for text in scene.messages)
+    assert any("different frame rates (25 in cam03, 50 in cam02)" in text for text in scene.messages)
     assert scene.time_axis == TimeAxis(0.0, 2.0, "frames")
     scene = load_scene(tmp_path, DataConfig(frame_rate=10.0, random_points=20))
     assert scene.time_axis == TimeAxis(0.0, 0.2, "seconds")
@@ -320,10 +323,10 @@ def test_a_rate_can_be_given_for_frames_in_folders_and_against_that_of_videos(tm
 def test_frames_are_used_rather_than_the_videos_they_are_of(tmp_path):
     write_bounds(write_videos(write_frames(tmp_path)))
     scene = load_scene(tmp_path, PLAIN)
-    assert scene.views[0].name == "cam00/0000.png" and any("the frames are used" in note for note in scene.notes)
+    assert scene.views[0].name == "cam00/0000.png" and any("the frames are used" in text for text in scene.messages)
     shutil.rmtree(tmp_path / "cam03")
     scene = load_scene(tmp_path, PLAIN)
-    assert scene.views[0].name == "cam00/000000" and any("cam03 has none" in note for note in scene.notes)
+    assert scene.views[0].name == "cam00/000000" and any("cam03 has none" in text for text in scene.messages)
     (tmp_path / "cam01.mp4").unlink()
     with pytest.raises(UserError, match="camera cam03 has only a video and cam01 only a folder of frames"):
         load_scene(tmp_path, PLAIN)
@@ -383,7 +386,7 @@ def test_an_avi_of_which_the_length_was_never_written_is_read(tmp_path):
 # --- bad input ---------------------------------------------------------------------------------------------------
 
 
-def test_cameras_without_poses_are_told_what_to_add(tmp_path):
+def test_cameras_without_poses_get_a_sentence_on_what_to_add(tmp_path):
     write_frames(tmp_path)
     with pytest.raises(UserError, match=r"has 4 cameras \(cam00, cam01, \.\.\.\) but no poses; add poses_bounds\.npy"):
         load_scene(tmp_path, PLAIN)

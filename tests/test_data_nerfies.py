@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
 
 WIDTH, HEIGHT, COUNT = 48, 36, 6
@@ -122,7 +123,7 @@ def test_without_val_ids_every_eighth_image_is_held_out_and_unlisted_ones_are_le
     change(tmp_path / "dataset.json", val_ids=[])
     scene = load_scene(tmp_path, PLAIN)
     assert len(scene.views) == 3 and scene.test == (0,)
-    assert any("3 of the images" in note and "are ignored" in note for note in scene.notes)
+    assert any("3 of the images" in text and "are ignored" in text for text in scene.messages)
 
 
 def test_an_undistorted_image_shows_each_direction_where_the_cameras_model_puts_it(tmp_path):
@@ -192,7 +193,7 @@ def test_points_and_cameras_stay_in_one_frame(tmp_path, normalize):
 
 def test_without_points_random_ones_lie_between_near_and_far_of_the_scene_file(tmp_path):
     scene = load_scene(capture(tmp_path), DataConfig(normalize=True, random_points=200))
-    assert any("no points" in note for note in scene.notes)
+    assert any("no points" in text for text in scene.messages)
     world = (np.c_[scene.points.xyz, np.ones(200)] @ np.linalg.inv(scene.transform).T)[:, :3]
     depths = np.stack([(world - position(k)) @ orientation(k)[2] for k in range(COUNT)])
     assert depths.min() > 0.5 and depths.max() < 7.0  # 0.04 / 0.02 = 2 and 5 from one of the cameras
@@ -227,7 +228,7 @@ def test_frames_can_be_chosen_by_their_numbers(tmp_path):
 def test_the_files_of_nerfies_go_before_others(tmp_path):
     capture(tmp_path)
     write(tmp_path / "transforms.json", {})
-    assert any("those of Nerfies are used" in note for note in load_scene(tmp_path, PLAIN).notes)
+    assert any("those of Nerfies are used" in text for text in load_scene(tmp_path, PLAIN).messages)
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------
@@ -283,7 +284,7 @@ def test_a_missing_image_is_left_out_and_most_of_them_missing_stops(tmp_path):
     capture(tmp_path)
     (tmp_path / "rgb" / "1x" / "000001.png").unlink()
     scene = load_scene(tmp_path, PLAIN)
-    assert len(scene.views) == 5 and any("1 of 6 images" in note for note in scene.notes)
+    assert len(scene.views) == 5 and any("1 of 6 images" in text for text in scene.messages)
     for image in ("000000", "000002", "000003"):
         (tmp_path / "rgb" / "1x" / f"{image}.png").unlink()
     with pytest.raises(UserError, match="4 of 6 images of the capture are not on disk"):

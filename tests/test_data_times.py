@@ -8,78 +8,81 @@ import pytest
 from test_data_open import write_capture
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import Capture, Notes, Shot
+from nfc_gs.data.capture import Capture, CaptureImage, ReaderMessages
+from nfc_gs.data.config import DataConfig
 from nfc_gs.data.lens import Lens
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.data.times import FEW_VIEWS, frames_per_second, normalise_times, select_frames, times_from_names
 
 ROOT = Path("capture")
 
 
-def shots(*times):
+def images_at(*times):
     lens = Lens("PINHOLE", 8, 8, (8.0, 8.0, 4.0, 4.0))
-    return [Shot(f"{k:03d}.png", ROOT / f"{k:03d}.png", lens, np.eye(4), time=time) for k, time in enumerate(times)]
+    return [
+        CaptureImage(f"{k:03d}.png", ROOT / f"{k:03d}.png", lens, np.eye(4), time=time) for k, time in enumerate(times)
+    ]
 
 
 def many(*times):
     """The same moments seen by enough cameras."""
-    return shots(*times * FEW_VIEWS)
+    return images_at(*times * FEW_VIEWS)
 
 
-def normalise(found, unit, notes, held_out=()):
-    return normalise_times(found, {shot.name for shot in found} - set(held_out), unit, ROOT, notes)
+def normalise(found, unit, messages, held_out=()):
+    return normalise_times(found, {image.name for image in found} - set(held_out), unit, ROOT, messages)
 
 
 def test_frames_without_times_make_a_static_scene():
-    notes = Notes()
-    assert normalise(shots(None, None), "", notes) is None
-    assert notes == []
+    messages = ReaderMessages()
+    assert normalise(images_at(None, None), "", messages) is None
+    assert messages == []
 
 
 def test_one_time_for_all_makes_a_static_scene_and_is_said():
-    notes = Notes()
-    assert normalise(shots(0.5, 0.5, 0.5), "", notes) is None
-    assert notes == ["Every frame of capture to train on has the time 0.5: the scene is taken as static."]
+    messages = ReaderMessages()
+    assert normalise(images_at(0.5, 0.5, 0.5), "", messages) is None
+    assert messages == ["Every frame of capture to train on has the time 0.5: the scene is taken as static."]
 
 
 def test_a_frame_without_a_time_among_others_is_refused():
     with pytest.raises(UserError, match=r"1 of 3 frames of capture have no time \(the first is 001.png\); give every"):
-        normalise(shots(0.0, None, 1.0), "", Notes())
+        normalise(images_at(0.0, None, 1.0), "", ReaderMessages())
 
 
 @pytest.mark.parametrize("times", [(0.0, 0.5, 1.0), (0.95, 0.0, 0.3), (0.05, 0.99)])
 def test_times_that_span_0_to_1_stay_as_they_are_in_any_order(times):
-    notes = Notes()
-    axis = normalise(many(*times), "", notes)
+    messages = ReaderMessages()
+    axis = normalise(many(*times), "", messages)
     assert axis == TimeAxis(0.0, 1.0)
     assert [axis.normalised(time) for time in times] == list(times)
-    assert notes == []
+    assert messages == []
 
 
 def test_times_out_of_0_to_1_are_scaled_and_that_is_said():
-    notes = Notes()
-    axis = normalise(many(3.0, -1.0, 1.0), "", notes)
+    messages = ReaderMessages()
+    axis = normalise(many(3.0, -1.0, 1.0), "", messages)
     assert axis == TimeAxis(-1.0, 3.0)
     assert [axis.normalised(time) for time in (-1.0, 1.0, 3.0)] == [0.0, 0.5, 1.0]
     assert axis.own(0.5) == 1.0
-    assert notes == ["The times of capture run from -1 to 3, not from 0 to 1: they are scaled to that."]
+    assert messages == ["The times of capture run from -1 to 3, not from 0 to 1: they are scaled to that."]
 
 
 @pytest.mark.parametrize("unit", ["seconds", "frames"])
 def test_times_with_a_unit_span_the_axis_and_keep_it(unit):
-    notes = Notes()
-    assert normalise(many(2.0, 10.0), unit, notes) == TimeAxis(2.0, 10.0, unit)
-    assert notes == []
+    messages = ReaderMessages()
+    assert normalise(many(2.0, 10.0), unit, messages) == TimeAxis(2.0, 10.0, unit)
+    assert messages == []
 
 
 def test_times_of_a_small_part_of_0_to_1_are_scaled_and_that_is_said():
-    notes = Notes()
+    messages = ReaderMessages()
     times = [k / 300 for k in range(100)]
-    axis = normalise(shots(*times), "", notes)
+    axis = normalise(images_at(*times), "", messages)
     assert axis == TimeAxis(0.0, 0.33)
     assert [axis.normalised(time) for time in times] == pytest.approx(np.linspace(0, 1, 100))
-    assert notes == ["The times of capture run from 0 to 0.33, not from 0 to 1: they are scaled to that."]
+    assert messages == ["The times of capture run from 0 to 0.33, not from 0 to 1: they are scaled to that."]
 
 
 @pytest.mark.parametrize(
@@ -91,48 +94,48 @@ def test_times_of_a_small_part_of_0_to_1_are_scaled_and_that_is_said():
     ],
 )
 def test_how_much_is_spanned_is_asked_of_the_frames_to_train_on_and_all_have_their_place(trained, held_out, axis):
-    notes, found = Notes(), many(*trained, *held_out)
-    others = [shot.name for shot in found if shot.time in held_out]
-    assert normalise(found, "", notes, others) == axis
-    assert len(notes) == (axis != TimeAxis(0.0, 1.0))
+    messages, found = ReaderMessages(), many(*trained, *held_out)
+    others = [image.name for image in found if image.time in held_out]
+    assert normalise(found, "", messages, others) == axis
+    assert len(messages) == (axis != TimeAxis(0.0, 1.0))
 
 
 def test_frames_to_train_on_of_one_time_make_a_static_scene():
-    notes = Notes()
-    assert normalise(shots(0.5, 0.5, 0.1), "", notes, ["002.png"]) is None
-    assert notes == ["Every frame of capture to train on has the time 0.5: the scene is taken as static."]
+    messages = ReaderMessages()
+    assert normalise(images_at(0.5, 0.5, 0.1), "", messages, ["002.png"]) is None
+    assert messages == ["Every frame of capture to train on has the time 0.5: the scene is taken as static."]
 
 
 def times_of_views(count, tests=()):
     """`count` frames at times of their own, and the names of frames for testing at `tests`, times of some of them."""
-    found = shots(*np.linspace(0, 1, count), *np.linspace(0, 1, count)[list(tests)])
-    return found, [shot.name for shot in found[count:]]
+    found = images_at(*np.linspace(0, 1, count), *np.linspace(0, 1, count)[list(tests)])
+    return found, [image.name for image in found[count:]]
 
 
 @pytest.mark.parametrize(("count", "tests"), [(FEW_VIEWS - 1, ()), (10, (2, 4, 6)), (16, (1, 4, 7, 9))])
 def test_few_frames_to_train_on_each_at_its_own_time_are_warned_of(count, tests):
-    notes = Notes()
+    messages = ReaderMessages()
     found, held_out = times_of_views(count, tests)
-    normalise(found, "", notes, held_out)
-    assert len(notes) == 1 and f"only {count} frames to train on: motion and shape can hardly be told" in notes[0]
+    normalise(found, "", messages, held_out)
+    assert len(messages) == 1 and f"only {count} frames to train on: motion and shape can hardly be told" in messages[0]
 
 
 def test_frames_held_out_do_not_hide_that_the_others_are_few():
-    notes = Notes()
-    normalise(shots(*np.linspace(0, 1, FEW_VIEWS)), "", notes, [f"{k:03d}.png" for k in (5, 9, 13, 17)])
-    assert len(notes) == 1 and "only 16 frames to train on" in notes[0]
+    messages = ReaderMessages()
+    normalise(images_at(*np.linspace(0, 1, FEW_VIEWS)), "", messages, [f"{k:03d}.png" for k in (5, 9, 13, 17)])
+    assert len(messages) == 1 and "only 16 frames to train on" in messages[0]
 
 
 def test_enough_frames_or_several_of_a_time_are_not_warned_of():
-    for found in (shots(*np.linspace(0, 1, FEW_VIEWS)), shots(0.0, 0.0, 0.5, 0.5, 1.0, 1.0)):
-        notes = Notes()
-        normalise(found, "", notes)
-        assert notes == []
+    for found in (images_at(*np.linspace(0, 1, FEW_VIEWS)), images_at(0.0, 0.0, 0.5, 0.5, 1.0, 1.0)):
+        messages = ReaderMessages()
+        normalise(found, "", messages)
+        assert messages == []
 
 
 def named(*names, root=ROOT, unit=""):
     lens, points = Lens("PINHOLE", 8, 8, (8.0, 8.0, 4.0, 4.0)), np.zeros((0, 3))
-    found = [Shot(name, root / name, lens, np.eye(4)) for name in names]
+    found = [CaptureImage(name, root / name, lens, np.eye(4)) for name in names]
     return Capture(root, found, points, points.astype(np.uint8), None, "mask", time_unit=unit)
 
 
@@ -148,7 +151,7 @@ def named(*names, root=ROOT, unit=""):
 )
 def test_times_are_found_in_names_by_the_group_of_an_expression_or_all_of_it(pattern, times):
     timed = times_from_names(named("7/t2_0.5.png", "7/t10_1.5.png"), pattern)
-    assert [shot.time for shot in timed.shots] == times and timed.time_unit == "frames"
+    assert [image.time for image in timed.images] == times and timed.time_unit == "frames"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,7 @@ def test_expressions_that_find_no_times_are_named(pattern, sentence):
 def test_frames_are_chosen_by_number():
     capture = times_from_names(named(*[f"{k:02d}.png" for k in range(12)]), r"\d+")
     assert select_frames(capture, 0, None, 1) is capture
-    assert [shot.time for shot in select_frames(capture, 3, 10, 3).shots] == [3.0, 6.0, 9.0]
+    assert [image.time for image in select_frames(capture, 3, 10, 3).images] == [3.0, 6.0, 9.0]
     with pytest.raises(UserError, match="leave no image of capture, whose frames are numbered from 0 to 11"):
         select_frames(capture, 12, None, 1)
 

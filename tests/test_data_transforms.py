@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.config import DataConfig
 from nfc_gs.data.lens import RADIAL4
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
 
 WIDTH, HEIGHT, COUNT = 16, 12, 4
@@ -149,7 +150,7 @@ def test_a_frame_that_occurs_twice_is_used_once(tmp_path):
     data["frames"].append(data["frames"][0])
     write(tmp_path, data)
     scene = load_scene(tmp_path)
-    assert len(scene.views) == COUNT and any("more than once" in note for note in scene.notes)
+    assert len(scene.views) == COUNT and any("more than once" in text for text in scene.messages)
 
 
 def bad_frame(**fields):

@@ -11,25 +11,25 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.sh import C0
-from nfc_gs.model.deformation import (
-    PAIRS,
-    REFERENCE,
-    TIME,
-    WIDTHS,
+from nfc_gs.model.deformation import WIDTHS, robust_bounds
+from nfc_gs.model.deformation_kinds import make_deformation
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.hexplane import (
+    PLANE_AXES,
+    TIME_AXIS,
     HexPlane,
     HexPlaneConfig,
-    MlpConfig,
-    box_of,
-    encode,
-    look_up_reference,
-    make_deformation,
-    network_reference,
+    add_plane_regulariser_gradient,
+    choose_time_resolution,
+    hexplane_features,
+    hexplane_features_reference,
+    mlp,
+    mlp_reference,
     plane_shapes,
-    time_cells,
 )
-from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.mlp import MlpConfig, encode
 from nfc_gs.ops import native
-from nfc_gs.rendering.deformation import COMPILED, kernels_for, look_up_compiled, network_compiled
+from nfc_gs.ops.operations import CPU, REFERENCE, operations_for
 
 needs_core = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
 
@@ -128,13 +128,13 @@ def bilinear(plane: Tensor, x: float, y: float) -> Tensor:
 
 def test_a_look_up_is_the_product_over_the_six_planes_level_beside_level() -> None:
     planes, points, time = some_planes(dtype=torch.float64), some_points(40, torch.float64), 0.37
-    found = look_up_reference(planes, points, time)
+    found = hexplane_features_reference(planes, points, time)
     assert found.shape == (40, 32)
     for n, point in enumerate(points.tolist()):
         place = [*point, time]
         for level in range(2):
             product = torch.ones(16, dtype=torch.float64)
-            for plane, (column, row) in zip(planes[6 * level : 6 * level + 6], PAIRS, strict=True):
+            for plane, (column, row) in zip(planes[6 * level : 6 * level + 6], PLANE_AXES, strict=True):
                 product = product * bilinear(plane, place[column], place[row])
             assert torch.allclose(found[n, 16 * level : 16 * level + 16], product, rtol=1e-12)
 
@@ -144,21 +144,21 @@ def test_gradients_of_the_reference_are_finite_differences() -> None:
     shapes = plane_shapes(config, 3)
     planes = [torch.rand(s, generator=generator(), dtype=torch.float64).requires_grad_() for s in shapes]
     points = torch.tensor([[0.3, -0.7, 0.11], [-0.45, 0.62, -0.83]], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda p, *q: look_up_reference(q, p, 0.21), (points, *planes))
+    assert torch.autograd.gradcheck(lambda p, *q: hexplane_features_reference(q, p, 0.21), (points, *planes))
 
 
 def test_the_whole_time_axis_is_used() -> None:
     field = stirred("hexplane", quantities=("means",))
     with torch.no_grad():
         for index, plane in enumerate(field.planes):
-            if PAIRS[index % 6][1] == TIME:
+            if PLANE_AXES[index % 6][1] == TIME_AXIS:
                 plane[:] = torch.arange(len(plane), dtype=torch.float32)[:, None, None]
     for time, row in ((0.0, 0.0), (1.0, 3.0), (0.5, 1.5)):
         points = torch.zeros(1, 3)
-        features = REFERENCE.look_up(list(field.planes), field.normalised(points), 2 * time - 1)
-        still = REFERENCE.look_up(
-            [p if PAIRS[i % 6][1] != TIME else torch.ones_like(p) for i, p in enumerate(field.planes)],
-            field.normalised(points),
+        features = hexplane_features_reference(list(field.planes), field.normalized(points), 2 * time - 1)
+        still = hexplane_features_reference(
+            [p if PLANE_AXES[i % 6][1] != TIME_AXIS else torch.ones_like(p) for i, p in enumerate(field.planes)],
+            field.normalized(points),
             2 * time - 1,
         )
         assert torch.allclose(features, row**3 * still, rtol=1e-5)
@@ -177,7 +177,10 @@ def test_the_compiled_look_up_is_the_reference(name: str, time: float, count: in
     exact = some_planes(dtype=torch.float64), some_points(count, torch.float64)
     single = some_planes(), some_points(count)
     v = torch.randn(count, 32, generator=generator(4))
-    wanted, found = look_up_reference(exact[0], exact[1], time), look_up_compiled(single[0], single[1], time)
+    wanted, found = (
+        hexplane_features_reference(exact[0], exact[1], time),
+        hexplane_features(single[0], single[1], time, CPU),
+    )
     assert torch.allclose(found.double(), wanted, rtol=1e-5, atol=1e-6)
     wanted.backward(v.double())
     found.backward(v)
@@ -191,10 +194,10 @@ def test_features_that_fit_no_vector_are_left_to_the_reference() -> None:
     config = HexPlaneConfig(features=6, resolution=4, levels=(1,))
     planes = [torch.rand(s, generator=generator()) for s in plane_shapes(config, 4)]
     points = some_points(10)
-    assert torch.equal(look_up_compiled(planes, points, 0.2), look_up_reference(planes, points, 0.2))
+    assert torch.equal(hexplane_features(planes, points, 0.2, CPU), hexplane_features_reference(planes, points, 0.2))
     weights = some_weights(inputs=20, width=16, outputs=3, dtype=torch.float32)
     x = torch.rand(7, 20, generator=generator())
-    assert torch.equal(network_compiled(x, weights), network_reference(x, weights))
+    assert torch.equal(mlp(x, weights, CPU), mlp_reference(x, weights))
 
 
 def some_weights(inputs: int, width: int, outputs: int, dtype: torch.dtype) -> list[Tensor]:
@@ -221,9 +224,9 @@ def test_the_compiled_network_is_the_reference(name: str, count: int, inputs: in
     start = torch.randn(count, inputs, generator=generator(6))
     v = torch.randn(count, outputs, generator=generator(7)) * away_from_kinks(start, inputs, width, outputs)
     results = []
-    for dtype, network in ((torch.float64, network_reference), (torch.float32, network_compiled)):
+    for dtype, operations in ((torch.float64, REFERENCE), (torch.float32, CPU)):
         x, weights = start.clone().to(dtype).requires_grad_(), some_weights(inputs, width, outputs, dtype)
-        out = network(x, weights)
+        out = mlp(x, weights, operations)
         out.backward(v.to(dtype))
         results.append([out.detach(), x.grad, *(w.grad for w in weights)])
     for wanted, found in zip(*results, strict=True):
@@ -236,7 +239,7 @@ def test_the_compiled_network_is_the_reference(name: str, count: int, inputs: in
 def test_what_is_not_a_number_is_not_hidden_by_the_compiled_network() -> None:
     x = torch.zeros(3, 16)
     x[1, 4] = math.nan
-    out = network_compiled(x, some_weights(16, 16, 3, torch.float32))
+    out = mlp(x, some_weights(16, 16, 3, torch.float32), CPU)
     assert out[1].isnan().all() and out[[0, 2]].isfinite().all()
 
 
@@ -246,9 +249,9 @@ def test_compiled_fields_give_the_same_bits_for_any_number_of_threads() -> None:
     for threads in (1, 2, 5):
         native.set_threads(threads)
         planes, points = some_planes(), some_points(5000)
-        x = look_up_compiled(planes, points, 0.3)
+        x = hexplane_features(planes, points, 0.3, CPU)
         weights = some_weights(32, 16, 10, torch.float32)
-        out = network_compiled(x, weights)
+        out = mlp(x, weights, CPU)
         out.backward(torch.randn(out.shape, generator=generator(8)))
         results.append([out.detach(), points.grad, *(t.grad for t in (*planes, *weights))])
     for other in results[1:]:
@@ -256,19 +259,20 @@ def test_compiled_fields_give_the_same_bits_for_any_number_of_threads() -> None:
 
 
 @needs_core
-def test_the_compiled_kernels_are_taken_for_float32_on_the_cpu_alone() -> None:
-    assert kernels_for(torch.zeros(1, 3)) is COMPILED
-    assert kernels_for(torch.zeros(1, 3, dtype=torch.float64)) is REFERENCE
+def test_the_compiled_operations_are_used_for_float32_on_the_cpu_alone() -> None:
+    assert operations_for("cpu") is operations_for(torch.device("cpu")) is CPU
+    assert operations_for("cpu", torch.float64) is REFERENCE
+    assert operations_for("cpu", reference=True) is REFERENCE
 
 
 # Regularisers
 
 
-def regularisers(plane: Tensor, along_columns: float, along_rows: float, bend: float, from_one: float) -> Tensor:
-    total = 0.5 * along_columns * (plane[:, 1:] - plane[:, :-1]).square().sum()
-    total = total + 0.5 * along_rows * (plane[1:] - plane[:-1]).square().sum()
-    total = total + 0.5 * bend * (plane[:-2] - 2 * plane[1:-1] + plane[2:]).square().sum()
-    return total + from_one * (plane - 1).abs().sum()
+def regularisers(plane: Tensor, column_tv: float, row_tv: float, smoothness: float, sparsity: float) -> Tensor:
+    total = 0.5 * column_tv * (plane[:, 1:] - plane[:, :-1]).square().sum()
+    total = total + 0.5 * row_tv * (plane[1:] - plane[:-1]).square().sum()
+    total = total + 0.5 * smoothness * (plane[:-2] - 2 * plane[1:-1] + plane[2:]).square().sum()
+    return total + sparsity * (plane - 1).abs().sum()
 
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_core)])
@@ -283,8 +287,8 @@ def test_regularisers_of_planes_have_the_gradients_that_autograd_finds(
     assert plane.grad is not None
     before = torch.randn(plane.shape, generator=generator(1))
     found = before.clone()
-    kernels = COMPILED if compiled else REFERENCE
-    kernels.add_plane_gradient(plane.detach().float(), found, *weights)
+    operations = CPU if compiled else REFERENCE
+    add_plane_regulariser_gradient(plane.detach().float(), found, *weights, operations)
     assert torch.allclose(found.double(), before.double() + plane.grad, atol=1e-5)
 
 
@@ -343,7 +347,7 @@ def test_what_is_beyond_a_window_is_as_at_its_edge() -> None:
     field, before = moving("hexplane"), moving("hexplane")
     means = some_points(20)
     assert not torch.allclose(field(means, 0.1)["means"], field(means, 0.3)["means"], atol=1e-3)
-    field.hold_beyond(0.35, 0.6)  # the cells lie at 0, 1/3, 2/3 and 1
+    field.extrapolate_constant(0.35, 0.6)  # the cells lie at 0, 1/3, 2/3 and 1
     for time in (1 / 3, 0.35, 0.6, 2 / 3):
         assert torch.allclose(field(means, time)["means"], before(means, time)["means"], atol=1e-5)
     for edge, *beyond in ((1 / 3, 0.2, 0.0), (2 / 3, 0.8, 1.0)):
@@ -391,7 +395,7 @@ def test_a_grown_box_keeps_what_its_planes_say() -> None:
 
 def test_the_box_of_points_leaves_strays_out_and_some_room() -> None:
     points = torch.cat([torch.rand(1000, 3, generator=generator()), torch.full((3, 3), 1e6)])
-    low, high = box_of(points)
+    low, high = robust_bounds(points)
     assert (low < 0.02).all() and (low > -0.2).all() and (high > 0.98).all() and (high < 1.2).all()
 
 
@@ -399,22 +403,22 @@ def test_the_box_of_points_leaves_strays_out_and_some_room() -> None:
     "points", [torch.full((10, 3), 5.0), torch.rand(50, 3, generator=generator()) * torch.tensor([1.0, 1.0, 0.0]) + 4.0]
 )
 def test_the_box_of_flat_clouds_has_room_on_every_side(points: Tensor) -> None:
-    low, high = box_of(points)
+    low, high = robust_bounds(points)
     assert (high - low > 1e-4).all() and (points > low).all() and (points < high).all()
 
 
 def test_a_box_is_put_around_very_many_points() -> None:
-    assert box_of(torch.zeros(1, 3).expand(2**24 + 8, 3)).isfinite().all()
+    assert robust_bounds(torch.zeros(1, 3).expand(2**24 + 8, 3)).isfinite().all()
 
 
-@pytest.mark.parametrize("kernels", [REFERENCE, pytest.param(COMPILED, marks=needs_core)])
+@pytest.mark.parametrize("operations", [REFERENCE, pytest.param(CPU, marks=needs_core)])
 @pytest.mark.parametrize("kind", ["hexplane", "mlp"])
-def test_one_mean_that_is_not_a_number_spoils_nothing_else(kind: str, kernels) -> None:
+def test_one_mean_that_is_not_a_number_spoils_nothing_else(kind: str, operations) -> None:
     field = stirred(kind)
     means = some_points(20).detach()
     means[3] = math.nan
     means.requires_grad_()
-    changes = field(means, 0.4, kernels)
+    changes = field(means, 0.4, operations)
     others = torch.arange(20) != 3
     sum(change[others].square().sum() for change in changes.values()).backward()
     assert means.grad is None or means.grad[others].isfinite().all()  # an MLP gives means no gradient
@@ -422,9 +426,9 @@ def test_one_mean_that_is_not_a_number_spoils_nothing_else(kind: str, kernels) -
 
 
 def test_cells_along_time_follow_the_number_of_times_and_of_views() -> None:
-    assert [time_cells(HexPlaneConfig(), n, 20 * n) for n in (2, 40, 100, 1000)] == [8, 20, 50, 75]
-    assert [time_cells(HexPlaneConfig(), n, n) for n in (2, 40, 100, 1000)] == [8, 8, 16, 75]
-    assert time_cells(HexPlaneConfig(time_resolution=12), 100, 100) == 12
+    assert [choose_time_resolution(HexPlaneConfig(), n, 20 * n) for n in (2, 40, 100, 1000)] == [8, 20, 50, 75]
+    assert [choose_time_resolution(HexPlaneConfig(), n, n) for n in (2, 40, 100, 1000)] == [8, 8, 16, 75]
+    assert choose_time_resolution(HexPlaneConfig(time_resolution=12), 100, 100) == 12
 
 
 def test_the_encoding_is_that_of_nerf() -> None:
@@ -445,7 +449,7 @@ def test_a_posed_model_is_the_canonical_one_plus_the_changes(head: str) -> None:
     still = {name: tensor.clone() for name, tensor in model.tensors().items()}
     model.deformation = stirred("hexplane")
     changes = model.deformation(model.means, 0.7)
-    posed = model.at(0.7).tensors()
+    posed = model.at(0.7, REFERENCE).tensors()
     for name in ("means", "log_scales", "quats", "opacity_logits"):
         assert torch.allclose(posed[name], still[name] + changes[name])
     if head == "sh":

@@ -94,7 +94,7 @@ def test_the_film_strip_goes_evenly_through_time_with_the_truth_above_the_render
         ({"start": 0, "end": 2, "unit": "<b>"}, ("time 0", "time 2"), "Time"),
     ],
 )
-def test_times_are_told_in_the_units_of_the_capture(
+def test_times_are_given_in_the_units_of_the_capture(
     tmp_path: Path, axis: dict, labels: tuple[str, str], column: str
 ) -> None:
     text = write_report(moving_run(tmp_path / "run", axis)).read_text(encoding="utf-8")
@@ -173,10 +173,10 @@ def test_the_curve_is_read_out_under_the_mouse_in_the_order_of_time(page) -> Non
     labels = page.locator("[data-chart=time] svg text").all_text_contents()
     assert "110" in labels and "130" in labels
     page.mouse.move(*middle(page, "[data-chart=time] svg"))
-    frame = int(re.search(r"frame (\d+)", page.inner_text("#moment")).group(1))  # type: ignore[union-attr]
+    frame = int(re.search(r"frame (\d+)", page.inner_text("#time-readout")).group(1))  # type: ignore[union-attr]
     assert 114 <= frame <= 124
     k = (frame - 100) // 2
-    assert name_of(k) in page.inner_text("#moment")
+    assert name_of(k) in page.inner_text("#time-readout")
     assert values.all_text_contents() == [f"{20 + k}.00 dB", "" if k % 2 else f"{10 + k}.00 dB"]
     assert page.inner_text("#readout").startswith("Step 600")
 

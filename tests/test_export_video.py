@@ -102,7 +102,7 @@ def test_a_png_holds_bytes_exactly_and_floats_rounded(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"a.png", "b.png", "c.png"}
 
 
-def test_a_machine_without_ffmpeg_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_ffmpeg_gets_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> str:
         raise RuntimeError("No ffmpeg exe could be found. Install ffmpeg on your system, or ...")
 

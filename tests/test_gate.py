@@ -10,9 +10,11 @@ from splat_scenes import make_camera
 from test_deformation import last_layers, moving, some_model, stirred
 from torch import Tensor
 
-from nfc_gs.model.deformation import Deformation, FieldKernels, HexPlane, has_time
-from nfc_gs.model.gate import GatedField, gated
+from nfc_gs.model.deformation import Deformation
+from nfc_gs.model.gate import GatedDeformation, gated
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.hexplane import HexPlane, is_time_plane
+from nfc_gs.ops.operations import Operations
 from nfc_gs.rendering.pipeline import render
 
 
@@ -25,7 +27,7 @@ class Pusher(Deformation):
         super().__init__("hexplane", ("means",), torch.tensor([[-9.0] * 3, [9.0] * 3]))
         self.settings = {}
 
-    def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
+    def changes(self, means: Tensor, time: float, operations: Operations) -> Tensor:
         self.asked = len(means)
         return torch.stack([means[:, 1] * (2.0 * time - 1.0) + 0.25, 0.0 * means[:, 0], 0.0 * means[:, 0]], dim=1)
 
@@ -49,14 +51,14 @@ def pushed(ways: list[float], scales: tuple[float, float, float] = (0.1, 0.1, 0.
 
 def asked(model: GaussianModel) -> list[int]:
     """Which Gaussians pass through the field of a gated model."""
-    assert isinstance(model.deformation, GatedField)
+    assert isinstance(model.deformation, GatedDeformation)
     return model.deformation.moving.tolist()
 
 
 def test_only_what_moves_passes_through_the_field() -> None:
     model = gated(pushed([0.0, 0.5, 0.005, 0.02]), tolerance=0.1)  # of a size of 0.1
     assert asked(model) == [1, 3]
-    assert isinstance(model.deformation, GatedField) and isinstance(model.deformation.inner, Pusher)
+    assert isinstance(model.deformation, GatedDeformation) and isinstance(model.deformation.inner, Pusher)
     model.posed(0.3)
     assert model.deformation.inner.asked == 2
 
@@ -99,7 +101,7 @@ class Fader(Deformation):
         super().__init__("hexplane", ("opacity_logits",), torch.tensor([[-9.0] * 3, [9.0] * 3]))
         self.settings, self.logit = {}, logit
 
-    def changes(self, means: Tensor, time: float, kernels: FieldKernels) -> Tensor:
+    def changes(self, means: Tensor, time: float, operations: Operations) -> Tensor:
         return means.new_full((len(means), 1), self.logit * time)
 
 
@@ -123,10 +125,10 @@ def test_a_gaussian_that_is_not_a_number_is_left_to_the_field() -> None:
 
 def test_a_part_of_a_gated_model_moves_as_the_whole_does() -> None:
     model = gated(pushed([0.0, 0.5, 0.005, 0.9]))
-    part = model.part(torch.tensor([True, False, True, True]))
+    part = model.subset(torch.tensor([True, False, True, True]))
     assert asked(part) == [2]
     assert torch.equal(part.at(0.7).means, model.at(0.7).means[[0, 2, 3]])
-    assert model.part(torch.tensor([True, False, True, False])).deformation is None
+    assert model.subset(torch.tensor([True, False, True, False])).deformation is None
 
 
 def test_a_static_model_needs_no_gate() -> None:
@@ -142,12 +144,12 @@ def test_with_some_gaussians_still_pictures_hardly_differ(head: str, kind: str) 
     model.deformation = field = moving(kind)
     for _ in range(20):  # ever less motion, until a good part of the Gaussians is still
         shown = gated(model)
-        if isinstance(shown.deformation, GatedField) and 10 <= len(shown.deformation.moving) <= 40:
+        if isinstance(shown.deformation, GatedDeformation) and 10 <= len(shown.deformation.moving) <= 40:
             break
         for layer in last_layers(field):
             layer.weight.mul_(0.7)
             layer.bias.mul_(0.7)
-    assert isinstance(shown.deformation, GatedField) and 10 <= len(shown.deformation.moving) <= 40
+    assert isinstance(shown.deformation, GatedDeformation) and 10 <= len(shown.deformation.moving) <= 40
     for time in (0.0, 0.2, 0.55, 1.0):
         wanted, found = (render(m, camera, time, backend="torch").rgb for m in (model, shown))
         assert 0.0 < float((wanted - found).square().mean()) < 1e-5  # 50 dB; so few Gaussians, all near, show more
@@ -159,7 +161,7 @@ def test_what_moves_between_two_cells_of_time_moves() -> None:
     assert isinstance(field, HexPlane)
     with torch.no_grad():
         for index, plane in enumerate(field.planes):
-            if has_time(index):
+            if is_time_plane(index):
                 plane.copy_(torch.ones_like(plane))
         at_cells = torch.arange(field.time_resolution) % 2
         for index in (3, 9):  # xt of each level up and down, yt down and up: their product is 0.75 at all cells
@@ -168,7 +170,7 @@ def test_what_moves_between_two_cells_of_time_moves() -> None:
     model = some_model("sh")
     model.deformation = field
     shown = gated(model, tolerance=1e-3)
-    assert isinstance(shown.deformation, GatedField) and len(shown.deformation.moving) == len(model)
+    assert isinstance(shown.deformation, GatedDeformation) and len(shown.deformation.moving) == len(model)
 
 
 @pytest.mark.parametrize("head", ["sh", "bits"])

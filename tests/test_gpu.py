@@ -23,9 +23,11 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
-from nfc_gs.rendering.backend import RasterSettings, Splats, get_backend
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
+from nfc_gs.rendering.backend import RasterSettings, Splats
 from nfc_gs.rendering.cuda_backend import MAX_NARROW_TILES
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.trainer import Trainer
 
@@ -109,14 +111,19 @@ def test_it_draws_on_the_current_stream(gpu: Engine):
 
 ALONE = """
 import torch
-from nfc_gs.objective.losses import ObjectiveConfig, photometric
-from nfc_gs.ops.nvrtc import runtime_for
+from nfc_gs.model.radiance import RenderOutput
+from nfc_gs.objective.objective import Objective
+from nfc_gs.objective.terms import Comparison
+from nfc_gs.ops.operations import operations_for
 
 picture = torch.rand(64, 64, 3, device="cuda", requires_grad=True)
-assert runtime_for(picture.device) is not None
+operations = operations_for(picture.device)
+assert operations.name == "gpu"
 kept = torch.empty_like(picture)  # and given back: what backward needs, torch has without a call of CUDA
 del kept
-photometric(picture, torch.zeros_like(picture, dtype=torch.uint8), None, ObjectiveConfig()).total.backward()
+black = torch.zeros_like(picture, dtype=torch.uint8)
+output = RenderOutput(picture, alpha=picture[..., :1])
+Objective(operations=operations)(Comparison(output, black)).total.backward()
 print(bool(picture.grad.isfinite().all() and picture.grad.any()))
 """
 

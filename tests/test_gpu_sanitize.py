@@ -1,4 +1,4 @@
-"""tools/gpu_sanitize.py, on the emulator."""
+"""tools/bench/gpu_sanitize.py, on the emulator."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from splat_scenes import open_engine
 from tool_modules import load
 
 from nfc_gs.ops import nvrtc
-from nfc_gs.rendering.backend import RasterOutput, get_backend
+from nfc_gs.rendering.backend import RasterOutput
 from nfc_gs.rendering.cuda_backend import CudaBackend
+from nfc_gs.rendering.registry import get_backend
 
-load("gpu_scenes")
-sanitize = load("gpu_sanitize")
+sanitize = load("bench/gpu_sanitize")
 
 
 @pytest.mark.slow
@@ -27,22 +27,22 @@ def test_the_script_for_the_sanitizer_runs_every_kernel(
     open_engine("emulated-float32")  # skips where it does not work
     launched = set()
 
-    class Noting(Emulator):
+    class RecordingEmulator(Emulator):
         def launch(self, source: str, kernel: str, *rest: Any) -> None:
             launched.add(kernel)
             super().launch(source, kernel, *rest)
 
-    monkeypatch.setattr(nvrtc, "runtime_for", lambda device: Noting())
-    assert sanitize.run(CudaBackend(Noting()), torch.device("cpu"), count=12, width=18, height=10) == 0
+    monkeypatch.setattr(nvrtc, "runtime_for", lambda device: RecordingEmulator())
+    assert sanitize.run(CudaBackend(RecordingEmulator()), torch.device("cpu"), count=12, width=18, height=10) == 0
     kernels = {
         name for path in (CUDA / "gpu").glob("*.cu") for name in re.findall(r"NFC_KERNEL\((\w+)", path.read_text())
     }
     assert launched == kernels
-    said = capsys.readouterr().out.splitlines()
-    assert "a moving scene, many tiles: " in said[-1] and not [line for line in said if "NOT FINITE" in line]
+    printed = capsys.readouterr().out.splitlines()
+    assert "a moving scene, many tiles: " in printed[-1] and not [line for line in printed if "NOT FINITE" in line]
 
 
-def test_the_script_for_the_sanitizer_says_what_is_not_finite(capsys: pytest.CaptureFixture[str]):
+def test_the_script_for_the_sanitizer_prints_what_is_not_finite(capsys: pytest.CaptureFixture[str]):
     class Broken:
         name = "broken"
 
@@ -58,5 +58,7 @@ def test_without_a_gpu_the_script_says_so_in_one_sentence(capsys: pytest.Capture
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert sanitize.main() == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("error: Backend 'cuda' is not available: it needs an NVIDIA GPU")
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith(
+        "error: Backend 'cuda' is not available: it needs an NVIDIA GPU"
+    )

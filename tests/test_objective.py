@@ -10,11 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from losses import photometric, photometric_reference
 from torch import Tensor
 
+from nfc_gs.core.errors import UserError
+from nfc_gs.model.radiance import RenderOutput
 from nfc_gs.model.target_encoding import encode_colors
-from nfc_gs.objective import losses, metrics
-from nfc_gs.objective.losses import ObjectiveConfig, photometric, photometric_reference
+from nfc_gs.objective import metrics
+from nfc_gs.objective.objective import Objective, ObjectiveConfig
+from nfc_gs.objective.terms import BUILT_IN, TERMS, Comparison, Term, terms_in_words
+from nfc_gs.ops.operations import REFERENCE, Operations, operations_for
 
 
 def pictures(height: int = 19, width: int = 23, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,8 +167,9 @@ def test_a_rendering_that_is_not_contiguous_gives_the_same_loss_and_gradient():
 
 
 def test_every_weight_of_the_config_names_a_term():
-    settings = {"ce_eps", "ce_from", "ce_until"}
-    assert {*losses.TERMS, *settings} == set(vars(ObjectiveConfig())) and settings.isdisjoint(losses.TERMS)
+    settings = {"ce_eps", "ce_from", "ce_until", "extra"}
+    assert {*TERMS, *settings} == set(vars(ObjectiveConfig())) and settings.isdisjoint(TERMS)
+    assert list(ObjectiveConfig().weights()) == list(TERMS) == list(BUILT_IN)
 
 
 def test_pictures_of_different_sizes_are_refused_with_both_numbers():
@@ -326,7 +332,7 @@ def test_a_mask_that_ignores_everything_leaves_no_cross_entropy_and_no_gradient(
 def test_bits_are_needed_for_their_cross_entropy_and_must_fit(dtype: torch.dtype):
     rendered, target, _ = pictures()
     rendered = rendered.to(dtype)
-    with pytest.raises(ValueError, match="bit-wise cross entropy but no bits were rendered"):
+    with pytest.raises(ValueError, match="the output 'bits' was not rendered for this term"):
         photometric(rendered, target, None, BIT_CE)
     with pytest.raises(ValueError, match=r"bits.*8 is not 24"):
         photometric(rendered, target, None, BIT_CE, torch.zeros(19, 23, 8, dtype=dtype))
@@ -342,6 +348,124 @@ def test_cross_entropy_acts_in_its_part_of_the_run_alone():
     assert config.at(0.1) == config.at(0.9) == without
     always = ObjectiveConfig(ce=0.3)
     assert always.at(0.0) == always.at(1.0) == always, "until the end means the last step as well"
+
+
+# ---- terms of one's own ------------------------------------------------------------------------------------------
+
+either = pytest.mark.parametrize("operations", [REFERENCE, operations_for("cpu")], ids=["reference", "fast"])
+
+
+def brightness(pair: Comparison) -> Tensor:
+    return pair.mean(pair.rendered)
+
+
+def comparison(masked: bool = False, **outputs: Tensor) -> Comparison:
+    """A rendering in float32, which wants a gradient, beside a photograph."""
+    rendered, target, mask = pictures()
+    rendered = rendered.float().requires_grad_()
+    output = RenderOutput(rendered, alpha=torch.ones_like(rendered[..., :1]), **outputs)  # type: ignore[arg-type]
+    return Comparison(output, target, mask if masked else None)
+
+
+@either
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_registered_term_is_minimised_by_its_weight_whatever_computes_the_others(
+    operations: Operations, masked: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(TERMS, "brightness", Term(brightness))
+    pair, plain = comparison(masked), Objective(operations=operations)
+    objective = Objective(ObjectiveConfig(extra={"brightness": 5.0}), operations=operations)
+    (without,) = torch.autograd.grad(plain(pair).total, pair.rendered)
+    result = objective(pair)
+    (gradient,) = torch.autograd.grad(result.total, pair.rendered)
+    assert list(result.values) == ["l1", "mse", "ssim", "brightness"]
+    expected = float(plain(pair).total.detach()) + 5.0 * float(brightness(pair).detach())
+    assert float(result.total.detach()) == pytest.approx(expected, rel=1e-6)
+    share = pair.weights / (3 * pair.weights.sum())
+    torch.testing.assert_close(gradient, without + 5.0 * share.expand(-1, -1, 3), rtol=1e-4, atol=1e-8)
+    silent = objective(pair, replace(objective.config, extra={}))
+    assert "brightness" not in silent.values and torch.equal(silent.total, plain(pair).total)
+
+
+@either
+def test_a_term_given_as_a_function_is_minimised_too(operations: Operations):
+    pair = comparison()
+    own = {"brightness": (5.0, brightness), "darkness": (2.0, Term(brightness, loss=lambda value: 1 - value))}
+    objective = Objective(terms=own, operations=operations)
+    result = objective(pair)
+    value = float(result.values["brightness"])
+    assert value == pytest.approx(float(pair.rendered.detach().mean()), rel=1e-5)
+    expected = float(Objective(operations=operations)(pair).total.detach()) + 5.0 * value + 2.0 * (1 - value)
+    assert float(result.total.detach()) == pytest.approx(expected, rel=1e-6)
+    assert result.total.requires_grad and not result.values["darkness"].requires_grad
+
+
+@either
+def test_a_term_put_in_place_of_a_built_in_one_counts(operations: Operations, monkeypatch: pytest.MonkeyPatch):
+    for name in ("l1", "bit_ce"):
+        monkeypatch.setitem(TERMS, name, Term(brightness, always=True))
+    pair = comparison(bits=torch.rand(19, 23, 24))
+    config = ObjectiveConfig(l1=3.0, ssim=0.0, bit_ce=4.0)
+    result = Objective(config, operations=operations)(pair)
+    assert float(result.total.detach()) == pytest.approx(7.0 * float(pair.rendered.detach().mean()), rel=1e-5)
+
+
+@either
+def test_where_no_pixel_counts_terms_of_ones_own_are_not_called(operations: Operations):
+    def never(pair: Comparison) -> Tensor:
+        raise AssertionError("there is nothing to compare")
+
+    pair = replace(comparison(), mask=torch.zeros(19, 23, dtype=torch.uint8))
+    result = Objective(terms={"never": (1.0, never)}, operations=operations)(pair)
+    (gradient,) = torch.autograd.grad(result.total, pair.rendered)
+    assert float(result.total.detach()) == float(result.values["never"]) == 0 and not gradient.any()
+
+
+@either
+def test_a_term_says_which_outputs_it_needs_and_gets_them(operations: Operations):
+    far = Term(lambda pair: pair.depth.mean() + pair.normals.mean(), needs=("depth", "normals"))
+    objective = Objective(ObjectiveConfig(bit_ce=1.0, ce_until=0.5), {"far": (2.0, far)}, operations)
+    assert objective.outputs(objective.config.at(0.0)) == ("rgb", "bits", "depth", "normals")
+    assert objective.outputs(objective.config.at(0.5)) == ("rgb", "depth", "normals")
+    assert Objective(operations=operations).outputs(ObjectiveConfig()) == ("rgb",)
+    images = {"depth": torch.full((19, 23, 1), 4.0), "normals": torch.full((19, 23, 3), 0.5)}
+    result = objective(comparison(False, bits=torch.rand(19, 23, 24), **images))
+    assert float(result.values["far"]) == 4.5
+
+
+@either
+@pytest.mark.parametrize("name", ["depth", "normals", "bits"])
+def test_reading_an_output_that_was_not_rendered_says_how_to_get_it(operations: Operations, name: str):
+    objective = Objective(terms={"own": (1.0, lambda pair: getattr(pair, name).mean())}, operations=operations)
+    with pytest.raises(ValueError, match=rf"'{name}' was not rendered for this term; .* needs=\('{name}',\)"):
+        objective(comparison())
+    everything = {"depth": torch.ones(19, 23, 1), "normals": torch.ones(19, 23, 3), "bits": torch.rand(19, 23, 24)}
+    with pytest.raises(ValueError, match=f"the output '{name}' was not rendered"):
+        objective(comparison(False, **everything))  # another term asked for it, but this one did not
+
+
+@either
+def test_a_term_that_returns_no_scalar_is_named(operations: Operations):
+    with pytest.raises(UserError, match=r"The term 'map' .* tensor of shape \(19, 23, 3\), not a scalar"):
+        Objective(terms={"map": (1.0, lambda pair: pair.rendered)}, operations=operations)(comparison())
+    with pytest.raises(UserError, match="The term 'number' of the objective returned float, not a scalar tensor"):
+        Objective(terms={"number": (1.0, lambda pair: 2.0)}, operations=operations)(comparison())  # type: ignore
+
+
+def test_unknown_and_repeated_names_of_terms_are_refused():
+    with pytest.raises(UserError, match="There is no term 'tv' of the objective, only l1, mse, ssim, ce, bit_ce;"):
+        Objective(ObjectiveConfig(extra={"tv": 1.0}))
+    with pytest.raises(UserError, match=r"The term 'bit_ce' has an option of its own; write --objective\.bit-ce"):
+        Objective(ObjectiveConfig(extra={"bit_ce": 1.0}))
+    with pytest.raises(UserError, match="There is already a term 'l1' of the objective; give yours another name"):
+        Objective(terms={"l1": (1.0, brightness)})
+    with pytest.raises(UserError, match="There is no term 'tv'"):
+        Objective()(comparison(), ObjectiveConfig(extra={"tv": 1.0}))
+
+
+def test_an_objective_in_words_names_all_terms_with_a_weight():
+    config = ObjectiveConfig(ce=0.3, extra={"brightness": 2.0, "none": 0.0})
+    assert terms_in_words(vars(config)) == "0.8 l1 + 0.2 ssim + 0.3 ce + 2 brightness"
 
 
 # ---- metrics ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""tools/paper_tables.py: statistics, conditions, keys, interruption, tables and report."""
+"""tools/paper/tables.py: statistics, conditions, keys, interruption, tables and report."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from tool_modules import TOOLS, load
+import torch
+from tool_modules import load
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.ops import native
 from nfc_gs.training.config import TrainConfig
 
-bands, arms = load("paper_bands"), load("paper_arms")
-jobs, stats = load("paper_jobs"), load("paper_stats")
-report, tables = load("paper_report"), load("paper_tables")
+bands, experiments = load("paper/frequency_bands"), load("paper/experiments")
+jobs, stats = load("paper/jobs"), load("paper/stats")
+report, tables = load("paper/report"), load("paper/tables")
 
 trains = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
 
 COMMON = TrainConfig(preset="fast", density="mcmc", steps=12, max_gaussians=200, device="cpu", backend="torch")
-BASE = arms.Arm("nfr")
-STRONG = arms.Arm("strong", {"mcmc.opacity_reg": 0.1})
+BASE = experiments.Variant("nfr")
+STRONG = experiments.Variant("strong", {"mcmc.opacity_reg": 0.1})
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +53,12 @@ def scene(capture: Path) -> SceneData:
 @pytest.fixture
 def command(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs the command on the small capture with two quick experiments, `one` and `two`, that share a job."""
-    monkeypatch.setitem(arms.EXPERIMENTS, "one", arms.Experiment("One?", (BASE, STRONG)))
-    two = arms.Experiment("Two?", (BASE,), (arms.Condition(views=0.5), arms.Condition()), kind="lines", axis="share")
-    monkeypatch.setitem(arms.EXPERIMENTS, "two", two)
-    monkeypatch.setitem(arms.EXPERIMENTS, "curve", arms.Experiment("Three?", (BASE,), kind="curves"))
+    monkeypatch.setitem(experiments.EXPERIMENTS, "one", experiments.Experiment("One?", (BASE, STRONG)))
+    two = experiments.Experiment(
+        "Two?", (BASE,), (experiments.Condition(views=0.5), experiments.Condition()), kind="lines", axis="share"
+    )
+    monkeypatch.setitem(experiments.EXPERIMENTS, "two", two)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "curve", experiments.Experiment("Three?", (BASE,), kind="curves"))
 
     def run(*words: str, experiments: str = "one") -> int:
         given = ["--captures", str(capture), "--out", str(tmp_path / "out"), "--experiments", *experiments.split()]
@@ -62,10 +68,17 @@ def command(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     return run
 
 
-def use(arm: str, seed: int = 0, capture: str = "fox", **others: Any) -> dict[str, Any]:
+def use(variant: str, seed: int = 0, capture: str = "fox", **others: Any) -> dict[str, Any]:
     """An entry of a plan."""
-    entry = {"experiment": "main", "capture": capture, "condition": "", "arm": arm, "partner": None, "series": arm}
-    entry |= {"x": None, "seed": seed, "key": f"{capture}{arm}{seed}", "setup": arm, "common": "9 steps"}
+    entry = {
+        "experiment": "main",
+        "capture": capture,
+        "condition": "",
+        "variant": variant,
+        "partner": None,
+        "series": variant,
+    }
+    entry |= {"x": None, "seed": seed, "key": f"{capture}{variant}{seed}", "setup": variant, "common": "9 steps"}
     return entry | others
 
 
@@ -78,17 +91,17 @@ def record(psnr: float, **others: Any) -> dict[str, Any]:
 
 
 def results(psnrs: dict[str, Sequence[float]], capture: str = "fox") -> list[Any]:
-    """Results of arms, one for each seed."""
+    """Results of variants, one for each seed."""
     return [
-        stats.Result(use(arm, seed, capture), record(psnr))
-        for arm, values in psnrs.items()
+        stats.Result(use(variant, seed, capture), record(psnr))
+        for variant, values in psnrs.items()
         for seed, psnr in enumerate(values)
     ]
 
 
 def write_study(out: Path, entries: Sequence[tuple[dict[str, Any], dict[str, Any]]], **about: Any) -> None:
     """A folder of results without any training."""
-    meta = {"question": "Does <it> help?", "kind": "arms", "axis": "", "logarithmic": False, "baseline": "nfr"}
+    meta = {"question": "Does <it> help?", "kind": "differences", "axis": "", "logarithmic": False, "baseline": "nfr"}
     plan = {"experiments": {"main": {**meta, "notes": [], **about}}, "uses": [entry for entry, _ in entries]}
     (out / "jobs").mkdir(parents=True)
     (out / "plan.json").write_text(json.dumps(plan))
@@ -96,7 +109,7 @@ def write_study(out: Path, entries: Sequence[tuple[dict[str, Any], dict[str, Any
         (out / "jobs" / f"{entry['key']}.json").write_text(json.dumps({"key": entry["key"], **content}))
 
 
-# Statistics
+# ---- statistics -------------------------------------------------------------------------------------------------
 
 
 def test_mean_and_deviation_are_those_of_a_sample() -> None:
@@ -136,16 +149,16 @@ def test_only_results_of_the_same_capture_and_seed_are_paired() -> None:
 
 def test_captures_are_summarised_one_by_one_and_pooled() -> None:
     both = results({"nfr": [20.0, 22.0], "nfc": [21.0, 23.0]}) + results({"nfr": [30.0], "nfc": [33.0]}, "garden")
-    pooled = next(s for s in stats.summarise(both, "nfr") if s.capture == stats.ALL and s.arm == "nfc")
+    pooled = next(s for s in stats.summarise(both, "nfr") if s.capture == stats.ALL and s.variant == "nfc")
     assert pooled.to_baseline["psnr"].mean == pytest.approx(5 / 3)  # of 1, 1 and 3
     assert pooled.to_baseline["psnr"].pairs == 3
-    fox = next(s for s in stats.summarise(both, "nfr") if s.capture == "fox" and s.arm == "nfc")
+    fox = next(s for s in stats.summarise(both, "nfr") if s.capture == "fox" and s.variant == "nfc")
     assert (fox.mean["psnr"], fox.deviation["psnr"]) == (22.0, pytest.approx(math.sqrt(2)))
     assert fox.mean["gap"] == pytest.approx(2.0)
     assert {s.capture for s in stats.summarise(results({"nfr": [1.0]}), "nfr")} == {"fox"}
 
 
-# Conditions
+# ---- conditions -------------------------------------------------------------------------------------------------
 
 
 def test_shares_of_views_are_nested_seeded_and_leave_the_test_views_alone(scene: SceneData) -> None:
@@ -173,7 +186,7 @@ def test_noise_is_drawn_once_for_each_training_picture(scene: SceneData) -> None
     noisy.prefetch(range(len(noisy.views)), 2)
 
 
-def test_noise_has_the_deviation_asked_for_and_is_clipped() -> None:
+def test_noise_has_the_given_deviation_and_is_clipped() -> None:
     grey = np.full((80, 80, 3), 128, dtype=np.uint8)
 
     class Still:
@@ -204,67 +217,83 @@ def test_views_are_spread_evenly() -> None:
     assert jobs.evenly(range(15), 8) == [0, 2, 4, 6, 8, 10, 12, 14]
 
 
-# Jobs
+# ---- jobs -------------------------------------------------------------------------------------------------------
 
 
 def described(path: Path = Path("fox")) -> Any:
     return jobs.Capture(path.name, path, DataConfig(downscale="2"), "print")
 
 
-def test_a_job_has_one_key_wherever_it_is_asked_for() -> None:
-    key = jobs.make_job(described(), arms.Condition(), BASE, COMMON).key
+def test_a_job_has_one_key_in_all_experiments() -> None:
+    key = jobs.make_job(described(), experiments.Condition(), BASE, COMMON).key
     for same in (
-        jobs.make_job(described(Path("/elsewhere/fox")), arms.Condition(views=1.0, noise=0.0), BASE, COMMON),
-        jobs.make_job(described(), arms.Condition(), arms.Arm("renamed", {arms.ALL_RATES: 1.0}), COMMON, curve=True),
-        jobs.make_job(described(), arms.Condition(), BASE, replace(COMMON, eval_every=0.5)),
+        jobs.make_job(described(Path("/elsewhere/fox")), experiments.Condition(views=1.0, noise=0.0), BASE, COMMON),
+        jobs.make_job(
+            described(),
+            experiments.Condition(),
+            experiments.Variant("renamed", {experiments.ALL_RATES: 1.0}),
+            COMMON,
+            curve=True,
+        ),
+        jobs.make_job(described(), experiments.Condition(), BASE, replace(COMMON, eval_every=0.5)),
     ):
         assert same.key == key
 
 
 def test_whatever_changes_the_result_changes_the_key() -> None:
-    job = jobs.make_job(described(), arms.Condition(), BASE, COMMON)
+    job = jobs.make_job(described(), experiments.Condition(), BASE, COMMON)
     elsewhere = [
-        jobs.make_job(described(Path("garden")), arms.Condition(), BASE, COMMON),
-        jobs.make_job(replace(described(), fingerprint="other"), arms.Condition(), BASE, COMMON),
-        jobs.make_job(replace(described(), data=DataConfig(downscale="4")), arms.Condition(), BASE, COMMON),
-        jobs.make_job(described(), arms.Condition(), BASE, replace(COMMON, seed=1)),
+        jobs.make_job(described(Path("garden")), experiments.Condition(), BASE, COMMON),
+        jobs.make_job(replace(described(), fingerprint="other"), experiments.Condition(), BASE, COMMON),
+        jobs.make_job(replace(described(), data=DataConfig(downscale="4")), experiments.Condition(), BASE, COMMON),
+        jobs.make_job(described(), experiments.Condition(), BASE, replace(COMMON, seed=1)),
     ]
     others = [
-        jobs.make_job(described(), arms.Condition(views=0.2), BASE, COMMON),
-        jobs.make_job(described(), arms.Condition(noise=0.2), BASE, COMMON),
-        jobs.make_job(described(), arms.Condition(), STRONG, COMMON),
-        jobs.make_job(described(), arms.Condition(), BASE, replace(COMMON, steps=13)),
-        jobs.make_job(described(), arms.Condition(), BASE, replace(COMMON, max_gaussians=201)),
-        jobs.make_job(described(), arms.Condition(), arms.Arm("low", {arms.CE_BAND: "low"}), COMMON),
+        jobs.make_job(described(), experiments.Condition(views=0.2), BASE, COMMON),
+        jobs.make_job(described(), experiments.Condition(noise=0.2), BASE, COMMON),
+        jobs.make_job(described(), experiments.Condition(), STRONG, COMMON),
+        jobs.make_job(described(), experiments.Condition(), BASE, replace(COMMON, steps=13)),
+        jobs.make_job(described(), experiments.Condition(), BASE, replace(COMMON, max_gaussians=201)),
+        jobs.make_job(
+            described(), experiments.Condition(), experiments.Variant("low", terms={"ce low": (0.3, sum)}), COMMON
+        ),
     ]
     assert len({other.key for other in [job, *elsewhere, *others]}) == 1 + len(elsewhere) + len(others)
     assert all(other.setup == job.setup for other in elsewhere) and job.setup not in {other.setup for other in others}
 
 
 def test_the_factor_on_all_rates_is_on_every_one_of_them() -> None:
-    rates = jobs.configure(arms.Arm("fast", {arms.ALL_RATES: 2.0}), COMMON).rates
+    rates = jobs.configure(experiments.Variant("fast", {experiments.ALL_RATES: 2.0}), COMMON).rates
     assert rates.means == 2 * COMMON.rates.means and rates.opacities == 2 * COMMON.rates.opacities
     assert rates.means_final == 2 * COMMON.rates.means_final and rates.sh_rest == 2 * COMMON.rates.sh_rest
 
 
-@pytest.mark.parametrize("name", arms.EXPERIMENTS)
-def test_the_arms_of_every_experiment_make_sense(name: str) -> None:
-    experiment = arms.EXPERIMENTS[name]
-    names = [arm.name for arm in experiment.arms]
+@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
+def test_the_variants_of_every_experiment_make_sense(name: str) -> None:
+    experiment = experiments.EXPERIMENTS[name]
+    names = [variant.name for variant in experiment.variants]
     assert len(set(names)) == len(names) and experiment.baseline in names
-    assert {arm.partner for arm in experiment.arms} <= {None, *names}
-    keys = {jobs.make_job(described(), arms.Condition(), arm, COMMON).key for arm in experiment.arms}
+    assert {variant.partner for variant in experiment.variants} <= {None, *names}
+    keys = {jobs.make_job(described(), experiments.Condition(), variant, COMMON).key for variant in experiment.variants}
     assert len(keys) == len(names)
 
 
-def test_arms_cannot_change_what_makes_them_comparable() -> None:
-    with pytest.raises(ValueError, match="the same in all arms"):
-        arms.Arm("more steps", {"steps": 9})
+def test_variants_cannot_change_what_makes_them_comparable() -> None:
+    with pytest.raises(ValueError, match="the same in all variants"):
+        experiments.Variant("more steps", {"steps": 9})
     with pytest.raises(UserError, match=r"objective\.magic, which this version"):
-        jobs.configure(arms.Arm("odd", {"objective.magic": 1.0}), COMMON)
+        jobs.configure(experiments.Variant("odd", {"objective.magic": 1.0}), COMMON)
 
 
-# The command
+def test_a_band_of_a_flat_picture_has_its_color_or_nothing() -> None:
+    rendered, target = torch.full((20, 30, 3), 0.3), torch.full((20, 30, 3), 102, dtype=torch.uint8)
+    pair = bands.Comparison(SimpleNamespace(rgb=rendered), target)
+    low, residual = (float(bands.band_cross_entropy(pair, band)) for band in ("low", "residual"))
+    assert low == pytest.approx(-0.4 * math.log(0.3) - 0.6 * math.log(0.7), rel=1e-5)
+    assert residual == pytest.approx(math.log(2), rel=1e-5)  # of 1/2 and 1/2
+
+
+# ---- the command ------------------------------------------------------------------------------------------------
 
 
 @trains
@@ -328,7 +357,7 @@ def test_a_job_that_fails_leaves_the_others_alone(
     run = jobs.run_job
 
     def run_or_fail(job: Any, *rest: Any, **options: Any) -> Any:
-        if job.arm.name == "nfr":
+        if job.variant.name == "nfr":
             raise UserError("The loss became nan.")
         return run(job, *rest, **options)
 
@@ -341,11 +370,24 @@ def test_a_job_that_fails_leaves_the_others_alone(
 
 
 @trains
+def test_a_term_of_a_variant_is_trained_with(
+    command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    term = partial(bands.band_cross_entropy, band="low")
+    kinds = [BASE, *(experiments.Variant(f"low {w:g}", terms={"ce low": (w, term)}) for w in (0.0, 3.0))]
+    monkeypatch.setitem(experiments.EXPERIMENTS, "one", experiments.Experiment("One?", kinds))
+    assert command() == 0
+    found = [json.loads(path.read_text()) for path in (tmp_path / "out" / "jobs").iterdir()]
+    psnrs = {record["variant"]: record["train"]["psnr"] for record in found}
+    assert psnrs["low 0"] == psnrs["nfr"] != psnrs["low 3"]
+    assert {record["variant"]: record["terms"] for record in found}["low 3"] == {"ce low": 3.0}
+
+
+@trains
 @pytest.mark.slow
 def test_worker_processes_give_the_same_results(
     command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(TOOLS))
     assert command() == 0
     assert command("--jobs", "2", "--out", str(tmp_path / "workers")) == 0
     for path in (tmp_path / "out" / "jobs").iterdir():
@@ -391,7 +433,7 @@ def test_a_plan_keeps_what_fits_and_drops_what_other_settings_gave() -> None:
     assert tables.merge_plans(old, changed)["uses"] == changed["uses"]
 
 
-# Tables and report
+# ---- tables and report ------------------------------------------------------------------------------------------
 
 
 def known_study(out: Path) -> None:
@@ -409,13 +451,13 @@ def test_the_table_of_known_results(tmp_path: Path) -> None:
     report.build_report(tmp_path)
     text = (tmp_path / "tables" / "main.md").read_text()
     assert "9 of 10 jobs are done." in text
-    assert "| arm | n | test PSNR | SSIM | train PSNR | gap | test PSNR to nfr | SSIM to nfr | gap to nfr |" in text
+    assert "| variant | n | test PSNR | SSIM | train PSNR | gap | test PSNR to nfr | SSIM to nfr | gap to nfr |" in text
     assert "| nfr | 3 | 22.00 ± 2.00 | 0.2200 ± 0.0200 | 24.00 ± 2.00 | 2.00 ± 0.00 | - | - | - |" in text
     assert "| +1.00 [+0.75, +1.25] n=3 better | +0.0100 [+0.0075, +0.0125] n=3 better | " in text
     assert "| +0.00 [-2.48, +2.48] n=3 unclear |" in text
     lines = (tmp_path / "tables" / "main.csv").read_text().splitlines()
     values = dict(zip(lines[0].split(","), lines[2].split(","), strict=True))
-    assert (values["capture"], values["arm"], values["n"]) == ("fox", "nfc", "3")
+    assert (values["capture"], values["variant"], values["n"]) == ("fox", "nfc", "3")
     assert float(values["psnr_to_baseline"]) == pytest.approx(1.0)
     assert float(values["psnr_to_baseline_low"]) == pytest.approx(1.0 - 4.30265 * 0.1 / math.sqrt(3), abs=1e-4)
 
@@ -437,7 +479,7 @@ def test_the_curves_are_shown_point_by_point(tmp_path: Path) -> None:
     assert "| 50.0% | 18.00 | 19.00 |\n| 100.0% | 20.00 | 22.00 |" in text
 
 
-def test_the_report_needs_nothing_but_itself(tmp_path: Path) -> None:
+def test_the_report_is_self_contained(tmp_path: Path) -> None:
     known_study(tmp_path)
     text = report.build_report(tmp_path).read_text()
     bare = re.sub(r'src="data:image/png;base64,[A-Za-z0-9+/=]*"', "", text)
@@ -445,13 +487,13 @@ def test_the_report_needs_nothing_but_itself(tmp_path: Path) -> None:
     assert "Does &lt;it&gt; help?" in text and '<td class="better">+1.00' in text
 
 
-@pytest.mark.parametrize("kind", ["arms", "lines", "curves"])
+@pytest.mark.parametrize("kind", ["differences", "lines", "curves"])
 def test_every_kind_of_experiment_has_a_plot(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     curve = [{"step": 1, "progress": 1.0, "test_psnr": 20.0, "train_psnr": 22.0}]
     entries = [
-        (use(arm, seed, x=x, key=f"{arm}{seed}"), record(20.0 + seed, curve=curve))
-        for arm, x in (("nfr", None), ("nfc", 0.5))
+        (use(variant, seed, x=x, key=f"{variant}{seed}"), record(20.0 + seed, curve=curve))
+        for variant, x in (("nfr", None), ("nfc", 0.5))
         for seed in range(2)
     ]
     write_study(tmp_path, entries, kind=kind, axis="share", logarithmic=True)
@@ -460,7 +502,7 @@ def test_every_kind_of_experiment_has_a_plot(kind: str, tmp_path: Path) -> None:
     assert text.count("data:image/png;base64,") == 1
 
 
-def test_without_matplotlib_a_sentence_says_so_and_the_tables_stand(
+def test_without_matplotlib_a_sentence_says_so_and_the_tables_are_written(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -474,4 +516,4 @@ def test_a_damaged_plan_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) 
     known_study(tmp_path)
     (tmp_path / "plan.json").write_text("{")
     assert tables.main(["--report-only", "--out", str(tmp_path)]) == 2
-    assert "plan.json is damaged; delete it and run again" in capsys.readouterr().err
+    assert "plan.json is damaged or of an older version; delete it and run again" in capsys.readouterr().err

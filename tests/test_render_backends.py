@@ -30,7 +30,8 @@ from splat_scenes import (
 )
 from torch import Tensor
 
-from nfc_gs.rendering.backend import RasterSettings, Splats, get_backend
+from nfc_gs.rendering.backend import RasterSettings, RawSplats, Splats
+from nfc_gs.rendering.registry import get_backend
 
 
 @pytest.fixture(params=ENGINES)
@@ -120,6 +121,30 @@ def test_inputs_that_are_not_contiguous_give_the_same(engine: Engine):
     out = engine.render(replace(strided, opacities=opacities.expand(40)), camera, settings)
     torch.autograd.backward(out.features, torch.ones(1, dtype=engine.dtype).expand(out.features.shape))
     assert opacities.grad is not None and opacities.grad.isfinite()
+
+
+def raw_splats(splats: Splats, dtype: torch.dtype) -> RawSplats:
+    """The splats before activation, as leaves."""
+    values = [splats.means, splats.quats, splats.scales.log(), splats.opacities.logit(), splats.sh_coeffs]
+    return RawSplats(*(value.to(dtype).clone().requires_grad_() for value in values if value is not None))
+
+
+def test_splats_before_activation_give_the_same_picture_and_gradients(engine: Engine):
+    raw = raw_splats(make_splats(), engine.dtype)
+    camera, settings = make_camera().to(dtype=engine.dtype), RasterSettings(depth=True)
+    backend = get_backend(engine.name)
+    results = []
+    for splats in (raw, raw.activated()):
+        out = backend.render(splats, camera, settings)
+        loss = out.features.square().sum() + out.alpha.sum()
+        results.append(
+            [out.features, out.depth, *torch.autograd.grad(loss, [v for v in vars(raw).values() if v is not None])]
+        )
+    for actual, expected in zip(*results, strict=True):
+        limit = engine.tolerance * float(expected.detach().abs().max())
+        torch.testing.assert_close(actual, expected, rtol=0, atol=limit)
+    with pytest.raises(ValueError, match=r"log_scales has shape \(40, 2\).*2 is not 3"):
+        backend.render(replace(raw, log_scales=raw.log_scales[:, :2]), camera, settings)
 
 
 # ---- per-splat facts ----------------------------------------------------------------------------------------------

@@ -31,8 +31,9 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.target_encoding import decode_colors, even_bits
-from nfc_gs.rendering.backend import RasterSettings, Splats, get_backend
+from nfc_gs.rendering.backend import RasterSettings, Splats
 from nfc_gs.rendering.pipeline import render
+from nfc_gs.rendering.registry import get_backend
 
 
 @pytest.fixture(params=ENGINES)

@@ -14,8 +14,9 @@ from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.checks import check_alike, check_shapes
 from nfc_gs.core.errors import UserError
 from nfc_gs.rendering import gsplat_backend
-from nfc_gs.rendering.backend import RasterSettings, Splats, get_backend
+from nfc_gs.rendering.backend import RasterSettings, Splats
 from nfc_gs.rendering.projection import project, view_colors, visible_splats
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.rendering.torch_backend import TorchBackend
 
 NAMES = ("means", "quats", "scales", "opacities", "sh_coeffs", "features")

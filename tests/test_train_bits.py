@@ -8,18 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train_trainer import (
-    all_tensors,
-    assert_same_bits,
-    available_backends,
-    stop_after,
-    tiny_config,
-    tiny_scene,
-)
+from losses import photometric
+from test_train_trainer import all_tensors, available_backends, stop_after
+from tiny_scenes import assert_same_bits, tiny_config, tiny_scene
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.objective.losses import photometric
+from nfc_gs.objective.objective import LossResult, Objective, ObjectiveConfig
 from nfc_gs.objective.presets import ObjectiveOptions
+from nfc_gs.objective.terms import Comparison
 from nfc_gs.ops import native
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.runs.checkpoint import load_checkpoint, load_model
@@ -136,14 +132,14 @@ def test_cross_entropy_acts_from_its_step_on_and_not_before(tmp_path: Path) -> N
 
 def test_cross_entropy_acts_until_its_step_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
-    compare = Trainer._compare
+    compare = Objective.__call__
 
-    def listening(self: Trainer, *args):
-        loss = compare(self, *args)
+    def watched(self: Objective, comparison: Comparison, config: ObjectiveConfig) -> LossResult:
+        loss = compare(self, comparison, config)
         measured.append("bit_ce" in loss.values)
         return loss
 
-    monkeypatch.setattr(Trainer, "_compare", listening)
+    monkeypatch.setattr(Objective, "__call__", watched)
     config = tiny_config(steps=8, backend=FAST, method="nfc-bitwise", objective=ObjectiveOptions(ce_until=0.5))
     Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny").train()
     assert measured == [True] * 4 + [False] * 4
@@ -174,8 +170,8 @@ def test_bits_that_are_no_numbers_stop_the_run_even_if_only_cross_entropy_is_min
     assert load_checkpoint(tmp_path / "run").step == 0
 
 
-@pytest.mark.parametrize(("hardness", "alike"), [(0.0, True), (0.7, False)])
-def test_bits_that_start_alike_stay_alike_under_a_loss_on_colors(tmp_path: Path, hardness: float, alike: bool) -> None:
+@pytest.mark.parametrize(("hardness", "equal"), [(0.0, True), (0.7, False)])
+def test_bits_that_start_equal_stay_equal_under_a_loss_on_colors(tmp_path: Path, hardness: float, equal: bool) -> None:
     """The gradients of a channel's eight logits differ by their place values, and Adam divides these out."""
     config = tiny_config(method="nfc-te", bit_hardness=hardness, backend=FAST, rates=RATES, eval_every=0.0)
     trainer = Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny")
@@ -184,4 +180,4 @@ def test_bits_that_start_alike_stay_alike_under_a_loss_on_colors(tmp_path: Path,
     logits = trainer.model.tensors()["bit_logits"].unflatten(-1, (3, 8))  # [N, 3, 8]
     assert len(logits) != len(start) or not torch.equal(logits.flatten(1), start), "they are learnt"
     spread = logits.amax(-1) - logits.amin(-1)
-    assert bool((spread < 1e-3).all()) == alike
+    assert bool((spread < 1e-3).all()) == equal

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.ops import native
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.trainer import Trainer
@@ -35,7 +36,7 @@ def test_a_whole_run_is_the_same_bits_for_any_number_of_threads(small_capture: P
             trainer = Trainer(load_scene(small_capture), config, run, capture=small_capture)
             first = len(trainer.model)
             trainer.train()
-            results.append({**trainer.model.tensors(), **trainer.optimizer.state()})
+            results.append({**trainer.model.tensors(), **trainer.training.optimizer.state()})
             assert len(trainer.model) > first, "growth must be a part of what is compared"
             assert trainer.evaluate().psnr is not None
     finally:
@@ -48,14 +49,14 @@ def test_a_whole_run_is_the_same_bits_for_any_number_of_threads(small_capture: P
 @needs_core
 def test_a_cache_too_small_for_the_capture_changes_no_bit(small_capture: Path, tmp_path: Path) -> None:
     config = TrainConfig(steps=30, max_gaussians=6500, device="cpu", eval_every=0.5)
-    results, held, picture = [], [], 112 * 84 * 3  # bytes
-    for cache_gb in (DataConfig().cache_gb, 2.5e-9 * picture):
+    results, held, image_bytes = [], [], 112 * 84 * 3
+    for cache_gb in (DataConfig().cache_gb, 2.5e-9 * image_bytes):
         scene = load_scene(small_capture, DataConfig(cache_gb=cache_gb))
         trainer = Trainer(scene, config, tmp_path / f"{cache_gb}", capture=small_capture)
         trainer.train()
-        results.append({**trainer.model.tensors(), **trainer.optimizer.state()})
+        results.append({**trainer.model.tensors(), **trainer.training.optimizer.state()})
         held.append(scene.images.nbytes)
-    assert held[0] >= 10 * picture and held[1] <= 2.5 * picture
+    assert held[0] >= 10 * image_bytes and held[1] <= 2.5 * image_bytes
     for name, tensor in results[0].items():
         assert torch.equal(tensor, results[1][name]), name
 

@@ -1,3 +1,5 @@
+"""From the configuration a user writes to the one that is saved; and what follows from it for each step."""
+
 from __future__ import annotations
 
 import json
@@ -6,12 +8,15 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from tiny_scenes import tiny_scene
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import parameter_names
-from nfc_gs.objective.losses import ObjectiveConfig
+from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.objective.presets import LAMBDA, METHODS, ObjectiveOptions
-from nfc_gs.training.config import LearningRates, ResolvedConfig, TrainConfig, parse_duration, resolve
+from nfc_gs.objective.terms import TERMS, Term
+from nfc_gs.training.config import LearningRates, ResolvedConfig, TrainConfig
+from nfc_gs.training.resolve import affordable_gaussians, evaluation_background, parse_duration, resolve
 from nfc_gs.training.schedules import (
     MIN_SIDE,
     gaussian_cap,
@@ -34,11 +39,12 @@ def test_durations_are_read(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "3 parsecs", "-5s", "0s", "1h-3m", "5s5", "nan", "inf", "1e3s"])
+def test_a_bare_number_in_a_duration_counts_seconds() -> None:
+    assert parse_duration("5s5") == 10
+
+
+@pytest.mark.parametrize("text", ["", "soon", "3 parsecs", "-5s", "0s", "1h-3m", "nan", "inf", "1e3s"])
 def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
-    if text == "5s5":
-        assert parse_duration(text) == 10  # a bare number counts seconds
-        return
     with pytest.raises(UserError, match="not a time budget; write for example 120s, 3m or 1h"):
         parse_duration(text)
 
@@ -88,6 +94,30 @@ def test_a_saved_configuration_with_other_fields_is_refused() -> None:
         ResolvedConfig.from_dict({"preset": "fast"})
 
 
+@pytest.mark.parametrize("part", ["", "objective", "rates", "refine", "mcmc", "adc", "deformation", "hexplane", "mlp"])
+def test_a_saved_configuration_has_every_field(part: str) -> None:
+    saved = resolve(CPU).to_dict()
+    for name in saved[part] if part else saved:
+        values = json.loads(json.dumps(saved))
+        del (values[part] if part else values)[name]
+        with pytest.raises(UserError, match="does not fit this version of nfc-gs") as error:
+            ResolvedConfig.from_dict(values)
+        assert (f"field {part}.{name})" if part else name) in str(error.value)
+
+
+def test_a_saved_configuration_with_an_odd_part_is_refused() -> None:
+    values = resolve(CPU).to_dict()
+    for odd in (None, 3, [], "all"):
+        with pytest.raises(UserError, match=r"does not fit this version of nfc-gs \(field rates\."):
+            ResolvedConfig.from_dict({**values, "rates": odd})
+
+
+def test_a_resolved_configuration_has_steps_or_a_budget_in_seconds() -> None:
+    by_steps, by_time = resolve(replace(CPU, steps=200)), resolve(replace(CPU, time_budget="1m40s"))
+    assert (by_steps.steps, by_steps.budget_seconds) == (200, None)
+    assert (by_time.steps, by_time.budget_seconds, by_time.time_budget) == (None, 100.0, "1m40s")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -135,7 +165,7 @@ def test_every_method_is_tested_above_and_regression_is_the_default() -> None:
     assert resolve(CPU).method == "nfr" and resolve(CPU).objective == ObjectiveConfig()
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(ObjectiveConfig)])
+@pytest.mark.parametrize("name", [f.name for f in fields(ObjectiveConfig) if f.name != "extra"])
 @pytest.mark.parametrize("method", ["nfr", "nfc-bitwise"])
 def test_every_number_of_the_objective_can_be_set_and_beats_the_method(name: str, method: str) -> None:
     config = replace(CPU, method=method, head="bits", objective=ObjectiveOptions(**{name: 0.25}))  # type: ignore
@@ -143,12 +173,25 @@ def test_every_number_of_the_objective_can_be_set_and_beats_the_method(name: str
     assert resolve(config).objective == replace(plain, **{name: 0.25}) != plain
 
 
-def test_a_weight_of_zero_is_a_weight_that_was_asked_for() -> None:
+def test_a_registered_term_has_its_weight_in_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CPU, method="nfc", objective=ObjectiveOptions(extra={"edges": 0.25}))
+    with pytest.raises(UserError, match=r"There is no term 'edges' of the objective, only l1, "):
+        resolve(config)
+    monkeypatch.setitem(TERMS, "edges", Term(lambda comparison: comparison.rendered.mean()))
+    resolved = resolve(config)
+    assert resolved.objective == ObjectiveConfig(ce=LAMBDA, extra={"edges": 0.25})
+    assert resolved.objective.weights()["edges"] == 0.25
+    assert ResolvedConfig.from_dict(json.loads(json.dumps(resolved.to_dict()))) == resolved
+    with pytest.raises(UserError, match=r"--objective\.extra edges is -1\.0, but must be 0 or a positive number\."):
+        resolve(replace(CPU, objective=ObjectiveOptions(extra={"edges": -1.0})))
+
+
+def test_a_weight_of_zero_is_kept() -> None:
     resolved = resolve(replace(CPU, method="nfc-te", objective=ObjectiveOptions(ce=0.0)))
     assert resolved.objective.ce == 0.0 and resolved.head == "bits"
 
 
-def test_the_options_of_the_objective_are_its_fields() -> None:
+def test_the_objective_has_the_fields_of_its_options() -> None:
     assert [f.name for f in fields(ObjectiveOptions)] == [f.name for f in fields(ObjectiveConfig)]
 
 
@@ -196,22 +239,23 @@ def test_bits_go_with_adc_as_long_as_they_are_decoded() -> None:
     assert resolve(replace(CPU, method="nfc-te", density="adc")).density == "adc"
 
 
-def test_a_configuration_saved_before_there_were_methods_is_that_of_a_regression() -> None:
-    values = resolve(CPU).to_dict()
-    for name in ("method", "head", "bit_view", "bit_hardness"):
-        del values[name]
-    values["objective"] = {"l1": 0.7, "ssim": 0.3}
-    for name in ("bits", "bit_shifts"):
-        del values["rates"][name]
-    old = ResolvedConfig.from_dict(json.loads(json.dumps(values)))
-    assert (old.method, old.head) == ("nfr", "sh")
-    assert old.objective == ObjectiveConfig(l1=0.7, ssim=0.3) and old.rates == LearningRates()
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_asking_for_a_gpu_where_there_is_none_says_what_to_do() -> None:
     with pytest.raises(UserError, match="torch sees no GPU here; use --device cpu"):
         resolve(TrainConfig(device="cuda"))
+
+
+def test_held_out_views_are_measured_on_the_background_of_the_configuration_or_the_capture() -> None:
+    scene = tiny_scene()
+    on_grey = replace(scene, background=(0.5, 0.5, 0.5))
+    for name, plain, grey in (
+        ("auto", (0.0, 0.0, 0.0), (0.5, 0.5, 0.5)),
+        ("black", (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
+        ("white", (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)),
+        ("random", (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
+    ):
+        config = resolve(replace(CPU, background=name))  # type: ignore[arg-type]
+        assert (evaluation_background(config, scene), evaluation_background(config, on_grey)) == (plain, grey)
 
 
 def test_progress_follows_the_steps_or_the_time() -> None:
@@ -240,6 +284,7 @@ def test_small_images_are_made_less_coarse() -> None:
 def test_a_longer_budget_affords_more_gaussians_on_a_cpu() -> None:
     numbers = [resolve(replace(CPU, steps=None, time_budget=t)).max_gaussians for t in ("1m", "3m", "10m")]
     assert numbers[0] == 30_000 and numbers == sorted(set(numbers))
+    assert numbers == [affordable_gaussians(seconds) for seconds in (60.0, 180.0, 600.0)]
     assert resolve(replace(CPU, steps=None, time_budget="10m", max_gaussians=7)).max_gaussians == 7
 
 

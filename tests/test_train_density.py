@@ -9,12 +9,17 @@ import torch
 
 from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.ops.operations import REFERENCE, Operations, operations_for
 from nfc_gs.rendering.backend import SplatInfo
-from nfc_gs.training import density_ops as ops
+from nfc_gs.training import density_ops
 from nfc_gs.training.config import AdcConfig, McmcConfig, RefineConfig, ResolvedConfig, TrainConfig, resolve
 from nfc_gs.training.density import AdcControl, McmcControl, RefineClock, make_density_control
 from nfc_gs.training.optimizers import VisibleAdam
 from nfc_gs.training.schedules import generator_for
+
+FAST = operations_for("cpu")
+
+either = pytest.mark.parametrize("operations", [REFERENCE, FAST], ids=["reference", "fast"])
 
 
 def make_model(n: int = 20, opacity: float = 0.5, scale: float = 0.1) -> GaussianModel:
@@ -41,7 +46,7 @@ def make_config(**changes: object) -> ResolvedConfig:
 def test_relocation_keeps_the_opacity_and_the_area_of_what_it_divides(opacity: float, copies: int) -> None:
     """Compose the copies by hand along a line through the centre and compare with the one that stood there."""
     old_scale = 0.3
-    new_opacity, new_scale = ops.relocation(
+    new_opacity, new_scale = density_ops.relocation(
         torch.tensor([opacity], dtype=torch.float64),
         torch.full((1, 3), old_scale, dtype=torch.float64),
         torch.tensor([copies]),
@@ -58,7 +63,7 @@ def test_relocation_keeps_the_opacity_and_the_area_of_what_it_divides(opacity: f
 
 def test_relocation_agrees_with_the_double_sum_of_the_paper() -> None:
     opacity, copies = 0.7, 9
-    new_opacity, new_scale = ops.relocation(
+    new_opacity, new_scale = density_ops.relocation(
         torch.tensor([opacity], dtype=torch.float64), torch.ones(1, 3, dtype=torch.float64), torch.tensor([copies])
     )
     o = new_opacity.item()
@@ -72,21 +77,23 @@ def test_relocation_agrees_with_the_double_sum_of_the_paper() -> None:
 
 def test_sampling_follows_the_weights_and_never_draws_a_weight_of_zero() -> None:
     weights = torch.tensor([0.0, 1.0, 3.0, 0.0, 4.0, 0.0])
-    counts = torch.bincount(ops.sample_proportional(weights, 80_000, generator_for(0, "test", 0)), minlength=6)
+    counts = torch.bincount(density_ops.sample_proportional(weights, 80_000, generator_for(0, "test", 0)), minlength=6)
     assert counts[[0, 3, 5]].tolist() == [0, 0, 0]
     expected = torch.tensor([1.0, 3.0, 4.0]) * 10_000
     chi2 = ((counts[[1, 2, 4]] - expected) ** 2 / expected).sum()
     assert chi2 < 13.8  # 0.1 % point of chi squared with 2 degrees of freedom
 
 
-def test_noise_moves_faint_gaussians_along_their_covariance_and_leaves_opaque_ones() -> None:
+@either
+def test_noise_moves_faint_gaussians_along_their_covariance_and_leaves_opaque_ones(operations: Operations) -> None:
     n, strength = 40_000, 2.0
     quat = torch.tensor([0.9, 0.1, -0.4, 0.3])
     log_scales = torch.tensor([0.3, 0.1, 0.02]).log()
     means = torch.zeros(n, 3)
     logits = torch.full((n,), -5.3)  # about the opacity of the dead
     logits[n // 2 :] = 2.0
-    ops.mcmc_noise_(means, quat.expand(n, 4), log_scales.expand(n, 3), logits, strength, seed=1, step=7)
+    geometry = (means, quat.expand(n, 4), log_scales.expand(n, 3), logits)
+    density_ops.mcmc_noise_(*geometry, strength, seed=1, step=7, operations=operations)
     assert not means[n // 2 :].any()
 
     opacity = torch.sigmoid(torch.tensor(-5.3, dtype=torch.float64))
@@ -99,10 +106,12 @@ def test_noise_moves_faint_gaussians_along_their_covariance_and_leaves_opaque_on
     torch.testing.assert_close(measured, expected, rtol=0, atol=0.05 * expected.abs().max().item())
 
 
-def test_noise_depends_on_seed_and_step_alone() -> None:
+@either
+def test_noise_depends_on_seed_and_step_alone(operations: Operations) -> None:
     def noise(seed: int, step: int) -> torch.Tensor:
         means = torch.zeros(10, 3)
-        ops.mcmc_noise_(means, torch.ones(10, 4), torch.zeros(10, 3), torch.full((10,), -6.0), 1.0, seed, step)
+        geometry = (means, torch.ones(10, 4), torch.zeros(10, 3), torch.full((10,), -6.0))
+        density_ops.mcmc_noise_(*geometry, 1.0, seed, step, operations)
         return means
 
     assert torch.equal(noise(3, 4), noise(3, 4))
@@ -110,9 +119,11 @@ def test_noise_depends_on_seed_and_step_alone() -> None:
     assert not torch.equal(noise(3, 4), noise(4, 4))
 
 
-def test_a_quaternion_of_zero_gets_no_noise() -> None:
+@either
+def test_a_quaternion_of_zero_gets_no_noise(operations: Operations) -> None:
     means = torch.zeros(1, 3)
-    ops.mcmc_noise_(means, torch.zeros(1, 4), torch.zeros(1, 3), torch.tensor([-6.0]), 1.0, 0, 0)
+    geometry = (means, torch.zeros(1, 4), torch.zeros(1, 3), torch.tensor([-6.0]))
+    density_ops.mcmc_noise_(*geometry, 1.0, 0, 0, operations)
     assert means.isfinite().all()
 
 
@@ -120,7 +131,7 @@ def test_regulariser_gradients_are_those_of_autograd() -> None:
     model = make_model()
     (0.01 * model.opacities.mean() + 0.02 * model.scales.mean()).backward()
     grads = {name: torch.zeros_like(tensor) for name, tensor in model.tensors().items()}
-    ops.add_regulariser_gradients_(model.tensors(), grads, 0.01, 0.02)
+    density_ops.add_regulariser_gradients_(model.tensors(), grads, 0.01, 0.02)
     assert model.opacity_logits.grad is not None and model.log_scales.grad is not None
     torch.testing.assert_close(grads["opacity_logits"], model.opacity_logits.grad)
     torch.testing.assert_close(grads["log_scales"], model.log_scales.grad)
@@ -129,7 +140,7 @@ def test_regulariser_gradients_are_those_of_autograd() -> None:
 def test_a_split_puts_two_smaller_ones_where_the_old_one_was() -> None:
     model = make_model(3)
     rows = torch.tensor([2]).repeat(2000)
-    halves = ops.split(model.tensors(), rows, generator_for(0, "split", 0))
+    halves = density_ops.split(model.tensors(), rows, generator_for(0, "split", 0))
     assert halves["means"].shape == (4000, 3)
     offsets = (halves["means"] - model.means[2]).detach().double()
     rotation = quat_to_matrix(model.quats[2].detach().double())
@@ -157,9 +168,8 @@ def test_mcmc_moves_the_dead_to_the_living_and_resets_their_moments() -> None:
     optimizer = VisibleAdam(model.tensors())
     for tensor in optimizer.state().values():
         tensor.fill_(1.0)
-    control = McmcControl(
-        make_config(mcmc=McmcConfig(noise=0.0), growth_end=0.5, max_gaussians=20), model, optimizer, 1.0
-    )
+    config = make_config(mcmc=McmcConfig(noise=0.0), growth_end=0.5, max_gaussians=20)
+    control = McmcControl(config, model, optimizer, 1.0, FAST)
     before = {name: tensor.clone() for name, tensor in model.tensors().items()}
     control._relocate(1)
     assert len(model) == 20
@@ -178,7 +188,7 @@ def test_mcmc_moves_the_dead_to_the_living_and_resets_their_moments() -> None:
 def test_mcmc_grows_by_its_share_up_to_the_curve_and_the_cap() -> None:
     model = make_model(20)
     optimizer = VisibleAdam(model.tensors())
-    control = McmcControl(make_config(growth_end=0.5, grow_factor=0.2), model, optimizer, 1.0)
+    control = McmcControl(make_config(growth_end=0.5, grow_factor=0.2), model, optimizer, 1.0, FAST)
     counts = []
     for step in range(1, 101):
         control.act(step, step / 100, 1e-6)
@@ -192,7 +202,7 @@ def test_mcmc_grows_by_its_share_up_to_the_curve_and_the_cap() -> None:
 
 def test_mcmc_with_every_gaussian_dead_goes_on() -> None:
     model = make_model(6, opacity=0.001)
-    control = McmcControl(make_config(max_gaussians=6), model, VisibleAdam(model.tensors()), 1.0)
+    control = McmcControl(make_config(max_gaussians=6), model, VisibleAdam(model.tensors()), 1.0, FAST)
     control.act(1, 0.01, 1e-4)
     assert len(model) == 6 and bool(model.means.isfinite().all())
 
@@ -209,7 +219,7 @@ def observation(grads: torch.Tensor) -> SplatInfo:
 
 def make_adc(model: GaussianModel, **changes: object) -> AdcControl:
     config = make_config(density="adc", adc=AdcConfig(**changes))  # type: ignore[arg-type]
-    return AdcControl(config, model, VisibleAdam(model.tensors()), extent=1.0)
+    return AdcControl(config, model, VisibleAdam(model.tensors()), 1.0, FAST)
 
 
 def test_adc_clones_small_and_splits_large_gaussians_of_high_gradient() -> None:
@@ -299,7 +309,9 @@ def test_statistics_survive_saving() -> None:
 
 def test_even_a_few_gaussians_grow() -> None:
     model = make_model(3)
-    control = McmcControl(make_config(max_gaussians=50, grow_factor=0.05), model, VisibleAdam(model.tensors()), 1.0)
+    control = McmcControl(
+        make_config(max_gaussians=50, grow_factor=0.05), model, VisibleAdam(model.tensors()), 1.0, FAST
+    )
     control._grow(100, 0.9)
     assert len(model) == 4
 
@@ -308,15 +320,15 @@ def test_the_order_of_morton_goes_through_octants_within_octants() -> None:
     corners = torch.tensor([[x, y, z] for z in (0.0, 1.0) for y in (0.0, 1.0) for x in (0.0, 1.0)])
     finer = (corners[:, None] * 2.0 + corners).reshape(-1, 3)  # [64, 3] in order, coarse cells first
     shuffle = torch.randperm(64, generator=generator_for(0, "test", 2))
-    order = ops.morton_order(finer[shuffle] * 7.0 - 3.0)
+    order = density_ops.morton_order(finer[shuffle] * 7.0 - 3.0)
     assert torch.equal(finer[shuffle][order], finer)
 
 
 def test_the_order_of_morton_keeps_rows_and_takes_what_is_not_finite_first() -> None:
     means = torch.tensor([[1.0, 1.0, 1.0], [0.0, math.nan, 0.0], [1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]])
-    assert ops.morton_order(means).tolist() == [1, 3, 0, 2]
-    assert ops.morton_order(means[:, :1].expand(-1, 3)[:1]).tolist() == [0]
-    assert ops.morton_order(torch.full((3, 3), math.nan)).tolist() == [0, 1, 2]
+    assert density_ops.morton_order(means).tolist() == [1, 3, 0, 2]
+    assert density_ops.morton_order(means[:, :1].expand(-1, 3)[:1]).tolist() == [0]
+    assert density_ops.morton_order(torch.full((3, 3), math.nan)).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", ["mcmc", "adc"])
@@ -326,19 +338,19 @@ def test_refining_puts_neighbours_side_by_side_with_their_moments(kind: str) -> 
     optimizer.m["means"].copy_(model.means.detach())
     config = make_config(density=kind, max_gaussians=20, mcmc=McmcConfig(noise=0.0), adc=AdcConfig(prune_opacity=0.0))
     before = model.means.detach().clone()
-    make_density_control(config, model, optimizer, 1.0).act(1, 0.01, 1e-4)
-    order = ops.morton_order(before)
+    make_density_control(config, model, optimizer, 1.0, FAST).act(1, 0.01, 1e-4)
+    order = density_ops.morton_order(before)
     assert not torch.equal(order, torch.arange(20))
     assert torch.equal(model.means.detach(), before[order]) and torch.equal(optimizer.m["means"], before[order])
 
 
 def test_a_broken_opacity_is_never_drawn_and_counts_as_dead() -> None:
     weights = torch.tensor([0.5, math.nan, 0.5, 0.0])
-    draws = ops.sample_proportional(weights, 200, generator_for(0, "test", 1))
+    draws = density_ops.sample_proportional(weights, 200, generator_for(0, "test", 1))
     assert set(draws.tolist()) == {0, 2}
     model = make_model(6)
     with torch.no_grad():
         model.opacity_logits[2] = math.nan
-    control = McmcControl(make_config(), model, VisibleAdam(model.tensors()), 1.0)
+    control = McmcControl(make_config(), model, VisibleAdam(model.tensors()), 1.0, FAST)
     control._relocate(100)
     assert bool(model.opacity_logits.isfinite().all())

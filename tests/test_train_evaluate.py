@@ -1,4 +1,4 @@
-"""Held-out views measured: whole pictures, what masks leave out, moving parts, and the files that come of it."""
+"""Held-out views measured: whole images, what masks leave out, moving parts, and the files that come of it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,41 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_scenes import ImagesInMemory
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.data.scene import PointCloud, SceneData, TimeAxis, View, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.radiance import RenderOptions
 from nfc_gs.objective import metrics as measure
-from nfc_gs.training.evaluation import Metrics, ViewMetrics, evaluate, image_stems, peak_memory_mb, write_metrics
+from nfc_gs.runs.metrics import (
+    Metrics,
+    TrainingRecord,
+    ViewMetrics,
+    finite,
+    peak_memory_mb,
+    read_metrics,
+    write_metrics,
+)
+from nfc_gs.training.evaluation import baked_at, evaluate, image_stems
+
+GREY = RenderOptions((0.4, 0.4, 0.4), "torch")
+BLACK = RenderOptions(backend="torch")
 
 
-class StillImages:
-    def __init__(self, frames: dict[str, ViewImage], movers: dict[str, np.ndarray]) -> None:
-        self.frames, self.movers = frames, movers
+class ImagesWithMovers(ImagesInMemory):
+    """Images at full size, and which of their pixels move."""
 
-    def image(self, view: View, divisor: int = 1) -> ViewImage:
-        return self.frames[view.name]
+    def __init__(self, images: dict[str, ViewImage], moving: dict[str, np.ndarray]) -> None:
+        super().__init__(images)
+        self._moving = moving
 
     def moving(self, view: View) -> np.ndarray | None:
-        return self.movers.get(view.name)
-
-    def prefetch(self, views: list[View], divisor: int = 1) -> None:
-        pass
+        return self._moving.get(view.name)
 
 
 def empty_model() -> GaussianModel:
-    """One Gaussian behind every camera: pictures show the background alone."""
+    """One Gaussian behind every camera: images show the background alone."""
     return GaussianModel(
         {
             "means": torch.tensor([[0.0, 0.0, -5.0]]),
@@ -46,9 +57,9 @@ def empty_model() -> GaussianModel:
     )
 
 
-def scene_of(frames: dict[str, ViewImage], movers: dict[str, np.ndarray] | None = None) -> SceneData:
+def scene_of(images: dict[str, ViewImage], moving: dict[str, np.ndarray] | None = None) -> SceneData:
     camera = Camera(torch.eye(4), 20.0, 20.0, 16.0, 12.0, 32, 24)
-    views = tuple(View(name, camera, None) for name in frames)
+    views = tuple(View(name, camera, None) for name in images)
     return SceneData(
         root=Path("tiny"),
         views=views,
@@ -57,7 +68,7 @@ def scene_of(frames: dict[str, ViewImage], movers: dict[str, np.ndarray] | None 
         points=PointCloud(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.uint8)),
         transform=np.eye(4),
         extent=1.0,
-        images=StillImages(frames, movers or {}),
+        images=ImagesWithMovers(images, moving or {}),
     )
 
 
@@ -67,7 +78,7 @@ def grey(value: int) -> np.ndarray:
 
 def test_a_constant_error_gives_its_psnr_for_each_view_and_their_mean() -> None:
     scene = scene_of({"a.png": ViewImage(grey(51), None), "b.png": ViewImage(grey(255), None)})
-    metrics = evaluate(empty_model(), scene, backend="torch", background=(0.4, 0.4, 0.4))
+    metrics = evaluate(empty_model(), scene, GREY)
     expected = [-20 * math.log10(0.2), -20 * math.log10(0.6)]
     assert [view.psnr for view in metrics.views] == pytest.approx(expected, rel=1e-5)
     assert [view.name for view in metrics.views] == ["a.png", "b.png"]
@@ -78,13 +89,13 @@ def test_a_constant_error_gives_its_psnr_for_each_view_and_their_mean() -> None:
 def test_what_a_mask_leaves_out_does_not_count() -> None:
     rgb, mask = grey(51), np.full((24, 32), 255, np.uint8)
     rgb[:12], mask[:12] = 200, 0
-    metrics = evaluate(empty_model(), scene_of({"a.png": ViewImage(rgb, mask)}), backend="torch", background=(0.4,) * 3)
+    metrics = evaluate(empty_model(), scene_of({"a.png": ViewImage(rgb, mask)}), GREY)
     assert metrics.psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5)
 
 
 def test_a_view_that_its_mask_ignores_whole_does_not_spoil_the_mean() -> None:
-    frames = {"a.png": ViewImage(grey(51), None), "b.png": ViewImage(grey(9), np.zeros((24, 32), np.uint8))}
-    metrics = evaluate(empty_model(), scene_of(frames), backend="torch", background=(0.4,) * 3)
+    images = {"a.png": ViewImage(grey(51), None), "b.png": ViewImage(grey(9), np.zeros((24, 32), np.uint8))}
+    metrics = evaluate(empty_model(), scene_of(images), GREY)
     assert metrics.psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5)
 
 
@@ -95,13 +106,13 @@ def rows(first: int, last: int) -> np.ndarray:
     return mask
 
 
-def test_moving_parts_have_a_psnr_of_their_own_and_all_their_pixels_count_alike() -> None:
-    pictures = {name: grey(102) for name in ("a.png", "b.png", "still.png", "unknown.png")}  # 0.4, as the background
-    pictures["a.png"][:12] = 153  # wrong by 0.2 in 12 rows, of which 2 move
-    pictures["b.png"][:8] = 204  # wrong by 0.4 in 8 rows, and all of them move, and 8 more
-    frames = {name: ViewImage(rgb, None) for name, rgb in pictures.items()}
-    movers = {"a.png": rows(0, 2), "b.png": rows(0, 16), "still.png": rows(0, 0)}
-    metrics = evaluate(empty_model(), scene_of(frames, movers), backend="torch", background=(0.4, 0.4, 0.4))
+def test_moving_parts_have_a_psnr_of_their_own_in_which_every_pixel_counts_once() -> None:
+    rgb = {name: grey(102) for name in ("a.png", "b.png", "still.png", "unknown.png")}  # 0.4, as the background
+    rgb["a.png"][:12] = 153  # wrong by 0.2 in 12 rows, of which 2 move
+    rgb["b.png"][:8] = 204  # wrong by 0.4 in 8 rows, and all of them move, and 8 more
+    images = {name: ViewImage(pixels, None) for name, pixels in rgb.items()}
+    moving = {"a.png": rows(0, 2), "b.png": rows(0, 16), "still.png": rows(0, 0)}
+    metrics = evaluate(empty_model(), scene_of(images, moving), GREY)
     first, second, still, unknown = metrics.views
     assert first.moving_psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5)
     assert second.moving_psnr == pytest.approx(-10 * math.log10(0.16 / 2), rel=1e-5)
@@ -114,14 +125,14 @@ def test_moving_parts_have_a_psnr_of_their_own_and_all_their_pixels_count_alike(
 def test_moving_parts_that_a_mask_leaves_out_do_not_count() -> None:
     rgb, mask = grey(51), np.full((24, 32), 255, np.uint8)
     rgb[:12], mask[:12] = 200, 0
-    frames = {"a.png": ViewImage(rgb, mask), "b.png": ViewImage(rgb, mask)}
-    scene = scene_of(frames, {"a.png": rows(10, 14), "b.png": rows(0, 12)})
-    first, second = evaluate(empty_model(), scene, backend="torch", background=(0.4, 0.4, 0.4)).views
+    images = {"a.png": ViewImage(rgb, mask), "b.png": ViewImage(rgb, mask)}
+    scene = scene_of(images, {"a.png": rows(10, 14), "b.png": rows(0, 12)})
+    first, second = evaluate(empty_model(), scene, GREY).views
     assert first.moving_psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5) and first.moving_pixels == 2 * 32
     assert second.moving_psnr is None
 
 
-def test_perfect_moving_parts_and_none_at_all_are_told_apart() -> None:
+def test_perfect_moving_parts_differ_from_none_at_all() -> None:
     assert Metrics((ViewMetrics("a.png", 30.0, 0.9),)).moving_psnr is None
     perfect = ViewMetrics("a.png", 30.0, 0.9, moving_psnr=math.inf, moving_pixels=5)
     assert Metrics((perfect,)).moving_psnr == math.inf
@@ -131,14 +142,14 @@ def test_perfect_moving_parts_and_none_at_all_are_told_apart() -> None:
 
 def test_views_of_a_moving_scene_are_measured_with_their_times() -> None:
     scene = scene_of({"a.png": ViewImage(grey(51), None)})
-    still = evaluate(empty_model(), scene, backend="torch")
+    still = evaluate(empty_model(), scene, BLACK)
     assert still.views[0].time is None and still.time_axis is None
     moving = replace(scene, views=(replace(scene.views[0], time=0.25),), time_axis=TimeAxis(3.0, 7.0, "frames"))
-    metrics = evaluate(empty_model(), moving, backend="torch")
+    metrics = evaluate(empty_model(), moving, BLACK)
     assert metrics.views[0].time == 0.25 and metrics.time_axis == TimeAxis(3.0, 7.0, "frames")
 
 
-def test_lpips_sees_black_in_both_pictures_where_the_mask_leaves_something_out(
+def test_lpips_sees_black_in_both_images_where_the_mask_leaves_something_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -150,12 +161,12 @@ def test_lpips_sees_black_in_both_pictures_where_the_mask_leaves_something_out(
     monkeypatch.setattr(measure, "lpips", distance)
     mask = np.full((24, 32), 255, np.uint8)
     mask[:12] = 0
-    frames = {
+    images = {
         "a.png": ViewImage(grey(51), mask),
         "b.png": ViewImage(grey(51), None),
         "c.png": ViewImage(grey(51), 0 * mask),
     }
-    metrics = evaluate(empty_model(), scene_of(frames), backend="torch", background=(0.4, 0.4, 0.4), lpips=True)
+    metrics = evaluate(empty_model(), scene_of(images), GREY, lpips=True)
     (image, truth), (whole, whole_truth) = seen
     assert not image[:12].any() and not truth[:12].any()
     assert torch.allclose(image[12:], torch.tensor(0.4)) and (truth[12:] == 51).all()
@@ -164,13 +175,13 @@ def test_lpips_sees_black_in_both_pictures_where_the_mask_leaves_something_out(
 
 
 def test_without_held_out_views_no_folder_is_made(tmp_path: Path) -> None:
-    evaluate(empty_model(), scene_of({}), backend="torch", save_to=tmp_path / "renders" / "test")
+    evaluate(empty_model(), scene_of({}), BLACK, save_to=tmp_path / "renders" / "test")
     assert not (tmp_path / "renders").exists()
 
 
-def test_rendered_and_true_pictures_are_saved_side_by_side(tmp_path: Path) -> None:
+def test_rendered_and_true_images_are_saved_side_by_side(tmp_path: Path) -> None:
     scene = scene_of({"left/a.png": ViewImage(grey(51), None), "right/a.jpg": ViewImage(grey(255), None)})
-    evaluate(empty_model(), scene, backend="torch", background=(1.0, 0.5, 0.0), save_to=tmp_path / "test")
+    evaluate(empty_model(), scene, RenderOptions((1.0, 0.5, 0.0), "torch"), save_to=tmp_path / "test")
     names = sorted(path.name for path in (tmp_path / "test").iterdir())
     assert names == ["left_a.png", "left_a_truth.png", "right_a.png", "right_a_truth.png"]
     assert np.asarray(Image.open(tmp_path / "test" / "left_a.png"))[3, 3].tolist() == [255, 128, 0]
@@ -187,11 +198,12 @@ def test_names_that_differ_in_their_suffix_alone_get_files_of_their_own() -> Non
     ]
 
 
+RECORD = TrainingRecord({"gaussians": 5}, 10, 1.5, device="cpu", backend="torch", preset="fast", method="nfc")
+
+
 def test_metrics_json_holds_what_scripts_look_for(tmp_path: Path) -> None:
     metrics = Metrics((ViewMetrics("a.png", 30.0, 0.9), ViewMetrics("b.png", math.inf, 1.0)))
-    path = write_metrics(
-        tmp_path, metrics, gaussians=5, steps=10, train_seconds=1.5, extras={"device": "cpu", "timings": {"view": 1.0}}
-    )
+    path = write_metrics(tmp_path, metrics, replace(RECORD, timings={"view": 1.0}))
     content = json.loads(path.read_text())
     assert content["test"]["views"] == [
         {"name": "a.png", "psnr": 30.0, "ssim": 0.9},
@@ -199,18 +211,19 @@ def test_metrics_json_holds_what_scripts_look_for(tmp_path: Path) -> None:
     ]
     assert content["test"]["ssim"] == pytest.approx(0.95)
     assert (content["gaussians"], content["steps"], content["train_seconds"]) == (5, 10, 1.5)
-    assert content["device"] == "cpu"
+    assert (content["device"], content["backend"]) == ("cpu", "torch")
+    assert (content["preset"], content["method"], content["timings"]) == ("fast", "nfc", {"view": 1.0})
+    assert content["peak_memory_mb"] is None and "lpips" not in content["test"]
+    assert read_metrics(tmp_path) == content
 
 
-def test_metrics_json_tells_of_moving_parts_and_times(tmp_path: Path) -> None:
+def test_metrics_json_holds_moving_parts_and_times(tmp_path: Path) -> None:
     views = (
         ViewMetrics("a.png", 30.0, 0.9, time=0.0, moving_psnr=20.0, moving_pixels=100),
         ViewMetrics("b.png", 30.0, 0.9, time=1.0),
     )
     metrics = Metrics(views, TimeAxis(0.0, 12.5, "seconds"))
-    test = json.loads(write_metrics(tmp_path, metrics, gaussians=5, steps=1, train_seconds=1.0, extras={}).read_text())[
-        "test"
-    ]
+    test = json.loads(write_metrics(tmp_path, metrics, RECORD).read_text())["test"]
     assert test["moving_psnr"] == pytest.approx(20.0)
     assert test["time_axis"] == {"start": 0.0, "end": 12.5, "unit": "seconds"}
     assert test["views"] == [
@@ -222,3 +235,34 @@ def test_metrics_json_tells_of_moving_parts_and_times(tmp_path: Path) -> None:
 def test_the_peak_memory_is_that_of_a_process_with_torch() -> None:
     peak = peak_memory_mb()
     assert peak is None or 50 < peak < 1e6
+
+
+def test_what_json_cannot_hold_becomes_none() -> None:
+    values = {"a": [1.0, math.inf, {"b": -math.inf}], "c": (math.nan, 2, "x", None, True), "d": 0.5}
+    assert finite(values) == {"a": [1.0, None, {"b": None}], "c": [None, 2, "x", None, True], "d": 0.5}
+
+
+def test_another_model_may_be_measured_at_the_time_of_each_view() -> None:
+    scene = scene_of({"a.png": ViewImage(grey(51), None), "b.png": ViewImage(grey(51), None)})
+    views = tuple(replace(view, time=float(k)) for k, view in enumerate(scene.views))
+    moving = replace(scene, views=views, time_axis=TimeAxis(0.0, 1.0))
+    shown, covering = [], empty_model()
+    with torch.no_grad():
+        covering.means[:] = torch.tensor([0.0, 0.0, 2.0])
+        covering.log_scales[:] = 3.0
+        covering.opacity_logits[:] = 9.0
+
+    def model_at(time: float | None) -> GaussianModel:
+        shown.append(time)
+        return covering if time == 1.0 else empty_model()
+
+    first, second = evaluate(empty_model(), moving, GREY, model_at=model_at).views
+    assert shown == [0.0, 1.0]
+    assert first.psnr == evaluate(empty_model(), moving, GREY).views[0].psnr
+    assert second.psnr == evaluate(covering, moving, GREY).views[1].psnr != first.psnr
+
+
+def test_baked_gaussians_are_those_of_a_splat_file() -> None:
+    model = empty_model()
+    baked = baked_at(model, 2)(None)
+    assert baked.sh_degree == 2 and torch.equal(baked.means, model.means)

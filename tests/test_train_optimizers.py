@@ -3,8 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nfc_gs.training import optimizers
-from nfc_gs.training.optimizers import VisibleAdam, adam_step_reference, kernel_for
+from nfc_gs.ops import native
+from nfc_gs.ops.operations import CPU, REFERENCE, Operations
+from nfc_gs.training.optimizers import DenseAdam, VisibleAdam
+
+needs_core = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
+either = pytest.mark.parametrize("operations", [REFERENCE, pytest.param(CPU, marks=needs_core)], ids=["torch", "cpu"])
 
 
 def make_params(n: int = 7) -> dict[str, torch.Tensor]:
@@ -88,11 +92,10 @@ def test_nothing_visible_changes_nothing() -> None:
     assert all(torch.equal(params[name], before[name]) for name in params)
 
 
-@pytest.mark.parametrize("kernel", [adam_step_reference, kernel_for(torch.device("cpu"))])
-def test_a_parameter_of_no_size_is_no_trouble(kernel) -> None:
+@either
+def test_a_parameter_of_no_size_is_no_trouble(operations: Operations) -> None:
     params = {**make_params(), "bit_shifts": torch.zeros(7, 0, 3)}
-    adam = VisibleAdam(params)
-    adam._kernel = kernel
+    adam = VisibleAdam(params, operations)
     grads = {**make_grads(make_params(), 0), "bit_shifts": torch.zeros(7, 0, 3)}
     before = params["means"].clone()
     adam.step(grads, torch.ones(7, dtype=torch.bool), {**RATES, "bit_shifts": 1e-3})
@@ -132,12 +135,12 @@ def test_a_state_taken_up_again_goes_on_with_the_same_bits() -> None:
     assert all(torch.equal(params[name], copy[name]) for name in params)
 
 
+@needs_core
 @pytest.mark.parametrize("n", [1, 7, 1000])
-def test_the_kernel_in_use_computes_what_the_reference_computes(n: int) -> None:
+def test_the_compiled_step_computes_what_the_reference_computes(n: int) -> None:
     params = make_params(n)
     copy = {name: tensor.clone() for name, tensor in params.items()}
-    ours, reference = VisibleAdam(params), VisibleAdam(copy)
-    ours._kernel, reference._kernel = kernel_for(torch.device("cpu")), adam_step_reference
+    ours, reference = VisibleAdam(params), VisibleAdam(copy, REFERENCE)
     for step in range(3):
         grads = make_grads(params, step)
         visible = torch.rand(n, generator=torch.Generator().manual_seed(step)) < 0.6
@@ -148,18 +151,14 @@ def test_the_kernel_in_use_computes_what_the_reference_computes(n: int) -> None:
         torch.testing.assert_close(ours.v[name], reference.v[name], rtol=1e-5, atol=1e-12)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_dense_adam_is_torchs_adam_for_tensors_of_any_shape(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not compiled:
-        monkeypatch.setattr(optimizers.native, "available", lambda: False)
-    elif not optimizers.native.available():
-        pytest.skip("the compiled core is not built")
+@either
+def test_dense_adam_is_torchs_adam_for_tensors_of_any_shape(operations: Operations) -> None:
     g = torch.Generator().manual_seed(0)
     shapes, rates = {"plane": (5, 7, 16), "bias": (3,), "weight": (4, 6)}, {"plane": 0.1, "bias": 0.02, "weight": 0.003}
     start = {name: torch.randn(shape, generator=g) for name, shape in shapes.items()}
     ours = {name: tensor.clone() for name, tensor in start.items()}
     theirs = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in start.items()}
-    adam = optimizers.DenseAdam(ours)
+    adam = DenseAdam(ours, operations)
     reference = torch.optim.Adam([{"params": [p], "lr": rates[n]} for n, p in theirs.items()], eps=1e-15)
     for _ in range(5):
         grads = {name: torch.randn(shape, generator=g) for name, shape in shapes.items()}

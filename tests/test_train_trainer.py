@@ -22,10 +22,11 @@ from tiny_scenes import HEIGHT, WIDTH, assert_same_bits, tiny_config, tiny_scene
 from nfc_gs.core.camera import look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinished, TrainStarted
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import ViewImage
 from nfc_gs.objective.terms import Comparison
-from nfc_gs.rendering.backend import get_backend
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.runs import checkpoint as checkpoints
 from nfc_gs.runs.history import read_history
 from nfc_gs.training import schedules

@@ -13,7 +13,8 @@ import torch
 from viewer_client import Sway
 
 from nfc_gs.data.builtin.captures import write_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.data.stored import without_photos
 from nfc_gs.formats.ply import read_ply, write_ply

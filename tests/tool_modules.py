@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,10 +15,13 @@ if not TOOLS.is_dir():
 
 
 def load(name: str) -> ModuleType:
-    """A tool as a module, under its own name, as the others import it."""
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    """A tool as a module, by its path below `tools/`: `load("bench/gpu_scenes")`.
+
+    Its folder stays on `sys.path`, as it is where the tool runs, and the module has its plain name.
+    """
+    path = TOOLS / f"{name}.py"
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    module = importlib.import_module(path.stem)
+    assert module.__file__ == str(path), f"{path.stem} is the name of another module, too"
     return module

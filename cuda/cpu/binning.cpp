@@ -1,11 +1,11 @@
-// Sorting the visible Gaussians by depth and handing them to the tiles they touch.
+// Sorts the visible Gaussians by depth and lists them in the tiles that they touch.
 
 #include <algorithm>
 #include <cstring>
 #include <new>
 #include <utility>
 
-#include "parallel.h"
+#include "dispatch.h"
 #include "render.h"
 
 namespace nfc {
@@ -45,7 +45,7 @@ void radix_sort(size_t n, uint32_t*& keys, uint32_t*& values, uint32_t*& spare_k
 
 }  // namespace
 
-void Frame::bin(const RenderJob& job) {
+void RenderScratch::bin(const RenderJob& job) {
   const size_t n = size_t(job.count), tiles = size_t(job.tiles_x) * job.tiles_y;
   uint32_t *keys = keys_.reserve(n), *order = order_.reserve(n);
   uint32_t *spare_keys = spare_keys_.reserve(n), *spare_order = spare_order_.reserve(n);

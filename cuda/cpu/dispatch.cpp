@@ -1,9 +1,8 @@
-// Chooses the kernels for the machine at hand.
+#include "dispatch.h"
 
+#include <atomic>
 #include <cstring>
 #include <initializer_list>
-
-#include "kernels.h"
 
 #if defined(_MSC_VER) && defined(_M_X64)
 #include <immintrin.h>
@@ -13,14 +12,14 @@
 namespace nfc {
 
 namespace baseline {
-extern const Kernels kernels;
+extern const Kernels kernel_table;
 }
 #if defined(NFC_X86)
 namespace avx2 {
-extern const Kernels kernels;
+extern const Kernels kernel_table;
 }
 namespace avx512 {
-extern const Kernels kernels;
+extern const Kernels kernel_table;
 }
 
 #if defined(_MSC_VER)
@@ -34,8 +33,8 @@ static bool has_avx2() {
 static bool has_avx512() {
   int leaf7[4];
   __cpuidex(leaf7, 7, 0);
-  const int wanted = 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30 | int(1u << 31);  // F, DQ, CD, BW, VL
-  return has_avx2() && (leaf7[1] & wanted) == wanted && has_register_state(0xE6);
+  const int needed = 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30 | int(1u << 31);  // F, DQ, CD, BW, VL
+  return has_avx2() && (leaf7[1] & needed) == needed && has_register_state(0xE6);
 }
 #else
 static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
@@ -46,18 +45,36 @@ static bool has_avx512() {
 #endif
 #endif
 
+namespace {
+
+std::atomic<const Kernels*> chosen{nullptr};
+
+// Null if this machine cannot run them.
 const Kernels* kernels_by_name(const char* name) {
 #if defined(NFC_X86)
-  if (!strcmp(name, "avx512")) return has_avx512() ? &avx512::kernels : nullptr;
-  if (!strcmp(name, "avx2")) return has_avx2() ? &avx2::kernels : nullptr;
+  if (!strcmp(name, "avx512")) return has_avx512() ? &avx512::kernel_table : nullptr;
+  if (!strcmp(name, "avx2")) return has_avx2() ? &avx2::kernel_table : nullptr;
 #endif
-  return strcmp(name, "baseline") ? nullptr : &baseline::kernels;
+  return strcmp(name, "baseline") ? nullptr : &baseline::kernel_table;
 }
 
 const Kernels* best_kernels() {
   for (const char* name : {"avx512", "avx2"})
-    if (const Kernels* kernels = kernels_by_name(name)) return kernels;
+    if (const Kernels* found = kernels_by_name(name)) return found;
   return kernels_by_name("baseline");
+}
+
+}  // namespace
+
+const Kernels& kernels() {
+  if (!chosen.load()) chosen.store(best_kernels());
+  return *chosen.load();
+}
+
+bool use_kernels(const char* name) {
+  const Kernels* found = kernels_by_name(name);
+  if (found) chosen.store(found);
+  return found != nullptr;
 }
 
 }  // namespace nfc

@@ -24,8 +24,8 @@
 namespace nfc {
 namespace {
 
-// How long a thread waits awake: about half a millisecond, the gap between two calls in a training step. Waking one
-// that sleeps costs more than many a stage takes.
+// How long a thread spins before it sleeps: about half a millisecond, the time between two calls in a training step.
+// Waking a sleeping thread takes longer than some stages do.
 constexpr int kSpins = 15000;
 
 class Pool {
@@ -34,7 +34,7 @@ class Pool {
     try {
       for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
     } catch (const std::system_error&) {
-      // The system allows no more threads: those that have started will do.
+      // The system allows no more threads; the ones that have started take all items.
     }
   }
 
@@ -58,7 +58,7 @@ class Pool {
     }
     wake_.notify_all();
     take_items();
-    // Only items count: a worker that wakes too late finds none left and nobody waits for it.
+    // It waits for items, not for workers: one that wakes too late finds none left.
     for (int spin = 0; done_.load(std::memory_order_acquire) < items; ++spin) {
       if (spin < kSpins) {
         NFC_PAUSE();
@@ -70,7 +70,8 @@ class Pool {
   }
 
  private:
-  // The ticket holds the number of items above and the next item below, so that one read tells of the same run.
+  // The upper half of the ticket is the number of items, the lower half the next item, so that one atomic read gives
+  // both for the same run.
   void take_items() {
     for (;;) {
       const uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
@@ -78,7 +79,7 @@ class Pool {
       if (item >= items) return;
       try {
         (*body_)(int(item));
-      } catch (...) {  // memory is used up: the caller of `run` gets the first exception
+      } catch (...) {  // out of memory: the caller of `run` gets the first exception
         std::lock_guard<std::mutex> lock(mutex_);
         if (!failure_) failure_ = std::current_exception();
       }
@@ -113,7 +114,7 @@ class Pool {
 
 std::mutex pool_mutex;
 Pool* pool = nullptr;
-int wanted_threads = 1, pool_threads = 0;
+int requested_threads = 1, pool_threads = 0;
 
 #if !defined(_WIN32)
 // A forked child has none of the pool's threads: it leaves the old pool alone and makes a new one when it needs one.
@@ -126,23 +127,23 @@ const int fork_handler =
 
 void set_thread_count(int count) {
   std::lock_guard<std::mutex> lock(pool_mutex);
-  wanted_threads = std::max(1, count);
+  requested_threads = std::max(1, count);
 }
 
 int thread_count() {
   std::lock_guard<std::mutex> lock(pool_mutex);
-  return wanted_threads;
+  return requested_threads;
 }
 
 void parallel_for(int items, const std::function<void(int)>& body) {
   std::lock_guard<std::mutex> lock(pool_mutex);
-  if (wanted_threads == 1 || items <= 1) {
+  if (requested_threads == 1 || items <= 1) {
     for (int i = 0; i < items; ++i) body(i);
     return;
   }
-  if (pool_threads != wanted_threads) {
+  if (pool_threads != requested_threads) {
     delete pool;
-    pool = new Pool(wanted_threads), pool_threads = wanted_threads;
+    pool = new Pool(requested_threads), pool_threads = requested_threads;
   }
   pool->run(items, body);
 }

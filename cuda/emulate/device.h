@@ -1,5 +1,5 @@
-// A GPU for tests: a C++ compiler includes this before a file of cuda/gpu and runs its kernels, a block after the other,
-// each thread of a block on a stack of its own. Threads change places at barriers, shuffles and votes only.
+// A GPU for tests: a C++ compiler includes this before a file of cuda/gpu and runs its kernels, a block after the
+// other, each thread of a block on a stack of its own. Threads change places at barriers, shuffles and votes only.
 //
 // What it catches, with the kernel, block and thread: a barrier or shuffle that some thread never reaches, lanes of a
 // warp in different operations, and in shared memory: places out of bounds, values read before they are written, and

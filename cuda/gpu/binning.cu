@@ -1,5 +1,5 @@
 // From Gaussians in the order of depth to the splats of each tile. Two sorts, both torch's: first N depths, then M tile
-// numbers of 16 bits (32 only for pictures of more than 32767 tiles), stable, so that depths need not be sorted again.
+// indices of 16 bits (32 only for images of more than 32767 tiles), stable, so that depths need not be sorted again.
 
 #include "../include/nfc_gs/tiles.h"
 #include "render.h"
@@ -8,7 +8,7 @@ namespace nfc {
 
 constexpr int kThreads = 256;
 
-// The first place of an ascending array whose value is larger.
+// The index of the first value of an ascending array that is larger than `value`.
 NFC_HD int upper_bound(const long long* values, int count, long long value) {
   int low = 0;
   while (count > 0) {
@@ -26,8 +26,9 @@ NFC_HD int slot_tile(const RenderArgs& args, int slot) {
 
 }  // namespace nfc
 
-// One thread per entry, not per Gaussian: a splat over the whole picture keeps many threads busy instead of one. A
-// thread finds its Gaussian by bisection, whose steps neighbours share, and its tile by walking down the rows.
+// One thread per entry, not per Gaussian: the entries of a splat over the whole image are written by many threads
+// instead of one. A thread finds its Gaussian by bisection, in which neighbouring threads read the same values, and its
+// tile by going down the rows.
 NFC_KERNEL(write_entries, nfc::RenderArgs, nfc::kThreads) {
   using namespace nfc;
   const long long entry = (long long)blockIdx.x * kThreads + threadIdx.x;
@@ -44,7 +45,8 @@ NFC_KERNEL(write_entries, nfc::RenderArgs, nfc::kThreads) {
     if (left < columns) break;
     left -= columns;
   }
-  // Both walks find the same tiles (`UNFUSED` of cuda_runtime.py); if they ever did not, nothing may be written amiss.
+  // project.cu has counted the same tiles (`UNFUSED` of nfc_gs/ops/nvrtc.py); if it ever had not, nothing may be
+  // written out of bounds.
   const int tile = min(rows.row * args.tiles_x + rows.column_begin + left, args.tiles_x * args.tiles_y - 1);
   args.entry_splat[entry] = splat;
   if (args.wide_tiles) {

@@ -1,8 +1,8 @@
 // Color of a Gaussian as seen from the camera, forward and backward: direct spherical harmonics, or 24 bit logits that
 // are decoded before compositing (decoding is linear, so the two commute).
 //
-// One thread has one Gaussian and reads its coefficients as one run of memory: a warp uses every sector that it fetches,
-// if not in one go. Loops over bases run to their fixed maximum, so that all arrays live in registers.
+// One thread has one Gaussian and reads its coefficients, which are contiguous: a warp uses every sector that it
+// fetches, if not at once. Loops over bases run to their fixed maximum, so that all arrays live in registers.
 #pragma once
 
 #include "../include/nfc_gs/bits.h"
@@ -46,7 +46,7 @@ NFC_HD void harmonics_backward(const float* Y, const float* coefficients, int st
   }
 }
 
-// The shift of one group of bits: the eight of a channel (shift_columns 3), or a single one (24).
+// The coefficients of the shift of one group of bits: the eight of a channel (shift_columns 3), or a single one (24).
 NFC_HD const float* shifts_of(const RenderArgs& args, const float* all, size_t i, int group) {
   return all + i * size_t(args.shift_columns) * size_t(args.sh_bases - 1) + group;
 }
@@ -76,8 +76,8 @@ NFC_HD void view_color(const RenderArgs& args, const PinholeCamera& cam, const V
   const Vec3<float> d = view_direction(cam, mean).unit;
   float Y[kMaxBases];
   sh_basis(args.sh_degree, d.x, d.y, d.z, Y);
-  if (args.sh) {
-    const float* sh = args.sh + 3 * i * size_t(args.sh_bases);
+  if (args.sh_coeffs) {
+    const float* sh = args.sh_coeffs + 3 * i * size_t(args.sh_bases);
     for (int c = 0; c < 3; ++c) {
       const float value = 0.5f + harmonics<0>(Y, sh + c, 3, bases_in_use(args));
       color[c] = value > 0.0f ? value : 0.0f;
@@ -87,7 +87,7 @@ NFC_HD void view_color(const RenderArgs& args, const PinholeCamera& cam, const V
   }
 }
 
-// v_channel[j * stride] holds the terms of a channel's gradient, which are added up.
+// The gradient of a channel: the sum of its terms v_channel[j * stride].
 NFC_HD float sum_terms(const float* v_channel, int stride, int terms) {
   float sum = 0.0f;
   for (int j = 0; j < terms; ++j) sum += v_channel[size_t(j) * stride];
@@ -119,20 +119,21 @@ NFC_HD void bit_color_backward(const RenderArgs& args, size_t i, const float* Y,
   }
 }
 
-// The gradient of the color of Gaussian i, given in terms to be added up, through the coefficients (written) and the
-// direction to the mean (returned).
+// From the gradient of the color of Gaussian i, given as terms to be added up: writes that of the coefficients and
+// returns that of the mean, through the direction.
 NFC_HD Vec3<float> view_color_backward(const RenderArgs& args, const PinholeCamera& cam, const Vec3<float>& mean,
                                         size_t i, const float* terms, int term_stride, int term_count) {
   const ViewDirection view = view_direction(cam, mean);
   const Vec3<float> d = view.unit;
   float Y[kMaxBases], v_Y[kMaxBases] = {};
   sh_basis(args.sh_degree, d.x, d.y, d.z, Y);
-  if (args.sh) {
+  if (args.sh_coeffs) {
     const size_t first = 3 * i * size_t(args.sh_bases);
-    for (int c = 0; c < 3; ++c) {  // a color clamped at zero passes nothing on
+    for (int c = 0; c < 3; ++c) {  // a color clamped at zero has no gradient
       const bool passes = args.colors[i * size_t(args.channels) + c] > 0.0f;
-      harmonics_backward<0>(Y, args.sh + first + c, 3, bases_in_use(args), args.sh_bases,
-                            passes ? sum_terms(terms + c, term_stride, term_count) : 0.0f, args.v_sh + first + c, v_Y);
+      harmonics_backward<0>(Y, args.sh_coeffs + first + c, 3, bases_in_use(args), args.sh_bases,
+                            passes ? sum_terms(terms + c, term_stride, term_count) : 0.0f, args.v_sh_coeffs + first + c,
+                            v_Y);
     }
   } else {
     bit_color_backward(args, i, Y, terms, term_stride, term_count, v_Y);

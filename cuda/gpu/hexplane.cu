@@ -1,9 +1,9 @@
 // Features of points in the planes of a HexPlane, forward and backward (include/nfc_gs/hexplane.h); the lanes of a warp
 // have neighbouring features of one point.
 //
-// The gradients of the planes use no atomics, which would pile up where all points are at one time, and whose order is
-// not fixed: points are sorted by cell, a block sums up what a cell's four corners get, in the order of the points, and
-// each place of a plane takes what its four cells have for it.
+// The gradients of the planes use no atomics, which would contend where all points are at one time, and whose order is
+// not fixed: points are sorted by cell, a block sums up the gradients of a cell's four corners, in the order of the
+// points, and each value of a plane adds up those of the four cells around it.
 
 #include "../include/nfc_gs/hexplane.h"
 #include "kernel.h"
@@ -14,8 +14,8 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kMaxPlanes = 6 * 8;
 
-// `HexPlaneArgs` of nfc_gs/ops/kernel_args.py is the same struct. C cells of all planes together: a plane has as many
-// as it has places, those of the last row and column being empty.
+// `HexPlaneArgs` of nfc_gs/ops/kernel_args.py is the same struct. C cells of all planes together: as many as there are
+// grid points, those of the last row and column being empty.
 struct HexPlaneArgs {
   const float* planes[kMaxPlanes];  // [rows, columns, features] each, six per level
   float* v_planes[kMaxPlanes];      // added to
@@ -24,11 +24,11 @@ struct HexPlaneArgs {
   float* out;                 // [count, levels, features]
   const float* v_out;
   float* v_coords;            // [count, 3]
-  float* v_found;             // [6 levels, count, features] gradients of what each plane gave for each point
-  int* cell;                  // [6 levels, count] where that was
-  const long long* order;     // [6 levels * count] places in `cell`, by cell
+  float* v_samples;           // [6 levels, count, features] gradients of the features sampled from each plane
+  int* cell;                  // [6 levels, count] the cell that each point is in
+  const long long* order;     // [6 levels * count] indices into `cell`, sorted by cell
   const int* cell_begin;      // [C + 1] ranges of `order`
-  float* corners;             // [C, 4, features] what the cells that have points give to their corners
+  float* corners;             // [C, 4, features] gradients of the corners of the cells that have points
   int count, levels, features;
   float time;                 // in [-1, 1]
 };
@@ -40,7 +40,8 @@ struct PlaneCells {
 
 NFC_HD PlaneCells cells_of(const HexPlaneArgs& args, int index, const float* point) {
   const int column = column_axis(index % kPlanes), row = row_axis(index % kPlanes);
-  const float along_columns = column == 0 ? point[0] : column == 1 ? point[1] : point[2];  // no index: registers
+  // Selected, not indexed, so that `point` stays in registers.
+  const float along_columns = column == 0 ? point[0] : column == 1 ? point[1] : point[2];
   const float along_rows = row == 1 ? point[1] : row == 2 ? point[2] : point[3];
   PlaneCells c;
   c.x = cell_of(along_columns, args.columns[index]), c.y = cell_of(along_rows, args.rows[index]);
@@ -85,7 +86,7 @@ NFC_KERNEL(hexplane, nfc::HexPlaneArgs, nfc::kThreads) {
   args.out[k] = product;
 }
 
-// A warp per point: the gradient of its place, what each plane gets for it, and the cells that get it.
+// A warp per point: the gradients of its coordinates and of the samples of each plane, and the cells it is in.
 NFC_KERNEL(hexplane_points_backward, nfc::HexPlaneArgs, nfc::kThreads) {
   using namespace nfc;
   const int lane = threadIdx.x % kWarp;
@@ -118,7 +119,7 @@ NFC_KERNEL(hexplane_points_backward, nfc::HexPlaneArgs, nfc::kThreads) {
 #pragma unroll
       for (int p = kPlanes - 1; p >= 0; --p) {
         others[p] *= product, product *= found[p];
-        args.v_found[((kPlanes * level + p) * count + i) * args.features + f] = others[p];
+        args.v_samples[((kPlanes * level + p) * count + i) * args.features + f] = others[p];
         v_point[column_axis(p)] += others[p] * slope_x[p] * cells[p].x.slope;
         v_point[row_axis(p)] += others[p] * slope_y[p] * cells[p].y.slope;
       }
@@ -132,7 +133,7 @@ NFC_KERNEL(hexplane_points_backward, nfc::HexPlaneArgs, nfc::kThreads) {
   }
 }
 
-// A block per cell that has points, each warp every fourth of them.
+// A block per cell; each warp adds up every fourth of its points.
 NFC_KERNEL(hexplane_cells_backward, nfc::HexPlaneArgs, nfc::kThreads) {
   using namespace nfc;
   NFC_SHARED(float, sums, 4 * kThreads);
@@ -150,7 +151,7 @@ NFC_KERNEL(hexplane_cells_backward, nfc::HexPlaneArgs, nfc::kThreads) {
       float point[4];
       point_of(args, i, point);
       const PlaneCells c = cells_of(args, index, point);
-      const float g = feature < args.features ? args.v_found[place * args.features + feature] : 0.0f;
+      const float g = feature < args.features ? args.v_samples[place * args.features + feature] : 0.0f;
       const float right = c.x.weight * g, left = g - right;
       w00 = fmaf(1.0f - c.y.weight, left, w00), w01 = fmaf(1.0f - c.y.weight, right, w01);
       w10 = fmaf(c.y.weight, left, w10), w11 = fmaf(c.y.weight, right, w11);
@@ -165,7 +166,7 @@ NFC_KERNEL(hexplane_cells_backward, nfc::HexPlaneArgs, nfc::kThreads) {
   }
 }
 
-// A thread per number of the planes.
+// A thread per value of the planes.
 NFC_KERNEL(hexplane_planes_backward, nfc::HexPlaneArgs, nfc::kThreads) {
   using namespace nfc;
   const size_t k = size_t(blockIdx.x) * kThreads + threadIdx.x;
@@ -188,13 +189,15 @@ NFC_KERNEL(hexplane_planes_backward, nfc::HexPlaneArgs, nfc::kThreads) {
 
 namespace nfc {
 
-// `PlaneArgs` of nfc_gs/ops/kernel_args.py is the same struct: the gradient of a plane's regularisers, each a weight
-// times what a value has to do with it.
+// `PlaneArgs` of nfc_gs/ops/kernel_args.py is the same struct: the gradient of a plane's regularisers, which are half
+// the weight times the sum of squared differences of neighbours along columns (tv_columns) and rows (tv_rows), half the
+// weight times the sum of squared second differences along rows (smoothness), and the weight times the sum of |value -
+// 1| (sparsity).
 struct PlaneArgs {
   const float* plane;  // [rows, columns, features]
   float* v_plane;      // added to
   int rows, width, features;  // width: columns * features
-  float along_columns, along_rows, bend, from_one;
+  float tv_columns, tv_rows, smoothness, sparsity;
 };
 
 }  // namespace nfc
@@ -208,14 +211,14 @@ NFC_KERNEL(plane_regularisers, nfc::PlaneArgs, nfc::kThreads) {
   const float here = p[0];
   const bool has[5] = {row >= 2, row >= 1, true, row + 1 < args.rows, row + 2 < args.rows};
   float g = 0.0f;
-  if (column >= step) g += args.along_columns * (here - p[-step]);
-  if (column + step < width) g += args.along_columns * (here - p[step]);
-  if (has[1]) g += args.along_rows * (here - p[-width]);
-  if (has[3]) g += args.along_rows * (here - p[width]);
+  if (column >= step) g += args.tv_columns * (here - p[-step]);
+  if (column + step < width) g += args.tv_columns * (here - p[step]);
+  if (has[1]) g += args.tv_rows * (here - p[-width]);
+  if (has[3]) g += args.tv_rows * (here - p[width]);
   // d_k = p_(k-1) - 2 p_k + p_(k+1): a value is in up to three of them
-  if (has[0]) g += args.bend * (p[-2 * width] - 2.0f * p[-width] + here);
-  if (has[1] && has[3]) g -= 2.0f * args.bend * (p[-width] - 2.0f * here + p[width]);
-  if (has[4]) g += args.bend * (here - 2.0f * p[width] + p[2 * width]);
-  g += here > 1.0f ? args.from_one : here < 1.0f ? -args.from_one : 0.0f;
+  if (has[0]) g += args.smoothness * (p[-2 * width] - 2.0f * p[-width] + here);
+  if (has[1] && has[3]) g -= 2.0f * args.smoothness * (p[-width] - 2.0f * here + p[width]);
+  if (has[4]) g += args.smoothness * (here - 2.0f * p[width] + p[2 * width]);
+  g += here > 1.0f ? args.sparsity : here < 1.0f ? -args.sparsity : 0.0f;
   args.v_plane[k] += g;
 }

@@ -1,6 +1,7 @@
-// The photometric loss and its gradient. SSIM's window is separable: a block brings its part of both pictures and a
-// border around it into shared memory, blurs along rows and then, each thread for its pixel, down columns. The forward
-// pass leaves the derivatives by what was blurred; the backward pass blurs them in the same way. Sums have a fixed order.
+// The photometric loss and its gradient. SSIM's window is separable: a block loads a tile of both images and a border
+// around it into shared memory, blurs along rows and then, each thread for its pixel, down columns. The forward pass
+// stores the derivatives with respect to the blurred quantities; the backward pass blurs them in the same way. Sums
+// have a fixed order.
 
 #include "../include/nfc_gs/bits.h"
 #include "../include/nfc_gs/loss.h"
@@ -10,16 +11,16 @@ namespace nfc {
 
 constexpr int kThreads = kLossTile * kLossTile;
 constexpr int kHalf = NFC_SSIM_WINDOW / 2;
-constexpr int kRoom = kLossTile + 2 * kHalf;  // pixels along the side of a part with its border
-constexpr int kRoomValues = 3 * kRoom;        // colors of a row of it
-constexpr int kBlurred = kRoom * kLossTile;   // pixels of it that are left when rows have been blurred
+constexpr int kPadded = kLossTile + 2 * kHalf;  // pixels along the side of a tile with its border
+constexpr int kPaddedRow = 3 * kPadded;         // values of a row of it
+constexpr int kBlurred = kPadded * kLossTile;   // pixels of it that are left once rows have been blurred
 constexpr int kWarps = kThreads / kWarp;
 
 NFC_HD bool counts(const unsigned char* mask, size_t pixel) { return !mask || mask[pixel] >= 128; }
 
-// Value `k` of a block's part with its border: where it is in the picture, or -1 if it is outside or does not count.
-NFC_HD int place_of(const LossArgs& args, int left, int top, int k) {
-  const int row = top - kHalf + k / kRoomValues, column = 3 * (left - kHalf) + k % kRoomValues;
+// The index in the image of value `k` of a block's tile with its border; -1 if it is outside or does not count.
+NFC_HD int index_of(const LossArgs& args, int left, int top, int k) {
+  const int row = top - kHalf + k / kPaddedRow, column = 3 * (left - kHalf) + k % kPaddedRow;
   if (row < 0 || row >= args.height || column < 0 || column >= 3 * args.width) return -1;
   const int pixel = row * args.width + column / 3;
   return counts(args.mask, size_t(pixel)) ? 3 * pixel + column % 3 : -1;
@@ -37,14 +38,14 @@ NFC_HD float sum_of_warp(float value) {
 
 NFC_KERNEL(loss, nfc::LossArgs, nfc::kThreads) {
   using namespace nfc;
-  NFC_SHARED(float, x, kRoom * kRoomValues);
-  NFC_SHARED(float, y, kRoom * kRoomValues);
+  NFC_SHARED(float, x, kPadded * kPaddedRow);
+  NFC_SHARED(float, y, kPadded * kPaddedRow);
   NFC_SHARED(float, blurred, 4 * kBlurred);  // x, y, x^2 + y^2, x y
   NFC_SHARED(float, warp_sums, kWarps * kLossTerms);
   const int thread = threadIdx.x, tile = blockIdx.x;
   const int left = tile % args.tiles_x * kLossTile, top = tile / args.tiles_x * kLossTile;
-  for (int k = thread; k < kRoom * kRoomValues; k += kThreads) {
-    const int at = place_of(args, left, top, k);
+  for (int k = thread; k < kPadded * kPaddedRow; k += kThreads) {
+    const int at = index_of(args, left, top, k);
     x[k] = at < 0 ? 0.0f : args.rendered[at];
     y[k] = at < 0 ? 0.0f : truth(args.target[at]);
   }
@@ -59,7 +60,7 @@ NFC_KERNEL(loss, nfc::LossArgs, nfc::kThreads) {
   for (int c = 0; c < 3; ++c) {
     for (int k = thread; k < kBlurred; k += kThreads) {
       float mean_x = 0.0f, mean_y = 0.0f, squares = 0.0f, product = 0.0f;
-      const int first = k / kLossTile * kRoomValues + k % kLossTile * 3 + c;
+      const int first = k / kLossTile * kPaddedRow + k % kLossTile * 3 + c;
 #pragma unroll
       for (int j = 0; j < NFC_SSIM_WINDOW; ++j) {
         const float a = x[first + 3 * j], b = y[first + 3 * j], w = args.window[j];
@@ -84,7 +85,7 @@ NFC_KERNEL(loss, nfc::LossArgs, nfc::kThreads) {
       args.derivative[2 * plane + at] = s.v_product;
     }
     if (!counted) continue;
-    const int here = (ty + kHalf) * kRoomValues + 3 * (tx + kHalf) + c;
+    const int here = (ty + kHalf) * kPaddedRow + 3 * (tx + kHalf) + c;
     const float a = x[here], b = y[here], difference = a - b;
     sums[0] += fabsf(difference), sums[1] = fmaf(difference, difference, sums[1]), sums[2] += 1.0f - s.value;
     if (args.ce_weight != 0.0f) {
@@ -104,7 +105,7 @@ NFC_KERNEL(loss, nfc::LossArgs, nfc::kThreads) {
   args.sums[size_t(tile) * kLossTerms + thread] = sum;
 }
 
-// One block: the terms and the loss of the sums of all blocks.
+// One block: the terms and the loss, from the sums of all blocks.
 NFC_KERNEL(loss_values, nfc::LossArgs, nfc::kThreads) {
   using namespace nfc;
   constexpr int kParts = kThreads / kLossTerms;
@@ -132,17 +133,17 @@ NFC_KERNEL(loss_values, nfc::LossArgs, nfc::kThreads) {
 
 NFC_KERNEL(loss_gradient, nfc::LossArgs, nfc::kThreads) {
   using namespace nfc;
-  NFC_SHARED(float, derivative, 3 * kRoom * kRoomValues);
+  NFC_SHARED(float, derivative, 3 * kPadded * kPaddedRow);
   NFC_SHARED(float, blurred, 3 * kBlurred);
   const int thread = threadIdx.x, tile = blockIdx.x;
   const int left = tile % args.tiles_x * kLossTile, top = tile / args.tiles_x * kLossTile;
   const bool with_ssim = args.derivative != nullptr;
   if (with_ssim) {
     const size_t plane = 3 * size_t(args.width) * args.height;
-    for (int k = thread; k < kRoom * kRoomValues; k += kThreads) {
-      const int at = place_of(args, left, top, k);  // the derivatives of what does not count are zero anyway
+    for (int k = thread; k < kPadded * kPaddedRow; k += kThreads) {
+      const int at = index_of(args, left, top, k);  // the derivatives of values that do not count are zero anyway
       for (int q = 0; q < 3; ++q)
-        derivative[q * kRoom * kRoomValues + k] = at < 0 ? 0.0f : args.derivative[q * plane + at];
+        derivative[q * kPadded * kPaddedRow + k] = at < 0 ? 0.0f : args.derivative[q * plane + at];
     }
     __syncthreads();
   }
@@ -155,13 +156,13 @@ NFC_KERNEL(loss_gradient, nfc::LossArgs, nfc::kThreads) {
     float mean[3] = {};
     if (with_ssim) {
       for (int k = thread; k < kBlurred; k += kThreads) {
-        const int first = k / kLossTile * kRoomValues + k % kLossTile * 3 + c;
+        const int first = k / kLossTile * kPaddedRow + k % kLossTile * 3 + c;
 #pragma unroll
         for (int q = 0; q < 3; ++q) {
           float sum = 0.0f;
 #pragma unroll
           for (int j = 0; j < NFC_SSIM_WINDOW; ++j)
-            sum = fmaf(args.window[j], float(derivative[q * kRoom * kRoomValues + first + 3 * j]), sum);
+            sum = fmaf(args.window[j], float(derivative[q * kPadded * kPaddedRow + first + 3 * j]), sum);
           blurred[q * kBlurred + k] = sum;
         }
       }

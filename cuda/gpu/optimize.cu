@@ -1,4 +1,4 @@
-// What moves parameters: Adam, the noise that explores, and the shares of Gaussians that stand in one place.
+// What changes parameters: Adam, MCMC's exploration noise, and the opacity and scale of Gaussians that are copied.
 
 #include "../include/nfc_gs/adam.h"
 #include "../include/nfc_gs/mcmc.h"
@@ -7,20 +7,20 @@
 namespace nfc {
 
 constexpr int kThreads = 256;
-constexpr int kAdamAtOnce = 4;  // values of a thread, kThreads apart, so that their memory is fetched together
+constexpr int kAdamValues = 4;  // values of a thread, kThreads apart, whose loads are in flight together
 
 }  // namespace nfc
 
-// All parameters in one launch: a block has values of one of them.
+// All tensors in one launch; a block has values of one of them.
 NFC_KERNEL(adam, nfc::AdamArgs, nfc::kThreads) {
   using namespace nfc;
   int which = 0;
   while (which + 1 < args.count && int(blockIdx.x) >= args.parameters[which + 1].first_block) ++which;
   const AdamParameter& p = args.parameters[which];
   const size_t size = size_t(p.rows) * p.columns;
-  const size_t first = size_t(int(blockIdx.x) - p.first_block) * (kThreads * kAdamAtOnce) + threadIdx.x;
+  const size_t first = size_t(int(blockIdx.x) - p.first_block) * (kThreads * kAdamValues) + threadIdx.x;
 #pragma unroll
-  for (int j = 0; j < kAdamAtOnce; ++j) {
+  for (int j = 0; j < kAdamValues; ++j) {
     const size_t k = first + size_t(j) * kThreads;
     if (k >= size) continue;
     const unsigned row = unsigned(k / unsigned(p.columns)), column = unsigned(k % unsigned(p.columns));
@@ -42,8 +42,8 @@ NFC_KERNEL(mcmc_noise, nfc::NoiseArgs, nfc::kThreads) {
           args.means + 3 * i);
 }
 
-// Opacity and scale of a Gaussian of which copies are made, so that all of them together look as it did (Kheradmand et
-// al. 2024, eq. 9; see `relocation` in density_ops.py for its form here).
+// The opacity and scale of a Gaussian of which copies are made in its place, so that all of them together render as it
+// did (Kheradmand et al. 2024, eq. 9; see `relocation` in density_ops.py for its form here).
 NFC_KERNEL(share_among_copies, nfc::RelocateArgs, nfc::kThreads) {
   using namespace nfc;
   const size_t i = size_t(blockIdx.x) * kThreads + threadIdx.x;

@@ -1,6 +1,6 @@
 // Activations, projection, culling, colors and the count of tiles in one kernel, and its derivative: one thread per
-// Gaussian. What one thread reads lies together, so a warp uses whole sectors; nothing is read twice, and a culled
-// Gaussian costs its 44 bytes and no color.
+// Gaussian. What one thread reads lies together, so a warp uses whole sectors; nothing is read twice, and of a
+// culled Gaussian only 44 bytes and no color.
 
 #include "../include/nfc_gs/footprint.h"
 #include "../include/nfc_gs/projection.h"
@@ -11,17 +11,24 @@
 namespace nfc {
 
 constexpr int kThreads = 128;
-constexpr int kAlone = 256;  // entries that one thread adds up alone; where there are more, its warp does
+constexpr int kThreadEntries = 256;  // entries that one thread adds up; where there are more, its warp does
 
 struct Gaussian {
   Vec3<float> mean, scale;
   float quat[4], opacity;
 };
 
+// Two branches take fewer registers than a choice of pointers.
 NFC_HD Gaussian load_gaussian(const RenderArgs& args, size_t i) {
-  const float *m = args.means + 3 * i, *s = args.scales + 3 * i, *q = args.quats + 4 * i;
-  Gaussian g = {{m[0], m[1], m[2]}, {s[0], s[1], s[2]}, {q[0], q[1], q[2], q[3]}, args.opacities[i]};
-  if (args.raw) g.scale = {expf(s[0]), expf(s[1]), expf(s[2])}, g.opacity = sigmoid(g.opacity);
+  const float *m = args.means + 3 * i, *q = args.quats + 4 * i;
+  Gaussian g = {{m[0], m[1], m[2]}, {0.0f, 0.0f, 0.0f}, {q[0], q[1], q[2], q[3]}, 0.0f};
+  if (args.log_scales) {
+    const float* s = args.log_scales + 3 * i;
+    g.scale = {expf(s[0]), expf(s[1]), expf(s[2])}, g.opacity = sigmoid(args.opacity_logits[i]);
+  } else {
+    const float* s = args.scales + 3 * i;
+    g.scale = {s[0], s[1], s[2]}, g.opacity = args.opacities[i];
+  }
   return g;
 }
 
@@ -29,11 +36,20 @@ NFC_HD void zero(float* values, int count) {
   for (int j = 0; j < count; ++j) values[j] = 0.0f;
 }
 
+// Where the gradients of scale and opacity of Gaussian i go: those of their raw values, if these are given.
+NFC_HD float* v_scale_of(const RenderArgs& args, size_t i) {
+  return (args.log_scales ? args.v_log_scales : args.v_scales) + 3 * i;
+}
+
+NFC_HD float* v_opacity_of(const RenderArgs& args, size_t i) {
+  return (args.log_scales ? args.v_opacity_logits : args.v_opacities) + i;
+}
+
 NFC_HD void zero_gradients(const RenderArgs& args, size_t i) {
-  zero(args.v_means + 3 * i, 3), zero(args.v_scales + 3 * i, 3), zero(args.v_quats + 4 * i, 4);
-  zero(args.v_opacities + i, 1), zero(args.v_means2d + 2 * i, 2);
+  zero(args.v_means + 3 * i, 3), zero(v_scale_of(args, i), 3), zero(args.v_quats + 4 * i, 4);
+  zero(v_opacity_of(args, i), 1), zero(args.v_means2d + 2 * i, 2);
   if (args.absgrad) zero(args.v_means2d_abs + 2 * i, 2);
-  if (args.sh) zero(args.v_sh + 3 * i * size_t(args.sh_bases), 3 * args.sh_bases);
+  if (args.sh_coeffs) zero(args.v_sh_coeffs + 3 * i * size_t(args.sh_bases), 3 * args.sh_bases);
   if (args.bit_logits) {
     const int columns = args.shift_columns * (args.sh_bases - 1);
     zero(args.v_bit_logits + kColorBits * i, kColorBits), zero(args.v_bit_shifts + size_t(columns) * i, columns);
@@ -41,8 +57,8 @@ NFC_HD void zero_gradients(const RenderArgs& args, size_t i) {
   if (args.features) zero(args.v_features + i * size_t(args.feature_channels), args.feature_channels);
 }
 
-// A warp adds up what Gaussian i collected from its tiles, in a fixed order, into the first of its entries: a splat over
-// the whole picture has thousands of them.
+// A warp adds up the entries of Gaussian i, in a fixed order, into the first of them: a splat over the whole image has
+// thousands.
 NFC_HD void sum_entries(const RenderArgs& args, int i) {
   const int stride = kMoments + args.channels, terms = args.touched[i], lane = threadIdx.x % kWarp;
   float* first = args.partial + size_t(args.entry_begin[i]) * stride;
@@ -61,8 +77,8 @@ NFC_HD void sum_entries(const RenderArgs& args, int i) {
   }
 }
 
-// Adds up what Gaussian i collected from its tiles, in the fixed order of its entries (so many of them), and passes it
-// on; gives its part of the gradient of the camera: R (9), t (3) and the centre (3).
+// Adds up the `terms` entries of Gaussian i in their fixed order, and writes the gradients of its parameters; v_camera
+// gets its part of the camera's gradient: R (9), t (3) and the centre (3).
 NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, size_t i, int terms, float* v_camera) {
   const int stride = kMoments + args.channels;
   const float* partial = args.partial + size_t(args.entry_begin[i]) * stride;
@@ -89,16 +105,17 @@ NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, 
   for (int j = 0; j < 9; ++j) v_camera[j] = grad.R[j];
   v_camera[9] = grad.t.x, v_camera[10] = grad.t.y, v_camera[11] = grad.t.z;
 
-  float *v_mean = args.v_means + 3 * i, *v_scale = args.v_scales + 3 * i, *v_quat = args.v_quats + 4 * i;
+  float *v_mean = args.v_means + 3 * i, *v_quat = args.v_quats + 4 * i;
   v_mean[0] = grad.mean.x, v_mean[1] = grad.mean.y, v_mean[2] = grad.mean.z;
-  if (args.raw) {
+  if (args.log_scales) {  // through exp and sigmoid
     grad.scale = {grad.scale.x * g.scale.x, grad.scale.y * g.scale.y, grad.scale.z * g.scale.z};
     v_opacity *= g.opacity * (1.0f - g.opacity);
   }
+  float* v_scale = v_scale_of(args, i);
   v_scale[0] = grad.scale.x, v_scale[1] = grad.scale.y, v_scale[2] = grad.scale.z;
 #pragma unroll
   for (int j = 0; j < 4; ++j) v_quat[j] = grad.quat[j];
-  args.v_opacities[i] = v_opacity;
+  *v_opacity_of(args, i) = v_opacity;
   args.v_means2d[2 * i] = v_mean_x, args.v_means2d[2 * i + 1] = v_mean_y;
   if (args.absgrad) args.v_means2d_abs[2 * i] = sums[6], args.v_means2d_abs[2 * i + 1] = sums[7];
   for (int c = 0; c < args.feature_channels; ++c)
@@ -116,7 +133,7 @@ NFC_KERNEL(project_splats, nfc::RenderArgs, nfc::kThreads) {
   const Gaussian g = load_gaussian(args, i);
   const Footprint<float> f =
       footprint(nfc::project(cam, g.mean, g.quat, g.scale, args.antialiased != 0), g.opacity);
-  if (!is_seen(f, float(args.width), float(args.height))) {
+  if (!is_visible(f, float(args.width), float(args.height))) {
     args.radii[2 * i] = args.radii[2 * i + 1] = args.touched[i] = 0;
     args.means2d[2 * i] = args.means2d[2 * i + 1] = 0.0f;
     args.depths[i] = __int_as_float(0x7f800000);
@@ -146,14 +163,14 @@ NFC_KERNEL(project_splats_backward, nfc::RenderArgs, nfc::kThreads) {
   const size_t i = size_t(blockIdx.x) * kThreads + threadIdx.x;
   const PinholeCamera cam = camera_of(args);
   float v_camera[kTerms] = {};
-  const bool exists = i < size_t(args.count), seen = exists && args.radii[2 * i] > 0;
-  int terms = seen ? args.touched[i] : 0;
+  const bool exists = i < size_t(args.count), visible = exists && args.radii[2 * i] > 0;
+  int terms = visible ? args.touched[i] : 0;
   const int first = int(i) - int(threadIdx.x % kWarp);
-  for (unsigned many = __ballot_sync(kAllLanes, terms > kAlone); many; many &= many - 1)
+  for (unsigned many = __ballot_sync(kAllLanes, terms > kThreadEntries); many; many &= many - 1)
     sum_entries(args, first + __ffs(int(many)) - 1);
   __syncwarp();
-  if (terms > kAlone) terms = 1;
-  if (seen) {
+  if (terms > kThreadEntries) terms = 1;
+  if (visible) {
     gaussian_backward(args, cam, i, terms, v_camera);
   } else if (exists) {
     zero_gradients(args, i);

@@ -1,12 +1,12 @@
 // Rasterization, forward and backward, of NFC_CHANNELS channels from `first_channel` on.
 //
-// Forward: a block per tile, a thread per pixel. Splats come 256 at a time through shared memory. A warp has 8 x 4
-// pixels and passes over a splat that cannot reach them; a finished warp passes over the rest.
+// Forward: a block per tile, a thread per pixel. Splats are loaded into shared memory 256 at a time. A warp has 8 x 4
+// pixels and skips a splat that cannot reach them; a finished warp skips the rest.
 //
-// Backward: a warp per bucket of 32 splats of a tile, a lane per splat. The pixels of the tile go through the lanes like
-// through a pipeline, in the order in which they were blended, so every lane sums over pixels in its own registers: no
-// atomics and no reductions. The forward pass left the state of the pixels at the start of each bucket. Every entry
-// gets sums of its own, added up per Gaussian in a fixed order: gradients are the same in every run.
+// Backward: a warp per bucket of 32 splats of a tile, a lane per splat. The pixels of the tile go through the lanes as
+// through a pipeline, from the nearest splat on, so every lane sums over pixels in its own registers: no atomics and no
+// reductions. The forward pass has stored the state of the pixels at the start of each bucket. Every entry has sums of
+// its own, which are added up per Gaussian in a fixed order: gradients are the same in every run.
 //
 // Both passes compute transmittance by the same instructions (explicit fused multiply-adds) and so agree on which
 // splats a pixel sees. A finished pixel holds -T.
@@ -23,7 +23,7 @@ namespace nfc {
 constexpr int kChannels = NFC_CHANNELS;
 constexpr int kBackwardThreads = 128;
 
-// What a splat is at a pixel.
+// A splat at a pixel.
 struct Blend {
   float dx, dy, uncapped, alpha;  // alpha is 0 where the splat does not count
 };
@@ -42,7 +42,7 @@ NFC_HD Blend blend(float mean_x, float mean_y, float p, float q, float r, float 
 // What the expected depth is divided by.
 NFC_HD float covered(float alpha) { return alpha > 1e-10f ? alpha : 1e-10f; }
 
-// Channels of this launch that exist: the last launch may have some to spare.
+// How many of this launch's channels exist: in the last launch not all of them may.
 NFC_HD int channels_here(const RenderArgs& args) {
   const int left = args.channels - args.first_channel;
   return left < kChannels ? left : kChannels;
@@ -140,7 +140,8 @@ NFC_KERNEL(raster, nfc::RenderArgs, nfc::kTilePixels) {
   }
 }
 
-// The gradients of what is composited, tile by tile, and all the light of each pixel weighted by them.
+// The gradients of the composited channels, tile by tile, and for each pixel the sum over channels of gradient times
+// composited value.
 NFC_KERNEL(pixel_gradients, nfc::RenderArgs, nfc::kTilePixels) {
   using namespace nfc;
   const int tile = blockIdx.x, thread = threadIdx.x, channels = channels_here(args);
@@ -163,7 +164,7 @@ NFC_KERNEL(pixel_gradients, nfc::RenderArgs, nfc::kTilePixels) {
     }
     args.v_pixel[(size_t(tile) * kChannels + c) * kTilePixels + thread] = v;
   }
-  if (inside && args.first_channel == 0) {  // alpha = 1 - T; its gradient goes with the first channels
+  if (inside && args.first_channel == 0) {  // alpha = 1 - T; its gradient is part of the first launch
     float v_alpha = args.v_alpha ? args.v_alpha[at] : 0.0f;
     if (args.v_depth && alpha > 1e-10f) v_alpha -= args.v_depth[at] * args.out_depth[at] / alpha;
     behind -= (1.0f - alpha) * v_alpha;
@@ -228,18 +229,18 @@ NFC_KERNEL(raster_backward, nfc::RenderArgs, nfc::kBackwardThreads) {
       continue;
     }
     const float weight = b.alpha * T;
-    float light = 0.0f;
+    float blended = 0.0f;  // sum over channels of gradient times the splat's part
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
       const float v = v_pixel[c * kTilePixels + index];
       v_color[c] = fmaf(weight, v, v_color[c]);
-      light = fmaf(color[c], v, light);
+      blended = fmaf(color[c], v, blended);
     }
-    light *= weight;
-    behind -= light, T = next;
-    if (b.uncapped >= NFC_ALPHA_MAX) continue;  // a capped alpha passes nothing on
-    // alpha v_alpha = alpha (T light - behind / (1 - alpha))
-    const float g = light - b.alpha * behind / (1.0f - b.alpha), gx = g * b.dx, gy = g * b.dy;
+    blended *= weight;
+    behind -= blended, T = next;
+    if (b.uncapped >= NFC_ALPHA_MAX) continue;  // a capped alpha has no gradient
+    // alpha v_alpha = alpha (T color v - behind / (1 - alpha))
+    const float g = blended - b.alpha * behind / (1.0f - b.alpha), gx = g * b.dx, gy = g * b.dy;
     moment[0] += g, moment[1] += gx, moment[2] += gy;
     moment[3] = fmaf(gx, b.dx, moment[3]), moment[4] = fmaf(gx, b.dy, moment[4]);
     moment[5] = fmaf(gy, b.dy, moment[5]);

@@ -1,4 +1,4 @@
-// What the kernels of one rendering read, keep and write, and how the pixels of a tile are handed to threads.
+// The argument of the kernels of a rendering, and which thread has which pixel of a tile.
 #pragma once
 
 #include "../include/nfc_gs/projection.h"
@@ -8,21 +8,22 @@
 namespace nfc {
 
 constexpr int kTilePixels = kTile * kTile;
-constexpr int kMoments = 8;  // geometric sums a splat collects from a tile, before its channels (see raster.cu)
+constexpr int kMoments = 8;  // geometric sums of a splat over the pixels of a tile (see raster.cu)
 constexpr int kMaxBases = 16;
 constexpr int kBucket = kWarp;  // splats of a tile that one warp of the backward pass takes
 constexpr int kCameraTerms = 12;
 
-// `RenderArgs` of nfc_gs/ops/kernel_args.py is the same struct; a test compares the two. Arrays are row-major; null
-// where not asked for. N Gaussians, M entries: pairs of a tile and a Gaussian that may reach it.
+// `RenderArgs` of nfc_gs/ops/kernel_args.py is the same struct; a test compares the two. Arrays are row-major; null if
+// not requested. N Gaussians, M entries: pairs of a tile and a Gaussian that may reach it.
 struct RenderArgs {
-  // inputs, as in nfc_gs/rendering/backend.py
-  const float *means, *quats, *scales, *opacities, *sh, *bit_logits, *bit_shifts, *features, *background, *viewmat;
+  // inputs, as in nfc_gs/rendering/backend.py; either scales and opacities are given, or log_scales and opacity_logits
+  const float *means, *quats, *scales, *opacities, *log_scales, *opacity_logits, *sh_coeffs, *bit_logits, *bit_shifts,
+      *features, *background, *viewmat;
 
   // kept from forward to backward
   SplatRecord* records;  // [N]
   float* colors;         // [N, channels]
-  float* depths;         // [N] infinite where a Gaussian is not seen: the key of the sort
+  float* depths;         // [N] infinite where a Gaussian is invisible: the key of the sort
   int* touched;          // [N] entries of each Gaussian
   int* radii;            // [N, 2]
   float* means2d;        // [N, 2]
@@ -35,9 +36,9 @@ struct RenderArgs {
   const long long* slot_entry;   // [M] entries tile by tile, nearest first
   int* slot_splat;               // [M]
   int* tile_begin;               // [tiles + 1] ranges of slots
-  int* bucket_tile;              // [buckets] the tile of a bucket that was begun; -1 elsewhere
+  int* bucket_tile;              // [buckets] the tile of a bucket that the forward pass reached; -1 elsewhere
   float* bucket_transmittance;   // [buckets, 256] before its first splat; negative where the pixel is finished
-  float* bucket_sum;             // [buckets, channels, 256] what has been blended by then
+  float* bucket_sum;             // [buckets, channels, 256] what has been blended before it
 
   // results
   float *out, *out_alpha, *out_depth;  // [H, W, channels - depth], [H, W], [H, W]
@@ -45,19 +46,18 @@ struct RenderArgs {
   // backward
   const float *v_out, *v_alpha, *v_depth;
   float* v_pixel;   // [tiles, NFC_CHANNELS, 256] gradient of what is composited
-  float* behind;    // [tiles, 256] gradient-weighted light of the whole pixel
-  float* partial;   // [M, kMoments + channels] what a Gaussian collects from a tile, zero at the start
+  float* behind;    // [tiles, 256] sum over channels of gradient times composited value
+  float* partial;   // [M, kMoments + channels] sums over the pixels of a tile for one Gaussian, zero at the start
   float* camera_partial;  // [blocks, 12] gradient of the first three rows of viewmat
-  float *v_means, *v_quats, *v_scales, *v_opacities, *v_sh, *v_bit_logits, *v_bit_shifts, *v_features, *v_means2d,
-      *v_means2d_abs;
+  float *v_means, *v_quats, *v_scales, *v_opacities, *v_log_scales, *v_opacity_logits, *v_sh_coeffs, *v_bit_logits,
+      *v_bit_shifts, *v_features, *v_means2d, *v_means2d_abs;
 
   int count, entries, buckets;
   int sh_bases, sh_degree, shift_columns;
   int color_channels, feature_channels, channels;  // channels: both and depth (1 or 0)
   int first_channel;                                // of the NFC_CHANNELS that a launch of raster.cu takes
   int antialiased, depth, absgrad, keep, wide_tiles;  // keep: a backward pass may follow
-  int raw;                                            // scales are logarithms and opacities logits
-  int width, height, tiles_x, tiles_y;
+  int tiles_x, tiles_y, width, height;
   float fx, fy, cx, cy;
 };
 
@@ -66,14 +66,15 @@ NFC_HD PinholeCamera camera_of(const RenderArgs& args) {
   return make_camera(args.viewmat, intrinsics, args.width, args.height);
 }
 
-// A tile may have a part of a bucket too much: this is where its buckets begin, without a sum over the tiles before.
+// The index of a tile's first bucket. There is room for up to one bucket more per tile than its splats need, so that
+// the index needs no sum over the tiles before it.
 NFC_HD int first_bucket(int tile, int tile_begin) { return tile_begin / kBucket + tile; }
 
 struct Pixel {
   int x, y;
 };
 
-// Each warp of a tile has 8 x 4 pixels, so that small splats leave most warps alone.
+// Each warp of a tile has 8 x 4 pixels, so that small splats concern few warps.
 NFC_HD Pixel pixel_of(int tile, int tiles_x, int thread) {
   const int warp = thread / kWarp, lane = thread % kWarp;
   return {tile % tiles_x * kTile + warp % 2 * 8 + lane % 8, tile / tiles_x * kTile + warp / 2 * 4 + lane / 8};

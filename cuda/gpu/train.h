@@ -1,5 +1,5 @@
-// What the kernels of a training step read and write, beside those of the rendering. `kernel_args.py` in nfc_gs/ops has
-// the same structs; a test compares them. Arrays are row-major; null where not asked for.
+// The arguments of the other kernels of a training step. `kernel_args.py` in nfc_gs/ops has the same structs; a test
+// compares them. Arrays are row-major; null if not requested.
 #pragma once
 
 #include "../include/nfc_gs/adam.h"
@@ -9,7 +9,7 @@
 namespace nfc {
 
 constexpr int kLossTerms = 4;  // absolute error, squared error, 1 - SSIM, cross entropy
-constexpr int kLossTile = 16;  // pixels along the side of a block's part of the picture
+constexpr int kLossTile = 16;  // pixels along the side of a block's tile of the image
 
 // Comparison of a rendering with a photograph; see losses.py. T blocks of kLossTile x kLossTile pixels.
 struct LossArgs {
@@ -27,7 +27,7 @@ struct LossArgs {
   float window[NFC_SSIM_WINDOW];
 };
 
-// Cross entropy of composited bit probabilities with the bits of a picture. T blocks of kLossTile x kLossTile
+// Cross entropy of composited bit probabilities with the bits of an image. T blocks of kLossTile x kLossTile
 // probabilities.
 struct BitLossArgs {
   const float* probabilities;   // [H, W, 24]
@@ -43,7 +43,7 @@ struct BitLossArgs {
 
 constexpr int kMaxParameters = 24;
 
-// A tensor [rows, columns] that Adam moves, the first columns at a rate of their own.
+// A tensor [rows, columns] that Adam updates; the first columns have a learning rate of their own.
 struct AdamParameter {
   float* value;
   const float* gradient;

@@ -17,7 +17,8 @@ from nfc_gs.commands.render import Render
 from nfc_gs.commands.runs import train_and_finish
 from nfc_gs.commands.view import Page, View
 from nfc_gs.data.builtin.captures import write_capture, write_moving_capture
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.runs.run_folder import claim_run_folder
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.resolve import resolve

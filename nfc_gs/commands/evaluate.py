@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from nfc_gs.api import write_loop_video
+from nfc_gs.api import add_loop_video
 from nfc_gs.commands.console import Output, decibels, ratio, table
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
@@ -51,7 +51,7 @@ class Eval:
         with one_torch_thread():
             metrics = evaluate(run.model, run.scene, run.options, lpips=self.lpips, save_to=images)
         path = run.save_metrics(metrics)
-        write_loop_video(run.folder, run.model, run.scene, run.options)
+        add_loop_video(run.folder, run.model, run.scene, run.options)
         write_report(run.folder)
         output = Output()
         output.print(metrics_table(metrics))

@@ -16,7 +16,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.sh import MAX_DEGREE
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.formats.ply import read_ply, write_ply
+from nfc_gs.formats.registry import FORMATS, format_of, read_splats, splat_suffixes, write_splats
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.runs.checkpoint import checkpoint_path, load_checkpoint, load_model, save_compact
 from nfc_gs.runs.names import CHECKPOINT_NAME, FRAMES_NAME, SPLAT_NAME
@@ -74,8 +74,8 @@ class Export:
             save_compact(prepare_file(out), load_checkpoint(self.path))
             output.line(f"{size_on_disk(out)}, all that drawing needs: {out}")
             return 0
-        if self.path.suffix.lower() == ".ply" and not self.path.is_dir():
-            model, transform = read_ply(self.path), None
+        if format_of(self.path) is not None:
+            model, transform = read_splats(self.path), None
         else:
             loaded = load_model(self.path)
             if not isinstance(loaded.model, GaussianModel):
@@ -84,9 +84,11 @@ class Export:
         if model.deformation is None and (self.time is not None or self.frames is not None):
             raise UserError(f"{self.path} is a static splat, the same at all times; leave out --time and --frames.")
         if self.frames is None:
-            with one_torch_thread():
-                still = model.at(START_TIME if self.time is None else self.time)
-            write_ply(prepare_file(out), still, transform, sh_degree=self.sh_degree)
+            written = model
+            if self.time is not None or not FORMATS[out.suffix.lower()].holds.deformation:
+                with one_torch_thread():
+                    written = model.at(START_TIME if self.time is None else self.time)
+            write_splats(prepare_file(out), written, transform, sh_degree=self.sh_degree)
             output.line(f"{len(model):,} Gaussians, {size_on_disk(out)}: {out}")
         else:
             self._write_frames(out, model, transform)
@@ -102,8 +104,10 @@ class Export:
             raise UserError(
                 f"--frames writes a folder of PLYs, and --out {self.out} is the name of a file; leave one out."
             )
-        if self.out is not None and self.frames is None and suffix not in (".ply", ".safetensors"):
-            raise UserError(f"--out {self.out} ends neither in .ply nor in .safetensors; name it so.")
+        written = suffix in FORMATS and FORMATS[suffix].write is not None
+        if self.out is not None and self.frames is None and not written and suffix != ".safetensors":
+            formats = splat_suffixes(written=True).replace(" or ", " nor in ")
+            raise UserError(f"--out {self.out} ends neither in {formats} nor in .safetensors; name it so.")
         if suffix == ".safetensors" and (self.time is not None or self.sh_degree is not None):
             raise UserError(
                 "The compact form keeps all times and colors as they are; leave out --time and --sh-degree."
@@ -127,7 +131,7 @@ class Export:
         for k in range(self.frames):
             with one_torch_thread():
                 still = model.at(k / max(1, self.frames - 1))
-            write_ply(folder / f"frame_{k:04d}.ply", still, transform, sh_degree=self.sh_degree)
+            write_splats(folder / f"frame_{k:04d}.ply", still, transform, sh_degree=self.sh_degree)
 
     def _cost_of_baking(self) -> str:
         """What baking the bits costs, in words."""

@@ -18,11 +18,13 @@ from nfc_gs.commands.console import Output, decibels, ratio, size_on_disk, table
 from nfc_gs.commands.runs import device_in_words
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.text import duration
-from nfc_gs.data.images import treatment
-from nfc_gs.data.loading import DataConfig, FrameOptions, load_scene
+from nfc_gs.data.config import DataConfig, FrameOptions
+from nfc_gs.data.images import describe_processing
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData, TimeAxis, View
-from nfc_gs.formats.ply import read_ply
+from nfc_gs.formats.registry import format_of, read_splats, splat_suffixes
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.ops import native, nvrtc
 from nfc_gs.rendering.registry import choose_device_and_backend
@@ -71,15 +73,17 @@ class Info:
             return 0
         path, suffix = self.path, self.path.suffix.lower()
         if not path.exists():
-            raise UserError(f"There is no {path}; give a capture, a run folder, a checkpoint or a PLY.")
-        if path.is_file() and suffix == ".ply":
-            title, rows = "Splat", list(read_ply(path).facts().items())
+            raise UserError(f"There is no {path}; give a capture, a run folder, a checkpoint or a splat file.")
+        if format_of(path) is not None:
+            title, rows = "Splat", list(read_splats(path).facts().items())
         elif suffix == ".safetensors" or (path / CHECKPOINT_NAME).is_file():
             title, rows = "Run" if path.is_dir() else "Checkpoint", _run(path)
         elif path.is_dir() or suffix == ".json":
             title, rows = "Capture", _capture(path, DataConfig(**asdict(self.timing)))
         else:
-            raise UserError(f"{path} is no capture, run folder, checkpoint (.safetensors) or splat (.ply); give one.")
+            raise UserError(
+                f"{path} is no capture, run folder, checkpoint (.safetensors) or splat ({splat_suffixes()}); give one."
+            )
         if title != "Capture" and self.timing != FrameOptions():
             raise UserError(f"{path} is no capture: leave out the options on its frames and times.")
         place = path.parent if suffix == ".json" else path
@@ -160,7 +164,7 @@ def _cameras(views: Sequence[View]) -> Rows:
 
 
 def _photos(scene: SceneData) -> tuple[str, str]:
-    return "Images are", ", ".join(treatment(scene.views)) or "taken as they are"
+    return "Images are", ", ".join(describe_processing(scene.views)) or "taken as they are"
 
 
 def _run(path: Path) -> Rows:
@@ -177,12 +181,10 @@ def _run(path: Path) -> Rows:
         ("Training time", duration(checkpoint.seconds)),
         ("Trained on", f"{config.device}, backend {config.backend}, preset {config.preset}, seed {config.seed}"),
         ("Method", f"{config.method}, minimising {terms_in_words(config.objective.weights())}"),
-        *loaded.model.facts().items(),
+        *_model(loaded.model),
     ]
     if checkpoint.time_axis is not None:
         rows += _times(checkpoint.time_axis)
-    if isinstance(loaded.model, GaussianModel) and loaded.model.deformation is not None:
-        rows.append(("Deformation", sizes_in_words(loaded.model.deformation)))
     test = read_metrics(path).get("test") if path.is_dir() else None
     if isinstance(test, dict) and isinstance(test.get("psnr"), float):
         ssim = test.get("ssim")
@@ -191,6 +193,13 @@ def _run(path: Path) -> Rows:
         if isinstance(test.get("moving_psnr"), float):
             rows.append(("Moving PSNR", decibels(test["moving_psnr"])))
     return rows
+
+
+def _model(model: RadianceModel) -> Rows:
+    facts = model.facts()
+    if isinstance(model, GaussianModel) and model.deformation is not None:
+        facts["Deformation"] = sizes_in_words(model.deformation)
+    return list(facts.items())
 
 
 def _trained_on(checkpoint: Checkpoint, config: ResolvedConfig) -> Rows:

@@ -59,13 +59,14 @@ def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> in
     Raises:
         UserError: as `Trainer.train`; the run holds its last good checkpoint.
     """
-    scene, run = trainer.scene, trainer.run.folder
+    scene, config, run = trainer.scene, trainer.config, trainer.run.folder
     held_out = f"{len(scene.test)} held out" if scene.test else "none held out"
     output.line(f"Run folder: {run}")
+    config = trainer.config
     output.line(
         f"{'Training' if trainer.steps_done == 0 else f'Going on after step {trainer.steps_done:,}'} on "
         f"{len(scene.train)} views ({held_out}) with {size_in_words(trainer.model)}, "
-        f"on {device_in_words(trainer.config.device, trainer.config.backend)}, method {trainer.config.method}, preset {trainer.config.preset}."
+        f"on {device_in_words(config.device, config.backend)}, method {config.method}, preset {config.preset}."
     )
     if trainer.progress >= 1.0:
         output.line("The run is complete; what it left is measured and written anew.")

@@ -16,7 +16,8 @@ from nfc_gs.commands.runs import train_and_finish
 from nfc_gs.commands.view import Page, train_and_stay, watch
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Listener
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.runs.checkpoint import load_checkpoint
 from nfc_gs.runs.opening import scene_again
 from nfc_gs.runs.run_folder import claim_run_folder

@@ -1,1 +1,1 @@
-"""Words and values every other layer uses: cameras, constants, errors, events, rotations, SH."""
+"""What every other layer uses: cameras, rotations, SH, constants, errors, events, files."""

@@ -15,7 +15,7 @@ def check_shapes(**tensors: tuple[Tensor | None, str]) -> dict[str, int]:
 
     Args:
         tensors: by name: the tensor (None is skipped) and its dimensions, separated by spaces. A number must
-            match exactly, a name must stand for the same number everywhere.
+            match exactly, a name must be the same number everywhere.
 
     Returns:
         The size of each named dimension.
@@ -38,6 +38,22 @@ def check_shapes(**tensors: tuple[Tensor | None, str]) -> dict[str, int]:
                 first = next(n for n, (t, s) in tensors.items() if t is not None and dim in _dimensions(s))
                 raise _wrong(name, shape, spec, f"{dim} is {size} here but {sizes[dim]} in {first}")
     return sizes
+
+
+def check_same_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Check that there are all the tensors that are expected, and no others, with the same shapes.
+
+    Raises:
+        ValueError: names the first tensor that is missing, unexpected or of another shape.
+    """
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise ValueError(f"there is no tensor '{name}'")
+        if tensors[name].shape != tensor.shape:
+            raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}")
+    unknown = sorted(tensors.keys() - expected.keys())
+    if unknown:
+        raise ValueError(f"there is an unexpected tensor '{unknown[0]}'")
 
 
 @functools.cache  # a training step checks the same few shapes again and again

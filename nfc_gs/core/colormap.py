@@ -1,4 +1,4 @@
-"""Numbers as colors, in the viewer and in the report."""
+"""Color maps of the viewer and the report."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _ANCHORS: dict[MapName, str] = {
     "inferno": "000004 1f0c48 550f6d 88226a ba3655 e35933 f98e09 f9c932 fcffa4",
     "grey": "000000 ffffff",
 }
-"""Colors at even distances from 0 to 1, between which is interpolated."""
+"""Colors at equal steps from 0 to 1; those between are interpolated linearly."""
 
 MAP_NAMES: tuple[MapName, ...] = tuple(_ANCHORS)
 
 
 ERROR_MAP: MapName = "inferno"
 ERROR_FULL = 0.25
-"""Difference of a picture from a photo, 0..1, that has the last color of `ERROR_MAP`; 64 of 255 levels."""
+"""Absolute error, 0..1, from which on `ERROR_MAP` has its last color; 64 of 255 levels."""
 
 
 def gradient(name: MapName) -> tuple[str, ...]:
-    """The colors of a map at even distances, as CSS writes them."""
+    """The colors of a map at equal steps, as CSS writes them."""
     return tuple(f"#{word}" for word in _ANCHORS[name].split())
 
 
 def apply(values: Tensor, name: MapName) -> Tensor:
     """Colors [..., 3] in [0, 1] of values [...], which are clamped to [0, 1]; NaN counts as 0."""
     anchors = torch.tensor([list(bytes.fromhex(word)) for word in _ANCHORS[name].split()], device=values.device) / 255.0
-    place = values.nan_to_num(nan=0.0).clamp(0.0, 1.0) * (len(anchors) - 1)
-    below = place.floor().long().clamp(max=len(anchors) - 2)
-    return torch.lerp(anchors[below], anchors[below + 1], (place - below)[..., None])
+    position = values.nan_to_num(nan=0.0).clamp(0.0, 1.0) * (len(anchors) - 1)
+    below = position.floor().long().clamp(max=len(anchors) - 2)
+    return torch.lerp(anchors[below], anchors[below + 1], (position - below)[..., None])

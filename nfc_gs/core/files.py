@@ -19,7 +19,7 @@ _CAUSES = {
     errno.EPERM: "permission is denied; choose a folder that you can write to",
     errno.EROFS: "the file system is read-only; choose a folder that you can write to",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
-    errno.EISDIR: "a folder stands in its place; choose another name",
+    errno.EISDIR: "a folder of that name is there; choose another name",
 }
 
 
@@ -39,7 +39,7 @@ def make_folder(path: Path | str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise UserError(f"Cannot write {folder}: a file stands in its place; choose another name.") from None
+        raise UserError(f"Cannot write {folder}: a file of that name is there; choose another name.") from None
     except OSError as error:
         raise write_error(folder, error) from None
     return folder
@@ -50,7 +50,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
     The temporary name keeps the suffix, so that libraries which choose a format by suffix work. If the
-    body raises, the temporary file is removed and what stood at `path` is untouched.
+    body raises, the temporary file is removed and an earlier file at `path` is untouched.
 
     Raises:
         UserError: the disk is full, the folder is not writable, and the like.

@@ -69,7 +69,7 @@ def sh_basis(directions: Tensor, degree: int) -> Tensor:
 
 
 def eval_sh(coeffs: Tensor, directions: Tensor, degree: int) -> Tensor:
-    """The function that coefficients stand for: sum_k Y_k(d) coeffs[k].
+    """Evaluate the functions with these coefficients: sum_k Y_k(d) coeffs[k].
 
     Args:
         coeffs: [..., K, 3], K >= (degree + 1)^2; what is beyond the degree is not used.
@@ -89,12 +89,12 @@ def rgb_to_sh0(rgb: Tensor) -> Tensor:
 
 
 def sh0_to_rgb(sh0: Tensor) -> Tensor:
-    """The color that a coefficient of degree 0 gives by itself, not clamped; any shape."""
+    """The color that a coefficient of degree 0 alone gives, not clamped; any shape."""
     return sh0 * C0 + 0.5
 
 
 def rotate_sh(coeffs: Tensor, rotation: Tensor) -> Tensor:
-    """Turn the functions that coefficients stand for: f'(R d) = f(d).
+    """Rotate the functions with these coefficients: f'(R d) = f(d).
 
     A band of SH is closed under rotation, so its matrix D follows from 2 l + 1 or more directions d_j:
     Y(R d_j) D c = Y(d_j) c for every c. We solve that by least squares in float64 on directions spread over the

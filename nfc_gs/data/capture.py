@@ -1,4 +1,4 @@
-"""What a reader of one format hands to `open.load_scene`: the capture as it stands on disk, before any decision."""
+"""What a reader of one format gives to `loading.load_scene`: the capture as it is on disk, before any decision."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ IMAGE_SUFFIXES = frozenset(
 
 
 TimeUnit = Literal["", "seconds", "frames"]
-"""What the times of a capture count; "" where it does not say."""
+"""The unit of the times of a capture; "" where it does not say."""
 
 
-class Notes(list[str]):
-    """Sentences on what was decided, each said aloud as it is added."""
+class ReaderMessages(list[str]):
+    """Sentences on what a reader decided; each is logged when it is added."""
 
     def info(self, sentence: str) -> None:
         log.info(sentence)
@@ -38,8 +38,8 @@ class Notes(list[str]):
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One photo of a capture.
+class CaptureImage:
+    """One image of a capture: its file, its lens, and where it was taken from.
 
     Attributes:
         name: path relative to the image folder, with forward slashes.
@@ -66,36 +66,36 @@ class Shot:
 
 @dataclass(frozen=True)
 class Capture:
-    """All that a reader found.
+    """All that a reader found; frozen, but readers and options add to its `messages`.
 
     Attributes:
         root: the capture's folder.
-        shots: sorted by name, names unique.
+        images: sorted by name, names unique.
         xyz: [P, 3] float64 in the capture's world frame; rgb: [P, 3] uint8. P may be 0.
-        test_names: names that the capture itself holds out for testing; None where it says nothing.
+        test_names: names that the capture itself holds out for testing; None where it has no split.
         alpha: what an alpha channel means where the user does not say: a mask, or transparency over white.
-        notes: what the reader decided.
-        time_unit: of the shots' times.
+        messages: what the reader decided.
+        time_unit: of the images' times.
         depths: the nearest and farthest depth of the scene, in the units of `xyz`, where the capture says.
         frame_rate: frames per second, where times are numbers of frames and the capture says.
     """
 
     root: Path
-    shots: list[Shot]
+    images: list[CaptureImage]
     xyz: np.ndarray
     rgb: np.ndarray
     test_names: frozenset[str] | None
     alpha: Literal["mask", "white"]
-    notes: Notes = field(default_factory=Notes)
+    messages: ReaderMessages = field(default_factory=ReaderMessages)
     time_unit: TimeUnit = ""
     depths: tuple[float, float] | None = None
     frame_rate: float | None = None
 
 
 class FileIndex:
-    """Finds files below a folder by relative name, forgiving the case and the extension.
+    """Finds files below a folder by relative name; another case or extension is accepted.
 
-    The folder is only walked when a name is not there as it stands.
+    The folder is only walked when there is no file of exactly that name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -153,22 +153,24 @@ def find_mask(masks: FileIndex, name: str) -> Path | None:
 
 
 def with_moving_masks(capture: Capture) -> Capture:
-    """The same capture with what its folder `moving` holds: images with the names of its own, as in `masks`."""
+    """The same capture with the images of its folder `moving`, which are named as in `masks`."""
     files = FileIndex(capture.root / "moving")
     if not files.folder.is_dir():
         return capture
-    found = {shot.name: find_mask(files, shot.name) for shot in capture.shots}
+    found = {image.name: find_mask(files, image.name) for image in capture.images}
     if set(found.values()) <= {None}:
-        capture.notes.warning(f"No file in {files.folder} has the name of an image; nothing is measured by it.")
-    shots = [
-        shot if found[shot.name] == shot.path else replace(shot, moving=found[shot.name])  # the images may lie there
-        for shot in capture.shots
+        capture.messages.warning(f"No file in {files.folder} has the name of an image; it is not used.")
+    images = [
+        image
+        if found[image.name] == image.path
+        else replace(image, moving=found[image.name])  # the images may lie there
+        for image in capture.images
     ]
-    return replace(capture, shots=shots)
+    return replace(capture, images=images)
 
 
-def check_missing(missing: Sequence[str], total: int, where: Path | str, notes: Notes) -> None:
-    """Say which images are not on disk.
+def check_missing(missing: Sequence[str], total: int, where: Path | str, messages: ReaderMessages) -> None:
+    """Warn of images that are not on disk.
 
     Raises:
         UserError: more than half of them are missing.
@@ -181,15 +183,15 @@ def check_missing(missing: Sequence[str], total: int, where: Path | str, notes: 
             f"{len(missing)} of {total} images of the capture are not on disk below {where} ({some}); "
             "put the images there or give the folder that has them."
         )
-    notes.warning(f"{len(missing)} of {total} images of the capture are not on disk and are left out: {some}.")
+    messages.warning(f"{len(missing)} of {total} images of the capture are not on disk and are left out: {some}.")
 
 
-def unique_shots(shots: Iterable[Shot], notes: Notes) -> list[Shot]:
-    """Sorted by name; of shots that share a name only the first is kept."""
-    kept: dict[str, Shot] = {}
-    for shot in shots:
-        if shot.name in kept:
-            notes.warning(f"The image {shot.name} occurs more than once; only its first entry is used.")
+def unique_images(images: Iterable[CaptureImage], messages: ReaderMessages) -> list[CaptureImage]:
+    """Sorted by name; of images that share a name only the first is kept."""
+    kept: dict[str, CaptureImage] = {}
+    for image in images:
+        if image.name in kept:
+            messages.warning(f"The image {image.name} occurs more than once; only its first entry is used.")
         else:
-            kept[shot.name] = shot
+            kept[image.name] = image
     return [kept[name] for name in sorted(kept)]

@@ -1,19 +1,15 @@
-"""Pictures of a capture: decoding, masks, resizing, undistortion, and the cache that holds them as uint8."""
+"""Pictures of a capture: decoding, masks, resizing and undistortion."""
 
 from __future__ import annotations
 
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.image_source import ImageHeader, ImageSource
 from nfc_gs.data.lens import SPHERICAL, Lens, Pinhole, sampling_map
 from nfc_gs.data.scene import View, ViewImage
 from nfc_gs.data.video import read_video_frame, read_video_header
@@ -22,43 +18,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IGNORED_SHARE = 1e-3
-"""A pixel is ignored when more than this share of it is: its color is mixed with what should not be seen. The
-share is not zero only to be deaf to rounding."""
-
-
-@dataclass(frozen=True)
-class ImageHeader:
-    """What an image file says of itself before it is decoded; sizes in pixels as stored."""
-
-    width: int
-    height: int
-    swaps_sides: bool
-    """Its EXIF orientation turns it by a quarter."""
-    has_alpha: bool
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """How the picture of a view is made from its file."""
-
-    path: Path
-    header: ImageHeader
-    turn: bool
-    """Apply the EXIF orientation."""
-    width: int
-    height: int
-    """Size the file is brought to before anything else is done."""
-    background: tuple[float, float, float] | None = None
-    """What transparent pixels are laid on; None: they are ignored (or, with `alpha_is_mask` false, kept as stored)."""
-    alpha_is_mask: bool = True
-    mask: Path | None = None
-    lens: Lens | None = None
-    pinhole: Pinhole | None = None
-    """With a `lens`: the picture is resampled to this pinhole."""
-    frame: int | None = None
-    """The number of the frame, counted from 0, where the file is a video."""
-    moving: Path | None = None
-    """An image that is white where the picture shows something that moves."""
+"""A pixel is ignored when more than this share of its area is ignored, since its color is mixed with what should not be
+seen. The share is above zero to allow for rounding."""
 
 
 def read_header(path: Path, frame: int | None = None) -> ImageHeader:
@@ -84,20 +45,17 @@ def read_header(path: Path, frame: int | None = None) -> ImageHeader:
         raise _unreadable(path, error) from None
 
 
-def treatment(views: Sequence[View]) -> list[str]:
-    """What is done to the pictures of these views, in words, with the number of views where it is not all of them."""
-    sources: list[ImageSource] = [view.source for view in views]
-    clear = [source.header.has_alpha for source in sources]
-    laid = [alpha and source.background is not None for alpha, source in zip(clear, sources, strict=True)]
-    ignored = [
-        alpha and source.background is None and source.alpha_is_mask
-        for alpha, source in zip(clear, sources, strict=True)
-    ]
+def describe_processing(views: Sequence[View]) -> list[str]:
+    """What is done to the images of these views, in words, with the number of views where it is not all of them."""
+    sources = [view.source for view in views if view.source is not None]
+    with_alpha = [source for source in sources if source.header.has_alpha]
     counts = {
         "undistorted": sum(source.lens is not None for source in sources),
         "masked by images": sum(source.mask is not None for source in sources),
-        "masked by their transparency": sum(ignored),
-        "transparency laid on a color": sum(laid),
+        "masked by their transparency": sum(
+            source.background is None and source.alpha_is_mask for source in with_alpha
+        ),
+        "transparency laid on a color": sum(source.background is not None for source in with_alpha),
     }
     return [what if n == len(sources) else f"{what} ({n} of {len(sources)})" for what, n in counts.items() if n]
 
@@ -126,17 +84,17 @@ def decode(source: ImageSource) -> ViewImage:
     rgb = area_average(rgb, size)
     if source.lens is not None and source.pinhole is not None:
         rgb, ignored = _undistort(rgb, ignored, source.lens, source.pinhole)
-    return _frame(rgb, ignored)
+    return _view_image(rgb, ignored)
 
 
 def decode_moving(source: ImageSource) -> np.ndarray | None:
     """Which pixels of the picture show something that moves: those of which half or more does.
 
     Returns:
-        [H, W] bool, of the size of `decode`'s picture; None where no image says it.
+        [H, W] bool, of the size of `decode`'s picture; None where the capture has no such mask.
 
     Raises:
-        UserError: the file that says it is gone or cannot be read.
+        UserError: the mask is gone or cannot be read.
     """
     if source.moving is None:
         return None
@@ -161,14 +119,14 @@ def _stored(source: ImageSource) -> tuple[np.ndarray, np.ndarray | None]:
         return _pixels(_turned(image) if source.turn else image)
 
 
-def shrink(frame: ViewImage, width: int, height: int) -> ViewImage:
+def shrink(image: ViewImage, width: int, height: int) -> ViewImage:
     """A smaller picture by averaging over area; a pixel counts only where all that it covers counts."""
-    if frame.rgb.shape[:2] == (height, width):
-        return frame
-    rgb = area_average(frame.rgb, (width, height))
-    if frame.mask is None:
+    if image.rgb.shape[:2] == (height, width):
+        return image
+    rgb = area_average(image.rgb, (width, height))
+    if image.mask is None:
         return ViewImage(rgb, None)
-    return _frame(rgb, _shrink_ignored(frame.mask == 0, (width, height)))
+    return _view_image(rgb, _shrink_ignored(image.mask == 0, (width, height)))
 
 
 def area_average(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -188,7 +146,7 @@ def area_average(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return image
     factors = (old_width // width, old_height // height)
     if (factors[0] * width, factors[1] * height) == (old_width, old_height) and all(f in (1, 2, 4, 8) for f in factors):
-        return np.array(Image.fromarray(image).reduce(factors))  # the quick way; it rounds other factors downwards
+        return np.array(Image.fromarray(image).reduce(factors))  # faster; it rounds other factors downwards
     result = np.empty((height, width, *image.shape[2:]), dtype=np.uint8)
     for first, mean in _mean_blocks(image, size):
         result[first : first + len(mean)] = np.clip(mean + 0.5, 0, 255).reshape(len(mean), *result.shape[1:])
@@ -233,7 +191,8 @@ def _shrink_ignored(ignored: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.concatenate([share[..., 0] > IGNORED_SHARE for _, share in _mean_blocks(ignored, size)])
 
 
-def _frame(rgb: np.ndarray, ignored: np.ndarray) -> ViewImage:
+def _view_image(rgb: np.ndarray, ignored: np.ndarray) -> ViewImage:
+    """A picture of which these pixels [H, W] bool do not count."""
     mask = np.where(ignored, np.uint8(0), np.uint8(255)) if ignored.any() else None
     return ViewImage(np.ascontiguousarray(rgb), mask)
 
@@ -265,7 +224,7 @@ def _undistort(rgb: np.ndarray, ignored: np.ndarray, lens: Lens, pinhole: Pinhol
 
 
 def _composite(rgb: np.ndarray, alpha: np.ndarray, background: tuple[float, float, float]) -> np.ndarray:
-    """Over a plain color, in the image's own (sRGB) values as its author saw them blended."""
+    """Composite over a color; the values are blended as stored (sRGB), as viewers of images do."""
     a = alpha[..., None].astype(np.float32) / 255.0
     behind = np.array(background, dtype=np.float32) * 255.0
     return np.clip(rgb * a + behind * (1.0 - a) + 0.5, 0, 255).astype(np.uint8)
@@ -324,119 +283,3 @@ def _unreadable(path: Path, error: Exception) -> UserError:
         return UserError(f"The file {path} is not an image that can be read; replace or remove it.")
     cause = " ".join(str(error).split()) or type(error).__name__
     return UserError(f"The image {path} is damaged or cut short ({cause}); replace or remove it.")
-
-
-class ImageCache:
-    """Decoded pictures of the views of one scene, within a bound of memory.
-
-    Pictures are decoded by threads; what was not used for longest goes first. A picture does not depend on what
-    is in the cache, on timing, or on the number of threads.
-
-    Args:
-        cache_gb: bound in 10^9 bytes. The newest picture is kept even if it alone is larger.
-        threads: decoding threads; by default one per processor, at most 4.
-    """
-
-    def __init__(self, cache_gb: float = 2.0, threads: int | None = None) -> None:
-        self._limit = int(cache_gb * 1e9)
-        self._threads = threads or max(1, min(4, os.cpu_count() or 1))
-        self._lock = threading.Lock()
-        self._frames: OrderedDict[tuple[str, int], ViewImage] = OrderedDict()
-        self._bytes = 0
-        self._running: dict[tuple[str, int], Future[ViewImage]] = {}
-        self._pool: ThreadPoolExecutor | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of pixels held now."""
-        return self._bytes
-
-    def image(self, view: View, divisor: int = 1) -> ViewImage:
-        """The picture of a view, 1 / `divisor` of its size; see `SceneData.image`.
-
-        The arrays are the cache's own: do not write to them.
-
-        Raises:
-            UserError: the file cannot be read any more.
-        """
-        key = (view.name, divisor)
-        while True:
-            with self._lock:
-                if key in self._frames:
-                    self._frames.move_to_end(key)
-                    return self._frames[key]
-                running = self._running.get(key)
-                if running is None or running.cancel():  # not begun: do it here and now
-                    running = None
-                    own: Future[ViewImage] = Future()
-                    own.set_running_or_notify_cancel()
-                    self._running[key] = own
-            if running is None:
-                return self._finish(key, own, view, divisor)
-            try:
-                return running.result()
-            except CancelledError:
-                continue
-
-    def prefetch(self, views: Sequence[View], divisor: int = 1) -> None:
-        """Start making pictures in the background; errors show when the picture is asked for."""
-        with self._lock:
-            for view in views:
-                key = (view.name, divisor)
-                if key in self._frames or key in self._running:
-                    continue
-                if self._pool is None:
-                    self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="images")
-                self._running[key] = self._pool.submit(self._make_in_background, key, view, divisor)
-
-    def moving(self, view: View) -> np.ndarray | None:
-        """Which pixels of a view show something that moves, see `SceneData.moving`; nothing of it is kept."""
-        return decode_moving(view.source)
-
-    def _make_in_background(self, key: tuple[str, int], view: View, divisor: int) -> ViewImage:
-        try:
-            frame = self._make(view, divisor)
-        except BaseException:
-            with self._lock:
-                self._running.pop(key, None)
-            raise
-        with self._lock:
-            self._store(key, frame, evict=True)
-            self._running.pop(key, None)
-        return frame
-
-    def _finish(self, key: tuple[str, int], own: Future[ViewImage], view: View, divisor: int) -> ViewImage:
-        try:
-            frame = self._make_in_background(key, view, divisor)
-        except BaseException as error:
-            own.set_exception(error)
-            raise
-        own.set_result(frame)
-        return frame
-
-    def _make(self, view: View, divisor: int) -> ViewImage:
-        if divisor == 1:
-            return decode(view.source)
-        with self._lock:
-            full = self._frames.get((view.name, 1))
-        if full is None:
-            full = decode(view.source)
-            with self._lock:  # spares the next, larger stage the decoding, but never at the cost of another picture
-                self._store((view.name, 1), full, evict=False)
-        height, width = full.rgb.shape[:2]
-        return shrink(full, max(1, round(width / divisor)), max(1, round(height / divisor)))
-
-    def _store(self, key: tuple[str, int], frame: ViewImage, evict: bool) -> None:
-        """Keep a picture; the lock is held."""
-        size = _size(frame)
-        if key in self._frames or (not evict and self._bytes + size > self._limit):
-            return
-        self._frames[key] = frame
-        self._bytes += size
-        while self._bytes > self._limit and len(self._frames) > 1:
-            _, gone = self._frames.popitem(last=False)
-            self._bytes -= _size(gone)
-
-
-def _size(frame: ViewImage) -> int:
-    return frame.rgb.nbytes + (0 if frame.mask is None else frame.mask.nbytes)

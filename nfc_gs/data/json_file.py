@@ -1,4 +1,4 @@
-"""JSON files of captures: read, and asked for what they must hold, with a sentence where they do not."""
+"""Reading the JSON files of captures, with one sentence for what is missing or wrong in them."""
 
 from __future__ import annotations
 

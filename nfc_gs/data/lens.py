@@ -12,8 +12,8 @@ import numpy as np
 from nfc_gs.core.errors import UserError
 
 MAX_HALF_FOV = math.radians(60.0)
-"""A wider pinhole spends most of its pixels on a stretched border, and the linearised projection of a Gaussian
-(EWA splatting) is a poor one there; what lies outside is given up."""
+"""Half the largest field of view. A wider pinhole spends most of its pixels on a stretched border, and the linearised
+projection of a Gaussian (EWA splatting) is inaccurate there; what lies outside is cropped."""
 
 PINHOLE_TOLERANCE = 0.01
 """A lens that moves no pixel by more than this (pixels) is a pinhole and needs no resampling."""
@@ -55,7 +55,7 @@ class Pinhole:
     Attributes:
         fx, fy, cx, cy: intrinsics in pixels of a width x height image.
         rotation: [3][3], from the lens's camera frame to this one (only spherical lenses need one).
-        label: tells the pinholes of a spherical lens apart; empty otherwise.
+        label: which of the pinholes of a spherical lens this is; empty otherwise.
     """
 
     fx: float
@@ -214,7 +214,7 @@ def _fold_radius(lens: Lens, largest: float) -> float:
     """Tangent of the angle to the axis up to which the lens maps rays outwards, at most `largest`.
 
     A polynomial fitted inside the image may turn back outside it; rays beyond the turn would land inside the
-    image again, where their light never fell.
+    image again, where they were never seen.
     """
     radii = np.linspace(0.0, largest, 513)
     angles = np.linspace(0.0, 2.0 * np.pi, 32, endpoint=False)

@@ -1,4 +1,4 @@
-"""The frame that training works in, and points to start from where a capture has none."""
+"""The normalised frame that training works in, and points to start from where a capture has none."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from nfc_gs.data.lens import Pinhole
 
 COINCIDENT = 1e-3
-"""Cameras that stand closer together than this share of their distance to the scene stand at one place."""
+"""Cameras whose positions differ by less than this share of their distance to the scene count as one position."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the cameras of a scene stand, in the frame of the `viewmats` it was made from.
+    """How the cameras of a scene are arranged, in the frame of the `viewmats` it was made from.
 
     Attributes:
         centre: [3], the point the cameras look at where they look at one, else their mean position.
         up: [3], unit, the mean of the cameras' upward directions.
-        size: radius of the cameras around their mean; where they stand at one place, the distance to the scene.
+        size: radius of the cameras around their mean; where that is one position, the distance to the scene.
         distance: median distance of the cameras to the point they look at; None where there is no such point.
     """
 
@@ -35,7 +35,7 @@ def camera_centers(viewmats: np.ndarray) -> np.ndarray:
 
 
 def camera_layout(viewmats: np.ndarray, points: np.ndarray) -> Layout:
-    """Look at the cameras [C, 4, 4] and points [P, 3] (P may be 0) of a scene."""
+    """The layout of cameras [C, 4, 4] and points [P, 3] (P may be 0) of a scene."""
     centers = camera_centers(viewmats)
     forwards, ups = viewmats[:, 2, :3], -viewmats[:, 1, :3]
     up = ups.mean(axis=0)
@@ -45,7 +45,7 @@ def camera_layout(viewmats: np.ndarray, points: np.ndarray) -> Layout:
     radius = float(np.linalg.norm(centers - mean, axis=1).max())
     depth = float(np.median(np.linalg.norm(points - mean, axis=1))) if len(points) else 0.0
     size = radius if radius > COINCIDENT * depth else depth
-    # rounding leaves cameras that stand at one place a tiny distance apart
+    # rounding leaves tiny distances between cameras at one position
     if size <= 1e-9 * max(1.0, float(np.abs(mean).max())):
         size = 1.0
     focus = focus_point(centers, forwards)
@@ -69,8 +69,8 @@ def focus_point(centers: np.ndarray, forwards: np.ndarray) -> np.ndarray | None:
     focus = np.linalg.solve(normal, np.einsum("cij,cj->i", across, centers) / len(centers))
     offsets = focus - centers
     along = np.einsum("ci,ci->c", offsets, forwards)
-    aside = np.linalg.norm(offsets - along[:, None] * forwards, axis=1)
-    return focus if (aside < 0.5 * along).mean() > 0.75 else None
+    distance_to_axis = np.linalg.norm(offsets - along[:, None] * forwards, axis=1)
+    return focus if (distance_to_axis < 0.5 * along).mean() > 0.75 else None
 
 
 def normalising_transform(layout: Layout) -> np.ndarray:
@@ -144,24 +144,24 @@ def random_points(
     rng = np.random.default_rng(seed % 2**63)
     near, far = depths
     intrinsics = np.array([[p.fx, p.fy, p.cx, p.cy, p.width, p.height] for p in pinholes])
-    witnesses = rng.permutation(len(viewmats))[:64]  # enough to judge by
+    tested = rng.permutation(len(viewmats))[:64]  # enough cameras to test visibility with
     kept: list[np.ndarray] = []
-    for wanted in range(min(3, len(witnesses)), -1, -1):
+    for least in range(min(3, len(tested)), -1, -1):
         for _ in range(10):
             lacking = count - sum(map(len, kept))
             if lacking <= 0:
                 break
-            camera = rng.integers(len(viewmats), size=2 * lacking if wanted else lacking)
+            camera = rng.integers(len(viewmats), size=2 * lacking if least else lacking)
             fx, fy, cx, cy, width, height = intrinsics[camera].T
             depth = near * (far / near) ** rng.random(len(camera))
             x, y = rng.random(len(camera)) * width, rng.random(len(camera)) * height
             local = np.stack([(x - cx) / fx, (y - cy) / fy, np.ones_like(x)], axis=1) * depth[:, None]
             rotation, translation = viewmats[camera, :3, :3], viewmats[camera, :3, 3]
             points = np.einsum("pji,pj->pi", rotation, local - translation)
-            seen = sum(_in_view(points, viewmats[c], intrinsics[c], 0.5 * near) for c in witnesses)
-            good = points[np.asarray(seen) >= wanted][:lacking]
+            seen = sum(_in_view(points, viewmats[c], intrinsics[c], 0.5 * near) for c in tested)
+            good = points[np.asarray(seen) >= least][:lacking]
             kept.append(good)
-            if len(good) < 0.05 * len(points):  # hardly any overlap: ask for less
+            if len(good) < 0.05 * len(points):  # hardly any overlap: require fewer views
                 break
     return np.concatenate(kept)[:count]
 

@@ -1,4 +1,4 @@
-"""Sparse points from a PLY file."""
+"""Sparse points from and to PLY files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.ply import read_columns, read_header, write_vertices
+
+_COLORS = ("red", "green", "blue")
 
 
 def read_ply_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -18,31 +21,32 @@ def read_ply_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: it cannot be read, or has no x, y, z.
     """
-    from plyfile import PlyData
+    header = read_header(path)
+    vertex = header.element("vertex")
+    if vertex is None:
+        raise UserError(f"{path} has no element 'vertex', so it holds no points; export it again.")
+    numbers = {name for name, kind in vertex.types.items() if kind is not None}
+    lacking = [name for name in "xyz" if name not in numbers]
+    if lacking:
+        raise UserError(f"{path} has no property {', '.join(lacking)} for its vertices; export it again.")
+    colored = numbers.issuperset(_COLORS)
+    columns = read_columns(header, vertex, (*"xyz", *_COLORS) if colored else "xyz", "points")
+    xyz = np.stack([columns[name].astype(np.float64) for name in "xyz"], axis=1)
+    if not colored:
+        return xyz, np.full((len(xyz), 3), 128, dtype=np.uint8)
+    rgb = np.stack([columns[name] for name in _COLORS], axis=1)
+    if np.issubdtype(rgb.dtype, np.floating):
+        rgb = np.nan_to_num(rgb) * (255.0 if np.nanmax(rgb, initial=0.0) <= 1.0 else 1.0)
+    return xyz, np.clip(rgb, 0, 255).astype(np.uint8)
 
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            head = file.read(65536).split(b"end_header")[0].decode("latin-1")
-        for line in head.splitlines():
-            words = line.split()
-            if words[:1] == ["element"] and int(words[2]) > size:  # a vertex takes more than a byte
-                raise UserError(f"{path} claims {words[2]} entries, more than it has room for; export it again.")
-        vertex = PlyData.read(str(path))["vertex"].data
-        fields = vertex.dtype.names or ()
-        lacking = [name for name in "xyz" if name not in fields]
-        if lacking:
-            raise UserError(f"{path} has no property {', '.join(lacking)} for its vertices; export it again.")
-        xyz = np.stack([np.asarray(vertex[name], dtype=np.float64) for name in "xyz"], axis=1)
-        rgb = np.full((len(xyz), 3), 128, dtype=np.uint8)
-        if all(name in fields for name in ("red", "green", "blue")):
-            colors = np.stack([np.asarray(vertex[name]) for name in ("red", "green", "blue")], axis=1)
-            if np.issubdtype(colors.dtype, np.floating):
-                colors = np.nan_to_num(colors) * (255.0 if np.nanmax(colors, initial=0.0) <= 1.0 else 1.0)
-            rgb = np.clip(colors, 0, 255).astype(np.uint8)
-    except UserError:
-        raise
-    except Exception as error:  # plyfile raises its own errors, ValueError, MemoryError, ...
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"The points in {path} cannot be read ({cause}); export them again.") from None
-    return xyz, rgb
+
+def write_ply_points(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> None:
+    """Write points [P, 3] (stored as float32) and their colors [P, 3] uint8.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    vertices = np.empty(len(xyz), [*((axis, "f4") for axis in "xyz"), *((color, "u1") for color in _COLORS)])
+    for k in range(3):
+        vertices["xyz"[k]], vertices[_COLORS[k]] = xyz[:, k], rgb[:, k]
+    write_vertices(path, vertices)

@@ -1,11 +1,11 @@
-"""Camera poses as readers find them, on their way to world-to-camera matrices."""
+"""From the camera poses of capture files to world-to-camera matrices."""
 
 from __future__ import annotations
 
 import numpy as np
 
 FARTHEST = 1e12
-"""No camera stands farther from the origin than this (scene units)."""
+"""A camera farther from the origin than this (capture units) is an error."""
 
 
 def nearest_rotation(matrix: np.ndarray) -> np.ndarray | None:

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 Window = tuple[float, float]
-"""The first and the last time of which views are shown."""
+"""The first and the last time of the views that are sampled, 0..1."""
 
 
 class ViewSampler:
     """Every view once per epoch, in an order that depends on nothing but (seed, epoch).
 
-    It keeps no state, so a resumed run needs only the number of its step to go on as if it had never stopped.
+    It keeps no state: a resumed run needs only the number of its step to sample the same views as without a break.
 
     Args:
         train: indices of the views to visit; at least one.
         seed: any integer.
-        times: of these views, 0..1; needed where a window is asked for.
+        times: of these views, 0..1; needed for `window`.
     """
 
     def __init__(self, train: Sequence[int], seed: int, times: Sequence[float] = ()) -> None:
@@ -33,7 +33,7 @@ class ViewSampler:
         """The view to train on at `step`, counted from 0.
 
         Args:
-            window: only views of these times are shown, each time at random; at least one view lies in it.
+            window: sample a view of these times at random (independently at each step); at least one lies in it.
         """
         if window is not None:
             first, last = np.searchsorted(self._times, window[0]), np.searchsorted(self._times, window[1], side="right")

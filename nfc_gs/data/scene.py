@@ -1,16 +1,17 @@
-"""What every reader produces and everything after it uses."""
+"""The scene that training, evaluation and viewer use, whatever capture it was read from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.image_source import ImageSource
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,24 @@ class View:
     Attributes:
         name: unique in the scene; the path of the image relative to the image folder, with forward slashes.
         camera: pinhole camera of the picture as `SceneData.image` returns it (undistorted, resized), CPU float32.
-        source: how the picture is made from the file; only `data.images` looks inside. None without photos.
+        source: how the picture is made from the file; None without photos.
         time: normalised, 0..1 (`SceneData.time_axis` says what that is in the capture); None in a static scene.
     """
 
     name: str
     camera: Camera
-    source: Any
+    source: ImageSource | None
     time: float | None = None
+
+
+class ViewImages(Protocol):
+    """Where the pictures of views come from; the arguments are those of the methods of `SceneData`."""
+
+    def image(self, view: View, divisor: int = 1) -> ViewImage: ...
+
+    def moving(self, view: View) -> np.ndarray | None: ...
+
+    def prefetch(self, views: Sequence[View], divisor: int = 1) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -99,9 +110,9 @@ class SceneData:
         extent: radius of the cameras around their centre in the normalised frame, scene units (3DGS's
             `cameras_extent`: 1.1 times the largest distance of a camera from the mean camera).
         background: color in [0, 1] that transparent pixels were composited on, or None.
-        notes: sentences on what the reader decided (several models, missing images, ...), also logged.
+        messages: sentences on what was decided when it was read (several models, missing images, ...), also logged.
         time_axis: what the times of the views mean; None in a static scene.
-        images: the cache that decodes pictures (`data.images.ImageCache`); None where there are no photos, since the
+        images: decodes pictures (`data.image_cache.ImageCache`); None where there are no photos, since the
             scene comes from a checkpoint (`data.stored`) and the capture is not there.
     """
 
@@ -113,17 +124,17 @@ class SceneData:
     transform: np.ndarray
     extent: float
     background: tuple[float, float, float] | None = None
-    notes: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
     time_axis: TimeAxis | None = None
-    images: Any = field(default=None, repr=False, compare=False)
+    images: ViewImages | None = field(default=None, repr=False, compare=False)
 
     @property
     def has_photos(self) -> bool:
-        """Whether there are pictures to ask for."""
+        """Whether `image` can return pictures."""
         return self.images is not None
 
     def image(self, index: int, divisor: int = 1) -> ViewImage:
-        """The picture of `views[index]`, decoded or from the cache.
+        """The decoded picture of `views[index]`, from the cache where it is there.
 
         Args:
             divisor: a power of two; the picture is made smaller by averaging, to
@@ -132,25 +143,29 @@ class SceneData:
         Raises:
             UserError: the file cannot be read any more, or there are no photos.
         """
-        if not self.has_photos:
-            raise UserError(
-                f"The capture {self.root} is not there, so there are no photos; say where it is with --capture."
-            )
-        return self.images.image(self.views[index], divisor)
+        return self._images.image(self.views[index], divisor)
 
     def moving(self, index: int) -> np.ndarray | None:
         """Which pixels of `image(index)` show something that moves, [H, W] bool; None where the capture does not say.
 
-        It has no part in training.
+        It is used by metrics alone, not by training.
 
         Raises:
-            UserError: the file that says it cannot be read any more.
+            UserError: the mask cannot be read any more, or there are no photos.
         """
-        return self.images.moving(self.views[index])
+        return self._images.moving(self.views[index])
 
     def prefetch(self, indices: Sequence[int], divisor: int = 1) -> None:
         """Start decoding these pictures in the background; returns at once."""
-        self.images.prefetch([self.views[i] for i in indices], divisor)
+        self._images.prefetch([self.views[i] for i in indices], divisor)
+
+    @property
+    def _images(self) -> ViewImages:
+        if self.images is None:
+            raise UserError(
+                f"The capture {self.root} is not there, so there are no photos; say where it is with --capture."
+            )
+        return self.images
 
     def camera(self, index: int, divisor: int = 1) -> Camera:
         """The camera of `image(index, divisor)`."""

@@ -1,4 +1,4 @@
-"""A capture without its photos, as a checkpoint keeps it: enough to draw from where the capture itself is not."""
+"""A scene without its images, as a checkpoint keeps it: enough to render from where the capture itself is gone."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ MAX_OFFSET = 1e8
 
 
 def without_photos(scene: SceneData) -> SceneData:
-    """What is left of a scene whose pictures cannot be read: cameras, names, times, the split, the frame.
+    """A scene reduced to what needs no image files: cameras, names, times, the split, the transform.
 
     Of the points those one or two stay whose depth before the training cameras is the median: a camera path around
-    what is in the middle of the scene (`export.paths.orbit`) asks for no more.
+    the middle of the scene (`export.paths.orbit`) needs no more.
     """
     return replace(
         scene,
@@ -40,7 +40,7 @@ def without_photos(scene: SceneData) -> SceneData:
         views=tuple(replace(view, source=None) for view in scene.views),
         points=_cloud(_middle_points(scene)),
         background=None,
-        notes=(),
+        messages=(),
         images=None,
     )
 
@@ -65,13 +65,13 @@ def to_parts(scene: SceneData) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def from_parts(
     values: Mapping[str, Any], tensors: Mapping[str, Tensor], transform: np.ndarray, time_axis: TimeAxis | None
 ) -> SceneData:
-    """The scene of `to_parts`, which anybody may have written.
+    """The scene of `to_parts`; the values may come from anywhere and are checked.
 
     Args:
         transform, time_axis: of the scene; a checkpoint has its own.
 
     Raises:
-        ValueError, TypeError, KeyError: something is missing, or is what no capture has.
+        ValueError, TypeError, KeyError: something is missing, or out of range.
     """
     times = tensors["times"].double() if "times" in tensors else None
     viewmats, intrinsics, sizes = tensors["viewmats"].float(), tensors["intrinsics"].double(), tensors["sizes"].long()
@@ -105,10 +105,12 @@ def from_parts(
         Camera(viewmat, *lens, *size)
         for viewmat, lens, size in zip(viewmats, intrinsics.tolist(), sizes.tolist(), strict=True)
     ]
-    moments = [None] * count if times is None else times.tolist()
+    view_times = [None] * count if times is None else times.tolist()
     return SceneData(
         root=Path(file_name(values["root"])),
-        views=tuple(View(name, camera, None, time) for name, camera, time in zip(names, cameras, moments, strict=True)),
+        views=tuple(
+            View(name, camera, None, time) for name, camera, time in zip(names, cameras, view_times, strict=True)
+        ),
         train=tuple(train.tolist()),
         test=tuple(test.tolist()),
         points=_cloud(points.numpy()),
@@ -129,7 +131,7 @@ def file_name(value: object) -> str:
 
 
 def _check_cameras(viewmats: Tensor, intrinsics: Tensor, sizes: Tensor) -> None:
-    """Raise ValueError unless N >= 1 cameras [N, 4, 4], [N, 4] and [N, 2] can be drawn from."""
+    """Raise ValueError unless N >= 1 cameras [N, 4, 4], [N, 4] and [N, 2] can be rendered from."""
     if len(viewmats) == 0:
         raise ValueError("there are no views")
     if not bool(viewmats.isfinite().all()) or not bool(intrinsics.isfinite().all()):
@@ -152,7 +154,7 @@ def _check_split(train: list[int], test: list[int], count: int) -> None:
     """Raise ValueError unless the indices are those of different views among `count`, some of them to train on."""
     indices = train + test
     if not train or len(set(indices)) != len(indices) or not all(0 <= index < count for index in indices):
-        raise ValueError("the views to train on and those held out are not apart")
+        raise ValueError("the indices of train and test views overlap, or are out of range")
 
 
 def _middle_points(scene: SceneData) -> np.ndarray:

@@ -17,17 +17,16 @@ from nfc_gs.core.errors import UserError
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"))
 
 BLOCK_BYTES = 32_000_000
-"""So much of a video is decoded at a time: starting ffmpeg and seeking take longer than decoding a few frames."""
+"""How much of a video is decoded at a time: starting ffmpeg and seeking take longer than decoding a few frames."""
 
 KEPT_BLOCKS = 4
-"""How many such blocks are kept, so that what reads on in a video does not start ffmpeg for every frame."""
+"""How many such blocks are kept, so that reading a video in order does not start ffmpeg for every frame."""
 
 UNSTEADY = 0.01
-"""Videos whose frames come that much less often than their rate says are refused: frames would be others than those of
-their numbers."""
+"""Videos whose average rate is lower by more than this share are refused: their frames could not be found by number."""
 
 CUT_SHORT = ("partial file", "ended prematurely", "truncated")
-"""What ffmpeg says of files that end before they should."""
+"""Words of ffmpeg about files that end too early."""
 
 _locks = tuple(threading.Lock() for _ in range(16))
 
@@ -109,7 +108,7 @@ def _exact_rate(fps: float) -> float:
 
 
 def _grid(path: Path) -> float | None:
-    """The rate at which ffmpeg decodes: the least at which each frame of the file has a moment of its own."""
+    """The rate at which ffmpeg decodes: the lowest at which no two frames of the file coincide."""
     import imageio_ffmpeg
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-i", os.path.abspath(path)]
@@ -134,7 +133,7 @@ def _count(path: Path) -> int:
 
 def _is_cut_avi(path: Path) -> bool:
     """Whether a file ends before the RIFF chunks of an AVI do; ffmpeg reads what is left without a word."""
-    unknown = 2**32 - 1  # what stands for the length until the file is closed, or for ever in a stream
+    unknown = 2**32 - 1  # the length before the file is closed, and always in a stream
     size, at = path.stat().st_size, 0
     with path.open("rb") as file:
         while (head := file.read(8))[:4] == b"RIFF":
@@ -153,7 +152,7 @@ def _block(path: Path, stamp: tuple[int, int], first: int, length: int) -> np.nd
     import imageio_ffmpeg
 
     header = _header(path, stamp)
-    # half a frame early: ffmpeg drops what comes before that moment, and times in files are rounded
+    # half a frame early: ffmpeg drops what comes before that time, and times in files are rounded
     seek = ["-ss", f"{(first - 0.5) / header.fps:.6f}"] if first else []
     length = min(length, header.frames - first)
     try:

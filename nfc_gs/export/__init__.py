@@ -1,1 +1,1 @@
-"""Everything written for others to open: PLY, video, report."""
+"""What is made of a run for people to look at: videos, camera paths, the report."""

@@ -1,4 +1,4 @@
-"""Camera paths for videos: an orbit around what a capture looks at, and a smooth way through given cameras."""
+"""Camera paths for videos: an orbit around what a capture looks at, and a smooth path through given cameras."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def orbit(scene: SceneData, frames: int, *, width: int | None = None, height: in
         `frames` cameras in the frame of the scene.
 
     Raises:
-        UserError: no frames are asked for, or the scene has no views.
+        UserError: `frames` is less than 1, or the scene has no views.
     """
     cameras = [scene.views[i].camera for i in scene.train or range(len(scene.views))]
     _check(cameras, frames)
@@ -75,7 +75,7 @@ def interpolate(
     Args:
         frames: number of cameras of the path, >= 1.
         closed: come back to the first camera; the last is one step before it.
-        order: "given" keeps the order of the cameras; "nearest" goes the short way through them, from the first on.
+        order: "given" keeps the order of the cameras; "nearest" takes a short path through them, from the first on.
         width, height: of the pictures in pixels; as the first camera has them if not given.
 
     Returns:
@@ -86,7 +86,7 @@ def interpolate(
     """
     _check(cameras, frames)
     if order == "nearest":
-        cameras = [cameras[i] for i in _short_way(_Poses.of(cameras), closed)]
+        cameras = [cameras[i] for i in _short_order(_Poses.of(cameras), closed)]
     return travel(cameras, frames, closed=closed, width=width, height=height)[0]
 
 
@@ -102,9 +102,8 @@ def travel(
 
     Returns:
         `frames` cameras, and for each which of the given ones it is at, [frames] float: i for `cameras[i]`, what lies
-        between two of them for the way from one to the next; on a closed path `len(cameras)` is the first again.
-        Numbers grow from picture to picture, or stay; cameras that stand where the one before them does share the way
-        that leads on from there.
+        between two of them for the path from one to the next; on a closed path `len(cameras)` is the first again.
+        Numbers never decrease; cameras at the pose of the one before them share the part of the path that follows.
     """
     from scipy.interpolate import CubicHermiteSpline
     from scipy.spatial.transform import Rotation, RotationSpline
@@ -122,20 +121,20 @@ def travel(
     if not closed:
         numbers[-1] = count - 1
     poses = poses[kept[keys % len(kept)]]
-    times = np.concatenate([[0.0], np.cumsum(np.sqrt(_steps(poses)))])
-    slopes = np.gradient(poses.centres, times, axis=0)  # of the parabola through three neighbours
-    position = CubicHermiteSpline(times, poses.centres, slopes)
-    rotation = RotationSpline(times, Rotation.from_matrix(poses.viewmats[:, :3, :3]))
-    begin, end = times[margin], times[-1 - margin]
+    knots = np.concatenate([[0.0], np.cumsum(np.sqrt(_steps(poses)))])
+    slopes = np.gradient(poses.centres, knots, axis=0)  # of the parabola through three neighbours
+    position = CubicHermiteSpline(knots, poses.centres, slopes)
+    rotation = RotationSpline(knots, Rotation.from_matrix(poses.viewmats[:, :3, :3]))
+    begin, end = knots[margin], knots[-1 - margin]
 
-    def sample(moments: np.ndarray) -> _Poses:
-        return _Poses.at(position(moments), rotation(moments).as_matrix())
+    def sample(at: np.ndarray) -> _Poses:
+        return _Poses.at(position(at), rotation(at).as_matrix())
 
     fine = np.linspace(begin, end, max(20 * len(poses), 4 * frames))
     length = np.concatenate([[0.0], np.cumsum(_steps(sample(fine), poses.size))])
-    moments = np.interp(np.linspace(0, length[-1], frames, endpoint=not closed), length, fine)
-    path = [_with_pose(lens, torch.from_numpy(viewmat).float()) for viewmat in sample(moments).viewmats]
-    return path, np.interp(moments, times, numbers)
+    even = np.interp(np.linspace(0, length[-1], frames, endpoint=not closed), length, fine)
+    path = [_with_pose(lens, torch.from_numpy(viewmat).float()) for viewmat in sample(even).viewmats]
+    return path, np.interp(even, knots, numbers)
 
 
 @dataclass(frozen=True)
@@ -254,7 +253,7 @@ def _widest_gap(azimuths: np.ndarray) -> tuple[float, float]:
 
 
 def _circle(local: np.ndarray, azimuths: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """A closed way around the origin whose distance and height follow the cameras', [F, 3].
+    """A closed path around the origin whose distance and height follow the cameras', [F, 3].
 
     Both are fitted by a + b cos(azimuth) + c sin(azimuth), with b and c drawn towards 0.
     """
@@ -271,7 +270,7 @@ def _circle(local: np.ndarray, azimuths: np.ndarray, turns: np.ndarray) -> np.nd
 
 
 def _ellipse(local: np.ndarray, azimuths: np.ndarray, turns: np.ndarray, front: float) -> np.ndarray:
-    """A closed way on a sphere within the azimuths and elevations of the cameras, around azimuth `front`, [F, 3]."""
+    """A closed path on a sphere within the azimuths and elevations of the cameras, around azimuth `front`, [F, 3]."""
     radii = np.linalg.norm(local, axis=1)
     elevations = np.arcsin(np.clip(local[:, 2] / np.maximum(radii, 1e-12), -1, 1))
 
@@ -301,29 +300,29 @@ def _angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _distinct(poses: _Poses, closed: bool) -> list[int]:
-    """Indices of the poses that differ from the one before them (on a closed way the last from the first too)."""
+    """Indices of the poses that differ from the one before them (on a closed path the last from the first too)."""
     kept = [0, *(np.flatnonzero(_steps(poses) > 1e-6) + 1).tolist()]
     if closed and len(kept) > 1 and _steps(poses[[kept[-1], 0]], poses.size)[0] <= 1e-6:
         kept.pop()
     return kept
 
 
-def _short_way(poses: _Poses, closed: bool) -> list[int]:
-    """An order of the poses, from the first on, that makes the way short: nearest neighbour, then 2-opt."""
+def _short_order(poses: _Poses, closed: bool) -> list[int]:
+    """An order of the poses, from the first on, that makes the path short: nearest neighbour, then 2-opt."""
     n = len(poses)
     distance = np.linalg.norm(poses.centres[:, None] - poses.centres[None], axis=2) / poses.size
     distance += _angles(poses.viewmats[:, None], poses.viewmats[None])
     left = set(range(1, n))
-    way = [0]
+    order = [0]
     while left:
-        way.append(min(left, key=lambda i: (distance[way[-1], i], i)))
-        left.remove(way[-1])
+        order.append(min(left, key=lambda i: (distance[order[-1], i], i)))
+        left.remove(order[-1])
     improved = n <= 500  # beyond, the greedy order has to do
     while improved:
         improved = False
         for i in range(1, n - 1):
-            tour = np.array(way)
-            ends, nexts = tour[i + 1 :], np.append(tour[i + 2 :], 0)  # turn way[i..j] around, for every j > i
+            tour = np.array(order)
+            ends, nexts = tour[i + 1 :], np.append(tour[i + 2 :], 0)  # turn order[i..j] around, for every j > i
             before = distance[tour[i - 1], tour[i]] + distance[ends, nexts]
             turned = distance[tour[i - 1], ends] + distance[tour[i], nexts]
             gain = before - turned
@@ -332,6 +331,6 @@ def _short_way(poses: _Poses, closed: bool) -> list[int]:
             best = int(gain.argmax())
             if gain[best] > 1e-9:
                 j = i + 1 + best
-                way[i : j + 1] = way[i : j + 1][::-1]
+                order[i : j + 1] = order[i : j + 1][::-1]
                 improved = True
-    return way
+    return order

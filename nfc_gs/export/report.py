@@ -1,4 +1,4 @@
-"""A run as one HTML file that asks nothing of the network: numbers, curves, pictures, settings."""
+"""A run as one HTML file that loads nothing else: numbers, curves, pictures, settings."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ from nfc_gs.export.report_data import (
     read_yaml,
 )
 from nfc_gs.export.report_motion import motion_data, motion_section
+from nfc_gs.runs.names import CONFIG_NAME, HISTORY_NAME, METRICS_NAME, REPORT_NAME
 
 log = logging.getLogger("nfc_gs")
 
 
 def write_report(run: Path | str) -> Path:
-    """Write `report.html` into a run folder from what lies there.
+    """Write the report of a run into its folder, from the files that are there (`runs.names`).
 
-    Read are `config.yaml`, `metrics.json`, `history.jsonl`, `renders/test/<view>.png` with `<view>_truth.png` and
-    `renders/loop.mp4`; what is missing or unreadable is left out of the report. In large captures only some views get
-    pictures, the best and the worst among them.
+    Read are the settings, the metrics, the history, of each held-out view `<view>.png` with `<view>_truth.png`, and the
+    loop video; what is missing or unreadable is left out of the report. In large captures only some views get pictures,
+    the best and the worst among them.
 
     Returns:
         The path of the report.
@@ -46,11 +47,11 @@ def write_report(run: Path | str) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise UserError(f"There is no run folder {run}; check the path.")
-    metrics = read_json(run / "metrics.json")
+    metrics = read_json(run / METRICS_NAME)
     test = as_mapping(metrics.get("test"))
     views, axis = read_views(run, test), read_time_axis(test)
     shown = [view for view in views if view.pictures]
-    curves = read_curves(run / "history.jsonl")
+    curves = read_curves(run / HISTORY_NAME)
     motion = motion_data(views, axis, test)
     data = {
         "curves": curves,
@@ -67,18 +68,18 @@ def write_report(run: Path | str) -> Path:
         "motion": motion_section(run, views, axis, has_curve=motion is not None),
         "views": _views_section(views, shown, axis),
         "timings": _timings_section(metrics.get("timings")),
-        "config": _config_section(run / "config.yaml"),
+        "config": _config_section(run / CONFIG_NAME),
         "footer": "Written by nfc-gs. Pictures are JPEGs for display; the numbers were measured on the full images.",
         "data": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
         "style": (folder / "style.css").read_text(encoding="utf-8"),
         "script": "".join((folder / name).read_text(encoding="utf-8") for name in ("charts.js", "script.js")),
     }
-    write_text(run / "report.html", _fill((folder / "page.html").read_text(encoding="utf-8"), parts))
-    return run / "report.html"
+    write_text(run / REPORT_NAME, _fill((folder / "page.html").read_text(encoding="utf-8"), parts))
+    return run / REPORT_NAME
 
 
 def _fill(template: str, parts: Mapping[str, str]) -> str:
-    """The template with each {{name}} replaced; what is put in is never looked at again."""
+    """The template with each {{name}} replaced, once: what is put in is not searched for further names."""
     pieces = template.split("{{")
     out = [pieces[0]]
     for piece in pieces[1:]:
@@ -102,7 +103,7 @@ def _sentence(view: ViewResult) -> str:
 
 
 def _subtitle(run: Path, metrics: Mapping[str, Any]) -> str:
-    config = as_mapping(read_yaml(run / "config.yaml"))
+    config = as_mapping(read_yaml(run / CONFIG_NAME))
     words = [config.get("capture"), metrics.get("device")]
     text = " · ".join(escape(str(word)) for word in words if isinstance(word, (str, int, float)))
     return f'<p class="muted">{text}</p>' if text else ""
@@ -133,13 +134,13 @@ def _tiles(metrics: Mapping[str, Any], test: Mapping[str, Any], curves: Mapping[
     if tiles:
         return f'<dl class="tiles">{"".join(tiles)}</dl>'
     state = "Training has not ended yet" if curves["train"] else "Nothing has been trained here yet"
-    return f'<section class="card empty">{state}: there are no final numbers (metrics.json).</section>'
+    return f'<section class="card empty">{state}: there are no final numbers ({METRICS_NAME}).</section>'
 
 
 def _curves_section(curves: Mapping[str, Any]) -> str:
     head = '<section aria-labelledby="h-curves"><div class="heading"><h2 id="h-curves">Training</h2>'
     if not (curves["train"] or curves["test"]):
-        return head + '</div><p class="card empty">No history was recorded (history.jsonl).</p></section>'
+        return head + f'</div><p class="card empty">No history was recorded ({HISTORY_NAME}).</p></section>'
     titles = {
         "loss": ("Loss", "Loss over training"),
         "psnr": ("PSNR", "PSNR in decibels over training"),

@@ -18,6 +18,7 @@ import torch
 
 from nfc_gs.core import colormap
 from nfc_gs.data.scene import TimeAxis
+from nfc_gs.runs.names import TEST_RENDERS
 
 log = logging.getLogger("nfc_gs")
 
@@ -64,7 +65,7 @@ def as_number(value: Any) -> float | None:
 
 
 def read_curves(path: Path) -> dict[str, Any]:
-    """The curves of `history.jsonl`: {"train": columns or None, "test": columns or None}."""
+    """The curves of a run's history: {"train": columns or None, "test": columns or None}."""
     train: list[dict[str, Any]] = []
     test: list[dict[str, Any]] = []
     try:
@@ -149,7 +150,7 @@ class ViewResult:
 
 
 def read_time_axis(test: Mapping[str, Any]) -> TimeAxis:
-    """What the times in metrics.json mean; from 0 to 1 where it does not say."""
+    """What the times in the metrics mean; from 0 to 1 where they do not say."""
     given = as_mapping(test.get("time_axis"))
     start, end = as_number(given.get("start")), as_number(given.get("end"))
     if start is None or end is None or not start < end:
@@ -159,8 +160,8 @@ def read_time_axis(test: Mapping[str, Any]) -> TimeAxis:
 
 
 def read_views(run: Path, test: Mapping[str, Any]) -> list[ViewResult]:
-    """The views of metrics.json (or, without it, those with pictures), some of them with pictures."""
-    folder = run / "renders" / "test"
+    """The views of the metrics (or, without them, those with pictures), some of them with pictures."""
+    folder = run / TEST_RENDERS
     rows = test.get("views")
     if isinstance(rows, list):
         rows = [row for row in rows if isinstance(row, dict) and "name" in row]
@@ -185,7 +186,7 @@ def read_views(run: Path, test: Mapping[str, Any]) -> list[ViewResult]:
 
 
 def _worth_showing(psnrs: Sequence[float | None]) -> list[int]:
-    """Up to `_MAX_VIEWS` indices, the most telling first: the worst, the best, then evenly between them."""
+    """Up to `_MAX_VIEWS` indices, the most informative first: the worst, the best, then evenly between them."""
     ranked = sorted(range(len(psnrs)), key=lambda i: (math.inf if psnrs[i] is None else psnrs[i], i))
     ends = [ranked[k] for pair in ((i, -1 - i) for i in range(_MAX_VIEWS // 4)) for k in pair if len(ranked) > abs(k)]
     spread = [ranked[round(k)] for k in np.linspace(0, len(ranked) - 1, _MAX_VIEWS)] if ranked else []

@@ -1,4 +1,4 @@
-"""What a report shows of a scene that moves: its video, PSNR over time, and a film strip."""
+"""What a report shows of a moving scene: its loop video, PSNR over time, and a film strip."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ import numpy as np
 
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.export.report_data import ViewResult, as_number, data_uri, fitted, log, picture_files, read_pictures
-
-LOOP_FILE = "renders/loop.mp4"
-"""The video of a run, in its folder."""
+from nfc_gs.runs.names import LOOP_NAME, TEST_RENDERS
 
 MAX_LOOP_BYTES = 12_000_000
-"""A larger video is left out."""
+"""A larger loop video is left out."""
 
-MAX_MOMENTS = 8
-"""So many views make a film strip."""
+MAX_STRIP_VIEWS = 8
+"""Most views in a film strip."""
 
 STRIP_SIDE = 320
 """Longest side of a picture of the film strip, pixels."""
@@ -50,15 +48,15 @@ def motion_data(views: Sequence[ViewResult], axis: TimeAxis, test: Mapping[str, 
 
 
 def motion_section(run: Path, views: Sequence[ViewResult], axis: TimeAxis, *, has_curve: bool) -> str:
-    """The section on motion; empty for a scene that stands still."""
-    figures = _loop(run / LOOP_FILE, axis) + (_curve(axis) if has_curve else "")
-    strip = _strip(run / "renders" / "test", views, axis)
+    """The section on motion; empty for a static scene."""
+    figures = _loop(run / LOOP_NAME, axis) + (_curve(axis) if has_curve else "")
+    strip = _strip(run / TEST_RENDERS, views, axis)
     if not figures and not strip:
         return ""
     charts = f'<div class="charts motion" id="times">{figures}</div>' if figures else ""
     return (
         '<section aria-labelledby="h-motion"><div class="heading"><h2 id="h-motion">Motion</h2>'
-        f'<span class="readout" id="moment"></span></div>{charts}{strip}</section>'
+        f'<span class="readout" id="time-readout"></span></div>{charts}{strip}</section>'
     )
 
 
@@ -75,7 +73,7 @@ def _label(view: ViewResult, axis: TimeAxis) -> str:
 
 
 def _loop(file: Path, axis: TimeAxis) -> str:
-    """The video as a part of the page; empty if there is none."""
+    """The loop video as a part of the page; empty if there is none."""
     try:
         content = file.read_bytes()
     except FileNotFoundError:
@@ -106,9 +104,9 @@ def _curve(axis: TimeAxis) -> str:
 
 
 def _strip(folder: Path, views: Sequence[ViewResult], axis: TimeAxis) -> str:
-    """Held-out views at times as even as they come, ground truth above render; empty where there are no pictures."""
+    """Held-out views at nearly even times, ground truth above render; empty where there are no pictures."""
     frames = []
-    for view in _moments([view for view in _by_time(views) if picture_files(folder, view.name)]):
+    for view in _spread_in_time([view for view in _by_time(views) if picture_files(folder, view.name)]):
         pictures = read_pictures(folder, view.name)
         if pictures is None:
             continue
@@ -127,10 +125,10 @@ def _strip(folder: Path, views: Sequence[ViewResult], axis: TimeAxis) -> str:
     )
 
 
-def _moments(views: Sequence[ViewResult]) -> list[ViewResult]:
-    """Up to `MAX_MOMENTS` of views sorted by time: those nearest to times evenly spaced."""
-    if len(views) <= MAX_MOMENTS:
+def _spread_in_time(views: Sequence[ViewResult]) -> list[ViewResult]:
+    """Up to `MAX_STRIP_VIEWS` of views sorted by time: those nearest to times evenly spaced."""
+    if len(views) <= MAX_STRIP_VIEWS:
         return list(views)
     times = np.array([view.time for view in views], dtype=np.float64)
-    wanted = np.linspace(times[0], times[-1], MAX_MOMENTS)
-    return [views[i] for i in dict.fromkeys(int(np.abs(times - time).argmin()) for time in wanted)]
+    even = np.linspace(times[0], times[-1], MAX_STRIP_VIEWS)
+    return [views[i] for i in dict.fromkeys(int(np.abs(times - time).argmin()) for time in even)]

@@ -1,1 +1,1 @@
-"""Splat files: one module for each format, and one table of them."""
+"""Splat files: a module for each format, and the table of them in `formats.registry`."""

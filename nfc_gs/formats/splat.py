@@ -14,12 +14,13 @@ import torch
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.sh import rgb_to_sh0
+from nfc_gs.formats.splat_format import Holds, SplatFormat
 from nfc_gs.model.gaussians import GaussianModel
 
 log = logging.getLogger("nfc_gs")
 
 _RECORD = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)])
-_LEAST = 1e-9  # stands for a scale of 0, which has no logarithm
+_LEAST = 1e-9  # in place of a scale of 0, which has no logarithm
 
 
 def read_splat(path: Path | str) -> GaussianModel:
@@ -58,3 +59,6 @@ def read_splat(path: Path | str) -> GaussianModel:
             "sh_coeffs": rgb_to_sh0(rgba[:, :3])[:, None],
         }
     )
+
+
+FORMAT = SplatFormat(name=".splat file", suffix=".splat", read=read_splat, write=None, holds=Holds(sh_degree=0))

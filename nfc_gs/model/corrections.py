@@ -1,8 +1,8 @@
 """Trained state beside the model that changes how single views are rendered, such as camera poses or exposures.
 
-It lives here, below rendering and training, so that evaluation, export and the viewer apply it to a run that was opened;
-only its optimisation is a companion (`training.companion`). `runs.families.render` applies corrections to what it
-renders.
+It lives here, below rendering and training, so that evaluation, export and the viewer apply it to a run that was
+opened; only its optimisation is a companion (`training.companion`). `runs.families.render` applies corrections to what
+it renders.
 """
 
 from __future__ import annotations

@@ -69,20 +69,22 @@ class GaussianModel(nn.Module):
         self.replace(tensors)
 
     def replace(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put other tensors (perhaps with another N) in place of all parameters."""
+        """Put other tensors (perhaps with another N) in place of all parameters; raises as `__init__`."""
         missing = [name for name in self.parameter_names if name not in tensors]
         if missing:
             raise ValueError(f"there is no tensor '{missing[0]}'")
+        color = "sh_coeffs" if self.head == "sh" else "bit_shifts"
+        for name, dims, words in (("means", 2, "two"), (color, 3, "three")):
+            if tensors[name].dim() != dims:
+                raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {words} dimensions")
         n = tensors["means"].shape[0]
         shapes = {"means": (n, 3), "log_scales": (n, 3), "quats": (n, 4), "opacity_logits": (n,)}
         if self.head == "sh":
             shapes["sh_coeffs"] = (n, tensors["sh_coeffs"].shape[1], 3)
         else:
-            shifts = tensors["bit_shifts"].shape
-            columns = COLOR_BITS if shifts[-1:] == (COLOR_BITS,) else 3
-            shapes |= {"bit_logits": (n, COLOR_BITS), "bit_shifts": (n, *shifts[1:-1], columns)}
-            if len(shifts) != 3:
-                raise ValueError(f"bit_shifts has shape {tuple(shifts)}, expected three dimensions")
+            _, bases, columns = tensors["bit_shifts"].shape
+            columns = COLOR_BITS if columns == COLOR_BITS else 3
+            shapes |= {"bit_logits": (n, COLOR_BITS), "bit_shifts": (n, bases, columns)}
         for name, shape in shapes.items():
             if tuple(tensors[name].shape) != shape:
                 raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {shape}")
@@ -174,7 +176,11 @@ class GaussianModel(nn.Module):
 
     def facts(self) -> dict[str, str]:
         """Names and values for people."""
-        facts = {"Gaussians": f"{len(self):,}", "SH degree": str(self.sh_degree), "Color head": self.head}
+        head = "spherical harmonics"
+        if self.bit_shifts is not None:
+            shared = self.bit_shifts.shape[2] == 3
+            head = f"{COLOR_BITS} bits, one shift a {'channel' if shared else 'bit'} for the view"
+        facts = {"Gaussians": f"{len(self):,}", "SH degree": str(self.sh_degree), "Color head": head}
         return facts if self.deformation is None else {**facts, "Deformation": self.deformation.kind}
 
     def baked(self, degree: int | None = None) -> GaussianModel:

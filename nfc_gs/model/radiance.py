@@ -61,7 +61,7 @@ class RenderOptions:
 
     Attributes:
         background: color in [0, 1] behind the model.
-        backend: rasterizer of Gaussians, its name or the object (`rendering.backend.get_backend`).
+        backend: rasterizer of Gaussians, its name or the object (`rendering.registry.get_backend`).
         antialiased: Mip-Splatting's opacities; models trained with them need them.
         corrections: trained corrections of single views (`model.corrections.ViewCorrection`), applied in order.
     """

@@ -87,7 +87,7 @@ def even_bits(colors: Tensor) -> Tensor:
 def entropy(probabilities: Tensor) -> Tensor:
     """How undecided bits are: the mean of their binary entropies, each weighted by what its bit is worth.
 
-    A picture to look at, without a gradient: at 0 and 1, where decided bits and uncovered pixels are, it has none.
+    For display, without a gradient: at 0 and 1, where decided bits and uncovered pixels are, it has none.
 
     Args:
         probabilities: [..., 24] in [0, 1].

@@ -156,7 +156,7 @@ class Objective:
             return LossResult(total + output.rgb[:0].sum(), values)
         for name, term in due.items():
             with torch.set_grad_enabled(torch.is_grad_enabled() and weights[name] != 0):
-                value = _scalar(name, term.measure(comparison))
+                value = _scalar(name, term.measure(comparison.restricted(term.needs)))
                 values[name] = value.detach()
                 if weights[name]:
                     total = total + weights[name] * _scalar(name, term.loss(value))

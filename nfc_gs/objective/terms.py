@@ -17,7 +17,7 @@ gradient is autograd's, on every device.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -100,6 +100,17 @@ class Comparison:
         """Whether any pixel counts."""
         return self.mask is None or bool(self.weights.any())
 
+    def restricted(self, needs: tuple[Output, ...]) -> Comparison:
+        """The same with those outputs alone that are needed: a term that reads another one fails at its first step, and
+        not when the term that asked for it has lost its weight."""
+        output = self.output
+        depth = output.depth if "depth" in needs else None
+        normals = output.normals if "normals" in needs else None
+        bits = output.bits if "bits" in needs else None
+        if depth is output.depth and normals is output.normals and bits is output.bits:
+            return self
+        return replace(self, output=replace(output, depth=depth, normals=normals, bits=bits))
+
     def mean(self, values: Tensor) -> Tensor:
         """Mean of `values` [H, W, C] over the pixels that count, of which there must be one, and the channels."""
         return (self.weights * values).sum() / (values.shape[-1] * self.weights.sum())
@@ -107,7 +118,9 @@ class Comparison:
 
 def _rendered(name: str, image: Tensor | None) -> Tensor:
     if image is None:
-        raise ValueError(f"the output '{name}' was not rendered; a term that reads it says so: needs=('{name}',)")
+        raise ValueError(
+            f"the output '{name}' was not rendered for this term; declare it: Term(..., needs=('{name}',))"
+        )
     return image
 
 

@@ -288,10 +288,11 @@ def _hexplane_backward(runtime: Runtime, args: HexPlaneArgs, coords: Tensor, v_o
     """The backward kernels for some points: fill in `v_coords`, and add to the gradients of the planes."""
     count, features, planes = len(coords), args.features, 6 * args.levels
     cells = args.first_cell[planes]
-    v_found = coords.new_empty(planes, count, features)
+    v_samples = coords.new_empty(planes, count, features)
     cell = torch.empty(planes * count, dtype=torch.int32, device=coords.device)
     corners = coords.new_empty(cells, 4, features)
-    args.set(coords=coords, v_out=v_out, v_coords=v_coords, count=count, v_found=v_found, cell=cell, corners=corners)
+    args.set(coords=coords, v_out=v_out, v_coords=v_coords, count=count)
+    args.set(v_samples=v_samples, cell=cell, corners=corners)
     points = _blocks(count, HEXPLANE_THREADS // WARP)
     runtime.launch("hexplane", "hexplane_points_backward", args, points, HEXPLANE_THREADS)
     sorted_cell, order = torch.sort(cell, stable=True)
@@ -316,6 +317,6 @@ def add_plane_regulariser_gradient(
     rows, columns, features = plane.shape
     args = PlaneArgs()
     args.set(plane=plane, v_plane=gradient, rows=rows, width=columns * features, features=features)
-    args.set(along_columns=column_tv, along_rows=row_tv, bend=smoothness, from_one=sparsity)
+    args.set(tv_columns=column_tv, tv_rows=row_tv, smoothness=smoothness, sparsity=sparsity)
     blocks = _blocks(plane.numel(), HEXPLANE_THREADS)
     runtime.launch("hexplane", "plane_regularisers", args, blocks, HEXPLANE_THREADS)

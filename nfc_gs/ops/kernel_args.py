@@ -1,4 +1,4 @@
-"""What the kernels of `cuda/gpu` are given: the structs of its headers, field by field."""
+"""The arguments of the kernels of `cuda/gpu`: the structs of its headers, field by field."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _RENDER_POINTERS = [
     "quats",
     "scales",
     "opacities",
-    "sh",
+    "log_scales",
+    "opacity_logits",
+    "sh_coeffs",
     "bit_logits",
     "bit_shifts",
     "features",
@@ -52,7 +54,9 @@ _RENDER_POINTERS = [
     "v_quats",
     "v_scales",
     "v_opacities",
-    "v_sh",
+    "v_log_scales",
+    "v_opacity_logits",
+    "v_sh_coeffs",
     "v_bit_logits",
     "v_bit_shifts",
     "v_features",
@@ -76,11 +80,10 @@ _RENDER_INTEGERS = [
     "absgrad",
     "keep",
     "wide_tiles",
-    "raw",
-    "width",
-    "height",
     "tiles_x",
     "tiles_y",
+    "width",
+    "height",
 ]
 
 
@@ -88,7 +91,7 @@ class KernelArgs(ctypes.Structure):
     """The argument of a kernel; all zero at first."""
 
     def set(self, **values: Any) -> None:
-        """Fill in fields; a tensor stands for its memory and must be contiguous and outlive the launches."""
+        """Set fields by name. A tensor sets a pointer to its memory; it must be contiguous and outlive the launches."""
         for name, value in values.items():
             if isinstance(value, Tensor):
                 assert value.is_contiguous()
@@ -146,7 +149,7 @@ class AdamParameter(KernelArgs):
 
 
 MAX_PARAMETERS = 24
-"""Tensors that one launch of Adam moves."""
+"""Tensors that one launch of Adam updates."""
 
 
 class AdamArgs(KernelArgs):
@@ -195,7 +198,7 @@ class HexPlaneArgs(KernelArgs):
         ("rows", ctypes.c_int * MAX_PLANES),
         ("columns", ctypes.c_int * MAX_PLANES),
         ("first_cell", ctypes.c_int * (MAX_PLANES + 1)),
-        *_pointers("coords", "out", "v_out", "v_coords", "v_found", "cell", "order", "cell_begin", "corners"),
+        *_pointers("coords", "out", "v_out", "v_coords", "v_samples", "cell", "order", "cell_begin", "corners"),
         *_integers("count", "levels", "features"),
         *_floats("time"),
     ]
@@ -207,5 +210,5 @@ class PlaneArgs(KernelArgs):
     _fields_ = [
         *_pointers("plane", "v_plane"),
         *_integers("rows", "width", "features"),
-        *_floats("along_columns", "along_rows", "bend", "from_one"),
+        *_floats("tv_columns", "tv_rows", "smoothness", "sparsity"),
     ]

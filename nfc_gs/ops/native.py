@@ -24,7 +24,7 @@ def core() -> ModuleType:
         UserError: it was not built or does not load on this machine; or `NFC_GS_THREADS` is no number.
     """
     try:
-        from nfc_gs import _core
+        import nfc_gs._core as _core
     except ImportError as error:
         raise UserError(
             f"Backend 'cpu' is not available: its compiled part does not load ({error}); "

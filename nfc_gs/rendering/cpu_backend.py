@@ -12,37 +12,44 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import native
-from nfc_gs.rendering.backend import RasterOutput, RasterSettings, SplatInfo, Splats, color_channels, differentiable
-from nfc_gs.rendering.torch_backend import check_inputs
+from nfc_gs.rendering.backend import (
+    RasterBackend,
+    RasterOutput,
+    RasterSettings,
+    SplatInfo,
+    Splats,
+    color_channels,
+    inputs_of,
+)
 
 MAX_CHANNELS = 64
 """The core composites at most this many channels in one call, depth included."""
 
+MAX_ABSGRAD_CHANNELS = 4
+"""The same with absolute gradients, which it computes in one pass over the channels."""
 
-class CpuBackend:
-    """Draws splats with the compiled core: float32 tensors on the CPU, bit-identical for any number of threads.
+MAX_UNUSED = 4
+"""How many scratch memories are kept for later renderings."""
+
+
+class CpuBackend(RasterBackend):
+    """Renders splats with the compiled core: float32 tensors on the CPU, bit-identical for any number of threads.
 
     Raises:
         UserError: the core was not built or does not load here.
     """
 
     name = "cpu"
-    reference = False
+    summary = "our compiled core"
+    devices = ("cpu",)
 
     def __init__(self) -> None:
         self._core = native.core()
-        self._frames: list[Any] = []  # memory of finished renderings, to be used again
+        self._unused: list[Any] = []
 
-    def render(
-        self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None
+    def _render(
+        self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None
     ) -> RasterOutput:
-        """Draw `splats` as `camera` sees them (see `RasterBackend.render`).
-
-        Raises:
-            ValueError: shapes do not fit together, or more than 64 channels (4 with `absgrad`) are asked for.
-            UserError: the tensors are not float32 on the CPU.
-        """
-        check_inputs(splats, camera, settings, background)
         if splats.means.dtype != torch.float32 or splats.means.device.type != "cpu":
             raise UserError(
                 f"Backend 'cpu' draws float32 tensors on the CPU, not {splats.means.dtype} on {splats.means.device}; "
@@ -51,62 +58,38 @@ class CpuBackend:
         info = SplatInfo(
             radii=torch.empty(len(splats.means), 2, dtype=torch.int32), means2d=torch.empty(len(splats.means), 2)
         )
-        call = _Call(self, camera, settings, info, color_channels(splats, settings), keep=torch.is_grad_enabled())
-        features, alpha, depth = _Render.apply(*differentiable(splats, background, camera), call)
+        inputs = inputs_of(splats, background, camera)
+        channels = color_channels(splats, settings)
+        call = _Call(self, camera, settings, info, channels, tuple(inputs), keep=torch.is_grad_enabled())
+        features, alpha, depth = _Render.apply(*inputs.values(), call)
         return RasterOutput(features, alpha, depth, info)
 
-    def take_frame(self) -> Any:
-        """Memory for one rendering."""
-        return self._frames.pop() if self._frames else self._core.Frame()
+    def take_scratch(self) -> Any:
+        """Memory for one rendering: that of an earlier one, if there is any."""
+        return self._unused.pop() if self._unused else self._core.RenderScratch()
 
-    def give_frame(self, frame: Any) -> None:
-        """Give such memory back."""
-        if len(self._frames) < 4:
-            self._frames.append(frame)
-
-    def scene(self, call: _Call, inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> Any:
-        """The core's view of one rendering's inputs and outputs; it shares their memory."""
-        means, quats, scales, opacities, sh, bit_logits, bit_shifts, features, background, viewmat = map(_array, inputs)
-        out, out_alpha, out_depth = map(_array, outputs)
-        camera, settings = call.camera, call.settings
-        intrinsics = np.array([camera.fx, camera.fy, camera.cx, camera.cy], dtype=np.float32)
-        return self._core.Scene(
-            means=means,
-            quats=quats,
-            scales=scales,
-            opacities=opacities,
-            sh=sh,
-            bit_logits=bit_logits,
-            bit_shifts=bit_shifts,
-            features=features,
-            background=background,
-            sh_degree=settings.sh_degree,
-            composite_bits=settings.bits,
-            viewmat=viewmat,
-            intrinsics=intrinsics,
-            width=camera.width,
-            height=camera.height,
-            antialiased=settings.antialiased,
-            depth=settings.depth,
-            radii=_array(call.info.radii),
-            means2d=_array(call.info.means2d),
-            out=out,
-            out_alpha=out_alpha,
-            out_depth=out_depth,
-        )
+    def return_scratch(self, scratch: Any) -> None:
+        """Give memory back that `take_scratch` has given."""
+        if len(self._unused) < MAX_UNUSED:
+            self._unused.append(scratch)
 
 
 @dataclass
 class _Call:
-    """What one rendering needs beside its tensors."""
+    """What one rendering needs beside its tensors.
+
+    Attributes:
+        inputs: the names of these tensors, in order.
+        keep: a backward pass may follow.
+    """
 
     backend: CpuBackend
     camera: Camera
     settings: RasterSettings
     info: SplatInfo
     color_channels: int
+    inputs: tuple[str, ...]
     keep: bool
-    """Whether a backward pass may follow."""
 
 
 class _Render(torch.autograd.Function):
@@ -115,65 +98,86 @@ class _Render(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         call: _Call = args[-1]
-        inputs = tuple(None if tensor is None else tensor.contiguous() for tensor in args[:-1])
-        features = inputs[7]
-        drawn = call.color_channels + (features.shape[1] if features is not None else 0)
-        limit = 4 if call.settings.absgrad else MAX_CHANNELS
-        if not 1 <= drawn + call.settings.depth <= limit:
-            raise ValueError(f"cannot composite {drawn + call.settings.depth} channels in one call, only 1 to {limit}")
+        inputs = {
+            name: None if tensor is None else tensor.contiguous()
+            for name, tensor in zip(call.inputs, args[:-1], strict=True)
+        }
+        features, settings = inputs["features"], call.settings
+        channels = call.color_channels + (0 if features is None else features.shape[1])
+        limit = MAX_ABSGRAD_CHANNELS if settings.absgrad else MAX_CHANNELS
+        if not 1 <= channels + settings.depth <= limit:
+            raise ValueError(f"cannot composite {channels + settings.depth} channels in one call, only 1 to {limit}")
         size = (call.camera.height, call.camera.width)
         outputs = (
-            torch.empty(*size, drawn),
+            torch.empty(*size, channels),
             torch.empty(*size, 1),
-            torch.empty(*size, 1) if call.settings.depth else None,
+            torch.empty(*size, 1) if settings.depth else None,
         )
-        frame = call.backend.take_frame()
-        scene = call.backend.scene(call, inputs, outputs)
-        frame.forward(scene)
+        scratch = call.backend.take_scratch()
+        render_inputs = _render_inputs(call, inputs, outputs)
+        scratch.forward(render_inputs)
         if call.keep and any(ctx.needs_input_grad):
-            ctx.save_for_backward(*inputs, *outputs)
-            ctx.call, ctx.scene, ctx.frame = call, scene, frame
+            ctx.save_for_backward(*inputs.values(), *outputs)
+            ctx.call, ctx.render_inputs, ctx.scratch = call, render_inputs, scratch
             ctx.set_materialize_grads(False)
         else:
-            call.backend.give_frame(frame)
+            call.backend.return_scratch(scratch)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore
         call: _Call = ctx.call
-        *splats, background, viewmat = ctx.saved_tensors[:10]
-        frame = ctx.frame
-        if frame is None:  # a second backward through the same graph: the frame has gone to another rendering
-            frame = call.backend.take_frame()
-            frame.forward(ctx.scene)
-        v_inputs = [
-            *(None if tensor is None else torch.empty_like(tensor) for tensor in splats),
-            torch.empty_like(background) if background is not None and ctx.needs_input_grad[8] else None,
-            torch.empty_like(viewmat) if ctx.needs_input_grad[9] else None,
-        ]
-        *v_geometry, v_sh, v_bit_logits, v_bit_shifts, v_features, v_background, v_viewmat = map(_array, v_inputs)
-        v_out, v_alpha, v_depth = (None if grad is None else _array(grad.contiguous()) for grad in grads)
+        inputs: dict[str, Tensor | None] = dict(zip(call.inputs, ctx.saved_tensors, strict=False))
+        needed = dict(zip(call.inputs, ctx.needs_input_grad, strict=False))
+        scratch = ctx.scratch
+        if scratch is None:  # a second backward pass through the same graph: the memory has been returned
+            scratch = call.backend.take_scratch()
+            scratch.forward(ctx.render_inputs)
+        v_inputs = {  # the core always computes those of the splats
+            name: None if tensor is None or (name in _OPTIONAL and not needed[name]) else torch.empty_like(tensor)
+            for name, tensor in inputs.items()
+        }
+        v_out, v_alpha, v_depth = (None if grad is None else grad.contiguous() for grad in grads)
         v_means2d = torch.empty_like(call.info.means2d)
         v_means2d_abs = torch.empty_like(v_means2d) if call.settings.absgrad else None
-        gradients = call.backend._core.Gradients(
-            v_out,
-            v_alpha,
-            v_depth,
-            *v_geometry,  # means, quats, scales, opacities
-            v_sh,
-            v_bit_logits,
-            v_bit_shifts,
-            v_features,
-            v_viewmat,
-            v_background,
-            _array(v_means2d),
-            _array(v_means2d_abs),
+        gradients = native.core().RenderGradients(
+            v_out=_array(v_out),
+            v_alpha=_array(v_alpha),
+            v_depth=_array(v_depth),
+            v_means2d=_array(v_means2d),
+            v_means2d_abs=_array(v_means2d_abs),
+            **{f"v_{name}": _array(gradient) for name, gradient in v_inputs.items()},
         )
-        frame.backward(ctx.scene, gradients)
+        scratch.backward(ctx.render_inputs, gradients)
         call.info.means2d_grad, call.info.means2d_absgrad = v_means2d, v_means2d_abs
-        ctx.frame = None
-        call.backend.give_frame(frame)
-        return (*v_inputs, None)
+        ctx.scratch = None
+        call.backend.return_scratch(scratch)
+        return (*v_inputs.values(), None)
+
+
+_OPTIONAL = ("background", "viewmat")
+"""Inputs whose gradients the core leaves out if they are not needed."""
+
+
+def _render_inputs(call: _Call, inputs: dict[str, Tensor | None], outputs: tuple[Tensor | None, ...]) -> Any:
+    """The core's view of one rendering's inputs and outputs; it shares their memory."""
+    camera, settings = call.camera, call.settings
+    out, out_alpha, out_depth = outputs
+    return native.core().RenderInputs(
+        **{name: _array(tensor) for name, tensor in inputs.items()},
+        intrinsics=np.array([camera.fx, camera.fy, camera.cx, camera.cy], dtype=np.float32),
+        width=camera.width,
+        height=camera.height,
+        sh_degree=settings.sh_degree,
+        composite_bits=settings.bits,
+        antialiased=settings.antialiased,
+        depth=settings.depth,
+        radii=_array(call.info.radii),
+        means2d=_array(call.info.means2d),
+        out=_array(out),
+        out_alpha=_array(out_alpha),
+        out_depth=_array(out_depth),
+    )
 
 
 def _array(tensor: Tensor | None) -> np.ndarray | None:

@@ -1,19 +1,20 @@
 """The `cuda` backend: the kernels of `cuda/gpu`, behind one autograd function.
 
 A rendering launches its kernels and torch's sorts on the current stream and waits for the GPU once, for the number of
-entries (pairs of a tile and a splat), by which its memory is sized. To be rid of that wait, one would size memory by
-the number of the step before and a margin, leave the new number on the device, where kernels would read it, and let
-them raise a flag where it does not fit; the flag is looked at one step later, and that step repeated.
+entries (pairs of a tile and a splat), which determines the size of its memory. To avoid that wait, memory would be
+sized by the number of the previous step and a margin, the new number would stay on the device, where kernels would read
+it, and kernels would set a flag if it exceeded the memory; the flag would be read one step later, and that step
+repeated.
 
 Two things are left out on purpose:
 
-- CUDA graphs. A graph replays launches of fixed sizes on fixed memory, and all that follows the entries (writing and
-  sorting them, compositing, its backward pass) has sizes that are known only at run time and differ from view to view.
-  Before them come one kernel, a sort and a sum; losses, Adam and noise are five launches: nothing worth a graph. With
-  the number left on the device as above, a whole step would have fixed sizes.
-- Coefficients of higher SH as float16. Adam moves them as float32, so the halves would be a copy that every step writes
-  (2 bytes) for what forward and backward then read (2 + 2 instead of 4 + 4): a quarter less in training, half in
-  rendering, against a loss of quality that has to be measured first, on a GPU.
+- CUDA graphs. A graph replays launches of fixed sizes on fixed memory, and everything after the count of entries
+  (writing and sorting them, compositing, its backward pass) has sizes that are known only at run time and differ from
+  view to view. Before it are one kernel, a sort and a sum; losses, Adam and noise are five launches: too few for a
+  graph to pay off. With the number left on the device as above, a whole step would have fixed sizes.
+- Coefficients of higher SH as float16. Adam updates them as float32, so the float16 values would be a copy that every
+  step writes (2 bytes) and forward and backward read (2 + 2 instead of 4 + 4 bytes): a quarter less in training, half
+  in rendering, against a loss of quality that has to be measured first, on a GPU.
 """
 
 from __future__ import annotations
@@ -29,12 +30,20 @@ from nfc_gs.core.constants import TILE_SIZE
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops.kernel_args import RenderArgs
 from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
-from nfc_gs.rendering.backend import RasterOutput, RasterSettings, SplatInfo, Splats, color_channels, differentiable
-from nfc_gs.rendering.torch_backend import check_inputs
+from nfc_gs.rendering.backend import (
+    RasterBackend,
+    RasterOutput,
+    RasterSettings,
+    RawSplats,
+    SplatInfo,
+    Splats,
+    color_channels,
+    inputs_of,
+)
 
 WIDTHS = (1, 2, 3, 4, 6, 8)
-"""Numbers of channels that the rasterizer is compiled for: more would cost registers, and so threads at work; with 7
-the assembler spills for sm_90."""
+"""Numbers of channels that the rasterizer is compiled for: more would take more registers and so allow fewer threads;
+with 7 the assembler spills for sm_90."""
 
 CHANNELS_AT_ONCE = WIDTHS[-1]
 """Channels that are composited in one pass over the splats."""
@@ -45,23 +54,23 @@ RECORD_FLOATS, MOMENTS, BUCKET, CAMERA_TERMS = 16, 8, 32, 12
 """Sizes of cuda/gpu/render.h."""
 
 MAX_NARROW_TILES = 2**15 - 1
-"""Up to this many tiles (a picture of 3840 x 2160 has 32400) their numbers are sorted as 16 bits, else as 32."""
+"""Up to this many tiles (an image of 3840 x 2160 has 32400) their indices are sorted as 16 bits, else as 32."""
 
 MAX_ENTRIES = 2**31 - TILE_PIXELS
 """Entries are counted in 32 bits, and raster.cu goes through those of a tile in steps of `TILE_PIXELS`: the last step,
-which leads past their end, must not overflow."""
+which ends beyond them, must not overflow."""
 
 
-class CudaBackend:
-    """Draws float32 splats on a GPU; the same picture and the same gradients in every run.
+class CudaBackend(RasterBackend):
+    """Renders float32 splats on a GPU; the same image and the same gradients in every run.
 
     Raises:
         UserError: there is no GPU, or NVIDIA's compiler is not installed.
     """
 
     name = "cuda"
-    reference = False
-    activates = True
+    summary = "our own CUDA kernels"
+    devices = ("cuda",)
 
     def __init__(self, runtime: Runtime | None = None) -> None:
         """Args:
@@ -69,44 +78,46 @@ class CudaBackend:
         """
         self._runtime = CudaRuntime() if runtime is None else runtime
 
-    def render(
-        self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None
+    def _render(
+        self, splats: Splats | RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
     ) -> RasterOutput:
-        """Draw `splats` as `camera` sees them (see `RasterBackend.render`).
-
-        Raises:
-            ValueError: shapes do not fit together, or no channel (or more than 8 with `absgrad`) is asked for.
-            UserError: the tensors are not float32 on the backend's GPU, or the splats cover too much of the image.
-        """
-        check_inputs(splats, camera, settings, background)
         device = self._runtime.device
         if splats.means.dtype != torch.float32 or splats.means.device != device:
             raise UserError(
                 f"Backend 'cuda' draws float32 tensors on '{device}', not {splats.means.dtype} on "
                 f"'{splats.means.device}'; convert them or choose another backend."
             )
-        call = _Call(self._runtime, camera, settings, color_channels(splats, settings), torch.is_grad_enabled())
-        features, alpha, depth, radii, means2d = _Render.apply(*differentiable(splats, background, camera), call)
+        inputs = inputs_of(splats, background, camera)
+        channels = color_channels(splats, settings)
+        call = _Call(self._runtime, camera, settings, channels, tuple(inputs), keep=torch.is_grad_enabled())
+        features, alpha, depth, radii, means2d = _Render.apply(*inputs.values(), call)
         call.info = SplatInfo(radii, means2d)
         return RasterOutput(features, alpha, depth, call.info)
 
-
-NAMES = ("means", "quats", "scales", "opacities", "sh", "bit_logits", "bit_shifts", "features", "background", "viewmat")
+    def _render_raw(
+        self, splats: RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
+    ) -> RasterOutput:
+        return self._render(splats, camera, settings, background)
 
 
 @dataclass
 class _Call:
-    """What one rendering needs beside its tensors."""
+    """What one rendering needs beside its tensors.
+
+    Attributes:
+        inputs: the names of these tensors, in order; `RenderArgs` has them too.
+        keep: a backward pass may follow.
+        buffers: what is kept from forward to backward, by the names of `RenderArgs`.
+    """
 
     runtime: Runtime
     camera: Camera
     settings: RasterSettings
     color_channels: int
+    inputs: tuple[str, ...]
     keep: bool
-    """Whether a backward pass may follow."""
     info: SplatInfo | None = None
     buffers: dict[str, Tensor] = field(default_factory=dict)
-    """What is kept from forward to backward, by the names of `RenderArgs`."""
 
     def new(self, *shape: int, dtype: torch.dtype = torch.float32, fill: int | None = None) -> Tensor:
         if fill is None:
@@ -126,14 +137,17 @@ class _Render(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor | None, ...]:
         call: _Call = args[-1]
-        inputs = tuple(None if tensor is None else tensor.contiguous() for tensor in args[:-1])
+        inputs = {
+            name: None if tensor is None else tensor.contiguous()
+            for name, tensor in zip(call.inputs, args[:-1], strict=True)
+        }
         call.keep = call.keep and any(ctx.needs_input_grad)
         job = _describe(call, inputs)
         _check_channels(job)
         outputs = _draw(call, job)
         features, alpha, depth = outputs[:3]
         if call.keep:
-            ctx.save_for_backward(*inputs, features, alpha, depth)
+            ctx.save_for_backward(*inputs.values(), features, alpha, depth)
             ctx.call, ctx.job = call, job
             ctx.set_materialize_grads(False)
         else:
@@ -143,30 +157,37 @@ class _Render(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        *splats, background, viewmat, _, alpha, _ = ctx.saved_tensors
         call, job = ctx.call, ctx.job
+        inputs: dict[str, Tensor | None] = dict(zip(call.inputs, ctx.saved_tensors, strict=False))
+        needed = dict(zip(call.inputs, ctx.needs_input_grad, strict=False))
+        background, viewmat = inputs["background"], inputs["viewmat"]
         v_out, v_alpha, v_depth = (None if grad is None else grad.contiguous() for grad in grads[:3])
-        v_splats = [None if tensor is None else torch.empty_like(tensor) for tensor in splats]
-        v_camera = _draw_backward(call, job, v_splats, (v_out, v_alpha, v_depth))
-        v_background = v_viewmat = None
-        if background is not None and ctx.needs_input_grad[8]:
+        v_inputs = {
+            name: None if tensor is None or name in ("background", "viewmat") else torch.empty_like(tensor)
+            for name, tensor in inputs.items()
+        }
+        v_camera = _draw_backward(call, job, v_inputs, v_out, v_alpha, v_depth)
+        if background is not None and needed["background"]:
+            alpha = ctx.saved_tensors[len(inputs) + 1]  # which follows the inputs and the features
             v_background = torch.zeros_like(background) if v_out is None else ((1 - alpha) * v_out).sum((0, 1))
-        if ctx.needs_input_grad[9]:
+            v_inputs["background"] = v_background
+        if viewmat is not None and needed["viewmat"]:
             v_viewmat = torch.zeros_like(viewmat)
             v_viewmat[:3] = v_camera
-        return (*v_splats, v_background, v_viewmat, None)
+            v_inputs["viewmat"] = v_viewmat
+        return (*v_inputs.values(), None)
 
 
-def _describe(call: _Call, inputs: tuple[Tensor | None, ...]) -> RenderArgs:
+def _describe(call: _Call, inputs: dict[str, Tensor | None]) -> RenderArgs:
     """The argument of the kernels, with all inputs and sizes."""
     camera, settings = call.camera, call.settings
-    tensors = dict(zip(NAMES, inputs, strict=True))
-    means, sh, shifts, features = (tensors[name] for name in ("means", "sh", "bit_shifts", "features"))
+    means, sh_coeffs = inputs["means"], inputs["sh_coeffs"]
+    shifts, features = inputs["bit_shifts"], inputs["features"]
     assert means is not None
     feature_channels = 0 if features is None else features.shape[1]
-    bases = sh.shape[1] if sh is not None else 0 if shifts is None else shifts.shape[1] + 1
+    bases = sh_coeffs.shape[1] if sh_coeffs is not None else 0 if shifts is None else shifts.shape[1] + 1
     job = RenderArgs()
-    job.set(**{name: tensor for name, tensor in tensors.items() if tensor is not None})
+    job.set(**inputs)
     tiles_x, tiles_y = _blocks(camera.width, TILE_SIZE), _blocks(camera.height, TILE_SIZE)
     job.set(
         count=len(means),
@@ -181,7 +202,6 @@ def _describe(call: _Call, inputs: tuple[Tensor | None, ...]) -> RenderArgs:
         absgrad=settings.absgrad,
         keep=call.keep,
         wide_tiles=tiles_x * tiles_y > MAX_NARROW_TILES,
-        raw=settings.raw,
         width=camera.width,
         height=camera.height,
         tiles_x=tiles_x,
@@ -243,11 +263,11 @@ def _draw(call: _Call, job: RenderArgs) -> tuple[Tensor | None, ...]:
 
 
 def _bin(call: _Call, job: RenderArgs, depths: Tensor, touched: Tensor) -> None:
-    """Hand the splats to the tiles that they touch, nearest first.
+    """List the splats of each tile, nearest first.
 
-    The sorts are torch's: on a GPU its stable sort of a vector is CUB's radix sort, and its time goes with the bits of
-    the keys, which are 32 for N depths but only 16 for M tiles. Called directly (by cuda.cccl, one package more), CUB
-    would need as many passes, of 8 bits each, but move indices of 4 instead of 8 bytes: to be measured.
+    The sorts are torch's: on a GPU its stable sort of a vector is CUB's radix sort, whose time is proportional to the
+    bits of the keys, which are 32 for N depths but only 16 for M tiles. Called directly (through cuda.cccl, one more
+    package), CUB would need as many passes, of 8 bits each, but move indices of 4 instead of 8 bytes; not measured yet.
     """
     order = torch.sort(depths, stable=True).indices
     entry_end = torch.cumsum(touched[order], 0, dtype=torch.int64)
@@ -269,7 +289,7 @@ def _bin(call: _Call, job: RenderArgs, depths: Tensor, touched: Tensor) -> None:
 
 
 def _entries(entry_end: Tensor) -> int:
-    """How many entries there are: the one number that the CPU waits for."""
+    """How many entries there are: the only number that the CPU waits for."""
     entries = int(entry_end[-1]) if len(entry_end) else 0
     if entries > MAX_ENTRIES:
         raise UserError(
@@ -282,21 +302,22 @@ def _entries(entry_end: Tensor) -> int:
 def _draw_backward(
     call: _Call,
     job: RenderArgs,
-    v_splats: list[Tensor | None],
-    v_outputs: tuple[Tensor | None, Tensor | None, Tensor | None],
+    v_inputs: dict[str, Tensor | None],
+    v_out: Tensor | None,
+    v_alpha: Tensor | None,
+    v_depth: Tensor | None,
 ) -> Tensor:
     """Run the backward kernels.
 
     Args:
-        v_splats: filled in; in the order of `NAMES`.
-        v_outputs: gradients of features, alpha and depth.
+        v_inputs: gradients of the splats by the names of `_Call.inputs`; filled in.
+        v_out, v_alpha, v_depth: gradients of features, alpha and depth.
 
     Returns:
         [3, 4] the gradient of the first rows of the view matrix.
     """
-    for name, gradient in zip(("v_out", "v_alpha", "v_depth"), v_outputs, strict=True):
-        job.set(**{name: gradient})
-    job.set(**{f"v_{name}": gradient for name, gradient in zip(NAMES, v_splats, strict=False)})
+    job.set(v_out=v_out, v_alpha=v_alpha, v_depth=v_depth)
+    job.set(**{f"v_{name}": gradient for name, gradient in v_inputs.items() if gradient is not None})
     tiles = job.tiles_x * job.tiles_y
     width, firsts = _passes(job)
     v_pixel, behind = call.new(tiles, width, TILE_PIXELS), call.new(tiles, TILE_PIXELS)

@@ -20,18 +20,19 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import BLUR, NEAR_PLANE, TILE_SIZE
 from nfc_gs.core.errors import UserError
-from nfc_gs.rendering.backend import RasterOutput, RasterSettings, SplatInfo, Splats
+from nfc_gs.rendering.backend import RasterBackend, RasterOutput, RasterSettings, SplatInfo, Splats
 from nfc_gs.rendering.projection import scatter_rows, select, view_colors, visible_splats
-from nfc_gs.rendering.torch_backend import TorchBackend, check_inputs
+from nfc_gs.rendering.torch_backend import TorchBackend
 
 _log = logging.getLogger("nfc_gs")
 
 
-class GsplatBackend:
-    """Draws splats with gsplat; see `RasterBackend.render` for the contract. float32 on a GPU only."""
+class GsplatBackend(RasterBackend):
+    """Renders splats with gsplat: float32 tensors on a GPU."""
 
     name = "gsplat"
-    reference = False
+    summary = "gsplat's CUDA kernels"
+    devices = ("cuda",)
 
     def __init__(self) -> None:
         """Load gsplat and its kernels; the first time on a machine gsplat compiles them, which takes minutes.
@@ -46,30 +47,23 @@ class GsplatBackend:
             )
         self._rasterization = _load_rasterization()
 
-    def render(
-        self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None
+    def _render(
+        self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None
     ) -> RasterOutput:
-        """Draw `splats` as `camera` sees them.
-
-        Raises:
-            UserError: the splats are not on a GPU.
-            ValueError: shapes, dtypes or devices do not fit together, or the dtype is not float32.
-        """
-        check_inputs(splats, camera, settings, background)
         _require_gpu(splats)
         ids, radii = visible_splats(splats, camera, settings)
-        drawn = select(splats, ids)
-        colors = _colors(drawn, camera, settings)
-        if len(ids) == 0 or (colors is None and not settings.depth):  # gsplat takes neither nothing nor no channels
+        visible = select(splats, ids)
+        colors = _colors(visible, camera, settings)
+        if len(ids) == 0 or (colors is None and not settings.depth):  # gsplat fails without splats or channels
             return TorchBackend().render(splats, camera, settings, background)
 
         channels = 0 if colors is None else colors.shape[1]
         image, alpha, meta = self._rasterization(
-            drawn.means,
-            drawn.quats,
-            drawn.scales,
-            drawn.opacities,
-            drawn.means if colors is None else colors,  # not looked at when only depth is drawn
+            visible.means,
+            visible.quats,
+            visible.scales,
+            visible.opacities,
+            visible.means if colors is None else colors,  # not read when only depth is rendered
             camera.viewmat[None],
             camera.K[None],
             camera.width,
@@ -126,25 +120,25 @@ def _require_gpu(splats: Splats) -> None:
         raise ValueError(f"the backend 'gsplat' computes in float32, got {splats.means.dtype}")
 
 
-def _colors(drawn: Splats, camera: Camera, settings: RasterSettings) -> Tensor | None:
+def _colors(visible: Splats, camera: Camera, settings: RasterSettings) -> Tensor | None:
     """[V, D] the channels to composite, without depth; None if there are none."""
     parts = []
-    if drawn.sh_bases:
-        parts.append(view_colors(drawn, camera, settings))
-    if drawn.features is not None and drawn.features.shape[1]:
-        parts.append(drawn.features)
+    if visible.sh_bases:
+        parts.append(view_colors(visible, camera, settings))
+    if visible.features is not None and visible.features.shape[1]:
+        parts.append(visible.features)
     return torch.cat(parts, dim=-1) if parts else None
 
 
 def _mode(channels: int, depth: bool) -> str:
-    """gsplat's word for what to draw."""
+    """gsplat's name of what to render."""
     if not depth:
         return "RGB"
     return "RGB+ED" if channels else "ED"
 
 
 def _collect(meta: dict[str, Any], ids: Tensor, radii: Tensor, absgrad: bool) -> SplatInfo:
-    """The facts of all N splats from what gsplat tells of the visible ones; gradients follow on backward."""
+    """The facts of all N splats from gsplat's of the visible ones; the gradients are filled in on backward."""
     means2d = meta["means2d"]  # [1, V, 2]
     drawn = (meta["radii"][0] > 0).all(-1, keepdim=True)  # gsplat leaves the rest of `means2d` unset
     info = SplatInfo(

@@ -14,33 +14,26 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.camera import Camera
-from nfc_gs.core.checks import check_alike, check_shapes
 from nfc_gs.core.constants import ALPHA_MAX, ALPHA_MIN, TILE_SIZE, TRANSMITTANCE_MIN
-from nfc_gs.core.sh import sh_bases
-from nfc_gs.model.target_encoding import COLOR_BITS
-from nfc_gs.rendering.backend import RasterOutput, RasterSettings, SplatInfo, Splats, color_channels
+from nfc_gs.rendering.backend import RasterBackend, RasterOutput, RasterSettings, SplatInfo, Splats
 from nfc_gs.rendering.projection import Projection, project, scatter_rows, select, view_colors, visible_splats
 
 
-class TorchBackend:
-    """Draws splats with PyTorch operations (see `RasterBackend.render` for the contract)."""
+class TorchBackend(RasterBackend):
+    """Renders splats with PyTorch operations, in any float dtype."""
 
     name = "torch"
+    summary = "the readable reference, slow"
+    devices = ("cpu", "cuda")
     reference = True
 
-    def render(
-        self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None = None
+    def _render(
+        self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None
     ) -> RasterOutput:
-        """Draw `splats` as `camera` sees them.
-
-        Raises:
-            ValueError: shapes, dtypes or devices do not fit together.
-        """
-        check_inputs(splats, camera, settings, background)
         ids, radii = visible_splats(splats, camera, settings)
-        drawn = select(splats, ids)
-        projection = project(drawn, camera, settings.antialiased)
-        channels = _channels(drawn, camera, settings, projection.depths)
+        visible = select(splats, ids)
+        projection = project(visible, camera, settings.antialiased)
+        channels = _channels(visible, camera, settings, projection.depths)
 
         info = SplatInfo(radii, means2d=scatter_rows(projection.means2d.detach(), ids, len(radii)))
         absgrad = torch.zeros_like(info.means2d) if settings.absgrad else None
@@ -57,51 +50,13 @@ class TorchBackend:
         return RasterOutput(image, alpha, depth, info)
 
 
-def check_inputs(splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None) -> None:
-    """Check what a backend is given.
-
-    Raises:
-        ValueError: shapes, dtypes or devices do not fit together.
-    """
-    sizes = check_shapes(
-        means=(splats.means, "N 3"),
-        quats=(splats.quats, "N 4"),
-        scales=(splats.scales, "N 3"),
-        opacities=(splats.opacities, "N"),
-        sh_coeffs=(splats.sh_coeffs, "N K 3"),
-        bit_logits=(splats.bit_logits, "N 24"),
-        bit_shifts=(splats.bit_shifts, "N S B"),
-        features=(splats.features, "N F"),
-        viewmat=(camera.viewmat, "4 4"),
-        background=(background, "D"),
-    )
-    if (splats.bit_logits is None) != (splats.bit_shifts is None):
-        raise ValueError("bit_logits and bit_shifts go together, but only one of them is given")
-    if splats.bit_logits is not None and splats.sh_coeffs is not None:
-        raise ValueError("the splats have both sh_coeffs and bit_logits, but a color is one of the two")
-    if sizes.get("B", 3) not in (3, COLOR_BITS):
-        raise ValueError(f"bit_shifts has {sizes['B']} columns, expected 3 or {COLOR_BITS}")
-    if settings.bits and splats.bit_logits is None:
-        raise ValueError("bits are asked for, but the splats have no bit_logits")
-    channels = color_channels(splats, settings) + sizes.get("F", 0)
-    if background is not None and sizes["D"] != channels:
-        raise ValueError(f"background has {sizes['D']} channels but the splats have {channels}")
-    needed = sh_bases(settings.sh_degree)
-    if 0 < splats.sh_bases < needed:
-        name, beside = ("sh_coeffs", 0) if splats.sh_coeffs is not None else ("bit_shifts", 1)
-        raise ValueError(
-            f"sh_degree {settings.sh_degree} needs {needed - beside} {name}, got {splats.sh_bases - beside}"
-        )
-    check_alike({**vars(splats), "viewmat": camera.viewmat, "background": background})
-
-
-def _channels(drawn: Splats, camera: Camera, settings: RasterSettings, depths: Tensor) -> Tensor:
+def _channels(visible: Splats, camera: Camera, settings: RasterSettings, depths: Tensor) -> Tensor:
     """[V, D] or, with depth as the last channel, [V, D + 1]: what is composited."""
-    parts = [drawn.means[:, :0]]
-    if drawn.sh_bases:
-        parts.append(view_colors(drawn, camera, settings))
-    if drawn.features is not None:
-        parts.append(drawn.features)
+    parts = [visible.means[:, :0]]
+    if visible.sh_bases:
+        parts.append(view_colors(visible, camera, settings))
+    if visible.features is not None:
+        parts.append(visible.features)
     if settings.depth:
         parts.append(depths[:, None])
     return torch.cat(parts, dim=-1)
@@ -151,7 +106,7 @@ class _Tile:
 
 
 def _blend_tile(tile: _Tile, projection: Projection, channels: Tensor, ids: Tensor, absgrad: Tensor | None) -> Tensor:
-    """[h, w, D + 1] the tile's picture, with the transmittance as its last channel.
+    """[h, w, D + 1] the image of a tile, with the transmittance as its last channel.
 
     The blending of 3D Gaussian splatting, eq. 3: C = sum_i T_i alpha_i c_i with T_i = prod_{j<i} (1 - alpha_j).
     """
@@ -175,8 +130,8 @@ def _blend_tile(tile: _Tile, projection: Projection, channels: Tensor, ids: Tens
     start = dx.new_ones(dx.shape[0], 1)
     transmittance = torch.cumprod(torch.cat([start, 1 - alpha], dim=1), dim=1)  # [P, G + 1], before each splat
     weights = alpha * transmittance[:, :-1]
-    picture = torch.cat([weights @ channels[tile.splats], transmittance[:, -1:]], dim=1)
-    return picture.reshape(len(ys), len(xs), -1)
+    image = torch.cat([weights @ channels[tile.splats], transmittance[:, -1:]], dim=1)
+    return image.reshape(len(ys), len(xs), -1)
 
 
 def _add_absolute_gradients(absgrad: Tensor, rows: Tensor, dx: Tensor, dy: Tensor) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.loading import DataConfig, load_scene
+from nfc_gs.data.config import DataConfig
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.rendering.registry import choose_device_and_backend, get_backend

@@ -41,12 +41,12 @@ MAX_WARMUP = 0.1
 """The fraction of a run after which deformation begins in any case: short runs have few steps."""
 
 MSE_WEIGHT = 4.0
-"""The weight of the squared error where it replaces L1 and SSIM, in multiples of theirs: the gradient of 4 e^2 is that of
-|e| at an error of 1/8."""
+"""The weight of the squared error where it replaces L1 and SSIM, in multiples of theirs: the gradient of 4 e^2 is that
+of |e| at an error of 1/8."""
 
 NETWORK_STEPS = 1500.0
-"""Steps after which the networks' learning rate is halved, beside its decay with progress: of long runs at the full rate
-one in a few lost all deformation in a few steps, since a network's layers gave zero from then on."""
+"""Steps after which the networks' learning rate is halved, beside its decay with progress: of long runs at the full
+rate one in a few lost all deformation in a few steps, since a network's layers gave zero from then on."""
 
 SEVERAL_CAMERAS = 3
 """Cameras at each time that are enough to reconstruct the scene at that time alone."""

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfc_gs.core.checks import check_same_shapes
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops.operations import Operations
 from nfc_gs.rendering.backend import SplatInfo
-from nfc_gs.training import density_ops as ops
+from nfc_gs.training import density_ops
 from nfc_gs.training.config import RefineConfig, ResolvedConfig
 from nfc_gs.training.optimizers import VisibleAdam
 from nfc_gs.training.schedules import gaussian_cap, generator_for
@@ -92,7 +93,13 @@ class DensityControl:
         }
 
     def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """The inverse of `tensors` and `state`; raises KeyError for what is missing."""
+        """The inverse of `tensors` and `state`.
+
+        Raises:
+            KeyError: a value of the state is missing.
+            ValueError: a tensor is missing, unexpected or of another shape.
+        """
+        check_same_shapes(tensors, self.tensors())
         self.initial = int(state["initial"])
         self.clock.last_step = int(state["last_step"])
         self.clock.last_progress = float(state["last_progress"])
@@ -102,9 +109,9 @@ class DensityControl:
 
     def _reorder(self) -> None:
         """Put neighbours side by side, which makes steps faster and changes nothing else."""
-        order = ops.morton_order(self.optimizer.params["means"])
+        order = density_ops.morton_order(self.optimizer.params["means"])
         self.optimizer.select(order)
-        self._replace(ops.select_rows(self.optimizer.params, order))
+        self._replace(density_ops.select_rows(self.optimizer.params, order))
 
     def _replace(self, tensors: Mapping[str, Tensor]) -> None:
         """Put other tensors into model and optimizer, whose moments already have the new length."""
@@ -117,7 +124,7 @@ class McmcControl(DensityControl):
 
     def add_gradients(self, grads: Mapping[str, Tensor]) -> None:
         mcmc = self.config.mcmc
-        ops.add_regulariser_gradients_(self.optimizer.params, grads, mcmc.opacity_reg, mcmc.scale_reg)
+        density_ops.add_regulariser_gradients_(self.optimizer.params, grads, mcmc.opacity_reg, mcmc.scale_reg)
 
     @torch.no_grad()
     def act(self, step: int, progress: float, means_rate: float) -> None:
@@ -127,7 +134,7 @@ class McmcControl(DensityControl):
             self._reorder()
         p = self.optimizer.params
         geometry = (p["means"], p["quats"], p["log_scales"], p["opacity_logits"])
-        ops.mcmc_noise_(*geometry, means_rate * self.config.mcmc.noise, self.config.seed, step, self.operations)
+        density_ops.mcmc_noise_(*geometry, means_rate * self.config.mcmc.noise, self.config.seed, step, self.operations)
 
     def _relocate(self, step: int) -> None:
         """Move the dead to places drawn by opacity among the living."""
@@ -137,10 +144,10 @@ class McmcControl(DensityControl):
         rows, living = (~alive).nonzero().squeeze(1), alive.nonzero().squeeze(1)
         if len(rows) == 0 or len(living) == 0:
             return
-        picks = ops.sample_proportional(opacities[living], len(rows), self._generator("relocate", step))
+        picks = density_ops.sample_proportional(opacities[living], len(rows), self._generator("relocate", step))
         sources = living[picks]
-        ops.relocate_sources_(tensors, sources, floor, self.operations)
-        ops.copy_rows_(tensors, rows, sources)
+        density_ops.relocate_sources_(tensors, sources, floor, self.operations)
+        density_ops.copy_rows_(tensors, rows, sources)
         self.optimizer.reset_rows(torch.cat([rows, sources.unique()]))
 
     def _grow(self, step: int, progress: float) -> None:
@@ -151,11 +158,13 @@ class McmcControl(DensityControl):
         if new <= 0:
             return
         tensors = self.optimizer.params
-        sources = ops.sample_proportional(tensors["opacity_logits"].sigmoid(), new, self._generator("grow", step))
-        ops.relocate_sources_(tensors, sources, self.config.mcmc.min_opacity, self.operations)
+        sources = density_ops.sample_proportional(
+            tensors["opacity_logits"].sigmoid(), new, self._generator("grow", step)
+        )
+        density_ops.relocate_sources_(tensors, sources, self.config.mcmc.min_opacity, self.operations)
         self.optimizer.reset_rows(sources.unique())
         self.optimizer.append(new)
-        self._replace(ops.concatenate(tensors, ops.select_rows(tensors, sources)))
+        self._replace(density_ops.concatenate(tensors, density_ops.select_rows(tensors, sources)))
 
 
 class AdcControl(DensityControl):
@@ -175,10 +184,10 @@ class AdcControl(DensityControl):
         self.clock = RefineClock(config.refine, min(config.refine.stop, config.adc.stop))
         self._reset_step = 0
         self._reset_progress = 0.0
-        self._restart()
+        self._reset_statistics()
 
-    def _restart(self) -> None:
-        """Begin to collect anew."""
+    def _reset_statistics(self) -> None:
+        """Start the statistics of screen gradients at zero."""
         n, device = len(self.model), self.model.device
         self._grad2d = torch.zeros(n, device=device)  # [N] sum of norms of screen gradients, normalised units
         self._count = torch.zeros(n, device=device)  # [N] how often seen
@@ -201,7 +210,7 @@ class AdcControl(DensityControl):
             self._grow(step)
             self._prune()
             self._reorder()
-            self._restart()
+            self._reset_statistics()
         if (
             progress - self._reset_progress + 1e-9 >= adc.reset_every
             and step - self._reset_step >= adc.reset_at_least
@@ -225,14 +234,16 @@ class AdcControl(DensityControl):
         if len(rows) == 0:
             return
         small = tensors["log_scales"][rows].amax(1).exp() <= adc.grow_scale3d * self.extent
-        clones = ops.select_rows(tensors, rows[small])
-        halves = ops.split(tensors, rows[~small], self._generator("split", step))
+        clones = density_ops.select_rows(tensors, rows[small])
+        halves = density_ops.split(tensors, rows[~small], self._generator("split", step))
         keep = torch.ones(len(self.model), dtype=torch.bool, device=self.model.device)
         keep[rows[~small]] = False
         kept = keep.nonzero().squeeze(1)
         self.optimizer.select(kept)
         self.optimizer.append(len(clones["means"]) + len(halves["means"]))
-        self._replace(ops.concatenate(ops.concatenate(ops.select_rows(tensors, kept), clones), halves))
+        self._replace(
+            density_ops.concatenate(density_ops.concatenate(density_ops.select_rows(tensors, kept), clones), halves)
+        )
 
     def _prune(self) -> None:
         """Remove faint Gaussians and, once opacities have been reset, huge ones."""
@@ -246,7 +257,7 @@ class AdcControl(DensityControl):
             return
         if len(kept) < len(bad):
             self.optimizer.select(kept)
-            self._replace(ops.select_rows(tensors, kept))
+            self._replace(density_ops.select_rows(tensors, kept))
 
     def tensors(self) -> dict[str, Tensor]:
         return {"grad2d": self._grad2d, "count": self._count}

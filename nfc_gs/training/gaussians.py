@@ -16,10 +16,10 @@ from nfc_gs.ops.operations import Operations
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.config import ResolvedConfig
-from nfc_gs.training.resolve import evaluation_background
 from nfc_gs.training.deformation import new_deformation
 from nfc_gs.training.density import make_density_control
 from nfc_gs.training.optimizers import VisibleAdam
+from nfc_gs.training.resolve import evaluation_background
 from nfc_gs.training.samples import Sample, ViewSample
 from nfc_gs.training.schedules import generator_for, learning_rates, sh_degree_at
 from nfc_gs.training.views import TrainingViews, on_device

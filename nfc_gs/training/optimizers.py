@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from nfc_gs.core.checks import check_same_shapes
 from nfc_gs.ops.arguments import AdamConstants, Rate
 from nfc_gs.ops.operations import Operations, operations_for
 
@@ -99,7 +100,8 @@ class _Adam:
         }
 
     def load_state(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """The inverse of `state`; raises KeyError if a moment is missing."""
+        """The inverse of `state`; raises ValueError if a moment is missing, unexpected or of another shape."""
+        check_same_shapes(state, self.state())
         for kind, moments in (("m", self.m), ("v", self.v)):
             for name in moments:
                 moments[name] = state[f"{kind}.{name}"].to(moments[name], copy=True)

@@ -36,7 +36,7 @@ TRAINABLE_FAMILIES: dict[str, TrainableFamily] = {
 COMPANIONS: list[Callable[[Any, SceneData, ResolvedConfig, Operations], Companion | None]] = [
     deformation_companion,
 ]
-"""(model, scene, config, operations) -> a companion, or None where the configuration or the model has no place for it."""
+"""(model, scene, config, operations) -> a companion, or None where the configuration or the model has none."""
 
 
 def companions_of(model: Any, scene: SceneData, config: ResolvedConfig, operations: Operations) -> list[Companion]:

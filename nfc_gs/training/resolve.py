@@ -1,4 +1,4 @@
-"""From what a user wrote to a configuration in which every number is fixed: presets, time budget, device and backend."""
+"""From what a user wrote to a configuration without open values: presets, time budget, device and backend."""
 
 from __future__ import annotations
 

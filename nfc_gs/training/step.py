@@ -61,7 +61,7 @@ class StageClock:
     """
 
     def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         self._last = perf_counter()
 
     def start(self) -> float:

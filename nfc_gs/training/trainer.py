@@ -12,7 +12,7 @@ from torch import Tensor
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Listener, TrainFinished, TrainStarted
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.data.loading import DataConfig
+from nfc_gs.data.config import DataConfig
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.stored import without_photos
 from nfc_gs.model.radiance import Part, RadianceModel, RenderOptions
@@ -166,8 +166,12 @@ class Trainer:
                 companion.load(parts)
             self._step.clock.seconds.update(parts[RUN_PART].values["timings"])
             self.run.go_on(checkpoint.step, checkpoint.seconds, parts[RUN_PART].values)
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
             raise UserError(f"The checkpoint of {self.run.folder} lacks {error}; it cannot be resumed.") from None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"The checkpoint of {self.run.folder} is not that of its configuration ({error}); it cannot be resumed."
+            ) from None
 
     @property
     def steps_done(self) -> int:

@@ -10,8 +10,7 @@ import torch
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData, TimeAxis
-from nfc_gs.formats.ply import read_ply
-from nfc_gs.formats.splat import read_splat
+from nfc_gs.formats.registry import format_of, read_splats, splat_suffixes
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
@@ -146,7 +145,7 @@ def facts_of(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def open_source(path: Path | str, *, capture: Path | None = None, device: str = "auto") -> Source:
-    """Open a run folder, a checkpoint, a PLY or a .splat.
+    """Open a run folder, a checkpoint or a splat file.
 
     Args:
         capture: where the capture of a run lies now; None where it lay.
@@ -157,16 +156,16 @@ def open_source(path: Path | str, *, capture: Path | None = None, device: str = 
             left out.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if suffix in (".ply", ".splat") and not path.is_dir():
-        model = read_ply(path) if suffix == ".ply" else read_splat(path)
-        return Source(path.stem, model.to(device), frame=WORLD)
+    if format_of(path) is not None:
+        return Source(path.stem, read_splats(path).to(device), frame=WORLD)
     if not path.exists():
-        raise UserError(f"There is no {path}; give a run folder, a checkpoint, a PLY or a .splat.")
-    if path.is_file() and suffix != ".safetensors":
-        raise UserError(f"{path} cannot be shown; give a run folder, a checkpoint (.safetensors), a PLY or a .splat.")
+        raise UserError(f"There is no {path}; give a run folder, a checkpoint or a splat file ({splat_suffixes()}).")
+    if path.is_file() and path.suffix.lower() != ".safetensors":
+        raise UserError(
+            f"{path} cannot be shown; give a run folder, a checkpoint (.safetensors) or a splat ({splat_suffixes()})."
+        )
     return RunSource(path, _scene_of(path, capture), device)
 
 

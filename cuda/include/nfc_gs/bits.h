@@ -12,10 +12,10 @@ inline namespace NFC_ISA {
 constexpr int kBits = NFC_BITS;
 constexpr int kColorBits = 3 * NFC_BITS;
 
-// What a bit is worth, the most significant first; all of them together are worth 1.
+// The weight of a bit in the value, the most significant first; the weights add up to 1.
 NFC_HD float place_value(int bit) { return float(1 << (kBits - 1 - bit)) / float((1 << kBits) - 1); }
 
-// The value that kBits probabilities stand for.
+// The value that kBits probabilities decode to.
 template <class F>
 NFC_HD F decode_bits(const F* p) {
   F value = F{};

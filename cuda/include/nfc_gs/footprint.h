@@ -1,4 +1,4 @@
-// What a projected Gaussian can reach, and whether it is drawn at all.
+// The pixels that a projected Gaussian can reach, and whether it is visible at all.
 #pragma once
 
 #include "projection.h"
@@ -37,7 +37,7 @@ NFC_HD Footprint<F> footprint(const Projection<F>& o, F opacity) {
 NFC_HD bool finite(float x) { return x - x == 0.0f; }
 
 // Written so that a NaN anywhere fails a comparison and the Gaussian is culled.
-NFC_HD bool is_seen(const Footprint<float>& f, float width, float height) {
+NFC_HD bool is_visible(const Footprint<float>& f, float width, float height) {
   return f.depth >= NFC_NEAR_PLANE && finite(f.depth) && f.alpha >= NFC_ALPHA_MIN && finite(f.alpha) && finite(f.p) &&
          f.p > 0.0f && finite(f.q) && finite(f.r) && f.r > 0.0f && finite(f.conic_a) && finite(f.conic_b) &&
          finite(f.conic_c) && finite(f.extent_x) && finite(f.extent_y) && f.mean_x + f.extent_x > 0.0f &&

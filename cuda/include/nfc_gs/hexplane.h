@@ -1,5 +1,5 @@
-// Where a coordinate lies among the cells of a HexPlane (4D Gaussian splatting, Wu et al. 2024, section 4.2): between
-// the centres of two cells, the first at -1 and the last at 1.
+// The cell of a HexPlane's grid that a coordinate is in (4D Gaussian splatting, Wu et al. 2024, section 4.2): between
+// two grid points, of which the first of all is at -1 and the last at 1.
 #pragma once
 
 #include "numeric.h"
@@ -15,7 +15,7 @@ NFC_HD constexpr int column_axis(int plane) { return plane < kTimeAxis ? plane /
 NFC_HD constexpr int row_axis(int plane) { return plane == 0 ? 1 : plane < kTimeAxis ? 2 : kTimeAxis; }
 
 struct Cell {
-  int first;     // the lower of the two, at most cells - 2
+  int first;     // the lower of the two grid points, at most their number - 2
   float weight;  // of the upper one
   float slope;   // d (first + weight) / d coordinate: 0 beyond the border, where features stay the same
 };

@@ -13,7 +13,7 @@ struct Ssim {
   F value, v_mean, v_squares, v_product;  // of x, of x^2 + y^2, of x y
 };
 
-// SSIM of two pictures x and y (Wang et al. 2004, eq. 13) from the means under the window of x, y, x^2 + y^2 and x y.
+// SSIM of two images x and y (Wang et al. 2004, eq. 13) from the means under the window of x, y, x^2 + y^2 and x y.
 template <class F>
 NFC_HD Ssim<F> ssim_of(F mx, F my, F squares, F product, F weight) {
   const F mxx_myy = mx * mx + my * my, mxy = mx * my;

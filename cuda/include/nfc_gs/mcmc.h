@@ -1,5 +1,5 @@
-// The noise that makes faint Gaussians explore (3D Gaussian splatting as Markov chain Monte Carlo, Kheradmand et al.
-// 2024, eq. 8), for one Gaussian.
+// The exploration noise of faint Gaussians (3D Gaussian splatting as Markov chain Monte Carlo, Kheradmand et al. 2024,
+// eq. 8), for one Gaussian.
 #pragma once
 
 #include "numeric.h"
@@ -38,7 +38,7 @@ NFC_HD NoiseConstants noise_constants(float strength, float sharpness, float thr
   return {strength, sharpness, threshold, highest_logit, mix(mix(seed) ^ step)};
 }
 
-// Moves the mean of Gaussian i by Sigma z gate strength, z normal; by nothing that is not finite.
+// Moves the mean of Gaussian i by Sigma z gate strength, z normal; components that are not finite are left out.
 NFC_HD void explore(const NoiseConstants& k, unsigned i, const float* quat, const float* log_scale, float opacity_logit,
                     float* mean) {
   if (!(opacity_logit < k.highest_logit)) return;

@@ -1,6 +1,6 @@
 // The few numeric operations that the splat mathematics needs beyond + - * /, for plain floats.
 // The mathematics is templated on the number type F: `float` on a GPU thread, a SIMD vector of Gaussians on the CPU
-// (cuda/cpu/simd.h gives the same operations for vectors).
+// (cuda/cpu/kernels/simd.h gives the same operations for vectors).
 #pragma once
 
 #if !defined(__CUDACC_RTC__)  // NVRTC has these operations built in, and no headers of the standard library

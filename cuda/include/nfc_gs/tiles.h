@@ -38,7 +38,7 @@ class Ellipse {
   float extent_y_, slope_, half_, inv_extent_y_, dy_right_;
 };
 
-// Walks over the rows of tiles that a splat touches, from the top.
+// Iterates over the rows of tiles that a splat touches, from the top.
 class TileRows {
  public:
   int row, column_begin, column_end;  // of tiles

@@ -1,4 +1,4 @@
-"""Where the cameras of the built-in captures stand."""
+"""The cameras of the built-in captures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def turns_of(count: int) -> int:
     return min((k for k in range(1, count + 1) if gcd(k, count) == 1), key=lambda k: abs(k - count / 9.6))
 
 
-def cameras(count: int = 48, width: int = 320, height: int = 240) -> list[Camera]:
+def still_life_cameras(count: int = 48, width: int = 320, height: int = 240) -> list[Camera]:
     """Cameras on a closed walk around the still life, at changing heights and distances, all looking inwards.
 
     Neighbours in angle are far apart in order, so that every k-th view is a fair sample of all directions.
@@ -46,7 +46,7 @@ def cameras(count: int = 48, width: int = 320, height: int = 240) -> list[Camera
     return result
 
 
-def walk(place: float, turns: int, width: int = 320, height: int = 240) -> Camera:
+def camera_on_walk(place: float, turns: int, width: int = 320, height: int = 240) -> Camera:
     """A camera on a closed walk around the moving scene.
 
     Args:
@@ -59,7 +59,7 @@ def walk(place: float, turns: int, width: int = 320, height: int = 240) -> Camer
     return camera_at(eye, [0.1 * np.cos(2 * phase), 0.1 * np.sin(phase) - 0.05, 0.72], width, height)
 
 
-def row(count: int = 8, width: int = 320, height: int = 240) -> list[Camera]:
+def half_circle(count: int = 8, width: int = 320, height: int = 240) -> list[Camera]:
     """Cameras along half a circle around the moving scene, at two heights in turn, all looking inwards."""
     result = []
     for k in range(count):

@@ -7,7 +7,6 @@ is drawn by a splat renderer, so the captures can judge one.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import shutil
 import uuid
@@ -21,13 +20,12 @@ import numpy as np
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import write_error
-from nfc_gs.data.builtin.cameras import camera_angle, cameras, row, turns_of, walk
-from nfc_gs.data.builtin.draw import Drawing, draw
-from nfc_gs.data.builtin.motion import moving_mask, moving_scene
-from nfc_gs.data.builtin.scene import Thing
+from nfc_gs.data.builtin.cameras import camera_angle, camera_on_walk, half_circle, still_life_cameras, turns_of
+from nfc_gs.data.builtin.draw import DrawnView, draw
+from nfc_gs.data.builtin.moving_scene import moving_mask, moving_scene
+from nfc_gs.data.builtin.solids import Solid
 from nfc_gs.data.builtin.tracks import Tracks, track_points
-
-__all__ = ["Drawing", "Kind", "cameras", "draw", "moving_mask", "moving_scene", "write_capture", "write_moving_capture"]
+from nfc_gs.data.ply_points import write_ply_points
 
 Kind = Literal["monocular", "multiview"]
 
@@ -67,19 +65,19 @@ def write_capture(
         raise UserError(
             f"Cannot draw {views} views of {width} x {height}; ask for at least 2 views of at least 8 x 8 pixels."
         )
-    with _appearing(target) as partial:
-        shots = cameras(views, width, height)
-        drawings = [draw(camera, time) for camera in shots]
+    with _new_folder(target) as partial:
+        cameras = still_life_cameras(views, width, height)
+        drawn_views = [draw(camera, time) for camera in cameras]
         names = [f"{k + 1:04d}.png" for k in range(views)]
-        for name, drawing in zip(names, drawings, strict=True):
-            _write_picture(partial, name, drawing, ground_truth)
-        if not _write_model(partial / "sparse" / "0", names, shots, track_points(shots, drawings, seed, time)):
+        for name, drawn in zip(names, drawn_views, strict=True):
+            _write_picture(partial, name, drawn, ground_truth)
+        if not _write_model(partial / "sparse" / "0", names, cameras, track_points(cameras, drawn_views, seed, time)):
             raise UserError(f"Cannot write {target}: the COLMAP model came out incomplete; is the disk full?")
     return target
 
 
 @contextlib.contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
+def _new_folder(target: Path) -> Iterator[Path]:
     """A folder to fill; it becomes `target` when the block ends, and is removed if that raises.
 
     Raises:
@@ -101,32 +99,32 @@ def _appearing(target: Path) -> Iterator[Path]:
 
 
 def _write_picture(
-    folder: Path, name: str, drawing: Drawing, ground_truth: bool, scene: list[Thing] | None = None
+    folder: Path, name: str, drawn: DrawnView, ground_truth: bool, scene: list[Solid] | None = None
 ) -> None:
-    """Write a picture to `images`, its ground truth beside that, and what moves if a `scene` says it."""
+    """Write a picture to `images`, its ground truth beside that, and with a `scene` the mask of what moves in it."""
     from PIL import Image
 
-    pictures = {"images": drawing.rgb}
+    pictures = {"images": drawn.rgb}
     if ground_truth:
-        pictures["labels"] = drawing.mask
+        pictures["labels"] = drawn.mask
         if scene is not None:
-            pictures["moving"] = np.where(moving_mask(drawing, scene), 255, 0).astype(np.uint8)
+            pictures["moving"] = np.where(moving_mask(drawn, scene), 255, 0).astype(np.uint8)
         depth = (folder / "depth" / name).with_suffix(".npy")
         depth.parent.mkdir(parents=True, exist_ok=True)
-        np.save(depth, drawing.depth)
+        np.save(depth, drawn.depth)
     for kind, pixels in pictures.items():
         file = folder / kind / name
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(file)
 
 
-def _write_model(folder: Path, names: list[str], shots: list[Camera], tracks: Tracks) -> bool:
-    """Write the COLMAP model; whether it came out whole (COLMAP's writer does not say when the disk is full)."""
+def _write_model(folder: Path, names: list[str], cameras: list[Camera], tracks: Tracks) -> bool:
+    """Write the COLMAP model; returns whether it is complete (COLMAP's writer does not report a full disk)."""
     import pycolmap
 
     folder.mkdir(parents=True)
     model = pycolmap.Reconstruction()
-    first = shots[0]
+    first = cameras[0]
     camera = pycolmap.Camera(
         model="PINHOLE",
         width=first.width,
@@ -135,12 +133,12 @@ def _write_model(folder: Path, names: list[str], shots: list[Camera], tracks: Tr
         camera_id=1,
     )
     model.add_camera_with_trivial_rig(camera)
-    for k, (name, shot) in enumerate(zip(names, shots, strict=True)):
+    for k, (name, view) in enumerate(zip(names, cameras, strict=True)):
         image = pycolmap.Image(name=name, keypoints=tracks.keypoints[tracks.views == k], camera_id=1, image_id=k + 1)
-        pose = pycolmap.Rigid3d(shot.viewmat.double().numpy()[:3])
+        pose = pycolmap.Rigid3d(view.viewmat.double().numpy()[:3])
         model.add_image_with_trivial_frame(image, pose)
     slot = np.empty(len(tracks.views), np.int64)  # each observation's place among its image's keypoints
-    for k in range(len(shots)):
+    for k in range(len(cameras)):
         here = tracks.views == k
         slot[here] = np.arange(here.sum())
     for p, (xyz, rgb) in enumerate(zip(tracks.xyz, tracks.rgb, strict=True)):
@@ -177,13 +175,13 @@ def write_moving_capture(
     """Draw the built-in moving scene and write it as a nerfstudio capture with times from 0 to 1.
 
     Monocular: one camera takes a picture at each time, neighbours in time from far apart, as in D-NeRF's captures;
-    the test pictures (a fifth more) stand between those in time and on the camera's walk. Multiview: cameras along
+    the test pictures (a fifth more) lie between those in time and on the camera's walk. Multiview: cameras along
     half a circle all take a picture at each time; the middle one is for testing.
 
     `transforms.json` with exact poses, times and split; `images/train_000.png`, ..., `images/test_000.png`, ... or
     `images/cam00/000.png`, ...; `points3d.ply`, surface points at time 0 as structure from motion of the training
     cameras would find them then. With `ground_truth` also `depth`, `labels` (as `write_capture` does; the ids are those
-    of `builtin.scene.labels` for `moving_scene()`) and `moving` (255 where something that moves or changes is seen,
+    of `builtin.solids.label_ids` for `moving_scene()`) and `moving` (255 where something that moves or changes is seen,
     else 0), with the names of the images. The folder appears only when it is complete. The same arguments give the
     same bytes (on one machine: processors round differently).
 
@@ -207,21 +205,25 @@ def write_moving_capture(
             "3 views and 8 x 8 pixels."
         )
     scene = moving_scene()
-    shots = _walk_shots(frames, width, height) if kind == "monocular" else _row_shots(frames, views, width, height)
-    with _appearing(target) as partial:
-        for shot in shots:
-            _write_picture(partial, shot.name, draw(shot.camera, shot.time, scene=scene), ground_truth, scene)
-        trackers = list({shot.place: shot.camera for shot in shots if shot.split == "train"}.values())
+    if kind == "monocular":
+        planned = _monocular_views(frames, width, height)
+    else:
+        planned = _multiview_views(frames, views, width, height)
+    with _new_folder(target) as partial:
+        for view in planned:
+            _write_picture(partial, view.name, draw(view.camera, view.time, scene=scene), ground_truth, scene)
+        trackers = list({view.place: view.camera for view in planned if view.split == "train"}.values())
         trackers = trackers[:: -(-len(trackers) // _TRACKING_VIEWS)]
-        drawings = [draw(camera, 0.0, scene=scene) for camera in trackers]
-        (partial / "points3d.ply").write_bytes(_ply(track_points(trackers, drawings, seed, 0.0, scene=scene)))
-        (partial / "transforms.json").write_text(json.dumps(_transforms(shots), indent=1) + "\n", encoding="utf-8")
+        drawn_views = [draw(camera, 0.0, scene=scene) for camera in trackers]
+        points = track_points(trackers, drawn_views, seed, 0.0, scene=scene)
+        write_ply_points(partial / "points3d.ply", points.xyz, points.rgb)
+        (partial / "transforms.json").write_text(json.dumps(_transforms(planned), indent=1) + "\n", encoding="utf-8")
     return target
 
 
 @dataclass(frozen=True)
-class _Shot:
-    """One picture of a moving capture; `place` is the same for pictures of one camera that stands still."""
+class _PlannedView:
+    """One picture of a moving capture; `place` is the same for all pictures of a static camera."""
 
     name: str
     place: int
@@ -230,36 +232,36 @@ class _Shot:
     split: Literal["train", "test"]
 
 
-def _walk_shots(frames: int, width: int, height: int) -> list[_Shot]:
+def _monocular_views(frames: int, width: int, height: int) -> list[_PlannedView]:
     """One camera on a walk, a picture at each time; the test pictures halfway between some of them."""
     turns, tests = turns_of(frames), max(1, frames // 5)
-    shots = []
+    planned = []
     for k in range(frames):
-        camera = walk(k / frames, turns, width, height)
-        shots.append(_Shot(f"train_{k:03d}.png", k, camera, k / (frames - 1), "train"))
+        camera = camera_on_walk(k / frames, turns, width, height)
+        planned.append(_PlannedView(f"train_{k:03d}.png", k, camera, k / (frames - 1), "train"))
     for k in range(tests):
         between = int((k + 0.5) * (frames - 1) / tests) + 0.5
-        camera = walk(between / frames, turns, width, height)
-        shots.append(_Shot(f"test_{k:03d}.png", frames + k, camera, between / (frames - 1), "test"))
-    return shots
+        camera = camera_on_walk(between / frames, turns, width, height)
+        planned.append(_PlannedView(f"test_{k:03d}.png", frames + k, camera, between / (frames - 1), "test"))
+    return planned
 
 
-def _row_shots(frames: int, views: int, width: int, height: int) -> list[_Shot]:
-    """Cameras that stand still, a picture of each at each time; the middle one is for testing."""
+def _multiview_views(frames: int, views: int, width: int, height: int) -> list[_PlannedView]:
+    """Static cameras, a picture of each at each time; the middle one is for testing."""
     return [
-        _Shot(f"cam{v:02d}/{k:03d}.png", v, camera, k / (frames - 1), "test" if v == views // 2 else "train")
-        for v, camera in enumerate(row(views, width, height))
+        _PlannedView(f"cam{v:02d}/{k:03d}.png", v, camera, k / (frames - 1), "test" if v == views // 2 else "train")
+        for v, camera in enumerate(half_circle(views, width, height))
         for k in range(frames)
     ]
 
 
-def _transforms(shots: list[_Shot]) -> dict[str, Any]:
-    """What `transforms.json` says: camera-to-world matrices with OpenGL axes (x right, y up, z backward)."""
-    camera = shots[0].camera
+def _transforms(views: list[_PlannedView]) -> dict[str, Any]:
+    """The content of `transforms.json`: camera-to-world matrices with OpenGL axes (x right, y up, z backward)."""
+    camera = views[0].camera
     frames = []
-    for shot in shots:
-        pose = np.linalg.inv(shot.camera.viewmat.double().numpy()) @ np.diag([1.0, -1.0, -1.0, 1.0])
-        frames.append({"file_path": f"images/{shot.name}", "time": shot.time, "transform_matrix": pose.tolist()})
+    for view in views:
+        pose = np.linalg.inv(view.camera.viewmat.double().numpy()) @ np.diag([1.0, -1.0, -1.0, 1.0])
+        frames.append({"file_path": f"images/{view.name}", "time": view.time, "transform_matrix": pose.tolist()})
     result: dict[str, Any] = {
         "camera_model": "PINHOLE",
         "camera_angle_x": camera_angle(),
@@ -272,18 +274,5 @@ def _transforms(shots: list[_Shot]) -> dict[str, Any]:
         "ply_file_path": "points3d.ply",
     }
     for split in ("train", "test"):
-        result[f"{split}_filenames"] = [f"images/{shot.name}" for shot in shots if shot.split == split]
+        result[f"{split}_filenames"] = [f"images/{view.name}" for view in views if view.split == split]
     return {**result, "frames": frames}
-
-
-def _ply(tracks: Tracks) -> bytes:
-    """The points of the tracks as a binary PLY file."""
-    from plyfile import PlyData, PlyElement
-
-    fields = [(axis, "f4") for axis in "xyz"] + [(color, "u1") for color in ("red", "green", "blue")]
-    vertices = np.empty(len(tracks.xyz), fields)
-    for k in range(3):
-        vertices[fields[k][0]], vertices[fields[k + 3][0]] = tracks.xyz[:, k], tracks.rgb[:, k]
-    file = io.BytesIO()
-    PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(file)
-    return file.getvalue()

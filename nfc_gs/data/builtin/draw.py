@@ -1,4 +1,4 @@
-"""Drawing the built-in scene through a camera: picture, depth and mask."""
+"""DrawnView the built-in scene through a camera: picture, depth and mask."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nfc_gs.core.camera import Camera
-from nfc_gs.data.builtin.caster import Caster, sun_directions
-from nfc_gs.data.builtin.scene import Thing, things
+from nfc_gs.data.builtin.ray_caster import RayCaster, sun_directions
+from nfc_gs.data.builtin.solids import Solid
+from nfc_gs.data.builtin.still_life import still_life
 
 _CONTRAST = 0.06  # of square roots of light between neighbours, above which a pixel gets more rays
 _RAYS_AT_ONCE = 1 << 17
@@ -16,13 +17,13 @@ _SPREAD = 0.12  # share of a pixel's light that a lens lays on each neighbour
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A picture with its ground truth.
+class DrawnView:
+    """A drawn picture with its ground truth.
 
     Attributes:
         rgb: [H, W, 3] uint8, sRGB.
         depth: [H, W] float32, along the camera's z at the pixel's centre, metres; infinity for the sky.
-        mask: [H, W] uint8, the id that `builtin.scene.labels` gives to what the pixel's centre shows; 0 for the sky.
+        mask: [H, W] uint8, the id (`builtin.solids.label_ids`) of what the pixel's centre shows; 0 for the sky.
     """
 
     rgb: np.ndarray
@@ -60,7 +61,7 @@ class Rays:
         return (self.turn @ np.stack([u * z, v * z, z])).astype(np.float32), z.astype(np.float32)
 
 
-def draw(camera: Camera, time: float = 0.0, supersample: int = 2, scene: list[Thing] | None = None) -> Drawing:
+def draw(camera: Camera, time: float = 0.0, supersample: int = 2, scene: list[Solid] | None = None) -> DrawnView:
     """Draw a scene made of solids.
 
     One ray goes through every pixel's centre; where it differs from its neighbours, the pixel is drawn again
@@ -70,9 +71,9 @@ def draw(camera: Camera, time: float = 0.0, supersample: int = 2, scene: list[Th
         camera: any size.
         time: 0..1; the still life is the same at all times.
         supersample: rays per pixel along x and y; 1 draws the centres alone.
-        scene: the still life if None; `builtin.motion.moving_scene` is another.
+        scene: by default `builtin.still_life.still_life`; `builtin.moving_scene.moving_scene` is another.
     """
-    caster, rays = Caster(things() if scene is None else scene, time), Rays(camera)
+    caster, rays = RayCaster(still_life() if scene is None else scene, time), Rays(camera)
     height, width = camera.height, camera.width
     sun = sun_directions(1)[:, 0]
     y, x = np.indices((height, width)).reshape(2, -1)
@@ -93,7 +94,7 @@ def draw(camera: Camera, time: float = 0.0, supersample: int = 2, scene: list[Th
     light = _blurred(light.reshape(3, height, width)).reshape(3, -1)
     ids = np.append(caster.ids, np.uint8(0))  # index -1 is the sky
     rgb = np.ascontiguousarray(_encode(light).T).reshape(height, width, 3)
-    return Drawing(rgb, depth.reshape(height, width), ids[index].reshape(height, width))
+    return DrawnView(rgb, depth.reshape(height, width), ids[index].reshape(height, width))
 
 
 def _parts(count: int) -> list[slice]:
@@ -102,9 +103,9 @@ def _parts(count: int) -> list[slice]:
 
 
 def _sample(
-    caster: Caster, rays: Rays, x: np.ndarray, y: np.ndarray, sun: np.ndarray, per_side: int = 1
+    caster: RayCaster, rays: Rays, x: np.ndarray, y: np.ndarray, sun: np.ndarray, per_side: int = 1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One ray through each image point (x, y) [R]: displayed linear light [3, R], depth [R], thing [R] (-1: sky).
+    """One ray through each image point (x, y) [R]: displayed linear light [3, R], depth [R], solid [R] (-1: sky).
 
     Args:
         sun: [3], unit direction to it; per_side: rays along a pixel's side.
@@ -124,10 +125,10 @@ def _blurred(light: np.ndarray) -> np.ndarray:
 
 
 def _busy(light: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Pixels [H, W] whose 3 x 3 neighbourhood shows several things or visibly different colors.
+    """Pixels [H, W] whose 3 x 3 neighbourhood shows several solids or visibly different colors.
 
     Args:
-        light: [3, H, W] displayed linear light; index: [H, W] things.
+        light: [3, H, W] displayed linear light; index: [H, W] solids.
     """
     levels = np.concatenate([np.sqrt(light), index[None].astype(np.float32)])  # roots: differences as the eye sees them
     high = np.pad(levels, [(0, 0), (1, 1), (1, 1)], mode="edge")

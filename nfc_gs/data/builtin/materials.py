@@ -1,7 +1,7 @@
 """Procedural surfaces of the built-in captures: albedo in linear light, filtered to the size of a pixel.
 
 A pattern takes points [3, R] and normals [3, R] in the frame of its solid and the footprint [R] of a ray
-(how much of the surface it stands for, metres), and returns albedo [3, R], linear, 0..1.
+(how much of the surface it covers, metres), and returns albedo [3, R], linear, 0..1.
 """
 
 from __future__ import annotations

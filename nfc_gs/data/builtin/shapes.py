@@ -1,6 +1,6 @@
-"""Solids that rays hit: the geometry under the built-in capture.
+"""Shapes that rays hit: the geometry of the built-in captures.
 
-Every solid stands in its own frame around the origin. All arrays are float32 and component-first:
+Every shape is given in its own frame around the origin. All arrays are float32 and component-first:
 points and directions are [3, R], so that numpy works on contiguous rows. Directions need no unit length;
 a hit is the `t` with point = origin + t * direction, infinity where there is none.
 """

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nfc_gs.core.camera import Camera
-from nfc_gs.data.builtin.caster import Caster
-from nfc_gs.data.builtin.draw import Drawing, Rays
-from nfc_gs.data.builtin.scene import Thing, things
+from nfc_gs.data.builtin.draw import DrawnView, Rays
+from nfc_gs.data.builtin.ray_caster import RayCaster
+from nfc_gs.data.builtin.solids import Solid
+from nfc_gs.data.builtin.still_life import still_life
 
 _KEYPOINT_NOISE = 0.3  # pixels
 _POINT_NOISE = 5e-4  # times distance
@@ -35,31 +36,31 @@ class Tracks:
 
 
 def track_points(
-    shots: list[Camera],
-    drawings: list[Drawing],
+    cameras: list[Camera],
+    drawn_views: list[DrawnView],
     seed: int = 0,
     time: float = 0.0,
     count: int = 6000,
-    scene: list[Thing] | None = None,
+    scene: list[Solid] | None = None,
 ) -> Tracks:
     """Choose about `count` surface points where pictures have detail, and find every view that sees them.
 
     Args:
-        shots, drawings: the cameras and what `draw` gave for them at `time`.
+        cameras, drawn_views: the cameras and what `draw` gave for them at `time`.
         seed: of the choice and the noise.
         scene: what `draw` drew; the still life if None.
     """
     random = np.random.default_rng(seed)
-    caster, views = Caster(things() if scene is None else scene, time), [Rays(shot) for shot in shots]
+    caster, views = RayCaster(still_life() if scene is None else scene, time), [Rays(camera) for camera in cameras]
     found, colors = [], []
-    for rays, drawing in zip(views, drawings, strict=True):
-        y, x = _detailed_pixels(drawing, -(-count // len(shots)), random)
+    for rays, drawn in zip(views, drawn_views, strict=True):
+        y, x = _detailed_pixels(drawn, -(-count // len(cameras)), random)
         directions, z = rays.through(x + 0.5, y + 0.5)
-        found.append(rays.origin + directions * (drawing.depth[y, x] / z))
-        colors.append(drawing.rgb[y, x])
+        found.append(rays.origin + directions * (drawn.depth[y, x] / z))
+        colors.append(drawn.rgb[y, x])
     points, rgb = np.concatenate(found, axis=1), np.concatenate(colors)
 
-    keypoints = np.full((len(shots), points.shape[1], 2), np.nan)
+    keypoints = np.full((len(cameras), points.shape[1], 2), np.nan)
     for k, rays in enumerate(views):
         place, visible = _visible(caster, rays, points)
         matched = visible & (random.random(visible.shape) < 0.8)  # matching misses some
@@ -76,21 +77,21 @@ def track_points(
     return Tracks((points[:, kept] + noise).T, rgb[kept], starts, np.nonzero(seen)[1], keypoints[seen])
 
 
-def _detailed_pixels(drawing: Drawing, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _detailed_pixels(drawn: DrawnView, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of up to `count` different pixels that show a surface, mostly where the picture has detail."""
-    grey = drawing.rgb.astype(np.float64).mean(axis=2)
+    grey = drawn.rgb.astype(np.float64).mean(axis=2)
     detail = np.hypot(*np.gradient(grey))
-    far = np.clip(drawing.depth / 6.0, 1.0, 3.0)  # a share for the background, which fewer pictures show
-    weight = np.where(drawing.mask > 0, (np.minimum(detail, 15.0) + 3.0) * far, 0.0).ravel()
+    far = np.clip(drawn.depth / 6.0, 1.0, 3.0)  # a share for the background, which fewer pictures show
+    weight = np.where(drawn.mask > 0, (np.minimum(detail, 15.0) + 3.0) * far, 0.0).ravel()
     count = min(count, int(np.count_nonzero(weight)))
     if count == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     chosen = random.choice(weight.size, count, replace=False, p=weight / weight.sum())
-    rows, cols = np.divmod(chosen, drawing.mask.shape[1])
+    rows, cols = np.divmod(chosen, drawn.mask.shape[1])
     return rows, cols
 
 
-def _visible(caster: Caster, rays: Rays, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _visible(caster: RayCaster, rays: Rays, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Image points [P, 2] of world points [3, P], and which of them the camera sees, [P] bool."""
     c = rays.camera
     local = rays.turn.T @ (points - rays.origin)

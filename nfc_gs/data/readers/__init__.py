@@ -1,1 +1,1 @@
-"""Readers of captures: one module for each format."""
+"""Readers of captures: a module for each format, and the table of them in `readers.registry`."""

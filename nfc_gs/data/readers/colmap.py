@@ -13,20 +13,22 @@ import numpy as np
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import (
     Capture,
+    CaptureImage,
     FileIndex,
-    Notes,
-    Shot,
+    ReaderMessages,
     check_missing,
     find_mask,
     image_files,
     is_file,
     log,
-    unique_shots,
+    unique_images,
 )
 from nfc_gs.data.lens import Lens, check_lens
 from nfc_gs.data.ply_points import read_ply_points
 from nfc_gs.data.poses import FARTHEST
+from nfc_gs.data.readers.camera_folders import find_cameras
 from nfc_gs.data.readers.colmap_check import Points, check_binary_model, check_text_model
+from nfc_gs.data.readers.reader import Reader
 
 _LAYOUTS = ("sparse", "", "colmap/sparse")
 """Where below a capture models lie, or folders 0, 1, 2, ... with one model each."""
@@ -42,6 +44,11 @@ def find_models(root: Path) -> list[Path]:
         if numbered:
             return numbered
     return []
+
+
+def is_colmap(path: Path) -> bool:
+    """Whether there is a model in a folder, or it is one."""
+    return bool(find_models(path))
 
 
 def _folders(base: Path) -> list[Path]:
@@ -65,24 +72,24 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
     Raises:
         UserError: the model is damaged, or most of its images are not on disk.
     """
-    notes = Notes()
-    model = read_model(root, notes)
+    messages = ReaderMessages()
+    model = read_model(root, messages)
     names = [image.name for image in model.images]
     files, image_folder = _locate(root, model.folder, names)
     missing = [name for name in names if name not in files]
-    check_missing(sorted(missing), len(names), image_folder, notes)
+    check_missing(sorted(missing), len(names), image_folder, messages)
 
     home = root if image_folder == root else image_folder.parent
     mask_files = FileIndex(home / "masks")
     use_masks = masks and mask_files.folder.is_dir()
     copies = FileIndex(home / f"{image_folder.name}_{factor}") if factor else None
-    shots = []
+    images = []
     for image in model.images:
         if image.name not in files:
             continue
         copy = copies.find(image.name) if copies is not None else None
-        shots.append(
-            Shot(
+        images.append(
+            CaptureImage(
                 name=image.name,
                 path=copy or files[image.name],
                 lens=image.lens,
@@ -91,9 +98,15 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
                 reduced=factor if copy and factor else 1,
             )
         )
-    shots = unique_shots(shots, notes)
-    _note_extra_images(image_folder, shots, notes)
-    return Capture(root, shots, model.xyz, model.rgb, _own_split(root, model.folder, shots), "mask", notes)
+    images = unique_images(images, messages)
+    _mention_extra_images(image_folder, images, messages)
+    if len(find_cameras(root)) > 1:
+        messages.info(
+            f"{root} is read as photos, not as multi-view video: its model does not have one image for each camera."
+        )
+    if is_file(root / "transforms.json"):
+        messages.info(f"{root} has a COLMAP model and transforms.json; the model is used.")
+    return Capture(root, images, model.xyz, model.rgb, _own_split(root, model.folder, images), "mask", messages)
 
 
 @dataclass(frozen=True)
@@ -115,13 +128,13 @@ class Model:
     rgb: np.ndarray
 
 
-def read_model(root: Path, notes: Notes) -> Model:
+def read_model(root: Path, messages: ReaderMessages) -> Model:
     """The model that `find_models` finds in `root`; of several the one with the most images.
 
     Raises:
         UserError: it is damaged, or has no image with a pose.
     """
-    folder, model, stripped = _largest(find_models(root), notes)
+    folder, model, stripped = _largest(find_models(root), messages)
     posed = [image for image in model.images.values() if image.has_pose]
     if not posed:
         raise UserError(f"The COLMAP model in {folder} has no registered image; run the mapper again.")
@@ -129,10 +142,10 @@ def read_model(root: Path, notes: Notes) -> Model:
     images = [
         PosedImage(image.name.replace("\\", "/"), lenses[image.camera_id], _viewmat(image, folder)) for image in posed
     ]
-    return Model(folder, images, *(_points(model, folder, notes) if stripped is None else stripped))
+    return Model(folder, images, *(_points(model, folder, messages) if stripped is None else stripped))
 
 
-def _largest(folders: list[Path], notes: Notes) -> tuple[Path, Any, Points | None]:
+def _largest(folders: list[Path], messages: ReaderMessages) -> tuple[Path, Any, Points | None]:
     """The folder of the model with the most images, and `_load` of it; a damaged one is passed over for another."""
     models, damage = [], []
     for folder in folders:
@@ -143,13 +156,13 @@ def _largest(folders: list[Path], notes: Notes) -> tuple[Path, Any, Points | Non
     if not models:
         raise damage[0]
     for error in damage:
-        notes.warning(f"A model is passed over: {error}")
+        messages.warning(f"A model is passed over: {error}")
     folder, model, stripped = max(models, key=lambda entry: entry[1].num_reg_images())  # the first of equals
     if len(folders) > 1:
         sizes = ", ".join(f"{f.name}: {m.num_reg_images()}" for f, m, _ in models)
-        notes.info(f"The capture has {len(folders)} COLMAP models (images in each: {sizes}); {folder.name} is used.")
+        messages.info(f"The capture has {len(folders)} COLMAP models (images in each: {sizes}); {folder.name} is used.")
     if stripped is not None:
-        notes.info(
+        messages.info(
             f"The points of the COLMAP model in {folder} refer to 2D points that its images do not hold, as in a "
             f"model stripped of them; its {len(stripped[0])} points are used all the same."
         )
@@ -178,7 +191,10 @@ def _load(folder: Path) -> tuple[Any, Points | None]:
 
 
 def _load_without_points(folder: Path, kind: str) -> Any:
-    """pycolmap wants all files of a model; the one of the points may be missing, or lead to 2D points that are."""
+    """The model with an empty file of points, for one whose points are missing or lead to missing 2D points.
+
+    pycolmap requires all files of a model.
+    """
     import pycolmap
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -236,30 +252,30 @@ def _viewmat(image: Any, folder: Path) -> np.ndarray:
     return viewmat
 
 
-def _points(model: Any, folder: Path, notes: Notes) -> tuple[np.ndarray, np.ndarray]:
+def _points(model: Any, folder: Path, messages: ReaderMessages) -> tuple[np.ndarray, np.ndarray]:
     points = list(model.points3D.values())
     if not points and is_file(folder / "points3D.ply"):  # as other splat trainers leave behind
-        notes.info(f"The points are read from {folder / 'points3D.ply'}.")
+        messages.info(f"The points are read from {folder / 'points3D.ply'}.")
         return read_ply_points(folder / "points3D.ply")
     xyz = np.array([point.xyz for point in points], dtype=np.float64).reshape(-1, 3)
     rgb = np.array([point.color for point in points], dtype=np.uint8).reshape(-1, 3)
     return xyz, rgb
 
 
-def _note_extra_images(image_folder: Path, shots: list[Shot], notes: Notes) -> None:
+def _mention_extra_images(image_folder: Path, images: list[CaptureImage], messages: ReaderMessages) -> None:
     if image_folder.name.lower() not in ("images", "input"):
         return
-    used = {shot.path for shot in shots}
-    if any(shot.reduced > 1 for shot in shots):
+    used = {image.path for image in images}
+    if any(image.reduced > 1 for image in images):
         return
     extra = sum(1 for file in image_files(image_folder) if file not in used)
     if extra:
-        notes.info(f"{extra} images in {image_folder} are not in the COLMAP model and are ignored.")
+        messages.info(f"{extra} images in {image_folder} are not in the COLMAP model and are ignored.")
 
 
-def _own_split(root: Path, folder: Path, shots: list[Shot]) -> frozenset[str] | None:
+def _own_split(root: Path, folder: Path, images: list[CaptureImage]) -> frozenset[str] | None:
     """The names listed in `test.txt` beside the images or the model (as Inria's 3DGS reads it), if it fits."""
-    names = {shot.name for shot in shots}
+    names = {image.name for image in images}
     for path in (root / "test.txt", folder / "test.txt"):
         if is_file(path):
             try:
@@ -269,3 +285,6 @@ def _own_split(root: Path, folder: Path, shots: list[Shot]) -> frozenset[str] | 
             if listed & names:
                 return frozenset(listed & names)
     return None
+
+
+READER = Reader("a COLMAP project", is_colmap, read_colmap)

@@ -1,8 +1,8 @@
-"""A look at the files of a COLMAP model before pycolmap reads them.
+"""Checks of the files of a COLMAP model before pycolmap reads them.
 
-pycolmap trusts the counts in binary files: bytes that are not a model can make it ask for terabytes or end the
-process. Here every record is walked and every count held against what is left of the file. Of text files it
-says in C++ what it could not read; here the line is named.
+pycolmap trusts the counts in binary files: bytes that are not a model can make it allocate terabytes or end the
+process. Here every record is walked and every count compared with what is left of the file. Its errors
+about text files do not name the line; those raised here do.
 
 Format: https://colmap.github.io/format.html (little endian).
 """
@@ -75,7 +75,7 @@ class _Cursor:
 
 
 def check_binary_model(folder: Path) -> Points | None:
-    """Hold the .bin files of a model against their format and against each other.
+    """Check the .bin files of a model for their format and for references between them.
 
     Returns:
         The points, where their tracks lead to 2D points that the images do not hold: pycolmap refuses such a model,
@@ -94,7 +94,7 @@ def check_binary_model(folder: Path) -> Points | None:
 
 
 def check_text_model(folder: Path) -> Points | None:
-    """Hold cameras.txt, images.txt, points3D.txt and frames.txt against their format, but for 2D points.
+    """Check the format of cameras.txt, images.txt, points3D.txt and frames.txt, but for 2D points.
 
     Returns:
         As `check_binary_model`.

@@ -1,4 +1,4 @@
-"""Reader of multi-view video: cameras that stand still, cam00, cam01, ..., and take a video each.
+"""Reader of multi-view video: cameras that do not move, cam00, cam01, ..., and take a video each.
 
 The frames are images in folders (`cam00/images/0000.png` or `cam00/0000.png`), or the videos themselves
 (`cam00.mp4`). The poses are those of a COLMAP model with one image for each camera, or of `poses_bounds.npy`, the
@@ -15,22 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import IMAGE_SUFFIXES, Capture, FileIndex, Notes, Shot, check_missing, find_mask, is_file
+from nfc_gs.data.capture import Capture, CaptureImage, FileIndex, ReaderMessages, check_missing, find_mask, is_file
 from nfc_gs.data.lens import Lens, check_lens
 from nfc_gs.data.poses import FARTHEST, nearest_rotation, viewmat_at
+from nfc_gs.data.readers.camera_folders import RigCamera, find_cameras, images_in
 from nfc_gs.data.readers.colmap import Model, PosedImage, find_models, read_model
-from nfc_gs.data.video import VIDEO_SUFFIXES, read_video_header
+from nfc_gs.data.readers.reader import Reader
+from nfc_gs.data.video import read_video_header
 
 BOUNDS = "poses_bounds.npy"
-
-
-@dataclass(frozen=True)
-class RigCamera:
-    """One camera of a capture: its name, its folder of frames and its video; it has at least one of the two."""
-
-    name: str
-    folder: Path | None
-    video: Path | None
 
 
 @dataclass(frozen=True)
@@ -43,29 +36,9 @@ class _Rig:
     depths: tuple[float, float] | None = None
 
 
-def find_cameras(root: Path) -> list[RigCamera]:
-    """Folders with images and videos in `root` whose names begin with "cam", sorted by name."""
-    try:
-        entries = sorted(path for path in root.iterdir() if path.name.lower().startswith("cam"))
-    except OSError:
-        return []
-    folders = {path.name: frames for path in entries if (frames := _frame_folder(path)) is not None}
-    videos = {path.stem: path for path in entries if path.suffix.lower() in VIDEO_SUFFIXES and is_file(path)}
-    return [RigCamera(name, folders.get(name), videos.get(name)) for name in sorted({*folders, *videos})]
-
-
-def _frame_folder(camera: Path) -> Path | None:
-    for folder in (camera / "images", camera):
-        if _images_in(folder):
-            return folder
-    return None
-
-
-def _images_in(folder: Path) -> list[Path]:
-    try:
-        return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    except OSError:  # no folder
-        return []
+def is_multiview(path: Path) -> bool:
+    """Whether a folder has several cameras, and something that may hold their poses."""
+    return len(find_cameras(path)) > 1 and (is_file(path / BOUNDS) or bool(find_models(path)))
 
 
 def read_multiview(root: Path, *, factor: int | None = None, masks: bool = True) -> Capture | None:
@@ -84,37 +57,37 @@ def read_multiview(root: Path, *, factor: int | None = None, masks: bool = True)
         capture of photos which happens to have such folders or videos.
 
     Raises:
-        UserError: cameras and poses do not match, or the frames of a camera cannot be told or read.
+        UserError: cameras and poses do not match, or the frames of a camera have no numbers or cannot be read.
     """
-    notes = Notes()
+    messages = ReaderMessages()
     cameras = find_cameras(root)
-    rig = _rig(root, cameras, notes)
+    rig = _rig(root, cameras, messages)
     if rig is None:
         return None
     cameras = [camera for camera in cameras if camera.name in rig.poses]
     rate = None
-    if _use_folders(cameras, notes):
-        shots = _image_shots(root, cameras, rig, factor, masks, notes)
+    if _use_folders(cameras, messages):
+        images = _frames_in_folders(root, cameras, rig, factor, masks, messages)
     else:
-        shots, rate = _video_shots(cameras, rig, notes)
-    held_out = frozenset(shot.name for shot in shots if shot.name.startswith(f"{cameras[0].name}/"))
-    return Capture(root, shots, rig.xyz, rig.rgb, held_out, "mask", notes, "frames", rig.depths, rate)
+        images, rate = _frames_in_videos(cameras, rig, messages)
+    held_out = frozenset(image.name for image in images if image.name.startswith(f"{cameras[0].name}/"))
+    return Capture(root, images, rig.xyz, rig.rgb, held_out, "mask", messages, "frames", rig.depths, rate)
 
 
-def _rig(root: Path, cameras: list[RigCamera], notes: Notes) -> _Rig | None:
+def _rig(root: Path, cameras: list[RigCamera], messages: ReaderMessages) -> _Rig | None:
     bounds = root / BOUNDS
     if find_models(root):
-        model_notes = Notes()
-        model = read_model(root, model_notes)
+        model_messages = ReaderMessages()
+        model = read_model(root, model_messages)
         seen = _by_camera(model, cameras)
         if seen and all(len(images) == 1 for images in seen.values()):
-            notes += model_notes
+            messages += model_messages
             if is_file(bounds):
-                notes.info(f"{root} has a COLMAP model and {BOUNDS}; the model is used.")
-            return _colmap_rig(root, model, {name: images[0] for name, images in seen.items()}, cameras, notes)
+                messages.info(f"{root} has a COLMAP model and {BOUNDS}; the model is used.")
+            return _colmap_rig(root, model, {name: images[0] for name, images in seen.items()}, cameras, messages)
         if is_file(bounds):
-            notes.info(f"The COLMAP model of {root} does not have one image for each camera; {BOUNDS} is used.")
-    return _llff_rig(bounds, cameras, notes) if is_file(bounds) else None
+            messages.info(f"The COLMAP model of {root} does not have one image for each camera; {BOUNDS} is used.")
+    return _llff_rig(bounds, cameras, messages) if is_file(bounds) else None
 
 
 def _by_camera(model: Model, cameras: Sequence[RigCamera]) -> dict[str, list[PosedImage]]:
@@ -129,12 +102,12 @@ def _by_camera(model: Model, cameras: Sequence[RigCamera]) -> dict[str, list[Pos
 
 
 def _colmap_rig(
-    root: Path, model: Model, seen: dict[str, PosedImage], cameras: Sequence[RigCamera], notes: Notes
+    root: Path, model: Model, seen: dict[str, PosedImage], cameras: Sequence[RigCamera], messages: ReaderMessages
 ) -> _Rig:
     """Cameras without a pose, and poses without a camera, are left out with a warning, or refused if they are many."""
     used = {image.name for image in seen.values()}
     without_camera = sorted(image.name for image in model.images if image.name not in used)
-    check_missing(without_camera, len(model.images), f"{root} as frames of a camera", notes)
+    check_missing(without_camera, len(model.images), f"{root} as frames of a camera", messages)
     lacking = [camera.name for camera in cameras if camera.name not in seen]
     if 2 * len(lacking) > len(cameras):
         raise UserError(
@@ -142,7 +115,7 @@ def _colmap_rig(
             f"({_some(lacking)}); the model needs one image for each camera, named after it as in {lacking[0]}.png."
         )
     if lacking:
-        notes.warning(
+        messages.warning(
             f"{len(lacking)} of {len(cameras)} cameras of {root} have no image in the COLMAP model and are left out: "
             f"{_some(lacking)}."
         )
@@ -154,7 +127,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _llff_rig(file: Path, cameras: list[RigCamera], notes: Notes) -> _Rig:
+def _llff_rig(file: Path, cameras: list[RigCamera], messages: ReaderMessages) -> _Rig:
     """`poses_bounds.npy`, [C, 17]: a row for each camera in the order of their names.
 
     A row holds a matrix [3, 5] and the nearest and farthest depth. The columns of the matrix are the camera's down,
@@ -174,7 +147,7 @@ def _llff_rig(file: Path, cameras: list[RigCamera], notes: Notes) -> _Rig:
         )
     names = [camera.name for camera in cameras]
     if sorted(names, key=_by_number) != names:
-        notes.warning(
+        messages.warning(
             f"The rows of {file} are taken for the cameras in the order of the alphabet ({_some(names)}), which is not "
             "the order of their numbers; name them as in cam00, cam01, ... to be sure."
         )
@@ -205,13 +178,13 @@ def _llff_pose(matrix: np.ndarray, where: str) -> tuple[Lens, np.ndarray]:
     return lens, viewmat_at(axes, centre)
 
 
-def _use_folders(cameras: Sequence[RigCamera], notes: Notes) -> bool:
+def _use_folders(cameras: Sequence[RigCamera], messages: ReaderMessages) -> bool:
     """Whether the frames are in folders, for all cameras; else they are in videos, for all cameras."""
     without_folder = [camera.name for camera in cameras if camera.folder is None]
     without_video = [camera.name for camera in cameras if camera.video is None]
     if not without_folder:
         if len(without_video) < len(cameras):
-            notes.info("The cameras have folders of frames and videos; the frames are used.")
+            messages.info("The cameras have folders of frames and videos; the frames are used.")
         return True
     if without_video:
         raise UserError(
@@ -219,29 +192,29 @@ def _use_folders(cameras: Sequence[RigCamera], notes: Notes) -> bool:
             "give the frames of all cameras in folders, or all as videos."
         )
     if len(without_folder) < len(cameras):
-        notes.info(f"Not all cameras have a folder of frames ({without_folder[0]} has none); the videos are used.")
+        messages.info(f"Not all cameras have a folder of frames ({without_folder[0]} has none); the videos are used.")
     return False
 
 
-def _image_shots(
-    root: Path, cameras: Sequence[RigCamera], rig: _Rig, factor: int | None, masks: bool, notes: Notes
-) -> list[Shot]:
+def _frames_in_folders(
+    root: Path, cameras: Sequence[RigCamera], rig: _Rig, factor: int | None, masks: bool, messages: ReaderMessages
+) -> list[CaptureImage]:
     frames = {camera.name: _numbered(camera.folder) for camera in cameras if camera.folder is not None}
     mask_files = FileIndex(root / "masks")
     use_masks = masks and mask_files.folder.is_dir()
-    common = _common({name: set(images) for name, images in frames.items()}, notes)
-    shots = []
-    for name, images in frames.items():
+    common = _common({name: set(files) for name, files in frames.items()}, messages)
+    images = []
+    for name, files in frames.items():
         lens, viewmat = rig.poses[name]
-        copy_of = _copies(images[common[0]].parent, factor)
+        copy_of = _copies(files[common[0]].parent, factor)
         for number in common:
-            image = images[number]
-            shot_name = f"{name}/{image.name}"
-            copy = copy_of(image.name)
-            mask = find_mask(mask_files, shot_name) if use_masks else None
+            file = files[number]
+            name_in_capture = f"{name}/{file.name}"
+            copy = copy_of(file.name)
+            mask = find_mask(mask_files, name_in_capture) if use_masks else None
             reduced = factor if copy and factor else 1
-            shots.append(Shot(shot_name, copy or image, lens, viewmat, mask, float(number), reduced))
-    return sorted(shots, key=lambda shot: shot.name)
+            images.append(CaptureImage(name_in_capture, copy or file, lens, viewmat, mask, float(number), reduced))
+    return sorted(images, key=lambda image: image.name)
 
 
 def _copies(folder: Path, factor: int | None) -> Callable[[str], Path | None]:
@@ -254,7 +227,7 @@ def _copies(folder: Path, factor: int | None) -> Callable[[str], Path | None]:
 def _numbered(folder: Path) -> dict[int, Path]:
     """The images of a folder by the last number in their names."""
     images: dict[int, Path] = {}
-    for path in _images_in(folder):
+    for path in images_in(folder):
         numbers = re.findall(r"[0-9]+", path.stem)
         if not numbers:
             raise UserError(f"The name of {path} does not say which frame it is; number it as in 0000.png.")
@@ -265,27 +238,29 @@ def _numbered(folder: Path) -> dict[int, Path]:
     return images
 
 
-def _video_shots(cameras: Sequence[RigCamera], rig: _Rig, notes: Notes) -> tuple[list[Shot], float | None]:
-    """The shots and the frames per second; None for these where the videos do not agree."""
+def _frames_in_videos(
+    cameras: Sequence[RigCamera], rig: _Rig, messages: ReaderMessages
+) -> tuple[list[CaptureImage], float | None]:
+    """The images and the frames per second; None for these where the videos do not agree."""
     videos = {camera.name: camera.video for camera in cameras if camera.video is not None}
     headers = {name: read_video_header(path) for name, path in videos.items()}
     rates = {header.fps: name for name, header in headers.items()}
     if len(rates) > 1:
-        notes.warning(
+        messages.warning(
             "The videos have different frame rates ("
             + ", ".join(f"{rate:.5g} in {name}" for rate, name in rates.items())
-            + "): frames of the same number are taken to be of the same moment all the same, and only "
-            "--frame-rate tells their times in seconds."
+            + "): frames of the same number are taken to be of the same time all the same, and only "
+            "--frame-rate gives their times in seconds."
         )
-    shots = []
-    for number in _common({name: set(range(header.frames)) for name, header in headers.items()}, notes):
+    images = []
+    for number in _common({name: set(range(header.frames)) for name, header in headers.items()}, messages):
         for name, path in videos.items():
             lens, viewmat = rig.poses[name]
-            shots.append(Shot(f"{name}/{number:06d}", path, lens, viewmat, time=float(number), frame=number))
-    return sorted(shots, key=lambda shot: shot.name), next(iter(rates)) if len(rates) == 1 else None
+            images.append(CaptureImage(f"{name}/{number:06d}", path, lens, viewmat, time=float(number), frame=number))
+    return sorted(images, key=lambda image: image.name), next(iter(rates)) if len(rates) == 1 else None
 
 
-def _common(frames: dict[str, set[int]], notes: Notes) -> list[int]:
+def _common(frames: dict[str, set[int]], messages: ReaderMessages) -> list[int]:
     """The numbers of the frames that all cameras have, in order."""
     common = set.intersection(*frames.values())
     everything = set.union(*frames.values())
@@ -296,8 +271,11 @@ def _common(frames: dict[str, set[int]], notes: Notes) -> list[int]:
         )
     if common != everything:
         most = max(frames, key=lambda name: len(frames[name]))
-        notes.warning(
+        messages.warning(
             f"The cameras do not have the same frames ({fewest} has {len(frames[fewest])}, {most} has "
             f"{len(frames[most])}): only the {len(common)} that all have are used."
         )
     return sorted(common)
+
+
+READER = Reader("multi-view video", is_multiview, read_multiview)

@@ -2,7 +2,7 @@
 
 Orientations are world-to-camera with OpenCV axes in these files. The method itself trains in the frame of
 (position - center) * scale, which `scene.json` gives; cameras and `points.npy` are both stored before that, in the
-capture's own frame, and are kept there: `open.load_scene` normalises them alike.
+capture's own frame, and are kept there: `loading.load_scene` normalises them alike.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ import numpy as np
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import (
     Capture,
+    CaptureImage,
     FileIndex,
-    Notes,
-    Shot,
+    ReaderMessages,
     check_missing,
     find_mask,
     image_files,
     is_file,
-    unique_shots,
+    unique_images,
 )
 from nfc_gs.data.json_file import is_text, load_json, number_of
 from nfc_gs.data.lens import RADIAL4, Lens, check_lens
 from nfc_gs.data.ply_points import read_ply_points
 from nfc_gs.data.poses import FARTHEST, nearest_rotation, viewmat_at
+from nfc_gs.data.readers.colmap import find_models
+from nfc_gs.data.readers.reader import Reader
 
 SIZES = (1, 2, 4, 8)
 """The images in rgb/<size>x are smaller than their cameras by this factor."""
@@ -53,8 +55,8 @@ def read_nerfies(root: Path, *, factor: int | None = None, masks: bool = True) -
     Raises:
         UserError: naming the file and field of what is wrong.
     """
-    notes = Notes()
-    train, val = _ids(root / "dataset.json", notes)
+    messages = ReaderMessages()
+    train, val = _ids(root / "dataset.json", messages)
     ids = list(dict.fromkeys([*train, *val]))
     times = _times(root / "metadata.json", ids)
     own = _largest_folder(root)
@@ -62,9 +64,10 @@ def read_nerfies(root: Path, *, factor: int | None = None, masks: bool = True) -
     copies = FileIndex(root / "rgb" / f"{factor}x") if factor else None
     mask_files = FileIndex(root / "masks")
     use_masks = masks and mask_files.folder.is_dir()
-    shots, missing = [], []
-    for name, image in ((f"{image}.png", image) for image in ids):
-        lens, viewmat = _camera(root / "camera" / f"{image}.json")
+    images, missing = [], []
+    for image_id in ids:
+        name = f"{image_id}.png"
+        lens, viewmat = _camera(root / "camera" / f"{image_id}.json")
         copy = copies.find(name) if copies is not None else None
         path = copy or files.find(name)
         if path is None:
@@ -72,15 +75,17 @@ def read_nerfies(root: Path, *, factor: int | None = None, masks: bool = True) -
             continue
         mask = find_mask(mask_files, name) if use_masks else None
         reduced = factor if copy and factor else own
-        shots.append(Shot(name, path, lens, viewmat, mask, times[image], reduced))
-    check_missing(missing, len(ids), files.folder, notes)
+        images.append(CaptureImage(name, path, lens, viewmat, mask, times[image_id], reduced))
+    check_missing(missing, len(ids), files.folder, messages)
     xyz, rgb = _points(root)
-    held_out = frozenset(f"{image}.png" for image in val) - {f"{image}.png" for image in train}
-    shots = unique_shots(shots, notes)
-    return Capture(root, shots, xyz, rgb, held_out or None, "mask", notes, "frames", _depths(root / "scene.json"))
+    held_out = frozenset(f"{image_id}.png" for image_id in val) - {f"{image_id}.png" for image_id in train}
+    images = unique_images(images, messages)
+    if is_file(root / "transforms.json") or find_models(root):
+        messages.info(f"{root} has the files of Nerfies and others with poses; those of Nerfies are used.")
+    return Capture(root, images, xyz, rgb, held_out or None, "mask", messages, "frames", _depths(root / "scene.json"))
 
 
-def _ids(file: Path, notes: Notes) -> tuple[list[str], list[str]]:
+def _ids(file: Path, messages: ReaderMessages) -> tuple[list[str], list[str]]:
     """The ids to train on and those to test on."""
     data = load_json(file)
     lists = {}
@@ -97,20 +102,22 @@ def _ids(file: Path, notes: Notes) -> tuple[list[str], list[str]]:
         raise UserError(f"{file} lists no image in 'train_ids' or 'ids'; export the capture again.")
     unlisted = len(set(lists["ids"]) - {*train, *val})
     if unlisted:
-        notes.info(f"{unlisted} of the images in {file} are neither in 'train_ids' nor in 'val_ids' and are ignored.")
+        messages.info(
+            f"{unlisted} of the images in {file} are neither in 'train_ids' nor in 'val_ids' and are ignored."
+        )
     return train, val
 
 
 def _times(file: Path, ids: list[str]) -> dict[str, float]:
     data = load_json(file)
-    for image in ids:
-        if not isinstance(data.get(image), dict):
-            raise UserError(f"{file} has no entry for the image {image}; export the capture again.")
-    key = "time_id" if all("time_id" in data[image] for image in ids) else "warp_id"
-    for image in ids:
-        if key not in data[image]:
-            raise UserError(f"{file}, image {image}: neither 'time_id' nor 'warp_id' is given; add its time.")
-    return {image: number_of(data[image], key, f"{file}, image {image}") for image in ids}
+    for image_id in ids:
+        if not isinstance(data.get(image_id), dict):
+            raise UserError(f"{file} has no entry for the image {image_id}; export the capture again.")
+    key = "time_id" if all("time_id" in data[image_id] for image_id in ids) else "warp_id"
+    for image_id in ids:
+        if key not in data[image_id]:
+            raise UserError(f"{file}, image {image_id}: neither 'time_id' nor 'warp_id' is given; add its time.")
+    return {image_id: number_of(data[image_id], key, f"{file}, image {image_id}") for image_id in ids}
 
 
 def _largest_folder(root: Path) -> int:
@@ -200,3 +207,6 @@ def _depths(file: Path) -> tuple[float, float] | None:
     if not 0.0 < near < far < FARTHEST or not scale > 1.0 / FARTHEST:
         return None
     return near / scale, far / scale
+
+
+READER = Reader("a Nerfies capture", is_nerfies, read_nerfies)

@@ -1,8 +1,8 @@
 """Reader of `transforms.json`: nerfstudio and instant-ngp (one file), Blender and D-NeRF (one file per split).
 
 Poses are camera-to-world with OpenGL axes (x right, y up, z backward) in these files; they become OpenCV
-world-to-camera matrices here and nowhere else. `applied_transform` says how the file's world came about and is
-not needed: the file's own world is the capture's world, in which its points stand too.
+world-to-camera matrices here and nowhere else. `applied_transform` says how the file's world was made and is
+not needed: the file's own world is the capture's world, in which its points are given too.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ import numpy as np
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import (
     Capture,
+    CaptureImage,
     FileIndex,
-    Notes,
-    Shot,
+    ReaderMessages,
     check_missing,
     find_mask,
     is_file,
-    unique_shots,
+    unique_images,
 )
 from nfc_gs.data.images import read_header
 from nfc_gs.data.json_file import is_text, load_json, number_of
 from nfc_gs.data.lens import RADIAL4, SPHERICAL, Lens, check_lens
 from nfc_gs.data.ply_points import read_ply_points
 from nfc_gs.data.poses import FARTHEST, nearest_rotation, viewmat_at
+from nfc_gs.data.readers.colmap import find_models
+from nfc_gs.data.readers.reader import Reader
 
 _BLENDER = {split: f"transforms_{split}.json" for split in ("train", "val", "test")}
 
@@ -46,74 +48,90 @@ def is_blender(path: Path) -> bool:
     return is_file(path / _BLENDER["train"])
 
 
-def read_transforms(file: Path, *, factor: int | None = None, masks: bool = True) -> Capture:
+def is_transforms(path: Path) -> bool:
+    """Whether `path` is a JSON file, or a folder with `transforms.json` that has no COLMAP model in `sparse`."""
+    if path.suffix.lower() == ".json" and is_file(path):
+        return True
+    if not is_file(path / "transforms.json"):
+        return False
+    return not any(path / "sparse" in (model, model.parent) for model in find_models(path))
+
+
+def read_transforms(path: Path, *, factor: int | None = None, masks: bool = True) -> Capture:
     """Read one `transforms.json` (nerfstudio, instant-ngp).
 
     Args:
+        path: the file, or the folder of that file.
         factor: use the images in `images_<factor>` where the capture has such copies of `images`.
         masks: use `mask_path` and a folder of masks.
 
     Raises:
         UserError: naming file, frame and field of what is wrong.
     """
-    notes = Notes()
-    reader = _Reader(file, factor, masks, notes)
-    shots = unique_shots(reader.shots(), notes)
+    messages = ReaderMessages()
+    file = path / "transforms.json" if path.is_dir() else path
+    reader = _TransformsFile(file, factor, masks, messages)
+    images = unique_images(reader.images(), messages)
     xyz, rgb = reader.points()
-    return Capture(file.parent, shots, xyz, rgb, reader.split(shots), "mask", notes)
+    return Capture(file.parent, images, xyz, rgb, reader.split(images), "mask", messages)
 
 
-def read_blender(path: Path, *, masks: bool = True) -> Capture:
+def read_blender(path: Path, *, factor: int | None = None, masks: bool = True) -> Capture:
     """Read `transforms_train.json` and, for testing, `transforms_test.json` or else `transforms_val.json`.
+
+    Args:
+        path: the folder, or one of the files.
+        factor: not used; such captures hold no smaller copies.
+        masks: use `mask_path` and a folder of masks.
 
     Raises:
         UserError: naming file, frame and field of what is wrong.
     """
     root = path.parent if path.suffix.lower() == ".json" else path
-    notes = Notes()
-    train = list(_Reader(root / _BLENDER["train"], None, masks, notes).shots())
-    test: list[Shot] = []
+    messages = ReaderMessages()
+    train = list(_TransformsFile(root / _BLENDER["train"], None, masks, messages).images())
+    test: list[CaptureImage] = []
     for split in ("test", "val"):
         if not test and is_file(root / _BLENDER[split]):
-            test = list(_Reader(root / _BLENDER[split], None, masks, notes).shots())
+            test = list(_TransformsFile(root / _BLENDER[split], None, masks, messages).images())
             if split == "test" and is_file(root / _BLENDER["val"]):
-                notes.info("The views of transforms_val.json are not used: transforms_test.json is there.")
-    shots = unique_shots([*train, *test], notes)
-    held_out = frozenset(shot.name for shot in test) - {shot.name for shot in train}
+                messages.info("The views of transforms_val.json are not used: transforms_test.json is there.")
+    images = unique_images([*train, *test], messages)
+    held_out = frozenset(image.name for image in test) - {image.name for image in train}
     empty = np.zeros((0, 3))
-    return Capture(root, shots, empty, empty.astype(np.uint8), held_out, "white", notes)
+    return Capture(root, images, empty, empty.astype(np.uint8), held_out, "white", messages)
 
 
-class _Reader:
+class _TransformsFile:
     """One JSON file."""
 
-    def __init__(self, file: Path, factor: int | None, masks: bool, notes: Notes) -> None:
-        self.file, self.root, self.factor, self.masks, self.notes = file, file.parent, factor, masks, notes
+    def __init__(self, file: Path, factor: int | None, masks: bool, messages: ReaderMessages) -> None:
+        self.file, self.root, self.factor, self.masks, self.messages = file, file.parent, factor, masks, messages
         self.data = load_json(file)
         self.files = FileIndex(self.root)
         self.mask_files = FileIndex(self.root / "masks")
         self.copies: dict[Path, FileIndex] = {}
-        self.names: dict[str, str] = {}  # file_path -> name of its shot
+        self.names: dict[str, str] = {}  # file_path -> name of its image
 
-    def shots(self) -> list[Shot]:
+    def images(self) -> list[CaptureImage]:
         frames = self.data.get("frames")
         if not isinstance(frames, list) or not frames:
             raise UserError(f"{self.file} has no list 'frames' with at least one frame; export the capture again.")
-        paths = [self._image(frame, i) for i, frame in enumerate(frames)]
+        paths = [self._image_file(frame, i) for i, frame in enumerate(frames)]
         missing = [str(frame["file_path"]) for frame, path in zip(frames, paths, strict=True) if path is None]
-        check_missing(missing, len(frames), self.root, self.notes)
+        check_missing(missing, len(frames), self.root, self.messages)
         base = os.path.commonpath([os.path.abspath(path.parent) for path in paths if path is not None])
-        if is_blender(self.file):  # the splits share names like r_000; their folders tell them apart
+        if is_blender(self.file):  # the splits share names like r_000; their folders make them unique
             base = str(self.root)
-        shots = []
+        images = []
         for i, (frame, path) in enumerate(zip(frames, paths, strict=True)):
             if path is not None:
                 name = os.path.relpath(path, base).replace(os.sep, "/")
                 self.names[_normal(frame["file_path"])] = name
-                shots.append(self._shot(frame, i, path, name))
-        return shots
+                images.append(self._capture_image(frame, i, path, name))
+        return images
 
-    def _image(self, frame: Any, index: int) -> Path | None:
+    def _image_file(self, frame: Any, index: int) -> Path | None:
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str) or not frame["file_path"]:
             raise UserError(f"{self.file}, frame {index}: 'file_path' is missing; name the frame's image there.")
         name = frame["file_path"].replace("\\", "/")
@@ -127,14 +145,14 @@ class _Reader:
                 return Path(os.path.normpath(f"{path}{suffix}"))
         return self.files.find(name)
 
-    def _shot(self, frame: dict[str, Any], index: int, path: Path, name: str) -> Shot:
+    def _capture_image(self, frame: dict[str, Any], index: int, path: Path, name: str) -> CaptureImage:
         where = f"{self.file}, frame {index} ({frame['file_path']})"
         reduced = 1
         copy = self._copy(path)
         lens = self._lens(frame, where, path)
         if copy is not None and self.factor:
             path, reduced = copy, self.factor
-        return Shot(
+        return CaptureImage(
             name=name,
             path=path,
             lens=lens,
@@ -207,12 +225,12 @@ class _Reader:
             return np.zeros((0, 3)), np.zeros((0, 3), dtype=np.uint8)
         path = self.root / str(name)
         if not is_file(path):
-            self.notes.warning(f"The points {path} that {self.file.name} names are not on disk.")
+            self.messages.warning(f"The points {path} that {self.file.name} names are not on disk.")
             return np.zeros((0, 3)), np.zeros((0, 3), dtype=np.uint8)
         return read_ply_points(path)
 
-    def split(self, shots: list[Shot]) -> frozenset[str] | None:
-        """The held-out names by `test_filenames`, or else `val_filenames`; removes shots that no list has."""
+    def split(self, images: list[CaptureImage]) -> frozenset[str] | None:
+        """The held-out names by `test_filenames`, or else `val_filenames`; removes images that no list has."""
         lists: dict[str, set[str]] = {}
         for key in ("train", "val", "test"):
             listed = self.data.get(f"{key}_filenames") or []
@@ -222,7 +240,7 @@ class _Reader:
         if not lists["train"]:
             return None
         held_out = (lists["test"] or lists["val"]) - lists["train"]
-        shots[:] = [shot for shot in shots if shot.name in lists["train"] | held_out]
+        images[:] = [image for image in images if image.name in lists["train"] | held_out]
         return frozenset(held_out)
 
 
@@ -260,3 +278,7 @@ def _viewmat(matrix: Any, where: str) -> np.ndarray:
     if rotation is None:
         raise UserError(f"{where}: 'transform_matrix' holds no rotation; mend it or remove the frame.")
     return viewmat_at((rotation @ _OPENGL_TO_OPENCV).T, c2w[:3, 3])
+
+
+READER = Reader("a nerfstudio or instant-ngp capture", is_transforms, read_transforms)
+BLENDER_READER = Reader("a Blender or D-NeRF capture", is_blender, read_blender)

@@ -46,7 +46,7 @@ function startTimes() {
   ];
   const board = new Board("time", (at) => {
     const i = at === null ? null : nearest(times, at);
-    byId("moment").textContent = i === null ? "" : `${labels[i]} · ${names[i]}`;
+    byId("time-readout").textContent = i === null ? "" : `${labels[i]} · ${names[i]}`;
   }, range);
   board.fill(byId("times"), { time: series });
 }

@@ -1,0 +1,327 @@
+// Rasterization of one 16 x 16 tile, forward and backward. A row of a tile is 16 / kLanes vectors of pixels.
+//
+// The sign of the transmittance T says whether a pixel is finished: a finished pixel holds -T. The backward pass goes
+// front to back like the forward pass and so computes the same T, bit for bit; what lies behind a splat is the finished
+// image minus what has been blended so far.
+#pragma once
+
+#include "simd.h"
+#include "jobs.h"
+
+namespace nfc {
+inline namespace NFC_ISA {
+namespace {
+
+constexpr int kRowVectors = kTile / kLanes;
+
+struct TileView {
+  int x, y, columns, rows;  // first pixel, size inside the image
+};
+
+inline TileView tile_view(const RenderJob& job, int tile) {
+  TileView v;
+  v.x = tile % job.tiles_x * kTile, v.y = tile / job.tiles_x * kTile;
+  v.columns = job.camera.width - v.x < kTile ? job.camera.width - v.x : kTile;
+  v.rows = job.camera.height - v.y < kTile ? job.camera.height - v.y : kTile;
+  return v;
+}
+
+// The rows and vectors of a tile that a splat can reach; pixels outside would fail the alpha test.
+struct Reach {
+  int row_begin, row_end, vector_begin, vector_end;
+};
+
+inline int clamp_int(int x, int high) { return x < 0 ? 0 : x < high ? x : high; }
+
+inline Reach reach(const SplatRecord& s, const TileView& v) {
+  Reach r;
+  r.row_begin = clamp_int(s.row_begin - v.y, v.rows), r.row_end = clamp_int(s.row_end - v.y, v.rows);
+  r.vector_begin = clamp_int(s.column_begin - v.x, kTile) / kLanes;
+  r.vector_end = (clamp_int(s.column_end - v.x, kTile) + kLanes - 1) / kLanes;
+  return r;
+}
+
+// Records are read in the order of depth, scattered over memory: fetch them some entries ahead.
+inline void prefetch_splat(const RenderJob& job, uint32_t slot, uint32_t end) {
+  constexpr uint32_t kAhead = 8;
+  if (slot + kAhead >= end) return;
+  const uint32_t i = job.tile_entries[slot + kAhead].splat;
+  NFC_PREFETCH(job.records + i);
+  NFC_PREFETCH(job.colors + size_t(i) * job.channels);
+}
+
+// Uncapped alpha of a vector of pixels, and whether it counts; u = p dx + q dy, base = log2(opacity) - (r dy)^2. Where
+// it does not count the exponent may be out of range and the alpha anything.
+inline Vf splat_alpha(Vf u, float base, Mask* counts) {
+  const float log2_alpha_min = -7.9943534f;  // log2(1 / 255)
+  const Vf exponent = base - u * u;
+  *counts = exponent >= broadcast(log2_alpha_min);
+  return exp_2(exponent);
+}
+
+inline void start_transmittance(const TileView& v, float* T) {
+  for (int row = 0; row < kTile; ++row)
+    for (int column = 0; column < kTile; ++column)
+      T[kTile * row + column] = row < v.rows && column < v.columns ? 1.0f : -1.0f;
+}
+
+inline bool all_finished(const float* T) {
+  Vf top = load(T);
+  for (int i = kLanes; i < kTilePixels; i += kLanes) top = maximum(top, load(T + i));
+  float lanes[kLanes];
+  store(lanes, top);
+  bool finished = true;
+  for (int i = 0; i < kLanes; ++i) finished &= lanes[i] <= 0.0f;
+  return finished;
+}
+
+inline Vf column_centres(const TileView& v, int vector) {
+  float x[kLanes];
+  for (int i = 0; i < kLanes; ++i) x[i] = float(v.x + vector * kLanes + i) + 0.5f;
+  return load(x);
+}
+
+// What the expected depth is divided by.
+inline float covered(float alpha) { return alpha > 1e-10f ? alpha : 1e-10f; }
+
+// Blends channels [first, first + D) of the tile.
+template <int D>
+void raster_channels(const RenderJob& job, int tile, int first) {
+  const TileView view = tile_view(job, tile);
+  alignas(64) float T[kTilePixels], sum[D][kTilePixels];
+  start_transmittance(view, T);
+  memset(sum, 0, sizeof sum);
+  Vf centre[kRowVectors];
+  for (int k = 0; k < kRowVectors; ++k) centre[k] = column_centres(view, k);
+
+  const uint32_t begin = job.tile_begin[tile], end = job.tile_begin[tile + 1];
+  uint32_t slot = begin;
+  for (; slot < end; ++slot) {
+    if ((slot - begin) % 16 == 15 && all_finished(T)) break;
+    prefetch_splat(job, slot, end);
+    const uint32_t i = job.tile_entries[slot].splat;
+    const SplatRecord& s = job.records[i];
+    const float* color = job.colors + size_t(i) * job.channels + first;
+    const Reach to = reach(s, view);
+    for (int k = to.vector_begin; k < to.vector_end; ++k) {
+      const Vf pdx = s.p * (centre[k] - s.mean_x);
+      for (int row = to.row_begin; row < to.row_end; ++row) {
+        const float dy = float(view.y + row) + 0.5f - s.mean_y;
+        const float v = s.r * dy;
+        Mask counts;
+        Vf alpha = splat_alpha(pdx + s.q * dy, s.log2_opacity - v * v, &counts);
+        alpha = select(counts, minimum(alpha, broadcast(NFC_ALPHA_MAX)), Vf{});
+        const int pixel = kTile * row + kLanes * k;
+        const Vf t = load(T + pixel), next = t - t * alpha;
+        const Mask live = next >= broadcast(NFC_TRANSMITTANCE_MIN);
+        const Vf weight = select(live, alpha * t, Vf{});
+        store(T + pixel, select(live, next, negative(t)));
+        for (int c = 0; c < D; ++c) store(sum[c] + pixel, load(sum[c] + pixel) + weight * color[c]);
+      }
+    }
+  }
+  job.tile_used[tile] = slot - begin;
+
+  const int out_channels = job.channels - (job.depth ? 1 : 0);
+  for (int row = 0; row < view.rows; ++row) {
+    const size_t at = size_t(view.y + row) * job.camera.width + size_t(view.x);
+    float left[kTile];
+    for (int column = 0; column < view.columns; ++column) {
+      left[column] = fabsf(T[kTile * row + column]);
+      job.out_alpha[at + column] = 1.0f - left[column];
+    }
+    for (int c = 0; c < D; ++c) {
+      const float* total = sum[c] + kTile * row;
+      if (first + c == out_channels) {
+        for (int column = 0; column < view.columns; ++column)
+          job.out_depth[at + column] = total[column] / covered(1.0f - left[column]);
+      } else {
+        const float behind = job.background ? job.background[first + c] : 0.0f;
+        float* out = job.out + at * out_channels + first + c;
+        for (int column = 0; column < view.columns; ++column)
+          out[column * out_channels] = total[column] + left[column] * behind;
+      }
+    }
+  }
+}
+
+// What the backward pass needs at each pixel of a tile.
+template <int D>
+struct PixelGradients {
+  alignas(64) float T[kTilePixels];
+  alignas(64) float behind[kTilePixels];  // sum over channels of gradient times what is not blended yet
+  alignas(64) float v[D][kTilePixels];    // gradient of each composited channel
+};
+
+template <int D>
+inline void load_gradients(const RenderJob& job, int tile, const TileView& view, int first,
+                                  PixelGradients<D>* g) {
+  const int out_channels = job.channels - (job.depth ? 1 : 0);
+  start_transmittance(view, g->T);
+  memset(g->behind, 0, sizeof g->behind);
+  memset(g->v, 0, sizeof g->v);
+  float v_background[D] = {};
+  for (int row = 0; row < view.rows; ++row) {
+    const size_t at = size_t(view.y + row) * job.camera.width + size_t(view.x);
+    const float* alpha = job.out_alpha + at;
+    float* behind = g->behind + kTile * row;
+    for (int c = 0; c < D; ++c) {
+      float* v = g->v[c] + kTile * row;
+      if (first + c == out_channels) {
+        if (!job.v_depth) continue;
+        for (int column = 0; column < view.columns; ++column) {  // depth = sum / covered(alpha)
+          v[column] = job.v_depth[at + column] / covered(alpha[column]);
+          behind[column] += job.out_depth[at + column] * job.v_depth[at + column];
+        }
+      } else if (job.v_out) {
+        const float* out = job.out + at * out_channels + first + c;
+        const float* v_out = job.v_out + at * out_channels + first + c;
+        for (int column = 0; column < view.columns; ++column) {
+          v[column] = v_out[column * out_channels];
+          behind[column] += out[column * out_channels] * v[column];
+        }
+        if (job.tile_background) {
+          for (int column = 0; column < view.columns; ++column) v_background[c] += (1.0f - alpha[column]) * v[column];
+        }
+      }
+    }
+    if (first == 0 && (job.v_alpha || job.v_depth)) {  // alpha = 1 - T; its gradient is part of the first pass
+      for (int column = 0; column < view.columns; ++column) {
+        float v_alpha = job.v_alpha ? job.v_alpha[at + column] : 0.0f;
+        if (job.v_depth && alpha[column] > 1e-10f)
+          v_alpha -= job.v_depth[at + column] * job.out_depth[at + column] / alpha[column];
+        behind[column] -= (1.0f - alpha[column]) * v_alpha;
+      }
+    }
+  }
+  if (!job.tile_background) return;
+  for (int c = 0; c < D; ++c)
+    if (first + c < out_channels) job.tile_background[size_t(tile) * job.channels + first + c] = v_background[c];
+}
+
+// Writes, for every splat of the tile, the sums over its pixels of g = alpha v_alpha times 1, dx, dy, dx^2, dx dy,
+// dy^2 (all that the gradients of opacity, mean and conic need), of |gradient of the mean| with Abs, and the
+// gradients of its channels.
+template <int D, bool Abs>
+void raster_channels_backward(const RenderJob& job, int tile, int first) {
+  const TileView view = tile_view(job, tile);
+  PixelGradients<D> g;
+  load_gradients<D>(job, tile, view, first, &g);
+  Vf centre[kRowVectors];
+  for (int k = 0; k < kRowVectors; ++k) centre[k] = column_centres(view, k);
+
+  const int stride = kMoments + job.channels;
+  const uint32_t begin = job.tile_begin[tile], end = job.tile_begin[tile + 1], used = begin + job.tile_used[tile];
+  for (uint32_t slot = begin; slot < used; ++slot) {
+    prefetch_splat(job, slot, end);
+    const uint32_t i = job.tile_entries[slot].splat;
+    const SplatRecord& s = job.records[i];
+    const float* color = job.colors + size_t(i) * job.channels + first;
+    const Reach to = reach(s, view);
+    Vf moment[6] = {}, absolute[2] = {}, v_color[D] = {};
+    for (int k = to.vector_begin; k < to.vector_end; ++k) {
+      const Vf dx = centre[k] - s.mean_x, pdx = s.p * dx;
+      Vf g0 = {}, g1 = {}, g2 = {};  // sums down the columns of g, g dy, g dy^2
+      for (int row = to.row_begin; row < to.row_end; ++row) {
+        const float dy = float(view.y + row) + 0.5f - s.mean_y;
+        const float v = s.r * dy;
+        Mask counts;
+        const Vf uncapped = splat_alpha(pdx + s.q * dy, s.log2_opacity - v * v, &counts);
+        const Vf alpha = select(counts, minimum(uncapped, broadcast(NFC_ALPHA_MAX)), Vf{});
+        const int pixel = kTile * row + kLanes * k;
+        const Vf t = load(g.T + pixel), next = t - t * alpha;
+        const Mask live = next >= broadcast(NFC_TRANSMITTANCE_MIN);
+        const Vf weight = select(live, alpha * t, Vf{});
+        store(g.T + pixel, select(live, next, negative(t)));
+        Vf blended = Vf{};  // sum over channels of gradient times the splat's part
+        for (int c = 0; c < D; ++c) {
+          const Vf v_c = load(g.v[c] + pixel);
+          v_color[c] = v_color[c] + weight * v_c;
+          blended = blended + color[c] * v_c;
+        }
+        blended = blended * weight;
+        const Vf behind = load(g.behind + pixel) - blended;
+        store(g.behind + pixel, behind);
+        // alpha v_alpha = alpha (T color v - behind / (1 - alpha)); zero where alpha is capped or the pixel finished
+        Vf ga = blended - alpha * behind * reciprocal(1.0f - alpha);
+        ga = select(both(live, uncapped < broadcast(NFC_ALPHA_MAX)), ga, Vf{});
+        g0 = g0 + ga;
+        const Vf gy = ga * dy;
+        g1 = g1 + gy;
+        g2 = g2 + gy * dy;
+        if (Abs) {
+          const Vf to_x = ga * (s.conic_a * dx + s.conic_b * dy), to_y = ga * (s.conic_b * dx + s.conic_c * dy);
+          absolute[0] = absolute[0] + maximum(to_x, -to_x);
+          absolute[1] = absolute[1] + maximum(to_y, -to_y);
+        }
+      }
+      moment[0] = moment[0] + g0, moment[2] = moment[2] + g1, moment[5] = moment[5] + g2;
+      const Vf gx = g0 * dx;
+      moment[1] = moment[1] + gx, moment[3] = moment[3] + gx * dx, moment[4] = moment[4] + g1 * dx;
+    }
+    float* out = job.partial + size_t(job.tile_entries[slot].entry) * stride;
+    if (first == 0) {
+      for (int j = 0; j < 6; ++j) out[j] = sum_lanes(moment[j]);
+      for (int j = 0; j < 2; ++j) out[6 + j] = Abs ? sum_lanes(absolute[j]) : 0.0f;
+    } else {
+      for (int j = 0; j < 6; ++j) out[j] += sum_lanes(moment[j]);
+    }
+    for (int c = 0; c < D; ++c) out[kMoments + first + c] = sum_lanes(v_color[c]);
+  }
+  for (uint32_t slot = used; slot < end; ++slot) {
+    float* out = job.partial + size_t(job.tile_entries[slot].entry) * stride;
+    if (first == 0) memset(out, 0, kMoments * sizeof(float));
+    memset(out + kMoments + first, 0, D * sizeof(float));
+  }
+}
+
+void raster(const RenderJob& job, int tile) {
+  for (int first = 0; first < job.channels; first += kMaxChannelsAtOnce) {
+    switch (job.channels - first) {
+      case 1:
+        raster_channels<1>(job, tile, first);
+        break;
+      case 2:
+        raster_channels<2>(job, tile, first);
+        break;
+      case 3:
+        raster_channels<3>(job, tile, first);
+        break;
+      default:
+        raster_channels<4>(job, tile, first);
+        break;
+    }
+  }
+}
+
+template <bool Abs>
+void raster_backward_with(const RenderJob& job, int tile) {
+  for (int first = 0; first < job.channels; first += kMaxChannelsAtOnce) {
+    switch (job.channels - first) {
+      case 1:
+        raster_channels_backward<1, Abs>(job, tile, first);
+        break;
+      case 2:
+        raster_channels_backward<2, Abs>(job, tile, first);
+        break;
+      case 3:
+        raster_channels_backward<3, Abs>(job, tile, first);
+        break;
+      default:
+        raster_channels_backward<4, Abs>(job, tile, first);
+        break;
+    }
+  }
+}
+
+void raster_backward(const RenderJob& job, int tile) {
+  if (job.absgrad) {
+    raster_backward_with<true>(job, tile);
+  } else {
+    raster_backward_with<false>(job, tile);
+  }
+}
+
+}  // namespace
+}  // namespace NFC_ISA
+}  // namespace nfc

@@ -1,0 +1,277 @@
+// A vector of floats as wide as the instruction set of this translation unit allows, with the operations of numeric.h.
+// To be included before the mathematics (include/nfc_gs), whose templates must find the operations on vectors.
+// GCC and Clang have vectors as types; elsewhere (MSVC) an array whose loops the compiler vectorises does the same.
+#pragma once
+
+#include "../../include/nfc_gs/numeric.h"
+
+#if defined(__AVX512F__)
+#define NFC_LANES 16
+#elif defined(__AVX2__)
+#define NFC_LANES 8
+#else
+#define NFC_LANES 4
+#endif
+
+#if defined(__GNUC__) && (defined(__SSE2__) || defined(__AVX2__))
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+namespace nfc {
+inline namespace NFC_ISA {
+
+constexpr int kLanes = NFC_LANES;
+
+#if defined(__GNUC__)
+
+typedef float Vf __attribute__((vector_size(4 * NFC_LANES)));
+typedef int32_t Vi __attribute__((vector_size(4 * NFC_LANES)));
+typedef Vi Mask;
+
+NFC_HD Vf select(Mask mask, Vf yes, Vf no) { return mask ? yes : no; }
+NFC_HD Vi bits(Vf a) { return (Vi)a; }
+NFC_HD Vf from_bits(Vi a) { return (Vf)a; }
+NFC_HD Vf to_float(Vi a) { return __builtin_convertvector(a, Vf); }
+NFC_HD Mask both(Mask a, Mask b) { return a & b; }
+
+#else
+
+struct Vi {
+  int32_t v[kLanes];
+};
+typedef Vi Mask;
+struct Vf {
+  float v[kLanes];
+  float operator[](int i) const { return v[i]; }
+  float& operator[](int i) { return v[i]; }
+};
+#define NFC_EACH for (int i = 0; i < kLanes; ++i)
+#define NFC_BINARY(op)                   \
+  NFC_HD Vf operator op(Vf a, Vf b) {    \
+    NFC_EACH a.v[i] = a.v[i] op b.v[i];  \
+    return a;                            \
+  }                                      \
+  NFC_HD Vf operator op(Vf a, float b) { \
+    NFC_EACH a.v[i] = a.v[i] op b;       \
+    return a;                            \
+  }                                      \
+  NFC_HD Vf operator op(float a, Vf b) { \
+    NFC_EACH b.v[i] = a op b.v[i];       \
+    return b;                            \
+  }
+NFC_BINARY(+)
+NFC_BINARY(-)
+NFC_BINARY(*)
+NFC_BINARY(/)
+#undef NFC_BINARY
+NFC_HD Vf operator-(Vf a) {
+  NFC_EACH a.v[i] = -a.v[i];
+  return a;
+}
+#define NFC_COMPARE(op)                          \
+  NFC_HD Mask operator op(Vf a, Vf b) {          \
+    Mask m;                                      \
+    NFC_EACH m.v[i] = a.v[i] op b.v[i] ? -1 : 0; \
+    return m;                                    \
+  }
+NFC_COMPARE(<)
+NFC_COMPARE(>)
+NFC_COMPARE(<=)
+NFC_COMPARE(>=)
+NFC_COMPARE(==)
+#undef NFC_COMPARE
+NFC_HD Vi operator+(Vi a, Vi b) {
+  NFC_EACH a.v[i] += b.v[i];
+  return a;
+}
+NFC_HD Vi operator<<(Vi a, int s) {
+  NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) << s);
+  return a;
+}
+NFC_HD Vi operator-(Vi a, Vi b) {
+  NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) - uint32_t(b.v[i]));
+  return a;
+}
+NFC_HD Vi operator-(Vi a, int32_t b) {
+  NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) - uint32_t(b));
+  return a;
+}
+NFC_HD Vi operator>>(Vi a, int s) {
+  NFC_EACH a.v[i] >>= s;
+  return a;
+}
+NFC_HD Vf to_float(Vi a) {
+  Vf r;
+  NFC_EACH r.v[i] = float(a.v[i]);
+  return r;
+}
+NFC_HD Vf select(Mask mask, Vf yes, Vf no) {
+  NFC_EACH no.v[i] = mask.v[i] ? yes.v[i] : no.v[i];
+  return no;
+}
+NFC_HD Vi bits(Vf a) {
+  Vi r;
+  memcpy(&r, &a, sizeof r);
+  return r;
+}
+NFC_HD Vf from_bits(Vi a) {
+  Vf r;
+  memcpy(&r, &a, sizeof r);
+  return r;
+}
+NFC_HD Mask both(Mask a, Mask b) {
+  NFC_EACH a.v[i] &= b.v[i];
+  return a;
+}
+#undef NFC_EACH
+
+#endif
+
+NFC_HD Vf load(const float* p) {
+  Vf r;
+  memcpy(&r, p, sizeof r);
+  return r;
+}
+NFC_HD void store(float* p, Vf a) { memcpy(p, &a, sizeof a); }
+NFC_HD Vf broadcast(float a) { return Vf{} + a; }
+
+#if defined(__AVX512F__) && defined(__GNUC__)
+NFC_HD Vf minimum(Vf a, Vf b) { return (Vf)_mm512_min_ps((__m512)a, (__m512)b); }
+NFC_HD Vf maximum(Vf a, Vf b) { return (Vf)_mm512_max_ps((__m512)a, (__m512)b); }
+NFC_HD Vf square_root(Vf a) { return (Vf)_mm512_sqrt_ps((__m512)a); }
+NFC_HD Vf reciprocal(Vf a) {  // to about 1 ulp: an estimate and one Newton step
+  const Vf r = (Vf)_mm512_rcp14_ps((__m512)a);
+  return r * (2.0f - a * r);
+}
+#elif defined(__AVX2__) && defined(__GNUC__)
+NFC_HD Vf minimum(Vf a, Vf b) { return (Vf)_mm256_min_ps((__m256)a, (__m256)b); }
+NFC_HD Vf maximum(Vf a, Vf b) { return (Vf)_mm256_max_ps((__m256)a, (__m256)b); }
+NFC_HD Vf square_root(Vf a) { return (Vf)_mm256_sqrt_ps((__m256)a); }
+NFC_HD Vf reciprocal(Vf a) { return 1.0f / a; }
+#elif defined(__SSE2__) && defined(__GNUC__)
+NFC_HD Vf minimum(Vf a, Vf b) { return (Vf)_mm_min_ps((__m128)a, (__m128)b); }
+NFC_HD Vf maximum(Vf a, Vf b) { return (Vf)_mm_max_ps((__m128)a, (__m128)b); }
+NFC_HD Vf square_root(Vf a) { return (Vf)_mm_sqrt_ps((__m128)a); }
+NFC_HD Vf reciprocal(Vf a) { return 1.0f / a; }
+#elif defined(__ARM_NEON) && defined(__aarch64__) && defined(__GNUC__)
+NFC_HD Vf minimum(Vf a, Vf b) { return (Vf)vminq_f32((float32x4_t)a, (float32x4_t)b); }
+NFC_HD Vf maximum(Vf a, Vf b) { return (Vf)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
+NFC_HD Vf square_root(Vf a) { return (Vf)vsqrtq_f32((float32x4_t)a); }
+NFC_HD Vf reciprocal(Vf a) { return 1.0f / a; }
+#else
+NFC_HD Vf minimum(Vf a, Vf b) { return select(a < b, a, b); }
+NFC_HD Vf maximum(Vf a, Vf b) { return select(a > b, a, b); }
+NFC_HD Vf square_root(Vf a) {
+  for (int i = 0; i < kLanes; ++i) a[i] = sqrtf(a[i]);
+  return a;
+}
+NFC_HD Vf reciprocal(Vf a) { return 1.0f / a; }
+#endif
+
+// -|a|
+#if defined(__GNUC__)
+NFC_HD Vf negative(Vf a) { return from_bits(bits(a) | INT32_MIN); }
+#else
+NFC_HD Vf negative(Vf a) { return minimum(a, -a); }
+#endif
+
+// log2 of positive normal numbers, error below 1e-7 beside the rounding of the sum: a = 2^n m with m in [sqrt(1/2),
+// sqrt(2)), and a minimax polynomial of m - 1 for log2(m). Anything else, NaN included, gives nonsense.
+NFC_HD Vf log_2(Vf a) {
+  const Vi n = (bits(a) - 0x3f3504f3) >> 23;  // sqrt(1/2)
+  const Vf f = from_bits(bits(a) - (n << 23)) - 1.0f;
+  Vf p = broadcast(1.292611590e-1f);
+  p = p * f - 2.089323878e-1f;
+  p = p * f + 2.152127539e-1f;
+  p = p * f - 2.386759134e-1f;
+  p = p * f + 2.879390680e-1f;
+  p = p * f - 3.607162529e-1f;
+  p = p * f + 4.809102803e-1f;
+  p = p * f - 7.213471994e-1f;
+  p = p * f + 1.442695005f;
+  return p * f + to_float(n);
+}
+
+// 2^t for -126 <= t <= 126, relative error below 3e-7: t = n + f with |f| <= 1/2, a minimax polynomial for 2^f, and n
+// added to the exponent.
+NFC_HD Vf exp_2(Vf t) {
+  const float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+  const Vf shifted = t + round;
+  const Vf f = t - (shifted - round);
+  Vf p = broadcast(1.327646061e-3f);
+  p = p * f + 9.675541244e-3f;
+  p = p * f + 5.550713309e-2f;
+  p = p * f + 2.402211973e-1f;
+  p = p * f + 6.931469670e-1f;
+  p = p * f + 1.000000072f;
+  return from_bits(bits(p) + (bits(shifted) << 23));
+}
+
+// 1 / (1 + exp(-a)). NaN, as arithmetic makes it, stays NaN: minimum and maximum return their second argument then.
+NFC_HD Vf sigmoid(Vf a) {
+  const Vf t = maximum(broadcast(-125.0f), minimum(broadcast(125.0f), -1.442695041f * a));
+  return reciprocal(1.0f + exp_2(t));
+}
+
+// Interleaves the lanes of two vectors: a0 b0 a1 b1 ..., first half or second half of it.
+#if defined(__GNUC__)
+template <int... I>
+struct Lanes {};
+template <int N, int... I>
+struct CountLanes : CountLanes<N - 1, N - 1, I...> {};
+template <int... I>
+struct CountLanes<0, I...> {
+  using type = Lanes<I...>;
+};
+template <int Offset, int... I>
+NFC_HD Vf zip(Vf a, Vf b, Lanes<I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, (Offset + I / 2 + (I % 2) * kLanes)...);
+#else
+  return __builtin_shuffle(a, b, Vi{(Offset + I / 2 + (I % 2) * kLanes)...});
+#endif
+}
+NFC_HD Vf zip_low(Vf a, Vf b) { return zip<0>(a, b, CountLanes<kLanes>::type()); }
+NFC_HD Vf zip_high(Vf a, Vf b) { return zip<kLanes / 2>(a, b, CountLanes<kLanes>::type()); }
+#else
+NFC_HD Vf zip_low(Vf a, Vf b) {
+  Vf r;
+  for (int i = 0; i < kLanes; ++i) r[i] = i % 2 ? b[i / 2] : a[i / 2];
+  return r;
+}
+NFC_HD Vf zip_high(Vf a, Vf b) {
+  Vf r;
+  for (int i = 0; i < kLanes; ++i) r[i] = i % 2 ? b[kLanes / 2 + i / 2] : a[kLanes / 2 + i / 2];
+  return r;
+}
+#endif
+
+// Transposes a block of kLanes x kLanes floats in place: each round interleaves the two halves of the rows.
+NFC_HD void transpose(Vf* rows) {
+  for (int round = 1; round < kLanes; round *= 2) {
+    Vf next[kLanes];
+    for (int i = 0; i < kLanes / 2; ++i) {
+      next[2 * i] = zip_low(rows[i], rows[i + kLanes / 2]);
+      next[2 * i + 1] = zip_high(rows[i], rows[i + kLanes / 2]);
+    }
+    for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
+  }
+}
+
+// The sum of the lanes, always in the same order.
+#if defined(__AVX512F__) && defined(__GNUC__)
+NFC_HD float sum_lanes(Vf a) { return _mm512_reduce_add_ps((__m512)a); }
+#else
+NFC_HD float sum_lanes(Vf a) {
+  float x[kLanes];
+  store(x, a);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) x[i] += x[i + width];
+  return x[0];
+}
+#endif
+
+}  // namespace NFC_ISA
+}  // namespace nfc

@@ -1,0 +1,136 @@
+"""The cache of decoded pictures, which are held as uint8 and decoded by threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+
+import numpy as np
+
+from nfc_gs.data.image_source import ImageSource
+from nfc_gs.data.images import decode, decode_moving, shrink
+from nfc_gs.data.scene import View, ViewImage
+
+
+class ImageCache:
+    """Decoded pictures of the views of one scene, within a bound of memory.
+
+    Pictures are decoded by threads; the least recently used are dropped first. A picture does not depend on what
+    is in the cache, on timing, or on the number of threads.
+
+    Args:
+        cache_gb: bound in 10^9 bytes. The newest picture is kept even if it alone is larger.
+        threads: decoding threads; by default one per processor, at most 4.
+    """
+
+    def __init__(self, cache_gb: float = 2.0, threads: int | None = None) -> None:
+        self._limit = int(cache_gb * 1e9)
+        self._threads = threads or max(1, min(4, os.cpu_count() or 1))
+        self._lock = threading.Lock()
+        self._images: OrderedDict[tuple[str, int], ViewImage] = OrderedDict()
+        self._bytes = 0
+        self._running: dict[tuple[str, int], Future[ViewImage]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of pixels held now."""
+        return self._bytes
+
+    def image(self, view: View, divisor: int = 1) -> ViewImage:
+        """The picture of a view, 1 / `divisor` of its size; see `SceneData.image`.
+
+        The arrays are the cache's own: do not write to them.
+
+        Raises:
+            UserError: the file cannot be read any more.
+        """
+        key = (view.name, divisor)
+        while True:
+            with self._lock:
+                if key in self._images:
+                    self._images.move_to_end(key)
+                    return self._images[key]
+                running = self._running.get(key)
+                if running is None or running.cancel():  # not started: decode it in this thread
+                    running = None
+                    own: Future[ViewImage] = Future()
+                    own.set_running_or_notify_cancel()
+                    self._running[key] = own
+            if running is None:
+                return self._finish(key, own, view, divisor)
+            try:
+                return running.result()
+            except CancelledError:
+                continue
+
+    def prefetch(self, views: Sequence[View], divisor: int = 1) -> None:
+        """Start decoding pictures in the background; errors are raised when a picture is requested."""
+        with self._lock:
+            for view in views:
+                key = (view.name, divisor)
+                if key in self._images or key in self._running:
+                    continue
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="images")
+                self._running[key] = self._pool.submit(self._make_and_store, key, view, divisor)
+
+    def moving(self, view: View) -> np.ndarray | None:
+        """Which pixels of a view show something that moves, see `SceneData.moving`; nothing of it is kept."""
+        return decode_moving(_source(view))
+
+    def _make_and_store(self, key: tuple[str, int], view: View, divisor: int) -> ViewImage:
+        try:
+            image = self._make(view, divisor)
+        except BaseException:
+            with self._lock:
+                self._running.pop(key, None)
+            raise
+        with self._lock:
+            self._store(key, image, evict=True)
+            self._running.pop(key, None)
+        return image
+
+    def _finish(self, key: tuple[str, int], own: Future[ViewImage], view: View, divisor: int) -> ViewImage:
+        try:
+            image = self._make_and_store(key, view, divisor)
+        except BaseException as error:
+            own.set_exception(error)
+            raise
+        own.set_result(image)
+        return image
+
+    def _make(self, view: View, divisor: int) -> ViewImage:
+        if divisor == 1:
+            return decode(_source(view))
+        with self._lock:
+            full = self._images.get((view.name, 1))
+        if full is None:
+            full = decode(_source(view))
+            with self._lock:  # the next, larger stage will need it; other pictures are not dropped for it
+                self._store((view.name, 1), full, evict=False)
+        height, width = full.rgb.shape[:2]
+        return shrink(full, max(1, round(width / divisor)), max(1, round(height / divisor)))
+
+    def _store(self, key: tuple[str, int], image: ViewImage, evict: bool) -> None:
+        """Keep a picture (without `evict` only where there is room); the lock is held."""
+        size = _size(image)
+        if key in self._images or (not evict and self._bytes + size > self._limit):
+            return
+        self._images[key] = image
+        self._bytes += size
+        while self._bytes > self._limit and len(self._images) > 1:
+            _, gone = self._images.popitem(last=False)
+            self._bytes -= _size(gone)
+
+
+def _size(image: ViewImage) -> int:
+    return image.rgb.nbytes + (0 if image.mask is None else image.mask.nbytes)
+
+
+def _source(view: View) -> ImageSource:
+    assert view.source is not None, "the views of a scene with a cache have sources"
+    return view.source

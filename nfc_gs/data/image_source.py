@@ -1,0 +1,44 @@
+"""How the picture of a view is made from an image file: the plan that `data.images.decode` follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nfc_gs.data.lens import Lens, Pinhole
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What the header of an image file says, before the file is decoded; sizes in pixels as stored."""
+
+    width: int
+    height: int
+    swaps_sides: bool
+    """Its EXIF orientation turns it by 90 or 270 degrees."""
+    has_alpha: bool
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """How the picture of a view (`ViewImage`) is made from its file."""
+
+    path: Path
+    header: ImageHeader
+    turn: bool
+    """Apply the EXIF orientation."""
+    width: int
+    height: int
+    """Size the file is brought to before anything else is done."""
+    background: tuple[float, float, float] | None = None
+    """Color that transparent pixels are composited on; None: they are ignored (or, with `alpha_is_mask` false, kept as
+    stored)."""
+    alpha_is_mask: bool = True
+    mask: Path | None = None
+    lens: Lens | None = None
+    pinhole: Pinhole | None = None
+    """With a `lens`: the picture is resampled to this pinhole."""
+    frame: int | None = None
+    """The number of the frame, counted from 0, where the file is a video."""
+    moving: Path | None = None
+    """An image that is white where the picture shows something that moves."""

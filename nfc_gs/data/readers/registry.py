@@ -1,0 +1,79 @@
+"""The table of capture readers, and the choice among them.
+
+To add a reader, write a module that makes a `Reader`, and add it to the table in its place.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.capture import Capture, image_files
+from nfc_gs.data.readers import colmap, multiview, nerfies, transforms
+from nfc_gs.data.readers.camera_folders import find_cameras
+from nfc_gs.data.readers.reader import Reader
+
+log = logging.getLogger("nfc_gs")
+
+READERS: tuple[Reader, ...] = (
+    nerfies.READER,
+    transforms.BLENDER_READER,
+    transforms.READER,
+    multiview.READER,
+    colmap.READER,
+)
+"""The first that recognises a path reads it: those that look for rarer files come first."""
+
+
+def read_capture(path: Path, *, factor: int | None = None, masks: bool = True) -> Capture:
+    """Read a capture with the reader that recognises it.
+
+    Args:
+        factor: use the capture's own copies of its images at 1 / `factor` of their size, where it has such.
+        masks: use the capture's masks.
+
+    Raises:
+        UserError: there is no such path, no reader recognises it, or the capture is damaged.
+    """
+    _check_path(path)
+    for reader in READERS:
+        if reader.recognises(path):
+            capture = reader.read(path, factor=factor, masks=masks)
+            if capture is not None:
+                log.debug("%s is read as %s.", path, reader.reads)
+                return capture
+    raise _not_recognised(path)
+
+
+def _check_path(path: Path) -> None:
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):  # a name that no file system takes
+        exists = False
+    if not exists:
+        raise UserError(f"There is no {path}; give the folder of a capture.")
+    try:
+        empty = path.is_dir() and not any(path.iterdir())
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
+    if empty:
+        raise UserError(f"The folder {path} is empty; give the folder of a capture.")
+
+
+def _not_recognised(path: Path) -> UserError:
+    """What a path lacks to be a capture."""
+    if path.is_file():
+        return UserError(f"{path} is a file, not a capture; give the folder of a capture or its transforms.json.")
+    cameras = find_cameras(path)
+    if len(cameras) > 1:
+        return UserError(
+            f"{path} has {len(cameras)} cameras ({cameras[0].name}, {cameras[1].name}, ...) but no poses; "
+            f"add {multiview.BOUNDS}, or a COLMAP model of one image for each camera."
+        )
+    if next(image_files(path), None) is not None:
+        return UserError(
+            f"{path} has images but no camera poses (no COLMAP model, no transforms.json); run COLMAP on it first."
+        )
+    kinds = ", ".join(reader.reads for reader in READERS)
+    return UserError(f"{path} is no capture: it has no images and no camera poses; give the folder of one ({kinds}).")

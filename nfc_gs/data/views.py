@@ -1,0 +1,198 @@
+"""The views of a scene, planned from the images of a capture: sizes, orientation, undistortion, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nfc_gs.core.camera import Camera
+from nfc_gs.core.errors import UserError
+from nfc_gs.data.capture import CaptureImage
+from nfc_gs.data.config import Downscale
+from nfc_gs.data.image_source import ImageHeader, ImageSource
+from nfc_gs.data.images import read_header
+from nfc_gs.data.lens import Pinhole, is_pinhole, pinholes
+from nfc_gs.data.scene import TimeAxis, View
+
+
+@dataclass(frozen=True)
+class Headers:
+    """The headers of the files of a capture: of its images in their order, and of its masks by path."""
+
+    images: list[ImageHeader]
+    masks: dict[Path, ImageHeader]
+
+
+def read_headers(images: Sequence[CaptureImage]) -> Headers:
+    """Read the headers of all images and masks.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    masks = [path for image in images for path in (image.mask, image.moving) if path is not None]
+    with ThreadPoolExecutor(8) as pool:
+        headers = list(pool.map(read_header, [image.path for image in images], [image.frame for image in images]))
+        return Headers(headers, dict(zip(masks, pool.map(read_header, masks), strict=True)))
+
+
+@dataclass(frozen=True)
+class CaptureView:
+    """A view in the capture's own world frame, before the scene is normalised.
+
+    Attributes:
+        name: as that of the view in the scene.
+        image: what it is made from.
+        viewmat: [4, 4] float64 world-to-camera.
+        source: how its picture is made from the file.
+        pinhole: its intrinsics.
+    """
+
+    name: str
+    image: CaptureImage
+    viewmat: np.ndarray
+    source: ImageSource
+    pinhole: Pinhole
+
+    def in_scene(self, viewmat: np.ndarray, axis: TimeAxis | None) -> View:
+        """The view of a scene, with its world-to-camera matrix [4, 4] and the axis of times there."""
+        p, time = self.pinhole, self.image.time
+        matrix = torch.from_numpy(viewmat.astype(np.float32))
+        camera = Camera(matrix, p.fx, p.fy, p.cx, p.cy, p.width, p.height)
+        normalised = None if axis is None or time is None else axis.normalised(time)
+        return View(self.name, camera, self.source, normalised)
+
+
+def capture_views(
+    images: Sequence[CaptureImage],
+    headers: Headers,
+    downscale: Downscale,
+    background: tuple[float, float, float] | None,
+    *,
+    alpha_is_mask: bool,
+) -> list[CaptureView]:
+    """The views that images become: one each, or several where the lens is a panorama's; sorted by name.
+
+    Args:
+        background: what transparent pixels are laid on; None where an alpha channel is a mask, or without a meaning.
+        alpha_is_mask: whether it is one.
+
+    Raises:
+        UserError: an image does not fit its camera, or a mask does not fit its image.
+    """
+    views: list[CaptureView] = []
+    turns = _orientations(images, headers.images)
+    for image, header, turn in zip(images, headers.images, turns, strict=True):
+        for mask in (image.mask, image.moving):
+            if mask is not None:
+                _check_mask(mask, headers.masks[mask], header, turn)
+        for pinhole in pinholes(image.lens):
+            views.append(_view(image, pinhole, header, turn, downscale, background, alpha_is_mask))
+    return sorted(views, key=lambda view: view.name)
+
+
+def _view(
+    image: CaptureImage,
+    full: Pinhole,
+    header: ImageHeader,
+    turn: bool,
+    downscale: Downscale,
+    background: tuple[float, float, float] | None,
+    alpha_is_mask: bool,
+) -> CaptureView:
+    """The view of an image through one of the pinholes that its lens is converted to, at the working size."""
+    width, height = (header.height, header.width) if turn else (header.width, header.height)
+    per_lens = width / image.lens.width  # pixels of the file per pixel of the calibration
+    longest = max(full.width, full.height) * per_lens
+    shrink = max(1.0, downscale.factor / image.reduced, longest / downscale.side if downscale.side else 1.0)
+    decoded = max(1, round(width / shrink)), max(1, round(height / shrink))
+    if full.label:
+        edge = max(1, round(full.width * per_lens / shrink))
+        target = full.resized(edge, edge)
+    else:
+        target = full.resized(*decoded)
+    resample = not is_pinhole(image.lens)
+    source = ImageSource(
+        path=image.path,
+        header=header,
+        turn=turn,
+        width=decoded[0],
+        height=decoded[1],
+        background=background,
+        alpha_is_mask=alpha_is_mask,
+        mask=image.mask,
+        lens=image.lens if resample else None,
+        pinhole=target if resample else None,
+        frame=image.frame,
+        moving=image.moving,
+    )
+    viewmat = image.viewmat.copy()
+    viewmat[:3] = np.array(full.rotation) @ viewmat[:3]
+    name = f"{image.name}/{full.label}" if full.label else image.name
+    return CaptureView(name, image, viewmat, source, target)
+
+
+def _orientations(images: Sequence[CaptureImage], headers: Sequence[ImageHeader]) -> list[bool]:
+    """Whether each image must be turned by its EXIF orientation to fit its camera.
+
+    Images may be smaller or larger than their cameras, but all by the same factor.
+
+    Raises:
+        UserError: an image does not fit its camera.
+    """
+    turns = [_must_turn(image, header) for image, header in zip(images, headers, strict=True)]
+    scales = [
+        (header.height if turn else header.width) / image.lens.width * image.reduced
+        for image, header, turn in zip(images, headers, turns, strict=True)
+    ]
+    usual = float(np.median(scales)) if scales else 1.0
+    for image, header, scale in zip(images, headers, scales, strict=True):
+        if abs(scale / usual - 1.0) > 0.1:  # one pixel of rounding is less than this in all but tiny images
+            raise _misfit(image, header, f", and most images are {usual:.3g} times the size of their cameras")
+    return turns
+
+
+def _must_turn(image: CaptureImage, header: ImageHeader) -> bool:
+    """COLMAP calibrates the pixels as stored, other programs turn them first: the size of the camera decides."""
+    stored, camera = (header.width, header.height), (image.lens.width, image.lens.height)
+    turned = (header.height, header.width)
+    if stored == camera:
+        return False
+    if header.swaps_sides and turned == camera:
+        return True
+    if _same_picture(stored, camera):
+        return False
+    if header.swaps_sides and _same_picture(turned, camera):
+        return True
+    raise _misfit(image, header)
+
+
+def _misfit(image: CaptureImage, header: ImageHeader, others: str = "") -> UserError:
+    return UserError(
+        f"The image {image.path} is {header.width} x {header.height} pixels, but its camera is "
+        f"{image.lens.width} x {image.lens.height}{others}; give the images that the cameras were calibrated with."
+    )
+
+
+def _same_picture(size: tuple[int, int], camera: tuple[int, int]) -> bool:
+    """Whether one scale, and one way of rounding, takes the camera's size to the image's."""
+    for low, high in ((0.0, 1.0), (-0.5, 0.5), (-1.0, 0.0)):
+        lowest = max((s + low) / c for s, c in zip(size, camera, strict=True))
+        highest = min((s + high) / c for s, c in zip(size, camera, strict=True))
+        if lowest <= highest:
+            return True
+    return False
+
+
+def _check_mask(path: Path, mask: ImageHeader, image: ImageHeader, turn: bool) -> None:
+    size = (image.height, image.width) if turn else (image.width, image.height)
+    given = (mask.width, mask.height)
+    if not (_same_picture(given, size) or _same_picture(size, given)):
+        raise UserError(
+            f"The mask {path} is {mask.width} x {mask.height} pixels, but its image is "
+            f"{size[0]} x {size[1]}; make them alike or remove the mask."
+        )

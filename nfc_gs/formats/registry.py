@@ -1,0 +1,71 @@
+"""The table of splat file formats, by the suffix of the file.
+
+To add a format, write a module that makes a `SplatFormat`, and add it to the tuple below.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.formats import ply, splat
+from nfc_gs.formats.splat_format import SplatFormat
+from nfc_gs.model.gaussians import GaussianModel
+
+FORMATS: dict[str, SplatFormat] = {splat_format.suffix: splat_format for splat_format in (ply.FORMAT, splat.FORMAT)}
+
+
+def format_of(path: Path | str) -> SplatFormat | None:
+    """The format that a file has by its suffix; None for other files, and for folders whatever their names."""
+    path = Path(path)
+    return None if path.is_dir() else FORMATS.get(path.suffix.lower())
+
+
+def splat_suffixes(*, written: bool = False) -> str:
+    """The suffixes of all formats in words, for sentences: ".ply or .splat".
+
+    Args:
+        written: only those that can be written.
+    """
+    return " or ".join(suffix for suffix, each in FORMATS.items() if each.write is not None or not written)
+
+
+def read_splats(path: Path | str) -> GaussianModel:
+    """Read a model from a splat file; float32 on the CPU.
+
+    Raises:
+        UserError: another suffix than those in `FORMATS`, no such file, or a damaged one.
+    """
+    path = Path(path)
+    found = FORMATS.get(path.suffix.lower())
+    if found is None:
+        raise UserError(f"{path} is no splat file by its name; give one that ends in {splat_suffixes()}.")
+    return found.read(path)
+
+
+def write_splats(
+    path: Path | str, model: GaussianModel, transform: np.ndarray | None = None, *, sh_degree: int | None = None
+) -> None:
+    """Write a model in the format that the suffix names.
+
+    Args:
+        transform: [4, 4] similarity from the world to the model's frame (`SceneData.transform`); the file
+            holds the Gaussians in the world. None where the two frames are one.
+        sh_degree: SH degree of the file; None for that of the model, or the highest that the format holds.
+
+    Raises:
+        UserError: no format of that suffix is written, the format does not hold that degree, or the file cannot be
+            written.
+    """
+    path = Path(path)
+    found = FORMATS.get(path.suffix.lower())
+    if found is None or found.write is None:
+        raise UserError(f"Splats are not written to {path}; give a name that ends in {splat_suffixes(written=True)}.")
+    highest = found.holds.sh_degree
+    if sh_degree is None:
+        sh_degree = highest if model.sh_degree > highest else None
+    elif not 0 <= sh_degree <= highest:
+        raise UserError(f"{path} cannot hold SH of degree {sh_degree}; a {found.name} holds 0 to {highest}.")
+    found.write(path, model, transform, sh_degree=sh_degree)

@@ -1,0 +1,100 @@
+"""Which operations a device uses, and that the backend torch is the reference end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_train_motion import config, moving_scene
+from test_train_trainer import all_tensors, tiny_config, tiny_scene
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.ops import native, nvrtc, operations
+from nfc_gs.ops.device import resolve_device
+from nfc_gs.ops.operations import CPU, REFERENCE, operations_for
+from nfc_gs.training import schedules
+from nfc_gs.training.trainer import Trainer
+
+needs_core = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
+
+
+def test_the_reference_has_no_accelerated_operation() -> None:
+    given = [value for name, value in vars(REFERENCE).items() if name not in ("name", "width_multiple", "max_width")]
+    assert len(given) == 8 and given == [None] * 8
+
+
+def test_without_the_core_and_without_nvidias_compiler_there_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    operations._fastest.cache_clear()
+    try:
+        monkeypatch.setattr(native, "available", lambda: False)
+        monkeypatch.setattr(nvrtc, "runtime_for", lambda device: None)
+        assert operations_for("cpu") is operations_for(torch.device("cuda", 3)) is REFERENCE
+    finally:
+        operations._fastest.cache_clear()
+
+
+def test_a_gpu_has_one_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    operations._fastest.cache_clear()
+    try:
+        monkeypatch.setattr(nvrtc, "runtime_for", lambda device: object())
+        bundle = operations_for("cuda:1")
+        assert bundle.name == "gpu" and operations_for(torch.device("cuda", 1)) is bundle
+        assert operations_for("cuda:1", torch.float16) is operations_for("cuda:1", reference=True) is REFERENCE
+    finally:
+        operations._fastest.cache_clear()
+
+
+def test_a_device_that_is_not_there_says_what_to_do() -> None:
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device() == resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(UserError, match=r"There is no device 'tpu'; choose auto, cpu or cuda\."):
+        resolve_device("tpu")
+
+
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for accelerated operations, or for the compiled core, fails the test."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the backend torch uses references alone")
+
+    monkeypatch.setattr(operations, "_fastest", refuse)
+    monkeypatch.setattr(native, "core", refuse)
+
+
+@pytest.mark.parametrize("density", ["mcmc", "adc"])
+def test_the_backend_torch_trains_a_static_scene_by_references_alone(
+    density: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses, Adam, noise and relocation."""
+    nothing_compiled(monkeypatch)
+    monkeypatch.setattr(schedules, "MIN_SIDE", 12)
+    settings = tiny_config(steps=12, backend="torch", method="nfc-te", density=density)
+    trainer = Trainer(tiny_scene(), settings, tmp_path / "run", capture="tiny")
+    count = len(trainer.model)
+    trainer.train()
+    assert trainer.steps_done == 12 and (density == "adc" or len(trainer.model) != count)
+
+
+@pytest.mark.parametrize("kind", ["hexplane", "mlp"])
+def test_the_backend_torch_trains_a_moving_scene_by_references_alone(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deformation, its regularisers and its Adam, too."""
+    nothing_compiled(monkeypatch)
+    monkeypatch.setattr(schedules, "MIN_SIDE", 12)
+    settings = config(steps=12, backend="torch", method="nfc-bitwise", motion=kind)
+    trainer = Trainer(moving_scene(), settings, tmp_path / "run", capture="tiny")
+    trainer.train()
+    assert trainer.steps_done == 12 and trainer.motion is not None and trainer.motion.optimizer.steps > 0
+
+
+@needs_core
+def test_the_compiled_core_trains_to_other_bits_than_the_references(tmp_path: Path) -> None:
+    """So that the tests above would see it: noise has another generator."""
+    found = []
+    for backend in ("torch", "cpu"):
+        trainer = Trainer(tiny_scene(), tiny_config(steps=4, backend=backend), tmp_path / backend, capture="tiny")
+        trainer.train()
+        found.append(all_tensors(trainer)["means"])
+    assert operations_for("cpu") is CPU and not torch.equal(*found)
