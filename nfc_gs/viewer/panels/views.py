@@ -36,6 +36,7 @@ class ViewsPanel(Panel):
         self._names = [f"{i}: {view.name}{' (test)' if i in test else ''}" for i, view in enumerate(self.scene.views)]
         self._shown: list[viser.CameraFrustumHandle] = []
         self._drawing = threading.Lock()  # held while frustums are added or removed
+        self._going = threading.RLock()  # held while the camera goes to a view: callbacks run in several threads
 
     def build(self, gui: viser.GuiApi) -> None:
         """Add the controls."""
@@ -75,9 +76,8 @@ class ViewsPanel(Panel):
 
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """Go to the view that is chosen, unless it was chosen by going there."""
-        index = self._names.index(self.chosen.value)
-        if index != self.session.state.view:
-            self.go_to(index)
+        if event.client is not None:
+            self.go_to(self._names.index(self.chosen.value))
 
     def commands(self) -> Sequence[Command]:
         """Keys to go through the views and to show frustums."""
@@ -89,13 +89,15 @@ class ViewsPanel(Panel):
 
     def go_to(self, index: int) -> None:
         """Move the camera to a view, counted on from the first one after the last."""
-        self.session.move_camera_to_view(index % len(self._names))
-        name = self._names[self.session.state.view]
-        if self.chosen.value != name:
-            self.chosen.value = name
+        index %= len(self._names)
+        with self._going:
+            self.session.move_camera_to_view(index)
+            if self.chosen.value != self._names[index]:
+                self.chosen.value = self._names[index]
 
     def _step(self, by: int) -> None:
-        self.go_to(self.session.state.view + by)
+        with self._going:
+            self.go_to(self.session.state.view + by)
 
     def _toggle_frustums(self) -> None:
         self.frustums.value = not self.frustums.value
