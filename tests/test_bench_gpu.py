@@ -1,4 +1,4 @@
-"""tools/bench.py gpu, as far as it goes without a GPU: scenes, counts, tables, the record."""
+"""tools/bench/bench.py gpu without a GPU: scenes, counts, tables, the record."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ from nfc_gs.data.scene import PointCloud
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops.kernel_args import RenderArgs
 from nfc_gs.rendering import registry
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.rendering.cuda_backend import CudaBackend
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.rendering.registry import get_backend
 
 ARRAYS = {name for name, kind, *_ in RenderArgs._fields_ if kind is ctypes.c_void_p}
 
-common, scenes, floors = load("bench_common"), load("gpu_scenes"), load("gpu_floors")
-arms, bench, sanitize = load("gpu_arms"), load("bench_gpu"), load("gpu_sanitize")
+measuring, scenes, bounds = load("bench/measuring"), load("bench/gpu_scenes"), load("bench/gpu_bounds")
+variants, gpu, sanitize = load("bench/gpu_variants"), load("bench/gpu"), load("bench/gpu_sanitize")
 
 
-class Clock:
-    """A meter in which a second passes between two marks, and every piece of work needs a hundred bytes more."""
+class FakeTimer:
+    """A second passes between two events, and every call takes a hundred bytes more than the one before."""
 
     def __init__(self) -> None:
-        self.marks, self.peaks = 0, 0
+        self.events, self.peaks = 0, 0
 
-    def mark(self) -> int:
-        self.marks += 1
-        return self.marks
+    def event(self) -> int:
+        self.events += 1
+        return self.events
 
     def seconds(self, start: int, end: int) -> float:
         return float(end - start)
 
-    def peak(self, work: Any) -> int:
-        work()
+    def peak_bytes(self, function: Any) -> int:
+        function()
         self.peaks += 1
         return 100 * self.peaks
 
@@ -68,8 +68,8 @@ def small_scene(count: int = 60, width: int = 40, height: int = 24) -> Any:
     return sanitize.small_scene(count, width, height)
 
 
-def shot_of(scene: Any) -> Any:
-    return arms.Shot.of(scene.cameras[0], torch.device("cpu"))
+def view_of(scene: Any) -> Any:
+    return variants.BenchView.of(scene.cameras[0], torch.device("cpu"))
 
 
 def text_of(table: Any) -> str:
@@ -133,11 +133,11 @@ def test_the_test_scene_of_gsplat_is_read_and_another_file_refused(tmp_path: Pat
             scenes.read_garden(wrong)
 
 
-def test_a_picture_of_other_sides_is_stretched_or_cut_out():
+def test_a_picture_of_another_aspect_ratio_is_stretched_or_cropped():
     scene = small_scene(width=40, height=20)
-    (stretched,) = scene.views(80, 80, 3)
+    (stretched,) = scene.resized_cameras(80, 80, 3)
     assert (stretched.width, stretched.height, stretched.fx, stretched.fy) == (80, 80, 80, 160)
-    (cut,) = replace(scene, cuts=True).views(80, 80, 3)
+    (cut,) = replace(scene, crops=True).resized_cameras(80, 80, 3)
     assert (cut.width, cut.height, cut.fx, cut.fy) == (80, 80, 160, 160)
 
 
@@ -183,10 +183,10 @@ def counting(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Co
 
 
 def work_of(model: GaussianModel, scene: Any, runtime: Any) -> Any:
-    """What a rendering and its backward pass had to do."""
-    with floors.array_sizes() as sizes:
+    """What a rendering and its backward pass had to compute."""
+    with bounds.array_sizes() as sizes:
         picture = render(model, scene.cameras[0], backend=CudaBackend(runtime)).rgb
-        work = floors.count_work(picture, sizes)
+        work = bounds.count_workload(picture, sizes)
         picture.sum().backward()
     return work
 
@@ -201,8 +201,8 @@ def test_pairs_are_those_that_the_kernels_compute(counting: CountingEmulator, op
     assert work.forward_pairs == counting.pairs["raster"] > 1000
     assert work.backward_pairs >= counting.pairs["raster_backward"] > 1000
     if opaque:
-        assert work.begun < work.buckets and work.drawn < work.visible and work.reached < work.entries
-    else:  # nothing becomes opaque: every entry is looked at by every pixel of its tile
+        assert work.started < work.buckets and work.drawn < work.visible and work.reached < work.entries
+    else:  # nothing becomes opaque: every entry is read by every pixel of its tile
         assert work.backward_pairs == counting.pairs["raster_backward"] == work.reached * 256 - outside(work, scene)
         assert work.reached == work.entries and work.drawn <= work.visible
 
@@ -246,9 +246,9 @@ def test_bytes_are_those_of_the_arrays(emulator: Emulator):
     assert work.bytes_of("project_splats_backward") == project_backward
     assert work.bytes_of("pixel_gradients") == (12 + 4 + 12) * pixels + 4 * 1024 * tiles
     assert work.reached == entries and work.pairs_of("project_splats") == 0
-    raster = 4 * 7 + 4 * entries + 76 * work.drawn + 4 * buckets + 4096 * work.begun + 16 * pixels
+    raster = 4 * 7 + 4 * entries + 76 * work.drawn + 4 * buckets + 4096 * work.started + 16 * pixels
     assert work.bytes_of("raster") == pytest.approx(raster)
-    by_bytes, by_pairs = floors.Rates(bandwidth=1e9, instructions=1e10).floors(work, "raster")
+    by_bytes, by_pairs = bounds.Rates(bandwidth=1e9, instructions=1e10).lower_bounds(work, "raster")
     assert by_bytes == pytest.approx(1e-9 * raster) and by_pairs == pytest.approx(1e-9 * work.forward_pairs)
 
 
@@ -262,69 +262,69 @@ def test_the_arrays_of_the_kernels_are_those_of_their_sources():
         text = "".join((CUDA / "gpu" / file).read_text("utf-8") for file in files)
         used = set(re.findall(r"\bargs\.(\w+)", text)) & ARRAYS
         kernels = re.findall(r"NFC_KERNEL\((\w+)", (CUDA / "gpu" / source).read_text("utf-8"))
-        listed = {name for kernel in kernels for names in floors.TOUCHED[kernel] for name in names.split()}
+        listed = {name for kernel in kernels for names in bounds.KERNEL_ARRAYS[kernel] for name in names.split()}
         assert listed == used, source
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------
 
 
-def test_arms_are_measured_in_turn_and_shown(tmp_path: Path):
+def test_variants_are_measured_in_turn_and_shown(tmp_path: Path):
     scene = small_scene(30)
-    shots, clock = [shot_of(scene), shot_of(scene)], Clock()
+    views, timer = [view_of(scene), view_of(scene)], FakeTimer()
     order = []
 
-    def arm(name: str, backend: str) -> Any:
-        made = arms.our_arm(name, scene.model, get_backend(backend))
-        draw = made.draw
-        return replace(made, draw=lambda *args: (order.append(name), draw(*args))[1])
+    def variant(name: str, backend: str) -> Any:
+        made = variants.our_variant(name, scene.model, get_backend(backend))
+        rasterize = made.rasterize
+        return replace(made, rasterize=lambda *args: (order.append(name), rasterize(*args))[1])
 
-    found = arms.compare([arm("ours", "cpu"), arm("peer", "torch")], shots, clock, rounds=2)
-    assert found.samples["peer"].values == {piece: [1.0, 1.0] for piece in arms.PIECES}
+    found = variants.compare([variant("ours", "cpu"), variant("peer", "torch")], views, timer, rounds=2)
+    assert found.samples["peer"].values == {piece: [1.0, 1.0] for piece in variants.STAGES}
     assert found.ratios("peer", "step") == [1.0, 1.0]
     assert found.peaks == {"ours": {"rendering": 100, "step": 200}, "peer": {"rendering": 300, "step": 400}}
     assert found.differences["ours"] == 0 and found.differences["peer"] < 1e-6
     rounds = [name for name in ("peer", "ours", "ours", "peer", "peer", "ours") for _ in range(6)]  # three, two counted
     assert order[-36:] == rounds
-    record = bench.Record(tmp_path / "new" / "gpu.json", {"device": "none"})
+    record = gpu.Record(tmp_path / "new" / "gpu.json", {"device": "none"})
     record.add("compare", scene, (40, 24), found.record())
     kept = json.loads((tmp_path / "new" / "gpu.json").read_text("utf-8"))
     assert kept["device"] == "none" and kept["measured"][0]["gaussians"] == 30
     assert kept["measured"][0]["found"]["peer"]["seconds"]["step"] == [1.0, 1.0]
-    shown = text_of(bench.comparison_table("Title", found))
+    shown = text_of(gpu.comparison_table("Title", found))
     assert re.search(r"step, ms +│ +1000.000 │ +1000.000 │ 1.000 \(1.000 - 1.000\)", shown)
     assert re.search(r"memory of a step, MB +│ +0 │ +0 │ +2.00", shown)
 
 
-def test_aims_are_said_to_be_met_or_missed():
-    scene, clock = small_scene(20), Clock()
-    found = arms.compare(bench.bit_arms(scene, get_backend("cpu")), [shot_of(scene)], clock, rounds=1)
+def test_aims_are_shown_as_met_or_missed():
+    scene, timer = small_scene(20), FakeTimer()
+    found = variants.compare(gpu.bit_variants(scene, get_backend("cpu")), [view_of(scene)], timer, rounds=1)
     assert list(found.samples) == ["nfr (SH)", "nfc-te, shared view", "nfc-te, full view"]
-    step, rendering = bench.aims_of("bits", scene, (40, 24), found)
+    step, rendering = gpu.aims_of("bits", scene, (40, 24), found)
     assert (step.wanted, step.found, step.met) == (1.02, 1.0, True)
     found.samples["nfc-te, shared view"].values["rendering"] = [1.25]
-    step, rendering = bench.aims_of("bits", scene, (40, 24), found)
+    step, rendering = gpu.aims_of("bits", scene, (40, 24), found)
     assert (rendering.wanted, rendering.found, rendering.met) == (1.0, 1.25, False)
-    shown = text_of(bench.aim_table([step, rendering]))
+    shown = text_of(gpu.aim_table([step, rendering]))
     assert re.search(r"step, nfc-te, shared view / SH +│ +1.02 │ +1 │ +yes", shown)
     assert re.search(r"rendering, nfc-te, shared view / SH +│ +1 │ +1.25 │ +no", shown)
-    assert bench.aims_of("compare", scene, (1920, 1080), found) == []
+    assert gpu.aims_of("compare", scene, (1920, 1080), found) == []
     million = replace(scene, model=range(1_000_000))
-    assert bench.aims_of("compare", million, (1920, 1080), found) == []  # ours was left out
+    assert gpu.aims_of("compare", million, (1920, 1080), found) == []  # ours was skipped
     found.samples = {"ours": found.samples["nfr (SH)"]}
-    assert bench.aims_of("bits", scene, (40, 24), found) == []
-    (speed,) = bench.aims_of("compare", million, (1920, 1080), found)
+    assert gpu.aims_of("bits", scene, (40, 24), found) == []
+    (speed,) = gpu.aims_of("compare", million, (1920, 1080), found)
     assert (speed.wanted, speed.found, speed.met) == (300.0, 1.0, False)
 
 
-def test_time_and_memory_are_held_to_those_of_gsplat():
+def test_time_and_memory_are_compared_with_those_of_gsplat():
     def seconds(*values: float) -> Any:
-        return common.Samples(dict(zip(arms.PIECES, ([value] for value in values), strict=True)))
+        return measuring.Samples(dict(zip(variants.STAGES, ([value] for value in values), strict=True)))
 
     samples = {"ours": seconds(1, 1, 3, 5), "gsplat": seconds(1, 2, 5, 6), "gsplat packed": seconds(1, 1.5, 4.4, 9)}
     peaks = {"ours": {"step": 100}, "gsplat": {"step": 80}, "gsplat packed": {"step": 200}}
-    found = arms.Comparison(samples | {"backend gsplat": seconds(1, 1, 1, 1)}, peaks, {})
-    aims = bench.aims_of("compare", small_scene(10), (40, 24), found)
+    found = variants.Measurements(samples | {"backend gsplat": seconds(1, 1, 1, 1)}, peaks, {})
+    aims = gpu.aims_of("compare", small_scene(10), (40, 24), found)
     assert [(aim.wanted, aim.found, aim.met) for aim in aims] == [
         (1.5, pytest.approx(7 / 4), True),
         (1.0, 1.25, False),
@@ -334,52 +334,52 @@ def test_time_and_memory_are_held_to_those_of_gsplat():
     assert aims[0].what.endswith("forward + backward, gsplat / ours") and "packed" in aims[3].what
 
 
-def test_a_training_is_timed_to_its_end(tmp_path: Path, said: io.StringIO, emulator: Emulator):
+def test_a_training_is_timed_to_its_end(tmp_path: Path, printed: io.StringIO, emulator: Emulator):
     scene = load_scene(write_capture(tmp_path / "capture", views=4, width=48, height=36), DataConfig())
-    place = bench.Place(emulator, Clock(), floors.Rates(1, 1), bench.Record(tmp_path / "gpu.json", {}))
-    bench.measure_training(scene, place, preset="fast", steps=25, device="cpu", backend="cpu")
+    benchmark = gpu.Benchmark(emulator, FakeTimer(), bounds.Rates(1, 1), gpu.Record(tmp_path / "gpu.json", {}))
+    gpu.measure_training(scene, benchmark, preset="fast", steps=25, device="cpu", backend="cpu")
     found = json.loads((tmp_path / "gpu.json").read_text("utf-8"))["training"]
     assert found["capture"] == "capture" and found["steps"] == 25 and found["seconds"] > 0 and found["psnr"] > 5
-    assert said.getvalue().startswith("Training on capture: steps 25, ")
-    (aim,) = place.aims
+    assert printed.getvalue().startswith("Training on capture: steps 25, ")
+    (aim,) = benchmark.aims
     assert (aim.wanted, aim.found, aim.met) == (60.0, found["seconds"], found["seconds"] <= 60.0)
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What the bench prints."""
+def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What the benchmark prints."""
     console = Console(width=200, file=io.StringIO())
-    monkeypatch.setattr(bench, "console", console)
-    monkeypatch.setattr(arms, "console", console)
+    monkeypatch.setattr(gpu, "console", console)
+    monkeypatch.setattr(variants, "console", console)
     return console.file
 
 
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (torch.OutOfMemoryError("all gone"), "bad is left out: it needs more memory than there is"),
-        (RuntimeError("[raster] failed\nand more"), "bad is left out: RuntimeError: [raster] failed"),
-        (UserError("There is no gsplat."), "bad is left out: There is no gsplat."),
-        (TypeError("no argument 'packed'"), "bad is left out: TypeError: no argument 'packed'"),
+        (torch.OutOfMemoryError("all gone"), "bad is skipped: it needs more memory than there is"),
+        (RuntimeError("[raster] failed\nand more"), "bad is skipped: RuntimeError: [raster] failed"),
+        (UserError("There is no gsplat."), "bad is skipped: There is no gsplat."),
+        (TypeError("no argument 'packed'"), "bad is skipped: TypeError: no argument 'packed'"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_an_arm_that_does_not_work_is_left_out(error: Exception, words: str, said: io.StringIO):
+def test_a_variant_that_does_not_work_is_skipped(error: Exception, words: str, printed: io.StringIO):
     scene = small_scene(30)
 
     def fail(*_: Any) -> Any:
         raise error
 
-    good = arms.our_arm("good", scene.model, get_backend("cpu"))
-    bad = replace(good, name="bad", draw=fail)
-    found = arms.compare([bad, good], [shot_of(scene)], Clock(), rounds=1)
+    good = variants.our_variant("good", scene.model, get_backend("cpu"))
+    bad = replace(good, name="bad", rasterize=fail)
+    found = variants.compare([bad, good], [view_of(scene)], FakeTimer(), rounds=1)
     assert list(found.samples) == ["good"]
-    assert said.getvalue() == words + "\n"
-    assert arms.compare([bad], [shot_of(scene)], Clock(), rounds=1) is None
+    assert printed.getvalue() == words + "\n"
+    assert variants.compare([bad], [view_of(scene)], FakeTimer(), rounds=1) is None
 
 
-def test_a_part_that_fails_is_left_out_and_ends_nothing(
-    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, said: io.StringIO
+def test_a_part_that_fails_is_skipped_and_the_others_go_on(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, printed: io.StringIO
 ):
     scene, done = small_scene(10), []
 
@@ -388,12 +388,12 @@ def test_a_part_that_fails_is_left_out_and_ends_nothing(
         if part == "compare":
             raise RuntimeError("misaligned")
 
-    monkeypatch.setattr(bench, "measure_part", measure)
-    args = bench.Gpu(sizes=((20, 12),))
-    place = bench.Place(emulator, Clock(), floors.Rates(1, 1), bench.Record(None, {}))
-    bench.measure_scene(scene, args, place)
+    monkeypatch.setattr(gpu, "measure_part", measure)
+    args = gpu.Options(sizes=((20, 12),))
+    benchmark = gpu.Benchmark(emulator, FakeTimer(), bounds.Rates(1, 1), gpu.Record(None, {}))
+    gpu.measure_scene(scene, args, benchmark)
     assert done == ["compare", "bits", "kernels"]
-    assert said.getvalue() == f"compare of {scene.name} at 20 x 12 is left out: RuntimeError: misaligned\n"
+    assert printed.getvalue() == f"compare of {scene.name} at 20 x 12 is skipped: RuntimeError: misaligned\n"
 
     def stuck() -> None:
         raise RuntimeError("an illegal memory access was encountered")
@@ -401,12 +401,12 @@ def test_a_part_that_fails_is_left_out_and_ends_nothing(
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", stuck)
     with pytest.raises(UserError, match=f"The GPU works no more .* without compare of {scene.name} at 20 x 12"):
-        bench.measure_scene(scene, args, place)
+        gpu.measure_scene(scene, args, benchmark)
     assert done[3:] == ["compare"]
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_gsplat_is_called_as_it_wants_to_be(monkeypatch: pytest.MonkeyPatch, packed: bool):
+def test_gsplat_is_called_by_its_own_signature(monkeypatch: pytest.MonkeyPatch, packed: bool):
     gsplat = pytest.importorskip("gsplat")
     scene = small_scene(30)
     seen = torch.zeros(30, dtype=torch.bool)
@@ -430,50 +430,50 @@ def test_gsplat_is_called_as_it_wants_to_be(monkeypatch: pytest.MonkeyPatch, pac
 
     monkeypatch.setattr(gsplat, "rasterization", rasterization)
     monkeypatch.setattr("gsplat.optimizers.selective_adam.adam", adam)
-    monkeypatch.setattr(arms, "get_backend", lambda name: None)  # which would compile the kernels
-    arm = arms.gsplat_arm("gsplat", scene.model, packed)
-    assert arm.rendering(shot_of(scene)).shape == (24, 40, 3)
-    arm.step(shot_of(scene))
+    monkeypatch.setattr(variants, "get_backend", lambda name: None)  # which would compile the kernels
+    variant = variants.gsplat_variant("gsplat", scene.model, packed)
+    assert variant.rendering(view_of(scene)).shape == (24, 40, 3)
+    variant.step(view_of(scene))
     assert set(moved) == {(30, 3), (30, 4), (30,), (30, 16, 3)}
 
 
-def test_a_step_leaves_the_gaussians_where_they_are():
+def test_a_step_leaves_the_gaussians_as_they_are():
     scene = small_scene(30)
     before = {name: tensor.clone() for name, tensor in scene.model.tensors().items()}
-    arm = arms.our_arm("ours", scene.model, get_backend("cpu"))
-    arm.step(shot_of(scene))
+    variant = variants.our_variant("ours", scene.model, get_backend("cpu"))
+    variant.step(view_of(scene))
     for name, tensor in scene.model.tensors().items():
         torch.testing.assert_close(tensor, before[name], rtol=1e-6, atol=1e-11)
     assert all(param.grad is None for param in scene.model.parameters())
 
 
-def test_kernels_are_timed_one_by_one_and_shown_beside_their_floors(emulator: Emulator, tmp_path: Path):
-    scene, clock = small_scene(30), Clock()
-    found = bench.profile(scene.model, shot_of(scene), emulator, clock, rounds=2)
+def test_kernels_are_timed_one_by_one_and_shown_with_their_lower_bounds(emulator: Emulator, tmp_path: Path):
+    scene, timer = small_scene(30), FakeTimer()
+    found = gpu.profile(scene.model, view_of(scene), emulator, timer, rounds=2)
     kernels = {"project_splats", "write_entries", "find_tiles", "raster", "pixel_gradients", "raster_backward",
                "project_splats_backward"}  # fmt: skip
     sorts = {"torch.sort, float32", "torch.sort, int16", "torch.cumsum, int32"}
-    assert set(found.samples.values) == kernels | sorts | {bench.LOSS, bench.ADAM, bench.REST, bench.TOTAL}
-    assert all(found.samples.values[name] == [1.0, 1.0] for name in kernels | sorts | {bench.LOSS, bench.ADAM})
-    # Twenty-four marks around twelve pieces lie between the two of the whole: 25 seconds, of which twelve are theirs.
-    assert found.samples.values[bench.TOTAL] == [25.0, 25.0] and found.samples.values[bench.REST] == [13.0, 13.0]
-    rates = floors.Rates(bandwidth=1e6, instructions=1e6)
-    shown = text_of(bench.kernel_table("Title", found, rates))
-    assert all(name in shown for name in found.samples.values) and "Floors are estimates" in shown
+    assert set(found.samples.values) == kernels | sorts | {gpu.LOSS, gpu.ADAM, gpu.REST, gpu.TOTAL}
+    assert all(found.samples.values[name] == [1.0, 1.0] for name in kernels | sorts | {gpu.LOSS, gpu.ADAM})
+    # Twenty-four events of twelve calls lie between the two of the whole: 25 seconds, of which twelve are in the calls.
+    assert found.samples.values[gpu.TOTAL] == [25.0, 25.0] and found.samples.values[gpu.REST] == [13.0, 13.0]
+    rates = bounds.Rates(bandwidth=1e6, instructions=1e6)
+    shown = text_of(gpu.kernel_table("Title", found, rates))
+    assert all(name in shown for name in found.samples.values) and "Lower bounds are estimates" in shown
     recorded = json.loads(json.dumps(found.record(rates)))
-    assert recorded["floors"]["raster"]["pairs"] == found.work.forward_pairs > 0
-    assert recorded["work"]["entries"] == found.work.entries
+    assert recorded["lower_bounds"]["raster"]["pairs"] == found.workload.forward_pairs > 0
+    assert recorded["workload"]["entries"] == found.workload.entries
 
 
 def test_all_parts_of_a_scene_end_up_in_tables_and_in_the_record(
-    emulator: Emulator, tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, tmp_path: Path, printed: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # where there is a GPU, gsplat has no place there
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # so that gsplat is skipped on all machines
     monkeypatch.delitem(registry._instances, "gsplat", raising=False)
     scene, path = small_scene(12), tmp_path / "gpu.json"
-    args = bench.Gpu(garden=Path("x"), sizes=((20, 12), (30, 18)), views=1, rounds=1, json=path)
-    place = bench.Place(emulator, Clock(), floors.Rates(1e9, 1e9), bench.Record(path, {}))
-    bench.measure_scene(scene, args, place)
+    args = gpu.Options(garden=Path("x"), sizes=((20, 12), (30, 18)), views=1, rounds=1, json=path)
+    benchmark = gpu.Benchmark(emulator, FakeTimer(), bounds.Rates(1e9, 1e9), gpu.Record(path, {}))
+    gpu.measure_scene(scene, args, benchmark)
     measured = json.loads(path.read_text("utf-8"))["measured"]
     parts = [
         ("compare", [20, 12]),
@@ -483,19 +483,19 @@ def test_all_parts_of_a_scene_end_up_in_tables_and_in_the_record(
         ("kernels", [30, 18]),
     ]
     assert [(entry["part"], entry["size"]) for entry in measured] == parts
-    assert all(f"{part.capitalize()}: {scene.name}, {w} x {h}" in said.getvalue() for part, (w, h) in parts)
-    assert "gsplat is left out: The backend 'gsplat' needs an NVIDIA GPU" in said.getvalue()
-    assert [aim.wanted for aim in place.aims] == [1.02, 1.0]
+    assert all(f"{part.capitalize()}: {scene.name}, {w} x {h}" in printed.getvalue() for part, (w, h) in parts)
+    assert "gsplat is skipped: The backend 'gsplat' needs an NVIDIA GPU" in printed.getvalue()
+    assert [aim.wanted for aim in benchmark.aims] == [1.02, 1.0]
 
 
 def test_the_lanes_of_a_multiprocessor_are_those_of_its_generation():
-    assert [floors.lanes_of(*of) for of in ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0))] == [64, 64, *[128] * 4]
+    assert [bounds.lanes_of(*of) for of in ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0))] == [64, 64, *[128] * 4]
 
 
 def test_without_a_gpu_one_sentence_says_so():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    ended = subprocess.run([sys.executable, str(TOOLS / "bench.py"), "gpu"], capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, str(TOOLS / "bench" / "bench.py"), "gpu"], capture_output=True, text=True)
     assert ended.returncode == 2 and ended.stdout == ""
     assert ended.stderr.startswith("error: bench.py gpu needs an NVIDIA GPU") and ended.stderr.count("\n") == 1
 
@@ -512,4 +512,4 @@ def test_without_a_gpu_one_sentence_says_so():
 def test_options_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(UserError, match=words):
-        bench.check(bench.Gpu(**changes))
+        gpu.check(gpu.Options(**changes))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train_motion import config, moving_scene
-from test_train_trainer import all_tensors, tiny_config, tiny_scene
+from test_train_deformation import config, moving_scene
+from test_train_trainer import all_tensors
+from tiny_scenes import tiny_config, tiny_scene
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import native, nvrtc, operations

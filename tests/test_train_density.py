@@ -12,9 +12,10 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops.operations import REFERENCE, Operations, operations_for
 from nfc_gs.rendering.backend import SplatInfo
 from nfc_gs.training import density_ops
-from nfc_gs.training.config import AdcConfig, McmcConfig, RefineConfig, ResolvedConfig, TrainConfig, resolve
+from nfc_gs.training.config import AdcConfig, McmcConfig, RefineConfig, ResolvedConfig, TrainConfig
 from nfc_gs.training.density import AdcControl, McmcControl, RefineClock, make_density_control
 from nfc_gs.training.optimizers import VisibleAdam
+from nfc_gs.training.resolve import resolve
 from nfc_gs.training.schedules import generator_for
 
 FAST = operations_for("cpu")
