@@ -29,9 +29,9 @@ from nfc_gs.data.scene import PointCloud
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops.kernel_args import RenderArgs
 from nfc_gs.rendering import registry
-from nfc_gs.rendering.registry import get_backend
 from nfc_gs.rendering.cuda_backend import CudaBackend
 from nfc_gs.rendering.pipeline import render
+from nfc_gs.rendering.registry import get_backend
 
 ARRAYS = {name for name, kind, *_ in RenderArgs._fields_ if kind is ctypes.c_void_p}
 

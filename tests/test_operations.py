@@ -15,6 +15,7 @@ from nfc_gs.ops import native, nvrtc, operations
 from nfc_gs.ops.device import resolve_device
 from nfc_gs.ops.operations import CPU, REFERENCE, operations_for
 from nfc_gs.training import schedules
+from nfc_gs.training.deformation import DeformationCompanion
 from nfc_gs.training.trainer import Trainer
 
 needs_core = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
@@ -87,7 +88,9 @@ def test_the_backend_torch_trains_a_moving_scene_by_references_alone(
     settings = config(steps=12, backend="torch", method="nfc-bitwise", motion=kind)
     trainer = Trainer(moving_scene(), settings, tmp_path / "run", capture="tiny")
     trainer.train()
-    assert trainer.steps_done == 12 and trainer.motion is not None and trainer.motion.optimizer.steps > 0
+    (companion,) = trainer.companions
+    assert isinstance(companion, DeformationCompanion)
+    assert trainer.steps_done == 12 and companion.optimizer.steps > 0
 
 
 @needs_core

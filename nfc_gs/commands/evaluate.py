@@ -10,6 +10,7 @@ import tyro
 
 from nfc_gs.api import add_loop_video
 from nfc_gs.commands.console import Output, decibels, ratio, table
+from nfc_gs.commands.options import RunBackendOption
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.report import write_report
@@ -39,8 +40,7 @@ class Eval:
     device: str = "auto"
     """Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."""
 
-    backend: str = "auto"
-    """The rasterizer; auto takes the one that the run was trained with."""
+    backend: RunBackendOption = "auto"
 
     def run(self) -> int:
         """Measure; returns the exit code."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from nfc_gs.rendering.registry import BACKEND_HELP, BACKEND_NAMES
 
 AUTO = "auto"
 """What stands for None on the command line and in the help."""
@@ -18,6 +21,15 @@ _WORDS: dict[type, tuple[str, str]] = {
     str: ("STR", "a text"),
     Path: ("PATH", "a path"),
 }
+
+BackendOption = Annotated[str, tyro.conf.arg(help=f"The rasterizer: {BACKEND_HELP}.")]
+"""`--backend` where a training begins."""
+
+RunBackendOption = Annotated[
+    str,
+    tyro.conf.arg(help=f"The rasterizer, one of {', '.join(BACKEND_NAMES)}; auto takes the one of the run's training."),
+]
+"""`--backend` where a run is opened."""
 
 registry = ConstructorRegistry()
 

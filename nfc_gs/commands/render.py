@@ -14,6 +14,7 @@ import tyro
 from torch import Tensor
 
 from nfc_gs.commands.console import Output
+from nfc_gs.commands.options import RunBackendOption
 from nfc_gs.commands.runs import prepare_file
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import BITS
@@ -101,8 +102,7 @@ class Render:
     device: str = "auto"
     """Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."""
 
-    backend: str = "auto"
-    """The rasterizer; auto takes the one that the run was trained with."""
+    backend: RunBackendOption = "auto"
 
     def run(self) -> int:
         """Draw; returns the exit code."""

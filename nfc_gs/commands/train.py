@@ -11,6 +11,7 @@ import tyro
 
 from nfc_gs.api import default_run_folder
 from nfc_gs.commands.console import Output
+from nfc_gs.commands.options import BackendOption
 from nfc_gs.commands.progress import Progress, tensorboard_listener
 from nfc_gs.commands.runs import train_and_finish
 from nfc_gs.commands.view import Page, train_and_stay, watch
@@ -39,6 +40,13 @@ class CaptureOptions(DataConfig):
     def config(self) -> DataConfig:
         """The same as a plain `DataConfig`."""
         return DataConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(DataConfig)})
+
+
+@dataclass(frozen=True)
+class TrainingOptions(TrainConfig):
+    """`TrainConfig` on the command line, where the backends there are stand in the help."""
+
+    backend: BackendOption = "auto"
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Train:
     tensorboard: bool = False
     """Also write curves for TensorBoard into the run folder (needs the extra: pip install 'nfc-gs[tensorboard]')."""
 
-    training: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    training: Annotated[TrainingOptions, tyro.conf.arg(name="")] = field(default_factory=TrainingOptions)
     """How to train."""
 
     data: Annotated[CaptureOptions, tyro.conf.arg(name="")] = field(default_factory=CaptureOptions)
@@ -109,7 +117,7 @@ class Train:
         assert self.resume is not None
         if self.out is not None and self.out.resolve() != self.resume.resolve():
             raise UserError(f"--resume {self.resume} goes on in its own folder; leave out --out {self.out}.")
-        changed = _changed(self.training, TrainConfig()) + _changed(self.data, CaptureOptions())
+        changed = _changed(self.training, TrainingOptions()) + _changed(self.data, CaptureOptions())
         if changed:
             raise UserError(f"--resume goes on with the settings of its run; leave out {', '.join(changed)}.")
         scene = scene_again(load_checkpoint(self.resume), self.capture)

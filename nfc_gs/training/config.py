@@ -155,7 +155,8 @@ class TrainConfig:
     device: str = "auto"
     """Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."""
     backend: str = "auto"
-    """The rasterizer: auto, torch, cpu or gsplat; auto takes the fast one of the device."""
+    """The rasterizer, a name of `rendering.registry.BACKEND_NAMES`; auto takes the fast one of the device. With torch
+    everything else is the readable reference, too."""
     sh_degree: int | None = None
     """Degree of the view-dependent color, 0 (none) to 3."""
     head: HeadName | None = None
