@@ -17,6 +17,7 @@ from nfc_gs.core.colormap import ERROR_FULL, ERROR_MAP
 from nfc_gs.core.constants import BITS
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import Output, RadianceModel, RenderOptions, RenderOutput
+from nfc_gs.rendering.normals import normals_from_depth
 from nfc_gs.runs.families import render
 from nfc_gs.viewer.state import DisplaySettings, Show
 
@@ -288,18 +289,10 @@ def count_gaussians(alpha: Tensor) -> Tensor:
 
 
 def normal_colors(depth: Tensor, camera: Camera) -> Tensor:
-    """Normals [H, W, 3] as colors in [0, 1]: x to the right, y up, z towards the camera, each from -1 to 1."""
-    height, width = depth.shape
-    if height < 3 or width < 3:
-        return depth.new_zeros(height, width, 3)
-    x = (torch.arange(width, device=depth.device) + 0.5 - camera.cx) / camera.fx
-    y = (torch.arange(height, device=depth.device) + 0.5 - camera.cy) / camera.fy
-    points = torch.stack([x[None] * depth, y[:, None] * depth, depth], dim=-1)  # [H, W, 3]
-    across = points[1:-1, 2:] - points[1:-1, :-2]
-    down = points[2:, 1:-1] - points[:-2, 1:-1]
-    normals = functional.normalize(torch.linalg.cross(down, across), dim=-1)
-    colors = 0.5 + 0.5 * normals * normals.new_tensor([1.0, -1.0, -1.0])
-    return functional.pad(colors.permute(2, 0, 1)[None], (1, 1, 1, 1), mode="replicate")[0].permute(1, 2, 0)
+    """Normals [H, W, 3] of a depth image [H, W] as colors in [0, 1]: x to the right, y up, z towards the camera, each
+    from -1 to 1."""
+    normals = normals_from_depth(depth[..., None], camera)
+    return 0.5 + 0.5 * normals * normals.new_tensor([1.0, -1.0, -1.0])
 
 
 def reproject(photo: Photo, camera: Camera) -> tuple[Tensor, Tensor]:
