@@ -108,7 +108,8 @@ def test_times_in_no_order_or_out_of_0_to_1_train_a_moving_splat(
     loaded = load_model(tmp_path / "run")
     assert loaded.model.deformation is not None and loaded.checkpoint.time_axis == axis
     trained = [(time - axis.start) / (axis.end - axis.start) for time in times[1:]]  # the first is held out
-    assert loaded.checkpoint.state["train_times"] == pytest.approx(trained)
+    scene = loaded.checkpoint.scene
+    assert [scene.views[i].time for i in scene.train] == pytest.approx(trained)
 
 
 def test_a_video_of_another_size_is_named_with_both(
