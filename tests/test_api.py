@@ -97,14 +97,14 @@ def test_a_run_with_terms_of_its_own_goes_on_with_the_same_ones_alone(
     first = nfc_gs.Trainer(scene, CONFIG, run, [listener], capture=capture, data=DATA, terms=TERMS)
     trainers.append(first)
     assert first.train().reason == "interrupted" and first.steps_done == 3
-    sentence = r"was trained with the terms of its own \{'brightness': 0\.5\}, not .*; give the same ones to go on"
+    sentence = r"began with the terms \{'brightness': 0\.5\} of its own, and is resumed with .*; give the same terms"
     weighted, renamed = {"brightness": (0.25, brightness)}, {"other": (0.5, brightness)}
     for terms in (None, {}, weighted, renamed, {**TERMS, **renamed}):
         with pytest.raises(nfc_gs.UserError, match=sentence):
             nfc_gs.Trainer.resume(run, terms=terms)
     assert nfc("train", "--resume", run) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "was trained with the terms of its own" in error and "Traceback" not in error
+    assert "began with the terms" in error and "Traceback" not in error
     second = nfc_gs.Trainer.resume(run, terms=TERMS)
     assert second.steps_done == 3
     assert second.train().reason == "done"
@@ -113,7 +113,8 @@ def test_a_run_with_terms_of_its_own_goes_on_with_the_same_ones_alone(
 
 def test_a_run_without_terms_of_its_own_does_not_go_on_with_some(tmp_path: Path) -> None:
     nfc_gs.Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny")
-    with pytest.raises(nfc_gs.UserError, match=r"terms of its own none, not \{'brightness': 0\.5\}"):
+    sentence = r"began with no terms of its own, and is resumed with the terms \{'brightness': 0\.5\}"
+    with pytest.raises(nfc_gs.UserError, match=sentence):
         nfc_gs.Trainer.resume(tmp_path / "run", scene=tiny_scene(), terms=TERMS)
 
 

@@ -319,7 +319,7 @@ def test_a_broken_ply_is_reported(command: str, damage: str, cli: Cli, run: Path
 def damage_checkpoint(path: Path, damage: str) -> None:
     whole = path.read_bytes()
     if damage == "another version":
-        path.write_bytes(whole.replace(b'\\"version\\": 1,', b'\\"version\\": 9,', 1))
+        path.write_bytes(whole.replace(b'\\"version\\": 2,', b'\\"version\\": 9,', 1))
     elif damage == "cut short":
         path.write_bytes(whole[: len(whole) // 2])
     else:

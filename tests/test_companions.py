@@ -16,13 +16,17 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import StepDone
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.data.loading import load_scene
 from nfc_gs.data.sampler import Window
 from nfc_gs.data.scene import SceneData, ViewImage
-from nfc_gs.model.corrections import CORRECTIONS, ViewCorrection
+from nfc_gs.model.correction_kinds import CORRECTIONS
+from nfc_gs.model.corrections import ViewCorrection
 from nfc_gs.model.radiance import Part, RenderOutput
 from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.runs.checkpoint import load_checkpoint, save_compact
 from nfc_gs.runs.families import render
+from nfc_gs.runs.opening import open_run
 from nfc_gs.training.companion import Companion
 from nfc_gs.training.optimizers import DenseAdam
 from nfc_gs.training.samples import Sample
@@ -64,10 +68,10 @@ class ExposureCompanion(Companion):
 
     def parts(self) -> dict[str, Part]:
         moments = Part(self.optimizer.state(), {"steps": self.optimizer.steps})
-        return {self.name: self.correction.part(), f"{self.name}_optimizer": moments}
+        return {**super().parts(), f"{self.name}_optimizer": moments}
 
     def load(self, parts: Mapping[str, Part]) -> None:
-        self.logarithms.data.copy_(parts[self.name].tensors["logarithms"])
+        super().load(parts)
         moments = parts[f"{self.name}_optimizer"]
         self.optimizer.load_state(moments.tensors, int(moments.values["steps"]))
 
@@ -124,8 +128,41 @@ def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(tmp_path: Path, backe
 
 def test_a_run_is_not_resumed_where_its_checkpoint_has_nothing_of_a_companion(tmp_path: Path) -> None:
     Trainer(uneven_scene(), tiny_config(), tmp_path / "run", capture="tiny")
-    with pytest.raises(UserError, match="lacks 'exposure'; it cannot be resumed"):
+    with pytest.raises(UserError, match=r"began with no companions of its own, .* the companions \['exposure'\]"):
         Trainer.resume(tmp_path / "run", scene=uneven_scene(), companions=[ExposureCompanion(8)])
+
+
+def test_a_run_is_not_resumed_without_its_companion(tmp_path: Path) -> None:
+    trainer_of(tmp_path / "run", 3)
+    with pytest.raises(UserError, match=r"resumed with no companions; give the same companions"):
+        Trainer.resume(tmp_path / "run", scene=uneven_scene())
+
+
+@pytest.mark.parametrize("name", ["", "optimizer", "model", "run"])
+def test_a_companion_whose_name_is_taken_is_refused(tmp_path: Path, name: str) -> None:
+    companion = type("Named", (Companion,), {"name": name})()
+    with pytest.raises(UserError, match=f"The name '{name}' is taken in checkpoints"):
+        Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny", companions=[companion])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_correction_that_is_not_known_any_more_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer_of(tmp_path / "run", 3)
+    del CORRECTIONS["exposure"]
+    assert load_checkpoint(tmp_path / "run").render_options().corrections == ()
+    assert "trained with the correction 'exposure', which is not known here" in caplog.text
+    CORRECTIONS["exposure"] = lambda part: Exposure(part.tensors["logarithms"])
+
+
+def test_an_opened_run_wants_the_views_that_its_corrections_are_of(tmp_path: Path) -> None:
+    write_capture(tmp_path / "capture", 9, 24, 18)
+    scene = load_scene(tmp_path / "capture")
+    companions = [ExposureCompanion(9)]
+    Trainer(scene, tiny_config(), tmp_path / "run", capture=tmp_path / "capture", companions=companions)
+    assert len(open_run(tmp_path / "run", capture=None, device="cpu", backend="cpu").options.corrections) == 1
+    write_capture(tmp_path / "other", 10, 24, 18)
+    with pytest.raises(UserError, match="has other views than when the run began, which learnt corrections"):
+        open_run(tmp_path / "run", capture=tmp_path / "other", device="cpu", backend="cpu")
 
 
 def test_an_opened_run_renders_views_as_they_were_learnt(tmp_path: Path) -> None:

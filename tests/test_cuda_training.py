@@ -30,7 +30,8 @@ from nfc_gs.ops import operations as operations_module
 from nfc_gs.ops.arguments import AdamConstants
 from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
 from nfc_gs.ops.operations import CPU, REFERENCE, Operations, gpu_operations, operations_for
-from nfc_gs.training import config as train_config
+from nfc_gs.rendering.cuda_backend import CudaBackend
+from nfc_gs.rendering.registry import BACKENDS
 from nfc_gs.training import density_ops, schedules
 from nfc_gs.training.optimizers import DenseAdam, VisibleAdam, adam_step_reference
 from nfc_gs.training.trainer import Trainer
@@ -356,11 +357,11 @@ def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(tmp_path: Path, monk
     open_engine("emulated-float32")
     emulator = Emulator()
     monkeypatch.setattr(schedules, "MIN_SIDE", 12)
+    monkeypatch.setitem(BACKENDS, "emulated", type("Emulated", (CudaBackend,), {"devices": ("cpu",)}))
     psnrs = {}
     for backend, operations in (("cpu", CPU), ("emulated", gpu_operations(emulator))):
         monkeypatch.setattr(operations_module, "_fastest", lambda device, operations=operations: operations)
-        monkeypatch.setattr(train_config, "_resolve_backend", lambda wanted, device, backend=backend: backend)
-        wanted = config(method="nfc-bitwise", steps=24, motion="hexplane")
+        wanted = config(method="nfc-bitwise", steps=24, motion="hexplane", backend=backend)
         trainer = Trainer(moving_scene(), wanted, tmp_path / backend, capture="tiny")
         before = psnr(trainer)
         trainer.train()

@@ -12,7 +12,7 @@ from emulator import CUDA, Emulator
 from splat_scenes import open_engine
 from tool_modules import load
 
-from nfc_gs.ops import nvrtc
+from nfc_gs.ops import operations
 from nfc_gs.rendering.backend import RasterOutput
 from nfc_gs.rendering.cuda_backend import CudaBackend
 from nfc_gs.rendering.registry import get_backend
@@ -32,7 +32,7 @@ def test_the_script_for_the_sanitizer_runs_every_kernel(
             launched.add(kernel)
             super().launch(source, kernel, *rest)
 
-    monkeypatch.setattr(nvrtc, "runtime_for", lambda device: RecordingEmulator())
+    monkeypatch.setattr(operations, "_fastest", lambda device: operations.gpu_operations(RecordingEmulator()))
     assert sanitize.run(CudaBackend(RecordingEmulator()), torch.device("cpu"), count=12, width=18, height=10) == 0
     kernels = {
         name for path in (CUDA / "gpu").glob("*.cu") for name in re.findall(r"NFC_KERNEL\((\w+)", path.read_text())
@@ -45,6 +45,7 @@ def test_the_script_for_the_sanitizer_runs_every_kernel(
 def test_the_script_for_the_sanitizer_prints_what_is_not_finite(capsys: pytest.CaptureFixture[str]):
     class Broken:
         name = "broken"
+        reference = False
 
         def render(self, *args: Any) -> RasterOutput:
             out = get_backend("cpu").render(*args)

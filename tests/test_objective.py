@@ -168,8 +168,8 @@ def test_a_rendering_that_is_not_contiguous_gives_the_same_loss_and_gradient():
 
 def test_every_weight_of_the_config_names_a_term():
     settings = {"ce_eps", "ce_from", "ce_until", "extra"}
-    assert {*TERMS, *settings} == set(vars(ObjectiveConfig())) and settings.isdisjoint(TERMS)
-    assert list(ObjectiveConfig().weights()) == list(TERMS) == list(BUILT_IN)
+    assert {*BUILT_IN, *settings} == set(vars(ObjectiveConfig())) and settings.isdisjoint(TERMS)
+    assert list(ObjectiveConfig().weights()) == list(BUILT_IN) and set(BUILT_IN) <= set(TERMS)
 
 
 def test_pictures_of_different_sizes_are_refused_with_both_numbers():
@@ -453,7 +453,7 @@ def test_a_term_that_returns_no_scalar_is_named(operations: Operations):
 
 
 def test_unknown_and_repeated_names_of_terms_are_refused():
-    with pytest.raises(UserError, match="There is no term 'tv' of the objective, only l1, mse, ssim, ce, bit_ce;"):
+    with pytest.raises(UserError, match="There is no term 'tv' of the objective, only l1, mse, ssim, ce, bit_ce"):
         Objective(ObjectiveConfig(extra={"tv": 1.0}))
     with pytest.raises(UserError, match=r"The term 'bit_ce' has an option of its own; write --objective\.bit-ce"):
         Objective(ObjectiveConfig(extra={"bit_ce": 1.0}))
@@ -465,7 +465,7 @@ def test_unknown_and_repeated_names_of_terms_are_refused():
 
 def test_an_objective_in_words_names_all_terms_with_a_weight():
     config = ObjectiveConfig(ce=0.3, extra={"brightness": 2.0, "none": 0.0})
-    assert terms_in_words(vars(config)) == "0.8 l1 + 0.2 ssim + 0.3 ce + 2 brightness"
+    assert terms_in_words(config.weights()) == "0.8 l1 + 0.2 ssim + 0.3 ce + 2 brightness"
 
 
 # ---- metrics ------------------------------------------------------------------------------------------------------

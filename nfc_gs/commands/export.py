@@ -84,11 +84,9 @@ class Export:
         if model.deformation is None and (self.time is not None or self.frames is not None):
             raise UserError(f"{self.path} is a static splat, the same at all times; leave out --time and --frames.")
         if self.frames is None:
-            written = model
-            if self.time is not None or not FORMATS[out.suffix.lower()].holds.deformation:
-                with one_torch_thread():
-                    written = model.at(START_TIME if self.time is None else self.time)
-            write_splats(prepare_file(out), written, transform, sh_degree=self.sh_degree)
+            with one_torch_thread():
+                still = model.at(START_TIME if self.time is None else self.time)
+            write_splats(prepare_file(out), still, transform, sh_degree=self.sh_degree)
             output.line(f"{len(model):,} Gaussians, {size_on_disk(out)}: {out}")
         else:
             self._write_frames(out, model, transform)

@@ -180,7 +180,7 @@ def _run(path: Path) -> Rows:
         ("Steps", f"{checkpoint.step:,}{whole}"),
         ("Training time", duration(checkpoint.seconds)),
         ("Trained on", f"{config.device}, backend {config.backend}, preset {config.preset}, seed {config.seed}"),
-        ("Method", f"{config.method}, minimising {terms_in_words(config.objective.weights())}"),
+        ("Method", f"{config.method}, minimising {terms_in_words(checkpoint.term_weights())}"),
         *_model(loaded.model),
     ]
     if checkpoint.time_axis is not None:

@@ -25,8 +25,6 @@ from nfc_gs.export.paths import interpolate, orbit
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.radiance import Output as RenderedImage
-from nfc_gs.model.radiance import RenderOutput
 from nfc_gs.runs.families import render
 from nfc_gs.runs.names import RENDERS
 from nfc_gs.runs.opening import OpenRun, open_run
@@ -120,11 +118,14 @@ class Render:
         run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend, images=False)
         cameras = self._cameras(run, self._count(run))
         times = self._times(run, len(cameras))
+        views = self._views(run, len(cameras))
         out = self.out or run.folder / RENDERS / ("views" if self.what == "test" else f"{self.what}.mp4")
         with one_torch_thread(), torch.no_grad():
             if self.what != "test":  # those are compared with photos
                 run = _fastest_model(run, times)
-            images = _images(run, list(zip(cameras, times, strict=True)), self.outputs)
+            images = _images(
+                run, [TimedCamera(*each) for each in zip(cameras, times, views, strict=True)], self.outputs
+            )
             if self.what == "test" and not out.suffix:
                 _write_views(run, out, images)
             else:
@@ -170,6 +171,13 @@ class Render:
             return orbit(scene, count, width=width, height=height)
         cameras = [scene.views[i].camera for i in scene.train]
         return interpolate(cameras, count, order="nearest", width=width, height=height)
+
+    def _views(self, run: OpenRun, count: int) -> Sequence[int | None]:
+        """The views of the capture that the cameras belong to."""
+        scene = run.scene
+        if self.what == "test":
+            return scene.test
+        return [(scene.test or scene.train)[0] if self.what == "still" else None] * count
 
     def _times(self, run: OpenRun, count: int) -> list[float | None]:
         """The time of each picture; None for all of a static splat."""
@@ -221,15 +229,25 @@ def sized(camera: Camera, width: int | None, height: int | None) -> Camera:
     )
 
 
-TimedCamera = tuple[Camera, float | None]
-"""A camera and the time at which it sees the scene; None for a static one."""
+@dataclass(frozen=True)
+class TimedCamera:
+    """What an image is rendered from.
+
+    Attributes:
+        time: at which the camera sees the scene; None for a static one.
+        view: index of the view of the capture that the camera belongs to; None if it is none of them.
+    """
+
+    camera: Camera
+    time: float | None
+    view: int | None = None
 
 
 def _images(run: OpenRun, cameras: Sequence[TimedCamera], outputs: tuple[Picture, ...]) -> Iterator[np.ndarray]:
     """The rendered images one by one, [H, W, 3] in [0, 1]; several outputs stand side by side."""
     near, far = _depth_range(run, cameras) if "depth" in outputs else (1.0, 2.0)
-    for camera, time in cameras:
-        out = _render(run, camera, time, outputs)
+    for each in cameras:
+        out = render(run.model, each.camera, each.time, run.options, outputs, view=each.view)
         parts = []
         for output in outputs:
             if output == "rgb":
@@ -256,18 +274,14 @@ def bit_planes(bits: Tensor) -> Tensor:
     return bits.unflatten(-1, (3, BITS)).permute(0, 3, 1, 2).flatten(1, 2)  # [H, 8, W, 3] -> [H, 8 W, 3]
 
 
-def _render(run: OpenRun, camera: Camera, time: float | None, outputs: tuple[RenderedImage, ...]) -> RenderOutput:
-    return render(run.model, camera, time, run.options, outputs)
-
-
 def _depth_range(run: OpenRun, cameras: Sequence[TimedCamera]) -> tuple[float, float]:
     """Depths that become white and black, the same for all images: the 1st and 99th percentile of what is visible."""
     depths = []
     for index in np.unique(np.linspace(0, len(cameras) - 1, DEPTH_SAMPLES).astype(int)):
-        camera, time = cameras[index]
+        each, camera = cameras[index], cameras[index].camera
         shrink = min(1.0, DEPTH_SAMPLE_SIDE / max(camera.width, camera.height))
         small = camera.resized(max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
-        out = _render(run, small, time, ("rgb", "depth"))
+        out = render(run.model, small, each.time, run.options, ("rgb", "depth"), view=each.view)
         assert out.depth is not None
         depths.append(out.depth[out.alpha > 0.5].cpu().numpy())
     visible = np.concatenate(depths)

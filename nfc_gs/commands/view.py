@@ -111,7 +111,7 @@ def watch(trainer: Trainer, output: Output, page: Page) -> Iterator[Viewer]:
     )
     source.facts = {
         "Method": config.method,
-        "Objective": terms_in_words(config.objective.weights()),
+        "Objective": terms_in_words(trainer.term_weights),
         "Seed": str(config.seed),
         "Device": config.device,
         "Gaussians at most": f"{config.max_gaussians:,}",

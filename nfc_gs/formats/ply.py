@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,11 @@ def write_ply(
     Raises:
         UserError: the file cannot be written.
     """
-    tensors = in_world_frame(model.baked(sh_degree).tensors(), transform)
+    write_tensors(Path(path), in_world_frame(model.baked(sh_degree).tensors(), transform))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write Gaussians in the standard 3DGS form; see `splat_format.WriteSplats`."""
     quats = torch.nn.functional.normalize(tensors["quats"], dim=1)
     sh = tensors["sh_coeffs"]  # [N, K, 3]
     rest = sh[:, 1:].transpose(1, 2).flatten(1)  # [N, 3 (K - 1)]
@@ -144,4 +149,4 @@ def _model(path: Path, columns: dict[str, np.ndarray]) -> GaussianModel:
     return GaussianModel(tensors)
 
 
-FORMAT = SplatFormat(name="PLY", suffix=".ply", read=read_ply, write=write_ply, holds=Holds(sh_degree=MAX_DEGREE))
+FORMAT = SplatFormat(name="PLY", suffix=".ply", read=read_ply, write=write_tensors, holds=Holds(sh_degree=MAX_DEGREE))

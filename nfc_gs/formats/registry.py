@@ -12,9 +12,17 @@ import numpy as np
 from nfc_gs.core.errors import UserError
 from nfc_gs.formats import ply, splat
 from nfc_gs.formats.splat_format import SplatFormat
+from nfc_gs.formats.world import in_world_frame
 from nfc_gs.model.gaussians import GaussianModel
 
-FORMATS: dict[str, SplatFormat] = {splat_format.suffix: splat_format for splat_format in (ply.FORMAT, splat.FORMAT)}
+FORMATS: dict[str, SplatFormat] = {
+    each.suffix: each
+    for each in (
+        ply.FORMAT,
+        splat.FORMAT,
+    )
+}
+"""All formats by suffix."""
 
 
 def format_of(path: Path | str) -> SplatFormat | None:
@@ -68,4 +76,4 @@ def write_splats(
         sh_degree = highest if model.sh_degree > highest else None
     elif not 0 <= sh_degree <= highest:
         raise UserError(f"{path} cannot hold SH of degree {sh_degree}; a {found.name} holds 0 to {highest}.")
-    found.write(path, model, transform, sh_degree=sh_degree)
+    found.write(path, in_world_frame(model.baked(sh_degree).tensors(), transform))

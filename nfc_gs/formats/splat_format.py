@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
+from torch import Tensor
 
 from nfc_gs.model.gaussians import GaussianModel
 
 
 class ReadSplats(Protocol):
-    """Reads a model in float32 on the CPU; raises UserError where the file is not there or damaged."""
+    """Reads a model in float32 on the CPU; raises UserError where the file is not there or damaged.
+
+    Splats with values that are not finite are left out, with a warning.
+    """
 
     def __call__(self, path: Path, /) -> GaussianModel: ...
 
 
 class WriteSplats(Protocol):
-    """Writes a model, whole or not at all; raises UserError where the file cannot be written.
+    """Writes Gaussians, whole or not at all (`core.files.atomic_write`); raises UserError where that cannot be done.
 
-    `transform` is the [4, 4] similarity from the world to the model's frame, which the file undoes, or None;
-    `sh_degree` is that of the file, None for that of the model.
+    `tensors` are those of `GaussianModel.tensors()` in the frame of the capture, in float64 on the CPU: means,
+    log_scales, quats (not normalised), opacity_logits, and sh_coeffs of the degree of the file.
     """
 
-    def __call__(
-        self, path: Path, model: GaussianModel, transform: np.ndarray | None, /, *, sh_degree: int | None
-    ) -> None: ...
+    def __call__(self, path: Path, tensors: Mapping[str, Tensor], /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,9 @@ class Holds:
 
     Attributes:
         sh_degree: the highest degree of spherical harmonics; 0 is color without view dependence.
-        deformation: motion; a format without it holds a moving model at one time.
     """
 
     sh_degree: int
-    deformation: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -106,7 +107,8 @@ class Objective:
         self.operations = operations
         self.terms = dict(TERMS)
         self._own_weights: dict[str, float] = {}
-        for name, (weight, term) in (terms or {}).items():
+        for name, given in (terms or {}).items():
+            weight, term = _checked(name, given)
             if name in self.terms:
                 raise UserError(f"There is already a term '{name}' of the objective; give yours another name.")
             self.terms[name] = term if isinstance(term, Term) else Term(term)
@@ -181,6 +183,17 @@ class Objective:
         """The weight of every term, by its name."""
         config.check_names(self.terms)
         return {**dict.fromkeys(self.terms, 0.0), **config.weights(), **self._own_weights}
+
+
+def _checked(name: str, given: object) -> tuple[float, Term | Measure]:
+    """A weight and a term, if that is what a user gave under this name."""
+    match given:
+        case (int() | float() as weight, term) if math.isfinite(weight) and (isinstance(term, Term) or callable(term)):
+            return float(weight), term
+    raise UserError(
+        f"The term '{name}' of the objective is not given as (weight, function), with a finite weight and a function "
+        "of a Comparison, or a Term."
+    )
 
 
 def _scalar(name: str, value: object) -> Tensor:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -132,7 +132,7 @@ class Term:
     """One summand of the objective: weight * loss(measure(comparison)).
 
     Attributes:
-        measure: maps a comparison to a scalar, which is logged.
+        measure: maps a comparison to a scalar; `LossResult.values` holds it.
         loss: maps that to what is minimised.
         always: measured even where its weight is 0.
         needs: outputs of the rendering that it reads beside colors and alpha.
@@ -142,6 +142,11 @@ class Term:
     loss: Callable[[Tensor], Tensor] = lambda value: value
     always: bool = False
     needs: tuple[Output, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.needs if name not in get_args(Output)]
+        if unknown:
+            raise ValueError(f"a term needs '{unknown[0]}', but a rendering has {', '.join(get_args(Output))}")
 
 
 def l1(pair: Comparison) -> Tensor:
@@ -183,20 +188,25 @@ def cross_entropy(values: Tensor, labels: Tensor, eps: float) -> Tensor:
     return -(labels * c.log() + (1 - labels) * torch.log1p(-c))
 
 
-TERMS: dict[str, Term] = {
+BUILT_IN: dict[str, Term] = {
     "l1": Term(l1, always=True),
     "mse": Term(mse, always=True),
     "ssim": Term(ssim, loss=lambda value: 1 - value, always=True),
     "ce": Term(channel_cross_entropy),
     "bit_ce": Term(bit_cross_entropy, needs=("bits",)),
 }
-"""By the name of their weight: a field of `ObjectiveConfig`, or for terms that are added here a key of its `extra`."""
+"""The terms whose weights are fields of `ObjectiveConfig`; compiled operations know them, unless another term is put in
+their place in `TERMS`."""
 
-BUILT_IN = dict(TERMS)
-"""The terms that compiled operations know: of these names, as long as nobody puts another term in their place."""
+TERMS: dict[str, Term] = {
+    **BUILT_IN,
+}
+"""All terms by name. To add one, add it here, behind the built-in ones: its weight is then a key of
+`ObjectiveConfig.extra`, on the command line `--objective.extra NAME WEIGHT`."""
 
 
 def terms_in_words(weights: Mapping[str, Any]) -> str:
-    """What is minimised, as '0.8 l1 + 0.2 ssim', of an `ObjectiveConfig` as a dictionary: the terms with a weight."""
-    named = {name: weights.get(name) for name in BUILT_IN} | dict(weights.get("extra") or {})
-    return " + ".join(f"{value:g} {name}" for name, value in named.items() if isinstance(value, (int, float)) and value)
+    """What is minimised, as '0.8 l1 + 0.2 ssim', of weights by name: the terms with a weight."""
+    return " + ".join(
+        f"{value:g} {name}" for name, value in weights.items() if isinstance(value, (int, float)) and value
+    )

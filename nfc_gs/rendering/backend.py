@@ -154,19 +154,21 @@ class RasterBackend(ABC):
         summary: what it is, in a few words for help texts.
         devices: the types of torch devices whose tensors it takes, "cpu" or "cuda".
         reference: it is the specification: whatever is computed beside it is the reference's, too.
+        trains: its renderings are differentiable, so that a model can be trained with it.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     devices: ClassVar[tuple[str, ...]]
     reference: ClassVar[bool] = False
+    trains: ClassVar[bool] = True
 
     def render(
         self, splats: Splats | RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None = None
     ) -> RasterOutput:
         """Render `splats` as `camera` sees them.
 
-        Differentiable in every tensor of `splats`, in `camera.viewmat` and in `background`.
+        Differentiable in every tensor of `splats`, in `camera.viewmat` and in `background`, if the backend `trains`.
 
         Args:
             background: [D], blended behind the splats: features += (1 - alpha) * background. None for none.

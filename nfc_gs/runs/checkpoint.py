@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import re
 import struct
@@ -24,15 +25,25 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, write_error
 from nfc_gs.data import stored
 from nfc_gs.data.scene import SceneData, TimeAxis
-from nfc_gs.model.corrections import CORRECTIONS, ViewCorrection
+from nfc_gs.model.correction_kinds import CORRECTIONS
+from nfc_gs.model.corrections import ViewCorrection
 from nfc_gs.model.radiance import Part, RadianceModel, RenderOptions
+from nfc_gs.objective.terms import BUILT_IN
 from nfc_gs.runs.families import FAMILIES
 from nfc_gs.runs.names import CHECKPOINT_NAME
+
+logger = logging.getLogger("nfc_gs")
 
 FORMAT = "nfc-gs checkpoint"
 VERSION = 2
 _SCENE = "scene"
 """Name of the part with the tensors of the scene."""
+
+RUN_PART = "run"
+"""Name of the part with the state of the run itself (timings, evaluations)."""
+
+GIVEN_PART = "given"
+"""Name of the part that names the terms and companions a run was given from Python: code cannot be saved."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class Checkpoint:
         family: of the model (`runs.families.FAMILIES`).
         model_parts: names of those parts that the model is made of; the others belong to its training.
         parts: named state. Who puts a part in takes it out again; nobody else looks inside.
+        correction_parts: names of those parts that are corrections of views.
         step: optimisation steps done.
         seconds: training time so far.
         config: the resolved configuration, as plain values.
@@ -62,6 +74,7 @@ class Checkpoint:
     scene: SceneData
     background: tuple[float, float, float]
     data: Mapping[str, Any] = field(default_factory=dict)
+    correction_parts: tuple[str, ...] = ()
 
     @property
     def transform(self) -> np.ndarray:
@@ -78,9 +91,23 @@ class Checkpoint:
         parts = {name: self.parts[name] for name in self.model_parts}
         return FAMILIES[self.family].restore(parts, device)
 
+    def term_weights(self) -> dict[str, float]:
+        """Weights of the terms of the objective by name, those that the run was given included."""
+        objective = self.config.get("objective", {})
+        built_in = {name: objective[name] for name in BUILT_IN if name in objective}
+        given = self.parts[GIVEN_PART].values.get("terms", {}) if GIVEN_PART in self.parts else {}
+        return {**built_in, **objective.get("extra", {}), **given}
+
     def corrections(self) -> tuple[ViewCorrection, ...]:
-        """The trained corrections of single views that were saved with the model."""
-        return tuple(CORRECTIONS[name](part) for name, part in self.parts.items() if name in CORRECTIONS)
+        """The trained corrections of single views that were saved with the model; unknown ones are logged."""
+        unknown = [name for name in self.correction_parts if name not in CORRECTIONS]
+        if unknown:
+            logger.warning(
+                "The run was trained with the correction '%s', which is not known here: views are rendered without it; "
+                "add it to nfc_gs.model.correction_kinds.CORRECTIONS.",
+                unknown[0],
+            )
+        return tuple(CORRECTIONS[name](self.parts[name]) for name in self.correction_parts if name in CORRECTIONS)
 
     def render_options(self, backend: Any = "auto") -> RenderOptions:
         """How views of the model are rendered."""
@@ -139,6 +166,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         "seconds": checkpoint.seconds,
         "family": checkpoint.family,
         "model_parts": list(checkpoint.model_parts),
+        "correction_parts": list(checkpoint.correction_parts),
         "config": dict(checkpoint.config),
         "capture": checkpoint.capture,
         "data": dict(checkpoint.data),
@@ -170,7 +198,7 @@ def save_compact(path: Path | str, checkpoint: Checkpoint) -> None:
         UserError: it cannot be written.
     """
     model = {name: checkpoint.parts[name] for name in checkpoint.model_parts}
-    corrections = {name: part for name, part in checkpoint.parts.items() if name in CORRECTIONS}
+    corrections = {name: checkpoint.parts[name] for name in checkpoint.correction_parts}
     save_checkpoint(path, replace(checkpoint, parts=FAMILIES[checkpoint.family].compact(model) | corrections))
 
 
@@ -198,6 +226,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             ),
             background=tuple(float(value) for value in header["background"]),  # type: ignore[arg-type]
             data=dict(header["data"]),
+            correction_parts=tuple(str(name) for name in header["correction_parts"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"The checkpoint {file} has a broken header ({error}); use another checkpoint.") from None
@@ -226,7 +255,9 @@ def _check(file: Path, checkpoint: Checkpoint) -> None:
         if checkpoint.transform.shape != (4, 4) or len(checkpoint.background) != 3:
             raise ValueError("transform or background has another size")
         checkpoint.make_model()
-        checkpoint.corrections()
+        for name in checkpoint.correction_parts:
+            if name in CORRECTIONS:
+                CORRECTIONS[name](checkpoint.parts[name])
     except (ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"The tensors of the checkpoint {file} do not fit together: {error}; use another one."

@@ -15,12 +15,9 @@ from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.rendering.registry import choose_device_and_backend, get_backend
-from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint
+from nfc_gs.runs.checkpoint import RUN_PART, Checkpoint, load_checkpoint
 from nfc_gs.runs.metrics import Metrics, TrainingRecord, read_metrics, write_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME
-
-RUN_PART = "run"
-"""Name of the checkpoint's part with the state of the run itself (timings, evaluations)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +70,11 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str, ima
     here, wanted = choose_device_and_backend(device, backend)
     scene = scene_again(checkpoint, capture, images=images)
     check_same_times(scene, checkpoint)
+    if checkpoint.correction_parts and _names(scene) != _names(checkpoint.scene):
+        raise UserError(
+            f"The capture {scene.root} has other views than when the run began, which learnt corrections of views; "
+            "restore it."
+        )
     if backend == "auto" and checkpoint.config.get("device") == here:
         wanted = str(checkpoint.config.get("backend", wanted))
     return OpenRun(
@@ -135,6 +137,10 @@ def scene_of(checkpoint: Checkpoint, capture: Path | str | None = None) -> Scene
             f"The saved configuration of the capture does not fit this version of nfc-gs ({error}); start a new run."
         ) from None
     return load_scene(capture if capture is not None else checkpoint.capture, config)
+
+
+def _names(scene: SceneData) -> list[str]:
+    return [view.name for view in scene.views]
 
 
 def _training_names(scene: SceneData) -> list[str]:

@@ -5,8 +5,11 @@ what it needs of the methods below, which by default change nothing, and a step 
 
     prepare, time_window, sample, objective, (render), output, (backward), loss, gradients, (the model's update), step
 
-The trainable state that evaluation, export and the viewer need, too, lives in `model/`: in the model itself, as a
-deformation, or in a `ViewCorrection`, whose part a checkpoint keeps under the companion's name.
+The trainable state that evaluation and rendering need, too, lives in `model/`: in the model itself, as a deformation,
+or in a `ViewCorrection`, which is saved under the companion's name and found again by the line of that name in
+`model.correction_kinds.CORRECTIONS`. Optimizers are in `training.optimizers`; `VisibleAdam` suits tensors with a row
+for each view, of which a step sees one. To add a companion to the package, list what makes it in `training.registry`;
+one of your own is given to `nfc_gs.train(..., companions=[...])`. `tests/test_companions.py` has an example.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from nfc_gs.data.sampler import Window
-from nfc_gs.model.corrections import ViewCorrection
+from nfc_gs.model.corrections import NO_CORRECTION, ViewCorrection
 from nfc_gs.model.radiance import Part, RenderOutput
 from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.training.samples import Sample, ViewSample
@@ -28,13 +31,13 @@ class Companion:
     """A companion that does nothing.
 
     Attributes:
-        name: of the kind of companion; names its parts in checkpoints.
+        name: of the kind of companion; unique in a training.
         correction: what it learns of single views, if that is what it learns; steps, and evaluation of the held-out
             views, apply it to cameras and rendered views.
     """
 
-    name: ClassVar[str] = ""
-    correction: ViewCorrection = ViewCorrection()
+    name: ClassVar[str]
+    correction: ViewCorrection = NO_CORRECTION
 
     def time_window(self, progress: float) -> Window | None:
         """The times whose views are sampled now; None for all."""
@@ -73,8 +76,10 @@ class Companion:
         """Move its parameters, after the model's have moved."""
 
     def parts(self) -> dict[str, Part]:
-        """Its state by name, for checkpoints, sharing memory."""
-        return {}
+        """Its state by name, for checkpoints, sharing memory; the correction's, unless a companion adds to it."""
+        return {} if self.correction is NO_CORRECTION else {self.name: self.correction.part()}
 
     def load(self, parts: Mapping[str, Part]) -> None:
         """The inverse of `parts`; raises KeyError, TypeError or ValueError where something is missing or odd."""
+        if self.correction is not NO_CORRECTION:
+            self.correction.load(parts[self.name])

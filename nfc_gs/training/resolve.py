@@ -11,7 +11,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData
 from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.objective.presets import METHODS
-from nfc_gs.rendering.registry import choose_device_and_backend
+from nfc_gs.rendering.registry import BACKENDS, choose_device_and_backend
 from nfc_gs.training.config import ResolvedConfig, TrainConfig
 from nfc_gs.training.config_check import check
 
@@ -84,6 +84,8 @@ def resolve(config: TrainConfig, *, moves: bool = False) -> ResolvedConfig:
         UserError: a value is out of its range, two do not go together, or the device is not there.
     """
     device, backend = choose_device_and_backend(config.device, config.backend)
+    if not BACKENDS[backend].trains:
+        raise UserError(f"The backend '{backend}' only renders, and has no gradients to train by; choose another one.")
     preset = config.preset if config.preset != "auto" else ("fast" if device == "cpu" else "quality")
     if preset not in _PRESETS:
         raise UserError(f"There is no preset '{preset}'; choose one of {', '.join(_PRESETS)}.")

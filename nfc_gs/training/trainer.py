@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,17 @@ from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.stored import without_photos
+from nfc_gs.model.corrections import NO_CORRECTION
 from nfc_gs.model.radiance import Part, RadianceModel, RenderOptions
 from nfc_gs.objective.objective import Objective
 from nfc_gs.objective.terms import Comparison, Term
 from nfc_gs.ops.device import resolve_device
 from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.registry import get_backend
-from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint
+from nfc_gs.runs.checkpoint import GIVEN_PART, RUN_PART, Checkpoint, load_checkpoint
 from nfc_gs.runs.metrics import Metrics, TrainingRecord, peak_memory_mb, write_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME
-from nfc_gs.runs.opening import RUN_PART, check_same_scene, scene_of
+from nfc_gs.runs.opening import check_same_scene, scene_of
 from nfc_gs.runs.run_folder import claim_run_folder, write_config
 from nfc_gs.training.companion import Companion
 from nfc_gs.training.config import ResolvedConfig, TrainConfig
@@ -39,9 +40,6 @@ Terms = Mapping[str, tuple[float, Term | Callable[[Comparison], Tensor]]]
 
 _GPU_READS = 10
 """Steps between two readings of the loss on a GPU."""
-
-_TERMS_PART = "terms"
-"""Name of the checkpoint's part with the weights of `Terms`; a function cannot be saved."""
 
 
 class Trainer:
@@ -79,7 +77,8 @@ class Trainer:
             capture: path the scene was read from, for `resume`.
             data: how `load_scene` was told to read it, for `resume`.
             terms: further terms of the objective, (weight, function of a `Comparison`) by name.
-            companions: what else trains beside the model.
+            companions: what else trains beside the model; a correction of views that one of them learns is applied
+                when the run is opened if `model.correction_kinds.CORRECTIONS` has its name.
             family: of the model, a name of `training.registry.TRAINABLE_FAMILIES`.
 
         Raises:
@@ -95,7 +94,8 @@ class Trainer:
         self._assemble(scene, resolved, Path(run), listeners, model, terms or {}, companions)
         self._capture, self._data = place, asdict(data or DataConfig())
         self.run.begin()
-        write_config(self.run.folder, resolved.to_dict(), self._capture, self._data)
+        given = {"terms": self._term_weights, "companions": self._given_companions}
+        write_config(self.run.folder, {**resolved.to_dict(), "given": given}, self._capture, self._data)
 
     @classmethod
     def resume(
@@ -115,8 +115,8 @@ class Trainer:
             terms, companions: the same as when the run began.
 
         Raises:
-            UserError: no such run, a broken checkpoint, a capture that is gone or has changed, terms of its own that
-                are not given again, or a device or backend that is not there.
+            UserError: no such run, a broken checkpoint, a capture that is gone or has changed, terms or companions
+                of its own that are not given again, or a device or backend that is not there.
         """
         checkpoint = load_checkpoint(run)
         config = ResolvedConfig.from_dict(checkpoint.config)
@@ -149,18 +149,17 @@ class Trainer:
         self.run = Run(folder, config, listeners, make_checkpoint=self._checkpoint)
         self.background = evaluation_background(config, scene)
         self._term_weights = {name: weight for name, (weight, _) in terms.items()}
+        self._given_companions = [companion.name for companion in companions]
+        self._check_part_names()
         self._stored_scene = without_photos(scene)
 
     def _load(self, checkpoint: Checkpoint) -> None:
         """Put the training where a checkpoint left it. Raises UserError where the checkpoint lacks something."""
         parts = checkpoint.parts
         try:
-            saved_terms = dict(parts[_TERMS_PART].values)
-            if saved_terms != self._term_weights:
-                raise UserError(
-                    f"The run {self.run.folder} was trained with the terms of its own {saved_terms or 'none'}, not "
-                    f"{self._term_weights or 'none'}; give the same ones to go on with it."
-                )
+            given = parts[GIVEN_PART].values
+            self._check_given("terms", given["terms"], self._term_weights)
+            self._check_given("companions", given["companions"], self._given_companions)
             self.training.load(parts)
             for companion in self.companions:
                 companion.load(parts)
@@ -172,6 +171,26 @@ class Trainer:
             raise UserError(
                 f"The checkpoint of {self.run.folder} is not that of its configuration ({error}); it cannot be resumed."
             ) from None
+
+    def _check_given(self, what: str, then: Collection[str], now: Collection[str]) -> None:
+        """Raise UserError unless a run goes on with the terms or companions that it was given at its beginning."""
+        if then != now:
+            raise UserError(
+                f"The run {self.run.folder} began with {_listed(what, then)} of its own, and is resumed with "
+                f"{_listed(what, now)}; give the same {what} to Trainer.resume."
+            )
+
+    def _check_part_names(self) -> None:
+        """Raise UserError if two parts of a checkpoint would have one name."""
+        taken = {RUN_PART, GIVEN_PART}
+        for owner in (self.model, self.training, *self.companions):
+            names = set(owner.parts())
+            if isinstance(owner, Companion):
+                names.add(owner.name)
+            if names & taken or "" in names:
+                name = min(names & taken or {""})
+                raise UserError(f"The name '{name}' is taken in checkpoints; give the companion another one.")
+            taken |= names
 
     @property
     def steps_done(self) -> int:
@@ -187,6 +206,11 @@ class Trainer:
     def progress(self) -> float:
         """How much of the run is done, 0..1."""
         return self.run.progress
+
+    @property
+    def term_weights(self) -> dict[str, float]:
+        """Weights of the terms of the objective by name, those that were given to it included."""
+        return {**self.config.objective.weights(), **self._term_weights}
 
     @property
     def timings(self) -> dict[str, float]:
@@ -282,7 +306,7 @@ class Trainer:
         for companion in self.companions:
             parts |= companion.parts()
         parts[RUN_PART] = Part(values={**self.run.state(), "timings": dict(self.timings)})
-        parts[_TERMS_PART] = Part(values=self._term_weights)
+        parts[GIVEN_PART] = Part(values={"terms": self._term_weights, "companions": self._given_companions})
         return Checkpoint(
             family=self.model.family,
             model_parts=tuple(model_parts),
@@ -294,6 +318,7 @@ class Trainer:
             data=self._data,
             scene=self._stored_scene,
             background=self.background,
+            correction_parts=tuple(c.name for c in self.companions if c.correction is not NO_CORRECTION),
         )
 
     def _one_step(self) -> None:
@@ -324,6 +349,11 @@ class Trainer:
             f"The loss became {error.value} {where}; the last good state is in {self.run.folder / CHECKPOINT_NAME}: "
             "check the images and cameras, or lower the learning rates."
         )
+
+
+def _listed(what: str, values: Collection[str]) -> str:
+    """'the terms {"white": 0.1}', or 'no terms'."""
+    return f"the {what} {values}" if values else f"no {what}"
 
 
 def _check_has_views(scene: SceneData, capture: Path) -> None:

@@ -138,9 +138,7 @@ def facts_of(checkpoint: Checkpoint) -> dict[str, str]:
     """Settings of a run that a viewer shows."""
     config = checkpoint.config
     facts = {"Method": str(config.get("method", "")), "Seed": str(config.get("seed", ""))}
-    objective = config.get("objective")
-    if isinstance(objective, dict):
-        facts["Objective"] = terms_in_words(objective)
+    facts["Objective"] = terms_in_words(checkpoint.term_weights())
     return facts
 
 
