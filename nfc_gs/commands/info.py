@@ -21,6 +21,7 @@ from nfc_gs.core.text import duration
 from nfc_gs.data.config import DataConfig, FrameOptions
 from nfc_gs.data.images import describe_processing
 from nfc_gs.data.loading import load_scene
+from nfc_gs.data.readers.registry import READERS
 from nfc_gs.data.scene import SceneData, TimeAxis, View
 from nfc_gs.formats.registry import format_of, read_splats, splat_suffixes
 from nfc_gs.model.gaussians import GaussianModel
@@ -78,7 +79,7 @@ class Info:
             title, rows = "Splat", list(read_splats(path).facts().items())
         elif suffix == ".safetensors" or (path / CHECKPOINT_NAME).is_file():
             title, rows = "Run" if path.is_dir() else "Checkpoint", _run(path)
-        elif path.is_dir() or suffix == ".json":
+        elif path.is_dir() or any(reader.recognises(path) for reader in READERS):
             title, rows = "Capture", _capture(path, DataConfig(**asdict(self.timing)))
         else:
             raise UserError(
@@ -86,7 +87,7 @@ class Info:
             )
         if title != "Capture" and self.timing != FrameOptions():
             raise UserError(f"{path} is no capture: leave out the options on its frames and times.")
-        place = path.parent if suffix == ".json" else path
+        place = path.parent if title == "Capture" and path.is_file() else path
         rows += [("Size on disk", size_on_disk(place)), ("Device here", device_in_words(*choose_device_and_backend()))]
         output.line(str(path), style="bold")
         output.print(table(title, rows))

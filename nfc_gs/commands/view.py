@@ -15,6 +15,7 @@ from nfc_gs.commands.console import Output
 from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.runs import INTERRUPTED, train_and_finish
 from nfc_gs.core.errors import UserError
+from nfc_gs.formats.registry import splat_suffixes
 from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.training.trainer import Trainer
 from nfc_gs.viewer import HOST, PORT
@@ -85,7 +86,7 @@ class View:
         from nfc_gs.viewer.source import open_source
 
         if not self.paths:
-            raise UserError("There is nothing to look at; give a run folder, a PLY or a .splat.")
+            raise UserError(f"There is nothing to look at; give a run folder or a splat ({splat_suffixes()}).")
         device, backend = choose_device_and_backend(self.device)
         sources = [open_source(path, capture=self.capture, device=device) for path in self.paths]
         with self.page.shows(sources, Output(), backend=backend) as viewer, contextlib.suppress(KeyboardInterrupt):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.color_head import BitView, HeadName
@@ -248,21 +248,11 @@ class ResolvedConfig(TrainConfig):
             UserError: a field is missing or unknown.
         """
         parts = dict(values)
-        for name, kind in _PARTS.items():
-            parts[name] = _build(kind, parts.get(name), f"{name}.")
+        for name, kind in get_type_hints(ResolvedConfig).items():
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+                parts[name] = _build(kind, parts.get(name), f"{name}.")
         return _build(ResolvedConfig, parts, "")
 
-
-_PARTS: dict[str, type] = {
-    "objective": ObjectiveConfig,
-    "rates": LearningRates,
-    "refine": RefineConfig,
-    "mcmc": McmcConfig,
-    "adc": AdcConfig,
-    "deformation": DeformationConfig,
-    "hexplane": HexPlaneConfig,
-    "mlp": MlpConfig,
-}
 
 _T = TypeVar("_T")
 
