@@ -56,6 +56,7 @@ class GaussianTraining:
     """
 
     def __init__(self, model: GaussianModel, scene: SceneData, config: ResolvedConfig, operations: Operations) -> None:
+        """`operations` compute the steps; raises ValueError if a parameter of the model has no learning rate."""
         self.model, self._scene, self._config = model, scene, config
         without_rate = set(model.parameter_names) - learning_rates(config, 0.0, scene.extent).keys()
         if without_rate:
