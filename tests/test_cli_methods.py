@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from test_cli_commands import SMALL, nfc
 from nfc_gs import cli
 from nfc_gs.commands.render import bit_planes
 from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.model.heads.registry import HeadName
 from nfc_gs.model.target_encoding import encode_colors
 from nfc_gs.objective.presets import LAMBDA
 from nfc_gs.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
@@ -58,7 +60,7 @@ def test_the_head_is_that_of_the_method_unless_it_is_named(capsys: pytest.Captur
     heads = [cli.parse(["train", "x", *words]).training.head for words in ((), ("--head", "auto"), ("--head", "bits"))]
     assert heads == [None, None, "bits"]
     assert cli.main(["train", "--help"]) == 0
-    assert "--head {auto,sh,bits}" in capsys.readouterr().out
+    assert f"--head {{auto,{','.join(get_args(HeadName))}}}" in capsys.readouterr().out
 
 
 def test_a_run_of_bits_leaves_an_ordinary_splat_and_says_what_that_costs(

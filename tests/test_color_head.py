@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nfc_gs.core.sh import eval_sh, rgb_to_sh0
 from nfc_gs.data.scene import PointCloud
-from nfc_gs.model.color_head import MIN_PROBABILITY, bake_bits, bit_probabilities, start_bits
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.heads.bits import MIN_PROBABILITY, bake_bits, bit_probabilities, start_bits
 from nfc_gs.model.init import from_points
 from nfc_gs.model.target_encoding import decode_colors, encode_colors
 

@@ -468,7 +468,7 @@ def test_a_small_change_of_color_is_that_change_in_either_head() -> None:
         {**some_model("bits").tensors(), "bit_logits": torch.zeros(20, 24), "bit_shifts": torch.zeros(20, 0, 3)}
     )
     change = torch.full((20, 3), 0.01)
-    recolored = bits._recolored(dict(bits.named_parameters()), change)["bit_logits"]
+    recolored = bits.color_head.recolored(dict(bits.named_parameters()), change)["bit_logits"]
     weights = 2.0 ** torch.arange(7, -1, -1) / 255
     assert torch.allclose((recolored.view(20, 3, 8).sigmoid() * weights).sum(-1), 0.5 + change, atol=1e-5)
 

@@ -41,11 +41,11 @@ def test_a_copy_shares_no_memory() -> None:
 
 
 def test_a_model_says_how_large_it_is() -> None:
-    assert a_model("sh", None).facts() == {"Gaussians": "20", "SH degree": "1", "Color head": "sh"}
+    assert a_model("sh", None).facts() == {"Gaussians": "20", "SH degree": "1", "Color head": "spherical harmonics"}
     assert a_model("bits", "mlp").facts() == {
         "Gaussians": "20",
         "SH degree": "1",
-        "Color head": "bits",
+        "Color head": "24 bits, one shift a channel for the view",
         "Deformation": "mlp",
     }
 

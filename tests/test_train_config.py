@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import fields, replace
+from typing import get_args
 
 import pytest
 import torch
 from tiny_scenes import tiny_scene
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.model.gaussians import parameter_names
+from nfc_gs.model.gaussians import GEOMETRY
+from nfc_gs.model.heads.registry import HEADS, HeadName
 from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.objective.presets import LAMBDA, METHODS, ObjectiveOptions
 from nfc_gs.objective.terms import TERMS, Term
@@ -206,7 +208,7 @@ def test_the_head_of_a_method_can_be_another() -> None:
     ("changes", "objective", "message"),
     [
         ({"method": "nfx"}, {}, r"There is no method 'nfx'; choose one of nfr, nfc, nfc-te, nfc-bitwise\."),
-        ({"head": "nn"}, {}, r"--head is 'nn'; choose one of sh, bits\."),
+        ({"head": "nn"}, {}, rf"--head is 'nn'; choose one of {', '.join(get_args(HeadName))}\."),
         ({"bit_view": "half"}, {}, r"--bit-view is 'half'; choose one of shared, full\."),
         ({"bit_hardness": 1.01}, {}, r"--bit-hardness is 1\.01, but must be between 0 and 1\."),
         ({"bit_hardness": math.nan}, {}, r"--bit-hardness is nan, but must be between 0 and 1\."),
@@ -315,10 +317,10 @@ def test_a_short_run_may_have_higher_rates() -> None:
     assert (first["opacity_logits"], first["quats"]) == pytest.approx((5e-2, 3e-3))
 
 
-@pytest.mark.parametrize("head", ["sh", "bits"])
+@pytest.mark.parametrize("head", HEADS)
 def test_every_parameter_of_a_head_has_a_rate(head: str) -> None:
     rates = learning_rates(resolve(replace(CPU, rate_factor=3.0)), 0.5, 1.0)
-    assert set(parameter_names(head)) <= set(rates)  # type: ignore[arg-type]
+    assert {*GEOMETRY, *HEADS[head].parameters} <= set(rates)
 
 
 def test_the_rates_of_bits_are_set_by_name_and_follow_the_factor() -> None:

@@ -19,8 +19,8 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.model.color_head import start_sh
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.heads.sh import start_sh
 from nfc_gs.viewer.app import Viewer, free_port
 from nfc_gs.viewer.scheduler import run_to_end
 from nfc_gs.viewer.server import is_own

@@ -16,9 +16,9 @@ from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.stored import without_photos
-from nfc_gs.model.color_head import start_bits
 from nfc_gs.model.deformation import Deformation
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.heads.bits import start_bits
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.border import MIN_SPLIT, REACH_PIXELS, paint_knob, strip
 from nfc_gs.viewer.cameras import Pose

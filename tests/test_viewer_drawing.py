@@ -19,8 +19,9 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.data.stored import without_photos
 from nfc_gs.formats.ply import write_ply
 from nfc_gs.formats.splat import read_splat
-from nfc_gs.model.color_head import start_bits, start_sh
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.heads.bits import start_bits
+from nfc_gs.model.heads.sh import start_sh
 from nfc_gs.model.radiance import RenderOptions, RenderOutput
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.runs.checkpoint import Checkpoint, save_checkpoint

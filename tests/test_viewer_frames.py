@@ -18,8 +18,8 @@ from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.data.stored import without_photos
 from nfc_gs.formats.ply import read_ply, write_ply
-from nfc_gs.model.color_head import start_sh
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.heads.sh import start_sh
 from nfc_gs.runs.checkpoint import Checkpoint, save_checkpoint
 from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.viewer.app import Viewer

@@ -24,8 +24,8 @@ from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.model.color_head import start_sh
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.heads.sh import start_sh
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.cameras import Pose, pose_from_json
 from nfc_gs.viewer.live import LiveTraining

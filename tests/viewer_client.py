@@ -15,9 +15,9 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from nfc_gs.data.scene import SceneData, TimeAxis
-from nfc_gs.model.color_head import start_bits
 from nfc_gs.model.deformation import Deformation
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.heads.bits import start_bits
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.panels.panel import Panel
 from nfc_gs.viewer.session import Session

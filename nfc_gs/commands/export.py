@@ -91,7 +91,7 @@ class Export:
         else:
             self._write_frames(out, model, transform)
             output.line(f"{self.frames} times of {len(model):,} Gaussians: {out}")
-        if model.head == "bits":
+        if model.color_head.has_bits:
             output.line(self._cost_of_baking())
         return 0
 

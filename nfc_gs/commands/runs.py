@@ -76,7 +76,7 @@ def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> in
     metrics = finish(trainer)
     output.print(results_table(trainer, metrics))
     model = trainer.model
-    if isinstance(model, GaussianModel) and model.head == "bits" and metrics is not None and metrics.views:
+    if isinstance(model, GaussianModel) and model.color_head.has_bits and metrics is not None and metrics.views:
         baked = trainer.measure(model_at=baked_at(model, model.sh_degree))
         output.line(cost_of_baking(metrics, baked, model.sh_degree))
     for line in places(run):

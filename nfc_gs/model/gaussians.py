@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from nfc_gs.core.constants import BITS
-from nfc_gs.core.sh import C0, sh_bases
-from nfc_gs.model.color_head import HEAD_PARAMETERS, HeadName, bake_bits
 from nfc_gs.model.deformation import Deformation, Quantity
 from nfc_gs.model.deformation_kinds import make_deformation
+from nfc_gs.model.heads.color_head import ColorHead, check_dimensions
+from nfc_gs.model.heads.registry import HEADS, head_of
 from nfc_gs.model.radiance import Part
-from nfc_gs.model.target_encoding import COLOR_BITS
 from nfc_gs.ops.operations import REFERENCE, Operations, operations_for
 
 GEOMETRY = ("means", "log_scales", "quats", "opacity_logits")
 """Names of the tensors that every model has."""
-
-
-def parameter_names(head: HeadName) -> tuple[str, ...]:
-    """Names of the tensors of a model with this color head, in the order in which they are saved."""
-    return (*GEOMETRY, *HEAD_PARAMETERS[head])
 
 
 class GaussianModel(nn.Module):
@@ -31,7 +24,7 @@ class GaussianModel(nn.Module):
 
     Attributes:
         family: "gaussians", as a `model.radiance.RadianceModel`.
-        head: "sh" or "bits", what colors them (see `model.color_head`).
+        color_head: what colors them, one of `model.heads.registry.HEADS`; it is known by the tensors' names.
         means: [N, 3] centres, scene frame.
         log_scales: [N, 3] logarithms of the standard deviations (scene units).
         quats: [N, 4] rotations wxyz, not normalised.
@@ -41,10 +34,13 @@ class GaussianModel(nn.Module):
         bit_logits, bit_shifts: with head "bits", [N, 24] and [N, K - 1, 3 or 24]; else None.
         deformation: how the Gaussians change with time; None for a static model. The tensors above are the canonical
             state, which it changes.
+
+    The tensors of every other head are attributes, too, under the names in its `parameters`: None where the model has
+    another head.
     """
 
     family = "gaussians"
-    head: HeadName
+    color_head: ColorHead
     means: nn.Parameter
     log_scales: nn.Parameter
     quats: nn.Parameter
@@ -55,45 +51,41 @@ class GaussianModel(nn.Module):
     deformation: Deformation | None
 
     def __init__(self, tensors: Mapping[str, Tensor], deformation: Deformation | None = None) -> None:
-        """Make a model of the tensors that `parameter_names` lists; they are used as they are, not copied.
+        """Make a model of the tensors in `GEOMETRY` and those of a color head; they are used as they are, not copied.
 
         Raises:
-            ValueError: a tensor is missing, or the shapes do not fit together.
+            ValueError: a tensor is missing, there are those of several color heads, or the shapes do not fit together.
         """
         super().__init__()
-        self.head = "bits" if "bit_logits" in tensors else "sh"
+        _check_present(GEOMETRY, tensors)
+        self.color_head = head_of(tensors)
         self.deformation = deformation
-        for names in HEAD_PARAMETERS.values():
-            for name in names:
+        for head in HEADS.values():
+            for name in head.parameters:
                 self.register_parameter(name, None)
         self.replace(tensors)
 
     def replace(self, tensors: Mapping[str, Tensor]) -> None:
         """Put other tensors (perhaps with another N) in place of all parameters; raises as `__init__`."""
-        missing = [name for name in self.parameter_names if name not in tensors]
-        if missing:
-            raise ValueError(f"there is no tensor '{missing[0]}'")
-        color = "sh_coeffs" if self.head == "sh" else "bit_shifts"
-        for name, dims, words in (("means", 2, "two"), (color, 3, "three")):
-            if tensors[name].dim() != dims:
-                raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {words} dimensions")
+        _check_present(self.parameter_names, tensors)
+        check_dimensions("means", tensors["means"], 2)
         n = tensors["means"].shape[0]
         shapes = {"means": (n, 3), "log_scales": (n, 3), "quats": (n, 4), "opacity_logits": (n,)}
-        if self.head == "sh":
-            shapes["sh_coeffs"] = (n, tensors["sh_coeffs"].shape[1], 3)
-        else:
-            _, bases, columns = tensors["bit_shifts"].shape
-            columns = COLOR_BITS if columns == COLOR_BITS else 3
-            shapes |= {"bit_logits": (n, COLOR_BITS), "bit_shifts": (n, bases, columns)}
+        shapes |= self.color_head.shapes(n, tensors)
         for name, shape in shapes.items():
             if tuple(tensors[name].shape) != shape:
                 raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {shape}")
             setattr(self, name, nn.Parameter(tensors[name].detach().contiguous()))
 
     @property
+    def head(self) -> str:
+        """The name of its color head."""
+        return self.color_head.name
+
+    @property
     def parameter_names(self) -> tuple[str, ...]:
         """Names of the model's tensors, in the order in which they are saved."""
-        return parameter_names(self.head)
+        return (*GEOMETRY, *self.color_head.parameters)
 
     def tensors(self) -> dict[str, Tensor]:
         """The parameters by name, detached (they share memory with the model)."""
@@ -115,17 +107,10 @@ class GaussianModel(nn.Module):
         tensors: dict[str, Tensor] = {name: getattr(self, name) for name in self.parameter_names}
         for name, change in changes.items():
             if name == "colors":
-                tensors |= self._recolored(tensors, change)
+                tensors |= self.color_head.recolored(tensors, change)
             else:
                 tensors[name] = tensors[name] + change
         return tensors
-
-    def _recolored(self, tensors: Mapping[str, Tensor], change: Tensor) -> dict[str, Tensor]:
-        """The head's tensors after a change [N, 3] of the constant color: in first order, for bits."""
-        if self.head == "bits":  # the color of an undecided bit moves by a quarter of its logit
-            return {"bit_logits": tensors["bit_logits"] + (4.0 * change).repeat_interleave(BITS, dim=1)}
-        sh, first = tensors["sh_coeffs"], torch.zeros(1, dtype=torch.int64, device=change.device)
-        return {"sh_coeffs": sh.index_add(1, first, change[:, None] / C0)}
 
     @torch.no_grad()
     def at(self, time: float | None, operations: Operations | None = None) -> GaussianModel:
@@ -176,15 +161,12 @@ class GaussianModel(nn.Module):
 
     def facts(self) -> dict[str, str]:
         """Names and values for people."""
-        head = "spherical harmonics"
-        if self.bit_shifts is not None:
-            shared = self.bit_shifts.shape[2] == 3
-            head = f"{COLOR_BITS} bits, one shift a {'channel' if shared else 'bit'} for the view"
+        head = self.color_head.describe(self._color_tensors())
         facts = {"Gaussians": f"{len(self):,}", "SH degree": str(self.sh_degree), "Color head": head}
         return facts if self.deformation is None else {**facts, "Deformation": self.deformation.kind}
 
     def baked(self, degree: int | None = None) -> GaussianModel:
-        """The same Gaussians with direct SH colors that come closest to a bit head's (`color_head.bake_bits`).
+        """The same Gaussians with direct SH that comes closest to their colors (`ColorHead.baked`).
 
         The deformation stays; where that changes colors, bake the model `at` a time instead.
 
@@ -195,17 +177,11 @@ class GaussianModel(nn.Module):
             A model with head "sh"; the model itself if it has that head already and no other degree is asked for.
         """
         degree = self.sh_degree if degree is None else degree
+        if self.sh_coeffs is not None and degree == self.sh_degree:
+            return self
         tensors = self.tensors()
-        if self.sh_coeffs is not None:
-            if degree == self.sh_degree:
-                return self
-            own, wanted = tensors["sh_coeffs"], sh_bases(degree)
-            sh_coeffs = own.new_zeros(len(own), wanted, 3)
-            sh_coeffs[:, : own.shape[1]] = own[:, :wanted]
-            return GaussianModel(tensors | {"sh_coeffs": sh_coeffs}, self.deformation)
-        sh_coeffs = bake_bits(tensors["bit_logits"], tensors["bit_shifts"], degree)
         geometry = {name: tensors[name] for name in GEOMETRY}
-        return GaussianModel(geometry | {"sh_coeffs": sh_coeffs}, self.deformation)
+        return GaussianModel(geometry | {"sh_coeffs": self.color_head.baked(tensors, degree)}, self.deformation)
 
     def __len__(self) -> int:
         return self.means.shape[0]
@@ -223,10 +199,7 @@ class GaussianModel(nn.Module):
     @property
     def sh_degree(self) -> int:
         """The highest degree of view dependence the model can hold, 0..3."""
-        if self.sh_coeffs is not None:
-            return round(self.sh_coeffs.shape[1] ** 0.5) - 1
-        assert self.bit_shifts is not None
-        return round((self.bit_shifts.shape[1] + 1) ** 0.5) - 1
+        return self.color_head.degree(self._color_tensors())
 
     @property
     def changes_with_time(self) -> bool:
@@ -237,6 +210,17 @@ class GaussianModel(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.means.device
+
+    def _color_tensors(self) -> dict[str, Tensor]:
+        """The color head's parameters by name."""
+        return {name: getattr(self, name) for name in self.color_head.parameters}
+
+
+def _check_present(names: Iterable[str], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for the first name of which there is no tensor."""
+    for name in names:
+        if name not in tensors:
+            raise ValueError(f"there is no tensor '{name}'")
 
 
 def _make_deformation(part: Part) -> Deformation:

@@ -10,8 +10,9 @@ import torch
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.sh import MAX_DEGREE
 from nfc_gs.data.scene import PointCloud
-from nfc_gs.model.color_head import BitView, HeadName, start_bits, start_sh
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.heads.color_head import BitView, HeadOptions
+from nfc_gs.model.heads.registry import HeadName, get_head
 
 _log = logging.getLogger("nfc_gs")
 
@@ -42,7 +43,8 @@ def from_points(
     Args:
         points: the cloud; points that are not finite are left out.
         sh_degree: 0..3, what the model can hold; all but degree 0 starts at zero.
-        head: what colors the Gaussians; `bit_view` and `bit_hardness` are those of `color_head.start_bits`.
+        head: what colors the Gaussians, a name of `heads.registry.HEADS`; `bit_view` and `bit_hardness` are the bit
+            head's (`heads.color_head.HeadOptions`).
         opacity: in (0, 1), of every Gaussian (0.1 as in 3D Gaussian splatting).
         scale_factor: multiplies the neighbours' distance.
         max_gaussians: keep at most this many points, a random choice of `seed`; None for all.
@@ -52,7 +54,7 @@ def from_points(
 
     Raises:
         UserError: there is no finite point.
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of its range, or there is no such head.
     """
     if not 0 < opacity < 1:
         raise ValueError(f"opacity is {opacity}, expected a number between 0 and 1")
@@ -70,16 +72,12 @@ def from_points(
     count = len(xyz)
     scales = torch.from_numpy(neighbour_distances(xyz) * scale_factor)
     colors = torch.from_numpy(rgb.astype(np.float64) / 255)
-    if head == "sh":
-        color_tensors = start_sh(colors, sh_degree)
-    else:
-        color_tensors = start_bits(colors, sh_degree, bit_view, bit_hardness)
     tensors = {
         "means": torch.from_numpy(xyz.astype(np.float64)),
         "log_scales": scales.log()[:, None].repeat(1, 3),
         "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
         "opacity_logits": torch.logit(torch.full((count,), opacity, dtype=torch.float64)),
-        **color_tensors,
+        **get_head(head).start(colors, sh_degree, HeadOptions(bit_view, bit_hardness)),
     }
     return GaussianModel({name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()})
 

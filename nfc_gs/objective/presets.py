@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nfc_gs.model.color_head import HeadName
+from nfc_gs.model.heads.registry import HeadName
 
 MethodName = Literal["nfr", "nfc", "nfc-te", "nfc-bitwise"]
 

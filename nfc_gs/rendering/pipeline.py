@@ -50,7 +50,7 @@ def render(
     engine = get_backend(backend) if isinstance(backend, str) else backend
     degree = model.sh_degree if sh_degree is None else min(sh_degree, model.sh_degree)
     bits = "bits" in outputs or "bit_entropy" in outputs
-    if bits and model.head != "bits":
+    if bits and not model.color_head.has_bits:
         raise UserError(f"The color head of this model is '{model.head}', which has no bits; train with --head bits.")
     posed = model.posed(time, operations_for(model.device, model.means.dtype, reference=engine.reference))
     splats = RawSplats(
@@ -58,9 +58,7 @@ def render(
         posed["quats"],
         posed["log_scales"],
         posed["opacity_logits"],
-        sh_coeffs=posed.get("sh_coeffs"),
-        bit_logits=posed.get("bit_logits"),
-        bit_shifts=posed.get("bit_shifts"),
+        **model.color_head.splat_colors(posed),
     )
     if background is not None and not isinstance(background, Tensor):
         background = torch.tensor(background, dtype=model.means.dtype, device=model.device)

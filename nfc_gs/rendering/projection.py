@@ -15,7 +15,7 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import ALPHA_MIN, BLUR, FRUSTUM_MARGIN, NEAR_PLANE
 from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.core.sh import eval_sh
-from nfc_gs.model.color_head import bit_probabilities
+from nfc_gs.model.heads.bits import bit_probabilities
 from nfc_gs.model.target_encoding import decode_colors
 from nfc_gs.rendering.backend import RasterSettings, Splats
 

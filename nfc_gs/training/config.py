@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.model.color_head import BitView, HeadName
+from nfc_gs.model.heads.color_head import BitView
+from nfc_gs.model.heads.registry import HeadName
 from nfc_gs.model.hexplane import HexPlaneConfig
 from nfc_gs.model.mlp import MlpConfig
 from nfc_gs.objective.objective import ObjectiveConfig

@@ -7,6 +7,7 @@ import math
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.model.heads.registry import get_head
 from nfc_gs.training.config import ResolvedConfig
 
 
@@ -63,7 +64,7 @@ def _check_objective(config: ResolvedConfig) -> None:
         )
     if config.head != "bits" and (config.bit_view != "shared" or config.bit_hardness != 0.0):
         raise UserError("--bit-view and --bit-hardness are about the bit head; add --head bits, or leave them out.")
-    if objective.bit_ce and config.head != "bits":
+    if objective.bit_ce and not get_head(config.head).has_bits:
         raise UserError("--objective.bit-ce compares bits, and only the bit head has them; add --head bits.")
     if objective.bit_ce and config.density == "adc":
         raise UserError(

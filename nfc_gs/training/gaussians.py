@@ -56,7 +56,12 @@ class GaussianTraining:
     """
 
     def __init__(self, model: GaussianModel, scene: SceneData, config: ResolvedConfig, operations: Operations) -> None:
+        """`operations` compute the steps; raises ValueError if a parameter of the model has no learning rate."""
         self.model, self._scene, self._config = model, scene, config
+        without_rate = set(model.parameter_names) - learning_rates(config, 0.0, scene.extent).keys()
+        if without_rate:
+            names = ", ".join(sorted(without_rate))
+            raise ValueError(f"there is no learning rate for {names} in training.schedules.learning_rates")
         self.optimizer = VisibleAdam(model.tensors(), operations)
         self.density = make_density_control(config, model, self.optimizer, scene.extent, operations)
         self._views = TrainingViews(scene, config)

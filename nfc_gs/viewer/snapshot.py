@@ -37,7 +37,7 @@ class Snapshot:
         gaussians = self.gaussians
         if gaussians is None:
             return tuple(show for show in SHOWS if show not in (*BIT_SHOWS, "count"))
-        return tuple(show for show in SHOWS if show not in BIT_SHOWS or gaussians.head == "bits")
+        return tuple(show for show in SHOWS if show not in BIT_SHOWS or gaussians.color_head.has_bits)
 
     @property
     def size_text(self) -> str:

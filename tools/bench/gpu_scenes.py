@@ -23,8 +23,10 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.sh import C0
 from nfc_gs.data.scene import PointCloud
-from nfc_gs.model.color_head import BitView, start_bits, start_sh
 from nfc_gs.model.gaussians import GEOMETRY, GaussianModel
+from nfc_gs.model.heads.bits import start_bits
+from nfc_gs.model.heads.color_head import BitView
+from nfc_gs.model.heads.sh import start_sh
 from nfc_gs.runs.opening import open_run
 
 CUBE = 2.0

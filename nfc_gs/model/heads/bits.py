@@ -1,7 +1,6 @@
-"""What colors the Gaussians: direct spherical harmonics, or 24 bit logits ("target encoding").
+"""Color as the logits of 24 bits ("target encoding"): eight for each of red, green and blue, most significant first.
 
-The bit head holds the logits of the eight bits of red, green and blue, most significant first. For bit j of channel c
-seen in the direction d:
+For bit j of channel c seen in the direction d:
 
 - shared: l_cj(d) = b_cj + sum_{k>=1} Y_k(d) s_kc, one view-dependent shift for the eight logits of a channel:
   24 + 3 (K - 1) numbers per Gaussian, where SH has 3 K;
@@ -14,19 +13,15 @@ compositing (`target_encoding.decode`).
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from nfc_gs.core.sh import rgb_to_sh0, sh_bases, sh_basis, spread_directions
+from nfc_gs.core.constants import BITS
+from nfc_gs.core.sh import sh_bases, sh_basis, spread_directions
+from nfc_gs.model.heads.color_head import BitView, ColorHead, HeadOptions, SplatColors, check_dimensions
 from nfc_gs.model.target_encoding import COLOR_BITS, decode_colors, encode_colors, even_bits
-
-HeadName = Literal["sh", "bits"]
-BitView = Literal["shared", "full"]
-
-HEAD_PARAMETERS: dict[str, tuple[str, ...]] = {"sh": ("sh_coeffs",), "bits": ("bit_logits", "bit_shifts")}
-"""Names of the tensors of each head, in the order in which they are saved."""
 
 MIN_PROBABILITY = 1.0 / 510.0
 """Half an 8-bit step: probabilities at the start keep this distance from 0 and 1, where logits are infinite."""
@@ -35,11 +30,39 @@ BAKE_DIRECTIONS = 128
 """Directions over the sphere to which baked SH is fitted; the highest degree has 16 unknowns per channel."""
 
 
-def start_sh(rgb: Tensor, degree: int) -> dict[str, Tensor]:
-    """Direct SH that shows `rgb` [N, 3] in [0, 1] from every side: {"sh_coeffs": [N, K, 3]}."""
-    coeffs = rgb.new_zeros(len(rgb), sh_bases(degree), 3)
-    coeffs[:, 0] = rgb_to_sh0(rgb)
-    return {"sh_coeffs": coeffs}
+class BitHead(ColorHead):
+    """The head "bits": bit_logits [N, 24] and bit_shifts [N, K - 1, 3] (shared) or [N, K - 1, 24] (full)."""
+
+    name = "bits"
+    parameters = ("bit_logits", "bit_shifts")
+    has_bits = True
+
+    def start(self, rgb: Tensor, degree: int, options: HeadOptions) -> dict[str, Tensor]:
+        return start_bits(rgb, degree, options.bit_view, options.bit_hardness)
+
+    def shapes(self, count: int, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        check_dimensions("bit_shifts", tensors["bit_shifts"], 3)
+        _, bases, columns = tensors["bit_shifts"].shape
+        columns = COLOR_BITS if columns == COLOR_BITS else 3
+        return {"bit_logits": (count, COLOR_BITS), "bit_shifts": (count, bases, columns)}
+
+    def degree(self, tensors: Mapping[str, Tensor]) -> int:
+        return _degree(tensors["bit_shifts"])
+
+    def recolored(self, tensors: Mapping[str, Tensor], change: Tensor) -> dict[str, Tensor]:
+        """In first order: the color of an undecided bit moves by a quarter of its logit."""
+        return {"bit_logits": tensors["bit_logits"] + (4.0 * change).repeat_interleave(BITS, dim=1)}
+
+    def splat_colors(self, tensors: Mapping[str, Tensor]) -> SplatColors:
+        return {"bit_logits": tensors["bit_logits"], "bit_shifts": tensors["bit_shifts"]}
+
+    def baked(self, tensors: Mapping[str, Tensor], degree: int) -> Tensor:
+        """By least squares (`bake_bits`)."""
+        return bake_bits(tensors["bit_logits"], tensors["bit_shifts"], degree)
+
+    def describe(self, tensors: Mapping[str, Tensor]) -> str:
+        shared = tensors["bit_shifts"].shape[2] == 3
+        return f"{COLOR_BITS} bits, one shift a {'channel' if shared else 'bit'} for the view"
 
 
 def start_bits(rgb: Tensor, degree: int, view: BitView = "shared", hardness: float = 0.0) -> dict[str, Tensor]:
@@ -97,7 +120,7 @@ def bake_bits(bit_logits: Tensor, bit_shifts: Tensor, degree: int) -> Tensor:
     Returns:
         sh_coeffs [N, (degree + 1)^2, 3].
     """
-    count, own_degree = len(bit_logits), round((bit_shifts.shape[1] + 1) ** 0.5) - 1
+    count, own_degree = len(bit_logits), _degree(bit_shifts)
     directions = spread_directions(BAKE_DIRECTIONS).to(bit_logits.device)
     solve = torch.linalg.pinv(sh_basis(directions, degree)).to(bit_logits)  # [K', D]
     coeffs = bit_logits.new_zeros(count, sh_bases(degree), 3)
@@ -105,3 +128,8 @@ def bake_bits(bit_logits: Tensor, bit_shifts: Tensor, degree: int) -> Tensor:
         seen = bit_probabilities(bit_logits, bit_shifts, direction[None], own_degree)
         coeffs += weights[:, None] * (decode_colors(seen) - 0.5)[:, None, :]
     return coeffs
+
+
+def _degree(bit_shifts: Tensor) -> int:
+    """The SH degree of shifts [N, K - 1, 3 or 24]."""
+    return round((bit_shifts.shape[1] + 1) ** 0.5) - 1
