@@ -63,6 +63,7 @@ def train(
     terms: Terms | None = None,
     companions: Sequence[Companion] = (),
     listeners: Sequence[Listener] = (),
+    family: str = "gaussians",
 ) -> TrainedRun:
     """Train on a capture and leave a complete run folder: splat, metrics, rendered views, report, checkpoint.
 
@@ -74,6 +75,7 @@ def train(
         terms: further terms of the objective, (weight, function of a `Comparison`) by name.
         companions: what else trains beside the model.
         listeners: are called with events (`core.events`).
+        family: of the model, a name of `training.registry.TRAINABLE_FAMILIES`.
 
     Raises:
         UserError: the capture cannot be read, the configuration makes no sense, or the folder holds a run already.
@@ -83,7 +85,17 @@ def train(
     folder = Path(out) if out is not None else default_run_folder(Path(capture))
     claim_run_folder(folder)
     scene = load_scene(capture, data, seed=config.seed)
-    trainer = Trainer(scene, config, folder, listeners, capture=capture, data=data, terms=terms, companions=companions)
+    trainer = Trainer(
+        scene,
+        config,
+        folder,
+        listeners,
+        capture=capture,
+        data=data,
+        terms=terms,
+        companions=companions,
+        family=family,
+    )
     trainer.train()
     return TrainedRun(folder, trainer.model, finish(trainer), trainer)
 
@@ -100,7 +112,7 @@ def finish(trainer: Trainer) -> Metrics | None:
     folder, model = trainer.run.folder, trainer.model
     if isinstance(model, GaussianModel):
         with one_torch_thread():
-            still = model.at(START_TIME)
+            still = model.at(START_TIME, trainer.operations)
         write_splats(folder / SPLAT_NAME, still, trainer.scene.transform)
     metrics: Metrics | None = None
     try:
@@ -128,12 +140,12 @@ def add_loop_video(run: Path, model: RadianceModel, scene: SceneData, options: R
         logger.warning("Interrupted while the video of the report was rendered: there is no new one.")
 
 
-def free_folder(wanted: Path) -> Path:
-    """`wanted`, or `wanted-2`, `wanted-3`, ...: the first that is not there yet."""
-    path, number = wanted, 2
-    while path.exists():
-        path, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
-    return path
+def free_folder(path: Path) -> Path:
+    """`path`, or `path-2`, `path-3`, ...: the first that is not there yet."""
+    free, number = path, 2
+    while free.exists():
+        free, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return free
 
 
 def default_run_folder(capture: Path) -> Path:

@@ -15,6 +15,7 @@ from tiny_scenes import assert_same_bits, tiny_config, tiny_scene
 import nfc_gs
 from nfc_gs.core.events import Event, StepDone, TrainFinished, TrainStarted
 from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.objective.presets import ObjectiveOptions
 from nfc_gs.runs.names import (
     CHECKPOINT_NAME,
     CONFIG_NAME,
@@ -122,6 +123,59 @@ def test_a_term_cannot_take_the_name_of_a_built_in_one(tmp_path: Path) -> None:
     with pytest.raises(nfc_gs.UserError, match="There is already a term 'l1'"):
         nfc_gs.Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny", terms={"l1": (1.0, brightness)})
     assert not (tmp_path / "run").exists()
+
+
+NOTHING_BUILT_IN = ObjectiveOptions(l1=0.0, ssim=0.0)
+
+
+def test_a_term_of_one_s_own_can_be_the_only_one(tmp_path: Path) -> None:
+    config = tiny_config(steps=20, objective=NOTHING_BUILT_IN)
+    with pytest.raises(nfc_gs.UserError, match=r"Every weight of the objective is 0, .*; give one a positive number"):
+        nfc_gs.Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny")
+    trainer = nfc_gs.Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny", terms=TERMS)
+    scene, black = trainer.scene, torch.zeros(3)
+
+    def mean() -> float:
+        with torch.no_grad():
+            return float(nfc_gs.render(trainer.model, scene.views[0].camera, background=black).rgb.mean())
+
+    before = mean()
+    trainer.train()
+    assert mean() < 0.9 * before
+
+
+def test_gradients_that_are_not_finite_end_a_run_and_keep_its_last_good_state(tmp_path: Path) -> None:
+    """The loss itself is finite: sqrt(0) has no finite slope."""
+    terms = {"root": (1.0, lambda comparison: (comparison.rendered.clamp(min=0.0) * 0.0).sqrt().sum())}
+    trainer = nfc_gs.Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny", terms=terms)
+    with pytest.raises(nfc_gs.UserError, match=r"Parameters of the model are not finite after step .*; the last good"):
+        trainer.train()
+    model = nfc_gs.load_model(tmp_path / "run").model
+    assert all(tensor.isfinite().all() for tensor in model.tensors().values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "needs", "sentence"),
+    [
+        ({}, "bits", "compares bits, and only the bit head has them; add --head bits"),
+        ({"head": "bits", "density": "adc"}, "bits", "draws 24; choose --density mcmc"),
+    ],
+)
+def test_a_term_that_needs_what_cannot_be_rendered_is_refused_before_the_run_begins(
+    changes: dict[str, str], needs: str, sentence: str, tmp_path: Path
+) -> None:
+    terms = {"undecided": (1.0, nfc_gs.Term(lambda comparison: comparison.bits.mean(), needs=(needs,)))}
+    with pytest.raises(nfc_gs.UserError, match=sentence):
+        nfc_gs.Trainer(tiny_scene(), tiny_config(**changes), tmp_path / "run", capture="tiny", terms=terms)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_family_and_an_output_that_there_are_not_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(nfc_gs.UserError, match="There is no family of models 'meshes', only gaussians"):
+        nfc_gs.Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny", family="meshes")
+    trainer = nfc_gs.Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny")
+    with pytest.raises(nfc_gs.UserError, match="There is no output 'albedo' of a rendering; choose from rgb, depth"):
+        nfc_gs.render(trainer.model, trainer.scene.views[0].camera, outputs=("albedo",))
 
 
 def test_finish_leaves_a_whole_run_folder_at_any_step(tmp_path: Path) -> None:

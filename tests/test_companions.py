@@ -138,10 +138,10 @@ def test_a_run_is_not_resumed_without_its_companion(tmp_path: Path) -> None:
         Trainer.resume(tmp_path / "run", scene=uneven_scene())
 
 
-@pytest.mark.parametrize("name", ["", "optimizer", "model", "run"])
+@pytest.mark.parametrize("name", ["", "optimizer", "model", "run", "scene", "poses/left"])
 def test_a_companion_whose_name_is_taken_is_refused(tmp_path: Path, name: str) -> None:
     companion = type("Named", (Companion,), {"name": name})()
-    with pytest.raises(UserError, match=f"The name '{name}' is taken in checkpoints"):
+    with pytest.raises(UserError, match=f"cannot have the name '{name}'"):
         Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny", companions=[companion])
     assert not (tmp_path / "run").exists()
 

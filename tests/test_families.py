@@ -91,7 +91,7 @@ def test_it_is_opened_and_saved_in_a_small_file(tmp_path: Path) -> None:
         with torch.no_grad():
             images.append(render(model, camera, options=checkpoint.render_options(), outputs=("rgb", "depth")))
     assert torch.equal(images[0].rgb, images[1].rgb) and images[0].depth is not None
-    with pytest.raises(UserError, match="cannot be resumed"):
+    with pytest.raises(UserError, match="is a compact file, which holds no training"):
         Trainer.resume(tmp_path / "small.safetensors", scene=tiny_scene())
 
 
@@ -124,3 +124,24 @@ def test_steps_of_several_samples_minimise_their_mean(tmp_path: Path) -> None:
         trainer.step()
     torch.testing.assert_close(gradients[2], (gradients[0] + gradients[1]) / 2, rtol=1e-5, atol=1e-9)
     assert float(gradients[2].abs().sum()) > 0.0
+
+
+def test_several_equal_samples_give_the_statistics_of_one(tmp_path: Path) -> None:
+    """Density control of Gaussians compares the gradient of one sample's loss with a threshold."""
+    gradients = []
+    for count in (1, 2):
+        config = tiny_config(density="adc")
+        trainer = Trainer(tiny_scene(), config, tmp_path / str(count), capture="tiny")
+        (sample,) = trainer.training.samples(0, 0.0, None)
+        trainer.training.samples = lambda *_, batch=[sample] * count: batch  # type: ignore[method-assign]
+        trainer.step()
+        statistics = trainer.training.parts()["density"].tensors
+        gradients.append(statistics["grad2d"] / statistics["count"].clamp_min(1.0))
+    assert gradients[0].max() > 0.0
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_a_toy_cannot_be_rendered_with_bits(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path / "run")
+    with pytest.raises(UserError, match="Models of the family 'toy' cannot be rendered with the output 'bits'"):
+        render(trainer.model, trainer.scene.views[0].camera, outputs=("rgb", "bits"))

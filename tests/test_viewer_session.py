@@ -247,7 +247,7 @@ def test_time_does_not_run_where_the_browser_draws() -> None:
     session.play(True)
     called(scheduler, lambda: BrowserPanel(session).draw_in_browser(True))
     assert not session.state.playing
-    with pytest.raises(Exception, match=r"one moment"):
+    with pytest.raises(Exception, match=r"one time"):
         session.play(True)
     assert not session.state.playing
 

@@ -28,8 +28,8 @@ from nfc_gs.training.evaluation import baked_at, evaluate
 class Export:
     """Write a splat as a PLY that splat viewers and other tools open, in the frame of the capture.
 
-    The colors of a bit head are baked to spherical harmonics, and what that costs on the held-out views is told; the
-    run's own checkpoint keeps the bits. A PLY knows no time: of a moving splat it holds one moment, or there are
+    The colors of a bit head are baked to spherical harmonics, and what that costs on the held-out views is printed; the
+    run's own checkpoint keeps the bits. A PLY knows no time: of a moving splat it holds one time, or there are
     several. The compact form keeps everything that drawing needs, motion and cameras included, in one small file, which
     needs neither run nor capture.
 
@@ -48,7 +48,7 @@ class Export:
     frames in the run folder."""
 
     time: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
-    """The moment of a moving splat, 0 (its start, which is the default) to 1 (its end)."""
+    """The time in a moving splat, 0 (its start, which is the default) to 1 (its end)."""
 
     frames: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Write so many PLYs of a moving splat, evenly from its start to its end: frame_0000.ply, ..."""

@@ -112,10 +112,10 @@ class Progress:
 
     def _rate(self) -> float:
         """Steps per second of training of late."""
-        (first, begun), (last, ended) = self._recent[0], self._recent[-1]
+        (first, started), (last, ended) = self._recent[0], self._recent[-1]
         if first == last and last > 0:
             return last / ended if ended > 0 else 0.0
-        return (last - first) / (ended - begun) if ended > begun else 0.0
+        return (last - first) / (ended - started) if ended > started else 0.0
 
     def _picture(self) -> Group | Text:
         event = self._last

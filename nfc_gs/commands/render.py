@@ -70,7 +70,7 @@ class Render:
     renders/still.mp4 or renders/views in the run folder (of a file elsewhere, FILE-results beside it)."""
 
     time: Annotated[tuple[float, ...], tyro.conf.arg(metavar="T [T]")] = ()
-    """Of a moving splat: the moment to draw, 0 (its start) to 1 (its end); or two of them, between which time runs
+    """Of a moving splat: the time to draw, 0 (its start) to 1 (its end); or two of them, between which time runs
     while the camera goes its way: the nearer they are and the more frames there are, the slower the motion. By default
     0 1, and held-out views have their own time."""
 

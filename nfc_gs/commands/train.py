@@ -95,13 +95,13 @@ class Train:
         progress = Progress(output)
         if self.resume is None and self.capture is not None:
             output.line(f"Reading the capture {self.capture}")
-        trainer = self._resumed([progress]) if self.resume is not None else self._begun([progress])
+        trainer = self._resumed([progress]) if self.resume is not None else self._new_run([progress])
         if not self.view:
             return train_and_finish(trainer, output, progress)
         with watch(trainer, output, self.page) as viewer:
             return train_and_stay(trainer, output, progress, viewer)
 
-    def _begun(self, listeners: list[Listener]) -> Trainer:
+    def _new_run(self, listeners: list[Listener]) -> Trainer:
         if self.capture is None:
             raise UserError("Nothing to train on: give the folder of a capture, or a run to go on with: --resume RUN.")
         resolve(self.training)  # a wrong option should show before the capture is read

@@ -6,12 +6,14 @@ all: it makes a model from saved state and renders it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
+
+from nfc_gs.core.errors import UserError
 
 Output = Literal["rgb", "depth", "normals", "bits", "bit_entropy"]
 
@@ -53,6 +55,19 @@ class RenderOutput:
     bits: Tensor | None = None
     bit_entropy: Tensor | None = None
     normals: Tensor | None = None
+
+
+def check_rendered(output: RenderOutput, outputs: Collection[str], family: str) -> None:
+    """Raise UserError unless a rendering has all outputs that were asked for.
+
+    Args:
+        family: of the model, for the sentence.
+    """
+    for name in outputs:
+        if name not in get_args(Output):
+            raise UserError(f"There is no output '{name}' of a rendering; choose from {', '.join(get_args(Output))}.")
+        if getattr(output, name) is None:
+            raise UserError(f"Models of the family '{family}' cannot be rendered with the output '{name}'.")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -185,10 +187,11 @@ class Objective:
         return {**dict.fromkeys(self.terms, 0.0), **config.weights(), **self._own_weights}
 
 
-def _checked(name: str, given: object) -> tuple[float, Term | Measure]:
+def _checked(name: str, given: Any) -> tuple[float, Term | Measure]:
     """A weight and a term, if that is what a user gave under this name."""
-    match given:
-        case (int() | float() as weight, term) if math.isfinite(weight) and (isinstance(term, Term) or callable(term)):
+    if isinstance(given, tuple) and len(given) == 2:
+        weight, term = given
+        if isinstance(weight, numbers.Real) and math.isfinite(weight) and (isinstance(term, Term) or callable(term)):
             return float(weight), term
     raise UserError(
         f"The term '{name}' of the objective is not given as (weight, function), with a finite weight and a function "

@@ -1,4 +1,4 @@
-"""Renders a model as a camera sees it at a time: the only file that knows both models and backends."""
+"""Renders Gaussians as a camera sees them at a time: deformation, color head, background, rasterizer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.radiance import Output, RenderOutput
+from nfc_gs.model.radiance import Output, RenderOutput, check_rendered
 from nfc_gs.model.target_encoding import decode_colors, entropy, even_bits
 from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.backend import RasterBackend, RasterSettings, RawSplats
@@ -78,4 +78,5 @@ def render(
         rendered.bits = out.features
     if "bit_entropy" in outputs:
         rendered.bit_entropy = entropy(out.features)
+    check_rendered(rendered, outputs, model.family)
     return rendered

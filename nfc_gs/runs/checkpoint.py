@@ -45,6 +45,9 @@ RUN_PART = "run"
 GIVEN_PART = "given"
 """Name of the part that names the terms and companions a run was given from Python: code cannot be saved."""
 
+RESERVED_PARTS = (_SCENE, RUN_PART, GIVEN_PART)
+"""Names that no part of a model or its training can have."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:

@@ -11,7 +11,7 @@ from typing import Any
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.radiance import Output, Part, RadianceModel, RenderOptions, RenderOutput
+from nfc_gs.model.radiance import Output, Part, RadianceModel, RenderOptions, RenderOutput, check_rendered
 from nfc_gs.rendering import pipeline
 
 
@@ -95,4 +95,5 @@ def render(
     output = FAMILIES[model.family].render(model, camera, time, options, outputs, **further)
     for correction in options.corrections:
         output = correction.output(output, view)
+    check_rendered(output, outputs, model.family)
     return output

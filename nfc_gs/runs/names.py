@@ -23,10 +23,10 @@ REPORT_NAME = "report.html"
 RENDERS = "renders"
 """Folder of rendered images and videos."""
 
-TEST_RENDERS = "renders/test"
+TEST_RENDERS = f"{RENDERS}/test"
 """Folder of the held-out views."""
 
-LOOP_NAME = "renders/loop.mp4"
+LOOP_NAME = f"{RENDERS}/loop.mp4"
 """The looping video of a moving scene."""
 
 FRAMES_NAME = "frames"

@@ -67,7 +67,7 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str, ima
             there.
     """
     checkpoint = load_checkpoint(path)
-    here, wanted = choose_device_and_backend(device, backend)
+    device, chosen_backend = choose_device_and_backend(device, backend)
     scene = scene_again(checkpoint, capture, images=images)
     check_same_times(scene, checkpoint)
     if checkpoint.correction_parts and _names(scene) != _names(checkpoint.scene):
@@ -75,14 +75,14 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str, ima
             f"The capture {scene.root} has other views than when the run began, which learnt corrections of views; "
             "restore it."
         )
-    if backend == "auto" and checkpoint.config.get("device") == here:
-        wanted = str(checkpoint.config.get("backend", wanted))
+    if backend == "auto" and checkpoint.config.get("device") == device:
+        chosen_backend = str(checkpoint.config.get("backend", chosen_backend))
     return OpenRun(
         folder=_folder_of(path),
         checkpoint=checkpoint,
-        model=checkpoint.make_model(here),
-        device=here,
-        options=checkpoint.render_options(get_backend(wanted)),
+        model=checkpoint.make_model(device),
+        device=device,
+        options=checkpoint.render_options(get_backend(chosen_backend)),
         scene=scene,
     )
 

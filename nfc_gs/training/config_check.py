@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection, Mapping
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from nfc_gs.core.errors import UserError
@@ -50,8 +51,6 @@ def _check_objective(config: ResolvedConfig) -> None:
         if not 0.0 <= weight < math.inf:
             option = f"extra {name}" if name in objective.extra else name.replace("_", "-")
             raise UserError(f"--objective.{option} is {weight}, but must be 0 or a positive number.")
-    if not any(weights.values()):
-        raise UserError("Every weight of the objective is 0, so there is nothing to learn; give one a positive number.")
     if not 1e-6 <= objective.ce_eps < 0.5:  # 1 - eps must differ from 1 in float32
         raise UserError(f"--objective.ce-eps is {objective.ce_eps}, but must lie between 0.000001 and 0.5.")
     if not 0.0 <= objective.ce_from < objective.ce_until <= 1.0:
@@ -66,9 +65,29 @@ def _check_objective(config: ResolvedConfig) -> None:
         raise UserError("--bit-view and --bit-hardness are about the bit head; add --head bits, or leave them out.")
     if objective.bit_ce and not get_head(config.head).has_bits:
         raise UserError("--objective.bit-ce compares bits, and only the bit head has them; add --head bits.")
-    if objective.bit_ce and config.density == "adc":
+    if objective.bit_ce:
+        _check_density_of_bits(config)
+
+
+def check_terms(config: ResolvedConfig, weights: Mapping[str, float], outputs: Collection[str]) -> None:
+    """Raise UserError unless there is something to learn, and outputs that this configuration can render.
+
+    Args:
+        weights: of all terms of the objective, those that were given from Python included.
+        outputs: that the terms need.
+    """
+    if not any(weights.values()):
+        raise UserError("Every weight of the objective is 0, so there is nothing to learn; give one a positive number.")
+    if not {"bits", "bit_entropy"}.isdisjoint(outputs):
+        if not get_head(config.head).has_bits:
+            raise UserError("A term of the objective compares bits, and only the bit head has them; add --head bits.")
+        _check_density_of_bits(config)
+
+
+def _check_density_of_bits(config: ResolvedConfig) -> None:
+    if config.density == "adc":
         raise UserError(
-            "--density adc collects absolute gradients of 4 channels at most, and --objective.bit-ce draws 24; "
+            "--density adc collects absolute gradients of 4 channels at most, and an objective with bits draws 24; "
             "choose --density mcmc."
         )
 

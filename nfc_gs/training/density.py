@@ -70,8 +70,12 @@ class DensityControl:
     def add_gradients(self, grads: Mapping[str, Tensor]) -> None:
         """Add the gradients of this control's own loss terms to `grads`; called after each backward pass."""
 
-    def observe(self, info: SplatInfo, width: int, height: int) -> None:
-        """Collect statistics of a rendering [W x H pixels] after its backward pass."""
+    def observe(self, info: SplatInfo, width: int, height: int, samples: int = 1) -> None:
+        """Collect statistics of a rendering [W x H pixels] after its backward pass.
+
+        Args:
+            samples: renderings of this step, of whose losses the mean is minimised.
+        """
 
     def act(self, step: int, progress: float, means_rate: float) -> None:
         """Change the model after optimisation step number `step`.
@@ -193,11 +197,12 @@ class AdcControl(DensityControl):
         self._count = torch.zeros(n, device=device)  # [N] how often seen
 
     @torch.no_grad()
-    def observe(self, info: SplatInfo, width: int, height: int) -> None:
+    def observe(self, info: SplatInfo, width: int, height: int, samples: int = 1) -> None:
         grad = info.means2d_absgrad if info.means2d_absgrad is not None else info.means2d_grad
         assert grad is not None, "observe comes after the backward pass"
         visible = info.visible
-        x, y = grad[:, 0] * (width / 2.0), grad[:, 1] * (height / 2.0)  # pixels -> [-1, 1]
+        # From pixels to [-1, 1], and from the mean over the samples to the loss of this one.
+        x, y = grad[:, 0] * (samples * width / 2.0), grad[:, 1] * (samples * height / 2.0)
         self._grad2d += torch.hypot(x, y) * visible
         self._count += visible
 

@@ -115,7 +115,7 @@ class GaussianTraining:
         for output, sample in zip(outputs, samples, strict=True):
             if output.info.means2d_grad is not None:
                 height, width = sample.target.shape[:2]
-                self.density.observe(output.info, width, height)
+                self.density.observe(output.info, width, height, len(samples))
         means_rate = learning_rates(self._config, progress, self._scene.extent)["means"]
         assert isinstance(means_rate, float)
         self.density.act(step + 1, progress, means_rate)

@@ -1,4 +1,4 @@
-"""What holds while training runs: a Ctrl-C ends it cleanly."""
+"""Ctrl-C while training runs: the first ends it cleanly, the second at once."""
 
 from __future__ import annotations
 

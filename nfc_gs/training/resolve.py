@@ -117,8 +117,8 @@ def _resolve_method(config: TrainConfig) -> dict[str, Any]:
     if config.method not in METHODS:
         raise UserError(f"There is no method '{config.method}'; choose one of {', '.join(METHODS)}.")
     method = METHODS[config.method]
-    asked = {name: value for name, value in dataclasses.asdict(config.objective).items() if value is not None}
-    return {"head": config.head or method.head, "objective": ObjectiveConfig(**{**method.weights, **asked})}
+    given = {name: value for name, value in dataclasses.asdict(config.objective).items() if value is not None}
+    return {"head": config.head or method.head, "objective": ObjectiveConfig(**{**method.weights, **given})}
 
 
 def affordable_gaussians(seconds: float, move: bool = False) -> int:

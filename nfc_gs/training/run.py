@@ -139,11 +139,11 @@ class Run:
 
     def save(self) -> Path:
         """Write the checkpoint; returns its path. Raises UserError if it cannot be written."""
-        begun = perf_counter()
+        started = perf_counter()
         path = self.folder / CHECKPOINT_NAME
         save_checkpoint(path, self._make_checkpoint())
         self._last_save = perf_counter()
-        self._save_seconds = self._last_save - begun
+        self._save_seconds = self._last_save - started
         self.emit(CheckpointSaved(self.steps_done, path))
         return path
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nfc_gs.data.sampler import Window
-from nfc_gs.model.radiance import Output, RenderOutput
+from nfc_gs.model.radiance import Output, RenderOutput, check_rendered
 from nfc_gs.objective.objective import LossResult, Objective, ObjectiveConfig
 from nfc_gs.objective.terms import Comparison
 from nfc_gs.training.companion import Companion
@@ -175,6 +175,7 @@ class Step:
 
     def _render(self, sample: Sample, step: int, progress: float, outputs: tuple[Output, ...]) -> RenderOutput:
         output = self.training.render(sample, step, progress, outputs)
+        check_rendered(output, outputs, self.training.model.family)
         for companion in self.companions:
             output = companion.output(output, sample)
         return output

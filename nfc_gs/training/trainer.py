@@ -21,14 +21,15 @@ from nfc_gs.objective.objective import Objective
 from nfc_gs.objective.terms import Comparison, Term
 from nfc_gs.ops.device import resolve_device
 from nfc_gs.ops.operations import operations_for
-from nfc_gs.rendering.registry import get_backend
-from nfc_gs.runs.checkpoint import GIVEN_PART, RUN_PART, Checkpoint, load_checkpoint
+from nfc_gs.rendering.registry import BACKENDS, get_backend
+from nfc_gs.runs.checkpoint import GIVEN_PART, RESERVED_PARTS, RUN_PART, Checkpoint, load_checkpoint
 from nfc_gs.runs.metrics import Metrics, TrainingRecord, peak_memory_mb, write_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.runs.opening import check_same_scene, scene_of
 from nfc_gs.runs.run_folder import claim_run_folder, write_config
 from nfc_gs.training.companion import Companion
 from nfc_gs.training.config import ResolvedConfig, TrainConfig
+from nfc_gs.training.config_check import check, check_terms
 from nfc_gs.training.evaluation import evaluate
 from nfc_gs.training.registry import TRAINABLE_FAMILIES, companions_of
 from nfc_gs.training.resolve import evaluation_background, resolve
@@ -51,6 +52,7 @@ class Trainer:
     Attributes:
         scene, config, model: what it works on; read them, do not change them.
         training: of the model's family: optimizer, density control.
+        operations: compute losses, optimizer and deformation.
         companions: what trains beside the model.
         run: how far it is, and its folder.
         background: color in [0, 1] behind the model when views are measured.
@@ -75,7 +77,7 @@ class Trainer:
             run: folder of the run; must not hold one already.
             listeners: are called with events (`core.events`); one that raises is logged and dropped.
             capture: path the scene was read from, for `resume`.
-            data: how `load_scene` was told to read it, for `resume`.
+            data: how `load_scene` read it, for `resume`.
             terms: further terms of the objective, (weight, function of a `Comparison`) by name.
             companions: what else trains beside the model; a correction of views that one of them learns is applied
                 when the run is opened if `model.correction_kinds.CORRECTIONS` has its name.
@@ -85,6 +87,8 @@ class Trainer:
             UserError: the folder holds a run or cannot be written, the configuration does not make sense, or the
                 device or backend is not there.
         """
+        if family not in TRAINABLE_FAMILIES:
+            raise UserError(f"There is no family of models '{family}', only {', '.join(TRAINABLE_FAMILIES)}.")
         claim_run_folder(run)
         resolved = resolve(config, moves=scene.time_axis is not None)
         place = Path(capture).resolve()
@@ -120,6 +124,7 @@ class Trainer:
         """
         checkpoint = load_checkpoint(run)
         config = ResolvedConfig.from_dict(checkpoint.config)
+        check(config)
         resolve_device(config.device)
         scene = scene if scene is not None else scene_of(checkpoint)
         check_same_scene(scene, checkpoint)
@@ -142,13 +147,16 @@ class Trainer:
         companions: Sequence[Companion],
     ) -> None:
         self.scene, self.config, self.model = scene, config, model
-        operations = operations_for(config.device, reference=config.backend == "torch")
+        operations = operations_for(config.device, reference=BACKENDS[config.backend].reference)
+        objective = Objective(config.objective, terms, operations)
+        self._term_weights = {name: float(weight) for name, (weight, _) in terms.items()}
+        check_terms(config, self.term_weights, objective.outputs(config.objective))
+        self.operations = operations
         self.training = TRAINABLE_FAMILIES[model.family].training(model, scene, config, operations)
         self.companions = (*companions_of(model, scene, config, operations), *companions)
-        self._step = Step(self.training, Objective(config.objective, terms, operations), self.companions)
+        self._step = Step(self.training, objective, self.companions)
         self.run = Run(folder, config, listeners, make_checkpoint=self._checkpoint)
         self.background = evaluation_background(config, scene)
-        self._term_weights = {name: weight for name, (weight, _) in terms.items()}
         self._given_companions = [companion.name for companion in companions]
         self._check_part_names()
         self._stored_scene = without_photos(scene)
@@ -156,6 +164,10 @@ class Trainer:
     def _load(self, checkpoint: Checkpoint) -> None:
         """Put the training where a checkpoint left it. Raises UserError where the checkpoint lacks something."""
         parts = checkpoint.parts
+        if RUN_PART not in parts:
+            raise UserError(
+                f"{self.run.folder} is a compact file, which holds no training; give the folder of the run."
+            )
         try:
             given = parts[GIVEN_PART].values
             self._check_given("terms", given["terms"], self._term_weights)
@@ -182,14 +194,16 @@ class Trainer:
 
     def _check_part_names(self) -> None:
         """Raise UserError if two parts of a checkpoint would have one name."""
-        taken = {RUN_PART, GIVEN_PART}
+        taken = set(RESERVED_PARTS)
         for owner in (self.model, self.training, *self.companions):
             names = set(owner.parts())
             if isinstance(owner, Companion):
                 names.add(owner.name)
-            if names & taken or "" in names:
-                name = min(names & taken or {""})
-                raise UserError(f"The name '{name}' is taken in checkpoints; give the companion another one.")
+            for name in sorted(names):
+                if name in taken or not name or "/" in name:
+                    raise UserError(
+                        f"A part of a checkpoint cannot have the name '{name}'; give the companion another."
+                    )
             taken |= names
 
     @property
@@ -239,7 +253,8 @@ class Trainer:
         A second Ctrl-C aborts at once.
 
         Raises:
-            UserError: the loss is not finite (the state before is saved), or something cannot be read or written.
+            UserError: the loss or a parameter is not finite (the last good state stays saved), or something cannot be
+                read or written.
         """
         started = TrainStarted(
             run=self.run.folder,
@@ -300,7 +315,13 @@ class Trainer:
         return self.run.save()
 
     def _checkpoint(self) -> Checkpoint:
-        """What a checkpoint holds now."""
+        """What a checkpoint holds now. Raises UserError if a parameter is not finite: the last checkpoint stays."""
+        if not self._step.parameters_are_finite():
+            raise UserError(
+                f"Parameters of the model are not finite after step {self.steps_done}, though the loss was; the last "
+                f"good state is in {self.run.folder / CHECKPOINT_NAME}: check the gradients of terms and companions of "
+                "your own, or lower the learning rates."
+            )
         model_parts = self.model.parts()
         parts = {**model_parts, **self.training.parts()}
         for companion in self.companions:

@@ -160,7 +160,7 @@ class Session:
     def play(self, on: bool) -> None:
         """Let time run, or stop it."""
         if on and self.state.browser_draws:
-            raise UserError("The browser draws one moment; let the server draw to see time run.")
+            raise UserError("The browser draws one time; let the server draw to see time run.")
         with self._state_lock:
             if on:
                 self._replace(time=0.0 if self.state.time >= 1.0 else self.state.time)

@@ -13,6 +13,7 @@ from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.formats.registry import format_of, read_splats, splat_suffixes
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.objective.terms import terms_in_words
+from nfc_gs.ops.device import resolve_device
 from nfc_gs.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
 from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.runs.opening import capture_is_there, scene_of
@@ -154,8 +155,7 @@ def open_source(path: Path | str, *, capture: Path | None = None, device: str = 
             left out.
     """
     path = Path(path)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = resolve_device(device)
     if format_of(path) is not None:
         return Source(path.stem, read_splats(path).to(device), frame=WORLD)
     if not path.exists():

@@ -31,7 +31,7 @@ class BrowserPanel(Panel):
         self.checkbox = gui.add_checkbox(
             "Draw in the browser", False,
             hint="Send the splats once and draw them with WebGL: smooth motion without load on the server, but colors "
-            "without view dependence, of this moment, and without what this panel shows otherwise.",
+            "without view dependence, at this time, and without what this panel shows otherwise.",
         )  # fmt: skip
         self.checkbox.on_update(self.session.in_background(self.on_change))
 

@@ -12,6 +12,7 @@ import viser
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.formats.ply import write_ply
+from nfc_gs.runs.names import SPLAT_NAME
 from nfc_gs.viewer.cameras import three
 from nfc_gs.viewer.edit import EVERYTHING, Edit
 from nfc_gs.viewer.panels.panel import Panel
@@ -99,7 +100,7 @@ class EditPanel(Panel):
         if kept is None:
             raise UserError(f"{source.name} has no Gaussians, which are all that a PLY can hold.")
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "splat.ply"
+            file = Path(folder) / SPLAT_NAME
             write_ply(file, kept, None if source.frame is None else source.frame.transform)
             session.client.send_file_download(f"{source.name}.ply", file.read_bytes(), save_immediately=True)
 

@@ -29,7 +29,7 @@ class TimePanel(Panel):
         """Add the controls."""
         axis, guarded = self.session.content.time_axis, self.session.guarded
         self.slider = gui.add_slider(
-            "Time", 0.0, 1.0, 0.001, 0.0, hint="0 is the first moment of the capture, 1 its last."
+            "Time", 0.0, 1.0, 0.001, 0.0, hint="0 is the first time of the capture, 1 its last."
         )
         self.axis_time = gui.add_markdown("", visible=axis is not None)
         self.step = gui.add_button_group("Frame", ("◀ back", "next ▶"), hint="One frame of the capture back or on.")
