@@ -192,7 +192,7 @@ def _checked(name: str, given: Any) -> tuple[float, Term | Measure]:
     if isinstance(given, tuple) and len(given) == 2:
         weight, term = given
         if isinstance(weight, numbers.Real) and math.isfinite(weight) and (isinstance(term, Term) or callable(term)):
-            return float(weight), term
+            return float(weight), given[1]
     raise UserError(
         f"The term '{name}' of the objective is not given as (weight, function), with a finite weight and a function "
         "of a Comparison, or a Term."
