@@ -1,4 +1,9 @@
-"""The tables of training: how each family of models is trained, and which companions train beside a model."""
+"""The tables of training: how each family of models is trained, and which companions train beside a model.
+
+To add a family, list it in `TRAINABLE_FAMILIES` here and in `runs.families.FAMILIES`. To add a companion, write a
+subclass of `training.companion.Companion` in a file of its own and list what makes it in `COMPANIONS`; if it learns a
+correction of views, list that in `model.correction_kinds.CORRECTIONS`, too.
+"""
 
 from __future__ import annotations
 
