@@ -413,12 +413,17 @@ def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Pa
     page.tab("Path")
     page.press("Add keyframe here")
     page.session.move_camera_to(page.session.pose.__class__((0.5, 0.0, -2.0), (1.0, 0.0, 0.0, 0.0), 0.9))
+    until(lambda: np.allclose(page.session.pose.position, (0.5, 0.0, -2.0), atol=1e-4), page)
     page.settle()
     page.press("Add keyframe here")
     until(lambda: len(page.path_panel.path.keys) == 2 and page.session.state.in_scene == {"path"}, page)
-    for label, value in (("Seconds", 1.0), ("Pictures per second", 8), ("Width", 64), ("Height", 48)):
+    panel = page.path_panel
+    numbers = {"Seconds": (panel.seconds, 1.0), "Pictures per second": (panel.fps, 8)}
+    numbers |= {"Width": (panel.width, 64), "Height": (panel.height, 48)}
+    for label, (control, value) in numbers.items():
         page.number(label, value)
-    until(lambda: page.path_panel.path.frame_count == 8, page)
+        until(lambda control=control, value=value: control.value == value, page)
+    until(lambda: panel.path.frame_count == 8, page)
     video = tmp_path / "path.mp4"
     video.write_bytes(page.download("Render and download"))
     frames = iio.imread(video)
