@@ -169,8 +169,9 @@ class Objective:
     def _compiled(self, comparison: Comparison, config: ObjectiveConfig) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum and values of the terms that the operations compute; 0 if they compute none."""
         rendered, target, mask = comparison.rendered, comparison.target, comparison.mask
-        total, values = rendered.new_zeros(()), {}
-        if self._photometric is not None:
+        if self._photometric is None:
+            total, values = rendered.new_zeros(()), {}
+        else:
             fused = LossWeights(config.l1, config.mse, config.ssim, config.ce, config.ce_eps)
             total, values = self._photometric(rendered, target, mask, fused)
             if not config.ce:

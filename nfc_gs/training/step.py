@@ -138,7 +138,9 @@ class Step:
         self.training.after_step(outputs, samples, step, progress)
         end = clock.lap("density")
         height, width = samples[0].target.shape[:2]
-        mse = torch.stack([loss.values["mse"] for loss in losses]).mean()
+        mse = losses[0].values["mse"]
+        if len(losses) > 1:
+            mse = torch.stack([loss.values["mse"] for loss in losses]).mean()
         return StepResult(sum(values) / len(values) if values else None, mse, width, height, end - start)
 
     def parameters_are_finite(self) -> bool:
