@@ -66,7 +66,6 @@ class Scheduler:
     Attributes:
         budget: share of the time that jobs may use; after each job all of them wait for as long as that demands.
         jobs_run: so far.
-        replaced: requests that newer ones replaced.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class Scheduler:
             budget: of the time; None for all of it.
         """
         self.budget = Budget(clock=clock) if budget is None else budget
-        self.jobs_run = self.replaced = 0
+        self.jobs_run = 0
         self._clock, self._context = clock, context
         self._requests: dict[Hashable, _Request] = {}
         self._last_run: dict[Hashable, int] = {}  # number of the client's last job
@@ -105,7 +104,6 @@ class Scheduler:
         with self._changed:
             if self._closed or (client in self._requests and not replace):
                 return
-            self.replaced += client in self._requests
             self._requests[client] = _Request(job, self._clock() + delay)
             self._last_run.setdefault(client, self.jobs_run)  # a new one comes after those that wait
             self._changed.notify_all()

@@ -21,7 +21,7 @@ class Command:
 
 
 class Panel:
-    """Controls on the page of one session. A panel of its own overrides `build`, and what it needs of the rest.
+    """Controls on the page of one session. Each kind of panel overrides what it needs.
 
     Attributes:
         title: of the folder around the controls; "" for none.
@@ -36,8 +36,7 @@ class Panel:
         self.session = session
 
     def build(self, gui: viser.GuiApi) -> None:
-        """Add the controls to the page."""
-        raise NotImplementedError
+        """Add the controls to the page; a panel without any leaves this out."""
 
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """A control that `watch` was given has another value; `event.client` is None if the viewer itself set it."""
