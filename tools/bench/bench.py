@@ -7,6 +7,7 @@ python tools/bench/bench.py motion                    what motion costs, in trai
 python tools/bench/bench.py motion --run RUN          ... playing a trained splat, on its capture
 python tools/bench/bench.py gpu --garden NPZ          our GPU kernels beside gsplat's, and beside what bounds them
 python tools/bench/bench.py viewer                    the viewer: pictures per second, their delay, its cost
+python tools/bench/bench.py quality CAPTURE [MORE]    PSNR after 250, 500, ... 8,000 training steps
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tyro
 
 from nfc_gs.core.errors import UserError
 
-BENCHMARKS = ("cpu", "nfc", "motion", "gpu", "viewer")
+BENCHMARKS = ("cpu", "nfc", "motion", "gpu", "viewer", "quality")
 """Each is a module beside this one, with its options (`Options`) and the function that takes them (`run`)."""
 
 ALWAYS = ("cpu", "nfc")
