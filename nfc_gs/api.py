@@ -23,6 +23,7 @@ from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.runs.metrics import Metrics
 from nfc_gs.runs.names import LOOP_NAME, SPLAT_NAME, TEST_RENDERS
 from nfc_gs.runs.run_folder import claim_run_folder
+from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.resolve import resolve
@@ -84,7 +85,9 @@ def train(
     resolve(config)  # a wrong setting should show before the capture is read
     folder = Path(out) if out is not None else default_run_folder(Path(capture))
     claim_run_folder(folder)
-    scene = load_scene(capture, data, seed=config.seed)
+    clock = StageClock()
+    with clock.counting("capture"):
+        scene = load_scene(capture, data, seed=config.seed)
     trainer = Trainer(
         scene,
         config,
@@ -95,6 +98,7 @@ def train(
         terms=terms,
         companions=companions,
         family=family,
+        clock=clock,
     )
     trainer.train()
     return TrainedRun(folder, trainer.model, finish(trainer), trainer)
@@ -111,16 +115,17 @@ def finish(trainer: Trainer) -> Metrics | None:
     """
     folder, model = trainer.run.folder, trainer.model
     if isinstance(model, GaussianModel):
-        with one_torch_thread():
+        with one_torch_thread(), trainer.clock.counting("export"):
             still = model.at(START_TIME, trainer.operations)
-        write_splats(folder / SPLAT_NAME, still, trainer.scene.transform)
+            write_splats(folder / SPLAT_NAME, still, trainer.scene.transform)
     metrics: Metrics | None = None
     try:
         metrics = trainer.evaluate(save_to=folder / TEST_RENDERS)
     except KeyboardInterrupt:
         logger.warning("Interrupted while held-out views were measured: the metrics leave them out.")
+    with trainer.clock.counting("export"):
+        add_loop_video(folder, model, trainer.scene, trainer.render_options)
     trainer.write_metrics(metrics or Metrics(()))
-    add_loop_video(folder, model, trainer.scene, trainer.render_options)
     write_report(folder)
     return metrics
 
