@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_viewer_drawing import CPU
-from test_viewer_preview import WINDOW, Clock, looking, many, until, use_tiles
-from viewer_client import Sway
+from viewer_client import Sway, until
+from viewer_models import CPU, many
+from viewer_sessions import WINDOW, Clock, looking, use_tiles
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel

@@ -68,7 +68,7 @@ def until(condition: Callable[[], bool], page: Any = None, seconds: float = 40.0
     while not condition():
         assert time.monotonic() < limit, "it did not happen in time"
         if page is None:
-            time.sleep(0.02)
+            time.sleep(0.005)
         else:
             getattr(page, "page", page).wait_for_timeout(20)
 
