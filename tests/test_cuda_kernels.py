@@ -245,11 +245,28 @@ def test_a_tile_of_hundreds_of_splats_is_that_of_the_specification():
 
 
 def test_the_last_batch_of_as_many_entries_as_there_may_be_does_not_overflow():
-    most = cuda_backend.MAX_ENTRIES
-    assert most - 1 + cuda_backend.TILE_PIXELS < 2**31  # where raster.cu looks after a batch of one entry, the last
-    assert cuda_backend._entries(torch.tensor([5, most])) == most
-    with pytest.raises(UserError, match=rf"cover {most + 1} tiles .* can draw {most}; draw a smaller image"):
-        cuda_backend._entries(torch.tensor([5, most + 1]))
+    # Where raster.cu looks after a batch of one entry, the last.
+    assert cuda_backend.MAX_ENTRIES - 1 + cuda_backend.TILE_PIXELS < 2**31
+
+
+def test_more_entries_than_there_may_be_are_refused(monkeypatch: pytest.MonkeyPatch):
+    class Counting(Emulator):
+        entries = 0
+
+        def launch(self, source: str, kernel: str, args: Any, *rest: Any) -> None:
+            self.entries = args.entries if kernel == "write_entries" else self.entries
+            super().launch(source, kernel, args, *rest)
+
+    runtime, splats = Counting(), cast(make_splats(), torch.float32)
+    scene = splats, make_camera().to(dtype=torch.float32), RasterSettings(3)
+    backend = CudaBackend(runtime)
+    backend.render(*scene)
+    most = runtime.entries
+    monkeypatch.setattr(cuda_backend, "MAX_ENTRIES", most)
+    backend.render(*scene)
+    monkeypatch.setattr(cuda_backend, "MAX_ENTRIES", most - 1)
+    with pytest.raises(UserError, match=rf"cover {most} tiles .* can draw {most - 1}; draw a smaller image"):
+        backend.render(*scene)
 
 
 # ---- compiling ----------------------------------------------------------------------------------------------------

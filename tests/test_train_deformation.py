@@ -383,16 +383,25 @@ def test_gradients_of_the_regularisers_are_those_of_the_paper_s_losses(operation
         torch.testing.assert_close(grads[f"planes.{index}"], plane.grad, rtol=1e-4, atol=1e-7)
 
 
-def test_planes_and_networks_learn_at_rates_of_their_own_that_fall() -> None:
+def test_planes_and_networks_learn_at_rates_of_their_own_that_fall(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = replace(QUICK, rate=1e-3, rate_final=1e-5, plane_rate=1e-1, plane_rate_final=1e-2)
+
+    def rates_of(companion: DeformationCompanion, progress: float, steps: int = 0) -> dict[str, float]:
+        """What its optimizer is given after so many steps."""
+        given: list[dict[str, float]] = []
+        monkeypatch.setattr(companion.optimizer, "step", lambda gradients, rates: given.append(rates))
+        monkeypatch.setattr(companion.optimizer, "steps", steps)
+        companion.step(QUICK.warmup, progress)
+        return given[0]
+
     companion, _ = new_companion("hexplane", deformation=rates, rate_factor=3.0)
     for progress, network, planes in ((0.0, 3e-3, 3e-1), (0.5, 3e-4, 3e-1 / math.sqrt(10.0)), (1.0, 3e-5, 3e-2)):
-        found = companion._rates(progress, 0)
+        found = rates_of(companion, progress)
         assert found["planes.0"] == pytest.approx(planes) and found["planes.5"] == pytest.approx(planes)
         assert found["networks.geometry.0.weight"] == pytest.approx(network)
         assert found["networks.colors.2.bias"] == pytest.approx(network)
-    means = new_companion("mlp", deformation=rates, rate_factor=3.0)[0]._rates(0.5, 1500)
-    assert means.keys() and all(rate == pytest.approx(1.5e-4) for rate in means.values())
+    network = rates_of(new_companion("mlp", deformation=rates, rate_factor=3.0)[0], 0.5, 1500)
+    assert network.keys() and all(rate == pytest.approx(1.5e-4) for rate in network.values())
 
 
 def new_companion(

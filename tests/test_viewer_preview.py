@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from deformations import pushed
-from viewer_client import Sway, until
+from viewer_client import Sway, until, watch_models
 from viewer_models import CPU, POSE, many, model, one
 from viewer_sessions import WINDOW, looking, use_tiles
 
-from nfc_gs.model.gate import GatedDeformation
+from nfc_gs.model.gate import GatedDeformation, gated
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer import draw as drawing
+from nfc_gs.viewer import preview
 from nfc_gs.viewer.draw import draw, prepared
 from nfc_gs.viewer.edit import Edit
 from nfc_gs.viewer.preview import MAX_GROWTH, PreviewModels, coverage, thinned
@@ -82,7 +85,10 @@ def test_preview_models_are_made_once_for_each_state_of_a_source() -> None:
     assert len(half) == 200 and previews.model(first, 0.5) is half and len(previews.model(first, 0.25)) == 100
     assert previews.model(first, 0.5) is half
     assert previews.model(second, 0.5) is not half and previews.model(second) is second.model
-    assert len(previews._models) == 1
+    kept = weakref.ref(half)
+    del half
+    gc.collect()
+    assert kept() is None
 
 
 # ---- what stands still ----
@@ -102,13 +108,17 @@ def test_what_stands_still_is_not_deformed_as_soon_as_that_is_known() -> None:
     assert previews.model(newer, playing=True) is newer.model
 
 
-def test_a_static_model_and_a_deformation_that_fails_are_played_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_static_model_and_a_deformation_that_fails_are_played_as_they_are(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[GaussianModel] = []
+    monkeypatch.setattr(preview, "gated", lambda model: followed.append(model) or gated(model))
     previews, still, broken = PreviewModels(), Snapshot(many(), 1, 0), Snapshot(pushed([0.1]), 1, 1)
-    assert previews.model(still, playing=True) is still.model and previews._gate_thread is None
+    assert previews.model(still, playing=True) is still.model
     broken.model.deformation.changes = None  # type: ignore[union-attr, method-assign, assignment]
     previews.model(broken, playing=True)
     until(lambda: "could not find out which Gaussians move" in caplog.text)
-    assert previews.model(broken, playing=True) is broken.model
+    assert previews.model(broken, playing=True) is broken.model and followed == [broken.model]
 
 
 # ---- sessions ----
@@ -170,7 +180,19 @@ def test_of_what_an_edit_leaves_the_largest_is_measured_before_gaussians_grow() 
     assert 1900 < len(left) < 2100 and len(few) == 500 and few.scales.max() > session.state.edit.max_scale
     camera = session.pose.camera(32, 24)
     np.testing.assert_array_equal(pictures[0], draw(few, camera, session.state, CPU).rgb)
-    assert session.moving_picture.share == pytest.approx(500 / len(left)) and len(session.renderer._still_models) == 1
+    assert session.moving_picture.share == pytest.approx(500 / len(left))
+
+
+def test_one_preview_and_one_model_at_rest_are_kept_of_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = watch_models(monkeypatch)
+    session, scheduler, clock, pictures = looking(Source("many", many()))
+    session.renderer.frame_rate.share = 1 / 8
+    for scale in (0.5, 0.6, 0.7):
+        session.update(splat_scale=scale)
+        while scheduler.run_due():
+            clock.now += REST + 0.01
+    gc.collect()
+    assert len(pictures) == 9 and len(models) == 2
 
 
 def test_a_picture_that_fails_is_followed_by_one_at_rest(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -26,13 +28,25 @@ class Clock:
         return self.now
 
 
+class ClientId:
+    """The identity of a client, which weak references show to be forgotten."""
+
+
+def is_forgotten(session: Session) -> bool:
+    """Whether the scheduler keeps nothing of a session's client any more; the session cannot be used after this."""
+    kept = weakref.ref(session.client.client_id)
+    session.client.client_id = 0  # type: ignore[misc]
+    gc.collect()
+    return kept() is None
+
+
 def looking(*sources: Source) -> tuple[Session, Scheduler, Clock, list[np.ndarray]]:
     """A session whose client keeps the pictures that it gets; nothing is drawn before the test says so."""
     clock, pictures = Clock(), []
     scheduler = Scheduler(clock)
     width, height = WINDOW
     client = SimpleNamespace(
-        client_id=1, flush=lambda: None,
+        client_id=ClientId(), flush=lambda: None,
         camera=SimpleNamespace(position=(0.0, 0.0, -3.0), wxyz=(1.0, 0.0, 0.0, 0.0), fov=1.0, image_width=width,
                                image_height=height),
         scene=SimpleNamespace(
