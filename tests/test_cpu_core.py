@@ -314,9 +314,12 @@ def test_the_core_works_in_a_forked_process() -> None:
     code = """
 import os, sys, torch
 sys.path.insert(0, os.getcwd())
-from test_cpu_core import *
+from nfc_gs.ops import native
+from nfc_gs.rendering.backend import RasterSettings
+from nfc_gs.rendering.registry import get_backend
+from splat_scenes import cast, make_camera, make_splats
 native.set_threads(3)
-splats, camera = some_splats(300), some_camera(40, 30)
+splats, camera = cast(make_splats(300), torch.float32), make_camera(40, 30).to(dtype=torch.float32)
 with torch.no_grad():
     first = get_backend("cpu").render(splats, camera, RasterSettings(3)).features
 child = os.fork()

@@ -1,4 +1,4 @@
-"""The layers of the package: imports go down only, one file loads compiled code, nothing is unpickled."""
+"""Imports: of the package down only, one file loads compiled code, nothing is unpickled; of tests no other test."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 import nfc_gs
 
 PACKAGE = Path(nfc_gs.__file__).parent
+TESTS = Path(__file__).parent
 
 LAYERS = (
     {"core"},
@@ -145,6 +146,12 @@ def unpickling(source: str, file: str) -> list[str]:
     return found
 
 
+def imported_test_files(source: str) -> list[str]:
+    """Which test files a file of tests imports, or names in code that it runs elsewhere."""
+    words = re.findall(r"(?m)^\s*(?:from|import)\s+(test_\w+)", source)
+    return sorted(word for word in set(words) if (TESTS / f"{word}.py").is_file())
+
+
 def test_every_file_belongs_to_a_layer() -> None:
     assert {part_of(file) for file in SOURCES} - set(LEVEL) == set()
 
@@ -231,6 +238,17 @@ def test_every_way_to_import_a_module_counts(source: str) -> None:
 )
 def test_unpickling_is_seen(source: str) -> None:
     assert len(unpickling(source, "data/a.py")) == 1
+
+
+def test_no_test_file_imports_another() -> None:
+    """What several need stands in a module beside them."""
+    found = {path.name: imported_test_files(path.read_text("utf-8")) for path in sorted(TESTS.glob("*.py"))}
+    assert {name: files for name, files in found.items() if files} == {}
+
+
+@pytest.mark.parametrize("source", ["from test_imports import circles", "def f():\n    import test_imports as other"])
+def test_an_import_of_a_test_file_is_seen(source: str) -> None:
+    assert imported_test_files(source) == ["test_imports"]
 
 
 def test_import_nfc_gs_is_light_and_silent(tmp_path: Path) -> None:

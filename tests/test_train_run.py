@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_scenes import HEIGHT, WIDTH, assert_same_bits, blobs, tiny_config, tiny_scene
+from tiny_scenes import HEIGHT, WIDTH, assert_same_bits, blobs, stop_after, tiny_config, tiny_scene
 
 from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainStarted
 from nfc_gs.data.sampler import ViewSampler
@@ -23,14 +23,6 @@ from nfc_gs.training import clock as clock_module
 from nfc_gs.training.clock import RUN_STAGES, STAGES, StageClock
 from nfc_gs.training.config import RefineConfig
 from nfc_gs.training.trainer import Trainer
-
-
-def stop_after(steps: int, holder: list[Trainer]):
-    def listener(event: object) -> None:
-        if isinstance(event, StepDone) and event.step == steps:
-            holder[0].stop()
-
-    return listener
 
 
 class Time:
