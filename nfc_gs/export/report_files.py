@@ -28,8 +28,8 @@ MAX_VIEWS = 16
 MAX_SIDE, MAX_ERROR_SIDE = 960, 480
 """Longest side of an embedded photo or rendering, and of a picture of errors, pixels."""
 
-MAX_BYTES = 3_800_000
-"""Of the embedded pictures of views together, but the two most telling views always have theirs."""
+MAX_BYTES, MAX_PICTURE_BYTES = 3_500_000, 450_000
+"""Of the embedded pictures of views together, and of each; the worst and the best view always have room."""
 
 
 @dataclass
@@ -218,10 +218,10 @@ def read_views(run: Path, test: Mapping[str, Any]) -> list[ViewResult]:
         views.append(ViewResult(str(row["name"]), psnr, ssim, lpips, moving, own))
     views.sort(key=lambda view: view.name)
     room = MAX_BYTES
-    for rank, index in enumerate(_worth_showing([view.psnr for view in views])):
+    for index in _worth_showing([view.psnr for view in views]):
         pictures = _pictures(folder, views[index].name)
         room -= sum(len(picture.uri) for picture in pictures.values())
-        if room <= 0 and rank >= 2:
+        if room <= 0:
             break
         views[index].pictures = pictures
     return views
@@ -244,7 +244,7 @@ def _pictures(folder: Path, name: str) -> dict[str, Picture]:
     truth, render = found
     error = np.abs(truth.astype(np.float32) - render.astype(np.float32)).mean(axis=2) / 255  # [H, W]
     return {
-        "truth": jpeg(truth, MAX_SIDE),
-        "render": jpeg(render, MAX_SIDE),
-        "error": jpeg(color_error(error), MAX_ERROR_SIDE),
+        "truth": jpeg(truth, MAX_SIDE, MAX_PICTURE_BYTES),
+        "render": jpeg(render, MAX_SIDE, MAX_PICTURE_BYTES),
+        "error": jpeg(color_error(error), MAX_ERROR_SIDE, MAX_PICTURE_BYTES),
     }

@@ -83,8 +83,13 @@ def color_error(error: np.ndarray) -> np.ndarray:
     return table[np.clip(np.rint(255.0 / colormap.ERROR_FULL * error), 0, 255).astype(np.uint8)]
 
 
-def jpeg(image: np.ndarray, side: int) -> Picture:
-    """An image [H, W, 3] uint8 as a JPEG whose longest side has at most `side` pixels."""
+def jpeg(image: np.ndarray, side: int, most: int) -> Picture:
+    """An image [H, W, 3] uint8 as a JPEG.
+
+    Args:
+        side: the longest side has at most so many pixels ...
+        most: ... and the data URI at most so many characters, for which it gets smaller if it must.
+    """
     from PIL import Image
 
     size, picture = fitted(image, side), Image.fromarray(image)
@@ -92,7 +97,8 @@ def jpeg(image: np.ndarray, side: int) -> Picture:
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=QUALITY, subsampling=0)
-    return Picture(data_uri(buffer.getvalue(), "image/jpeg"), *size)
+    uri = data_uri(buffer.getvalue(), "image/jpeg")
+    return Picture(uri, *size) if len(uri) <= most else jpeg(image, max(size) * 2 // 3, most)
 
 
 def png(image: np.ndarray) -> Picture:

@@ -19,8 +19,8 @@ from nfc_gs.runs.names import TEST_RENDERS
 from nfc_gs.runs.timelapse import timelapse_view
 from nfc_gs.runs.verdict import verdict
 
-SIDE = 1200
-"""Longest side of the picture, pixels."""
+SIDE, MAX_BYTES = 1200, 700_000
+"""Longest side of the picture, pixels, and size of photo and rendering each."""
 
 MEANING = (
     "PSNR compares renderings with photos that training has not seen: 6 dB more is half the error. "
@@ -52,14 +52,14 @@ def _picture(run: RunFiles) -> tuple[str, float]:
     view = _best_view(run)
     pictures = None if view is None else read_pictures(run.folder / TEST_RENDERS, view.name)
     if view is not None and pictures is not None:
-        truth, rendering = (jpeg(pixels, SIDE) for pixels in pictures)
+        truth, rendering = (jpeg(pixels, SIDE, MAX_BYTES) for pixels in pictures)
         html = slider("hero", truth, rendering, 22)
         words = f"The best held-out view, {view.name}; drag to compare it with the photo"
     else:
         rendered = None if run.checkpoint is None else _rendered(run, run.checkpoint)
         if rendered is None:
             return "", 1.0
-        rendering, words = jpeg(rendered[0], SIDE), f"The view {rendered[1]} as the model shows it"
+        rendering, words = jpeg(rendered[0], SIDE, MAX_BYTES), f"The view {rendered[1]} as the model shows it"
         html = image(rendering, words)
     aspect = rendering.width / rendering.height
     return f"<figure>{html}<figcaption>{escape(words)}</figcaption></figure>", aspect

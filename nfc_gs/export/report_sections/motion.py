@@ -15,14 +15,14 @@ from nfc_gs.export.report_pictures import data_uri, jpeg, picture_files, read_pi
 from nfc_gs.export.report_sections.section import Section, image, section_of
 from nfc_gs.runs.names import LOOP_NAME, TEST_RENDERS
 
-MAX_LOOP_BYTES = 1_500_000
+MAX_LOOP_BYTES = 1_200_000
 """A larger loop video is left out."""
 
 MAX_STRIP_VIEWS = 8
 """Most views in a film strip."""
 
-STRIP_SIDE = 320
-"""Longest side of a picture of the film strip, pixels."""
+STRIP_SIDE, STRIP_BYTES = 320, 40_000
+"""Longest side of a picture of the film strip, pixels, and its size."""
 
 
 def time_words(time: float, unit: str) -> str:
@@ -112,7 +112,7 @@ def _strip(folder: Path, views: Sequence[ViewResult], axis: TimeAxis) -> str:
             continue
         words = escape(_label(view, axis))
         images = "".join(
-            image(jpeg(pixels, STRIP_SIDE), f"{kind} of {view.name}")
+            image(jpeg(pixels, STRIP_SIDE, STRIP_BYTES), f"{kind} of {view.name}")
             for kind, pixels in zip(("Photo", "Rendering"), pictures, strict=True)
         )
         frames.append(f"<figure>{images}<figcaption>{words}</figcaption></figure>")

@@ -11,7 +11,7 @@ from nfc_gs.export.report_sections.section import Section, section_of
 from nfc_gs.runs.names import TIMELAPSE
 from nfc_gs.runs.timelapse import timelapse_files, timelapse_view
 
-MAX_BYTES = 900_000
+MAX_BYTES = 800_000
 """Of the embedded pictures together; of more, every second one is left out."""
 
 
