@@ -12,7 +12,7 @@ from importlib import import_module
 
 from nfc_gs import __version__
 from nfc_gs.commands.completion import completion_script
-from nfc_gs.commands.help import command_help, rows
+from nfc_gs.commands.help import command_help, prose, rows
 from nfc_gs.commands.options import INTERRUPTED, Command, options_of
 from nfc_gs.commands.parsing import UnknownOptionError, parse_command
 from nfc_gs.core.errors import UserError
@@ -40,13 +40,13 @@ class Entry:
 
 
 COMMANDS = {
-    "demo": Entry("nfc_gs.commands.demo", "Demo", "Train on a small built-in scene, in about a minute and a half."),
-    "train": Entry("nfc_gs.commands.train", "Train", "Train on a capture: photos or videos with known cameras."),
+    "demo": Entry("nfc_gs.commands.demo", "Demo", "Train on a small built-in scene, in 90 seconds."),
+    "train": Entry("nfc_gs.commands.train", "Train", "Train on a capture: photos with known cameras."),
     "view": Entry("nfc_gs.commands.view", "View", "Show runs and splat files in the browser."),
     "eval": Entry("nfc_gs.commands.evaluate", "Eval", "Measure how well a run renders its held-out views."),
     "render": Entry("nfc_gs.commands.render", "Render", "Render images and videos of a run."),
     "export": Entry("nfc_gs.commands.export", "Export", "Write a run as a splat file that other programs open."),
-    "info": Entry("nfc_gs.commands.info", "Info", "Describe a capture, a run, a splat file or this installation."),
+    "info": Entry("nfc_gs.commands.info", "Info", "Describe a capture, run, splat or this installation."),
 }
 
 INTRODUCTION = """Usage: nfc-gs COMMAND [OPTIONS]
@@ -120,7 +120,9 @@ def answer(words: Sequence[str]) -> str | None:
     if words[0] in ("--version", "-V"):
         return f"nfc-gs {__version__}"
     if words[0] == "--completion":
-        return _completion(words[1] if len(words) > 1 else "")
+        if len(words) < 2:
+            raise UserError("--completion needs a value: bash, zsh or fish.")
+        return _completion(words[1])
     asked = [word for word in words if word in ("--help", "-h", "--help-all")]
     if not asked:
         return None
@@ -132,7 +134,7 @@ def overview() -> str:
     commands = rows((name, entry.summary) for name, entry in COMMANDS.items())
     return "\n\n".join(
         [
-            INTRODUCTION,
+            prose(INTRODUCTION),
             f"Commands:\n{commands}",
             f"Options:\n{rows(OPTIONS)}",
             EXAMPLES,
@@ -178,7 +180,9 @@ def _unknown_option(name: str, flag: str) -> str:
     sentence = f"nfc-gs {name} has no option {flag}"
     others = [each for each in COMMANDS if flag in flags[each]]
     if others:
-        return f"{sentence}, which belongs to {' and '.join(others)}; see nfc-gs {name} --help."
+        *most, last = others
+        owners = f"{', '.join(most)} and {last}" if most else last
+        return f"{sentence}, which belongs to {owners}; see nfc-gs {name} --help."
     close = difflib.get_close_matches(flag, sorted(flags[name]), n=1)
     return f"{sentence}; did you mean {close[0]}?" if close else f"{sentence}; see nfc-gs {name} --help."
 

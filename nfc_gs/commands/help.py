@@ -34,7 +34,7 @@ def command_help(name: str, kind: type[Command], *, everything: bool) -> str:
     headings = _headings(kind, options, everything)
     positional = [option for option in options if option.positional]
     usage = " ".join(["Usage: nfc-gs", name, *(_usage(option) for option in positional), "[OPTIONS]"])
-    parts = [usage, _prose(inspect.getdoc(kind) or "")]
+    parts = [usage, prose(inspect.getdoc(kind) or "")]
     if positional and not kind.groups:
         headings = {"Arguments": positional, **headings}
     for heading, members in headings.items():
@@ -108,7 +108,7 @@ def _text(option: Option) -> str:
     return f"{option.help} (default:{NO_BREAK}{words})"
 
 
-def _prose(text: str) -> str:
+def prose(text: str) -> str:
     """Paragraphs wrapped at the width of the terminal; indented lines stay as they are."""
     lines: list[str] = []
     paragraph: list[str] = []

@@ -41,6 +41,9 @@ NO_GPU = "none that torch sees"
 TITLES = {"Installation": "nfc-gs"}
 """Titles of tables that are not the kind of what is described."""
 
+MEASURED = ("psnr", "ssim", "moving_psnr")
+"""Fields of a run that are null until it is measured."""
+
 PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "gsplat", "lpips", "tensorboard")
 
 
@@ -69,10 +72,15 @@ class Info(Command):
       nfc-gs info splat.ply --json
       nfc-gs info --devices
 
-    The JSON object has the fields kind (capture, run, checkpoint, splat, installation or devices), path and bytes, and
-    for a capture views, train_views, test_views, cameras, image_sizes, points and time_axis; for a run or checkpoint
-    also capture, steps, total_steps, train_seconds, budget_seconds, device, backend, preset, method, seed, objective,
-    gaussians, sh_degree, head, deformation, psnr, ssim and moving_psnr; for a splat gaussians and sh_degree.
+    Fields of the JSON object:
+      everything    kind (capture, run, checkpoint, splat, installation,
+                    devices), path, bytes, device_here, backend_here
+      a capture     views, train_views, test_views, cameras, image_sizes,
+                    points, time_axis
+      a run         those of its capture; capture, steps, total_steps,
+                    train_seconds, budget_seconds, device, backend, preset,
+                    seed, method, objective, psnr, ssim, moving_psnr
+      run or splat  gaussians, sh_degree, head, deformation
     """
 
     path: Annotated[Path | None, Arg(positional=True, metavar="PATH")] = None
@@ -244,7 +252,7 @@ def _run(path: Path) -> list[Fact]:
         Fact(
             "Method",
             f"{config.method}, minimising {terms_in_words(weights)}",
-            {"method": config.method, "objective": weights},
+            {"method": config.method, "objective": weights, **dict.fromkeys(MEASURED)},
         ),
         *_model(loaded.model),
         *_times(checkpoint.time_axis),
@@ -255,14 +263,13 @@ def _run(path: Path) -> list[Fact]:
 def _measured(run: Path) -> list[Fact]:
     """What the held-out views of a run gave, if they were measured; nothing of a checkpoint without its run."""
     test = read_metrics(run).get("test") if run.is_dir() else None
-    found = test if isinstance(test, dict) else {}
-    values = {}
-    for name in ("psnr", "ssim", "moving_psnr"):
-        value = found.get(name)
-        values[name] = value if isinstance(value, float) else None
-    shown = [("Test PSNR", "psnr", decibels), ("Test SSIM", "ssim", ratio), ("Moving PSNR", "moving_psnr", decibels)]
-    facts = [Fact(label, say(values[name])) for label, name, say in shown if values[name] is not None]
-    return [*facts[:-1], Fact(facts[-1].name, facts[-1].text, values)] if facts else []
+    values = test if isinstance(test, dict) else {}
+    rows = [("Test PSNR", "psnr", decibels), ("Test SSIM", "ssim", ratio), ("Moving PSNR", "moving_psnr", decibels)]
+    return [
+        Fact(label, words(values[name]), {name: values[name]})
+        for label, name, words in rows
+        if isinstance(values.get(name), float)
+    ]
 
 
 def _model(model: RadianceModel) -> list[Fact]:
