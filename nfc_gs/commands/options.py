@@ -19,7 +19,6 @@ from nfc_gs.core.errors import UserError
 AUTO = "auto"
 """What stands for None on the command line."""
 
-
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended: 128 + SIGINT, as shells have it."""
 
@@ -129,28 +128,38 @@ def _walk(kind: type, path: tuple[str, ...], prefix: str, args: Mapping[str, Arg
             found += _walk(hint, (*path, each.name), inner, arg.fields)
             continue
         has_factory = each.default_factory is not dataclasses.MISSING
-        count, metavar, choices, convert = _values(hint, arg.choices)
-        metavar = arg.metavar or metavar
+        values = _values_of(hint, arg.choices)
+        metavar = arg.metavar or values.metavar
         found.append(
             Option(
                 path=(*path, each.name),
                 flag=metavar if arg.positional else f"--{prefix}{name}",
                 default=each.default_factory() if has_factory else each.default,  # type: ignore[misc]
                 positional=arg.positional,
-                count=count,
+                count=values.count,
                 metavar=metavar,
-                choices=choices,
-                convert=convert,
+                choices=values.choices,
+                convert=values.convert,
                 help=arg.help or docs.get(each.name, ""),
             )
         )
     return found
 
 
-def _values(kind: Any, choices: tuple[str, ...]) -> tuple[int | Literal["*"] | None, str, tuple[str, ...], Any]:
-    """Count, metavar, choices and conversion of what stands for a type: X, X | None, tuple or dict of X."""
+@dataclass(frozen=True)
+class _Values:
+    """The words of an option; fields as in `Option`."""
+
+    count: int | Literal["*"] | None
+    metavar: str
+    choices: tuple[str, ...]
+    convert: Callable[[Sequence[str]], Any]
+
+
+def _values_of(kind: Any, choices: tuple[str, ...]) -> _Values:
+    """The words of a type: bool, X, X | None, a tuple of X or a dict, where X is in `_WORDS` or names."""
     if kind is bool:
-        return None, "", (), None
+        return _Values(None, "", (), bool)
     optional = get_origin(kind) in (Union, UnionType)
     if optional:
         (kind,) = (part for part in get_args(kind) if part is not NoneType)
@@ -178,7 +187,7 @@ def _values(kind: Any, choices: tuple[str, ...]) -> tuple[int | Literal["*"] | N
             return dict(zip(values[::2], values[1::2], strict=True))
         return tuple(values) if origin is tuple else values[0]
 
-    return count, metavar, choices, convert
+    return _Values(count, metavar, choices, convert)
 
 
 _WORDS: dict[Any, tuple[str, str]] = {
@@ -187,6 +196,7 @@ _WORDS: dict[Any, tuple[str, str]] = {
     str: ("TEXT", "a text"),
     Path: ("PATH", "a path"),
 }
+"""Metavar and name of the types that one word stands for."""
 
 
 def _read(word: str, kind: Any, choices: tuple[str, ...]) -> Any:

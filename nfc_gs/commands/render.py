@@ -40,10 +40,10 @@ MOST_FRAMES = 1_000_000
 """That a video may get by `--speed`: nine hours of 30 a second."""
 
 DEPTH_SAMPLES = 8
-"""From so many cameras of a path, drawn small, the range of depths is taken."""
+"""From so many cameras of a path, rendered small, the range of depths is taken."""
 
 DEPTH_SAMPLE_SIDE = 160
-"""Longest side of these small pictures, pixels."""
+"""Longest side of these small images, pixels."""
 
 
 @dataclass(frozen=True)
@@ -142,21 +142,21 @@ class Render(Command):
         return out, f"{len(cameras)} images of {cameras[0].width} x {cameras[0].height}: {out}"
 
     def _count(self, run: OpenRun) -> int:
-        """The number of pictures of an orbit, a path or a still."""
+        """The number of images of an orbit, a path or a still."""
         if self.speed is None:
             return self.frames if self.frames is not None else FRAMES
         if self.frames is not None:
-            raise UserError("--speed and --frames both say how many pictures there are; leave out one of the two.")
+            raise UserError("--speed and --frames both say how many images there are; leave out one of the two.")
         axis = run.scene.time_axis
         if not run.model.changes_with_time or axis is None or axis.unit != "seconds":
             raise UserError(
-                f"--speed: the times of {self.path} are not in seconds; say how many --frames to draw, or train with "
+                f"--speed: the times of {self.path} are not in seconds; say how many --frames to render, or train with "
                 "--frame-rate where the capture numbers its frames."
             )
         first, last = self._interval()
         count = abs(last - first) * (axis.end - axis.start) / self.speed * self.fps + 1
         if not count <= MOST_FRAMES:
-            raise UserError(f"--speed {self.speed:g} makes {count:.3g} pictures of {self.path}; let time run faster.")
+            raise UserError(f"--speed {self.speed:g} makes {count:.3g} images of {self.path}; let time run faster.")
         return max(1, round(count))
 
     def _interval(self) -> tuple[float, float]:
@@ -164,10 +164,10 @@ class Render(Command):
         return (self.time[0], self.time[-1]) if self.time else (0.0, 1.0)
 
     def _cameras(self, run: OpenRun, count: int) -> list[Camera]:
-        """The cameras to draw from, at the size asked for."""
+        """The cameras to render from, at the size asked for."""
         scene = run.scene
         if self.what == "test" and not scene.test:
-            raise UserError(f"{self.path} has no held-out views; draw --what orbit or --what path.")
+            raise UserError(f"{self.path} has no held-out views; take --what orbit or --what path.")
         if self.what == "test":
             return [sized(scene.views[i].camera, self.width, self.height) for i in scene.test]
         if self.what == "still":
@@ -188,7 +188,7 @@ class Render(Command):
         return [(scene.test or scene.train)[0] if self.what == "still" else None] * count
 
     def _times(self, run: OpenRun, count: int) -> list[float | None]:
-        """The time of each picture; None for all of a static splat."""
+        """The time of each image; None for all of a static splat."""
         if not run.model.changes_with_time:
             if self.time:
                 raise UserError(f"{self.path} is a static splat, the same at all times; leave out --time.")
@@ -223,7 +223,7 @@ def _size(camera: Camera, width: int | None, height: int | None) -> tuple[int, i
 
 
 def sized(camera: Camera, width: int | None, height: int | None) -> Camera:
-    """The camera at another size; where the sides' ratio differs, the middle of its picture is cut out."""
+    """The camera at another size; where the sides' ratio differs, the middle of its image is cut out."""
     w, h = _size(camera, width, height)
     zoom = max(w / camera.width, h / camera.height)
     return replace(

@@ -132,7 +132,7 @@ def cost_of_baking(own: Metrics, baked: Metrics, degree: int) -> str:
     """How much worse the held-out views of a bit head are in the splat file, in words."""
     sentence = f"The bits are baked to SH of degree {degree} in the splat file"
     if own.psnr is None or baked.psnr is None or not math.isfinite(own.psnr - baked.psnr):
-        return f"{sentence}; what that costs cannot be said, since no held-out pixel counts or a picture is perfect."
+        return f"{sentence}; what that costs cannot be said, since no held-out pixel counts or an image is perfect."
     change = baked.psnr - own.psnr
     return f"{sentence}: {decibels(baked.psnr)} on the held-out views, {change:+.3f} dB beside the bits."
 
