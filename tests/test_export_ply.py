@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from captures import SHARED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plyfile import PlyData, PlyElement
@@ -18,8 +19,6 @@ from nfc_gs.core.camera import Camera, look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.formats.ply import read_ply, write_ply
 from nfc_gs.model.gaussians import GaussianModel
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def ascii_ply(names: list[str], rows: list[list[float]], count: int | None = None) -> str:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -49,13 +50,19 @@ HEAVY = {"gsplat", "imageio", "imageio_ffmpeg", "matplotlib", "pycolmap", "rich"
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
 
 
+@cache
+def syntax(source: str) -> tuple[ast.AST, ...]:
+    """All nodes of a file."""
+    return tuple(ast.walk(ast.parse(source)))
+
+
 def imported(source: str, file: str) -> Iterator[tuple[int, str]]:
     """Line and full name of everything that a file imports, wherever it stands and under whatever condition.
 
     A string that names a module of the package (for `import_module`) counts as an import of it.
     """
     package = ".".join(["nfc_gs", *Path(file).parts[:-1]])
-    for node in ast.walk(ast.parse(source)):
+    for node in syntax(source):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -138,7 +145,7 @@ def unpickling(source: str, file: str) -> list[str]:
         for line, name in imported(source, file)
         if name.split(".")[0] in UNPICKLERS or name == "torch.load"
     ]
-    for node in ast.walk(ast.parse(source)):
+    for node in syntax(source):
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load":
             found.append(f"nfc_gs/{file}:{node.lineno} uses torch.load")
         elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":

@@ -352,6 +352,7 @@ def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
     assert reasons == ["done"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_the_unbroken_one_bit_for_bit(tmp_path: Path) -> None:
     """A child trains, saving after each step, and is killed without warning while it does; the next one goes on."""
     script = (
