@@ -12,9 +12,9 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from command_line import SMALL, nfc
 from PIL import Image
 from plyfile import PlyData
-from test_cli_commands import SMALL, nfc
 
 from nfc_gs import cli
 from nfc_gs.commands.render import bit_planes

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from captures import write_capture as write_photos
+from command_line import SMALL, nfc, read_metrics
 from PIL import Image
-from test_cli_commands import SMALL, nfc, read_metrics
-from test_data_multiview import write_bounds, write_videos
-from test_data_open import write_capture as write_photos
-from test_export_video import decode
+from videos import decode, write_bounds, write_videos
 
 from nfc_gs.commands import demo
 from nfc_gs.data.builtin.captures import write_moving_capture

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import launched, middle, opened
+from chromium import middle, opened
 from PIL import Image
-from test_export_report import fake_run, save_view
+from report_runs import fake_run, save_view
 
 from nfc_gs.export.report import write_report
 from nfc_gs.export.video import write_video
@@ -152,12 +152,6 @@ def test_everything_is_inside_the_file(text: str) -> None:
 
 
 # ---- in a browser ----
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as chromium:
-        yield chromium
 
 
 @pytest.fixture

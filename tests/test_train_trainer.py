@@ -17,7 +17,16 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny_scenes import HEIGHT, WIDTH, assert_same_bits, tiny_config, tiny_scene
+from tiny_scenes import (
+    HEIGHT,
+    WIDTH,
+    all_tensors,
+    assert_same_bits,
+    available_backends,
+    stop_after,
+    tiny_config,
+    tiny_scene,
+)
 
 from nfc_gs.core.camera import look_at
 from nfc_gs.core.errors import UserError
@@ -26,46 +35,18 @@ from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import ViewImage
 from nfc_gs.objective.terms import Comparison
-from nfc_gs.rendering.registry import get_backend
 from nfc_gs.runs import checkpoint as checkpoints
 from nfc_gs.runs.history import read_history
-from nfc_gs.training import schedules
 from nfc_gs.training.config import AdcConfig, LearningRates
 from nfc_gs.training.trainer import Trainer
 from nfc_gs.training.views import TrainingViews
 
-
-def available_backends() -> list[str]:
-    names = ["torch"]
-    try:
-        get_backend("cpu")
-        names.append("cpu")
-    except Exception:  # not built, or not written yet
-        pass
-    return names
+pytestmark = pytest.mark.usefixtures("small_images_may_be_smaller_still")
 
 
 @pytest.fixture(params=available_backends())
 def backend(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-@pytest.fixture(autouse=True)
-def small_images_may_be_smaller_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedules, "MIN_SIDE", 12)
-
-
-def all_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
-    training = trainer.training
-    return {**trainer.model.tensors(), **training.optimizer.state(), **training.density.tensors()}
-
-
-def stop_after(steps: int, holder: list[Trainer]):
-    def listener(event: object) -> None:
-        if isinstance(event, StepDone) and event.step == steps:
-            holder[0].stop()
-
-    return listener
 
 
 def test_training_brings_the_rendering_nearer_to_the_pictures(tmp_path: Path, backend: str) -> None:
@@ -371,6 +352,7 @@ def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
     assert reasons == ["done"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_the_unbroken_one_bit_for_bit(tmp_path: Path) -> None:
     """A child trains, saving after each step, and is killed without warning while it does; the next one goes on."""
     script = (

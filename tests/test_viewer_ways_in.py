@@ -9,8 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_viewer_drawing import model
 from viewer_client import Client, until
+from viewer_models import model
 
 import nfc_gs
 from nfc_gs import cli
