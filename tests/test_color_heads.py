@@ -18,7 +18,6 @@ from nfc_gs.formats.registry import read_splats, write_splats
 from nfc_gs.model.gaussians import GEOMETRY, GaussianModel
 from nfc_gs.model.heads.color_head import ColorHead, HeadOptions, SplatColors
 from nfc_gs.model.heads.registry import HEADS, HeadName, get_head, head_of
-from nfc_gs.model.init import from_points
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.runs.checkpoint import load_model
 from nfc_gs.training import config, gaussians, schedules
@@ -83,7 +82,7 @@ def rgb_trainer(folder: Path, backend: str = BACKENDS[-1], **changes: object) ->
 def start(name: str, degree: int = 1) -> tuple[GaussianModel, Tensor]:
     """A model of the tiny scene's points, and their colors in [0, 1]."""
     points = tiny_scene().points
-    return from_points(points, degree, head=name), torch.from_numpy(points.rgb) / 255  # type: ignore[arg-type]
+    return GaussianModel.from_points(points, degree, head=name), torch.from_numpy(points.rgb) / 255  # type: ignore[arg-type]
 
 
 # ---- the table ----------------------------------------------------------------------------------------------------
@@ -109,7 +108,7 @@ def test_an_unknown_head_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(ValueError, match=f"there is no color head 'nn', only {names}$"):
         get_head("nn")
     with pytest.raises(ValueError, match="there is no color head 'nn'"):
-        from_points(tiny_scene().points, head="nn")  # type: ignore[arg-type]
+        GaussianModel.from_points(tiny_scene().points, head="nn")  # type: ignore[arg-type]
 
 
 def test_tensors_of_no_head_or_of_several_are_refused() -> None:

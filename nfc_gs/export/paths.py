@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData
 
@@ -55,7 +55,7 @@ def orbit(scene: SceneData, frames: int, *, width: int | None = None, height: in
     lens = _lens(cameras[0], width, height)
     up_tensor = torch.from_numpy(up).float()
     target = torch.from_numpy(centre).float()
-    return [_with_pose(lens, look_at(torch.from_numpy(eye).float(), target, up_tensor)) for eye in eyes]
+    return [_with_pose(lens, look_at_viewmat(torch.from_numpy(eye).float(), target, up_tensor)) for eye in eyes]
 
 
 def interpolate(

@@ -75,7 +75,7 @@ class Comparison:
 
     @property
     def normals(self) -> Tensor:
-        """[H, W, 3] unit normals in the camera's frame; for terms that need "normals"."""
+        """[H, W, 3] unit normals in the world frame, zero where nothing is seen; for terms that need "normals"."""
         return _rendered("normals", self.output.normals)
 
     @property
