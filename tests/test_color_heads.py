@@ -12,6 +12,7 @@ from test_train_trainer import all_tensors, available_backends, stop_after
 from tiny_scenes import assert_same_bits, tiny_config, tiny_scene
 from torch import Tensor
 
+from nfc_gs.core import checks
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.sh import rgb_to_sh0, sh0_to_rgb
 from nfc_gs.formats.registry import read_splats, write_splats
@@ -19,7 +20,7 @@ from nfc_gs.model.gaussians import GEOMETRY, GaussianModel
 from nfc_gs.model.heads.color_head import ColorHead, HeadOptions, SplatColors
 from nfc_gs.model.heads.registry import HEADS, HeadName, get_head, head_of
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.runs.checkpoint import load_model
+from nfc_gs.runs.opening import load_model
 from nfc_gs.training import config, gaussians, schedules
 from nfc_gs.training.trainer import Trainer
 
@@ -67,6 +68,7 @@ def rgb_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """What someone who adds a head writes: the table, the names, a learning rate."""
     monkeypatch.setitem(HEADS, "rgb", RgbHead())
     monkeypatch.setattr(config, "HeadName", Literal["sh", "bits", "rgb"])
+    monkeypatch.setattr(checks, "_hints", checks._hints.__wrapped__)  # the types as they are now, not from the cache
 
     def rates(*args: object) -> dict:
         return {**schedules.learning_rates(*args), "rgb_logits": 0.05}  # type: ignore[arg-type]

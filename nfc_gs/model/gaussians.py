@@ -308,7 +308,7 @@ class GaussianModel(nn.Module):
         return {name: getattr(self, name) for name in self.color_head.parameters}
 
 
-def _check_present(names: Iterable[str], tensors: Mapping[str, Tensor]) -> None:
+def _check_present(names: Iterable[str], tensors: Mapping[str, Array]) -> None:
     """Raise ValueError for the first name of which there is no tensor."""
     for name in names:
         if name not in tensors:

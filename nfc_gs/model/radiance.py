@@ -98,7 +98,7 @@ class RenderOptions:
     """How a model's views are rendered, whatever is shown of them.
 
     Attributes:
-        background: color in [0, 1] behind the model, numbers or a tensor [3].
+        background: color in [0, 1] behind the model.
         backend: rasterizer of Gaussians, its name or the object (`rendering.registry.get_backend`).
         antialiased: Mip-Splatting's opacities; models trained with them need them.
         corrections: trained corrections of single views (`model.corrections.ViewCorrection`), applied in order.
@@ -107,7 +107,7 @@ class RenderOptions:
     RenderOptions(background=(1.0, 1.0, 1.0), backend='cpu', antialiased=False, corrections=())
     """
 
-    background: Tensor | tuple[float, float, float] = (0.0, 0.0, 0.0)
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     backend: Any = "auto"
     antialiased: bool = False
     corrections: tuple[Any, ...] = ()
