@@ -70,7 +70,7 @@ class TrainedRun:
 
     >>> trained = nfc_gs.train("captures/garden", nfc_gs.TrainConfig(steps=10), out="runs/short")
     >>> trained
-    TrainedRun('runs/short': 4,005 Gaussians, SH degree 3, after 10 steps, test PSNR ... dB)
+    TrainedRun('runs/short': 4,005 Gaussians, SH degree 3, step 10, test PSNR ... dB)
     >>> trained.scene
     SceneData('captures/garden': 8 views, 7 to train on and 1 held out, 4,005 points)
     >>> trained.metrics.psnr > 10
@@ -94,7 +94,7 @@ class TrainedRun:
         return self.trainer.scene
 
     def __repr__(self) -> str:
-        steps = f"after {self.trainer.steps_done:,} steps"
+        steps = f"step {self.trainer.steps_done:,}"
         psnr = None if self.metrics is None else self.metrics.psnr
         measured = "" if psnr is None else f", test PSNR {psnr:.2f} dB"
         return f"TrainedRun('{self.folder}': {in_words(self.trainer.model)}, {steps}{measured})"
@@ -401,7 +401,7 @@ def train(
     >>> config = nfc_gs.TrainConfig(steps=10, seed=1)
     >>> trained = nfc_gs.train("captures/garden", config, out="runs/first")
     >>> trained
-    TrainedRun('runs/first': 4,005 Gaussians, SH degree 3, after 10 steps, test PSNR ... dB)
+    TrainedRun('runs/first': 4,005 Gaussians, SH degree 3, step 10, test PSNR ... dB)
     >>> sorted(path.name for path in trained.folder.iterdir())
     ['checkpoint.safetensors', 'config.yaml', 'history.jsonl', 'metrics.json', 'renders', 'report.html', 'splat.ply']
 

@@ -211,7 +211,7 @@ class GaussianModel(nn.Module):
         return GaussianModel({name: tensor[kept] for name, tensor in self.tensors().items()}, deformation)
 
     def copy(self) -> GaussianModel:
-        """The same model in memory of its own."""
+        """The same model in memory of its own, with gradients."""
         tensors = {name: tensor.clone() for name, tensor in self.tensors().items()}
         return GaussianModel(tensors, copy.deepcopy(self.deformation))
 

@@ -137,7 +137,7 @@ class RadianceModel(Protocol):
         ...
 
     def copy(self) -> RadianceModel:
-        """The same model in memory of its own."""
+        """The same model in memory of its own, with gradients."""
         ...
 
     def detached(self) -> RadianceModel:

@@ -36,7 +36,7 @@ class LoadedModel:
 
     >>> garden = nfc_gs.load_model("runs/garden")
     >>> garden
-    LoadedModel('runs/garden': 300 Gaussians, SH degree 3, after 20 steps)
+    LoadedModel('runs/garden': 300 Gaussians, SH degree 3, step 20)
     >>> garden.scene  # the cameras it was trained on
     SceneData('...captures/garden': 8 views, 7 to train on and 1 held out, without photos)
     >>> garden.background
@@ -60,8 +60,8 @@ class LoadedModel:
         return None if self.checkpoint is None else self.checkpoint.scene
 
     def __repr__(self) -> str:
-        steps = "" if self.checkpoint is None else f", after {self.checkpoint.step:,} steps"
-        return f"LoadedModel('{self.path}': {in_words(self.model)}{steps})"
+        step = "" if self.checkpoint is None else f", step {self.checkpoint.step:,}"
+        return f"LoadedModel('{self.path}': {in_words(self.model)}{step})"
 
 
 def in_words(model: RadianceModel) -> str:
@@ -81,7 +81,7 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
         UserError: there is no such file, it is none of these, or it is broken.
 
     >>> nfc_gs.load_model("runs/garden")
-    LoadedModel('runs/garden': 300 Gaussians, SH degree 3, after 20 steps)
+    LoadedModel('runs/garden': 300 Gaussians, SH degree 3, step 20)
     >>> splat = nfc_gs.load_model("runs/garden/splat.ply")
     >>> splat
     LoadedModel('runs/garden/splat.ply': 300 Gaussians, SH degree 3)
