@@ -48,7 +48,7 @@ def test_the_card_holds_pictures_figures_the_sentence_and_links(
     html = run_card(folder, [("<i>a.png", picture)], [("Test PSNR", "28.9 dB & more")], "good: <fine>")
     (encoded,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', html)
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (480, 320)
-    assert "<th>Test PSNR</th><td>28.9 dB &amp; more</td>" in html and "good: &lt;fine&gt;" in html
+    assert ">Test PSNR</th><td>28.9 dB &amp; more</td>" in html and "<p>Good: &lt;fine&gt;</p>" in html
     assert "<i>" not in html and "<b>" not in html and "my &lt;b&gt;&amp; run" in html
     assert re.findall(r'href="([^"]+)"', html) == ["runs/my%20%3Cb%3E%26%20run/report.html"], "no splat, no link"
 

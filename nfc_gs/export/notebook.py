@@ -23,6 +23,8 @@ from nfc_gs.runs.names import REPORT_NAME, SPLAT_NAME
 SIDE = 480
 """Longest side of a picture, pixels."""
 
+LEFT = 'style="text-align:left"'
+
 Pictures = list[tuple[str, np.ndarray]]
 """Captions, and pictures [H, W, 3] uint8."""
 
@@ -52,12 +54,12 @@ def run_card(folder: Path, pictures: Pictures, rows: Sequence[tuple[str, str]], 
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, image in pictures
     )
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
+    cells = "".join(f"<tr><th {LEFT}>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
     links = " · ".join(_link(folder / name, name) for name in (REPORT_NAME, SPLAT_NAME) if (folder / name).exists())
     return (
         f'<div class="nfc-gs-run"><div style="display:flex;gap:8px;flex-wrap:wrap">{figures}</div>'
-        f"<table>{cells}<tr><th>Folder</th><td>{escape(str(folder))}</td></tr></table>"
-        f"<p>{escape(sentence)}</p><p>{links}</p></div>"
+        f"<table>{cells}<tr><th {LEFT}>Folder</th><td>{escape(str(folder))}</td></tr></table>"
+        f"<p>{escape(sentence[:1].upper() + sentence[1:])}</p><p>{links}</p></div>"
     )
 
 
