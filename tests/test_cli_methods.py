@@ -22,7 +22,8 @@ from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.model.heads.registry import HeadName
 from nfc_gs.model.target_encoding import encode_colors
 from nfc_gs.objective.presets import LAMBDA
-from nfc_gs.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
+from nfc_gs.runs.opening import load_model
 
 WIDTH, HEIGHT = 48, 36
 

@@ -25,9 +25,9 @@ from nfc_gs.formats.ply import read_ply
 from nfc_gs.model.gate import gated
 from nfc_gs.model.radiance import RenderOptions
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
 from nfc_gs.runs.names import CHECKPOINT_NAME
-from nfc_gs.runs.opening import open_run
+from nfc_gs.runs.opening import load_model, open_run
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.evaluation import baked_at, evaluate
 from nfc_gs.viewer.source import open_source, up_of

@@ -25,7 +25,8 @@ from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.ops import native
 from nfc_gs.ops.operations import REFERENCE, Operations, operations_for
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
+from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nfc_gs.runs.opening import load_model
 from nfc_gs.training import schedules
 from nfc_gs.training.config import DeformationConfig
 from nfc_gs.training.deformation import DeformationCompanion, add_regulariser_gradients_, new_deformation

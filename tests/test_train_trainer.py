@@ -28,7 +28,7 @@ from tiny_scenes import (
     tiny_scene,
 )
 
-from nfc_gs.core.camera import look_at
+from nfc_gs.core.camera import look_at_viewmat
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinished, TrainStarted
 from nfc_gs.data.config import DataConfig
@@ -289,7 +289,9 @@ def test_a_model_that_broke_before_its_loss_does_not_replace_the_last_good_check
 
 def test_a_view_that_shows_nothing_of_the_model_does_no_harm(tmp_path: Path, backend: str) -> None:
     scene = tiny_scene()
-    away = look_at(torch.tensor([9.0, 0.0, 0.0]), torch.tensor([20.0, 0.0, 0.0]), torch.tensor([0.0, -1.0, 0.0]))
+    away = look_at_viewmat(
+        torch.tensor([9.0, 0.0, 0.0]), torch.tensor([20.0, 0.0, 0.0]), torch.tensor([0.0, -1.0, 0.0])
+    )
     views = tuple(replace(view, camera=replace(view.camera, viewmat=away)) for view in scene.views)
     trainer = Trainer(
         replace(scene, views=views), tiny_config(steps=3, backend=backend), tmp_path / "run", capture="tiny"
