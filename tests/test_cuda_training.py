@@ -302,6 +302,7 @@ def test_regularisers_of_planes_are_those_of_the_reference(
 # ---- a whole training ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not native.available(), reason="compares with the compiled core")
 @pytest.mark.usefixtures("small_images_may_be_smaller_still")
 def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -28,7 +28,7 @@ from tiny_scenes import (
     tiny_scene,
 )
 
-from nfc_gs.core.camera import look_at
+from nfc_gs.core.camera import look_at_viewmat
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinished, TrainStarted
 from nfc_gs.data.config import DataConfig
@@ -288,7 +288,9 @@ def test_a_model_that_broke_before_its_loss_does_not_replace_the_last_good_check
 
 def test_a_view_that_shows_nothing_of_the_model_does_no_harm(tmp_path: Path, backend: str) -> None:
     scene = tiny_scene()
-    away = look_at(torch.tensor([9.0, 0.0, 0.0]), torch.tensor([20.0, 0.0, 0.0]), torch.tensor([0.0, -1.0, 0.0]))
+    away = look_at_viewmat(
+        torch.tensor([9.0, 0.0, 0.0]), torch.tensor([20.0, 0.0, 0.0]), torch.tensor([0.0, -1.0, 0.0])
+    )
     views = tuple(replace(view, camera=replace(view.camera, viewmat=away)) for view in scene.views)
     trainer = Trainer(
         replace(scene, views=views), tiny_config(steps=3, backend=backend), tmp_path / "run", capture="tiny"
@@ -351,6 +353,7 @@ def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
     assert reasons == ["done"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_the_unbroken_one_bit_for_bit(tmp_path: Path) -> None:
     """A child trains, saving after each step, and is killed without warning while it does; the next one goes on."""
     script = (

@@ -49,6 +49,9 @@ class ToyField(nn.Module):
     def copy(self) -> ToyField:
         return ToyField(self.grid.detach().clone())
 
+    def detached(self) -> ToyField:
+        return ToyField(self.grid.detach()).requires_grad_(False)
+
     def sizes(self) -> dict[str, int]:
         return {"cells": CELLS**3}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -39,21 +41,32 @@ def write_video(
     extra: tuple[str, ...] = (),
     codec: str = "libx264",
 ) -> None:
-    writer = imageio_ffmpeg.write_frames(
-        str(file),
-        size,
-        fps=fps,  # type: ignore[arg-type]
-        pix_fmt_out="yuv444p" if codec == "libx264" else "yuv420p",
-        codec=codec,
-        quality=None,  # type: ignore[arg-type]
-        macro_block_size=1,
-        ffmpeg_log_level="error",
-        output_params=[*(("-crf", "4", "-bf", "2") if codec == "libx264" else ()), *extra],
-    )
-    writer.send(None)
-    for frame in range(frames):
-        writer.send(np.full((size[1], size[0], 3), color(camera, frame), dtype=np.uint8))
-    writer.close()
+    file.write_bytes(encoded(file.suffix, camera, frames, fps, size, extra, codec))
+
+
+@cache
+def encoded(
+    suffix: str, camera: int, frames: int, fps: float, size: tuple[int, int], extra: tuple[str, ...], codec: str
+) -> bytes:
+    """A file of a video; each is made once, since every one takes an encoder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"video{suffix}"
+        writer = imageio_ffmpeg.write_frames(
+            str(file),
+            size,
+            fps=fps,  # type: ignore[arg-type]
+            pix_fmt_out="yuv444p" if codec == "libx264" else "yuv420p",
+            codec=codec,
+            quality=None,  # type: ignore[arg-type]
+            macro_block_size=1,
+            ffmpeg_log_level="error",
+            output_params=[*(("-crf", "4", "-bf", "2") if codec == "libx264" else ()), *extra],
+        )
+        writer.send(None)
+        for frame in range(frames):
+            writer.send(np.full((size[1], size[0], 3), color(camera, frame), dtype=np.uint8))
+        writer.close()
+        return file.read_bytes()
 
 
 def write_videos(root: Path, frames: int = FRAMES, **options) -> Path:

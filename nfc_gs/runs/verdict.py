@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from nfc_gs.core.text import duration
 
@@ -84,7 +85,7 @@ def verdict(psnr: float, *, steps: int, seconds: float) -> Verdict:
 
 def _doubling(steps: int) -> Doubling | None:
     """What is known of twice as many steps, interpolated in log(steps); None outside of what was measured."""
-    for low, high in zip(GAINS[:-1], GAINS[1:], strict=True):
+    for low, high in pairwise(GAINS):
         if low.steps <= steps <= high.steps:
             t = math.log(steps / low.steps) / math.log(high.steps / low.steps)
             return Doubling(steps, low.gain + t * (high.gain - low.gain), low.time + t * (high.time - low.time))

@@ -34,6 +34,18 @@ class Companion:
         name: of the kind of companion; unique in a training.
         correction: what it learns of single views, if that is what it learns; steps, and evaluation of the held-out
             views, apply it to cameras and rendered views.
+
+    >>> class Names(nfc_gs.Companion):  # notes which views a training sees
+    ...     name = "names"
+    ...     def __init__(self):
+    ...         self.seen = set()
+    ...     def sample(self, sample, step, progress):
+    ...         self.seen.add(sample.name)
+    ...         return sample
+    >>> names, config = Names(), nfc_gs.TrainConfig(steps=7)
+    >>> trained = nfc_gs.train("captures/garden", config, out="runs/names", companions=[names])
+    >>> sorted(names.seen)[:2]
+    ['0002.png', '0003.png']
     """
 
     name: ClassVar[str]

@@ -11,7 +11,6 @@ from torch import Tensor
 from nfc_gs.data.sampler import Window
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.init import from_points
 from nfc_gs.model.radiance import Output, Part, RenderOutput
 from nfc_gs.ops.operations import Operations
 from nfc_gs.rendering.pipeline import render
@@ -32,7 +31,7 @@ def new_gaussians(scene: SceneData, config: ResolvedConfig) -> GaussianModel:
     Raises:
         UserError: the scene has no usable point.
     """
-    model = from_points(
+    model = GaussianModel.from_points(
         scene.points,
         config.sh_degree,
         head=config.head,

@@ -59,6 +59,17 @@ class Trainer:
         run: how far it is, and its folder.
         background: color in [0, 1] behind the model when views are measured.
         clock: where the time goes.
+
+    >>> scene = nfc_gs.load_scene("captures/garden")
+    >>> trainer = nfc_gs.Trainer(scene, nfc_gs.TrainConfig(steps=8), "runs/steps", capture="captures/garden")
+    >>> for _ in range(3):
+    ...     trainer.step()
+    >>> trainer.steps_done, trainer.progress
+    (3, 0.375)
+    >>> path = trainer.save()  # what `resume` goes on from
+    >>> trainer = nfc_gs.Trainer.resume("runs/steps")
+    >>> trainer.train().step
+    8
     """
 
     def __init__(
