@@ -102,7 +102,7 @@ def test_options_in_the_readme_exist() -> None:
             main([command, "--help-all"])
     known = set(re.findall(r"--[a-z][\w.-]*", shown.getvalue()))
     named = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*[\w]", prose_of("README.md")))
-    assert "--time-budget" in named
+    assert "--max-gaussians" in named
     assert named <= known
 
 
