@@ -13,19 +13,18 @@ __version__ = "0.1.0"
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nfc_gs.core.camera import Camera, look_at
-from nfc_gs.core.errors import UserError
-from nfc_gs.data.scene import SceneData
-from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.radiance import RenderOptions, RenderOutput
-from nfc_gs.rendering.pipeline import render
-
 if TYPE_CHECKING:
     from nfc_gs.api import TrainedRun, finish, train
+    from nfc_gs.core.camera import Camera, look_at
+    from nfc_gs.core.errors import UserError
     from nfc_gs.data.config import DataConfig
     from nfc_gs.data.loading import load_scene
+    from nfc_gs.data.scene import SceneData
     from nfc_gs.formats.registry import read_splats, write_splats
+    from nfc_gs.model.gaussians import GaussianModel
+    from nfc_gs.model.radiance import RenderOptions, RenderOutput
     from nfc_gs.objective.terms import Comparison, Term
+    from nfc_gs.rendering.pipeline import render
     from nfc_gs.runs.checkpoint import LoadedModel, load_model
     from nfc_gs.runs.metrics import Metrics
     from nfc_gs.training.companion import Companion
@@ -63,20 +62,28 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Camera": "nfc_gs.core.camera",
     "Companion": "nfc_gs.training.companion",
     "Comparison": "nfc_gs.objective.terms",
     "DataConfig": "nfc_gs.data.config",
+    "GaussianModel": "nfc_gs.model.gaussians",
     "LoadedModel": "nfc_gs.runs.checkpoint",
     "Metrics": "nfc_gs.runs.metrics",
+    "RenderOptions": "nfc_gs.model.radiance",
+    "RenderOutput": "nfc_gs.model.radiance",
+    "SceneData": "nfc_gs.data.scene",
     "Term": "nfc_gs.objective.terms",
     "TrainConfig": "nfc_gs.training.config",
     "TrainedRun": "nfc_gs.api",
     "Trainer": "nfc_gs.training.trainer",
+    "UserError": "nfc_gs.core.errors",
     "evaluate": "nfc_gs.training.evaluation",
     "finish": "nfc_gs.api",
     "load_model": "nfc_gs.runs.checkpoint",
     "load_scene": "nfc_gs.data.loading",
+    "look_at": "nfc_gs.core.camera",
     "read_splats": "nfc_gs.formats.registry",
+    "render": "nfc_gs.rendering.pipeline",
     "train": "nfc_gs.api",
     "view": "nfc_gs.viewer.app",
     "write_splats": "nfc_gs.formats.registry",

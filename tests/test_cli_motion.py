@@ -157,12 +157,11 @@ def test_the_video_is_small_and_needs_no_held_out_view(
     assert torch.equal(camera.viewmat, views[(scene.test or scene.train)[0]].camera.viewmat)
 
 
-def test_eval_writes_the_video_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_writes_the_video_anew(run: Path) -> None:
     video = run / "renders" / "loop.mp4"
     video.unlink()
-    capsys.readouterr()
     assert nfc("eval", run) == 0
-    assert video.stat().st_size > 1000 and str(video) in capsys.readouterr().out.replace("\n", "")
+    assert video.stat().st_size > 1000
 
 
 def test_a_video_that_cannot_be_written_stops_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

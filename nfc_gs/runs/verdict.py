@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from nfc_gs.core.text import duration
 
 QUALITY = (
-    (20.0, "the scene is hardly recognisable; check cameras and photos, or train longer"),
-    (25.0, "rough: large shapes are right, detail is missing"),
-    (30.0, "good for a preview: shapes and colors are right, fine detail is soft"),
-    (33.0, "good: close to the photos, the finest detail is soft"),
-    (math.inf, "very good: hard to tell from the photos at a glance"),
+    (18.0, "hardly recognisable: check cameras and photos, or train longer"),
+    (22.0, "rough: large shapes and colors are right, detail is missing"),
+    (27.0, "fair: shapes and edges are right, texture is blurred"),
+    (31.0, "good for a preview: close to the photos, fine detail is soft"),
+    (35.0, "good: only the finest detail is soft"),
 )
-"""(PSNR in dB below which it holds, what one sees) of held-out views. Bounds by eye on the captures of `GAINS`."""
+"""(PSNR in dB below which it holds, what one sees) of held-out views, judged by eye on the captures of `GAINS`."""
+
+BEST = "very good: hard to tell from the photos"
+"""The same above all of `QUALITY`."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,12 @@ def verdict(psnr: float, *, steps: int, seconds: float) -> Verdict:
     """What the mean PSNR of the held-out views of a static run means, and what twice as many steps would bring.
 
     Args:
-        psnr: dB.
+        psnr: dB; not NaN.
         steps, seconds: optimisation steps of the run, and the time they took.
     """
-    quality = next(words for bound, words in QUALITY if not psnr >= bound)
+    quality = next((words for bound, words in QUALITY if psnr < bound), BEST)
     doubling = _doubling(steps)
-    if doubling is None or doubling.gain < LEAST_GAIN or not math.isfinite(psnr):
+    if doubling is None or doubling.gain < LEAST_GAIN or math.isinf(psnr):
         return Verdict(quality, None)
     outlook = (
         f"Twice as many steps (--steps {2 * steps}, about {duration(seconds * doubling.time)}) usually give about "
@@ -81,7 +85,7 @@ def verdict(psnr: float, *, steps: int, seconds: float) -> Verdict:
 
 def _doubling(steps: int) -> Doubling | None:
     """What is known of twice as many steps, interpolated in log(steps); None outside of what was measured."""
-    for low, high in zip(GAINS[:-1], GAINS[1:], strict=True):
+    for low, high in pairwise(GAINS):
         if low.steps <= steps <= high.steps:
             t = math.log(steps / low.steps) / math.log(high.steps / low.steps)
             return Doubling(steps, low.gain + t * (high.gain - low.gain), low.time + t * (high.time - low.time))
