@@ -62,6 +62,14 @@ def prose_of(page: str) -> str:
     return re.sub(r"^```.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
 
 
+@pytest.fixture(scope="module")
+def words() -> set[str]:
+    """Every word of the code."""
+    suffixes = {".py", ".h", ".cpp", ".cu", ".inl", ".txt"}
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]
+    return {word for path in files for word in re.findall(r"\w+", path.read_text("utf-8"))}
+
+
 def test_every_page_is_found() -> None:
     assert {"README.md", "nfc_gs/README.md", "cuda/README.md", "tools/bench/README.md", *HOW_TO} <= set(PAGES)
 
@@ -91,6 +99,12 @@ def test_tests_in_backticks_exist(page: str) -> None:
     for path in (ROOT / "tests").glob("test_*.py"):
         defined |= set(re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE))
     assert set(re.findall(r"`(test_\w+)`", prose_of(page))) <= defined
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith(("nfc_gs", "cuda"))])
+def test_names_in_backticks_occur_in_the_code(page: str, words: set[str]) -> None:
+    named = set(re.findall(r"`([A-Za-z_]\w*(?:\.\w+)*)(?:\([^`]*\))?`", prose_of(page)))
+    assert {name for name in named if not words.issuperset(name.split("."))} == set()
 
 
 def test_options_in_the_readme_exist() -> None:
