@@ -114,6 +114,14 @@ def test_options_in_the_readme_exist() -> None:
     assert named <= known
 
 
+@pytest.mark.parametrize("page", HOW_TO)
+def test_lines_that_a_page_changes_are_those_of_the_code(page: str) -> None:
+    code = "\n".join(path.read_text("utf-8") for path in (ROOT / "nfc_gs").rglob("*.py"))
+    blocks = re.findall(r"^```diff\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
+    old = [line[1:] for block in blocks for line in block.splitlines() if re.match(r"[ -](?! ?#)", line)]
+    assert old and not [line for line in old if line not in code]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_python_blocks_compile(page: str) -> None:
     for number, block in enumerate(code_of(page), start=1):
