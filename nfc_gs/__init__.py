@@ -25,19 +25,18 @@ __version__ = "0.1.0"
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nfc_gs.core.camera import Camera, look_at
-from nfc_gs.core.errors import UserError
-from nfc_gs.data.scene import PointCloud, SceneData
-from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.radiance import RenderOptions, RenderOutput
-
 if TYPE_CHECKING:
     from nfc_gs.api import TrainedRun, evaluate, finish, render, train, turntable, view
+    from nfc_gs.core.camera import Camera, look_at
+    from nfc_gs.core.errors import UserError
     from nfc_gs.data.builtin.captures import write_demo_capture
     from nfc_gs.data.config import DataConfig
     from nfc_gs.data.loading import load_scene
+    from nfc_gs.data.scene import PointCloud, SceneData
     from nfc_gs.export.paths import orbit
     from nfc_gs.formats.registry import read_splats, write_splats
+    from nfc_gs.model.gaussians import GaussianModel
+    from nfc_gs.model.radiance import RenderOptions, RenderOutput
     from nfc_gs.objective.terms import Comparison, Term
     from nfc_gs.runs.metrics import Metrics
     from nfc_gs.runs.opening import LoadedModel, load_model
@@ -78,19 +77,27 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Camera": "nfc_gs.core.camera",
     "Companion": "nfc_gs.training.companion",
     "Comparison": "nfc_gs.objective.terms",
     "DataConfig": "nfc_gs.data.config",
+    "GaussianModel": "nfc_gs.model.gaussians",
     "LoadedModel": "nfc_gs.runs.opening",
     "Metrics": "nfc_gs.runs.metrics",
+    "PointCloud": "nfc_gs.data.scene",
+    "RenderOptions": "nfc_gs.model.radiance",
+    "RenderOutput": "nfc_gs.model.radiance",
+    "SceneData": "nfc_gs.data.scene",
     "Term": "nfc_gs.objective.terms",
     "TrainConfig": "nfc_gs.training.config",
     "TrainedRun": "nfc_gs.api",
     "Trainer": "nfc_gs.training.trainer",
+    "UserError": "nfc_gs.core.errors",
     "evaluate": "nfc_gs.api",
     "finish": "nfc_gs.api",
     "load_model": "nfc_gs.runs.opening",
     "load_scene": "nfc_gs.data.loading",
+    "look_at": "nfc_gs.core.camera",
     "orbit": "nfc_gs.export.paths",
     "read_splats": "nfc_gs.formats.registry",
     "render": "nfc_gs.api",

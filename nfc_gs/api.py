@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time as clock
 import webbrowser
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import strftime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +40,7 @@ from nfc_gs.runs.names import LOOP_NAME, SPLAT_NAME, TEST_RENDERS
 from nfc_gs.runs.opening import LoadedModel, in_words, scene_of
 from nfc_gs.runs.run_folder import claim_run_folder
 from nfc_gs.runs.verdict import verdict
+from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.evaluation import evaluate as measure
@@ -415,7 +416,9 @@ def train(
     resolve(config)  # a wrong setting should show before the capture is read
     folder = Path(out) if out is not None else default_run_folder(Path(capture))
     claim_run_folder(folder)
-    scene = load_scene(capture, data, seed=config.seed)
+    clock = StageClock()
+    with clock.counting("capture"):
+        scene = load_scene(capture, data, seed=config.seed)
     trainer = Trainer(
         scene,
         config,
@@ -426,6 +429,7 @@ def train(
         terms=terms,
         companions=companions,
         family=family,
+        clock=clock,
     )
     trainer.train()
     return TrainedRun(folder, finish(trainer), trainer)
@@ -451,16 +455,17 @@ def finish(trainer: Trainer) -> Metrics | None:
     """
     folder, model = trainer.run.folder, trainer.model
     if isinstance(model, GaussianModel):
-        with one_torch_thread():
+        with one_torch_thread(), trainer.clock.counting("export"):
             still = model.at(START_TIME, trainer.operations)
-        write_splats(folder / SPLAT_NAME, still, trainer.scene.transform)
+            write_splats(folder / SPLAT_NAME, still, trainer.scene.transform)
     metrics: Metrics | None = None
     try:
         metrics = trainer.evaluate(save_to=folder / TEST_RENDERS)
     except KeyboardInterrupt:
         logger.warning("Interrupted while held-out views were measured: the metrics leave them out.")
+    with trainer.clock.counting("export"):
+        add_loop_video(folder, model, trainer.scene, trainer.render_options)
     trainer.write_metrics(metrics or Metrics(()))
-    add_loop_video(folder, model, trainer.scene, trainer.render_options)
     write_report(folder)
     return metrics
 
@@ -492,4 +497,4 @@ def default_run_folder(capture: Path) -> Path:
     """`runs/<capture>-<date-time>`, never one that is there."""
     place = capture.resolve()
     name = (place.parent if place.suffix == ".json" else place).name or "capture"
-    return free_folder(RUNS / f"{name}-{clock.strftime('%Y%m%d-%H%M%S')}")
+    return free_folder(RUNS / f"{name}-{strftime('%Y%m%d-%H%M%S')}")

@@ -18,14 +18,7 @@ from torch import Tensor
 
 from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.errors import UserError
-from nfc_gs.rendering.backend import (
-    RasterBackend,
-    RasterOutput,
-    RasterSettings,
-    SplatInfo,
-    Splats,
-    color_channels,
-)
+from nfc_gs.rendering.backend import RasterBackend, RasterOutput, RasterSettings, SplatInfo, Splats, color_channels
 from nfc_gs.rendering.cuda_backend import CudaBackend
 from nfc_gs.rendering.registry import _instances, get_backend
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli_commands import nfc
+from command_line import nfc
 from tiny_scenes import assert_same_bits, tiny_config, tiny_scene
 
 import nfc_gs
 from nfc_gs.core.events import Event, StepDone, TrainFinished, TrainStarted
-from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.objective.presets import ObjectiveOptions
 from nfc_gs.runs.names import (
     CHECKPOINT_NAME,
@@ -28,11 +27,6 @@ from nfc_gs.runs.names import (
 
 CONFIG = nfc_gs.TrainConfig(steps=6, device="cpu", max_gaussians=60, eval_every=0.0, seed=3)
 DATA = nfc_gs.DataConfig(test_every=4)
-
-
-@pytest.fixture(scope="module")
-def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_capture(tmp_path_factory.mktemp("api") / "still life", views=8, width=48, height=36)
 
 
 def brightness(comparison: nfc_gs.Comparison) -> torch.Tensor:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from test_cli_commands import SMALL, nfc
-from test_data_multiview import CODECS, write_bounds, write_frames, write_video, write_videos
-from test_data_open import write_capture, write_transforms
+from captures import write_capture, write_transforms
+from command_line import SMALL, nfc
+from videos import CODECS, write_bounds, write_frames, write_video, write_videos
 
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.runs.opening import load_model

@@ -12,9 +12,9 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from command_line import SMALL, nfc
 from PIL import Image
 from plyfile import PlyData
-from test_cli_commands import SMALL, nfc
 
 from nfc_gs import cli
 from nfc_gs.commands.render import bit_planes
@@ -60,8 +60,8 @@ def in_one_line(text: str) -> str:
 def test_the_head_is_that_of_the_method_unless_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     heads = [cli.parse(["train", "x", *words]).training.head for words in ((), ("--head", "auto"), ("--head", "bits"))]
     assert heads == [None, None, "bits"]
-    assert cli.main(["train", "--help"]) == 0
-    assert f"--head {{auto,{','.join(get_args(HeadName))}}}" in capsys.readouterr().out
+    assert cli.main(["train", "x", "--head", "mlp"]) == 2
+    assert f"'mlp' is none of auto, {', '.join(get_args(HeadName))}." in capsys.readouterr().err
 
 
 def test_a_run_of_bits_leaves_an_ordinary_splat_and_says_what_that_costs(

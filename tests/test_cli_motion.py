@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from captures import write_capture as write_photos
+from command_line import SMALL, nfc, read_metrics
 from PIL import Image
-from test_cli_commands import SMALL, nfc, read_metrics
-from test_data_multiview import write_bounds, write_videos
-from test_data_open import write_capture as write_photos
-from test_export_video import decode
+from videos import decode, write_bounds, write_videos
 
 from nfc_gs.commands import demo
 from nfc_gs.data.builtin.captures import write_moving_capture
@@ -157,12 +156,11 @@ def test_the_video_is_small_and_needs_no_held_out_view(
     assert torch.equal(camera.viewmat, views[(scene.test or scene.train)[0]].camera.viewmat)
 
 
-def test_eval_writes_the_video_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_writes_the_video_anew(run: Path) -> None:
     video = run / "renders" / "loop.mp4"
     video.unlink()
-    capsys.readouterr()
     assert nfc("eval", run) == 0
-    assert video.stat().st_size > 1000 and str(video) in capsys.readouterr().out.replace("\n", "")
+    assert video.stat().st_size > 1000
 
 
 def test_a_video_that_cannot_be_written_stops_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

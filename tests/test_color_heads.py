@@ -8,8 +8,7 @@ from typing import Literal, get_args
 
 import pytest
 import torch
-from test_train_trainer import all_tensors, available_backends, stop_after
-from tiny_scenes import assert_same_bits, tiny_config, tiny_scene
+from tiny_scenes import all_tensors, assert_same_bits, available_backends, stop_after, tiny_config, tiny_scene
 from torch import Tensor
 
 from nfc_gs.core import checks

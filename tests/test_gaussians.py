@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_deformation import moving, some_model
+from deformations import moving, some_model
 
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import Part, RadianceModel

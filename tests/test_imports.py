@@ -1,4 +1,4 @@
-"""The layers of the package: imports go down only, one file loads compiled code, nothing is unpickled."""
+"""Imports: of the package down only, one file loads compiled code, nothing is unpickled; of tests no other test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import nfc_gs
 
 PACKAGE = Path(nfc_gs.__file__).parent
+TESTS = Path(__file__).parent
 
 LAYERS = (
     {"core"},
@@ -42,10 +44,28 @@ COMPILED_CODE = "nfc_gs._core"
 
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
-HEAVY = {"gsplat", "imageio", "imageio_ffmpeg", "matplotlib", "pycolmap", "rich", "scipy", "skimage", "tyro", "viser"}
+HEAVY = {
+    "gsplat",
+    "imageio",
+    "imageio_ffmpeg",
+    "matplotlib",
+    "numpy",
+    "pycolmap",
+    "rich",
+    "scipy",
+    "skimage",
+    "torch",
+    "viser",
+}
 """What `import nfc_gs` leaves for later."""
 
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@cache
+def syntax(source: str) -> tuple[ast.AST, ...]:
+    """All nodes of a file."""
+    return tuple(ast.walk(ast.parse(source)))
 
 
 def imported(source: str, file: str) -> Iterator[tuple[int, str]]:
@@ -54,7 +74,7 @@ def imported(source: str, file: str) -> Iterator[tuple[int, str]]:
     A string that names a module of the package (for `import_module`) counts as an import of it.
     """
     package = ".".join(["nfc_gs", *Path(file).parts[:-1]])
-    for node in ast.walk(ast.parse(source)):
+    for node in syntax(source):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -137,12 +157,18 @@ def unpickling(source: str, file: str) -> list[str]:
         for line, name in imported(source, file)
         if name.split(".")[0] in UNPICKLERS or name == "torch.load"
     ]
-    for node in ast.walk(ast.parse(source)):
+    for node in syntax(source):
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load":
             found.append(f"nfc_gs/{file}:{node.lineno} uses torch.load")
         elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
             found.append(f"nfc_gs/{file}:{node.value.lineno} allows pickles")
     return found
+
+
+def imported_test_files(source: str) -> list[str]:
+    """Which test files a file of tests imports, or names in code that it runs elsewhere."""
+    words = re.findall(r"(?m)^\s*(?:from|import)\s+(test_\w+)", source)
+    return sorted(word for word in set(words) if (TESTS / f"{word}.py").is_file())
 
 
 def test_every_file_belongs_to_a_layer() -> None:
@@ -233,9 +259,20 @@ def test_unpickling_is_seen(source: str) -> None:
     assert len(unpickling(source, "data/a.py")) == 1
 
 
+def test_no_test_file_imports_another() -> None:
+    """What several need stands in a module beside them."""
+    found = {path.name: imported_test_files(path.read_text("utf-8")) for path in sorted(TESTS.glob("*.py"))}
+    assert {name: files for name, files in found.items() if files} == {}
+
+
+@pytest.mark.parametrize("source", ["from test_imports import circles", "def f():\n    import test_imports as other"])
+def test_an_import_of_a_test_file_is_seen(source: str) -> None:
+    assert imported_test_files(source) == ["test_imports"]
+
+
 def test_import_nfc_gs_is_light_and_silent(tmp_path: Path) -> None:
     code = (
-        "import sys, torch\n"
+        "import sys\n"
         "before = set(sys.modules)\n"
         "import nfc_gs\n"
         "with open('modules.txt', 'w') as file:\n"
@@ -251,6 +288,6 @@ def test_import_nfc_gs_is_light_and_silent(tmp_path: Path) -> None:
     )
     modules = (tmp_path / "modules.txt").read_text().split()
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-    assert "nfc_gs.core.camera" in modules
+    assert "nfc_gs" in modules
     assert {name.split(".")[0] for name in modules} & HEAVY == set()
     assert COMPILED_CODE not in modules

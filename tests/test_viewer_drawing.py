@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_scenes import tiny_scene
+from viewer_models import CPU, POSE, model, one
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.colormap import MAP_NAMES, apply
@@ -20,8 +21,6 @@ from nfc_gs.data.stored import without_photos
 from nfc_gs.formats.ply import write_ply
 from nfc_gs.formats.splat import read_splat
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.heads.bits import start_bits
-from nfc_gs.model.heads.sh import start_sh
 from nfc_gs.model.radiance import RenderOptions, RenderOutput
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.runs.checkpoint import Checkpoint, save_checkpoint
@@ -45,25 +44,6 @@ from nfc_gs.viewer.path import FPS, MAX_FRAMES, SECONDS, CameraPath, Key, path_f
 from nfc_gs.viewer.source import Source, middle_and_radius, open_source
 from nfc_gs.viewer.state import SHOWS, DisplaySettings
 
-POSE = Pose((0.0, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 1.0)
-CPU = RenderOptions(backend="cpu")
-
-
-def model(count: int = 60, head: str = "sh", seed: int = 0) -> GaussianModel:
-    """Gaussians around the origin."""
-    generator = torch.Generator().manual_seed(seed)
-    rgb = torch.rand(count, 3, generator=generator)
-    colors = start_sh(rgb, 1) if head == "sh" else start_bits(rgb, 1, hardness=0.7)
-    return GaussianModel(
-        {
-            "means": 0.6 * torch.randn(count, 3, generator=generator),
-            "log_scales": torch.full((count, 3), -2.0),
-            "quats": torch.randn(count, 4, generator=generator),
-            "opacity_logits": torch.randn(count, generator=generator) + 1.0,
-            **colors,
-        }
-    )
-
 
 def finished(work: Generator[None, None, np.ndarray]) -> tuple[np.ndarray, int]:
     """What a generator returns, and how often it has yielded."""
@@ -74,17 +54,6 @@ def finished(work: Generator[None, None, np.ndarray]) -> tuple[np.ndarray, int]:
             steps += 1
         except StopIteration as end:
             return end.value, steps
-
-
-def one(z: float = 0.0, log_scale: float = -1.0, logit: float = 8.0, copies: int = 1) -> GaussianModel:
-    tensors = {
-        "means": torch.tensor([[0.0, 0.0, z]]).repeat(copies, 1),
-        "log_scales": torch.full((copies, 3), log_scale),
-        "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(copies, 1),
-        "opacity_logits": torch.full((copies,), logit),
-        **start_sh(torch.full((copies, 3), 0.8), 0),
-    }
-    return GaussianModel(tensors)
 
 
 # ---- pictures ----

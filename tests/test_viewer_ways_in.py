@@ -9,9 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_viewer_drawing import model
 from tiny_scenes import tiny_config, tiny_scene
 from viewer_client import Client, until
+from viewer_models import model
 
 import nfc_gs
 from nfc_gs import cli

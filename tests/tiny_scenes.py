@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from nfc_gs.core.camera import Camera, look_at_viewmat
+from nfc_gs.core.events import StepDone
 from nfc_gs.data.scene import PointCloud, SceneData, View, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.rendering.pipeline import render
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.config import RefineConfig, TrainConfig
+from nfc_gs.training.trainer import Trainer
 
 WIDTH, HEIGHT = 32, 24
 
@@ -103,3 +106,26 @@ def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
     assert a.keys() == b.keys()
     for name in a:
         assert torch.equal(a[name], b[name]), name
+
+
+def available_backends() -> list[str]:
+    names = ["torch"]
+    try:
+        get_backend("cpu")
+        names.append("cpu")
+    except Exception:  # not built, or not written yet
+        pass
+    return names
+
+
+def all_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
+    training = trainer.training
+    return {**trainer.model.tensors(), **training.optimizer.state(), **training.density.tensors()}
+
+
+def stop_after(steps: int, holder: list[Trainer]):
+    def listener(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == steps:
+            holder[0].stop()
+
+    return listener

@@ -147,6 +147,9 @@ class ToyTraining:
     ) -> None:
         self.steps_seen += 1
 
+    def phases(self, progress: float) -> dict[str, Any]:
+        return {}
+
     def parts(self) -> dict[str, Part]:
         return {"optimizer": Part(self.optimizer.state(), {"steps": self.optimizer.steps, "seen": self.steps_seen})}
 

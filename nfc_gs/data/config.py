@@ -28,14 +28,14 @@ class FrameOptions(CheckedFields):
     --time-from-name)."""
 
     frame_end: int | None = None
-    """The number of the first frame not to use any more; by default all that come are used."""
+    """The number of the first frame not to use; by default all are used."""
 
     frame_stride: int = 1
     """Use every K-th of these frames."""
 
     frame_rate: float | None = None
-    """Frames per second, as they are numbered: their times are then in seconds. By default as the files of multi-view
-    video say."""
+    """Frames per second, as they are numbered: their times are then in seconds. By default that of the
+    files of multi-view video."""
 
 
 @dataclass(frozen=True)

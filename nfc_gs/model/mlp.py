@@ -31,7 +31,7 @@ class MlpConfig(CheckedFields):
     """Octaves of the encoding of time."""
     time_noise: float | None = None
     """Noise on the time of training views, in intervals between frames, falling to 0 in the course of the run (annealed
-    smooth training). By default 0.1, and 0 for pictures that were laid on a background, as rendered ones are."""
+    smooth training). By default 0.1, and 0 for images that were laid on a background, as rendered ones are."""
 
 
 def encode(x: Tensor, octaves: int) -> Tensor:

@@ -56,4 +56,4 @@ class ObjectiveOptions(CheckedFields):
     ce_until: float | None = None
     """Fraction of the run after which cross entropy acts no more. By default 1."""
     extra: dict[str, float] = field(default_factory=dict)
-    """Weights of registered terms without an option of their own: NAME WEIGHT ..."""
+    """Weights of registered terms that have no option of their own."""

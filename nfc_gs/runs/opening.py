@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,19 +123,36 @@ class OpenRun:
     scene: SceneData
 
     def save_metrics(self, metrics: Metrics) -> Path:
-        """Write `metrics.json` anew; what an earlier one says of the training's memory is kept. Returns its path."""
+        """Write `metrics.json` anew; what an earlier one says of the training's memory and time is kept.
+
+        Returns its path.
+        """
         checkpoint = self.checkpoint
         config = {name: str(checkpoint.config.get(name, "")) for name in ("device", "backend", "preset", "method")}
-        run = checkpoint.parts.get(RUN_PART)
         record = TrainingRecord(
             sizes=self.model.sizes(),
             steps=checkpoint.step,
             train_seconds=checkpoint.seconds,
-            timings={} if run is None else run.values.get("timings", {}),
+            timings=timings_so_far(self.folder, checkpoint),
             peak_memory_mb=read_metrics(self.folder).get("peak_memory_mb"),
             **config,
         )
         return write_metrics(self.folder, metrics, record)
+
+
+def timings_so_far(run: Path, checkpoint: Checkpoint) -> Mapping[str, float]:
+    """Seconds by stage up to a checkpoint; with what was done after it, if `metrics.json` is of the same step.
+
+    Raises:
+        KeyError, TypeError, ValueError: those of the checkpoint are odd.
+    """
+    part = checkpoint.parts.get(RUN_PART)
+    saved = {} if part is None else dict(part.values["timings"])
+    metrics = read_metrics(run)
+    later = metrics.get("timings")
+    if metrics.get("steps") != checkpoint.step or not isinstance(later, dict):
+        return saved
+    return {name: value for name, value in later.items() if isinstance(value, float)}
 
 
 def open_run(path: Path, *, capture: Path | None, device: str, backend: str, images: bool = True) -> OpenRun:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -76,6 +76,10 @@ class Companion:
     def loss(self, step: int, progress: float) -> Tensor | None:
         """A scalar that is minimised beside the objective; None for nothing."""
         return None
+
+    def phases(self, step: int, progress: float) -> Mapping[str, Any]:
+        """What this part of the run differs in from others, as `ModelTraining.phases`; it has no effect."""
+        return {}
 
     def parameters(self) -> Mapping[str, Tensor]:
         """The tensors it trains, by name; their gradients are None before each backward pass."""
