@@ -1,57 +1,83 @@
-"""The command line: `nfc-gs demo | train | view | eval | render | export | info`."""
+"""The command line: `nfc-gs COMMAND ...`."""
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Union
-
-import torch
-import tyro
+from dataclasses import dataclass
+from importlib import import_module
 
 from nfc_gs import __version__
-from nfc_gs.commands.console import sentences_to_stderr, silence_stdout
-from nfc_gs.commands.demo import Demo
-from nfc_gs.commands.evaluate import Eval
-from nfc_gs.commands.export import Export
-from nfc_gs.commands.info import Info
-from nfc_gs.commands.options import registry
-from nfc_gs.commands.render import Render
-from nfc_gs.commands.runs import INTERRUPTED
-from nfc_gs.commands.train import Train
-from nfc_gs.commands.view import View
+from nfc_gs.commands.completion import completion_script
+from nfc_gs.commands.help import command_help, prose, rows
+from nfc_gs.commands.options import INTERRUPTED, Command, options_of
+from nfc_gs.commands.parsing import UnknownOptionError, parse_command
 from nfc_gs.core.errors import UserError
 
 USER_ERROR = 2
-"""Exit code for mistakes a user can mend, as for wrong options."""
+"""Exit code for mistakes of the user, as for wrong options."""
 
-DESCRIPTION = """3D Gaussian splatting: from photos with known cameras to a scene that can be seen from anywhere.
 
-  nfc-gs demo              show everything on a built-in capture, in about a minute and a half
-  nfc-gs train CAPTURE     train on your own capture
-  nfc-gs view RUN          look at a run or a splat in the browser
-  nfc-gs COMMAND --help    explain a command
-  nfc-gs --version         print the version
+@dataclass(frozen=True)
+class Entry:
+    """A command that is imported when it is used: torch takes a second, and most mistakes are found without it.
 
-The environment variable NFC_GS_THREADS sets the number of CPU threads; results do not depend on it."""
+    Attributes:
+        module, name: where its class is.
+        summary: what it does, in a line.
+    """
 
-COMMANDS: dict[str, type] = {
-    "demo": Demo,
-    "train": Train,
-    "view": View,
-    "eval": Eval,
-    "render": Render,
-    "export": Export,
-    "info": Info,
+    module: str
+    name: str
+    summary: str
+
+    def load(self) -> type[Command]:
+        """The class of the command."""
+        return getattr(import_module(self.module), self.name)
+
+
+COMMANDS = {
+    "demo": Entry("nfc_gs.commands.demo", "Demo", "Train on a small built-in scene, in 90 seconds."),
+    "train": Entry("nfc_gs.commands.train", "Train", "Train on a capture: photos with known cameras."),
+    "view": Entry("nfc_gs.commands.view", "View", "Show runs and splat files in the browser."),
+    "eval": Entry("nfc_gs.commands.evaluate", "Eval", "Measure how well a run renders its held-out views."),
+    "render": Entry("nfc_gs.commands.render", "Render", "Render images and videos of a run."),
+    "export": Entry("nfc_gs.commands.export", "Export", "Write a run as a splat file that other programs open."),
+    "info": Entry("nfc_gs.commands.info", "Info", "Describe a capture, run, splat or this installation."),
 }
+
+INTRODUCTION = """Usage: nfc-gs COMMAND [OPTIONS]
+
+3D Gaussian splatting: from photos with known cameras to a scene that can be seen from anywhere."""
+
+OPTIONS = (
+    ("COMMAND --help", "Explain a command."),
+    ("--version", "Print the version."),
+    ("--completion SHELL", "Print a script that completes commands and options in bash, zsh or fish."),
+)
+
+EXAMPLES = """Examples:
+  nfc-gs demo
+  nfc-gs train captures/garden --out runs/garden --time-budget 3m
+  nfc-gs view runs/garden
+
+Completion in bash, from the next terminal on (for zsh and fish see the README):
+  mkdir -p ~/.local/share/bash-completion/completions
+  nfc-gs --completion bash > ~/.local/share/bash-completion/completions/nfc-gs"""
+
+VARIABLES = (
+    ("NFC_GS_THREADS", "Number of CPU threads; results do not depend on it."),
+    ("NFC_GS_CACHE", "Folder of compiled GPU kernels."),
+)
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    0: done; 2: a mistake of the user, told in one sentence on stderr; 130: interrupted. Other exceptions are bugs
+    0: done; 2: a mistake of the user, explained in one sentence on stderr; 130: interrupted. Other exceptions are bugs
     and pass through.
 
     Args:
@@ -63,21 +89,20 @@ def main(args: Sequence[str] | None = None) -> int:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal that knows no "ü" shows "?"
     try:
-        if words in (["--version"], ["-V"]):
-            print(f"nfc-gs {__version__}", flush=True)
+        text = answer(words)
+        if text is not None:
+            print(text, flush=True)
             return 0
-        command = parse(words or ["--help"])
-        with sentences_to_stderr():
-            return command.run()
-    except SystemExit as end:  # after --help (0) or a wrong option (2), which have said everything
-        return end.code if isinstance(end.code, int) else 0
+        return _run(parse(words))
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        silence_stdout()
+        from nfc_gs.commands.console import silence
+
+        silence(sys.stdout)
         return 1
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
@@ -88,21 +113,83 @@ def main(args: Sequence[str] | None = None) -> int:
         )
 
 
-def parse(words: Sequence[str]) -> Any:
-    """The command that `words` stand for. Raises SystemExit after help and for wrong options."""
-    brief = words[0].startswith("-")  # help on the whole: a line for each command
-    choices = []
-    for name, kind in COMMANDS.items():
-        summary = (kind.__doc__ or "").split("\n", 1)[0] if brief else None
-        choices.append(Annotated[kind, tyro.conf.subcommand(name, description=summary, prefix_name=False)])
-    command: Any = Union[tuple(choices)]  # noqa: UP007
-    return tyro.cli(
-        command,
-        prog="nfc-gs",
-        description=DESCRIPTION,
-        args=words,
-        registry=registry,
+def answer(words: Sequence[str]) -> str | None:
+    """The text to print where `words` ask for the version, for help or for completion; else None."""
+    if not words or words[0] in ("--help", "-h", "--help-all"):
+        return overview()
+    if words[0] in ("--version", "-V"):
+        return f"nfc-gs {__version__}"
+    if words[0] == "--completion":
+        if len(words) < 2:
+            raise UserError("--completion needs a value: bash, zsh or fish.")
+        return _completion(words[1])
+    asked = [word for word in words if word in ("--help", "-h", "--help-all")]
+    if not asked:
+        return None
+    return command_help(words[0], _entry(words[0]).load(), everything="--help-all" in asked)
+
+
+def overview() -> str:
+    """The help on the whole."""
+    commands = rows((name, entry.summary) for name, entry in COMMANDS.items())
+    return "\n\n".join(
+        [
+            prose(INTRODUCTION),
+            f"Commands:\n{commands}",
+            f"Options:\n{rows(OPTIONS)}",
+            EXAMPLES,
+            f"Environment variables:\n{rows(VARIABLES)}",
+        ]
     )
+
+
+def parse(words: Sequence[str]) -> Command:
+    """The command that `words` stand for.
+
+    Raises:
+        UserError: they are not understood.
+    """
+    kind = _entry(words[0]).load()
+    try:
+        return parse_command(words[0], kind, words[1:])
+    except UnknownOptionError as error:
+        raise UserError(_unknown_option(words[0], error.flag)) from None
+
+
+def _run(command: Command) -> int:
+    from nfc_gs.commands.console import sentences_to_stderr
+
+    with sentences_to_stderr(notices=not command.quiet):
+        return command.run()
+
+
+def _entry(name: str) -> Entry:
+    """The command of that name. Raises UserError if there is none."""
+    if name in COMMANDS:
+        return COMMANDS[name]
+    if name.startswith("-"):
+        raise UserError(f"nfc-gs has no option {name}; begin with a command, as in nfc-gs train CAPTURE.")
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}."
+    raise UserError(f"nfc-gs has no command {name}; {hint}")
+
+
+def _unknown_option(name: str, flag: str) -> str:
+    """What to say of an option that the command `name` does not have."""
+    flags = {each: {f for o in options_of(entry.load()) for f in o.flags} for each, entry in COMMANDS.items()}
+    sentence = f"nfc-gs {name} has no option {flag}"
+    others = [each for each in COMMANDS if flag in flags[each]]
+    if others:
+        *most, last = others
+        owners = f"{', '.join(most)} and {last}" if most else last
+        return f"{sentence}, which belongs to {owners}; see nfc-gs {name} --help."
+    close = difflib.get_close_matches(flag, sorted(flags[name]), n=1)
+    return f"{sentence}; did you mean {close[0]}?" if close else f"{sentence}; see nfc-gs {name} --help."
+
+
+def _completion(shell: str) -> str:
+    options = {name: options_of(entry.load()) for name, entry in COMMANDS.items()}
+    return completion_script(shell, options, {name: entry.summary for name, entry in COMMANDS.items()})
 
 
 def _fail(sentence: str) -> int:
@@ -113,6 +200,8 @@ def _fail(sentence: str) -> int:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether Python, torch on the CPU (a plain RuntimeError) or torch on a GPU ran out of memory."""
+    import torch
+
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return "DefaultCPUAllocator" in str(error)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 EVIL = "sub/<img src=x onerror=alert(1)>&\"'</script>{{data}}.png"
+
+
+def data_of(report: Path) -> dict[str, Any]:
+    """What the scripts of a report read, by section."""
+    text = report.read_text(encoding="utf-8")
+    return json.loads(text.split('<script type="application/json" id="data">')[1].split("</script>")[0])
 
 
 def picture(seed: int, height: int = 30, width: int = 40) -> np.ndarray:

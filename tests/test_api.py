@@ -55,7 +55,8 @@ def test_a_capture_becomes_a_finished_run_with_a_term_of_one_s_own(capture: Path
     assert trained.metrics is not None and [view.name for view in trained.metrics.views] == ["0001.png", "0005.png"]
     written = json.loads((run / METRICS_NAME).read_text())
     assert written["test"]["psnr"] == trained.metrics.psnr and written["steps"] == 6
-    assert trained.trainer.progress == 1.0 and trained.trainer.model is trained.model
+    assert trained.trainer.progress == 1.0
+    assert_same_bits(trained.model.tensors(), trained.trainer.model.tensors())
     assert_same_bits(nfc_gs.load_model(run).model.tensors(), trained.model.tensors())
 
 

@@ -22,7 +22,8 @@ from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.model.heads.registry import HeadName
 from nfc_gs.model.target_encoding import encode_colors
 from nfc_gs.objective.presets import LAMBDA
-from nfc_gs.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
+from nfc_gs.runs.opening import load_model
 
 WIDTH, HEIGHT = 48, 36
 
@@ -59,8 +60,8 @@ def in_one_line(text: str) -> str:
 def test_the_head_is_that_of_the_method_unless_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     heads = [cli.parse(["train", "x", *words]).training.head for words in ((), ("--head", "auto"), ("--head", "bits"))]
     assert heads == [None, None, "bits"]
-    assert cli.main(["train", "--help"]) == 0
-    assert f"--head {{auto,{','.join(get_args(HeadName))}}}" in capsys.readouterr().out
+    assert cli.main(["train", "x", "--head", "mlp"]) == 2
+    assert f"'mlp' is none of auto, {', '.join(get_args(HeadName))}." in capsys.readouterr().err
 
 
 def test_a_run_of_bits_leaves_an_ordinary_splat_and_says_what_that_costs(

@@ -25,9 +25,9 @@ from nfc_gs.formats.ply import read_ply
 from nfc_gs.model.gate import gated
 from nfc_gs.model.radiance import RenderOptions
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
 from nfc_gs.runs.names import CHECKPOINT_NAME
-from nfc_gs.runs.opening import open_run
+from nfc_gs.runs.opening import load_model, open_run
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.evaluation import baked_at, evaluate
 from nfc_gs.viewer.source import open_source, up_of
@@ -156,12 +156,11 @@ def test_the_video_is_small_and_needs_no_held_out_view(
     assert torch.equal(camera.viewmat, views[(scene.test or scene.train)[0]].camera.viewmat)
 
 
-def test_eval_writes_the_video_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_writes_the_video_anew(run: Path) -> None:
     video = run / "renders" / "loop.mp4"
     video.unlink()
-    capsys.readouterr()
     assert nfc("eval", run) == 0
-    assert video.stat().st_size > 1000 and str(video) in capsys.readouterr().out.replace("\n", "")
+    assert video.stat().st_size > 1000
 
 
 def test_a_video_that_cannot_be_written_stops_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

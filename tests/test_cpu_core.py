@@ -17,7 +17,7 @@ import torch
 from command_line import HERE
 from losses import photometric, photometric_reference
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.errors import UserError
 from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.ops import native
@@ -66,7 +66,7 @@ def some_splats(count: int = 3000, seed: int = 0, bit_view: str | None = None) -
 
 def some_camera(width: int = 150, height: int = 97) -> Camera:
     eye, target, up = (torch.tensor(v) for v in ([0.2, -0.1, -3.0], [0.0, 0.0, 0.0], [0.0, -1.0, 0.0]))
-    return Camera(look_at(eye, target, up).requires_grad_(), 130.0, 125.0, 70.0, 50.0, width, height)
+    return Camera(look_at_viewmat(eye, target, up).requires_grad_(), 130.0, 125.0, 70.0, 50.0, width, height)
 
 
 def draw_and_differentiate(splats: Splats, camera: Camera, bits: bool = False) -> list[torch.Tensor]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from plyfile import PlyData, PlyElement
 from random_models import random_model, similarity
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.errors import UserError
 from nfc_gs.formats.ply import read_ply, write_ply
 from nfc_gs.model.gaussians import GaussianModel
@@ -91,7 +91,7 @@ def test_the_exported_model_looks_the_same_from_the_camera_in_the_world(tmp_path
     write_ply(tmp_path / "a.ply", model, transform)
     world = GaussianModel({k: v.double() for k, v in read_ply(tmp_path / "a.ply").tensors().items()})
     zero = torch.zeros(3, dtype=torch.float64)
-    viewmat = look_at(zero + 4, zero, torch.tensor([0.1, -1.0, 0.3], dtype=torch.float64))
+    viewmat = look_at_viewmat(zero + 4, zero, torch.tensor([0.1, -1.0, 0.3], dtype=torch.float64))
     camera = Camera(viewmat, 40.0, 42.0, 16.0, 12.0, 32, 24)
     # p_camera = V T p_world, but scaled: dividing its first three rows by the scale makes it rigid again
     moved = viewmat @ torch.from_numpy(transform)

@@ -44,7 +44,19 @@ COMPILED_CODE = "nfc_gs._core"
 
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
-HEAVY = {"gsplat", "imageio", "imageio_ffmpeg", "matplotlib", "pycolmap", "rich", "scipy", "skimage", "tyro", "viser"}
+HEAVY = {
+    "gsplat",
+    "imageio",
+    "imageio_ffmpeg",
+    "matplotlib",
+    "numpy",
+    "pycolmap",
+    "rich",
+    "scipy",
+    "skimage",
+    "torch",
+    "viser",
+}
 """What `import nfc_gs` leaves for later."""
 
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
@@ -260,7 +272,7 @@ def test_an_import_of_a_test_file_is_seen(source: str) -> None:
 
 def test_import_nfc_gs_is_light_and_silent(tmp_path: Path) -> None:
     code = (
-        "import sys, torch\n"
+        "import sys\n"
         "before = set(sys.modules)\n"
         "import nfc_gs\n"
         "with open('modules.txt', 'w') as file:\n"
@@ -276,6 +288,6 @@ def test_import_nfc_gs_is_light_and_silent(tmp_path: Path) -> None:
     )
     modules = (tmp_path / "modules.txt").read_text().split()
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-    assert "nfc_gs.core.camera" in modules
+    assert "nfc_gs" in modules
     assert {name.split(".")[0] for name in modules} & HEAVY == set()
     assert COMPILED_CODE not in modules

@@ -17,7 +17,8 @@ from nfc_gs.objective.presets import ObjectiveOptions
 from nfc_gs.objective.terms import Comparison
 from nfc_gs.ops import native
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.runs.checkpoint import load_checkpoint, load_model
+from nfc_gs.runs.checkpoint import load_checkpoint
+from nfc_gs.runs.opening import load_model
 from nfc_gs.training.config import AdcConfig, LearningRates
 from nfc_gs.training.trainer import Trainer
 

@@ -25,7 +25,8 @@ from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.ops import native
 from nfc_gs.ops.operations import REFERENCE, Operations, operations_for
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
+from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nfc_gs.runs.opening import load_model
 from nfc_gs.training import schedules
 from nfc_gs.training.config import DeformationConfig
 from nfc_gs.training.deformation import DeformationCompanion, add_regulariser_gradients_, new_deformation
@@ -554,7 +555,7 @@ def test_a_run_with_another_optimizer_of_its_deformation_is_not_gone_on_with(
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"motion": "voxels"}, "--motion is 'voxels'; choose one of auto, none, hexplane, mlp"),
+        ({"motion": "voxels"}, "motion must be one of 'auto', 'none', 'hexplane', 'mlp'"),
         ({"deformation": DeformationConfig(warmup=-1)}, "--deformation.warmup is -1"),
         ({"deformation": DeformationConfig(plane_rate=0.0)}, "learning rate of --deformation"),
         ({"hexplane": HexPlaneConfig(features=20)}, "--hexplane.features is 20, but must be a multiple of 16"),

@@ -66,7 +66,9 @@ def test_a_field_is_shown_as_its_family_renders_it_without_what_only_gaussians_c
             found = {handle.label for handle in controls(session)}
             assert {"Show", "View", "Reset", "Add keyframe here", "Download screenshot"} <= found
             assert not found & {"SH degree", "Points", "Draw in the browser", "Crop", "Export what is left as PLY"}
-            assert not {"count", "bit", "bits", "entropy"} & set(panel_of(viewer, session, DisplayPanel).show.options)
+            assert not {"count", "normals", "bit", "bits", "entropy"} & set(
+                panel_of(viewer, session, DisplayPanel).show.options
+            )
             assert np.isfinite(session.psnr(source, 0))
             until(lambda session=session: "125 Cells" in texts(session)[0])
             assert session.screenshot(scene.camera(0)).shape[2] == 3

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.events import StepDone
 from nfc_gs.data.scene import PointCloud, SceneData, View, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
@@ -63,7 +63,7 @@ def tiny_scene(views: int = 8, points: int = 30) -> SceneData:
     for i in range(views):
         angle = 2 * math.pi * i / views
         eye = torch.tensor([3 * math.cos(angle), -0.5, 3 * math.sin(angle)])
-        viewmat = look_at(eye, torch.zeros(3), torch.tensor([0.0, -1.0, 0.0]))
+        viewmat = look_at_viewmat(eye, torch.zeros(3), torch.tensor([0.0, -1.0, 0.0]))
         camera = Camera(viewmat, 30.0, 30.0, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT)
         with torch.no_grad():
             rgb = render(truth, camera, backend="torch").rgb

@@ -1,32 +1,41 @@
-"""What the commands say, and how: results on stdout, notes and errors on stderr."""
+"""What the commands print, and how: results on stdout, notices and errors on stderr."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nfc_gs.core.errors import UserError
+from nfc_gs.runs.metrics import finite
+
 logger = logging.getLogger("nfc_gs")
 
 
 class Output(Console):
-    """A rich console on stdout; where nothing can be written any more, it falls silent and the work goes on."""
+    """A rich console on stdout; where nothing can be written any more, it falls silent and the work goes on.
 
-    def __init__(self) -> None:
-        super().__init__(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    With `as_json` it is on stderr, and with `quiet` nowhere: what is left for stdout is printed by `result`.
+    """
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        file = sys.stderr if as_json else sys.stdout
+        super().__init__(file=file, quiet=quiet, highlight=False, markup=False, emoji=False)
+        self._as_json, self._result_alone = as_json, quiet and not as_json
 
     def on_broken_pipe(self) -> None:
         """The reader of a pipe has gone away: write to nowhere from now on."""
         self.quiet = True
-        silence_stdout()
+        silence(self.file)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich has it; a full disk under a redirected stdout does not stop the work."""
@@ -39,11 +48,36 @@ class Output(Console):
         """Print one line as it is: no markup, no wrapping at the edge of the terminal."""
         self.print(Text(text, style=style), soft_wrap=True)
 
+    def address(self, text: str) -> None:
+        """Print a line that is needed in any case: with `quiet` on stderr."""
+        if self.quiet:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self.line(text)
 
-def silence_stdout() -> None:
-    """Point stdout at nowhere, so that Python does not stumble over a broken pipe when it ends."""
+    def result(self, line: str, values: Mapping[str, Any] | None = None) -> None:
+        """Print the result on stdout: with `as_json` the values as a JSON object, with `quiet` the line, else nothing.
+
+        Numbers that are not finite, which JSON does not have, become null.
+
+        Raises:
+            UserError: stdout cannot be written.
+        """
+        if not self._as_json and not self._result_alone:
+            return
+        text = json.dumps(finite(values), indent=2, allow_nan=False) if self._as_json else line
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(f"The result cannot be written to stdout: {error}.") from None
+
+
+def silence(stream: IO[str]) -> None:
+    """Point a stream at nowhere, so that Python does not stumble over a broken pipe when it ends."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _ToStderr(logging.Handler):
@@ -57,11 +91,11 @@ class _ToStderr(logging.Handler):
 
 
 @contextlib.contextmanager
-def sentences_to_stderr() -> Iterator[None]:
-    """Say what the library logs on stderr, once, while the context lasts."""
+def sentences_to_stderr(*, notices: bool = True) -> Iterator[None]:
+    """Print what the library logs on stderr, once, while the context lasts; without `notices` only warnings."""
     handler, level = _ToStderr(), logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if notices else logging.WARNING)
     try:
         yield
     finally:
@@ -98,13 +132,19 @@ def ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def size_on_disk(path: Path) -> str:
-    """The bytes of a file, or of all files below a folder, in words."""
+def bytes_on_disk(path: Path) -> int:
+    """The bytes of a file, or of all files below a folder."""
     files = [path] if path.is_file() else [Path(base) / name for base, _, names in os.walk(path) for name in names]
-    size = 0.0
+    size = 0
     for file in files:
         with contextlib.suppress(OSError):
             size += file.stat().st_size
+    return size
+
+
+def size_on_disk(path: Path) -> str:
+    """`bytes_on_disk` in words."""
+    size = float(bytes_on_disk(path))
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

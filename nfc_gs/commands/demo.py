@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from nfc_gs.api import RUNS, free_folder
 from nfc_gs.commands.console import Output
+from nfc_gs.commands.options import Arg, Command
 from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.render import Render
 from nfc_gs.commands.runs import train_and_finish
+from nfc_gs.commands.shared_options import Device
 from nfc_gs.commands.view import Page, View
 from nfc_gs.data.builtin.captures import write_capture, write_moving_capture
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
 from nfc_gs.runs.run_folder import claim_run_folder
+from nfc_gs.training.clock import StageClock
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.resolve import resolve
 from nfc_gs.training.trainer import Trainer
@@ -31,49 +31,54 @@ DYNAMIC_TRAINING = TrainConfig(preset="fast", time_budget="120s", max_gaussians=
 """The same for the scene that moves."""
 
 DYNAMIC_FRAMES, DYNAMIC_VIEWS = 24, 8
-"""How many times of the moving scene the demo draws, and by how many cameras."""
+"""How many times of the moving scene the demo renders, and from how many cameras."""
 
 DEMO_VIEWS, DEMO_WIDTH, DEMO_HEIGHT = 48, 320, 240
-"""How many views of how many pixels the demo draws."""
+"""How many views of how many pixels the demo renders."""
 
 CAPTURE_NAME = "capture"
 """Where in its run folder the demo leaves the capture."""
 
 
 @dataclass(frozen=True)
-class Demo:
-    """Show everything on the built-in capture: draw it, train on it, measure, export, report.
+class Demo(Command):
+    """Train on a small built-in scene: render its capture, train, measure, write splat and report.
 
-    Takes about a minute and a half (a moving scene trains for two minutes), and needs no files and no network.
+    Takes about a minute and a half (with --dynamic two and a half), and needs no files and no network.
 
-    For example:
+    Examples:
       nfc-gs demo
       nfc-gs demo --dynamic
     """
 
     dynamic: bool = False
-    """A scene that moves, seen by several cameras; leaves a video of it in renders/path.mp4."""
+    """Take a scene that moves, seen by several cameras; also writes a video of it, renders/path.mp4."""
 
-    out: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
-    """Folder for the run and the capture. By default runs/demo, or the next free of runs/demo-2, runs/demo-3, ..."""
+    out: Annotated[Path | None, Arg(metavar="RUN")] = None
+    """Folder for the run and the capture. By default runs/demo, or the first free one of runs/demo-2, ..."""
 
     view: bool = True
-    """Show the result in the browser at the end, until Ctrl-C; in a terminal alone, where somebody can look."""
+    """Show the result in the browser at the end, until Ctrl-C; only in a terminal, and not with --quiet or --json."""
 
-    page: Annotated[Page, tyro.conf.arg(name="")] = field(default_factory=Page)
+    page: Annotated[Page, Arg(name="")] = field(default_factory=Page)
     """Where the page is."""
 
-    time_budget: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")] = None
-    """Training time: 65s, 3m, ... By default 65s, and 120s with --dynamic."""
+    time_budget: Annotated[str | None, Arg(metavar="TIME")] = None
+    """Training time, such as 90s or 3m. By default 65s, and 120s with --dynamic."""
 
-    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Train for this number of steps instead of for a time."""
+    steps: int | None = None
+    """Train for this number of steps instead."""
 
     seed: int = 0
     """The same seed and number of steps give the same result."""
 
-    device: str = "auto"
-    """Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."""
+    device: Device = "auto"
+
+    quiet: bool = False
+    """Print only the path of the run folder, at the end. Warnings and errors still go to stderr."""
+
+    json: bool = False
+    """Print one JSON object as `nfc-gs train --json` does; everything else goes to stderr."""
 
     @staticmethod
     def default_folder() -> Path:
@@ -81,7 +86,7 @@ class Demo:
         return free_folder(RUNS / "demo")
 
     def run(self) -> int:
-        """Draw, train, measure, export; returns the exit code."""
+        """Render the capture, train, measure, export; returns the exit code."""
         training = DYNAMIC_TRAINING if self.dynamic else DEMO_TRAINING
         training = replace(training, seed=self.seed, device=self.device)
         if self.time_budget is not None:
@@ -91,26 +96,28 @@ class Demo:
         resolve(training)
         run = self.out if self.out is not None else self.default_folder()
         claim_run_folder(run)
-        output = Output()
+        output = Output(quiet=self.quiet, as_json=self.json)
         capture = run / CAPTURE_NAME
         if self.dynamic:
             output.line(
-                f"Drawing the built-in moving capture, {DYNAMIC_FRAMES} times from {DYNAMIC_VIEWS} cameras: {capture}"
+                f"Rendering the built-in moving capture, {DYNAMIC_FRAMES} times from {DYNAMIC_VIEWS} cameras: {capture}"
             )
             sizes = {"frames": DYNAMIC_FRAMES, "views": DYNAMIC_VIEWS}
             write_moving_capture(capture, kind="multiview", **sizes, ground_truth=True)
         else:
-            output.line(f"Drawing the built-in capture, {DEMO_VIEWS} views of {DEMO_WIDTH} x {DEMO_HEIGHT}: {capture}")
+            output.line(
+                f"Rendering the built-in capture, {DEMO_VIEWS} views of {DEMO_WIDTH} x {DEMO_HEIGHT}: {capture}"
+            )
             write_capture(capture, DEMO_VIEWS, DEMO_WIDTH, DEMO_HEIGHT)
         data = DataConfig()
-        scene = load_scene(capture, data)
+        clock = StageClock()
+        with clock.counting("capture"):
+            scene = load_scene(capture, data)
         progress = Progress(output)
-        trainer = Trainer(scene, training, run, [progress], capture=capture, data=data)
+        trainer = Trainer(scene, training, run, [progress], capture=capture, data=data, clock=clock)
         code = train_and_finish(trainer, output, progress)
         if self.dynamic and code == 0:
-            Render(run, what="path", device=self.device).run()
-        output.line(f"{'Capture:':<12}{capture}")
-        if code == 0 and self.view and sys.stdin.isatty() and sys.stdout.isatty():
-            return View((run,), self.page).run()
-        output.line(f"Look at it: nfc-gs view {shlex.quote(str(run))}")
-        return code
+            _, line = Render(run, what="path", device=self.device).write()
+            output.line(line)
+        in_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not self.quiet and not self.json
+        return View((run,), self.page).run() if code == 0 and self.view and in_terminal else code

@@ -1,4 +1,4 @@
-"""`nfc-gs eval`: measure the held-out views of a run again."""
+"""`nfc-gs eval`: measure how well a run renders its held-out views."""
 
 from __future__ import annotations
 
@@ -6,41 +6,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from nfc_gs.api import add_loop_video
 from nfc_gs.commands.console import Output, decibels, ratio, table
-from nfc_gs.commands.options import RunBackendOption
+from nfc_gs.commands.options import Arg, Command
+from nfc_gs.commands.runs import look_at_it, meaning, places, run_values
+from nfc_gs.commands.shared_options import Device, MovedCapture, RunBackend
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.report import write_report
 from nfc_gs.runs.metrics import Metrics
-from nfc_gs.runs.names import LOOP_NAME, REPORT_NAME, TEST_RENDERS
+from nfc_gs.runs.names import TEST_RENDERS
 from nfc_gs.runs.opening import open_run
 from nfc_gs.training.evaluation import evaluate
 
 
 @dataclass(frozen=True)
-class Eval:
-    """Measure the held-out views of a run: PSNR, SSIM and, if asked for, LPIPS.
+class Eval(Command):
+    """Measure how well a run renders its held-out views: PSNR, SSIM and, with --lpips, LPIPS.
 
-    Renders them from the run's checkpoint and writes metrics.json, renders/ and report.html anew. Example:
+    Renders them from the run's checkpoint and writes metrics.json, renders/ and report.html anew.
+
+    Examples:
       nfc-gs eval runs/garden
+      nfc-gs eval runs/garden --json
     """
 
-    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run, or its checkpoint.safetensors."""
+    path: Annotated[Path, Arg(positional=True, metavar="RUN")]
+    """Folder of the run, its checkpoint.safetensors, or a compact file that export wrote."""
 
     lpips: bool = False
-    """Also LPIPS (needs the extra: pip install 'nfc-gs[metrics]', and its network's weights)."""
+    """Also measure LPIPS; needs pip install 'nfc-gs[metrics]' and the weights of its network."""
 
-    capture: Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
-    """Where the capture lies now, if it was moved since the training."""
+    capture: MovedCapture = None
 
-    device: str = "auto"
-    """Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."""
+    device: Device = "auto"
 
-    backend: RunBackendOption = "auto"
+    backend: RunBackend = "auto"
+
+    quiet: bool = False
+    """Print only one line: PSNR, SSIM and, with --lpips, LPIPS. Warnings and errors still go to stderr."""
+
+    json: bool = False
+    """Print one JSON object: run, report and splat (paths), and the content of metrics.json, with null for what is not
+    known; everything else goes to stderr."""
 
     def run(self) -> int:
         """Measure; returns the exit code."""
@@ -50,16 +58,19 @@ class Eval:
         images = run.folder / TEST_RENDERS
         with one_torch_thread():
             metrics = evaluate(run.model, run.scene, run.options, lpips=self.lpips, save_to=images)
-        path = run.save_metrics(metrics)
+        run.save_metrics(metrics)
         add_loop_video(run.folder, run.model, run.scene, run.options)
         write_report(run.folder)
-        output = Output()
+        output = Output(quiet=self.quiet, as_json=self.json)
         output.print(metrics_table(metrics))
-        output.line(f"Metrics:  {path}")
-        output.line(f"Pictures: {images}")
-        if (run.folder / LOOP_NAME).exists():
-            output.line(f"Video:    {run.folder / LOOP_NAME}")
-        output.line(f"Report:   {run.folder / REPORT_NAME}")
+        checkpoint, static = run.checkpoint, not run.model.changes_with_time
+        output.line(meaning(metrics, checkpoint.step, checkpoint.seconds, outlook=static))
+        for line in places(run.folder):
+            output.line(line)
+        output.line(look_at_it(self.path))
+        figures = [f"PSNR {decibels(metrics.psnr)}", f"SSIM {ratio(metrics.ssim)}"]
+        figures += [f"LPIPS {ratio(metrics.lpips)}"] if metrics.lpips is not None else []
+        output.result(", ".join(figures), run_values(run.folder))
         return 0
 
 

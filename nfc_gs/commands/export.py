@@ -7,62 +7,64 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import tyro
 
 from nfc_gs.api import START_TIME
 from nfc_gs.commands.console import Output, size_on_disk
+from nfc_gs.commands.options import Arg, Command
 from nfc_gs.commands.runs import cost_of_baking, prepare_file
+from nfc_gs.commands.shared_options import MovedCapture
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.sh import MAX_DEGREE
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.formats.registry import FORMATS, format_of, read_splats, splat_suffixes, write_splats
+from nfc_gs.formats.registry import FORMATS, splat_suffixes, write_splats
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.runs.checkpoint import checkpoint_path, load_checkpoint, load_model, save_compact
+from nfc_gs.runs.checkpoint import checkpoint_path, load_checkpoint, save_compact
 from nfc_gs.runs.names import CHECKPOINT_NAME, FRAMES_NAME, SPLAT_NAME
-from nfc_gs.runs.opening import open_run
+from nfc_gs.runs.opening import load_model, open_run
 from nfc_gs.training.evaluation import baked_at, evaluate
 
 
 @dataclass(frozen=True)
-class Export:
-    """Write a splat as a PLY that splat viewers and other tools open, in the frame of the capture.
+class Export(Command):
+    """Write a run as a splat file that other programs open, in the frame of the capture.
 
-    The colors of a bit head are baked to spherical harmonics, and what that costs on the held-out views is printed; the
-    run's own checkpoint keeps the bits. A PLY knows no time: of a moving splat it holds one time, or there are
-    several. The compact form keeps everything that drawing needs, motion and cameras included, in one small file, which
-    needs neither run nor capture.
+    A .ply file holds a static splat: of a moving one it has one time (--time), or --frames writes several. Colors of a
+    bit head are baked to spherical harmonics, and the cost of that on the held-out views is printed. A .safetensors
+    file is the compact form: all that rendering needs, motion and cameras included, without run and capture.
 
-    For example:
+    Examples:
       nfc-gs export runs/garden --out garden.ply
       nfc-gs export runs/dancer --time 0.5 --out middle.ply
       nfc-gs export runs/dancer --frames 60 --out dancer
       nfc-gs export runs/dancer --out dancer.safetensors
     """
 
-    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a run, a checkpoint.safetensors, or a PLY to write anew in the standard form."""
+    path: Annotated[Path, Arg(positional=True, metavar="RUN")]
+    """Folder of the run, its checkpoint.safetensors, or a splat file to write anew in the standard form."""
 
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """File to write: .ply, or .safetensors for the compact form; with --frames a folder. By default splat.ply or
-    frames in the run folder."""
+    out: Annotated[Path | None, Arg(metavar="FILE")] = None
+    """File to write: .ply, or .safetensors for the compact form; with --frames a folder. By default splat.ply (or
+    frames) in the run folder."""
 
-    time: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
-    """The time in a moving splat, 0 (its start, which is the default) to 1 (its end)."""
+    time: Annotated[float | None, Arg(metavar="T")] = None
+    """Of a moving splat: the time to write, 0 (its start) to 1 (its end). By default 0."""
 
-    frames: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Write so many PLYs of a moving splat, evenly from its start to its end: frame_0000.ply, ..."""
+    frames: int | None = None
+    """Of a moving splat: write N files, evenly from its start to its end: frame_0000.ply, ..."""
 
-    sh_degree: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """SH degree of the file, 0 (no view dependence) to 3; as the model has it if left out."""
+    sh_degree: int | None = None
+    """SH degree of the file, 0 (no view dependence) to 3. By default that of the model."""
 
-    capture: Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
-    """Where the capture lies now, if it was moved since the training."""
+    capture: MovedCapture = None
+
+    quiet: bool = False
+    """Print only the path of the file or folder. Warnings and errors still go to stderr."""
 
     def run(self) -> int:
         """Export; returns the exit code."""
         self._check_options()
-        output = Output()
+        output = Output(quiet=self.quiet)
         out = self.out or self.path / (SPLAT_NAME if self.frames is None else FRAMES_NAME)
         if out.suffix.lower() == ".safetensors":
             itself = out.resolve() == checkpoint_path(self.path).resolve()
@@ -72,15 +74,13 @@ class Export:
                     "training goes on; name another file."
                 )
             save_compact(prepare_file(out), load_checkpoint(self.path))
-            output.line(f"{size_on_disk(out)}, all that drawing needs: {out}")
+            output.line(f"{size_on_disk(out)}, all that rendering needs: {out}")
+            output.result(str(out))
             return 0
-        if format_of(self.path) is not None:
-            model, transform = read_splats(self.path), None
-        else:
-            loaded = load_model(self.path)
-            if not isinstance(loaded.model, GaussianModel):
-                raise UserError(f"{self.path} holds no Gaussians, and a splat file holds nothing else; render it.")
-            model, transform = loaded.model, loaded.transform
+        loaded = load_model(self.path)
+        model, transform = loaded.model, loaded.transform
+        if not isinstance(model, GaussianModel):
+            raise UserError(f"{self.path} holds no Gaussians, and a splat file holds nothing else; render it.")
         if model.deformation is None and (self.time is not None or self.frames is not None):
             raise UserError(f"{self.path} is a static splat, the same at all times; leave out --time and --frames.")
         if self.frames is None:
@@ -91,8 +91,9 @@ class Export:
         else:
             self._write_frames(out, model, transform)
             output.line(f"{self.frames} times of {len(model):,} Gaussians: {out}")
-        if model.color_head.has_bits:
+        if model.color_head.has_bits and not self.quiet:
             output.line(self._cost_of_baking())
+        output.result(str(out))
         return 0
 
     def _check_options(self) -> None:
@@ -119,7 +120,7 @@ class Export:
         if self.out is None and not self.path.is_dir():
             raise UserError(f"{self.path} is not a run folder, so say where to write: --out FILE.ply.")
 
-    def _write_frames(self, folder: Path, model: GaussianModel, transform: np.ndarray | None) -> None:
+    def _write_frames(self, folder: Path, model: GaussianModel, transform: np.ndarray) -> None:
         assert self.frames is not None
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(

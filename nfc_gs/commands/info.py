@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-import tyro
 
 import nfc_gs
-from nfc_gs.commands.console import Output, decibels, ratio, size_on_disk, table
+from nfc_gs.commands.console import Output, bytes_on_disk, decibels, ratio, size_on_disk, table
+from nfc_gs.commands.options import Arg, Command
 from nfc_gs.commands.runs import device_in_words
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.text import duration
@@ -23,187 +23,268 @@ from nfc_gs.data.images import describe_processing
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.readers.registry import READERS
 from nfc_gs.data.scene import SceneData, TimeAxis, View
-from nfc_gs.formats.registry import format_of, read_splats, splat_suffixes
+from nfc_gs.formats.registry import format_of, splat_suffixes
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.ops import native, nvrtc
 from nfc_gs.rendering.registry import choose_device_and_backend
-from nfc_gs.runs.checkpoint import Checkpoint, load_model
+from nfc_gs.runs.checkpoint import Checkpoint
 from nfc_gs.runs.metrics import read_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME
-from nfc_gs.runs.opening import capture_is_there, check_same_scene, scene_of
+from nfc_gs.runs.opening import capture_is_there, check_same_scene, load_model, scene_of
 from nfc_gs.training.config import ResolvedConfig
 from nfc_gs.training.deformation import sizes_in_words
 
-PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "gsplat", "lpips", "tensorboard")
+NO_GPU = "none that torch sees"
 
-Rows = list[tuple[str, str]]
+TITLES = {"Installation": "nfc-gs"}
+"""Titles of tables that are not the kind of what is described."""
+
+MEASURED = ("psnr", "ssim", "moving_psnr")
+"""Fields of a run that are null until it is measured."""
+
+PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "gsplat", "lpips", "tensorboard")
 
 
 @dataclass(frozen=True)
-class Info:
-    """Say what a capture, a run or a splat is; without one, what this machine and installation are.
+class Fact:
+    """One thing that is known.
 
-    For example:
+    Attributes:
+        name, text: a row of the table.
+        values: fields of the JSON object.
+    """
+
+    name: str
+    text: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Info(Command):
+    """Describe a capture, a run or a splat file; without one, this machine and installation.
+
+    Examples:
       nfc-gs info
       nfc-gs info captures/garden
       nfc-gs info captures/dancer --frame-rate 30
-      nfc-gs info splat.ply
+      nfc-gs info splat.ply --json
       nfc-gs info --devices
+
+    Fields of the JSON object:
+      everything    kind (capture, run, checkpoint, splat, installation,
+                    devices), path, bytes, device_here, backend_here
+      a capture     views, train_views, test_views, cameras, image_sizes,
+                    points, time_axis
+      a run         those of its capture; capture, steps, total_steps,
+                    train_seconds, budget_seconds, device, backend, preset,
+                    seed, method, objective, psnr, ssim, moving_psnr
+      run or splat  gaussians, sh_degree, head, deformation
     """
 
-    path: Annotated[
-        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CAPTURE_OR_RUN_OR_PLY", help_behavior_hint="")
-    ] = None
-    """A capture, a run folder or its checkpoint, or a PLY."""
-    devices: bool = False
-    """Say which GPUs there are, what compiles kernels for them, and which are compiled."""
+    path: Annotated[Path | None, Arg(positional=True, metavar="PATH")] = None
+    """A capture, a run folder, a checkpoint or a splat file."""
 
-    timing: Annotated[FrameOptions, tyro.conf.arg(name="")] = field(default_factory=FrameOptions)
+    devices: bool = False
+    """List the GPUs, what compiles kernels for them, and which kernels are compiled."""
+
+    json: bool = False
+    """Print one JSON object, with null for what is not known."""
+
+    timing: Annotated[FrameOptions, Arg(name="", fields={"time_from_name": Arg(metavar="REGEX")})] = field(
+        default_factory=FrameOptions
+    )
     """Which frames of a capture are used, and at which times they are, as for `nfc-gs train`."""
 
     def run(self) -> int:
         """Print a table; returns the exit code."""
-        output = Output()
+        kind, facts = self._facts()
+        values: dict[str, Any] = {"kind": kind.lower(), "path": None if self.path is None else str(self.path)}
+        for fact in facts:
+            values |= fact.values
+        output = Output(quiet=self.json, as_json=self.json)
+        if self.path is not None:
+            output.line(str(self.path), style="bold")
+        output.print(table(TITLES.get(kind, kind), [(fact.name, fact.text) for fact in facts]))
+        output.result("", values)
+        return 0
+
+    def _facts(self) -> tuple[str, list[Fact]]:
+        """What is described, and the facts."""
         if self.devices:
-            output.print(table("Devices", _devices()))
-            return 0
+            return "Devices", _devices()
         if self.path is None:
-            output.print(table("nfc-gs", _installation()))
-            return 0
+            return "Installation", _installation()
         path, suffix = self.path, self.path.suffix.lower()
         if not path.exists():
             raise UserError(f"There is no {path}; give a capture, a run folder, a checkpoint or a splat file.")
         if format_of(path) is not None:
-            title, rows = "Splat", list(read_splats(path).facts().items())
+            kind, facts = "Splat", _model(load_model(path).model)
         elif suffix == ".safetensors" or (path / CHECKPOINT_NAME).is_file():
-            title, rows = "Run" if path.is_dir() else "Checkpoint", _run(path)
+            kind, facts = "Run" if path.is_dir() else "Checkpoint", _run(path)
         elif path.is_dir() or any(reader.recognises(path) for reader in READERS):
-            title, rows = "Capture", _capture(path, DataConfig(**asdict(self.timing)))
+            kind, facts = "Capture", _capture(path, DataConfig(**asdict(self.timing)))
         else:
             raise UserError(
                 f"{path} is no capture, run folder, checkpoint (.safetensors) or splat ({splat_suffixes()}); give one."
             )
-        if title != "Capture" and self.timing != FrameOptions():
+        if kind != "Capture" and self.timing != FrameOptions():
             raise UserError(f"{path} is no capture: leave out the options on its frames and times.")
-        place = path.parent if title == "Capture" and path.is_file() else path
-        rows += [("Size on disk", size_on_disk(place)), ("Device here", device_in_words(*choose_device_and_backend()))]
-        output.line(str(path), style="bold")
-        output.print(table(title, rows))
-        return 0
+        place = path.parent if kind == "Capture" and path.is_file() else path
+        size = Fact("Size on disk", size_on_disk(place), {"bytes": bytes_on_disk(place)})
+        return kind, [*facts, size, _device_here("Device here")]
 
 
-def _installation() -> Rows:
-    rows = [("nfc-gs", nfc_gs.__version__), ("Python", f"{platform.python_version()} on {platform.platform()}")]
+def _device_here(name: str) -> Fact:
+    device, backend = choose_device_and_backend()
+    return Fact(name, device_in_words(device, backend), {"device_here": device, "backend_here": backend})
+
+
+def _installation() -> list[Fact]:
+    python = f"{platform.python_version()} on {platform.platform()}"
+    facts = [
+        Fact("nfc-gs", nfc_gs.__version__, {"nfc_gs": nfc_gs.__version__}),
+        Fact("Python", python, {"python": platform.python_version(), "platform": platform.platform()}),
+    ]
     for name in PACKAGES:
         try:
-            rows.append((name, metadata.version(name)))
+            version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            rows.append((name, "not installed"))
+            version = None
+        facts.append(Fact(name, version or "not installed", {name: version}))
     try:
         core = native.core()
-        rows.append(("CPU core", f"{core.instruction_set()}, threads: {core.threads()}"))
+        values = {"instruction_set": core.instruction_set(), "threads": core.threads()}
+        facts.append(Fact("CPU core", f"{values['instruction_set']}, threads: {values['threads']}", values))
     except UserError as error:
-        rows.append(("CPU core", str(error)))
+        facts.append(Fact("CPU core", str(error), {"instruction_set": None, "threads": None}))
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    rows.append(("GPU", ", ".join(gpus) or "none that torch sees"))
+    facts.append(Fact("GPU", ", ".join(gpus) or NO_GPU, {"gpus": gpus}))
     try:
-        rows.append(("Device auto", device_in_words(*choose_device_and_backend())))
+        facts.append(_device_here("Device auto"))
     except UserError as error:
-        rows.append(("Device auto", str(error)))
-    return rows
+        facts.append(Fact("Device auto", str(error), {"device_here": None, "backend_here": None}))
+    return facts
 
 
-def _devices() -> Rows:
-    rows = []
+def _devices() -> list[Fact]:
+    facts, gpus = [], []
     for i in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(i)
-        rows.append((f"GPU {i}", f"{facts.name}, sm_{facts.major}{facts.minor}, {facts.total_memory / 2**30:.1f} GiB"))
-    if not rows:
-        rows.append(("GPU", "none that torch sees"))
+        found = torch.cuda.get_device_properties(i)
+        name, architecture = found.name, f"sm_{found.major}{found.minor}"
+        gpus.append({"name": name, "architecture": architecture, "bytes": found.total_memory})
+        facts.append(Fact(f"GPU {i}", f"{name}, {architecture}, {found.total_memory / 2**30:.1f} GiB"))
+    facts = [*facts, Fact("GPUs", str(len(gpus)) if gpus else NO_GPU, {"gpus": gpus})]
     try:
-        rows.append(("Compiler", nvrtc.compiler_name()))
+        compiler = nvrtc.compiler_name()
+        facts.append(Fact("Compiler", compiler, {"compiler": compiler}))
     except UserError as error:
-        rows.append(("Compiler", str(error)))
-    counts = ", ".join(f"{count} for {name}" for name, count in nvrtc.cached_kernels().items())
-    rows.append(("Compiled kernels", f"{counts or 'none yet'} ({nvrtc.cache_folder()})"))
-    return rows
+        facts.append(Fact("Compiler", str(error), {"compiler": None}))
+    kernels, folder = nvrtc.cached_kernels(), nvrtc.cache_folder()
+    counts = ", ".join(f"{count} for {name}" for name, count in kernels.items())
+    values = {"compiled_kernels": kernels, "cache": str(folder)}
+    return [*facts, Fact("Compiled kernels", f"{counts or 'none yet'} ({folder})", values)]
 
 
-def _capture(path: Path, config: DataConfig) -> Rows:
+def _capture(path: Path, config: DataConfig) -> list[Fact]:
     scene = load_scene(path, config)
-    rows = [
+    count = len({view.time for view in scene.views})
+    return [
         _views(len(scene.train), len(scene.test)),
         *_cameras(scene.views),
         _photos(scene),
-        ("Points", f"{len(scene.points):,}"),
+        Fact("Points", f"{len(scene.points):,}", {"points": len(scene.points)}),
+        *_times(scene.time_axis, f", {count} of them"),
     ]
-    if scene.time_axis is not None:
-        rows += _times(scene.time_axis, f", {len({view.time for view in scene.views})} of them")
-    return rows
 
 
-def _times(axis: TimeAxis, count: str = "") -> Rows:
+def _times(axis: TimeAxis | None, count: str = "") -> list[Fact]:
     """From when to when, '0 to 12.5 seconds', and where it is known how long that is."""
-    rows = [("Times", f"{axis.start:g} to {axis.end:g} {axis.unit}".rstrip() + count)]
-    return [*rows, ("Duration", duration(axis.end - axis.start))] if axis.unit == "seconds" else rows
+    if axis is None:
+        return []
+    text = f"{axis.start:g} to {axis.end:g} {axis.unit}".rstrip() + count
+    facts = [Fact("Times", text, {"time_axis": asdict(axis)})]
+    return [*facts, Fact("Duration", duration(axis.end - axis.start))] if axis.unit == "seconds" else facts
 
 
-def _views(train: int, test: int) -> tuple[str, str]:
-    return "Views", f"{train + test}: {train} to train on, {test or 'none'} held out"
+def _views(train: int, test: int) -> Fact:
+    text = f"{train + test}: {train} to train on, {test or 'none'} held out"
+    # What a static capture lacks is null.
+    return Fact("Views", text, {"views": train + test, "train_views": train, "test_views": test, "time_axis": None})
 
 
-def _cameras(views: Sequence[View]) -> Rows:
+def _cameras(views: Sequence[View]) -> list[Fact]:
     sizes = Counter((view.camera.width, view.camera.height) for view in views)
     common = ", ".join(f"{w} x {h}" + (f" ({n})" if len(sizes) > 1 else "") for (w, h), n in sizes.most_common(4))
     cameras = {tuple(round(value, 3) for value in (c.fx, c.fy, c.cx, c.cy)) for c in (view.camera for view in views)}
+    images = [{"width": w, "height": h, "views": n} for (w, h), n in sizes.most_common()]
     return [
-        ("Cameras", str(len(cameras))),
-        ("Image size", common + (", ..." if len(sizes) > 4 else "")),
+        Fact("Cameras", str(len(cameras)), {"cameras": len(cameras)}),
+        Fact("Image size", common + (", ..." if len(sizes) > 4 else ""), {"image_sizes": images}),
     ]
 
 
-def _photos(scene: SceneData) -> tuple[str, str]:
-    return "Images are", ", ".join(describe_processing(scene.views)) or "taken as they are"
+def _photos(scene: SceneData) -> Fact:
+    return Fact("Images are", ", ".join(describe_processing(scene.views)) or "taken as they are")
 
 
-def _run(path: Path) -> Rows:
+def _run(path: Path) -> list[Fact]:
     loaded = load_model(path)
     checkpoint = loaded.checkpoint
+    assert checkpoint is not None, "a splat file is no run"
     config = ResolvedConfig.from_dict(checkpoint.config)
     whole = f" of {config.steps:,}" if config.steps is not None else ""
     if config.budget_seconds is not None:
         whole = f", {duration(checkpoint.seconds)} of {duration(config.budget_seconds)}"
-    rows = [
-        ("Capture", checkpoint.capture),
+    steps = {"steps": checkpoint.step, "total_steps": config.steps, "budget_seconds": config.budget_seconds}
+    machine = {name: getattr(config, name) for name in ("device", "backend", "preset", "seed")}
+    weights = checkpoint.term_weights()
+    return [
+        Fact("Capture", checkpoint.capture, {"capture": checkpoint.capture}),
         *_trained_on(checkpoint, config),
-        ("Steps", f"{checkpoint.step:,}{whole}"),
-        ("Training time", duration(checkpoint.seconds)),
-        ("Trained on", f"{config.device}, backend {config.backend}, preset {config.preset}, seed {config.seed}"),
-        ("Method", f"{config.method}, minimising {terms_in_words(checkpoint.term_weights())}"),
+        Fact("Steps", f"{checkpoint.step:,}{whole}", steps),
+        Fact("Training time", duration(checkpoint.seconds), {"train_seconds": checkpoint.seconds}),
+        Fact(
+            "Trained on",
+            f"{config.device}, backend {config.backend}, preset {config.preset}, seed {config.seed}",
+            machine,
+        ),
+        Fact(
+            "Method",
+            f"{config.method}, minimising {terms_in_words(weights)}",
+            {"method": config.method, "objective": weights, **dict.fromkeys(MEASURED)},
+        ),
         *_model(loaded.model),
+        *_times(checkpoint.time_axis),
+        *_measured(path),
     ]
-    if checkpoint.time_axis is not None:
-        rows += _times(checkpoint.time_axis)
-    test = read_metrics(path).get("test") if path.is_dir() else None
-    if isinstance(test, dict) and isinstance(test.get("psnr"), float):
-        ssim = test.get("ssim")
-        rows.append(("Test PSNR", decibels(test["psnr"])))
-        rows.append(("Test SSIM", ratio(ssim if isinstance(ssim, float) else None)))
-        if isinstance(test.get("moving_psnr"), float):
-            rows.append(("Moving PSNR", decibels(test["moving_psnr"])))
-    return rows
 
 
-def _model(model: RadianceModel) -> Rows:
-    facts = model.facts()
-    if isinstance(model, GaussianModel) and model.deformation is not None:
-        facts["Deformation"] = sizes_in_words(model.deformation)
-    return list(facts.items())
+def _measured(run: Path) -> list[Fact]:
+    """What the held-out views of a run gave, if they were measured; nothing of a checkpoint without its run."""
+    test = read_metrics(run).get("test") if run.is_dir() else None
+    values = test if isinstance(test, dict) else {}
+    rows = [("Test PSNR", "psnr", decibels), ("Test SSIM", "ssim", ratio), ("Moving PSNR", "moving_psnr", decibels)]
+    return [
+        Fact(label, words(values[name]), {name: values[name]})
+        for label, name, words in rows
+        if isinstance(values.get(name), float)
+    ]
 
 
-def _trained_on(checkpoint: Checkpoint, config: ResolvedConfig) -> Rows:
+def _model(model: RadianceModel) -> list[Fact]:
+    facts, values = model.facts(), dict[str, Any](model.sizes())
+    if isinstance(model, GaussianModel):
+        values |= {"sh_degree": model.sh_degree, "head": model.head, "deformation": None}
+        if model.deformation is not None:
+            facts["Deformation"] = sizes_in_words(model.deformation)
+            values["deformation"] = model.deformation.kind
+    first, *rest = facts.items()
+    return [Fact(*first, values), *(Fact(*fact) for fact in rest)]
+
+
+def _trained_on(checkpoint: Checkpoint, config: ResolvedConfig) -> list[Fact]:
     """Views, cameras and points of a run; what its checkpoint does not hold is read from the capture again."""
     scene: SceneData | None = None
     problem = "the capture is not there any more"
@@ -215,6 +296,8 @@ def _trained_on(checkpoint: Checkpoint, config: ResolvedConfig) -> Rows:
             scene, problem = None, str(error)
     views = _views(len(checkpoint.scene.train), len(checkpoint.scene.test))
     if scene is None:
-        return [views, *_cameras(checkpoint.scene.views), ("Images are", f"not known any more: {problem}")]
+        unknown = Fact("Images are", f"not known any more: {problem}", {"points": None})
+        return [views, *_cameras(checkpoint.scene.views), unknown]
     start = min(len(scene.points), config.max_gaussians)
-    return [views, *_cameras(scene.views), _photos(scene), ("Points at start", f"{start:,}")]
+    points = Fact("Points at start", f"{start:,}", {"points": start})
+    return [views, *_cameras(scene.views), _photos(scene), points]

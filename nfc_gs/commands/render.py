@@ -1,4 +1,4 @@
-"""`nfc-gs render`: pictures and videos of a trained splat."""
+"""`nfc-gs render`: images and videos of a run."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor
 
 from nfc_gs.commands.console import Output
-from nfc_gs.commands.options import RunBackendOption
+from nfc_gs.commands.options import Arg, Command
 from nfc_gs.commands.runs import prepare_file
+from nfc_gs.commands.shared_options import Device, MovedCapture, RunBackend
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import BITS
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.export.paths import interpolate, orbit
+from nfc_gs.export.paths import interpolate, orbit, size_like
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
@@ -34,76 +34,85 @@ What = Literal["test", "orbit", "path", "still"]
 Picture = Literal["rgb", "depth", "bits", "bit_entropy"]
 
 FRAMES = 120
-"""Pictures of a video where nothing else is said."""
+"""Images of a video unless options say otherwise."""
 
 MOST_FRAMES = 1_000_000
 """That a video may get by `--speed`: nine hours of 30 a second."""
 
 DEPTH_SAMPLES = 8
-"""From so many cameras of a path, drawn small, the range of depths is taken."""
+"""From so many cameras of a path, rendered small, the range of depths is taken."""
 
 DEPTH_SAMPLE_SIDE = 160
-"""Longest side of these small pictures, pixels."""
+"""Longest side of these small images, pixels."""
 
 
 @dataclass(frozen=True)
-class Render:
-    """Draw a trained splat: its held-out views, an orbit, a path through the cameras, or from one place.
+class Render(Command):
+    """Render images and videos of a run: an orbit, a path through the cameras, one camera, or the held-out views.
 
-    For example:
+    Examples:
       nfc-gs render runs/garden
-      nfc-gs render runs/garden --what test --out pictures
+      nfc-gs render runs/garden --what test --out images
       nfc-gs render runs/garden --what path --frames 240 --fps 30 --out walk.mp4
       nfc-gs render runs/dancer --time 0.3
       nfc-gs render runs/dancer --what still --time 0 0.5 --speed 0.25
     """
 
-    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run, its checkpoint.safetensors, or the compact form that export writes."""
+    path: Annotated[Path, Arg(positional=True, metavar="RUN")]
+    """Folder of the run, its checkpoint.safetensors, or a compact file that export wrote."""
 
     what: What = "orbit"
-    """test: a picture of each held-out view; orbit: a closed way around the scene; path: a way through the cameras;
-    still: the camera of the first held-out view stands still."""
+    """orbit: a closed path around the scene; path: a path through the cameras; still: the camera of the first held-out
+    view, which does not move; test: each held-out view."""
 
-    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """A video (.mp4 or .gif) or, without a suffix, a folder of PNGs. By default renders/orbit.mp4, renders/path.mp4,
-    renders/still.mp4 or renders/views in the run folder (of a file elsewhere, FILE-results beside it)."""
+    out: Annotated[Path | None, Arg(metavar="PATH")] = None
+    """A video (.mp4 or .gif) or, without a suffix, a folder of PNG files. By default renders/orbit.mp4, path.mp4 or
+    still.mp4 in the run folder, and renders/views for --what test. Of a compact file, the folder FILE-results beside
+    it stands for the run folder."""
 
-    time: Annotated[tuple[float, ...], tyro.conf.arg(metavar="T [T]")] = ()
-    """Of a moving splat: the time to draw, 0 (its start) to 1 (its end); or two of them, between which time runs
-    while the camera goes its way: the nearer they are and the more frames there are, the slower the motion. By default
-    0 1, and held-out views have their own time."""
+    time: Annotated[tuple[float, ...], Arg(metavar="T [T]")] = ()
+    """Of a moving splat: one time, 0 (its start) to 1 (its end), or two times, from the first to the second while the
+    camera moves. By default 0 1, and for --what test the time of each view."""
 
-    frames: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Number of pictures of an orbit, a path or a still. By default 120."""
+    frames: int | None = None
+    """Number of images of an orbit, a path or a still. By default 120."""
 
-    speed: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
-    """Of a capture whose times are seconds: how fast time runs in the video; 1 as it was, 0.25 is slow motion. The
-    number of pictures follows from it."""
+    speed: float | None = None
+    """Of a capture whose times are seconds: 1 plays as fast as it was, 0.25 in slow motion. The number of images
+    follows from it, in the place of --frames."""
 
     fps: float = 30.0
-    """Pictures per second of a video."""
+    """Images per second of a video."""
 
-    width: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Width in pixels; as the capture has it if left out. One of the two sizes is enough."""
+    width: int | None = None
+    """Width in pixels. By default that of the capture; one of width and height is enough."""
 
-    height: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    height: int | None = None
     """Height in pixels."""
 
-    outputs: tuple[Picture, ...] = ("rgb",)
-    """Pictures side by side: rgb; depth (as 1 / depth: near is white); of a bit head also bits (its eight bit
-    planes, most significant first) and bit_entropy (white: undecided)."""
+    outputs: Annotated[tuple[Picture, ...], Arg(metavar="NAME")] = ("rgb",)
+    """What to render, side by side: rgb, depth (1 / depth, near is white); of a bit head also bits (its eight bit
+    planes, most significant first) and bit_entropy (white where bits are undecided)."""
 
-    capture: Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
-    """Where the capture lies now, if it was moved since the training."""
+    capture: MovedCapture = None
 
-    device: str = "auto"
-    """Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."""
+    device: Device = "auto"
 
-    backend: RunBackendOption = "auto"
+    backend: RunBackend = "auto"
+
+    quiet: bool = False
+    """Print only the path of the video or folder. Warnings and errors still go to stderr."""
 
     def run(self) -> int:
-        """Draw; returns the exit code."""
+        """Render; returns the exit code."""
+        output = Output(quiet=self.quiet)
+        out, line = self.write()
+        output.line(line)
+        output.result(str(out))
+        return 0
+
+    def write(self) -> tuple[Path, str]:
+        """Render and write the images; returns where they are, and a line that says so."""
         for name in ("frames", "width", "height"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -130,25 +139,24 @@ class Render:
                 _write_views(run, out, images)
             else:
                 write_video(prepare_file(out), images, self.fps)
-        Output().line(f"{len(cameras)} pictures of {cameras[0].width} x {cameras[0].height}: {out}")
-        return 0
+        return out, f"{len(cameras)} images of {cameras[0].width} x {cameras[0].height}: {out}"
 
     def _count(self, run: OpenRun) -> int:
-        """The number of pictures of an orbit, a path or a still."""
+        """The number of images of an orbit, a path or a still."""
         if self.speed is None:
             return self.frames if self.frames is not None else FRAMES
         if self.frames is not None:
-            raise UserError("--speed and --frames both say how many pictures there are; leave out one of the two.")
+            raise UserError("--speed and --frames both say how many images there are; leave out one of the two.")
         axis = run.scene.time_axis
         if not run.model.changes_with_time or axis is None or axis.unit != "seconds":
             raise UserError(
-                f"--speed: the times of {self.path} are not in seconds; say how many --frames to draw, or train with "
+                f"--speed: the times of {self.path} are not in seconds; say how many --frames to render, or train with "
                 "--frame-rate where the capture numbers its frames."
             )
         first, last = self._interval()
         count = abs(last - first) * (axis.end - axis.start) / self.speed * self.fps + 1
         if not count <= MOST_FRAMES:
-            raise UserError(f"--speed {self.speed:g} makes {count:.3g} pictures of {self.path}; let time run faster.")
+            raise UserError(f"--speed {self.speed:g} makes {count:.3g} images of {self.path}; let time run faster.")
         return max(1, round(count))
 
     def _interval(self) -> tuple[float, float]:
@@ -156,17 +164,17 @@ class Render:
         return (self.time[0], self.time[-1]) if self.time else (0.0, 1.0)
 
     def _cameras(self, run: OpenRun, count: int) -> list[Camera]:
-        """The cameras to draw from, at the size asked for."""
+        """The cameras to render from, at the size asked for."""
         scene = run.scene
         if self.what == "test" and not scene.test:
-            raise UserError(f"{self.path} has no held-out views; draw --what orbit or --what path.")
+            raise UserError(f"{self.path} has no held-out views; take --what orbit or --what path.")
         if self.what == "test":
             return [sized(scene.views[i].camera, self.width, self.height) for i in scene.test]
         if self.what == "still":
             camera = scene.views[(scene.test or scene.train)[0]].camera
             return [sized(camera, self.width, self.height)] * count
         first = scene.views[scene.train[0]].camera
-        width, height = _size(first, self.width, self.height)
+        width, height = size_like(first, self.width, self.height)
         if self.what == "orbit":
             return orbit(scene, count, width=width, height=height)
         cameras = [scene.views[i].camera for i in scene.train]
@@ -180,7 +188,7 @@ class Render:
         return [(scene.test or scene.train)[0] if self.what == "still" else None] * count
 
     def _times(self, run: OpenRun, count: int) -> list[float | None]:
-        """The time of each picture; None for all of a static splat."""
+        """The time of each image; None for all of a static splat."""
         if not run.model.changes_with_time:
             if self.time:
                 raise UserError(f"{self.path} is a static splat, the same at all times; leave out --time.")
@@ -204,19 +212,9 @@ def _fastest_model(run: OpenRun, times: Sequence[float | None]) -> OpenRun:
     return replace(run, model=gated(model))
 
 
-def _size(camera: Camera, width: int | None, height: int | None) -> tuple[int, int]:
-    """The size in pixels; a side that is left out follows from the other."""
-    if width is None and height is None:
-        return camera.width, camera.height
-    if width is None:
-        assert height is not None
-        return max(1, round(camera.width * height / camera.height)), height
-    return width, height if height is not None else max(1, round(camera.height * width / camera.width))
-
-
 def sized(camera: Camera, width: int | None, height: int | None) -> Camera:
-    """The camera at another size; where the sides' ratio differs, the middle of its picture is cut out."""
-    w, h = _size(camera, width, height)
+    """The camera at another size; where the sides' ratio differs, the middle of its image is cut out."""
+    w, h = size_like(camera, width, height)
     zoom = max(w / camera.width, h / camera.height)
     return replace(
         camera,

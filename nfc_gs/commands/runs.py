@@ -1,4 +1,4 @@
-"""How the commands train, and what they say of a run."""
+"""How the commands train, and what they print of a run."""
 
 from __future__ import annotations
 
@@ -9,27 +9,18 @@ from typing import Any
 
 from nfc_gs.api import finish
 from nfc_gs.commands.console import Output, decibels, ratio, table
+from nfc_gs.commands.options import INTERRUPTED
 from nfc_gs.commands.progress import Progress
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.text import duration
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.ops import native
-from nfc_gs.runs.metrics import Metrics
-from nfc_gs.runs.names import (
-    CHECKPOINT_NAME,
-    CONFIG_NAME,
-    LOOP_NAME,
-    METRICS_NAME,
-    REPORT_NAME,
-    SPLAT_NAME,
-    TEST_RENDERS,
-)
+from nfc_gs.runs.metrics import Metrics, read_metrics
+from nfc_gs.runs.names import REPORT_NAME, SPLAT_NAME
+from nfc_gs.runs.verdict import verdict
 from nfc_gs.training.evaluation import baked_at
 from nfc_gs.training.trainer import Trainer
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
 
 def device_in_words(device: str, backend: str) -> str:
@@ -51,7 +42,7 @@ def size_in_words(model: RadianceModel) -> str:
 
 
 def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> int:
-    """Train, then leave everything a run should hold and say what came out.
+    """Train, then leave everything a run should hold and print what came out.
 
     Returns:
         The exit code: 0, or 130 after Ctrl-C.
@@ -62,31 +53,59 @@ def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> in
     scene, config, run = trainer.scene, trainer.config, trainer.run.folder
     held_out = f"{len(scene.test)} held out" if scene.test else "none held out"
     output.line(f"Run folder: {run}")
-    config = trainer.config
     output.line(
         f"{'Training' if trainer.steps_done == 0 else f'Going on after step {trainer.steps_done:,}'} on "
         f"{len(scene.train)} views ({held_out}) with {size_in_words(trainer.model)}, "
         f"on {device_in_words(config.device, config.backend)}, method {config.method}, preset {config.preset}."
     )
     if trainer.progress >= 1.0:
-        output.line("The run is complete; what it left is measured and written anew.")
+        output.line("The run is complete; its results are measured and written anew.")
     with progress.shown():
         finished = trainer.train()
-    interrupted = finished.reason == "interrupted"
     metrics = finish(trainer)
+    interrupted = finished.reason == "interrupted" or metrics is None
     output.print(results_table(trainer, metrics))
     model = trainer.model
     if isinstance(model, GaussianModel) and model.color_head.has_bits and metrics is not None and metrics.views:
         baked = trainer.measure(model_at=baked_at(model, model.sh_degree))
         output.line(cost_of_baking(metrics, baked, model.sh_degree))
+    if metrics is not None:
+        outlook = not interrupted and not model.changes_with_time
+        output.line(meaning(metrics, trainer.steps_done, trainer.seconds, outlook=outlook))
     for line in places(run):
         output.line(line)
-    if interrupted:
+    output.line(look_at_it(run))
+    if finished.reason == "interrupted":
         output.line(
             f"Interrupted after step {trainer.steps_done:,}; everything is saved. Go on with: "
             f"nfc-gs train --resume {shlex.quote(str(run))}"
         )
-    return INTERRUPTED if interrupted or metrics is None else 0
+    output.result(str(run), {**run_values(run), "interrupted": interrupted})
+    return INTERRUPTED if interrupted else 0
+
+
+def meaning(metrics: Metrics, steps: int, seconds: float, *, outlook: bool) -> str:
+    """What the PSNR of the held-out views means, in a sentence or two.
+
+    Args:
+        steps, seconds: of the training.
+        outlook: also say what longer training usually gives, which is known of static scenes alone.
+    """
+    if not metrics.views:
+        return "No views are held out, so the quality is not measured; --test-every 8 holds out every 8th."
+    if metrics.psnr is None:
+        return "The masks ignore the held-out views whole, so the quality is not measured."
+    words = verdict(metrics.psnr, steps=steps, seconds=seconds)
+    return f"{metrics.psnr:.1f} dB on the held-out views: {words if outlook else f'{words.quality}.'}"
+
+
+def run_values(run: Path) -> dict[str, Any]:
+    """What --json prints of a run: its files, and the content of its metrics.json."""
+    metrics = read_metrics(run)
+    test = {"psnr": None, "ssim": None, "lpips": None, "moving_psnr": None, **metrics.pop("test", {})}
+    splat = run / SPLAT_NAME
+    files = {"run": run, "report": run / REPORT_NAME, "splat": splat if splat.exists() else None}
+    return {**{name: None if file is None else str(file) for name, file in files.items()}, "test": test, **metrics}
 
 
 def results_table(trainer: Trainer, metrics: Metrics | None) -> Any:
@@ -113,27 +132,21 @@ def cost_of_baking(own: Metrics, baked: Metrics, degree: int) -> str:
     """How much worse the held-out views of a bit head are in the splat file, in words."""
     sentence = f"The bits are baked to SH of degree {degree} in the splat file"
     if own.psnr is None or baked.psnr is None or not math.isfinite(own.psnr - baked.psnr):
-        return f"{sentence}; what that costs cannot be said, since no held-out pixel counts or a picture is perfect."
+        return f"{sentence}; what that costs cannot be said, since no held-out pixel counts or an image is perfect."
     change = baked.psnr - own.psnr
     return f"{sentence}: {decibels(baked.psnr)} on the held-out views, {change:+.3f} dB beside the bits."
 
 
 def places(run: Path) -> list[str]:
-    """A line for each thing that lies in a run folder; empty folders are nothing."""
-    things = (
-        ("Report", REPORT_NAME),
-        ("Splat", SPLAT_NAME),
-        ("Checkpoint", CHECKPOINT_NAME),
-        ("Metrics", METRICS_NAME),
-        ("Settings", CONFIG_NAME),
-        ("Pictures", TEST_RENDERS),
-        ("Video", LOOP_NAME),
-    )
-    return [f"{name + ':':<12}{run / file}" for name, file in things if _holds_something(run / file)]
+    """Where the results of a run are, in two lines."""
+    splat = run / SPLAT_NAME
+    everything = f"Splat: {splat}, with everything else in {run}" if splat.exists() else f"Everything else: {run}"
+    return [f"Report: {run / REPORT_NAME} (open it in a browser)", everything]
 
 
-def _holds_something(path: Path) -> bool:
-    return any(path.iterdir()) if path.is_dir() else path.exists()
+def look_at_it(path: Path) -> str:
+    """The command that shows a run."""
+    return f"Look at it: nfc-gs view {shlex.quote(str(path))}"
 
 
 def prepare_file(path: Path) -> Path:

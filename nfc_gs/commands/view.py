@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
 from nfc_gs.commands.console import Output
+from nfc_gs.commands.options import INTERRUPTED, Arg, Command
 from nfc_gs.commands.progress import Progress
-from nfc_gs.commands.runs import INTERRUPTED, train_and_finish
+from nfc_gs.commands.runs import train_and_finish
+from nfc_gs.commands.shared_options import Device, MovedCapture
 from nfc_gs.core.errors import UserError
 from nfc_gs.formats.registry import splat_suffixes
 from nfc_gs.objective.terms import terms_in_words
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 class Page:
     """Where the viewer's page is, and for whom."""
 
-    host: str = HOST
-    """The viewer's address. The default is reached from this machine alone; anybody who reaches another one can look,
+    host: Annotated[str, Arg(metavar="ADDRESS")] = HOST
+    """Address of the viewer's page. The default is for this machine alone; whoever can reach another address can look,
     and stop a training."""
 
     port: int = PORT
-    """Port of the viewer's page; if it is taken, the next free one."""
+    """Port of the viewer's page, or the next free one."""
 
     open: bool = False
     """Open the viewer's page in a browser."""
@@ -50,35 +50,33 @@ class Page:
         with Viewer(sources, host=self.host, port=self.port, share=self.share, **options) as viewer:
             if viewer.port_was_taken:
                 output.line(f"Port {self.port} is taken; the next free one is used.")
-            output.line(f"Viewer: {viewer.url}")
+            output.address(f"Viewer: {viewer.url}")
             if self.open:
                 webbrowser.open(viewer.url)
             yield viewer
 
 
 @dataclass(frozen=True)
-class View:
-    """Look at runs, PLYs and .splat files in the browser; give several to compare them.
+class View(Command):
+    """Show runs and splat files in the browser; give several to compare them.
 
-    For example:
+    Examples:
       nfc-gs view runs/garden
       nfc-gs view runs/garden-nfr runs/garden-nfc
       nfc-gs view splat.ply --open
 
-    A run that is still being trained is shown as its last checkpoint has it. Ctrl-C ends.
+    A run that is still being trained is shown as of its last checkpoint. Ctrl-C ends.
     """
 
-    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_SPLAT [MORE]")]
-    """Run folders, checkpoints, PLYs or .splat files."""
+    paths: Annotated[tuple[Path, ...], Arg(positional=True, metavar="RUN_OR_SPLAT [MORE]")]
+    """Run folders, checkpoints, PLY or .splat files."""
 
-    page: Annotated[Page, tyro.conf.arg(name="")] = field(default_factory=Page)
+    page: Annotated[Page, Arg(name="")] = field(default_factory=Page)
     """Where the page is."""
 
-    capture: Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE", help_behavior_hint="")] = None
-    """Where the capture of the runs lies now, if it was moved since the training."""
+    capture: MovedCapture = None
 
-    device: str = "auto"
-    """Where to draw: auto, cpu or cuda; auto takes a GPU if there is one."""
+    device: Device = "auto"
 
     def run(self) -> int:
         """Show until Ctrl-C; returns the exit code."""

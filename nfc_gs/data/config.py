@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from nfc_gs.core.checks import CheckedFields
 from nfc_gs.core.errors import UserError
 
 AUTO_SIDE = 1600
@@ -15,7 +16,7 @@ FEW_POINTS = 8
 
 
 @dataclass(frozen=True)
-class FrameOptions:
+class FrameOptions(CheckedFields):
     """Which frames of a capture are used, and at which times they are."""
 
     time_from_name: str | None = None
@@ -27,19 +28,27 @@ class FrameOptions:
     --time-from-name)."""
 
     frame_end: int | None = None
-    """The number of the first frame not to use any more; by default all that come are used."""
+    """The number of the first frame not to use; by default all are used."""
 
     frame_stride: int = 1
     """Use every K-th of these frames."""
 
     frame_rate: float | None = None
-    """Frames per second, as they are numbered: their times are then in seconds. By default as the files of multi-view
-    video say."""
+    """Frames per second, as they are numbered: their times are then in seconds. By default that of the
+    files of multi-view video."""
 
 
 @dataclass(frozen=True)
 class DataConfig(FrameOptions):
-    """How a capture is read."""
+    """How a capture is read.
+
+    Raises:
+        UserError: a value is not of the type of its field.
+
+    >>> scene = nfc_gs.load_scene("captures/garden", nfc_gs.DataConfig(downscale="2", test_every=4))
+    >>> scene.camera(0).width, len(scene.test)
+    (24, 2)
+    """
 
     downscale: str = "auto"
     """Make the images smaller: "auto" (longest side at most 1600 pixels), a factor such as "2" or "4" (the

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nfc_gs.core.checks import CheckedFields
 from nfc_gs.model.deformation import WIDTHS, Deformation, Quantity, linear_layer
 from nfc_gs.ops.operations import Operations
 
 
 @dataclass(frozen=True)
-class MlpConfig:
+class MlpConfig(CheckedFields):
     """Size of an MLP deformation (Deformable 3D Gaussians, section 3.2 and 3.3)."""
 
     depth: int = 8
@@ -30,7 +31,7 @@ class MlpConfig:
     """Octaves of the encoding of time."""
     time_noise: float | None = None
     """Noise on the time of training views, in intervals between frames, falling to 0 in the course of the run (annealed
-    smooth training). By default 0.1, and 0 for pictures that were laid on a background, as rendered ones are."""
+    smooth training). By default 0.1, and 0 for images that were laid on a background, as rendered ones are."""
 
 
 def encode(x: Tensor, octaves: int) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_type_hints
 
+from nfc_gs.core.checks import CheckedFields
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.heads.color_head import BitView
 from nfc_gs.model.heads.registry import HeadName
@@ -26,7 +27,7 @@ BackgroundName = Literal["auto", "black", "white", "random"]
 
 
 @dataclass(frozen=True)
-class LearningRates:
+class LearningRates(CheckedFields):
     """Adam's learning rates: those of Inria's 3DGS (arguments/__init__.py, OptimizationParams).
 
     The bit head's are chosen so that its color moves as fast as direct SH. Adam's step is the rate itself, whatever
@@ -57,15 +58,15 @@ class LearningRates:
 
 
 @dataclass(frozen=True)
-class RefineConfig:
+class RefineConfig(CheckedFields):
     """When density control acts. Fractions are of the run, so short and long runs both make sense."""
 
     every: int = 100
-    """Steps between two refinements (3DGS: 100) ..."""
+    """Most steps between two refinements (3DGS: 100)."""
     every_fraction: float = 0.01
-    """... or this fraction of the run, if that is shorter ..."""
+    """Fraction of the run between two refinements, where that is shorter."""
     every_at_least: int = 20
-    """... but never fewer steps than this."""
+    """Least steps between two refinements, in a short run."""
     start: float = 0.0166
     """Refinement begins after this fraction (3DGS: step 500 of 30 000)."""
     stop: float = 0.8333
@@ -73,7 +74,7 @@ class RefineConfig:
 
 
 @dataclass(frozen=True)
-class McmcConfig:
+class McmcConfig(CheckedFields):
     """Density control as Markov chain Monte Carlo (Kheradmand et al. 2024)."""
 
     min_opacity: float = 0.005
@@ -87,7 +88,7 @@ class McmcConfig:
 
 
 @dataclass(frozen=True)
-class AdcConfig:
+class AdcConfig(CheckedFields):
     """Adaptive density control of 3DGS, with absolute gradients (AbsGS)."""
 
     grow_grad2d: float = 0.0008
@@ -101,23 +102,23 @@ class AdcConfig:
     stop: float = 0.5
     """Growing and pruning end after this fraction of the run."""
     reset_every: float = 0.1
-    """Opacities are reset after each such fraction of the run (3DGS: 3 000 of 30 000 steps) ..."""
+    """Opacities are reset after each such fraction of the run (3DGS: 3 000 of 30 000 steps)."""
     reset_at_least: int = 1000
-    """... but never sooner than this many steps after the last time: they need a while to recover."""
+    """Least steps between two resets, since opacities need a while to recover."""
 
 
 @dataclass(frozen=True)
-class DeformationConfig:
+class DeformationConfig(CheckedFields):
     """How a moving scene is trained."""
 
     warmup: int = 60
     """Steps before anything moves (4DGS: its coarse stage), a tenth of the run at the most. Hundreds make a still scene
     of what moves, which motion then hardly undoes."""
     open_until: float = 0.7
-    """With several cameras at each time the middle of the times alone is shown at first; the rest is added evenly until
+    """With several cameras at each time only the middle of the times is shown at first; the rest is added evenly until
     this fraction of the run. 0 shows all times from the start, as scenes with one camera do."""
     mean_until: float = 0.7
-    """With one camera at each time the squared error stands for L1 and SSIM until this fraction of the run, so that
+    """With one camera at each time the squared error replaces L1 and SSIM until this fraction of the run, so that
     what moves leaves a trace."""
     scales: bool = False
     """Let scales change with time."""
@@ -126,18 +127,30 @@ class DeformationConfig:
     color: bool = True
     """Let the constant part of colors change with time."""
     rate: float = 1.5e-4
-    """Learning rate of the networks at the start, which falls with the number of steps, too ..."""
+    """Learning rate of the networks at the start, which falls with the number of steps, too."""
     rate_final: float = 1.5e-5
-    """... and at the end of the run."""
+    """Learning rate of the networks at the end of the run."""
     plane_rate: float = 4e-3
-    """Learning rate of the planes of a HexPlane at the start ..."""
+    """Learning rate of the planes of a HexPlane at the start."""
     plane_rate_final: float = 4e-4
-    """... and at the end of the run."""
+    """Learning rate of the planes of a HexPlane at the end of the run."""
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Whatever is left out comes from the preset."""
+class TrainConfig(CheckedFields):
+    """How to train. Whatever is left out comes from the preset.
+
+    Raises:
+        UserError: a value is not of the type of its field.
+
+    >>> config = nfc_gs.TrainConfig(steps=2000, seed=7)
+    >>> config.method, config.max_gaussians is None
+    ('nfr', True)
+    >>> nfc_gs.TrainConfig(steps="abc")
+    Traceback (most recent call last):
+        ...
+    nfc_gs.core.errors.UserError: TrainConfig(steps='abc'): steps must be a whole number or None.
+    """
 
     method: MethodName = "nfr"
     """What is learnt: nfr (regression), nfc (with a classification loss), nfc-te (that and target encoding: the bit
@@ -146,7 +159,7 @@ class TrainConfig:
     """fast: minutes on a CPU; quality: takes its time; paper: the 30 000 steps of 3DGS-MCMC; auto: fast on a CPU,
     quality on a GPU."""
     steps: int | None = None
-    """Number of optimisation steps."""
+    """Number of optimisation steps. By default the preset's."""
     time_budget: str | None = None
     """Train as well as possible in this time instead of for a number of steps: 120s, 3m, 1h."""
     max_gaussians: int | None = None
@@ -159,7 +172,7 @@ class TrainConfig:
     """The rasterizer, a name of `rendering.registry.BACKEND_NAMES`; auto takes the fast one of the device. With torch
     everything else is the readable reference, too."""
     sh_degree: int | None = None
-    """Degree of the view-dependent color, 0 (none) to 3."""
+    """Degree of the view-dependent color, 0 (none) to 3. By default the preset's."""
     head: HeadName | None = None
     """What colors the Gaussians: sh, or bits (24 bit logits each). By default the method's."""
     bit_view: BitView = "shared"
@@ -173,23 +186,26 @@ class TrainConfig:
     background: BackgroundName = "auto"
     """Color behind the splats; auto: what the capture was composited on, else black; random: another each step."""
     init_opacity: float | None = None
-    """Opacity of the first Gaussians (3DGS: 0.1, MCMC: 0.5)."""
+    """Opacity of the first Gaussians (3DGS: 0.1, MCMC: 0.5). By default the preset's."""
     init_scale: float | None = None
-    """Size of the first Gaussians, times the distance of neighbouring points (3DGS: 1, MCMC: 0.1)."""
+    """Size of the first Gaussians, times the distance of neighbouring points (3DGS: 1, MCMC: 0.1). By default the
+    preset's."""
     density: DensityName = "mcmc"
     """How Gaussians are added and removed: mcmc, adc (3DGS) or none."""
     coarse_factor: int | None = None
-    """Training images begin this many times smaller (1, 2, 4, 8)."""
+    """Training images begin this many times smaller (1, 2, 4, 8). By default the preset's."""
     full_resolution_at: float | None = None
-    """Fraction of the run after which images have their full size."""
+    """Fraction of the run after which images have their full size. By default the preset's."""
     growth_end: float | None = None
-    """Fraction of the run after which the number of Gaussians may reach its maximum."""
+    """Fraction of the run after which the number of Gaussians may reach its maximum. By default the preset's."""
     grow_factor: float | None = None
-    """Each refinement adds at most this fraction of the Gaussians (MCMC: 0.05)."""
+    """Each refinement adds at most this fraction of the Gaussians (MCMC: 0.05). By default the preset's."""
     means_factor: float | None = None
-    """The learning rate of the centres begins this many times higher than in `rates`, made for 30 000 steps."""
+    """The learning rate of the centres begins this many times higher than `rates.means`, made for 30 000 steps. By
+    default the preset's."""
     rate_factor: float | None = None
-    """The same for all other rates but the opacities', and for the final rate of the centres."""
+    """The same for all other rates but the opacities', and for the final rate of the centres. By default the
+    preset's."""
     sh_ramp: float = 0.1
     """Fraction of the run after which the full SH degree is used (3DGS: one degree per 1 000 of 30 000 steps)."""
     eval_every: float = 0.25
@@ -203,18 +219,18 @@ class TrainConfig:
     refine: RefineConfig = field(default_factory=RefineConfig)
     """When density control acts."""
     mcmc: McmcConfig = field(default_factory=McmcConfig)
-    """Parameters of `density mcmc`."""
+    """Density control "mcmc"."""
     adc: AdcConfig = field(default_factory=AdcConfig)
-    """Parameters of `density adc`."""
+    """Density control "adc"."""
     motion: MotionChoice = "auto"
     """What moves the Gaussians of a capture with times: hexplane (4DGS), mlp (Deformable 3DGS), none (train a static
     splat); auto: hexplane."""
     deformation: DeformationConfig = field(default_factory=DeformationConfig)
     """How motion is trained."""
     hexplane: HexPlaneConfig = field(default_factory=HexPlaneConfig)
-    """Parameters of `motion hexplane`."""
+    """Motion "hexplane"."""
     mlp: MlpConfig = field(default_factory=MlpConfig)
-    """Parameters of `motion mlp`."""
+    """Motion "mlp"."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,284 @@
+"""Words, options and help of the command line; nothing is trained here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nfc_gs
+from nfc_gs import cli
+from nfc_gs.cli import COMMANDS
+from nfc_gs.commands.info import Info
+from nfc_gs.commands.options import Option, options_of
+from nfc_gs.commands.render import Render
+from nfc_gs.commands.train import Train
+from nfc_gs.commands.view import View
+
+HERE = Path(__file__).resolve().parent
+"""Where child processes run: not in the sources, which would hide the installed package."""
+
+ALL_OPTIONS = [
+    pytest.param(name, option, id=f"{name} {option.flag}")
+    for name, entry in COMMANDS.items()
+    for option in options_of(entry.load())
+    if not option.positional
+]
+
+PAGES = [(), *((name,) for name in COMMANDS)]
+"""The words before --help of every help there is."""
+
+
+def train(*words: object) -> Train:
+    """The command `nfc-gs train WORDS`."""
+    command = cli.parse(["train", *map(str, words)])
+    assert isinstance(command, Train)
+    return command
+
+
+def error_of(capsys: pytest.CaptureFixture[str], line: str) -> str:
+    """The one sentence with which a command line is refused."""
+    assert cli.main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1, "one line on stderr"
+    return err.removeprefix("error: ").rstrip("\n")
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert cli.main([*words]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+# ---- reading words ----
+
+
+def test_words_become_the_values_of_nested_dataclasses() -> None:
+    command = train("x", "--steps=30", "--rates.means", "0.5", "--adc.stop", 0.25, "--no-masks", "--view", "--out", "y")
+    assert command.capture == Path("x") and command.out == Path("y") and command.view
+    assert command.training.steps == 30
+    assert command.training.rates == nfc_gs.TrainConfig().rates.__class__(means=0.5)
+    assert command.training.adc.stop == 0.25
+    assert command.data == nfc_gs.DataConfig(masks=False)
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    assert train("x") == Train(capture=Path("x"))
+    assert cli.parse(["info"]) == Info()
+
+
+def test_auto_stands_for_none() -> None:
+    command = train("x", "--steps", "auto", "--test-every", "auto", "--head", "auto")
+    assert (command.training.steps, command.data.test_every, command.training.head) == (None, None, None)
+
+
+def test_options_take_several_words() -> None:
+    command = train("x", "--image-background", 0, 0.5, 1, "--hexplane.levels", 1, 2, 4, "--objective.extra", "a", 0.5)
+    assert command.data.background == (0.0, 0.5, 1.0)
+    assert command.training.hexplane.levels == (1, 2, 4)
+    assert command.training.objective.extra == {"a": 0.5}
+
+
+def test_switches_are_turned_off_by_no_before_their_own_name() -> None:
+    command = train("x", "--no-masks", "--deformation.no-color", "--deformation.scales", "--no-view")
+    deformation = command.training.deformation
+    assert (command.data.masks, deformation.color, deformation.scales, command.view) == (False, False, True, False)
+
+
+def test_a_negative_number_is_a_value_and_the_last_of_two_values_counts() -> None:
+    assert train("x", "--seed", -3).training.seed == -3
+    assert train("x", "--seed", 3, "--seed", 4).training.seed == 4
+
+
+def test_options_may_stand_anywhere_beside_the_words_without_a_name() -> None:
+    assert cli.parse(["view", "a", "--port", "9000", "b"]) == cli.parse(["view", "--port", "9000", "a", "b"])
+    render = cli.parse(["render", "--outputs", "rgb", "depth", "run"])
+    assert isinstance(render, Render) and render.path == Path("run") and render.outputs == ("rgb", "depth")
+
+
+def test_after_two_dashes_nothing_is_an_option() -> None:
+    command = cli.parse(["view", "--open", "--", "--odd name", "b"])
+    assert isinstance(command, View) and command.paths == (Path("--odd name"), Path("b")) and command.page.open
+
+
+@pytest.mark.parametrize(("name", "option"), ALL_OPTIONS)
+def test_every_option_reads_its_default_back(name: str, option: Option) -> None:
+    needed = ["x"] if name in ("view", "eval", "render", "export") else []
+    default = option.default
+    if option.count is None:
+        given = [option.flags[0 if default else 1]]
+    elif default is None:
+        given = [option.flag, *["auto"] * (1 if option.count == "*" else option.count)]
+    else:
+        given = [option.flag, *map(str, default if isinstance(default, (tuple, dict)) else [default])]
+    assert cli.parse([name, *needed, *given]) == cli.parse([name, *needed])
+
+
+# ---- mistakes ----
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("trian", "nfc-gs has no command trian; did you mean train?"),
+        ("xyz", f"nfc-gs has no command xyz; the commands are {', '.join(COMMANDS)}."),
+        ("trian --help", "nfc-gs has no command trian; did you mean train?"),
+        ("--steps 3", "nfc-gs has no option --steps; begin with a command, as in nfc-gs train CAPTURE."),
+        ("train x --stps 3", "nfc-gs train has no option --stps; did you mean --steps?"),
+        ("train x --time_budget 3m", "nfc-gs train has no option --time_budget; did you mean --time-budget?"),
+        ("train x --no-mask", "nfc-gs train has no option --no-mask; did you mean --no-masks?"),
+        ("train x --objective.l=1", "nfc-gs train has no option --objective.l; did you mean --objective.l1?"),
+        ("train x -q", "nfc-gs train has no option -q; see nfc-gs train --help."),
+        (
+            "view x --steps 10",
+            "nfc-gs view has no option --steps, which belongs to demo and train; see nfc-gs view --help.",
+        ),
+        (
+            "eval x --out y",
+            "nfc-gs eval has no option --out, which belongs to demo, train, render and export; see nfc-gs eval --help.",
+        ),
+        ("eval", "nfc-gs eval needs a RUN; see nfc-gs eval --help."),
+        ("view --port 80", "nfc-gs view needs a RUN_OR_SPLAT; see nfc-gs view --help."),
+        ("render --outputs", "nfc-gs render needs a RUN; see nfc-gs render --help."),
+        ("eval x y", "nfc-gs eval takes one RUN, and 'y' is one too many; see nfc-gs eval --help."),
+        ("demo x", "nfc-gs demo takes only options, and 'x' is one too many; see nfc-gs demo --help."),
+        ("train x --steps", "--steps needs a value: --steps N."),
+        ("train x --out --steps 3", "--out needs a value: --out RUN."),
+        ("train x --image-background 0 1", "--image-background needs a value: --image-background R G B."),
+        ("train x --view=yes", "--view takes no value; leave it out."),
+        ("train x --steps many", "--steps: 'many' is not a whole number."),
+        ("train x --rates.means 1,5", "--rates.means: '1,5' is not a number."),
+        ("train x --preset fst", "--preset: 'fst' is none of auto, fast, quality, paper."),
+        ("train x --device gpu", "--device: 'gpu' is none of auto, cpu, cuda."),
+        ("render x --outputs rgb alpha", "--outputs: 'alpha' is none of rgb, depth, bits, bit_entropy."),
+        ("train x --objective.extra a", "--objective.extra: 'a' has no value beside it."),
+        ("--completion", "--completion needs a value: bash, zsh or fish."),
+        ("--completion ksh", "--completion: 'ksh' is none of bash, zsh, fish."),
+    ],
+)
+def test_a_mistake_is_answered_by_one_sentence(line: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert error_of(capsys, line) == sentence
+
+
+# ---- help ----
+
+
+@pytest.mark.parametrize("columns", [80, 120, None])
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page[0] if page else "all")
+def test_help_wraps_cleanly_and_has_no_noise(
+    page: tuple[str, ...],
+    everything: bool,
+    columns: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+    text = help_of(capsys, *page, "--help-all" if everything else "--help")
+    assert max(map(len, text.splitlines())) <= (columns or 80)
+    for noise in ("None", "MISSING", "(default: )", "()", "{}", "dataclass", "│", "╭", "\N{NO-BREAK SPACE}", "\t"):
+        assert noise not in text
+    assert not re.search(r"[ \t]$", text, re.MULTILINE) and "\n\n\n" not in text
+    assert not re.search(r"\d\n +\d{3}\b", text), "a number is broken over two lines"
+
+
+def test_the_overview_has_a_line_for_each_command(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, "--help")
+    for name, entry in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(entry.summary)}$", text, re.MULTILINE)
+    for word in ("NFC_GS_THREADS", "--version", "--completion", "nfc-gs COMMAND"):
+        assert word in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_in_the_help_are_right(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    examples = re.findall(r"^  nfc-gs (.*)$", help_of(capsys, name, "--help"), re.MULTILINE)
+    assert examples
+    for example in examples:
+        assert type(cli.parse(example.split())) is COMMANDS[name].load()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_all_options_of_a_command_are_in_its_whole_help_once_and_explained(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(capsys, name, "--help-all")
+    for option in options_of(COMMANDS[name].load()):
+        assert len(re.findall(rf"^  {re.escape(option.flag)}(?=[ ,\n])", text, re.MULTILINE)) == 1
+        assert re.fullmatch(r"[A-Z\d].*[.]|[a-z].*[.]", option.help), f"{option.flag}: {option.help}"
+
+
+def test_the_short_help_of_train_shows_what_matters_below_headings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    short, whole = help_of(capsys, "train", "--help"), help_of(capsys, "train", "--help-all")
+    assert len(short.splitlines()) <= 80 < 200 < len(whole.splitlines())
+    for heading in Train.groups:
+        assert f"\n{heading}:\n" in short and f"\n{heading}:\n" in whole
+    shown = re.findall(r"^  (--[\w.-]+|[A-Z]+)", short, re.MULTILINE)
+    assert shown == [flag for flags in Train.groups.values() for flag in flags] + ["--help", "--help-all"]
+    assert "--objective.ce" not in short and "\nWhat is minimised:\n  --objective.l1 X" in whole
+
+
+def test_help_is_shown_wherever_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, "eval", "--help")
+    assert help_of(capsys, "eval", "run", "--lpips", "-h") == text
+    assert help_of(capsys) == help_of(capsys, "-h") == help_of(capsys, "--help-all")
+
+
+# ---- the start ----
+
+
+@pytest.mark.parametrize("words", ["--version", "--help", "trian"])
+def test_version_help_and_misspelt_commands_need_no_torch(words: str) -> None:
+    code = f"import sys; from nfc_gs.cli import main; main({words.split()!r}); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=HERE)
+
+
+# ---- completion ----
+
+
+def completed(line: str, script: Path) -> list[str]:
+    """What bash offers for the last word of a line."""
+    words = line.split(" ")
+    code = f"source {script}; COMP_WORDS=({' '.join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}; "
+    code += 'complete -p nfc-gs >/dev/null && _nfc_gs; echo "${COMPREPLY[*]}"'
+    done = subprocess.run(["bash", "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="needs bash")
+def test_bash_completes_commands_options_and_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "nfc-gs"
+    script.write_text(help_of(capsys, "--completion", "bash"))
+    assert completed("nfc-gs tr", script) == ["train"]
+    assert completed("nfc-gs train x --ste", script) == ["--steps"]
+    assert completed("nfc-gs train --no-m", script) == ["--no-masks"]
+    assert completed("nfc-gs train --preset ", script) == ["auto", "fast", "quality", "paper"]
+    assert completed("nfc-gs render x --outputs b", script) == ["bits", "bit_entropy"]
+    assert completed("nfc-gs view --steps", script) == [], "an option of another command"
+    assert completed("nfc-gs train capt", script) == [], "the shell completes file names"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_is_understood_by_its_shell(
+    shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(capsys, "--completion", shell)
+    for name in COMMANDS:
+        assert name in text
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} here")
+    (tmp_path / "script").write_text(text)
+    done = subprocess.run([shell, "-n", str(tmp_path / "script")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
