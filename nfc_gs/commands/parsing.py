@@ -1,17 +1,39 @@
-"""From the words of a command line to a command."""
+"""What tyro does for the command line: words become a command, and commands are explained and completed."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import functools
+import inspect
+import io
+import itertools
+import os
 import re
-from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, TypeVar, Union
 
-from nfc_gs.commands.options import Command, Option, options_of
+import tyro
+
+from nfc_gs.commands.options import Command, registry_of
 from nfc_gs.core.errors import UserError
 
 C = TypeVar("C", bound=Command)
+
+SHELLS = ("bash", "zsh", "fish")
+
+MOST_COLUMNS = 110
+"""Wider terminals leave the rest of the line free: long lines are hard to read."""
+
+_SENTENCES = (
+    (r"Error parsing (\S+): (.*)", r"\1: \2."),
+    (r"invalid choice (.*) for argument '(.*)'. Expected one of \((.*?),?\)\.", r"\2: \1 is none of \3."),
+    (r"Missing value for argument '(.*)'. Expected 1 values.", r"\1 needs a value; see {prog} --help."),
+    (r"Missing value for argument '(.*)'. Expected (.*).", r"\1 needs \2; see {prog} --help."),
+    (r"Missing from .*?: (\S+) .*", r"{prog} needs a \1; see {prog} --help."),
+)
+"""What tyro says of a mistake, and what we say."""
 
 
 class UnknownOptionError(UserError):
@@ -36,90 +58,98 @@ def parse_command(name: str, kind: type[C], words: Sequence[str]) -> C:
     Raises:
         UserError: they are not understood; `UnknownOptionError` for an option that the command does not have.
     """
-    named, literal = list(words), []
-    if "--" in named:  # after it nothing is an option
-        cut = named.index("--")
-        named, literal = named[:cut], named[cut + 1 :]
-    options = [option for option in options_of(kind) if not option.positional]
-    positional = [option for option in options_of(kind) if option.positional]
-    needed = any(option.default is dataclasses.MISSING for option in positional) and not literal
-    values, others = _parse_options(name, options, named, needed)
-    values |= _parse_positional(name, positional, [*others, *literal])
-    return _build(kind, values)
-
-
-def _parse_options(
-    name: str, options: Sequence[Option], words: Sequence[str], needs_positional: bool
-) -> tuple[dict[tuple[str, ...], Any], list[str]]:
-    """The values of the options that are given, by path, and the words that belong to none.
-
-    An option that takes any number of words takes all up to the next option; the last word of the line is left for a
-    positional one that is needed and was not given before.
-    """
-    by_flag = {flag: option for option in options for flag in option.flags}
-    values: dict[tuple[str, ...], Any] = {}
-    others: list[str] = []
-    rest = deque(words)
-    while rest:
-        word = rest.popleft()
-        flag, equals, value = word.partition("=")
-        if not _looks_like_option(word):
-            others.append(word)
+    prog = f"nfc-gs {name}"
+    flags = flags_of(kind)
+    for word in itertools.takewhile(lambda word: word != "--", words):
+        flag, equals, _ = word.partition("=")
+        if not re.match("--?[a-z]", flag, re.IGNORECASE):
             continue
-        if flag not in by_flag:
+        if flag not in flags:
             raise UnknownOptionError(name, flag)
-        option = by_flag[flag]
-        if option.count is None:
-            if equals:
-                raise UserError(f"{flag} takes no value; leave it out.")
-            values[option.path] = flag == option.flag
-            continue
-        taken = [value] if equals else []
-        most = len(rest) if option.count == "*" else option.count
-        while len(taken) < most and rest and not _looks_like_option(rest[0]):
-            taken.append(rest.popleft())
-        if option.count == "*" and taken and not rest and needs_positional and not others:
-            others.append(taken.pop())
-        if option.count != "*" and len(taken) < option.count:
-            raise UserError(f"{flag} needs a value: {flag} {option.metavar}.")
-        values[option.path] = option.read(taken)
-    return values, others
+        if equals and flags[flag]:
+            raise UserError(f"{flag} takes no value; leave it out.")
+    registry = registry_of([kind], everything=True)
+    with _captured() as printed:
+        command, surplus = tyro.cli(kind, prog=prog, args=words, registry=registry, return_unknown_args=True)
+        if surplus:
+            raise UserError(f"'{surplus[0]}' is one word too many; see {prog} --help.")
+        return command
+    raise UserError(_sentence(printed.getvalue(), prog))
 
 
-def _looks_like_option(word: str) -> bool:
-    """Whether a word begins with a dash and is neither a dash alone nor a negative number."""
-    return word.startswith("-") and word != "-" and not re.match(r"-[\d.]", word)
+@functools.cache
+def flags_of(kind: type[Command]) -> dict[str, bool]:
+    """All that begins with a dash in the whole help of a command, and whether it is a switch, which has no value."""
+    with _captured() as printed:
+        tyro.cli(kind, description="", args=["--help"], registry=registry_of([kind], everything=True))
+    found = re.findall(r"^  (--[\w.-]+)(?:, (--[\w.-]+))?", printed.getvalue(), re.MULTILINE)
+    return {flag: off != "" for on, off in found for flag in (on, off) if flag}
 
 
-def _parse_positional(name: str, options: Sequence[Option], words: Sequence[str]) -> dict[tuple[str, ...], Any]:
-    """The value of the one positional option a command may have; nothing if there is none and none is needed."""
-    most = {None: 0, 1: 1, "*": len(words)}[options[0].count if options else None]
-    if len(words) > most:
-        takes = f"takes one {options[0].metavar}" if options else "takes only options"
-        raise UserError(f"nfc-gs {name} {takes}, and '{words[most]}' is one too many; see nfc-gs {name} --help.")
-    if words:
-        return {options[0].path: options[0].read(words)}
-    for option in options:
-        if option.default is dataclasses.MISSING:
-            raise UserError(f"nfc-gs {name} needs a {option.metavar.split()[0]}; see nfc-gs {name} --help.")
-    return {}
+def print_help(name: str, kind: type[Command], *, everything: bool) -> None:
+    """Explain a command on stdout, with `everything` with all of its options."""
+    print(prose(inspect.getdoc(kind) or ""))
+    if kind.short and not everything:
+        print(f"\nThese options matter most; all are explained by: nfc-gs {name} --help-all")
+    print()
+    with contextlib.suppress(SystemExit):
+        tyro.cli(
+            kind,
+            prog=f"nfc-gs {name}",
+            description="",
+            args=["--help"],
+            registry=registry_of([kind], everything=everything),
+        )
 
 
-def _build(kind: type[C], values: Mapping[tuple[str, ...], Any]) -> C:
-    """A command from the values that are given, by path."""
-    given = {path[0]: value for path, value in values.items() if len(path) == 1}
-    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
-        inner = {path[1:]: value for path, value in values.items() if len(path) > 1 and path[0] == each.name}
-        if inner:
-            assert each.default_factory is not dataclasses.MISSING
-            given[each.name] = _changed(each.default_factory(), inner)
-    return kind(**given)
+def prose(text: str) -> str:
+    """Paragraphs wrapped at the width of the terminal; indented lines stay as they are."""
+    width = min(MOST_COLUMNS, shutil.get_terminal_size().columns)
+    lines = re.sub(r"(?<=\S)\n(?=\S)", " ", text).splitlines()
+    return "\n".join(line if line.startswith(" ") else textwrap.fill(line, width) for line in lines)
 
 
-def _changed(value: Any, changes: Mapping[tuple[str, ...], Any]) -> Any:
-    """A dataclass with the values at these paths replaced."""
-    direct = {path[0]: change for path, change in changes.items() if len(path) == 1}
-    for name in {path[0] for path in changes if len(path) > 1}:
-        inner = {path[1:]: change for path, change in changes.items() if path[0] == name}
-        direct[name] = _changed(getattr(value, name), inner)
-    return dataclasses.replace(value, **direct)
+def completion_script(shell: str, commands: Mapping[str, type[Command]]) -> str:
+    """What a shell reads to complete `nfc-gs`.
+
+    Args:
+        shell: one of `SHELLS`.
+        commands: by name.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if shell not in SHELLS:
+        raise UserError(f"--completion: '{shell}' is none of {', '.join(SHELLS)}.")
+    kinds = [Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)] for name, kind in commands.items()]
+    with _captured() as printed:
+        tyro.cli(
+            Union[tuple(kinds)],  # noqa: UP007
+            prog="nfc-gs",
+            args=["--tyro-print-completion", shell],
+            registry=registry_of([*commands.values()], everything=True),
+        )
+    return printed.getvalue()
+
+
+@contextlib.contextmanager
+def _captured() -> Iterator[io.StringIO]:
+    """What tyro prints in lines of 120 characters, while its SystemExit is ignored."""
+    printed, columns = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "120"
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), contextlib.suppress(SystemExit):
+            yield printed
+    finally:
+        os.environ.pop("COLUMNS")
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+
+
+def _sentence(panel: str, prog: str) -> str:
+    """One sentence from the panel that tyro prints for a mistake: a title, a line, the sentence, a line, and more."""
+    text = " ".join(re.split("-{40,}", panel)[1].split())
+    for pattern, ours in _SENTENCES:
+        if match := re.fullmatch(pattern, text):
+            return match.expand(ours.replace("{prog}", prog))
+    return text
