@@ -1,9 +1,21 @@
 """nfc-gs: 3D Gaussian splatting that trains on a plain CPU, and on a GPU where there is one.
 
-From a capture to a trained splat, its metrics and a report:
+From a capture to a trained splat, its metrics and a report; then pictures, a video and the viewer:
 
-    trained = nfc_gs.train("captures/garden", nfc_gs.TrainConfig(steps=2000), out="runs/garden")
-    print(trained.folder, trained.metrics)
+>>> trained = nfc_gs.train("captures/garden", nfc_gs.TrainConfig(steps=20), out="runs/quick")
+>>> trained.metrics.psnr > 10 and (trained.folder / "report.html").exists()
+True
+>>> camera = nfc_gs.look_at(eye=(0, -1, 0.5), target=(0, 0, 0), width=64, height=48)
+>>> nfc_gs.render(trained, camera, outputs=("rgb", "depth", "normals")).normals.numpy().shape
+(48, 64, 3)
+>>> video = nfc_gs.turntable(trained, "turntable.gif", frames=4)
+>>> viewer = nfc_gs.view(trained, wait=False)
+Viewer: http://...
+>>> viewer.close()
+
+Frames: a scene is moved, turned and scaled when it is read, so that its centre is at the origin, +z is up, and its
+cameras are about 1 from their mean. Models, cameras, points and normals are in that frame; files of splats are in the
+capture's own.
 """
 
 from __future__ import annotations
@@ -14,24 +26,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nfc_gs.api import TrainedRun, finish, train
+    from nfc_gs.api import TrainedRun, evaluate, finish, render, train, turntable, view
     from nfc_gs.core.camera import Camera, look_at
     from nfc_gs.core.errors import UserError
+    from nfc_gs.data.builtin.captures import write_demo_capture
     from nfc_gs.data.config import DataConfig
     from nfc_gs.data.loading import load_scene
-    from nfc_gs.data.scene import SceneData
+    from nfc_gs.data.scene import PointCloud, SceneData
+    from nfc_gs.export.paths import orbit
     from nfc_gs.formats.registry import read_splats, write_splats
     from nfc_gs.model.gaussians import GaussianModel
     from nfc_gs.model.radiance import RenderOptions, RenderOutput
     from nfc_gs.objective.terms import Comparison, Term
-    from nfc_gs.rendering.pipeline import render
-    from nfc_gs.runs.checkpoint import LoadedModel, load_model
     from nfc_gs.runs.metrics import Metrics
+    from nfc_gs.runs.opening import LoadedModel, load_model
     from nfc_gs.training.companion import Companion
     from nfc_gs.training.config import TrainConfig
-    from nfc_gs.training.evaluation import evaluate
     from nfc_gs.training.trainer import Trainer
-    from nfc_gs.viewer.app import view
 
 __all__ = [
     "Camera",
@@ -41,6 +52,7 @@ __all__ = [
     "GaussianModel",
     "LoadedModel",
     "Metrics",
+    "PointCloud",
     "RenderOptions",
     "RenderOutput",
     "SceneData",
@@ -54,10 +66,13 @@ __all__ = [
     "load_model",
     "load_scene",
     "look_at",
+    "orbit",
     "read_splats",
     "render",
     "train",
+    "turntable",
     "view",
+    "write_demo_capture",
     "write_splats",
 ]
 
@@ -67,8 +82,9 @@ _LAZY = {
     "Comparison": "nfc_gs.objective.terms",
     "DataConfig": "nfc_gs.data.config",
     "GaussianModel": "nfc_gs.model.gaussians",
-    "LoadedModel": "nfc_gs.runs.checkpoint",
+    "LoadedModel": "nfc_gs.runs.opening",
     "Metrics": "nfc_gs.runs.metrics",
+    "PointCloud": "nfc_gs.data.scene",
     "RenderOptions": "nfc_gs.model.radiance",
     "RenderOutput": "nfc_gs.model.radiance",
     "SceneData": "nfc_gs.data.scene",
@@ -77,15 +93,18 @@ _LAZY = {
     "TrainedRun": "nfc_gs.api",
     "Trainer": "nfc_gs.training.trainer",
     "UserError": "nfc_gs.core.errors",
-    "evaluate": "nfc_gs.training.evaluation",
+    "evaluate": "nfc_gs.api",
     "finish": "nfc_gs.api",
-    "load_model": "nfc_gs.runs.checkpoint",
+    "load_model": "nfc_gs.runs.opening",
     "load_scene": "nfc_gs.data.loading",
     "look_at": "nfc_gs.core.camera",
+    "orbit": "nfc_gs.export.paths",
     "read_splats": "nfc_gs.formats.registry",
-    "render": "nfc_gs.rendering.pipeline",
+    "render": "nfc_gs.api",
     "train": "nfc_gs.api",
-    "view": "nfc_gs.viewer.app",
+    "turntable": "nfc_gs.api",
+    "view": "nfc_gs.api",
+    "write_demo_capture": "nfc_gs.data.builtin.captures",
     "write_splats": "nfc_gs.formats.registry",
 }
 """Public names that are imported when they are first used."""

@@ -1,32 +1,55 @@
-"""What Python users call: training a capture from end to end."""
+"""What Python users call: training a capture from end to end, rendering, turntables, the viewer."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import webbrowser
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import strftime
+from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Listener
 from nfc_gs.core.files import make_folder
+from nfc_gs.core.text import duration
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
-from nfc_gs.data.scene import SceneData
+from nfc_gs.data.scene import SceneData, View
 from nfc_gs.export.loop_video import write_loop_video
+from nfc_gs.export.notebook import run_card, view_pictures
+from nfc_gs.export.paths import orbit, orbit_around
 from nfc_gs.export.report import write_report
+from nfc_gs.export.video import write_video
 from nfc_gs.formats.registry import write_splats
+from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.radiance import RadianceModel, RenderOptions
+from nfc_gs.model.radiance import Output, RadianceModel, RenderOptions, RenderOutput, check_outputs
+from nfc_gs.rendering.backend import RasterBackend
+from nfc_gs.runs import families
 from nfc_gs.runs.metrics import Metrics
 from nfc_gs.runs.names import LOOP_NAME, SPLAT_NAME, TEST_RENDERS
+from nfc_gs.runs.opening import LoadedModel, in_words, scene_of
 from nfc_gs.runs.run_folder import claim_run_folder
+from nfc_gs.runs.verdict import verdict
+from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
 from nfc_gs.training.config import TrainConfig
+from nfc_gs.training.evaluation import evaluate as measure
 from nfc_gs.training.resolve import resolve
 from nfc_gs.training.trainer import Terms, Trainer
+from nfc_gs.viewer import HOST, PORT
+
+if TYPE_CHECKING:
+    from nfc_gs.viewer.app import Viewer
 
 logger = logging.getLogger("nfc_gs")
 
@@ -37,21 +60,315 @@ START_TIME = 0.0
 """The time of a moving splat in a file that knows no time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainedRun:
-    """What `train` leaves.
+    """What `train` leaves. A notebook shows a held-out view beside its photo, and the figures.
 
     Attributes:
         folder: the run folder.
-        model: the trained model.
         metrics: of the held-out views; None where Ctrl-C cut the measuring short.
         trainer: to go on with.
+
+    >>> trained = nfc_gs.train("captures/garden", nfc_gs.TrainConfig(steps=10), out="runs/short")
+    >>> trained
+    TrainedRun('runs/short': 4,005 Gaussians, SH degree 3, step 10, test PSNR ... dB)
+    >>> trained.scene
+    SceneData('captures/garden': 8 views, 7 to train on and 1 held out, 4,005 points)
+    >>> trained.metrics.psnr > 10
+    True
+    >>> nfc_gs.render(trained, trained.scene.camera(trained.scene.test[0])).rgb.numpy().shape
+    (36, 48, 3)
     """
 
     folder: Path
-    model: RadianceModel
     metrics: Metrics | None
     trainer: Trainer
+
+    @property
+    def model(self) -> RadianceModel:
+        """The trained model without gradients; it shares memory with `trainer.model`, which is for training."""
+        return self.trainer.model.detached()
+
+    @property
+    def scene(self) -> SceneData:
+        """The capture it was trained on."""
+        return self.trainer.scene
+
+    def __repr__(self) -> str:
+        steps = f"step {self.trainer.steps_done:,}"
+        psnr = None if self.metrics is None else self.metrics.psnr
+        measured = "" if psnr is None else f", test PSNR {psnr:.2f} dB"
+        return f"TrainedRun('{self.folder}': {in_words(self.trainer.model)}, {steps}{measured})"
+
+    def _repr_html_(self) -> str:
+        trainer, metrics = self.trainer, self.metrics
+        rows = [("Model", in_words(trainer.model))]
+        sentences = []
+        if metrics is not None and metrics.psnr is not None and metrics.ssim is not None:
+            views = f"{len(metrics.views)} held-out views" if len(metrics.views) > 1 else "1 held-out view"
+            rows.append(("Test PSNR, SSIM", f"{metrics.psnr:.2f} dB, {metrics.ssim:.3f} ({views})"))
+            if not trainer.model.changes_with_time:
+                sentences.append(str(verdict(metrics.psnr, steps=trainer.steps_done, seconds=trainer.seconds)))
+        rows.append(("Training", f"{trainer.steps_done:,} steps in {duration(trainer.seconds)}"))
+        if trainer.progress < 1.0:
+            sentences.append(f"Not complete; go on with nfc_gs.Trainer.resume({str(self.folder)!r}).train().")
+        pictures = view_pictures(self.model, self.scene, trainer.render_options)
+        return run_card(self.folder, pictures, rows, " ".join(sentences))
+
+
+def render(
+    model: RadianceModel | LoadedModel | TrainedRun,
+    camera: Camera,
+    time: float | None = None,
+    *,
+    background: Tensor | Sequence[float] | np.ndarray | None = None,
+    outputs: Sequence[Output] | Output = ("rgb",),
+    backend: str | RasterBackend | None = None,
+    antialiased: bool | None = None,
+    sh_degree: int | None = None,
+    absgrad: bool = False,
+    view: int | None = None,
+) -> RenderOutput:
+    """Render a model as a camera sees it.
+
+    Differentiable in the parameters of a model that has gradients (`trainer.model`, `GaussianModel(...)`), in the
+    camera's pose and in the background.
+
+    Args:
+        model: of any family; of what `load_model` and `train` return, background, antialiasing and corrections of views
+            are those of the run unless others are given.
+        camera: in the frame of the model: `scene.camera(index)`, `look_at(...)` or one of `orbit(...)`.
+        time: 0..1, of a moving model; None for its canonical state. A static model is the same at all times.
+        background: color in [0, 1] behind the model, [3]; black unless the run says otherwise.
+        outputs: names of `RenderOutput`'s images, or one name: "rgb" and alpha are always there, "depth" and "normals"
+            if asked for, "bits" and "bit_entropy" of Gaussians with a bit head.
+        backend: rasterizer of Gaussians: auto (that of the model's device), torch, cpu, gsplat or cuda.
+        antialiased: Mip-Splatting's opacity compensation; off unless the run was trained with it.
+        sh_degree: of Gaussians: view dependence up to this degree; None for all that the model has.
+        absgrad: of Gaussians: also compute absolute gradients of the projected means, for density control of your own.
+        view: index of the view of the scene that `camera` belongs to, for corrections; None if it is none of them.
+
+    Raises:
+        UserError: there is no such output or backend, the time is not in 0..1, or `model` and `camera` are something
+            else.
+
+    >>> garden = nfc_gs.load_model("runs/garden")
+    >>> camera = nfc_gs.look_at(eye=(0, -1, 0.5), target=(0, 0, 0), width=64, height=48)
+    >>> image = nfc_gs.render(garden, camera, outputs=("rgb", "depth", "normals"))
+    >>> image
+    RenderOutput(rgb [48, 64, 3], alpha [48, 64, 1], depth [48, 64, 1], normals [48, 64, 3])
+    >>> pixels = image.rgb.clamp(0, 1).numpy()  # float32, [H, W, 3]
+    >>> nfc_gs.render(garden, camera, outputs="albedo")
+    Traceback (most recent call last):
+        ...
+    nfc_gs.core.errors.UserError: There is no output 'albedo' of a rendering; choose from rgb, depth, normals, bits, \
+bit_entropy.
+    """
+    names: tuple[Output, ...] = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    check_outputs(names)
+    _check_view(camera, time)
+    shown, options = opened(model)
+    learnt = isinstance(background, Tensor) and background.requires_grad
+    if background is not None and not learnt:
+        options = replace(options, background=_color(background))
+    if backend is not None:
+        options = replace(options, backend=backend)
+    if antialiased is not None:
+        options = replace(options, antialiased=antialiased)
+    further = {"sh_degree": sh_degree, "absgrad": absgrad or None, "background": background if learnt else None}
+    further = {name: value for name, value in further.items() if value is not None}
+    if further and not isinstance(shown, GaussianModel):
+        raise UserError(
+            f"{', '.join(further)}: only of Gaussians, and this model is of the family '{shown.family}'; leave it out."
+        )
+    follows = shown is model or camera.viewmat.requires_grad or learnt  # else corrections alone may have gradients
+    with contextlib.nullcontext() if follows else torch.no_grad():
+        return families.render(shown, camera, time, options, names, view=view, **further)
+
+
+def opened(model: RadianceModel | LoadedModel | TrainedRun) -> tuple[RadianceModel, RenderOptions]:
+    """A model, and how its views are rendered.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if isinstance(model, TrainedRun):
+        return model.model, model.trainer.render_options
+    if isinstance(model, LoadedModel):
+        return model.model, model.options
+    if isinstance(model, RadianceModel):
+        return model, RenderOptions()
+    if isinstance(model, (str, Path)):
+        raise UserError(f"{str(model)!r} is a path, not a model; open it first: nfc_gs.load_model({str(model)!r}).")
+    raise UserError(
+        f"A {type(model).__name__} is no model; give a GaussianModel, or what nfc_gs.train or nfc_gs.load_model return."
+    )
+
+
+def _check_view(camera: Camera, time: float | None) -> None:
+    """Raise UserError unless these are a camera and a time."""
+    if isinstance(camera, View):
+        raise UserError(f"{camera.name} is a view, not a camera; give its camera: view.camera.")
+    if not isinstance(camera, Camera):
+        hint = f"scene.camera({camera})" if isinstance(camera, int) else "scene.camera(index)"
+        raise UserError(f"A {type(camera).__name__} is no camera; give {hint} of a scene, or nfc_gs.look_at(...).")
+    if time is not None and not 0.0 <= time <= 1.0:
+        raise UserError(
+            f"time is {time:g}, but must be between 0 and 1; scene.time_axis.normalised(time) converts the capture's "
+            "own times."
+        )
+
+
+def _color(values: Tensor | Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """A background as `RenderOptions` has it; raises UserError for what is no color."""
+    if isinstance(values, str) or len(values) != 3:
+        raise UserError(f"background is {values!r}, but must be red, green and blue in 0..1, (1, 1, 1) for white.")
+    red, green, blue = values
+    return float(red), float(green), float(blue)
+
+
+def evaluate(
+    model: RadianceModel | LoadedModel | TrainedRun,
+    scene: SceneData | None = None,
+    *,
+    lpips: bool = False,
+    save_to: Path | str | None = None,
+) -> Metrics:
+    """Render every held-out view at full size and compare it with its photo.
+
+    Args:
+        model: as `render` has it.
+        scene: with photos; by default the capture that the run was trained on, which is read again for what
+            `load_model` returns.
+        lpips: also LPIPS; where it cannot be had, a sentence in the log says so.
+        save_to: folder for `<name>.png` and `<name>_truth.png` of every view.
+
+    Raises:
+        UserError: an image cannot be read, or not be written, or there is no scene.
+
+    >>> metrics = nfc_gs.evaluate(nfc_gs.load_model("runs/garden"), save_to="views")
+    >>> metrics
+    Metrics(PSNR ... dB, SSIM 0..., 1 view)
+    >>> import pathlib
+    >>> sorted(path.name for path in pathlib.Path("views").iterdir())
+    ['0001.png', '0001_truth.png']
+    """
+    shown, options = opened(model)
+    if scene is None and isinstance(model, TrainedRun):
+        scene = model.scene
+    elif scene is None and isinstance(model, LoadedModel) and model.checkpoint is not None:
+        scene = scene_of(model.checkpoint)
+    if scene is None:
+        raise UserError("There are no photos to compare with; give the scene: nfc_gs.load_scene(...).")
+    with one_torch_thread():
+        return measure(shown, scene, options, lpips=lpips, save_to=None if save_to is None else Path(save_to))
+
+
+def turntable(
+    model: RadianceModel | LoadedModel | TrainedRun,
+    path: Path | str,
+    *,
+    scene: SceneData | None = None,
+    frames: int = 120,
+    fps: float = 30.0,
+    width: int | None = None,
+    height: int | None = None,
+) -> Path:
+    """Write a video in which the camera goes around once; of a moving model time runs from 0 to 1 meanwhile.
+
+    The path is `orbit`'s where the cameras of the scene are known, as they are of runs. Around a model of which nothing
+    is known, a splat file for example, it is a circle about the middle of its Gaussians, with -y up as in most splats.
+
+    Args:
+        path: .mp4, .gif, or without a suffix a folder of PNGs.
+        scene: whose cameras the path follows; by default that of the run.
+        frames: number of pictures.
+        fps: pictures per second.
+        width, height: in pixels; by default as the scene's first view, or 640 x 480. One of the two is enough.
+
+    Returns:
+        `path`.
+
+    Raises:
+        UserError: it cannot be written, or a number makes no sense.
+
+    >>> garden = nfc_gs.load_model("runs/garden")
+    >>> str(nfc_gs.turntable(garden, "turntable.gif", frames=4, fps=8))
+    'turntable.gif'
+    """
+    shown, options = opened(model)
+    if scene is None and not isinstance(model, RadianceModel):
+        scene = model.scene
+    if scene is not None:
+        cameras = orbit(scene, frames, width=width, height=height)
+    elif isinstance(shown, GaussianModel):
+        cameras = orbit_around(shown.means.detach(), frames, width=width, height=height)
+    else:
+        raise UserError(f"The model is of the family '{shown.family}' and has no cameras; give a scene=.")
+    make_folder(Path(path).parent)
+    with one_torch_thread(), torch.no_grad():
+        if isinstance(shown, GaussianModel):
+            shown = gated(shown)
+        write_video(path, _frames(shown, options, cameras), fps)
+    return Path(path)
+
+
+def _frames(model: RadianceModel, options: RenderOptions, cameras: Sequence[Camera]) -> Iterator[np.ndarray]:
+    for k, camera in enumerate(cameras):
+        time = k / max(1, len(cameras) - 1) if model.changes_with_time else None
+        yield families.render(model, camera, time, options).rgb.cpu().numpy()
+
+
+Shown = RadianceModel | LoadedModel | TrainedRun | Path | str
+"""What the viewer shows."""
+
+
+def view(
+    what: Shown | Sequence[Shown],
+    *,
+    host: str = HOST,
+    port: int = PORT,
+    open_browser: bool = False,
+    wait: bool = True,
+) -> Viewer:
+    """Show models, runs, PLYs or .splat files in the browser.
+
+    Args:
+        what: one of them, or several to compare: a model, what `train` or `load_model` return, or a path.
+        host: address of the page; 127.0.0.1 is this machine alone.
+        port: of the page, or the next free one.
+        open_browser: open the page in a browser.
+        wait: return only after Ctrl-C; else immediately, and the viewer runs until `close`. In a notebook: False.
+
+    Returns:
+        The viewer, closed if it was waited for.
+
+    Raises:
+        UserError: something cannot be opened, or there is no port.
+
+    >>> viewer = nfc_gs.view("runs/garden", wait=False)
+    Viewer: http://127.0.0.1:...
+    >>> viewer.close()
+    """
+    from nfc_gs.viewer.app import Viewer
+    from nfc_gs.viewer.source import Source, open_source
+
+    def source(thing: Shown) -> Source:
+        if isinstance(thing, TrainedRun):
+            return open_source(thing.folder)
+        if isinstance(thing, LoadedModel):
+            return open_source(thing.path)
+        return open_source(thing) if isinstance(thing, (Path, str)) else Source("model", opened(thing)[0].copy())
+
+    things = list(what) if isinstance(what, Sequence) and not isinstance(what, str) else [what]
+    viewer = Viewer([source(thing) for thing in things], host=host, port=port)
+    print(f"Viewer: {viewer.url}", flush=True)
+    if open_browser:
+        webbrowser.open(viewer.url)
+    if wait:
+        with contextlib.suppress(KeyboardInterrupt), viewer:
+            viewer.wait()
+    return viewer
 
 
 def train(
@@ -79,12 +396,29 @@ def train(
 
     Raises:
         UserError: the capture cannot be read, the configuration makes no sense, or the folder holds a run already.
+
+    Ctrl-C (in a notebook: interrupting the kernel) ends the training early, with everything saved.
+
+    >>> config = nfc_gs.TrainConfig(steps=10, seed=1)
+    >>> trained = nfc_gs.train("captures/garden", config, out="runs/first")
+    >>> trained
+    TrainedRun('runs/first': 4,005 Gaussians, SH degree 3, step 10, test PSNR ... dB)
+    >>> sorted(path.name for path in trained.folder.iterdir())
+    ['checkpoint.safetensors', 'config.yaml', 'history.jsonl', 'metrics.json', 'renders', 'report.html', 'splat.ply']
+
+    A loss of your own, beside the others: dark corners of the pictures, say.
+
+    >>> def dark(pair: nfc_gs.Comparison):  # pair.rendered, .truth, .weights, .alpha, .camera, ...
+    ...     return pair.mean((1.0 - pair.rendered).square())
+    >>> trained = nfc_gs.train("captures/garden", config, out="runs/second", terms={"dark": (0.1, dark)})
     """
     config, data = config or TrainConfig(), data or DataConfig()
     resolve(config)  # a wrong setting should show before the capture is read
     folder = Path(out) if out is not None else default_run_folder(Path(capture))
     claim_run_folder(folder)
-    scene = load_scene(capture, data, seed=config.seed)
+    clock = StageClock()
+    with clock.counting("capture"):
+        scene = load_scene(capture, data, seed=config.seed)
     trainer = Trainer(
         scene,
         config,
@@ -95,9 +429,10 @@ def train(
         terms=terms,
         companions=companions,
         family=family,
+        clock=clock,
     )
     trainer.train()
-    return TrainedRun(folder, trainer.model, finish(trainer), trainer)
+    return TrainedRun(folder, finish(trainer), trainer)
 
 
 def finish(trainer: Trainer) -> Metrics | None:
@@ -108,19 +443,29 @@ def finish(trainer: Trainer) -> Metrics | None:
 
     Raises:
         UserError: something cannot be written, or an image not be read.
+
+    >>> scene = nfc_gs.load_scene("captures/garden")
+    >>> config = nfc_gs.TrainConfig(steps=6)
+    >>> trainer = nfc_gs.Trainer(scene, config, "runs/by-hand", capture="captures/garden")
+    >>> trainer.train().reason
+    'done'
+    >>> metrics = nfc_gs.finish(trainer)  # `train` does this by itself
+    >>> (trainer.run.folder / "report.html").exists(), metrics.psnr > 10
+    (True, True)
     """
     folder, model = trainer.run.folder, trainer.model
     if isinstance(model, GaussianModel):
-        with one_torch_thread():
+        with one_torch_thread(), trainer.clock.counting("export"):
             still = model.at(START_TIME, trainer.operations)
-        write_splats(folder / SPLAT_NAME, still, trainer.scene.transform)
+            write_splats(folder / SPLAT_NAME, still, trainer.scene.transform)
     metrics: Metrics | None = None
     try:
         metrics = trainer.evaluate(save_to=folder / TEST_RENDERS)
     except KeyboardInterrupt:
         logger.warning("Interrupted while held-out views were measured: the metrics leave them out.")
+    with trainer.clock.counting("export"):
+        add_loop_video(folder, model, trainer.scene, trainer.render_options)
     trainer.write_metrics(metrics or Metrics(()))
-    add_loop_video(folder, model, trainer.scene, trainer.render_options)
     write_report(folder)
     return metrics
 
@@ -152,4 +497,4 @@ def default_run_folder(capture: Path) -> Path:
     """`runs/<capture>-<date-time>`, never one that is there."""
     place = capture.resolve()
     name = (place.parent if place.suffix == ".json" else place).name or "capture"
-    return free_folder(RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    return free_folder(RUNS / f"{name}-{strftime('%Y%m%d-%H%M%S')}")

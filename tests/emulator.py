@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -78,3 +79,25 @@ def _compiler() -> str:
 def _folder() -> Path:
     _folder.keep = tempfile.TemporaryDirectory(prefix="nfc-gs-emulator-")  # removed when the process ends
     return Path(_folder.keep.name)
+
+
+class Values(ctypes.Structure):
+    """What the kernels of `build_kernels` are given."""
+
+    _fields_ = (("values", ctypes.c_void_p), ("count", ctypes.c_int))
+
+
+def build_kernels(folder: Path, bodies: Sequence[str], threads: int = 64) -> ctypes.CDLL:
+    """Kernels with these bodies, called kernel_0, kernel_1 and so on, for the emulator."""
+    source = folder / "kernels.cu"
+    kernels = [
+        f"NFC_KERNEL(kernel_{k}, Values, {threads}) {{ const int i = threadIdx.x; (void)args; {body} }}"
+        for k, body in enumerate(bodies)
+    ]
+    struct = "struct Values { float* values; int count; };"
+    source.write_text("\n".join([f'#include "{CUDA}/gpu/kernel.h"', struct, *kernels]) + "\n")
+    return compiled(source)
+
+
+def launch_kernel(library: ctypes.CDLL, values: torch.Tensor, kernel: int = 0) -> None:
+    run(library, f"kernel_{kernel}", Values(values.data_ptr(), len(values)), blocks=1, threads=64)

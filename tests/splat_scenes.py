@@ -16,16 +16,9 @@ import torch
 from emulator import Emulator
 from torch import Tensor
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.errors import UserError
-from nfc_gs.rendering.backend import (
-    RasterBackend,
-    RasterOutput,
-    RasterSettings,
-    SplatInfo,
-    Splats,
-    color_channels,
-)
+from nfc_gs.rendering.backend import RasterBackend, RasterOutput, RasterSettings, SplatInfo, Splats, color_channels
 from nfc_gs.rendering.cuda_backend import CudaBackend
 from nfc_gs.rendering.registry import _instances, get_backend
 
@@ -129,7 +122,7 @@ def rounded(tensor: Tensor) -> Tensor:
 def make_camera(width: int = 37, height: int = 21, **changes: float) -> Camera:
     eye, target, up = torch.tensor([[0.3, -0.2, -3.0], [0.0, 0.1, 0.2], [0.1, -1.0, 0.0]], dtype=torch.float64)
     intrinsics = {"fx": 30.0, "fy": 33.0, "cx": width / 2 + 1.5, "cy": height / 2 - 2.25} | changes
-    return Camera(viewmat=look_at(eye, target, up), width=width, height=height, **intrinsics)
+    return Camera(viewmat=look_at_viewmat(eye, target, up), width=width, height=height, **intrinsics)
 
 
 def front_camera(width: int = 16, height: int = 16, focal: float = 16.0) -> Camera:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -17,13 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import HERE, Cli, only_sentence
 from PIL import Image
 
 from nfc_gs.cli import main
-from nfc_gs.data.builtin.captures import write_capture
-
-HERE = Path(__file__).resolve().parent
-"""Where child processes run: not in the sources, which would hide the installed package."""
 
 TINY = ("--steps", "3", "--max-gaussians", "60", "--backend", "cpu", "--device", "cpu", "--eval-every", "0")
 """Options of a training that takes no time."""
@@ -31,86 +27,10 @@ TINY = ("--steps", "3", "--max-gaussians", "60", "--backend", "cpu", "--device",
 MODEL_FILES = ("cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin")
 
 
-@pytest.fixture(scope="session")
-def sound_capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_capture(tmp_path_factory.mktemp("bad_input") / "capture", views=8, width=64, height=48)
-
-
-@pytest.fixture(scope="session")
-def sound_run(sound_capture: Path) -> Path:
-    run = sound_capture.parent / "run"
-    assert main(["train", str(sound_capture), "--out", str(run), *TINY]) == 0
-    return run
-
-
 @pytest.fixture
-def capture(sound_capture: Path, tmp_path: Path) -> Path:
+def damaged(capture: Path, tmp_path: Path) -> Path:
     """A copy of the capture, to be damaged."""
-    return Path(shutil.copytree(sound_capture, tmp_path / "capture"))
-
-
-@pytest.fixture
-def run(sound_run: Path, tmp_path: Path) -> Path:
-    """A copy of a run, to be damaged."""
-    return Path(shutil.copytree(sound_run, tmp_path / "run"))
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """A hash of every file below a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-class Cli:
-    """Runs command lines and checks the rules of this file."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-        self.capfd = capfd
-        self.folder = tmp_path
-
-    def error(self, *words: object, naming: str | tuple[str, ...] = ()) -> str:
-        """Run a command that must fail; returns its sentence."""
-        before = contents(self.folder)
-        code = main([str(word) for word in words])
-        out, err = self.capfd.readouterr()
-        assert code == 2, out + err
-        sentence = only_sentence(out, err)
-        for word in (naming,) if isinstance(naming, str) else naming:
-            assert word in sentence
-        assert contents(self.folder) == before, "a file was changed, lost or left behind"
-        return sentence
-
-    def warning(self, *words: object) -> str:
-        """Run a command that must succeed; returns what it said on stderr."""
-        code = main([str(word) for word in words])
-        out, err = self.capfd.readouterr()
-        assert code == 0, out + err
-        assert "Traceback" not in out + err
-        return err
-
-
-def only_sentence(out: str, err: str) -> str:
-    """The one error sentence on stderr."""
-    assert "Traceback" not in out + err
-    errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and errors[0] == err.splitlines()[-1], err
-    assert errors[0].endswith("."), errors[0]
-    return errors[0]
-
-
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
-    return Cli(capfd, tmp_path)
-
-
-def subprocess_error(*words: object, **variables: str) -> str:
-    """The error sentence of a command in a process of its own, which must exit with 2."""
-    command = [sys.executable, "-m", "nfc_gs", *(str(word) for word in words)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=HERE, env={**os.environ, **variables}, timeout=120
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    return only_sentence(done.stdout, done.stderr)
+    return Path(shutil.copytree(capture, tmp_path / "capture"))
 
 
 # ---- the path ----
@@ -125,10 +45,6 @@ def test_brackets_in_a_path_are_printed_as_they_are(cli: Cli, tmp_path: Path) ->
     cli.error("train", tmp_path / "[bold]no[/where]", naming="[bold]no[/where]")
 
 
-def test_a_process_of_its_own_ends_with_code_2(tmp_path: Path) -> None:
-    assert "nowhere" in subprocess_error("train", tmp_path / "nowhere")
-
-
 def test_an_empty_folder_is_called_empty(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "void").mkdir()
     cli.error("train", tmp_path / "void", "--out", tmp_path / "out", naming=("void", "empty"))
@@ -140,9 +56,9 @@ def test_a_folder_without_images_is_no_capture(cli: Cli, tmp_path: Path) -> None
     cli.error("train", tmp_path / "papers", "--out", tmp_path / "out", naming=("papers", "no images"))
 
 
-def test_images_without_poses_get_the_advice_to_run_colmap(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    shutil.rmtree(capture / "sparse")
-    cli.error("train", capture, "--out", tmp_path / "out", naming="COLMAP")
+def test_images_without_poses_get_the_advice_to_run_colmap(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    shutil.rmtree(damaged / "sparse")
+    cli.error("train", damaged, "--out", tmp_path / "out", naming="COLMAP")
 
 
 def test_nothing_to_train_on_is_said(cli: Cli) -> None:
@@ -152,144 +68,144 @@ def test_nothing_to_train_on_is_said(cli: Cli) -> None:
 # ---- the images ----
 
 
-def test_a_model_without_its_images_stops(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    shutil.rmtree(capture / "images")
-    cli.error("train", capture, "--out", tmp_path / "out", naming=("8 of 8", "0001.png"))
+def test_a_model_without_its_images_stops(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    shutil.rmtree(damaged / "images")
+    cli.error("train", damaged, "--out", tmp_path / "out", naming=("8 of 8", "0001.png"))
 
 
-def test_one_missing_image_is_reported_and_left_out(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    (capture / "images" / "0003.png").unlink()
-    said = cli.warning("train", capture, "--out", tmp_path / "out", *TINY)
+def test_one_missing_image_is_reported_and_left_out(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    (damaged / "images" / "0003.png").unlink()
+    said = cli.warning("train", damaged, "--out", tmp_path / "out", *TINY)
     assert "1 of 8" in said and "0003.png" in said
 
 
-def test_more_than_half_of_the_images_missing_stops(cli: Cli, capture: Path, tmp_path: Path) -> None:
+def test_more_than_half_of_the_images_missing_stops(cli: Cli, damaged: Path, tmp_path: Path) -> None:
     for number in range(2, 7):
-        (capture / "images" / f"000{number}.png").unlink()
-    cli.error("train", capture, "--out", tmp_path / "out", naming="5 of 8")
+        (damaged / "images" / f"000{number}.png").unlink()
+    cli.error("train", damaged, "--out", tmp_path / "out", naming="5 of 8")
 
 
-def test_a_truncated_jpeg_is_named(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    path = capture / "images" / "0003.jpg"
+def test_a_truncated_jpeg_is_named(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    path = damaged / "images" / "0003.jpg"
     Image.open(path.with_suffix(".png")).convert("RGB").save(path)
     path.with_suffix(".png").unlink()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    cli.error("train", capture, "--out", tmp_path / "out", *TINY, naming="0003.jpg")
+    cli.error("train", damaged, "--out", tmp_path / "out", *TINY, naming="0003.jpg")
 
 
-def test_a_file_that_is_no_image_is_named(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    (capture / "images" / "0003.png").write_bytes(b"not a picture at all")
-    cli.error("train", capture, "--out", tmp_path / "out", *TINY, naming="0003.png")
+def test_a_file_that_is_no_image_is_named(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    (damaged / "images" / "0003.png").write_bytes(b"not a picture at all")
+    cli.error("train", damaged, "--out", tmp_path / "out", *TINY, naming="0003.png")
 
 
-def test_an_image_of_another_size_than_its_camera_is_named(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    path = capture / "images" / "0003.png"
+def test_an_image_of_another_size_than_its_camera_is_named(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    path = damaged / "images" / "0003.png"
     Image.open(path).resize((50, 48)).save(path)
-    cli.error("train", capture, "--out", tmp_path / "out", naming=("0003.png", "50 x 48", "64 x 48"))
+    cli.error("train", damaged, "--out", tmp_path / "out", naming=("0003.png", "50 x 48", "64 x 48"))
 
 
 # ---- the COLMAP model ----
 
 
 @pytest.mark.parametrize("name", MODEL_FILES)
-def test_a_truncated_model_file_is_named(name: str, cli: Cli, capture: Path, tmp_path: Path) -> None:
-    path = capture / "sparse" / "0" / name
+def test_a_truncated_model_file_is_named(name: str, cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    path = damaged / "sparse" / "0" / name
     if not path.exists():
         pytest.skip(f"this pycolmap writes no {name}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    cli.error("train", capture, "--out", tmp_path / "out", naming=(name, "damaged"))
+    cli.error("train", damaged, "--out", tmp_path / "out", naming=(name, "damaged"))
 
 
 @pytest.mark.parametrize("name", MODEL_FILES)
 @pytest.mark.parametrize("seed", range(3))
 def test_random_bytes_in_a_model_file_are_called_damaged(
-    name: str, seed: int, cli: Cli, capture: Path, tmp_path: Path
+    name: str, seed: int, cli: Cli, damaged: Path, tmp_path: Path
 ) -> None:
-    path = capture / "sparse" / "0" / name
+    path = damaged / "sparse" / "0" / name
     if not path.exists():
         pytest.skip(f"this pycolmap writes no {name}")
     path.write_bytes(np.random.default_rng(seed).bytes(path.stat().st_size))
-    cli.error("train", capture, "--out", tmp_path / "out", naming=(name, "damaged"))
+    cli.error("train", damaged, "--out", tmp_path / "out", naming=(name, "damaged"))
 
 
 @pytest.mark.parametrize(("name", "offset"), [("images.bin", 8 + 4), ("frames.bin", 8 + 8)])
 @pytest.mark.parametrize("component", [0, 4])  # of the rotation, of the translation
 def test_a_pose_that_is_not_a_number_is_reported(
-    name: str, offset: int, component: int, cli: Cli, capture: Path, tmp_path: Path
+    name: str, offset: int, component: int, cli: Cli, damaged: Path, tmp_path: Path
 ) -> None:
-    path = capture / "sparse" / "0" / name
+    path = damaged / "sparse" / "0" / name
     if not path.exists():
         pytest.skip(f"this pycolmap writes no {name}")
     data = bytearray(path.read_bytes())
     struct.pack_into("<d", data, offset + 8 * component, math.nan)
     path.write_bytes(data)
-    cli.error("train", capture, "--out", tmp_path / "out", naming=(name, "not finite"))
+    cli.error("train", damaged, "--out", tmp_path / "out", naming=(name, "not finite"))
 
 
-def write_text_model(capture: Path, names: list[str]) -> None:
+def write_text_model(damaged: Path, names: list[str]) -> None:
     """Put a COLMAP model without points in the place of the one that is there."""
-    shutil.rmtree(capture / "sparse")
-    (capture / "sparse").mkdir()
-    (capture / "sparse" / "cameras.txt").write_text("1 PINHOLE 64 48 60 60 32 24\n")
+    shutil.rmtree(damaged / "sparse")
+    (damaged / "sparse").mkdir()
+    (damaged / "sparse" / "cameras.txt").write_text("1 PINHOLE 64 48 60 60 32 24\n")
     lines = [f"{i + 1} 1 0 0 0 {0.2 * i} 0 {3 + 0.1 * i} 1 {name}\n\n" for i, name in enumerate(names)]
-    (capture / "sparse" / "images.txt").write_text("".join(lines))
-    (capture / "sparse" / "points3D.txt").write_text("")
+    (damaged / "sparse" / "images.txt").write_text("".join(lines))
+    (damaged / "sparse" / "points3D.txt").write_text("")
 
 
-def test_a_model_without_points_starts_from_random_ones_and_says_so(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    write_text_model(capture, [f"000{i}.png" for i in range(1, 9)])
-    said = cli.warning("train", capture, "--out", tmp_path / "out", *TINY)
+def test_a_model_without_points_starts_from_random_ones_and_says_so(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    write_text_model(damaged, [f"000{i}.png" for i in range(1, 9)])
+    said = cli.warning("train", damaged, "--out", tmp_path / "out", *TINY)
     assert "no points" in said and "random" in said
 
 
-def test_a_single_view_is_too_few(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    write_text_model(capture, ["0001.png"])
-    cli.error("train", capture, "--out", tmp_path / "out", naming="1 usable view")
+def test_a_single_view_is_too_few(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    write_text_model(damaged, ["0001.png"])
+    cli.error("train", damaged, "--out", tmp_path / "out", naming="1 usable view")
 
 
 # ---- transforms.json ----
 
 
-def write_transforms(capture: Path) -> dict:
+def write_transforms(damaged: Path) -> dict:
     """A transforms.json in the place of the COLMAP model; returns what it holds."""
-    shutil.rmtree(capture / "sparse")
+    shutil.rmtree(damaged / "sparse")
     frames = []
     for i in range(8):
         matrix = np.eye(4)
         matrix[:3, 3] = [0.2 * i, 0.1 * i, 3.0]
         frames.append({"file_path": f"images/000{i + 1}.png", "transform_matrix": matrix.tolist()})
     content = {"fl_x": 60.0, "fl_y": 60.0, "cx": 32.0, "cy": 24.0, "w": 64, "h": 48, "frames": frames}
-    (capture / "transforms.json").write_text(json.dumps(content))
+    (damaged / "transforms.json").write_text(json.dumps(content))
     return content
 
 
-def test_transforms_without_frames_name_the_key(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    content = write_transforms(capture)
+def test_transforms_without_frames_name_the_key(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    content = write_transforms(damaged)
     del content["frames"]
-    (capture / "transforms.json").write_text(json.dumps(content))
-    cli.error("train", capture, "--out", tmp_path / "out", naming=("transforms.json", "frames"))
+    (damaged / "transforms.json").write_text(json.dumps(content))
+    cli.error("train", damaged, "--out", tmp_path / "out", naming=("transforms.json", "frames"))
 
 
-def test_a_frame_without_a_pose_names_the_key_and_the_frame(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    content = write_transforms(capture)
+def test_a_frame_without_a_pose_names_the_key_and_the_frame(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    content = write_transforms(damaged)
     del content["frames"][2]["transform_matrix"]
-    (capture / "transforms.json").write_text(json.dumps(content))
-    sentence = cli.error("train", capture, "--out", tmp_path / "out", naming="transform_matrix")
+    (damaged / "transforms.json").write_text(json.dumps(content))
+    sentence = cli.error("train", damaged, "--out", tmp_path / "out", naming="transform_matrix")
     assert "0003.png" in sentence or "frame 2" in sentence or "frames[2]" in sentence
 
 
-def test_transforms_without_a_focal_length_say_so(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    content = write_transforms(capture)
+def test_transforms_without_a_focal_length_say_so(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    content = write_transforms(damaged)
     del content["fl_x"], content["fl_y"]
-    (capture / "transforms.json").write_text(json.dumps(content))
-    cli.error("train", capture, "--out", tmp_path / "out", naming=("transforms.json", "fl_x"))
+    (damaged / "transforms.json").write_text(json.dumps(content))
+    cli.error("train", damaged, "--out", tmp_path / "out", naming=("transforms.json", "fl_x"))
 
 
-def test_broken_json_is_reported_with_its_place(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    write_transforms(capture)
-    path = capture / "transforms.json"
+def test_broken_json_is_reported_with_its_place(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    write_transforms(damaged)
+    path = damaged / "transforms.json"
     path.write_text(path.read_text()[:200])
-    cli.error("train", capture, "--out", tmp_path / "out", naming=("transforms.json", "JSON"))
+    cli.error("train", damaged, "--out", tmp_path / "out", naming=("transforms.json", "JSON"))
 
 
 # ---- PLY ----
@@ -343,32 +259,32 @@ def test_a_folder_that_is_no_run_is_reported(cli: Cli, tmp_path: Path) -> None:
     cli.error("train", "--resume", tmp_path / "other", naming="not a run")
 
 
-def test_a_capture_that_was_moved_is_reported(cli: Cli, capture: Path, tmp_path: Path) -> None:
-    cli.warning("train", capture, "--out", tmp_path / "out", *TINY)
-    capture.rename(tmp_path / "elsewhere")
+def test_a_capture_that_was_moved_is_reported(cli: Cli, damaged: Path, tmp_path: Path) -> None:
+    cli.warning("train", damaged, "--out", tmp_path / "out", *TINY)
+    damaged.rename(tmp_path / "elsewhere")
     for words in (("eval", tmp_path / "out"), ("train", "--resume", tmp_path / "out")):
-        cli.error(*words, naming=(str(capture), "--capture" if words[0] == "eval" else str(capture)))
+        cli.error(*words, naming=(str(damaged), "--capture" if words[0] == "eval" else str(damaged)))
     assert main(["eval", str(tmp_path / "out"), "--capture", str(tmp_path / "elsewhere")]) == 0
 
 
 # ---- the output ----
 
 
-def test_a_file_in_the_place_of_the_run_folder_is_reported(cli: Cli, sound_capture: Path, tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_run_folder_is_reported(cli: Cli, capture: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
-    cli.error("train", sound_capture, "--out", tmp_path / "taken", *TINY, naming="taken")
-    cli.error("train", sound_capture, "--out", tmp_path / "taken" / "run", *TINY, naming="taken")
+    cli.error("train", capture, "--out", tmp_path / "taken", *TINY, naming="taken")
+    cli.error("train", capture, "--out", tmp_path / "taken" / "run", *TINY, naming="taken")
     cli.error("demo", "--out", tmp_path / "taken", "--steps", "3", naming="taken")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_folder_without_permission_is_reported(cli: Cli, sound_capture: Path, tmp_path: Path) -> None:
+def test_a_folder_without_permission_is_reported(cli: Cli, capture: Path, tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
-    cli.error("train", sound_capture, "--out", tmp_path / "locked" / "run", *TINY, naming="permission")
+    cli.error("train", capture, "--out", tmp_path / "locked" / "run", *TINY, naming="permission")
 
 
-def test_a_run_is_never_overwritten(cli: Cli, sound_capture: Path, run: Path) -> None:
-    cli.error("train", sound_capture, "--out", run, *TINY, naming="--resume")
+def test_a_run_is_never_overwritten(cli: Cli, capture: Path, run: Path) -> None:
+    cli.error("train", capture, "--out", run, *TINY, naming="--resume")
     cli.error("demo", "--out", run, naming="--resume")
 
 
@@ -401,13 +317,13 @@ def test_a_full_disk_at_evaluation_leaves_the_run_as_it_was(cli: Cli, run: Path)
         cli.error("eval", run, naming=str(run))
 
 
-def test_a_full_disk_at_the_beginning_of_a_training_is_reported(cli: Cli, sound_capture: Path, tmp_path: Path) -> None:
+def test_a_full_disk_at_the_beginning_of_a_training_is_reported(cli: Cli, capture: Path, tmp_path: Path) -> None:
     with largest_file(2000):
-        cli.error("train", sound_capture, "--out", tmp_path / "out", *TINY, naming="checkpoint.safetensors")
+        cli.error("train", capture, "--out", tmp_path / "out", *TINY, naming="checkpoint.safetensors")
 
 
 def test_a_disk_that_fills_up_while_training_leaves_the_last_checkpoint(
-    cli: Cli, sound_capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nfc_gs.commands import train
     from nfc_gs.core.events import Event, TrainStarted
@@ -422,7 +338,7 @@ def test_a_disk_that_fills_up_while_training_leaves_the_last_checkpoint(
     saved: dict[str, bytes] = {}
     monkeypatch.setattr(train, "Progress", Filling)
     with contextlib.ExitStack() as limit:
-        code = main(["train", str(sound_capture), "--out", str(tmp_path / "out"), *TINY])
+        code = main(["train", str(capture), "--out", str(tmp_path / "out"), *TINY])
     sentence = only_sentence(*cli.capfd.readouterr())
     assert code == 2 and "checkpoint.safetensors" in sentence
     assert (tmp_path / "out" / "checkpoint.safetensors").read_bytes() == saved["bytes"]
@@ -434,16 +350,16 @@ def test_a_disk_that_fills_up_while_training_leaves_the_last_checkpoint(
 # ---- what was asked for ----
 
 
-def test_an_unknown_backend_is_refused_with_the_choices(cli: Cli, sound_capture: Path) -> None:
-    assert main(["train", str(sound_capture), "--backend", "abacus"]) == 2
+def test_an_unknown_backend_is_refused_with_the_choices(cli: Cli, capture: Path) -> None:
+    assert main(["train", str(capture), "--backend", "abacus"]) == 2
     out, err = cli.capfd.readouterr()
     assert "error: --backend: 'abacus' is none of auto, torch, cpu, gsplat, cuda." in err
     assert "Traceback" not in out + err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_without_a_gpu_is_reported(cli: Cli, sound_capture: Path, run: Path, tmp_path: Path) -> None:
-    cli.error("train", sound_capture, "--out", tmp_path / "out", "--device", "cuda", naming="--device cuda")
+def test_cuda_without_a_gpu_is_reported(cli: Cli, capture: Path, run: Path, tmp_path: Path) -> None:
+    cli.error("train", capture, "--out", tmp_path / "out", "--device", "cuda", naming="--device cuda")
     cli.error("demo", "--out", tmp_path / "demo", "--device", "cuda", naming="--device cuda")
     cli.error("eval", run, "--device", "cuda", naming="--device cuda")
 
@@ -461,24 +377,27 @@ def test_cuda_without_a_gpu_is_reported(cli: Cli, sound_capture: Path, run: Path
     ],
 )
 def test_an_option_that_makes_no_sense_is_named(
-    options: tuple[str, ...], naming: str, cli: Cli, sound_capture: Path, tmp_path: Path
+    options: tuple[str, ...], naming: str, cli: Cli, capture: Path, tmp_path: Path
 ) -> None:
-    cli.error("train", sound_capture, "--out", tmp_path / "out", *options, naming=naming)
+    cli.error("train", capture, "--out", tmp_path / "out", *options, naming=naming)
 
 
-def test_a_thread_count_that_is_no_number_is_reported(sound_capture: Path, tmp_path: Path) -> None:
-    words = ("train", sound_capture, "--out", tmp_path / "out", *TINY)
-    assert "NFC_GS_THREADS" in subprocess_error(*words, NFC_GS_THREADS="many")
+def test_a_process_with_a_thread_count_that_is_no_number_ends_with_code_2(capture: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nfc_gs", "train", str(capture), "--out", str(tmp_path / "out"), *TINY]
+    environment = {**os.environ, "NFC_GS_THREADS": "many"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE, env=environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "NFC_GS_THREADS" in only_sentence(done.stdout, done.stderr)
 
 
 # ---- while training ----
 
 
 def test_a_loss_that_is_not_finite_names_step_and_view_and_leaves_a_checkpoint(
-    cli: Cli, sound_capture: Path, tmp_path: Path
+    cli: Cli, capture: Path, tmp_path: Path
 ) -> None:
     options = ("--max-gaussians", "60", "--steps", "50", "--backend", "cpu", "--device", "cpu", "--rates.sh0", "1e30")
-    code = main(["train", str(sound_capture), "--out", str(tmp_path / "out"), *options])
+    code = main(["train", str(capture), "--out", str(tmp_path / "out"), *options])
     sentence = only_sentence(*cli.capfd.readouterr())
     assert code == 2
     assert "step 2" in sentence and ".png" in sentence and "checkpoint.safetensors" in sentence

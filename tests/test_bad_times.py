@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from test_cli_commands import SMALL, nfc
-from test_data_multiview import CODECS, write_bounds, write_frames, write_video, write_videos
-from test_data_open import write_capture, write_transforms
+from captures import write_capture, write_transforms
+from command_line import SMALL, nfc
+from videos import CODECS, write_bounds, write_frames, write_video, write_videos
 
 from nfc_gs.data.scene import TimeAxis
-from nfc_gs.runs.checkpoint import load_model
+from nfc_gs.runs.opening import load_model
 
 TINY = ("--steps", 2, "--random-points", 60, "--hexplane.features", 16, "--hexplane.resolution", 8, *SMALL)
 """Options of a training that takes no time."""

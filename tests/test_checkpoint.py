@@ -22,7 +22,8 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import PointCloud, SceneData, TimeAxis, View
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import Part
-from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
+from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nfc_gs.runs.opening import load_model
 from nfc_gs.training.trainer import Trainer
 
 TRANSFORM = np.array([[2, 0, 0, 1 / 3], [0, 2, 0, 0.1], [0, 0, 2, 0], [0, 0, 0, 1]])
@@ -157,8 +158,8 @@ def test_tensors_are_saved_under_the_names_of_their_parts(saved: Path) -> None:
 @pytest.mark.parametrize("shape", [(4, 0, 3), (4, 3, 3), (4, 8, 24)])
 def test_a_model_of_bits_comes_back_bit_for_bit(tmp_path: Path, shape: tuple[int, ...]) -> None:
     original = bits_checkpoint(shape)
-    save_checkpoint(tmp_path / "c", original)
-    loaded, model = load_checkpoint(tmp_path / "c"), load_model(tmp_path / "c").model
+    save_checkpoint(tmp_path / "c.safetensors", original)
+    loaded, model = load_checkpoint(tmp_path / "c.safetensors"), load_model(tmp_path / "c.safetensors").model
     assert_same_parts(loaded.parts, original.parts)
     assert isinstance(model, GaussianModel)
     assert model.head == "bits" and model.sh_degree == round((shape[1] + 1) ** 0.5) - 1

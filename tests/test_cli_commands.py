@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import HERE, SMALL, nfc, read_metrics
 from PIL import Image
 from plyfile import PlyData
 
@@ -23,42 +23,8 @@ from nfc_gs import api, cli
 from nfc_gs.commands import demo, train
 from nfc_gs.commands.render import sized
 from nfc_gs.core.events import Event, StepDone
-from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
 from nfc_gs.training.trainer import Trainer
-
-HERE = Path(__file__).resolve().parent
-"""Where child processes run: not in the sources, which would hide the installed package."""
-
-SMALL = ("--max-gaussians", "60", "--backend", "cpu", "--device", "cpu", "--no-view")
-
-
-@pytest.fixture(scope="session")
-def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_capture(tmp_path_factory.mktemp("cli") / "still life", views=8, width=64, height=48)
-
-
-@pytest.fixture(scope="session")
-def trained(capture: Path) -> Path:
-    """A run of 12 steps; read it, do not change it."""
-    run = capture.parent / "trained"
-    assert nfc("train", capture, "--out", run, "--steps", 12, "--test-every", 4, "--seed", 3, *SMALL) == 0
-    return run
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the run."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-def nfc(*words: object) -> int:
-    return cli.main([str(word) for word in words])
-
-
-def read_metrics(run: Path) -> dict:
-    return json.loads((run / "metrics.json").read_text())
-
 
 # ---- the whole ----
 
@@ -112,7 +78,7 @@ def test_without_out_a_run_gets_a_folder_of_its_own(
     capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(api.time, "strftime", lambda form: "20260101-120000")
+    monkeypatch.setattr(api.clock, "strftime", lambda form: "20260101-120000")
     for _ in range(2):
         assert nfc("train", capture, "--steps", 1, "--eval-every", 0, *SMALL) == 0
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())

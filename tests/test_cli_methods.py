@@ -12,9 +12,9 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from command_line import SMALL, nfc
 from PIL import Image
 from plyfile import PlyData
-from test_cli_commands import SMALL, nfc
 
 from nfc_gs import cli
 from nfc_gs.commands.render import bit_planes
@@ -22,7 +22,8 @@ from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.model.heads.registry import HeadName
 from nfc_gs.model.target_encoding import encode_colors
 from nfc_gs.objective.presets import LAMBDA
-from nfc_gs.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
+from nfc_gs.runs.opening import load_model
 
 WIDTH, HEIGHT = 48, 36
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from captures import write_capture as write_photos
+from command_line import SMALL, nfc, read_metrics
 from PIL import Image
-from test_cli_commands import SMALL, nfc, read_metrics
-from test_data_multiview import write_bounds, write_videos
-from test_data_open import write_capture as write_photos
-from test_export_video import decode
+from videos import decode, write_bounds, write_videos
 
 from nfc_gs.commands import demo
 from nfc_gs.data.builtin.captures import write_moving_capture
@@ -26,9 +25,9 @@ from nfc_gs.formats.ply import read_ply
 from nfc_gs.model.gate import gated
 from nfc_gs.model.radiance import RenderOptions
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.runs.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
 from nfc_gs.runs.names import CHECKPOINT_NAME
-from nfc_gs.runs.opening import open_run
+from nfc_gs.runs.opening import load_model, open_run
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.evaluation import baked_at, evaluate
 from nfc_gs.viewer.source import open_source, up_of

@@ -14,7 +14,6 @@ from nfc_gs.core.sh import eval_sh, rgb_to_sh0
 from nfc_gs.data.scene import PointCloud
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.heads.bits import MIN_PROBABILITY, bake_bits, bit_probabilities, start_bits
-from nfc_gs.model.init import from_points
 from nfc_gs.model.target_encoding import decode_colors, encode_colors
 
 DEGREES = [0, 1, 2, 3]
@@ -96,14 +95,16 @@ def test_a_gaussian_has_as_many_numbers_as_the_head_says(degree: int):
 def test_points_become_a_bit_head_in_their_colors(view: str):
     rng = np.random.default_rng(0)
     points = PointCloud(rng.normal(size=(40, 3)).astype(np.float32), rng.integers(0, 256, (40, 3)).astype(np.uint8))
-    model = from_points(points, 2, head="bits", bit_view=view, bit_hardness=0.5)  # type: ignore[arg-type]
+    model = GaussianModel.from_points(points, 2, head="bits", bit_view=view, bit_hardness=0.5)  # type: ignore[arg-type]
     assert model.head == "bits" and model.sh_coeffs is None and model.sh_degree == 2 and len(model) == 40
     assert model.bit_logits is not None and model.bit_shifts is not None
     assert model.bit_shifts.shape == (40, 8, VIEWS[view])
     shown = decode_colors(model.bit_logits.detach().sigmoid())
     assert (shown - torch.from_numpy(points.rgb) / 255).abs().max() < HALF_STEP + 1e-6
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
-    assert torch.equal(model.means, from_points(points, 2).means), "the geometry is that of the other head"
+    assert torch.equal(model.means, GaussianModel.from_points(points, 2).means), (
+        "the geometry is that of the other head"
+    )
 
 
 # ---- what is seen from where --------------------------------------------------------------------------------------

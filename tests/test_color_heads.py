@@ -8,19 +8,18 @@ from typing import Literal, get_args
 
 import pytest
 import torch
-from test_train_trainer import all_tensors, available_backends, stop_after
-from tiny_scenes import assert_same_bits, tiny_config, tiny_scene
+from tiny_scenes import all_tensors, assert_same_bits, available_backends, stop_after, tiny_config, tiny_scene
 from torch import Tensor
 
+from nfc_gs.core import checks
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.sh import rgb_to_sh0, sh0_to_rgb
 from nfc_gs.formats.registry import read_splats, write_splats
 from nfc_gs.model.gaussians import GEOMETRY, GaussianModel
 from nfc_gs.model.heads.color_head import ColorHead, HeadOptions, SplatColors
 from nfc_gs.model.heads.registry import HEADS, HeadName, get_head, head_of
-from nfc_gs.model.init import from_points
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.runs.checkpoint import load_model
+from nfc_gs.runs.opening import load_model
 from nfc_gs.training import config, gaussians, schedules
 from nfc_gs.training.trainer import Trainer
 
@@ -68,6 +67,7 @@ def rgb_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """What someone who adds a head writes: the table, the names, a learning rate."""
     monkeypatch.setitem(HEADS, "rgb", RgbHead())
     monkeypatch.setattr(config, "HeadName", Literal["sh", "bits", "rgb"])
+    monkeypatch.setattr(checks, "_hints", checks._hints.__wrapped__)  # the types as they are now, not from the cache
 
     def rates(*args: object) -> dict:
         return {**schedules.learning_rates(*args), "rgb_logits": 0.05}  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def rgb_trainer(folder: Path, backend: str = BACKENDS[-1], **changes: object) ->
 def start(name: str, degree: int = 1) -> tuple[GaussianModel, Tensor]:
     """A model of the tiny scene's points, and their colors in [0, 1]."""
     points = tiny_scene().points
-    return from_points(points, degree, head=name), torch.from_numpy(points.rgb) / 255  # type: ignore[arg-type]
+    return GaussianModel.from_points(points, degree, head=name), torch.from_numpy(points.rgb) / 255  # type: ignore[arg-type]
 
 
 # ---- the table ----------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def test_an_unknown_head_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(ValueError, match=f"there is no color head 'nn', only {names}$"):
         get_head("nn")
     with pytest.raises(ValueError, match="there is no color head 'nn'"):
-        from_points(tiny_scene().points, head="nn")  # type: ignore[arg-type]
+        GaussianModel.from_points(tiny_scene().points, head="nn")  # type: ignore[arg-type]
 
 
 def test_tensors_of_no_head_or_of_several_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import HERE
 from losses import photometric, photometric_reference
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
+from nfc_gs.core.errors import UserError
 from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.ops import native
 from nfc_gs.ops.operations import operations_for
@@ -63,7 +66,7 @@ def some_splats(count: int = 3000, seed: int = 0, bit_view: str | None = None) -
 
 def some_camera(width: int = 150, height: int = 97) -> Camera:
     eye, target, up = (torch.tensor(v) for v in ([0.2, -0.1, -3.0], [0.0, 0.0, 0.0], [0.0, -1.0, 0.0]))
-    return Camera(look_at(eye, target, up).requires_grad_(), 130.0, 125.0, 70.0, 50.0, width, height)
+    return Camera(look_at_viewmat(eye, target, up).requires_grad_(), 130.0, 125.0, 70.0, 50.0, width, height)
 
 
 def draw_and_differentiate(splats: Splats, camera: Camera, bits: bool = False) -> list[torch.Tensor]:
@@ -282,31 +285,28 @@ def test_noise_is_the_same_bits_for_any_number_of_threads() -> None:
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=os.path.dirname(__file__),  # not in the sources, which would hide the installed package
-        env={**os.environ, **environment},
-        check=False,
-    )
+@pytest.fixture
+def core_is_loaded_anew() -> Iterator[None]:
+    """The next use of the core reads the environment, as the first one of a process does."""
+    native.core.cache_clear()
+    yield
+    native.core.cache_clear()
 
 
-def test_the_environment_variable_sets_the_number_of_threads() -> None:
-    result = run_python("from nfc_gs.ops import native; print(native.threads())", NFC_GS_THREADS="3")
-    assert result.stdout.strip() == "3", result.stderr
+def test_the_environment_variable_sets_the_number_of_threads(
+    core_is_loaded_anew: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NFC_GS_THREADS", "3")
+    assert native.threads() == 3
 
 
-def test_a_thread_count_that_is_no_number_gives_one_sentence() -> None:
-    code = (
-        "from nfc_gs.ops import native\nfrom nfc_gs import UserError\n"
-        "try:\n    native.core()\nexcept UserError as error:\n    print(error)"
-    )
-    result = run_python(code, NFC_GS_THREADS="many")
-    assert result.stdout.strip() == (
-        "NFC_GS_THREADS is 'many'; set it to a number of threads from 1 to 1024, or unset it."
-    ), result.stderr
+def test_a_thread_count_that_is_no_number_gives_one_sentence(
+    core_is_loaded_anew: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NFC_GS_THREADS", "many")
+    expected = "NFC_GS_THREADS is 'many'; set it to a number of threads from 1 to 1024, or unset it."
+    with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
+        native.core()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -314,9 +314,12 @@ def test_the_core_works_in_a_forked_process() -> None:
     code = """
 import os, sys, torch
 sys.path.insert(0, os.getcwd())
-from test_cpu_core import *
+from nfc_gs.ops import native
+from nfc_gs.rendering.backend import RasterSettings
+from nfc_gs.rendering.registry import get_backend
+from splat_scenes import cast, make_camera, make_splats
 native.set_threads(3)
-splats, camera = some_splats(300), some_camera(40, 30)
+splats, camera = cast(make_splats(300), torch.float32), make_camera(40, 30).to(dtype=torch.float32)
 with torch.no_grad():
     first = get_backend("cpu").render(splats, camera, RasterSettings(3)).features
 child = os.fork()
@@ -326,7 +329,7 @@ if child == 0:
     os._exit(0 if torch.equal(first, again) else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    result = run_python(code)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE, check=False)
     assert result.stdout.strip() == "0", result.stderr
 
 
@@ -386,6 +389,7 @@ def test_a_bit_that_is_not_a_number_makes_the_bit_loss_one_too(name: str) -> Non
     assert values.values["bit_ce"].isnan()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(KERNELS.glob("*.*")), ids=lambda path: path.name)
 def test_every_file_of_kernels_compiles_alone(path: Path) -> None:
     """So that editors understand it."""

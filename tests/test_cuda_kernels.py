@@ -11,14 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from emulator import CUDA, SANITIZE_VARIABLE, Emulator, KernelError, compiled, run
+from emulator import CUDA, SANITIZE_VARIABLE, Emulator, KernelError, build_kernels, compiled, launch_kernel, run
 from splat_scenes import (
     Engine,
     OtherDevice,
@@ -47,28 +46,6 @@ def emulator() -> Emulator:
         return Emulator()
     except UserError as error:
         pytest.skip(str(error))
-
-
-class Values(ctypes.Structure):
-    """What the kernels of this file are given."""
-
-    _fields_ = (("values", ctypes.c_void_p), ("count", ctypes.c_int))
-
-
-def build(folder: Path, bodies: Sequence[str], threads: int = 64) -> ctypes.CDLL:
-    """Kernels with these bodies, called kernel_0, kernel_1 and so on, for the emulator."""
-    source = folder / "kernels.cu"
-    kernels = [
-        f"NFC_KERNEL(kernel_{k}, Values, {threads}) {{ const int i = threadIdx.x; (void)args; {body} }}"
-        for k, body in enumerate(bodies)
-    ]
-    struct = "struct Values { float* values; int count; };"
-    source.write_text("\n".join([f'#include "{CUDA}/gpu/kernel.h"', struct, *kernels]) + "\n")
-    return compiled(source)
-
-
-def launch(library: ctypes.CDLL, values: torch.Tensor, kernel: int = 0) -> None:
-    run(library, f"kernel_{kernel}", Values(values.data_ptr(), len(values)), blocks=1, threads=64)
 
 
 # ---- the emulator -------------------------------------------------------------------------------------------------
@@ -107,26 +84,26 @@ WRONG = [
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return build(tmp_path_factory.mktemp("kernels"), [body for body, _ in WRONG] + [EXCHANGE, WARP_BARRIER])
+    return build_kernels(tmp_path_factory.mktemp("kernels"), [body for body, _ in WRONG] + [EXCHANGE, WARP_BARRIER])
 
 
 def test_threads_exchange_values_by_shared_memory_shuffles_and_votes(kernels: ctypes.CDLL):
     values = torch.zeros(64)
-    launch(kernels, values, len(WRONG))
+    launch_kernel(kernels, values, len(WRONG))
     before = [max(i - 1, i // 32 * 32) for i in range(64)]
     assert values.tolist() == [63 - i + 1000 * before[i] + 3e5 + 5e6 for i in range(64)]
 
 
 def test_a_barrier_of_the_warp_orders_its_threads(kernels: ctypes.CDLL):
     values = torch.zeros(64)
-    launch(kernels, values, len(WRONG) + 1)
+    launch_kernel(kernels, values, len(WRONG) + 1)
     assert values.tolist() == [i ^ 1 for i in range(64)]
 
 
 @pytest.mark.parametrize("kernel", range(len(WRONG)), ids=[words for _, words in WRONG])
 def test_a_kernel_that_does_wrong_is_caught(kernels: ctypes.CDLL, kernel: int):
     with pytest.raises(KernelError, match=WRONG[kernel][1]):
-        launch(kernels, torch.zeros(64), kernel)
+        launch_kernel(kernels, torch.zeros(64), kernel)
 
 
 SANITIZED = """
@@ -135,9 +112,8 @@ from pathlib import Path
 import torch
 sys.path.insert(0, {tests!r})
 from splat_scenes import gradients, make_camera, make_splats, open_engine
-from emulator import Emulator
-from test_cuda_kernels import build, launch
-from test_cuda_training import launch_every_kernel
+from emulator import Emulator, build_kernels, launch_kernel
+from kernel_inputs import launch_every_kernel
 from tool_modules import load
 from nfc_gs.rendering.backend import RasterSettings
 from nfc_gs.rendering.registry import get_backend
@@ -147,7 +123,7 @@ launch_every_kernel(Emulator())
 with contextlib.redirect_stdout(io.StringIO()):  # every feature of the rendering, one after the other, and training
     assert load("bench/gpu_sanitize").run(get_backend("emulated"), torch.device("cpu"), 12, 18, 10) == 0
 print("clean", flush=True)
-launch(build(Path({folder!r}), ["args.values[i] = 1.0f;"]), torch.zeros(63))
+launch_kernel(build_kernels(Path({folder!r}), ["args.values[i] = 1.0f;"]), torch.zeros(63))
 """
 
 
@@ -269,11 +245,28 @@ def test_a_tile_of_hundreds_of_splats_is_that_of_the_specification():
 
 
 def test_the_last_batch_of_as_many_entries_as_there_may_be_does_not_overflow():
-    most = cuda_backend.MAX_ENTRIES
-    assert most - 1 + cuda_backend.TILE_PIXELS < 2**31  # where raster.cu looks after a batch of one entry, the last
-    assert cuda_backend._entries(torch.tensor([5, most])) == most
-    with pytest.raises(UserError, match=rf"cover {most + 1} tiles .* can draw {most}; draw a smaller image"):
-        cuda_backend._entries(torch.tensor([5, most + 1]))
+    # Where raster.cu looks after a batch of one entry, the last.
+    assert cuda_backend.MAX_ENTRIES - 1 + cuda_backend.TILE_PIXELS < 2**31
+
+
+def test_more_entries_than_there_may_be_are_refused(monkeypatch: pytest.MonkeyPatch):
+    class Counting(Emulator):
+        entries = 0
+
+        def launch(self, source: str, kernel: str, args: Any, *rest: Any) -> None:
+            self.entries = args.entries if kernel == "write_entries" else self.entries
+            super().launch(source, kernel, args, *rest)
+
+    runtime, splats = Counting(), cast(make_splats(), torch.float32)
+    scene = splats, make_camera().to(dtype=torch.float32), RasterSettings(3)
+    backend = CudaBackend(runtime)
+    backend.render(*scene)
+    most = runtime.entries
+    monkeypatch.setattr(cuda_backend, "MAX_ENTRIES", most)
+    backend.render(*scene)
+    monkeypatch.setattr(cuda_backend, "MAX_ENTRIES", most - 1)
+    with pytest.raises(UserError, match=rf"cover {most} tiles .* can draw {most - 1}; draw a smaller image"):
+        backend.render(*scene)
 
 
 # ---- compiling ----------------------------------------------------------------------------------------------------

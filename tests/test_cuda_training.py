@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from emulator import CUDA, Emulator, compiled
+from kernel_inputs import EVERYTHING, gaussians, pictures, planes_of, random
 from losses import photometric, photometric_reference
+from moving_scenes import moving_config, moving_scene, psnr
 from splat_scenes import open_engine
-from test_train_deformation import config, moving_scene, psnr
 from torch import Tensor
 
 from nfc_gs.core.errors import UserError
@@ -21,7 +22,6 @@ from nfc_gs.model.hexplane import (
     add_plane_regulariser_gradient,
     add_plane_regulariser_gradient_reference,
     hexplane_features_reference,
-    plane_shapes,
 )
 from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.ops import gpu, native
@@ -32,7 +32,7 @@ from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
 from nfc_gs.ops.operations import CPU, REFERENCE, Operations, gpu_operations, operations_for
 from nfc_gs.rendering.cuda_backend import CudaBackend
 from nfc_gs.rendering.registry import BACKENDS
-from nfc_gs.training import density_ops, schedules
+from nfc_gs.training import density_ops
 from nfc_gs.training.optimizers import DenseAdam, VisibleAdam, adam_step_reference
 from nfc_gs.training.trainer import Trainer
 
@@ -57,10 +57,6 @@ def taken(runtime: Runtime, operations: Operations, monkeypatch: pytest.MonkeyPa
     """The same, whose operations are used by default: the emulator's for tensors on the CPU."""
     monkeypatch.setattr(operations_module, "_fastest", lambda device: operations)
     return runtime
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def assert_close(actual: Tensor, expected: Tensor, limit: float = 1e-5) -> None:
@@ -110,16 +106,6 @@ def test_constants_in_the_order_of_the_kernels():
 
 
 # ---- the losses ---------------------------------------------------------------------------------------------------
-
-EVERYTHING = ObjectiveConfig(l1=0.7, mse=0.4, ssim=0.3, ce=0.5, bit_ce=0.6, ce_eps=0.05)
-
-
-def pictures(height: int, width: int, masked: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """A rendering that passes 0 and 1, a photograph, a mask, and bit probabilities."""
-    rendered = random(height, width, 3, seed=1) * 1.2 - 0.1
-    target = (random(height, width, 3, seed=2) * 255).round().to(torch.uint8)
-    mask = (random(height, width, seed=3) * 255).round().to(torch.uint8) if masked else None
-    return rendered, target, mask, random(height, width, 24, seed=4)
 
 
 @pytest.mark.parametrize(
@@ -213,19 +199,6 @@ def test_the_optimizer_of_gaussians_uses_the_kernel(taken: Runtime):
     assert_close(params["means"], torch.where(visible, -0.5, 0.0)[:, None].expand(4, 3))
 
 
-def gaussians(count: int) -> dict[str, Tensor]:
-    """Raw float32 tensors, many of them faint; the last has a quaternion of zero."""
-    generator = torch.Generator().manual_seed(5)
-    tensors = {
-        "means": torch.randn(count, 3, generator=generator),
-        "quats": torch.randn(count, 4, generator=generator),
-        "log_scales": torch.randn(count, 3, generator=generator) - 1.0,
-        "opacity_logits": 4.0 * torch.randn(count, generator=generator) - 4.0,
-    }
-    tensors["quats"][-1] = 0.0
-    return tensors
-
-
 @pytest.mark.skipif(not native.available(), reason="compares with the compiled core")
 def test_the_noise_is_that_of_the_cpu_core(runtime: Runtime, operations: Operations):
     before = gaussians(500)
@@ -253,10 +226,6 @@ def test_copies_share_opacity_and_scale_as_the_reference_has_it(runtime: Runtime
 
 
 # ---- deformation --------------------------------------------------------------------------------------------------
-
-
-def planes_of(config: HexPlaneConfig, time_resolution: int) -> list[Tensor]:
-    return [random(*shape, seed=k) + 0.5 for k, shape in enumerate(plane_shapes(config, time_resolution))]
 
 
 def small_planes(device: torch.device) -> list[Tensor]:
@@ -330,38 +299,21 @@ def test_regularisers_of_planes_are_those_of_the_reference(
     assert_close(actual, expected)
 
 
-def launch_every_kernel(emulator: Emulator) -> None:
-    """For the test that AddressSanitizer finds nothing: sizes that fill no block, gradients of everything."""
-    rendered, target, mask, bits = pictures(19, 21, True)
-    x, p = rendered.float().requires_grad_(), bits.float().requires_grad_()
-    operations = gpu_operations(emulator)
-    photometric(x, target, mask, EVERYTHING, p, operations).total.backward()
-    tensors = gaussians(37)
-    density_ops.mcmc_noise_(**tensors, strength=0.3, seed=1, step=2, operations=operations)
-    density_ops.relocate_sources_(tensors, torch.tensor([3, 5, 5, 36]), 0.005, operations)
-    ones = {name: torch.ones_like(tensor) for name, tensor in tensors.items()}
-    VisibleAdam(tensors, operations).step(ones, torch.ones(37, dtype=torch.bool), dict.fromkeys(tensors, 0.1))
-    planes = [plane.float().requires_grad_() for plane in planes_of(HexPlaneConfig(features=24, resolution=3), 3)]
-    gpu.hexplane_features(emulator, planes, (2.0 * random(37, 3) - 1.0).float(), 1.0).sum().backward()
-    for plane in planes:
-        weights = (0.1, 0.2, 0.3, 0.4)
-        add_plane_regulariser_gradient(plane.detach(), torch.zeros_like(plane), *weights, operations)
-
-
 # ---- a whole training ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not native.available(), reason="compares with the compiled core")
+@pytest.mark.usefixtures("small_images_may_be_smaller_still")
 def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Rendering, motion, losses, Adam, noise and relocation; rounding makes the runs part slowly."""
     open_engine("emulated-float32")
     emulator = Emulator()
-    monkeypatch.setattr(schedules, "MIN_SIDE", 12)
     monkeypatch.setitem(BACKENDS, "emulated", type("Emulated", (CudaBackend,), {"devices": ("cpu",)}))
     psnrs = {}
     for backend, operations in (("cpu", CPU), ("emulated", gpu_operations(emulator))):
         monkeypatch.setattr(operations_module, "_fastest", lambda device, operations=operations: operations)
-        wanted = config(method="nfc-bitwise", steps=24, motion="hexplane", backend=backend)
+        wanted = moving_config(method="nfc-bitwise", steps=24, motion="hexplane", backend=backend)
         trainer = Trainer(moving_scene(), wanted, tmp_path / backend, capture="tiny")
         before = psnr(trainer)
         trainer.train()

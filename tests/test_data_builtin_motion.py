@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from geometry import center_of, outside, pixel_rays
 from PIL import Image
-from test_data_builtin import center_of, outside, pixel_rays
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError

@@ -10,34 +10,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from photos import noise, save, source_of
 from PIL import Image
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.image_cache import ImageCache
-from nfc_gs.data.image_source import ImageSource
 from nfc_gs.data.images import area_average, decode, read_header, shrink
 from nfc_gs.data.scene import View, ViewImage
-
-
-def source_of(path: Path, **changes) -> ImageSource:
-    header = read_header(path)
-    size = {"width": header.width, "height": header.height}
-    return ImageSource(path=path, header=header, turn=False, **{**size, **changes})
 
 
 def view_of(path: Path, **changes) -> View:
     source = source_of(path, **changes)
     return View(path.name, Camera(torch.eye(4), 1.0, 1.0, 0.0, 0.0, source.width, source.height), source)
-
-
-def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
-
-
-def save(path: Path, pixels: np.ndarray, **options) -> Path:
-    Image.fromarray(pixels).save(path, **options)
-    return path
 
 
 def naive_area_average(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

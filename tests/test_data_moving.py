@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import pytest
+from captures import HEIGHT, WIDTH, write_capture, write_transforms
+from lenses import HEIGHT as LENS_HEIGHT
+from lenses import WIDTH as LENS_WIDTH
+from lenses import lens_of, pixel_grid
+from photos import noise, save, source_of
 from PIL import Image
-from test_data_images import noise, save, source_of
-from test_data_lens import HEIGHT as LENS_HEIGHT
-from test_data_lens import WIDTH as LENS_WIDTH
-from test_data_lens import lens_of, pixel_grid
-from test_data_multiview import PLAIN, write_bounds, write_frames, write_videos
-from test_data_open import HEIGHT, WIDTH, write_capture, write_transforms
+from videos import PLAIN, write_bounds, write_frames, write_videos
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.config import DataConfig

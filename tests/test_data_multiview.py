@@ -9,80 +9,30 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from captures import look_at_origin, ring, write_colmap
 from PIL import Image
-from test_data_open import look_at_origin, ring, write_colmap
+from videos import (
+    CAMERAS,
+    CODECS,
+    FPS,
+    FRAMES,
+    HEIGHT,
+    NAMES,
+    PLAIN,
+    WIDTH,
+    color,
+    llff_row,
+    write_bounds,
+    write_frames,
+    write_video,
+    write_videos,
+)
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data import video
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
-
-WIDTH, HEIGHT, CAMERAS, FRAMES, FPS = 32, 24, 4, 5, 25
-NAMES = [f"cam{k:02d}" for k in range(CAMERAS)]
-PLAIN = DataConfig(normalize=False, random_points=20)
-
-
-def color(camera: int, frame: int) -> tuple[int, int, int]:
-    return 40 + 40 * camera, 20 + 12 * frame, 128
-
-
-def write_frames(
-    root: Path, folder: str = "images", name: str = "{:04d}.png", frames: int = FRAMES, size: tuple[int, int] = (32, 24)
-) -> Path:
-    for c, camera in enumerate(NAMES):
-        (root / camera / folder).mkdir(parents=True)
-        for frame in range(frames):
-            Image.new("RGB", size, color(c, frame)).save(root / camera / folder / name.format(frame))
-    return root
-
-
-def write_video(
-    file: Path,
-    camera: int,
-    frames: int,
-    fps: float = FPS,
-    size: tuple[int, int] = (32, 24),
-    extra: tuple[str, ...] = (),
-    codec: str = "libx264",
-) -> None:
-    writer = imageio_ffmpeg.write_frames(
-        str(file),
-        size,
-        fps=fps,  # type: ignore[arg-type]
-        pix_fmt_out="yuv444p" if codec == "libx264" else "yuv420p",
-        codec=codec,
-        quality=None,  # type: ignore[arg-type]
-        macro_block_size=1,
-        ffmpeg_log_level="error",
-        output_params=[*(("-crf", "4", "-bf", "2") if codec == "libx264" else ()), *extra],
-    )
-    writer.send(None)
-    for frame in range(frames):
-        writer.send(np.full((size[1], size[0], 3), color(camera, frame), dtype=np.uint8))
-    writer.close()
-
-
-def write_videos(root: Path, frames: int = FRAMES, **options) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    for c, camera in enumerate(NAMES):
-        write_video(root / f"{camera}.mp4", c, frames, **options)
-    return root
-
-
-def llff_row(viewmat: np.ndarray, size: tuple[int, int] = (WIDTH, HEIGHT), focal: float = 30.0) -> np.ndarray:
-    """A row of poses_bounds.npy for a camera with that world-to-camera matrix."""
-    right, down, forward = viewmat[:3, :3]
-    centre = -viewmat[:3, :3].T @ viewmat[:3, 3]
-    matrix = np.stack([down, right, -forward, centre, [size[1], size[0], focal]], axis=1)
-    return np.append(matrix.ravel(), [2.0, 9.0])
-
-
-def write_bounds(root: Path, rows: np.ndarray | None = None, **options) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    rows = np.stack([llff_row(viewmat, **options) for viewmat in ring(CAMERAS)]) if rows is None else rows
-    np.save(root / "poses_bounds.npy", rows)
-    return root
 
 
 def colors_are_right(scene) -> bool:
@@ -357,9 +307,6 @@ def test_a_video_that_cannot_be_read_is_named(tmp_path, damage):
     with pytest.raises(UserError, match=r"The video .*cam02\.mp4 cannot be read, or is cut short \(.+\)") as caught:
         load_scene(tmp_path, PLAIN)
     assert "\n" not in str(caught.value)
-
-
-CODECS = {".avi": "mpeg4", ".webm": "libvpx"}
 
 
 @pytest.mark.parametrize("part", [0.4, 0.7])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from captures import HEIGHT, WIDTH, project, ring, write_capture, write_transforms
 from plyfile import PlyData, PlyElement
-from test_data_open import HEIGHT, WIDTH, project, ring, write_capture, write_transforms
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.config import DataConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_data_open import ring, write_capture, write_images, write_transforms
+from captures import ring, write_capture, write_images, write_transforms
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture, CaptureImage

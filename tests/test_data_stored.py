@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import PointCloud, SceneData, TimeAxis, View
 from nfc_gs.data.stored import from_parts, to_parts, without_photos
@@ -28,7 +28,7 @@ def scene(points: int = 41, *, moves: bool = True, converging: bool = False) -> 
     for i, (x, y) in enumerate((x, y) for x in (-0.4, 0.0, 0.4) for y in (-0.2, 0.0, 0.2)):
         eye = torch.tensor([x, y, -5.0])
         target = torch.zeros(3) if converging else eye + torch.tensor([0.0, 0.0, 1.0])
-        viewmat = look_at(eye, target, torch.tensor([0.0, -1.0, 0.0]))
+        viewmat = look_at_viewmat(eye, target, torch.tensor([0.0, -1.0, 0.0]))
         camera = Camera(viewmat, 60.1 + i, 60.2, 33.3, 23.9, 64, 48 + i)
         views.append(View(f"cam{i}/0.png", camera, "a file", i / 8 if moves else None))
     xyz = rng.normal(0.0, 2.0, (points, 3)).astype(np.float32)

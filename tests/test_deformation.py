@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 
 import pytest
 import torch
+from deformations import BOX, SMALL, generator, last_layers, moving, some_field, some_model, stirred
 from torch import Tensor
 
 from nfc_gs.core.sh import C0
@@ -27,16 +27,13 @@ from nfc_gs.model.hexplane import (
     mlp_reference,
     plane_shapes,
 )
-from nfc_gs.model.mlp import MlpConfig, encode
+from nfc_gs.model.mlp import encode
 from nfc_gs.ops import native
 from nfc_gs.ops.operations import CPU, REFERENCE, operations_for
 
 needs_core = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
-SMALL = HexPlaneConfig(features=16, resolution=5, levels=(1, 2), width=32)
-BOX = torch.tensor([[-1.0, -2.0, -3.0], [1.0, 2.0, 3.0]])
-EVERYTHING = tuple(WIDTHS)
 
 
 @pytest.fixture(autouse=True)
@@ -51,10 +48,6 @@ def same_core_afterwards() -> Iterator[None]:
     native.core().use_instruction_set(instruction_set)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def some_planes(config: HexPlaneConfig = SMALL, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     g = generator()
     shapes = plane_shapes(config, 4)
@@ -64,53 +57,6 @@ def some_planes(config: HexPlaneConfig = SMALL, dtype: torch.dtype = torch.float
 def some_points(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Most inside the box, some beyond it."""
     return torch.empty(count, 3).uniform_(-1.2, 1.2, generator=generator(1)).to(dtype).requires_grad_()
-
-
-def some_field(kind: str, quantities: tuple[str, ...] = EVERYTHING, seed: int | None = 0):
-    config = dataclasses.asdict(SMALL if kind == "hexplane" else MlpConfig(depth=4, width=24))
-    settings = {"kind": kind, "quantities": quantities, "config": config, "time_resolution": 4}
-    return make_deformation(settings, BOX, None if seed is None else generator(seed))
-
-
-def last_layers(field) -> list[torch.nn.Linear]:
-    """Those that give the changes."""
-    if isinstance(field, HexPlane):
-        return [layers[-1] for layers in field.networks.values()]
-    return [field.layers[-1]]
-
-
-def stirred(kind: str, **changes):
-    """A field whose last layer is not zero."""
-    field = some_field(kind, **changes)
-    with torch.no_grad():
-        for layer in last_layers(field):
-            layer.weight.normal_(0.0, 0.3, generator=generator(2))
-            layer.bias.normal_(0.0, 0.3, generator=generator(2))
-    return field
-
-
-def moving(kind: str, **changes):
-    """A field whose changes depend on time."""
-    field = stirred(kind, **changes)
-    with torch.no_grad():
-        for parameter in field.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator(9)) * 0.1)
-    return field
-
-
-def some_model(head: str, count: int = 20) -> GaussianModel:
-    g = generator(3)
-    tensors = {
-        "means": torch.randn(count, 3, generator=g),
-        "log_scales": torch.randn(count, 3, generator=g),
-        "quats": torch.randn(count, 4, generator=g),
-        "opacity_logits": torch.randn(count, generator=g),
-    }
-    if head == "sh":
-        tensors["sh_coeffs"] = torch.randn(count, 4, 3, generator=g)
-    else:
-        tensors |= {"bit_logits": torch.randn(count, 24, generator=g), "bit_shifts": torch.zeros(count, 3, 3)}
-    return GaussianModel(tensors)
 
 
 # What a look-up is

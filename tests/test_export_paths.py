@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import PointCloud, SceneData, View
 from nfc_gs.export.paths import interpolate, orbit, travel
@@ -21,7 +21,7 @@ TARGET = np.array([3.0, -1.0, 2.0])
 
 def camera(eye: np.ndarray, target: np.ndarray, fx: float = 60.0) -> Camera:
     tensors = [torch.tensor(v, dtype=torch.float32) for v in (eye, target, UP)]
-    return Camera(look_at(*tensors), fx, fx, 33.0, 23.0, 64, 48)
+    return Camera(look_at_viewmat(*tensors), fx, fx, 33.0, 23.0, 64, 48)
 
 
 def around(azimuths: np.ndarray, distance: float = 4.0, height: float = 1.5) -> list[Camera]:

@@ -9,39 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from captures import SHARED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plyfile import PlyData, PlyElement
+from random_models import random_model, similarity
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.errors import UserError
 from nfc_gs.formats.ply import read_ply, write_ply
 from nfc_gs.model.gaussians import GaussianModel
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
-def random_model(n: int = 20, degree: int = 3, seed: int = 0, dtype: torch.dtype = torch.float32) -> GaussianModel:
-    g = torch.Generator().manual_seed(seed)
-    k = (degree + 1) ** 2
-    return GaussianModel(
-        {
-            "means": torch.randn(n, 3, generator=g, dtype=dtype),
-            "log_scales": torch.randn(n, 3, generator=g, dtype=dtype) * 0.5 - 2,
-            "quats": torch.randn(n, 4, generator=g, dtype=dtype) * 3,
-            "opacity_logits": torch.randn(n, generator=g, dtype=dtype) + 1,
-            "sh_coeffs": torch.randn(n, k, 3, generator=g, dtype=dtype) * 0.3,
-        }
-    )
-
-
-def similarity(seed: int = 3, scale: float = 0.37) -> np.ndarray:
-    from scipy.spatial.transform import Rotation
-
-    transform = np.eye(4)
-    transform[:3, :3] = scale * Rotation.from_rotvec([0.5, -1.2, seed]).as_matrix()
-    transform[:3, 3] = (1.5, -0.4, 2.0)
-    return transform
 
 
 def ascii_ply(names: list[str], rows: list[list[float]], count: int | None = None) -> str:
@@ -114,7 +91,7 @@ def test_the_exported_model_looks_the_same_from_the_camera_in_the_world(tmp_path
     write_ply(tmp_path / "a.ply", model, transform)
     world = GaussianModel({k: v.double() for k, v in read_ply(tmp_path / "a.ply").tensors().items()})
     zero = torch.zeros(3, dtype=torch.float64)
-    viewmat = look_at(zero + 4, zero, torch.tensor([0.1, -1.0, 0.3], dtype=torch.float64))
+    viewmat = look_at_viewmat(zero + 4, zero, torch.tensor([0.1, -1.0, 0.3], dtype=torch.float64))
     camera = Camera(viewmat, 40.0, 42.0, 16.0, 12.0, 32, 24)
     # p_camera = V T p_world, but scaled: dividing its first three rows by the scale makes it rigid again
     moved = viewmat @ torch.from_numpy(transform)

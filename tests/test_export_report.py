@@ -11,61 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import launched, middle, opened
+from chromium import middle, opened
 from PIL import Image
+from report_runs import EVIL, data_of, fake_run, picture, save_view
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.report import write_report
-from nfc_gs.export.report_data import color_error, read_curves, read_views
+from nfc_gs.export.report_files import read_views
+from nfc_gs.export.report_history import read_curves
+from nfc_gs.export.report_pictures import color_error
 
-EVIL = "sub/<img src=x onerror=alert(1)>&\"'</script>{{data}}.png"
-
-
-def picture(seed: int, height: int = 30, width: int = 40) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def save_view(run: Path, name: str, truth: np.ndarray, render: np.ndarray) -> None:
-    folder = run / "renders" / "test"
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = name.replace("/", "_").rsplit(".", 1)[0]
-    Image.fromarray(truth).save(folder / f"{stem}_truth.png")
-    Image.fromarray(render).save(folder / f"{stem}.png")
-
-
-def fake_run(run: Path, names: tuple[str, ...] = ("b.png", EVIL, "a.png")) -> Path:
-    """A run folder with everything in it; the first view is the worst."""
-    run.mkdir(parents=True, exist_ok=True)
-    for i, name in enumerate(names):
-        truth = picture(i)
-        save_view(run, name, truth, (truth // 2 + 40 * i % 90).astype(np.uint8))
-    views = [{"name": name, "psnr": 20.0 + i, "ssim": 0.8 + i / 100} for i, name in enumerate(names)]
-    metrics = {
-        "test": {"psnr": 21.123, "ssim": 0.8123, "views": views},
-        "gaussians": 12345,
-        "steps": 600,
-        "train_seconds": 83.0,
-        "device": "cpu <fast>",
-        "peak_memory_mb": 512,
-        "timings": {"forward": 40.0, "<b>backward": 30.0},
-    }
-    (run / "metrics.json").write_text(json.dumps(metrics))
-    rows = [
-        {
-            "step": s,
-            "seconds": s / 10,
-            "loss": 1 / s,
-            "psnr": 10 + s / 100,
-            "gaussians": 5 * s,
-            "width": 40,
-            "height": 30,
-        }
-        for s in range(1, 601)
-    ]
-    tests = [{"step": s, "seconds": s / 10, "test_psnr": 9 + s / 100, "test_ssim": 0.5} for s in (200, 400, 600)]
-    (run / "history.jsonl").write_text("\n".join(json.dumps(row) for row in [*rows, *tests]) + "\n")
-    (run / "config.yaml").write_text("capture: /x/<i>fox\nseed: 0\ntrain:\n  rates: {means: 1.6e-4, sh: null}\n")
-    return run
+KINDS = ("truth", "render", "error")
 
 
 def test_the_report_shows_the_numbers_the_views_the_timings_and_the_config(tmp_path: Path) -> None:
@@ -76,14 +32,16 @@ def test_the_report_shows_the_numbers_the_views_the_timings_and_the_config(tmp_p
         assert words in text
     for words in ("a.png", "b.png", "22.00", "0.8200", "train", "rates.means", "forward", "cpu &lt;fast&gt;"):
         assert words in text
-    assert text.count("data:image/jpeg;base64,") == 9
+    assert text.count("data:image/jpeg;base64,") == 9 + 2  # three of each view, and the two at the top
 
 
 def test_the_report_asks_nothing_of_the_network(tmp_path: Path) -> None:
     text = write_report(fake_run(tmp_path, names=("a.png", "b.png"))).read_text(encoding="utf-8")
     bare = re.sub(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+", "", text)
     assert not re.search(r"https?://|//[a-z0-9.-]+\.[a-z]{2,}/|@import|url\((?!#)|<script[^>]+src", bare)
-    assert not re.search(r"\ssrc\s*=\s*[\"']", bare) and re.findall(r"href=\"[^\"]*\"", bare) == ['href="data:,"']
+    assert set(re.findall(r"\ssrc\s*=\s*[\"'][^\"']*[\"']", bare)) == {' src=""'}  # what was cut out above
+    links = re.findall(r"href=\"([^\"]*)\"", bare)
+    assert links == ["data:,", "#h-views", "renders/", "metrics.json", "config.yaml", "history.jsonl"]
     assert "default-src 'none'" in bare
 
 
@@ -109,6 +67,17 @@ def test_an_empty_run_and_a_run_of_garbage_still_give_a_report(tmp_path: Path, c
     assert "metrics.json" in caplog.text and "x: &lt;b&gt;" in text
     (tmp_path / "metrics.json").write_text('{"test": {"psnr": NaN, "views": [3, {"name": 5}, {}]}, "steps": "many"}')
     assert '<td data-value="5">5</td>' in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_however_large_the_pictures_the_report_is_not(tmp_path: Path) -> None:
+    names = ("a.png", "b.png", "c.png", "d.png")
+    run = fake_run(tmp_path / "run", names)
+    for i, name in enumerate(names):
+        save_view(run, name, picture(i, 600, 700), picture(50 + i, 600, 700))  # noise: as large as pictures get
+    report = write_report(run)
+    shown = [view["name"] for view in data_of(report)["views"]]
+    assert shown[:2] == ["a.png", "d.png"] and len(shown) < 4
+    assert report.stat().st_size < 6_000_000 and f"Pictures of {len(shown)} of 4" in report.read_text()
 
 
 def test_a_missing_run_folder_is_said(tmp_path: Path) -> None:
@@ -137,7 +106,8 @@ def test_a_large_capture_embeds_few_views_with_the_worst_and_the_best_among_them
     shown = [view for view in views if view.pictures]
     assert len(views) == 60 and len(shown) == 16
     assert {0.0, 1.0, 58.0, 59.0} <= {view.psnr for view in shown}
-    assert {(view.pictures["width"], view.pictures["height"]) for view in shown} == {(960, 6)}
+    sizes = {kind: {(view.pictures[kind].width, view.pictures[kind].height) for view in shown} for kind in KINDS}
+    assert sizes == {"truth": {(960, 6)}, "render": {(960, 6)}, "error": {(480, 3)}}
 
 
 def test_the_error_picture_shows_the_mean_absolute_error_on_the_stated_scale(tmp_path: Path) -> None:
@@ -146,7 +116,7 @@ def test_the_error_picture_shows_the_mean_absolute_error_on_the_stated_scale(tmp
     assert scale[0, 3].tolist() == scale[0, 2].tolist() and scale[0].sum(axis=1)[1] not in scale[0].sum(axis=1)[[0, 2]]
     truth = np.full((16, 16, 3), 100, np.uint8)
     save_view(tmp_path, "a.png", truth, truth + np.array([30, 0, 60], np.uint8))
-    uri = read_views(tmp_path, {})[0].pictures["error"]
+    uri = read_views(tmp_path, {})[0].pictures["error"].uri
     got = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
     expected = color_error(np.array([[30 / 255]]))[0, 0].astype(int)
     assert np.abs(got.astype(int) - expected).max() <= 4  # JPEG
@@ -168,12 +138,6 @@ def test_curves_are_thinned_smoothed_and_forget_what_a_resumed_run_did_again(tmp
 # ---- in a browser ----
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as chromium:
-        yield chromium
-
-
 @pytest.fixture
 def page(browser, tmp_path: Path):
     """The fake run's report in a browser."""
@@ -182,9 +146,9 @@ def page(browser, tmp_path: Path):
 
 
 def test_the_slider_follows_the_mouse_and_the_keys(page) -> None:
-    handle = page.locator("#handle")
-    x, y = middle(page, "#slider")
-    width = page.locator("#slider").bounding_box()["width"]
+    handle = page.locator("#slide-handle")
+    x, y = middle(page, "#slide")
+    width = page.locator("#slide").bounding_box()["width"]
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + width / 4, y)
@@ -216,12 +180,12 @@ def test_the_curves_are_drawn_and_read_out_under_the_mouse(page) -> None:
 
 
 def test_a_click_in_the_table_chooses_the_view(page) -> None:
-    assert page.inner_text("#view-name") == EVIL  # the one in the middle is shown first
+    assert page.inner_text("#view-name") == "b.png"  # the worst is shown first
     before = page.locator("#image-truth").get_attribute("src")
-    page.click("tr:has-text('b.png')")
-    assert page.inner_text("#view-name") == "b.png" and "PSNR 20.00 dB" in page.inner_text("#view-metrics")
+    page.click("tr:has-text('a.png')")
+    assert page.inner_text("#view-name") == "a.png" and "PSNR 22.00 dB" in page.inner_text("#view-metrics")
     assert page.locator("#image-truth").get_attribute("src") != before
-    assert page.locator("tr.chosen").inner_text().startswith("b.png")
+    assert page.locator("tr.chosen").inner_text().startswith("a.png")
     size = page.locator("#slide-render").evaluate("e => [e.naturalWidth, e.naturalHeight]")
     assert size == [40, 30]
     page.click("#next")

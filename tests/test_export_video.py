@@ -8,6 +8,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
+from videos import decode
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.video import write_png, write_video
@@ -20,13 +21,6 @@ def frames(count: int = 6, height: int = 48, width: int = 64) -> list[np.ndarray
         (np.stack([x, y, np.full_like(x, i / count)], axis=-1) * 255).astype(np.uint8)  # [H, W, 3]
         for i in range(count)
     ]
-
-
-def decode(path: Path) -> tuple[dict, list[np.ndarray]]:
-    reader = imageio_ffmpeg.read_frames(str(path))
-    meta = next(reader)
-    width, height = meta["size"]
-    return meta, [np.frombuffer(data, np.uint8).reshape(height, width, 3) for data in reader]
 
 
 def test_an_mp4_holds_the_frames_at_their_size_and_rate(tmp_path: Path) -> None:

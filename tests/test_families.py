@@ -17,9 +17,10 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import StepDone
 from nfc_gs.objective.presets import ObjectiveOptions
-from nfc_gs.runs.checkpoint import load_checkpoint, load_model, save_compact
+from nfc_gs.runs.checkpoint import load_checkpoint, save_compact
 from nfc_gs.runs.families import FAMILIES, render
 from nfc_gs.runs.history import read_history
+from nfc_gs.runs.opening import load_model
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.registry import TRAINABLE_FAMILIES
 from nfc_gs.training.trainer import Trainer

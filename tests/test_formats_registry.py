@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_export_ply import random_model, similarity
+from random_models import random_model, similarity
 
 import nfc_gs
 from nfc_gs.core.errors import UserError

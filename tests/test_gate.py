@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
+from deformations import Pusher, last_layers, moving, pushed, some_model, stirred
 from splat_scenes import make_camera
-from test_deformation import last_layers, moving, some_model, stirred
 from torch import Tensor
 
 from nfc_gs.model.deformation import Deformation
@@ -16,37 +16,6 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.hexplane import HexPlane, is_time_plane
 from nfc_gs.ops.operations import Operations
 from nfc_gs.rendering.pipeline import render
-
-
-class Pusher(Deformation):
-    """Pushes Gaussians along x as far as their y says, there and back, and all of them by 0.25."""
-
-    asked: int
-
-    def __init__(self) -> None:
-        super().__init__("hexplane", ("means",), torch.tensor([[-9.0] * 3, [9.0] * 3]))
-        self.settings = {}
-
-    def changes(self, means: Tensor, time: float, operations: Operations) -> Tensor:
-        self.asked = len(means)
-        return torch.stack([means[:, 1] * (2.0 * time - 1.0) + 0.25, 0.0 * means[:, 0], 0.0 * means[:, 0]], dim=1)
-
-
-def pushed(ways: list[float], scales: tuple[float, float, float] = (0.1, 0.1, 0.1)) -> GaussianModel:
-    """Gaussians that go so far from the middle of their ways."""
-    count = len(ways)
-    means = torch.tensor([[0.0, way, 2.0] for way in ways])
-    model = GaussianModel(
-        {
-            "means": means,
-            "log_scales": torch.tensor(scales).log().expand(count, 3),
-            "quats": torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(count, 4),
-            "opacity_logits": torch.full((count,), 9.0),
-            "sh_coeffs": torch.zeros(count, 1, 3),
-        }
-    )
-    model.deformation = Pusher()
-    return model
 
 
 def asked(model: GaussianModel) -> list[int]:

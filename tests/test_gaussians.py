@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_deformation import moving, some_model
+from deformations import moving, some_model
 
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import Part, RadianceModel
@@ -97,3 +97,32 @@ def test_a_deformation_that_cannot_be_made_again_is_refused(tensors: dict, setti
         GaussianModel.from_parts({**parts, "deformation": broken})
     with pytest.raises(ValueError, match="the bounds of the deformation are no box"):
         GaussianModel.from_parts({**parts, "deformation": Part({}, saved.values)})
+
+
+@pytest.mark.parametrize("kind", [None, "hexplane", "mlp"])
+def test_a_detached_model_is_the_same_without_gradients_and_shares_memory(kind: str | None) -> None:
+    model = a_model("sh", kind)
+    detached = model.detached()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not any(tensor.requires_grad for tensor in (*detached.parameters(), *detached.posed(0.3).values()))
+    pairs = [*zip(model.parameters(), detached.parameters(), strict=True)]
+    pairs += [*zip(model.buffers(), detached.buffers(), strict=True)]
+    assert pairs and all(a.data_ptr() == b.data_ptr() for a, b in pairs)
+    expected, found = model.at(0.3).tensors(), detached.at(0.3).tensors()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_model_is_made_of_numpy_arrays_as_of_tensors() -> None:
+    tensors = a_model("sh", None).tensors()
+    arrays = {name: tensor.double().numpy() for name, tensor in tensors.items()}
+    model = GaussianModel(arrays)
+    assert all(torch.equal(model.tensors()[name], tensors[name]) for name in tensors)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    arrays["means"][:] = 0.0
+    assert (model.means != 0).any(), "the array was copied"
+    assert GaussianModel({name: t.double() for name, t in tensors.items()}).means.dtype == torch.float64
+
+
+def test_a_model_says_what_it_is_in_one_line() -> None:
+    assert repr(a_model("sh", None)) == "GaussianModel(20 Gaussians, SH degree 1, float32 on cpu)"
+    assert repr(a_model("bits", "mlp")) == "GaussianModel(20 Gaussians, SH degree 1, moving (mlp), float32 on cpu)"

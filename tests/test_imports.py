@@ -1,4 +1,4 @@
-"""The layers of the package: imports go down only, one file loads compiled code, nothing is unpickled."""
+"""Imports: of the package down only, one file loads compiled code, nothing is unpickled; of tests no other test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import nfc_gs
 
 PACKAGE = Path(nfc_gs.__file__).parent
+TESTS = Path(__file__).parent
 
 LAYERS = (
     {"core"},
@@ -60,13 +62,19 @@ HEAVY = {
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
 
 
+@cache
+def syntax(source: str) -> tuple[ast.AST, ...]:
+    """All nodes of a file."""
+    return tuple(ast.walk(ast.parse(source)))
+
+
 def imported(source: str, file: str) -> Iterator[tuple[int, str]]:
     """Line and full name of everything that a file imports, wherever it stands and under whatever condition.
 
     A string that names a module of the package (for `import_module`) counts as an import of it.
     """
     package = ".".join(["nfc_gs", *Path(file).parts[:-1]])
-    for node in ast.walk(ast.parse(source)):
+    for node in syntax(source):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -149,12 +157,18 @@ def unpickling(source: str, file: str) -> list[str]:
         for line, name in imported(source, file)
         if name.split(".")[0] in UNPICKLERS or name == "torch.load"
     ]
-    for node in ast.walk(ast.parse(source)):
+    for node in syntax(source):
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load":
             found.append(f"nfc_gs/{file}:{node.lineno} uses torch.load")
         elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
             found.append(f"nfc_gs/{file}:{node.value.lineno} allows pickles")
     return found
+
+
+def imported_test_files(source: str) -> list[str]:
+    """Which test files a file of tests imports, or names in code that it runs elsewhere."""
+    words = re.findall(r"(?m)^\s*(?:from|import)\s+(test_\w+)", source)
+    return sorted(word for word in set(words) if (TESTS / f"{word}.py").is_file())
 
 
 def test_every_file_belongs_to_a_layer() -> None:
@@ -243,6 +257,17 @@ def test_every_way_to_import_a_module_counts(source: str) -> None:
 )
 def test_unpickling_is_seen(source: str) -> None:
     assert len(unpickling(source, "data/a.py")) == 1
+
+
+def test_no_test_file_imports_another() -> None:
+    """What several need stands in a module beside them."""
+    found = {path.name: imported_test_files(path.read_text("utf-8")) for path in sorted(TESTS.glob("*.py"))}
+    assert {name: files for name, files in found.items() if files} == {}
+
+
+@pytest.mark.parametrize("source", ["from test_imports import circles", "def f():\n    import test_imports as other"])
+def test_an_import_of_a_test_file_is_seen(source: str) -> None:
+    assert imported_test_files(source) == ["test_imports"]
 
 
 def test_import_nfc_gs_is_light_and_silent(tmp_path: Path) -> None:

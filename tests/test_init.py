@@ -11,7 +11,8 @@ import torch
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.sh import sh0_to_rgb
 from nfc_gs.data.scene import PointCloud
-from nfc_gs.model.init import MAX_SCALE, MIN_SCALE, from_points, neighbour_distances
+from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.init import MAX_SCALE, MIN_SCALE, neighbour_distances
 
 
 def cloud(count: int = 200, seed: int = 0) -> PointCloud:
@@ -26,7 +27,7 @@ def test_scales_are_the_mean_distance_to_three_neighbours():
     apart = np.linalg.norm(points.xyz[:, None].astype(float) - points.xyz[None], axis=-1)
     expected = np.sort(apart, axis=1)[:, 1:4].mean(axis=1)
     np.testing.assert_allclose(neighbour_distances(points.xyz), np.minimum(expected, 0.1 * size(points)), rtol=1e-9)
-    model = from_points(points, scale_factor=0.5)
+    model = GaussianModel.from_points(points, scale_factor=0.5)
     np.testing.assert_allclose(
         model.scales.detach().numpy(), 0.5 * np.minimum(expected, 0.1 * size(points))[:, None].repeat(3, 1), rtol=1e-5
     )
@@ -39,7 +40,7 @@ def size(points: PointCloud) -> float:
 
 def test_positions_colors_opacities_and_rotations_are_those_asked_for():
     points = cloud()
-    model = from_points(points, sh_degree=2, opacity=0.25)
+    model = GaussianModel.from_points(points, sh_degree=2, opacity=0.25)
     assert len(model) == 200 and model.sh_degree == 2
     np.testing.assert_array_equal(model.means.detach().numpy(), points.xyz)
     torch.testing.assert_close(sh0_to_rgb(model.sh_coeffs[:, 0]), torch.from_numpy(points.rgb) / 255)
@@ -51,23 +52,23 @@ def test_positions_colors_opacities_and_rotations_are_those_asked_for():
 
 def test_black_and_white_survive():
     points = PointCloud(np.eye(3, dtype=np.float32), np.array([[0, 0, 0], [255, 255, 255], [255, 0, 128]], np.uint8))
-    colors = sh0_to_rgb(from_points(points).sh_coeffs[:, 0])
+    colors = sh0_to_rgb(GaussianModel.from_points(points).sh_coeffs[:, 0])
     torch.testing.assert_close(colors, torch.from_numpy(points.rgb) / 255, rtol=0, atol=1e-6)
 
 
 def test_the_choice_of_points_is_seeded_and_keeps_their_order():
     points = cloud()
-    first, again = (from_points(points, max_gaussians=50, seed=3) for _ in range(2))
-    other = from_points(points, max_gaussians=50, seed=4)
+    first, again = (GaussianModel.from_points(points, max_gaussians=50, seed=3) for _ in range(2))
+    other = GaussianModel.from_points(points, max_gaussians=50, seed=4)
     assert len(first) == 50 and torch.equal(first.means, again.means) and not torch.equal(first.means, other.means)
     rows = [int(np.flatnonzero((points.xyz == mean).all(axis=1))[0]) for mean in first.means.detach().numpy()]
     assert rows == sorted(set(rows))
-    assert len(from_points(points, max_gaussians=1000)) == 200
+    assert len(GaussianModel.from_points(points, max_gaussians=1000)) == 200
 
 
 def test_scales_are_those_among_the_chosen_points():
     points = cloud()
-    model = from_points(points, max_gaussians=20)
+    model = GaussianModel.from_points(points, max_gaussians=20)
     expected = neighbour_distances(model.means.detach().numpy())
     np.testing.assert_allclose(model.scales[:, 0].detach().numpy(), expected, rtol=1e-5)
 
@@ -90,13 +91,13 @@ def test_an_outlier_does_not_cover_the_picture():
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_handful_of_points_is_enough(count: int):
     points = cloud(count)
-    model = from_points(points)
+    model = GaussianModel.from_points(points)
     assert len(model) == count and model.scales.isfinite().all() and (model.scales > 0).all()
 
 
 def test_points_that_all_coincide_get_a_size():
     points = PointCloud(np.ones((5, 3), np.float32), np.zeros((5, 3), np.uint8))
-    assert from_points(points).scales.detach().numpy() == pytest.approx(MAX_SCALE)
+    assert GaussianModel.from_points(points).scales.detach().numpy() == pytest.approx(MAX_SCALE)
 
 
 def test_points_that_are_not_finite_are_left_out_aloud(caplog: pytest.LogCaptureFixture):
@@ -104,7 +105,7 @@ def test_points_that_are_not_finite_are_left_out_aloud(caplog: pytest.LogCapture
     points.xyz[3, 1] = math.nan
     points.xyz[7, 2] = math.inf
     with caplog.at_level("WARNING", logger="nfc_gs"):
-        model = from_points(points)
+        model = GaussianModel.from_points(points)
     assert len(model) == 8 and "2 of 10 points" in caplog.text
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
@@ -112,15 +113,15 @@ def test_points_that_are_not_finite_are_left_out_aloud(caplog: pytest.LogCapture
 @pytest.mark.parametrize("xyz", [np.zeros((0, 3), np.float32), np.full((4, 3), np.nan, np.float32)])
 def test_a_cloud_without_a_usable_point_is_refused_with_a_remedy(xyz: np.ndarray):
     with pytest.raises(UserError, match=r"no usable point \(\d given, none finite\)"):
-        from_points(PointCloud(xyz, np.zeros((len(xyz), 3), np.uint8)))
+        GaussianModel.from_points(PointCloud(xyz, np.zeros((len(xyz), 3), np.uint8)))
 
 
 @pytest.mark.parametrize("wrong", [{"opacity": 0.0}, {"opacity": 1.0}, {"scale_factor": 0.0}, {"max_gaussians": 0}])
 def test_arguments_out_of_range_are_refused(wrong: dict):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        from_points(cloud(5), **wrong)
+        GaussianModel.from_points(cloud(5), **wrong)
 
 
 def test_another_dtype_can_be_asked_for():
-    model = from_points(cloud(5), dtype=torch.float64)
+    model = GaussianModel.from_points(cloud(5), dtype=torch.float64)
     assert all(parameter.dtype == torch.float64 for parameter in model.parameters())

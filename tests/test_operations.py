@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train_deformation import config, moving_scene
-from test_train_trainer import all_tensors
-from tiny_scenes import tiny_config, tiny_scene
+from moving_scenes import moving_config, moving_scene
+from tiny_scenes import all_tensors, tiny_config, tiny_scene
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import native, nvrtc, operations
 from nfc_gs.ops.device import resolve_device
 from nfc_gs.ops.operations import CPU, REFERENCE, operations_for
-from nfc_gs.training import schedules
 from nfc_gs.training.deformation import DeformationCompanion
 from nfc_gs.training.trainer import Trainer
 
@@ -64,13 +62,13 @@ def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "core", refuse)
 
 
+@pytest.mark.usefixtures("small_images_may_be_smaller_still")
 @pytest.mark.parametrize("density", ["mcmc", "adc"])
 def test_the_backend_torch_trains_a_static_scene_by_references_alone(
     density: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losses, Adam, noise and relocation."""
     nothing_compiled(monkeypatch)
-    monkeypatch.setattr(schedules, "MIN_SIDE", 12)
     settings = tiny_config(steps=12, backend="torch", method="nfc-te", density=density)
     trainer = Trainer(tiny_scene(), settings, tmp_path / "run", capture="tiny")
     count = len(trainer.model)
@@ -78,14 +76,14 @@ def test_the_backend_torch_trains_a_static_scene_by_references_alone(
     assert trainer.steps_done == 12 and (density == "adc" or len(trainer.model) != count)
 
 
+@pytest.mark.usefixtures("small_images_may_be_smaller_still")
 @pytest.mark.parametrize("kind", ["hexplane", "mlp"])
 def test_the_backend_torch_trains_a_moving_scene_by_references_alone(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deformation, its regularisers and its Adam, too."""
     nothing_compiled(monkeypatch)
-    monkeypatch.setattr(schedules, "MIN_SIDE", 12)
-    settings = config(steps=12, backend="torch", method="nfc-bitwise", motion=kind)
+    settings = moving_config(steps=12, backend="torch", method="nfc-bitwise", motion=kind)
     trainer = Trainer(moving_scene(), settings, tmp_path / "run", capture="tiny")
     trainer.train()
     (companion,) = trainer.companions

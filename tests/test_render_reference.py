@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.checks import check_alike, check_shapes
 from nfc_gs.core.errors import UserError
 from nfc_gs.rendering import gsplat_backend
@@ -24,7 +24,9 @@ NAMES = ("means", "quats", "scales", "opacities", "sh_coeffs", "features")
 
 def make_camera(width: int = 64, height: int = 48, focal: float = 50.0) -> Camera:
     eye, target, up = torch.tensor([[0.4, -0.3, -3.0], [0.0, 0.1, 0.2], [0.1, -1.0, 0.0]], dtype=torch.float64)
-    return Camera(look_at(eye, target, up), focal, 1.1 * focal, width / 2 + 3.5, height / 2 - 2.5, width, height)
+    return Camera(
+        look_at_viewmat(eye, target, up), focal, 1.1 * focal, width / 2 + 3.5, height / 2 - 2.5, width, height
+    )
 
 
 def make_splats(count: int, seed: int = 0, spread: float = 1.0, channels: int = 2) -> Splats:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from losses import photometric
-from test_train_trainer import all_tensors, available_backends, stop_after
-from tiny_scenes import assert_same_bits, tiny_config, tiny_scene
+from tiny_scenes import all_tensors, assert_same_bits, available_backends, stop_after, tiny_config, tiny_scene
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.objective.objective import LossResult, Objective, ObjectiveConfig
@@ -18,19 +17,16 @@ from nfc_gs.objective.presets import ObjectiveOptions
 from nfc_gs.objective.terms import Comparison
 from nfc_gs.ops import native
 from nfc_gs.rendering.pipeline import render
-from nfc_gs.runs.checkpoint import load_checkpoint, load_model
-from nfc_gs.training import schedules
+from nfc_gs.runs.checkpoint import load_checkpoint
+from nfc_gs.runs.opening import load_model
 from nfc_gs.training.config import AdcConfig, LearningRates
 from nfc_gs.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("small_images_may_be_smaller_still")
 
 FAST = available_backends()[-1]
 RATES = LearningRates(sh0=0.05, bits=0.06, bit_shifts=0.01, means=1e-2, means_final=1e-4, scales=2e-2)
 """For runs as short as these."""
-
-
-@pytest.fixture(autouse=True)
-def small_images_may_be_smaller_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedules, "MIN_SIDE", 12)
 
 
 def objective_of(trainer: Trainer) -> dict[str, float]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import fields, replace
-from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from tiny_scenes import tiny_scene
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.config import DataConfig
 from nfc_gs.model.gaussians import GEOMETRY
-from nfc_gs.model.heads.registry import HEADS, HeadName
+from nfc_gs.model.heads.registry import HEADS
+from nfc_gs.model.hexplane import HexPlaneConfig
 from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.objective.presets import LAMBDA, METHODS, ObjectiveOptions
 from nfc_gs.objective.terms import TERMS, Term
-from nfc_gs.training.config import LearningRates, ResolvedConfig, TrainConfig
+from nfc_gs.training.config import AdcConfig, LearningRates, McmcConfig, RefineConfig, ResolvedConfig, TrainConfig
 from nfc_gs.training.resolve import affordable_gaussians, evaluation_background, parse_duration, resolve
 from nfc_gs.training.schedules import (
     MIN_SIDE,
@@ -136,14 +139,65 @@ def test_a_resolved_configuration_has_steps_or_a_budget_in_seconds() -> None:
         ({"backend": "gpu"}, "There is no backend 'gpu'"),
         ({"backend": "gsplat"}, "'gsplat' does not work on the device 'cpu'"),
         ({"device": "tpu"}, "There is no device 'tpu'"),
-        ({"preset": "slow"}, "There is no preset 'slow'"),
-        ({"background": "pink"}, "--background is 'pink'"),
-        ({"density": "more"}, "--density is 'more'"),
+        ({"refine": RefineConfig(every=0)}, "--refine.every is 0, but is a number of steps: at least 1"),
+        ({"refine": RefineConfig(stop=1.5)}, "--refine.stop is 1.5, but is a fraction of the run"),
+        ({"mcmc": McmcConfig(noise=math.inf)}, "--mcmc.noise is inf, but must be 0 or a positive number"),
+        ({"adc": AdcConfig(grow_grad2d=-1.0)}, "--adc.grow-grad2d is -1.0, but must be 0 or a positive number"),
+        ({"adc": AdcConfig(reset_every=math.nan)}, "--adc.reset-every is nan, but is a fraction of the run"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         resolve(replace(CPU, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "expected"),
+    [
+        (TrainConfig, "steps", "abc", "a whole number or None"),
+        (TrainConfig, "steps", 100.0, "a whole number or None"),
+        (TrainConfig, "steps", True, "a whole number or None"),
+        (TrainConfig, "seed", None, "a whole number"),
+        (TrainConfig, "sh_ramp", "0.1", "a number"),
+        (TrainConfig, "antialiased", 1, "True or False"),
+        (TrainConfig, "time_budget", 180, "text or None"),
+        (TrainConfig, "preset", "slow", "one of 'auto', 'fast', 'quality', 'paper'"),
+        (TrainConfig, "background", "pink", "one of 'auto', 'black', 'white', 'random'"),
+        (TrainConfig, "density", "more", "one of 'mcmc', 'adc', 'none'"),
+        (TrainConfig, "method", "nfx", "one of 'nfr', 'nfc', 'nfc-te', 'nfc-bitwise'"),
+        (TrainConfig, "head", "nn", "one of 'sh', 'bits' or None"),
+        (TrainConfig, "bit_view", "half", "one of 'shared', 'full'"),
+        (TrainConfig, "refine", {"every": 5}, "a RefineConfig"),
+        (RefineConfig, "every", 2.5, "a whole number"),
+        (LearningRates, "means", "fast", "a number"),
+        (HexPlaneConfig, "levels", (1, "2"), "a tuple of whole numbers"),
+        (HexPlaneConfig, "levels", 2, "a tuple of whole numbers"),
+        (ObjectiveOptions, "l1", "0.8", "a number or None"),
+        (ObjectiveOptions, "extra", {"edges": "much"}, "a dictionary of numbers by name"),
+        (ObjectiveOptions, "extra", 0.5, "a dictionary of numbers by name"),
+        (DataConfig, "background", (1.0, 1.0), "a tuple of 3 numbers or None"),
+        (DataConfig, "downscale", 2, "text"),
+        (DataConfig, "frame_stride", "2", "a whole number"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_when_the_configuration_is_made(
+    kind: type, name: str, value: object, expected: str
+) -> None:
+    sentence = f"{kind.__name__}({name}={value!r}): {name} must be {expected}."
+    with pytest.raises(UserError, match=f"^{re.escape(sentence)}$"):
+        kind(**{name: value})
+
+
+def test_numbers_of_numpy_are_taken_and_saved_as_plain_ones() -> None:
+    options = {"steps": np.int64(70), "sh_ramp": np.float32(0.25), "eval_every": 0, "antialiased": np.bool_(True)}
+    config = TrainConfig(device="cpu", **options, rates=LearningRates(means=np.float64(1e-3)))
+    values = resolve(config).to_dict()
+    assert (values["steps"], values["sh_ramp"], values["eval_every"], values["antialiased"]) == (70, 0.25, 0, True)
+    kinds = {name: type(values[name]) for name in options} | {"means": type(values["rates"]["means"])}
+    assert kinds == {"steps": int, "sh_ramp": float, "eval_every": int, "antialiased": bool, "means": float}
+    assert DataConfig(background=np.ones(3)).background == (1.0, 1.0, 1.0)
+    assert DataConfig(background=[0, 0.5, 1]).background == (0, 0.5, 1)  # type: ignore[arg-type]
+    assert HexPlaneConfig(levels=[1, 2, 4]).levels == (1, 2, 4)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -207,9 +261,6 @@ def test_the_head_of_a_method_can_be_another() -> None:
 @pytest.mark.parametrize(
     ("changes", "objective", "message"),
     [
-        ({"method": "nfx"}, {}, r"There is no method 'nfx'; choose one of nfr, nfc, nfc-te, nfc-bitwise\."),
-        ({"head": "nn"}, {}, rf"--head is 'nn'; choose one of {', '.join(get_args(HeadName))}\."),
-        ({"bit_view": "half"}, {}, r"--bit-view is 'half'; choose one of shared, full\."),
         ({"bit_hardness": 1.01}, {}, r"--bit-hardness is 1\.01, but must be between 0 and 1\."),
         ({"bit_hardness": math.nan}, {}, r"--bit-hardness is nan, but must be between 0 and 1\."),
         ({}, {"l1": -0.1}, r"--objective\.l1 is -0\.1, but must be 0 or a positive number\."),

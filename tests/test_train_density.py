@@ -172,18 +172,21 @@ def test_mcmc_moves_the_dead_to_the_living_and_resets_their_moments() -> None:
     config = make_config(mcmc=McmcConfig(noise=0.0), growth_end=0.5, max_gaussians=20)
     control = McmcControl(config, model, optimizer, 1.0, FAST)
     before = {name: tensor.clone() for name, tensor in model.tensors().items()}
-    control._relocate(1)
+    control.act(1, 0.01, 1e-4)
     assert len(model) == 20
     assert bool((model.opacities > 0.005).all())
-    for row in range(5):  # each stands where a living one stands, as its twin
-        twins = (model.means[5:] == model.means[row]).all(1).nonzero().squeeze(1) + 5
-        assert len(twins) == 1
-        assert torch.equal(model.opacity_logits[twins[0]], model.opacity_logits[row])
-        assert model.opacity_logits[row] < before["opacity_logits"][twins[0]]
-        assert not optimizer.m["means"][row].any() and not optimizer.m["means"][twins[0]].any()
-    touched = (model.opacity_logits.detach() != before["opacity_logits"]).nonzero().squeeze(1)
-    untouched = sorted(set(range(20)) - set(touched.tolist()))
-    assert untouched and bool((optimizer.v["means"][untouched] == 1.0).all())
+    here = (model.means.detach() == before["means"][:, None]).all(2)  # [before, now]: they have changed their order
+    assert not here[:5].any(), "the dead are where they were"
+    assert here[5:].any(1).all() and int(here.sum()) == 20, "no other one has moved"
+    sources = here.long().argmax(0)  # [now] where each was before, or the one that it was moved to
+    counts = here.sum(1)[sources]  # [now] how many are at that place
+    twins = counts > 1
+    assert int((counts[twins] - 1.0).div(counts[twins]).sum().round()) == 5
+    logits, opacity_before = model.opacity_logits.detach(), before["opacity_logits"][sources]
+    assert bool((logits[twins] < opacity_before[twins]).all()) and torch.equal(logits[~twins], opacity_before[~twins])
+    for place in sources[twins].unique():
+        assert len(logits[sources == place].unique()) == 1
+    assert not optimizer.m["means"][twins].any() and bool((optimizer.v["means"][~twins] == 1.0).all())
 
 
 def test_mcmc_grows_by_its_share_up_to_the_curve_and_the_cap() -> None:
@@ -265,12 +268,12 @@ def test_adc_prunes_the_faint_and_after_a_reset_the_huge() -> None:
     model = make_model(6, scale=0.03)
     model.opacity_logits.data[1] = -8.0
     model.log_scales.data[2] = math.log(0.5)
-    control = make_adc(model, reset_every=0.5, reset_at_least=1)
+    control = make_adc(model, reset_every=0.3, reset_at_least=1)
     huge = model.means[2].detach().clone()
-    control.act(1, 0.01, 1e-4)
-    assert len(model) == 5 and bool((model.means == huge).all(1).any())
-    control._reset_step = 1
-    control.act(2, 0.02, 1e-4)
+    for step, progress in ((1, 0.01), (2, 0.3)):  # after the second one opacities are reset
+        control.act(step, progress, 1e-4)
+        assert len(model) == 5 and bool((model.means == huge).all(1).any())
+    control.act(3, 0.31, 1e-4)
     assert len(model) == 4 and not bool((model.means == huge).all(1).any())
 
 
@@ -313,7 +316,7 @@ def test_even_a_few_gaussians_grow() -> None:
     control = McmcControl(
         make_config(max_gaussians=50, grow_factor=0.05), model, VisibleAdam(model.tensors()), 1.0, FAST
     )
-    control._grow(100, 0.9)
+    control.act(100, 0.9, 1e-4)
     assert len(model) == 4
 
 
@@ -353,5 +356,5 @@ def test_a_broken_opacity_is_never_drawn_and_counts_as_dead() -> None:
     with torch.no_grad():
         model.opacity_logits[2] = math.nan
     control = McmcControl(make_config(), model, VisibleAdam(model.tensors()), 1.0, FAST)
-    control._relocate(100)
+    control.act(100, 0.5, 1e-4)
     assert bool(model.opacity_logits.isfinite().all())

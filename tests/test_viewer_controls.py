@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from viewer_client import Client, panel_of, until
+from viewer_client import Client, commands, controls, panel_of, until
 
 from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.data.builtin.captures import write_capture
@@ -76,12 +76,6 @@ def session(viewer: Viewer) -> Session:
     return next(iter(viewer.sessions.values()))
 
 
-def controls(session: Session) -> list[Any]:
-    """All that can be used on a page; viser has no public list of it, and a progress bar in its own."""
-    handles = session.client.gui._gui_input_handle_from_uuid.values()
-    return [handle for handle in handles if hasattr(handle, "hint")]
-
-
 # ---- help ----
 
 
@@ -94,8 +88,7 @@ def test_every_control_has_a_tooltip_that_says_more_than_its_name(session: Sessi
 
 
 def test_the_help_lists_every_key(session: Session) -> None:
-    commands = list(session.client.gui._command_handle_from_uuid.values())
-    keys = {command.hotkey for command in commands}
+    keys = commands(session).keys()
     listed = {key for line in HELP.splitlines() if line.startswith("| ") for key in line.split("|")[1].split(", ")}
     assert keys and {f" {key} " for key in keys} <= {f" {key.strip()} " for key in listed}
     assert not keys & set("WASDQE"), "these are for flying"

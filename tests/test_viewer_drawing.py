@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_scenes import tiny_scene
+from viewer_models import CPU, POSE, model, one
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.colormap import MAP_NAMES, apply
@@ -20,8 +21,6 @@ from nfc_gs.data.stored import without_photos
 from nfc_gs.formats.ply import write_ply
 from nfc_gs.formats.splat import read_splat
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.heads.bits import start_bits
-from nfc_gs.model.heads.sh import start_sh
 from nfc_gs.model.radiance import RenderOptions, RenderOutput
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.runs.checkpoint import Checkpoint, save_checkpoint
@@ -45,25 +44,6 @@ from nfc_gs.viewer.path import FPS, MAX_FRAMES, SECONDS, CameraPath, Key, path_f
 from nfc_gs.viewer.source import Source, middle_and_radius, open_source
 from nfc_gs.viewer.state import SHOWS, DisplaySettings
 
-POSE = Pose((0.0, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 1.0)
-CPU = RenderOptions(backend="cpu")
-
-
-def model(count: int = 60, head: str = "sh", seed: int = 0) -> GaussianModel:
-    """Gaussians around the origin."""
-    generator = torch.Generator().manual_seed(seed)
-    rgb = torch.rand(count, 3, generator=generator)
-    colors = start_sh(rgb, 1) if head == "sh" else start_bits(rgb, 1, hardness=0.7)
-    return GaussianModel(
-        {
-            "means": 0.6 * torch.randn(count, 3, generator=generator),
-            "log_scales": torch.full((count, 3), -2.0),
-            "quats": torch.randn(count, 4, generator=generator),
-            "opacity_logits": torch.randn(count, generator=generator) + 1.0,
-            **colors,
-        }
-    )
-
 
 def finished(work: Generator[None, None, np.ndarray]) -> tuple[np.ndarray, int]:
     """What a generator returns, and how often it has yielded."""
@@ -74,17 +54,6 @@ def finished(work: Generator[None, None, np.ndarray]) -> tuple[np.ndarray, int]:
             steps += 1
         except StopIteration as end:
             return end.value, steps
-
-
-def one(z: float = 0.0, log_scale: float = -1.0, logit: float = 8.0, copies: int = 1) -> GaussianModel:
-    tensors = {
-        "means": torch.tensor([[0.0, 0.0, z]]).repeat(copies, 1),
-        "log_scales": torch.full((copies, 3), log_scale),
-        "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(copies, 1),
-        "opacity_logits": torch.full((copies,), logit),
-        **start_sh(torch.full((copies, 3), 0.8), 0),
-    }
-    return GaussianModel(tensors)
 
 
 # ---- pictures ----
@@ -149,14 +118,23 @@ def test_gaussians_are_counted() -> None:
         assert float(middle) == pytest.approx(copies, rel=0.02)  # beside the Gaussian's middle by rounding
 
 
-def test_normals_of_a_plane_are_the_planes() -> None:
-    camera = POSE.camera(24, 20)
-    x = (torch.arange(24) + 0.5 - camera.cx) / camera.fx
-    flat = normal_colors(torch.full((20, 24), 2.0), camera)
-    np.testing.assert_allclose(flat, torch.tensor([0.5, 0.5, 1.0]).expand(20, 24, 3), atol=1e-6)
-    slanted = (2.0 / (1.0 - 0.5 * x)).expand(20, 24).contiguous()  # the plane z = 2 + 0.5 x, facing left
-    expected = 0.5 + 0.5 * torch.tensor([0.5, 0.0, 1.0]) / math.sqrt(1.25)
-    np.testing.assert_allclose(normal_colors(slanted, camera), expected.expand(20, 24, 3), atol=1e-4)
+def test_normals_have_the_colors_of_the_directions_that_the_camera_sees() -> None:
+    camera = replace(POSE, wxyz=(0.5, 0.5, -0.5, 0.5)).camera(24, 20)
+    right, down, forward = camera.viewmat[:3, :3]
+    for normal, color in ((-forward, (0.5, 0.5, 1.0)), (right, (1.0, 0.5, 0.5)), (-down, (0.5, 1.0, 0.5))):
+        colors = normal_colors(normal.expand(20, 24, 3), camera)
+        np.testing.assert_allclose(colors, torch.tensor(color).expand(20, 24, 3), atol=1e-6)
+
+
+def test_the_normals_of_a_model_are_shown_as_it_renders_them_and_fade_with_coverage() -> None:
+    splats, camera = model(), POSE.camera(40, 30)
+    with torch.no_grad():
+        out = render(splats, camera, outputs=("rgb", "normals"), backend="cpu")
+    assert out.normals is not None
+    expected = (normal_colors(out.normals, camera) * out.alpha * 255).round().to(torch.uint8)
+    shown = draw(splats, camera, DisplaySettings(show="normals"), RenderOptions(backend="cpu")).rgb
+    np.testing.assert_array_equal(shown, expected.numpy())
+    assert shown.std() > 5
 
 
 def test_a_photo_is_seen_unchanged_by_its_own_camera_and_turned_by_another() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_scenes import blobs, tiny_scene
 from toy_family import ToyField, register
-from viewer_client import Client, panel_of, until
+from viewer_client import Client, controls, panel_of, texts, until
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.radiance import RenderOptions
@@ -40,27 +40,21 @@ def toy() -> ToyField:
     return ToyField(torch.randn(1, 4, 5, 5, 5, generator=torch.Generator().manual_seed(0)))
 
 
-def page_of(viewer: Viewer) -> Iterator[Session]:
-    """The session of a browser that has connected."""
+def page_of(viewer: Viewer) -> Iterator[tuple[Client, Session]]:
+    """A browser that has connected, and its session."""
     client = Client(viewer)
     client.move(0.0)
     until(lambda: len(viewer.sessions) == 1)
-    yield next(iter(viewer.sessions.values()))
+    yield client, next(iter(viewer.sessions.values()))
     client.close()
     until(lambda: not viewer.sessions)
-
-
-def labels(session: Session) -> set[str]:
-    """Of all controls; viser has no public list of them."""
-    handles = session.client.gui._gui_input_handle_from_uuid.values()
-    return {handle.label for handle in handles if hasattr(handle, "label")}
 
 
 def test_a_field_is_shown_as_its_family_renders_it_without_what_only_gaussians_can_do() -> None:
     model, scene = toy(), tiny_scene()
     source = Source("toy", model, scene=scene, options=RenderOptions(background=(0.2, 0.4, 0.6)))
     with Viewer([source], port=8605, backend="cpu") as viewer:
-        for session in page_of(viewer):
+        for _, session in page_of(viewer):
             until(lambda session=session: session.pictures_sent >= 3)  # moving, at rest, refined
             camera = scene.camera(1)
             for quality in (Quality(), MOVING):
@@ -69,27 +63,22 @@ def test_a_field_is_shown_as_its_family_renders_it_without_what_only_gaussians_c
                     rgb = render(model, camera, options=RenderOptions(background=(0.2, 0.4, 0.6))).rgb
                 np.testing.assert_array_equal(picture.rgb, (rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
                 assert picture.rgb.std() > 5
-            found = labels(session)
+            found = {handle.label for handle in controls(session)}
             assert {"Show", "View", "Reset", "Add keyframe here", "Download screenshot"} <= found
             assert not found & {"SH degree", "Points", "Draw in the browser", "Crop", "Export what is left as PLY"}
-            assert not {"count", "bit", "bits", "entropy"} & set(panel_of(viewer, session, DisplayPanel).show.options)
+            assert not {"count", "normals", "bit", "bits", "entropy"} & set(
+                panel_of(viewer, session, DisplayPanel).show.options
+            )
             assert np.isfinite(session.psnr(source, 0))
-            until(lambda session=session: "125 Cells" in status_of(session))
+            until(lambda session=session: "125 Cells" in texts(session)[0])
             assert session.screenshot(scene.camera(0)).shape[2] == 3
-
-
-def status_of(session: Session) -> str:
-    """The first text of the page."""
-    tree = session.client.gui._container_handle_from_uuid.values()
-    children = [child for container in tree for child in container._children.values()]
-    return next(child.content for child in children if hasattr(child, "content"))
 
 
 def test_gaussians_and_a_field_are_compared_and_each_does_what_it_can() -> None:
     scene = tiny_scene()
     sources = [Source("splats", blobs(12), scene=scene), Source("toy", toy(), scene=scene)]
     with Viewer(sources, port=8606, backend="cpu") as viewer:
-        for session in page_of(viewer):
+        for client, session in page_of(viewer):
             for kind in (SplatsPanel, BrowserPanel, EditPanel):
                 panel_of(viewer, session, kind)
             camera = scene.camera(0)
@@ -105,13 +94,16 @@ def test_gaussians_and_a_field_are_compared_and_each_does_what_it_can() -> None:
             assert session.count_kept() == 0
             with pytest.raises(UserError, match="toy has no Gaussians"):
                 browser_splats(session)
-            with pytest.raises(UserError, match="toy has no Gaussians"):
-                panel_of(viewer, session, EditPanel)._export()
+            said: list[str] = []
+            session.notify = lambda title, body, color=None, said=said: said.append(body)  # type: ignore[method-assign]
+            labels = {handle.label: handle for handle in controls(session)}
+            client.set(labels["Export what is left as PLY"])
+            until(lambda said=said: said == ["toy has no Gaussians, which are all that a PLY can hold."])
 
 
 def test_a_field_of_the_state_that_does_not_exist_is_an_error() -> None:
     with Viewer([Source("toy", toy())], port=8607, backend="cpu") as viewer:
-        for session in page_of(viewer):
+        for _, session in page_of(viewer):
             before = session.state
             with pytest.raises(TypeError, match="colours"):
                 session.update(colours="viridis")
@@ -121,7 +113,7 @@ def test_a_field_of_the_state_that_does_not_exist_is_an_error() -> None:
 def test_a_panel_is_a_class_and_a_line_and_each_key_has_one_command() -> None:
     scene = tiny_scene()
     with Viewer([Source("a", blobs(5), scene=scene), Source("b", toy())], port=8608, backend="cpu") as viewer:
-        for session in page_of(viewer):
+        for _, session in page_of(viewer):
             panels: list[Panel] = viewer.panels[session.id]
             shown = [entry.panel for entry in PANELS if entry.is_shown(viewer.content)]
             assert [type(panel) for panel in panels] == shown and len(shown) >= 10

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from viewer_client import Client
+from viewer_client import Client, until
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import StepDone
@@ -50,14 +49,6 @@ def alone(scene: SceneData, run: Path) -> dict[str, torch.Tensor]:
     trainer = started(scene, run)
     trainer.train()
     return trainer.model.tensors()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a thread to get there."""
-    limit = time.monotonic() + 20.0
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.005)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

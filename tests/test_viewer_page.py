@@ -311,11 +311,20 @@ def test_a_training_is_seen_and_controlled(tab: tuple[Any, list[str]], scene: Sc
     problems.clear()
     opened.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
     calls: list[str] = []
-    training = SimpleNamespace(stop=lambda: calls.append("stop"))
+    training = SimpleNamespace(
+        model=sources(scene)[1].snapshot().model,
+        stopping=False,
+        stop=lambda: calls.append("stop"),
+        save=lambda: calls.append("save"),
+    )
     live = LiveTraining(training, sources(scene)[1])  # type: ignore[arg-type]
     with Viewer([live.source], port=8740, backend="cpu", live=live) as viewer:
-        for step in range(1, 40):
+
+        def take_step(step: int) -> None:
             live(StepDone(step, step / 100, 1.0 / step, 20.0 + 0.1 * step, {"gaussians": 300}, 48, 36, 1.0, 60.0))
+
+        for step in range(1, 40):
+            take_step(step)
         opened.goto(viewer.url)
         page = Page(opened, viewer, problems)
         opened.get_by_text("Step 39 (39 %)").wait_for()
@@ -325,11 +334,11 @@ def test_a_training_is_seen_and_controlled(tab: tuple[Any, list[str]], scene: Sc
         page.press("Resume")
         until(lambda: not live.paused, page)
         page.press("Save checkpoint now")
-        until(lambda: live._save_requested.is_set(), page)
+        until(lambda: (take_step(40), "save" in calls)[1], page)
         page.number("Viewer's share", 0.5)
         until(lambda: live.budget.share == 0.5, page)
         page.press("Stop and save")
-        until(lambda: calls == ["stop"], page)
+        until(lambda: calls == ["save", "stop"], page)
         opened.goto("about:blank")
         until(lambda: not viewer.sessions, opened)
     assert problems == []

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from viewer_client import Client, Sway, bits_model, panel_of, sources, until
+from viewer_client import Client, Sway, bits_model, commands, controls, panel_of, scene_nodes, sources, texts, until
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import StepDone
@@ -50,9 +50,8 @@ class Page:
         self.session.notify = lambda title, body, color=None: self.said.append(body)  # type: ignore[method-assign]
 
     def controls(self, label: str) -> list[Any]:
-        """Those of a name, in their order; viser has no public list of them."""
-        handles = list(self.session.client.gui._gui_input_handle_from_uuid.values())
-        return [handle for handle in handles if getattr(handle, "label", None) == label]
+        """Those of a name, in their order."""
+        return [handle for handle in controls(self.session) if handle.label == label]
 
     def control(self, label: str, last: bool = False) -> Any:
         """The first or the last of a name."""
@@ -65,12 +64,10 @@ class Page:
         self.client.set(self.control(label))
 
     def key(self, key: str) -> None:
-        commands = self.session.client.gui._command_handle_from_uuid.items()
-        uuid = next(uuid for uuid, command in commands if command.hotkey == key)
-        self.client.send("CommandTriggerMessage", uuid=uuid)
+        self.client.send("CommandTriggerMessage", uuid=commands(self.session)[key])
 
     def node(self, name: str) -> Any:
-        return self.session.client.scene._handle_from_node_name[name]
+        return scene_nodes(self.session)[name]
 
     @property
     def path_panel(self) -> PathPanel:
@@ -174,13 +171,9 @@ def test_what_fails_when_the_browser_is_to_draw_is_shown_and_undone(
     page.client.move(0.3)
     until(lambda: page.session.pictures_sent > pictures)
     page.set("Draw in the browser", True)
-    until(lambda: "/splats" in page.session.client.scene._handle_from_node_name)
+    until(lambda: "/splats" in scene_nodes(page.session))
     page.set("Draw in the browser", False)
-    until(
-        lambda: (
-            "/splats" not in page.session.client.scene._handle_from_node_name and not page.session.state.browser_draws
-        )
-    )
+    until(lambda: "/splats" not in scene_nodes(page.session) and not page.session.state.browser_draws)
 
 
 # ---- time ----
@@ -276,14 +269,7 @@ def test_keys_show_depth_and_compare(page: Page) -> None:
     page.set("Right", "one")
     until(lambda: (page.session.source.name, page.session.other.name) == ("two", "one"))
     page.press("PSNR of both")
-    until(lambda: not page.said and any("dB" in text and "one: " in text for text in markdowns(page)))
-
-
-def markdowns(page: Page) -> list[str]:
-    """All texts of the page."""
-    tree = page.session.client.gui._container_handle_from_uuid.values()
-    children = [child for container in tree for child in container._children.values()]
-    return [child.content for child in children if hasattr(child, "content")]
+    until(lambda: not page.said and any("dB" in text and "one: " in text for text in texts(page.session)))
 
 
 # ---- paths ----
@@ -345,17 +331,19 @@ def test_pictures_of_a_path_are_zipped_and_cancelled_and_too_many_are_refused(
 
     frame_drawer, drawn = page.session.frame_drawer, threading.Event()
 
-    def endless() -> Any:
+    def slow() -> Any:
         draw = frame_drawer()
 
         def one(*args: Any) -> Any:
             drawn.set()
-            until(page.path_panel._cancel.is_set)  # the user comes to it while a picture is drawn
+            sleep(0.1)
             return draw(*args)
 
         return one
 
-    page.session.frame_drawer = endless  # type: ignore[method-assign]
+    page.session.frame_drawer = slow  # type: ignore[method-assign]
+    page.set("Seconds", 100.0)  # which is more than a test waits for
+    until(lambda: page.path_panel.path.frame_count == 800)
     page.press("Render and download")
     until(drawn.is_set)
     assert page.control("Cancel").visible and page.path_panel.progress.visible
@@ -365,10 +353,19 @@ def test_pictures_of_a_path_are_zipped_and_cancelled_and_too_many_are_refused(
     until(lambda: "No file was made." in page.said)
     until(lambda: not page.control("Cancel").visible and not page.path_panel.progress.visible)
     assert page.files == {}
+    page.set("Seconds", 1.0)
+    until(lambda: page.path_panel.path.frame_count == 8)
     monkeypatch.setitem(path.MAX_PIXELS, "PNGs (zip)", 8 * 64 * 48 - 1)
     page.press("Render and download")
     until(lambda: "8 pictures of 64 x 48 are too many" in page.said[-1])
     assert page.files == {}
+
+
+def stands_still(page: Page) -> bool:
+    """Whether the camera has stood still for some pictures of a preview."""
+    place = page.session.pose
+    sleep(0.5)
+    return page.session.pose == place
 
 
 def test_a_preview_goes_along_the_path_and_stops_time_and_itself(page: Page) -> None:
@@ -378,7 +375,7 @@ def test_a_preview_goes_along_the_path_and_stops_time_and_itself(page: Page) -> 
     page.press("Preview")
     until(lambda: not page.session.state.playing and 0.1 < page.session.pose.position[0] < 3.0)
     page.press("Preview")
-    until(lambda: not page.path_panel._previewing.is_set())
+    until(lambda: stands_still(page))
     place = page.session.pose
     assert place.position[0] < 4.0
     until(lambda: page.viewer.scheduler.wait_time() is None)
@@ -396,13 +393,13 @@ def test_box_and_thresholds_leave_what_they_say(page: Page) -> None:
     until(lambda: page.session.state.edit.box == ((-0.4, -1.0, -1.5), (0.6, 1.0, 1.5)))
     until(lambda: page.session.state.in_scene == {"crop"})
     left = int(page.session.state.edit.kept(model).sum())
-    until(lambda: any(f"{left} of 300 Gaussians are left" in text for text in markdowns(page)))
+    until(lambda: any(f"{left} of 300 Gaussians are left" in text for text in texts(page.session)))
     assert 0 < left < 300
     page.set("Least opacity", 0.5)
     page.set("Largest size (log10)", -1.0)
     until(lambda: (page.session.state.edit.min_opacity, page.session.state.edit.max_scale) == (0.5, pytest.approx(0.1)))
     page.set("Least opacity", 0.99)
-    until(lambda: any("0 of 300 Gaussians are left" in text for text in markdowns(page)))
+    until(lambda: any("0 of 300 Gaussians are left" in text for text in texts(page.session)))
 
 
 def kept(session: Session) -> GaussianModel:
@@ -422,7 +419,7 @@ def test_what_is_left_is_counted_as_it_is_shown(page: Page) -> None:
     def counted() -> int:
         until(lambda: session.state.edit.box == ((-0.4, -4.5, -4.5), (0.4, 4.5, 4.5)))
         left = len(kept(session))
-        until(lambda: f"{left} of 300 Gaussians are left." in markdowns(page))
+        until(lambda: f"{left} of 300 Gaussians are left." in texts(page.session))
         return left
 
     first = counted()
@@ -433,7 +430,7 @@ def test_what_is_left_is_counted_as_it_is_shown(page: Page) -> None:
     session.update(source="two")
     assert counted() == first != second  # it is where the other one is at first
     page.set("Crop", "none")
-    until(lambda: not any("are left" in text for text in markdowns(page)))
+    until(lambda: not any("are left" in text for text in texts(page.session)))
 
 
 def test_an_export_that_is_being_written_is_not_started_again(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,34 +455,35 @@ class Alone:
     """Calls a function, and notes whether it was called while it went on; it takes some time."""
 
     def __init__(self, function: Any) -> None:
-        self.function, self.calls, self.most, self._now = function, 0, 0, 0
+        self.function, self.calls, self.most, self.now = function, 0, 0, 0
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        self._now += 1
-        self.calls, self.most = self.calls + 1, max(self.most, self._now)
+        self.now += 1
+        self.calls, self.most = self.calls + 1, max(self.most, self.now)
         sleep(0.05)
         try:
             return self.function(*args, **options)
         finally:
-            self._now -= 1
+            self.now -= 1
 
 
 def test_the_outline_of_a_crop_and_a_path_are_drawn_by_one_callback_at_a_time(
     page: Page, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    outline = Alone(edit._draw_outline)
-    monkeypatch.setattr(edit, "_draw_outline", outline)
+    scene = page.session.client.scene
+    outline = Alone(scene.add_box)
+    monkeypatch.setattr(scene, "add_box", outline)
     page.set("Crop", "box")
     for size in (1.0, 2.0, 3.0, 4.0):
         page.set("Size", [size] * 3)
-    until(lambda: outline.calls >= 5)
+    until(lambda: outline.calls >= 4)
     page.add_keys(0.0, 1.0)
-    marks = Alone(page.path_panel._mark)
-    monkeypatch.setattr(page.path_panel, "_mark", marks)
+    marks = Alone(scene.add_icosphere)
+    monkeypatch.setattr(scene, "add_icosphere", marks)
     for seconds in (1.0, 2.0, 3.0, 4.0):
         page.set("Seconds", seconds)
     until(lambda: marks.calls >= 8)
-    until(lambda: outline._now == marks._now == 0)
+    until(lambda: outline.now == marks.now == 0)
     assert outline.most == marks.most == 1
     assert [warning for warning in recwarn if "already removed" in str(warning.message)] == []
 
@@ -495,9 +493,12 @@ def test_the_outline_of_a_crop_and_a_path_are_drawn_by_one_callback_at_a_time(
 
 def test_a_training_is_paused_saved_stopped_and_given_its_share(scene: SceneData) -> None:
     calls: list[str] = []
-    training = SimpleNamespace(stop=lambda: calls.append("stop"))
     model = bits_model(scene, 0.2)
     model.deformation = Sway()
+    training = SimpleNamespace(
+        model=model, stopping=False, stop=lambda: calls.append("stop"), save=lambda: calls.append("save")
+    )
+    step = StepDone(1, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 1.0, 1.0)
     live = LiveTraining(training, Source("run", model, scene=scene))  # type: ignore[arg-type]
     with Viewer([live.source], port=8695, backend="cpu", live=live) as viewer:
         for page in opened(viewer):
@@ -509,13 +510,10 @@ def test_a_training_is_paused_saved_stopped_and_given_its_share(scene: SceneData
             page.press("Resume")
             until(lambda: not live.paused and not live.budget.unlimited)
             page.press("Save checkpoint now")
-            until(lambda: live._save_requested.is_set())
-            live.last, live.save_error = (
-                StepDone(1, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 1.0, 1.0),
-                "The disk is full.",
-            )
-            until(lambda page=page: any("**Not saved**: The disk is full." in text for text in markdowns(page)))
+            until(lambda: (live(step), "save" in calls)[1])  # the training takes steps
+            live.save_error = "The disk is full."
+            until(lambda page=page: any("**Not saved**: The disk is full." in text for text in texts(page.session)))
             page.press("Stop and save")
-            until(lambda: calls == ["stop"] and live.stop_pressed)
+            until(lambda: calls == ["save", "stop"] and live.stop_pressed)
             live.finished = True
             until(lambda page=page: page.control("Stop and save").disabled)

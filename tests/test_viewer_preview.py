@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-import time
-from dataclasses import replace
-from types import SimpleNamespace
+import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from test_gate import pushed
-from test_viewer_drawing import CPU, model, one
-from viewer_client import Sway
+from deformations import pushed
+from viewer_client import Sway, until, watch_models
+from viewer_models import CPU, POSE, many, model, one
+from viewer_sessions import WINDOW, looking, use_tiles
 
-from nfc_gs.model.gate import GatedDeformation
+from nfc_gs.model.gate import GatedDeformation, gated
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer import draw as drawing
-from nfc_gs.viewer import session as sessions
-from nfc_gs.viewer.content import Content
+from nfc_gs.viewer import preview
 from nfc_gs.viewer.draw import draw, prepared
 from nfc_gs.viewer.edit import Edit
 from nfc_gs.viewer.preview import MAX_GROWTH, PreviewModels, coverage, thinned
-from nfc_gs.viewer.scheduler import Scheduler
-from nfc_gs.viewer.session import AT_REST, REFINED, REST, Session
+from nfc_gs.viewer.session import REST, Session
 from nfc_gs.viewer.snapshot import Snapshot
 from nfc_gs.viewer.source import Source
 from nfc_gs.viewer.state import DisplaySettings
-
-WINDOW = (64, 48)
-
-
-def many(count: int = 400) -> GaussianModel:
-    """Gaussians of many sizes."""
-    splats = model(count)
-    with torch.no_grad():
-        splats.log_scales += 0.4 * torch.randn(count, 1, generator=torch.Generator().manual_seed(1))
-    return splats
-
 
 # ---- fewer Gaussians ----
 
@@ -88,8 +75,6 @@ def test_fewer_gaussians_look_nearly_like_all() -> None:
 
 
 def drawing_camera() -> Any:
-    from test_viewer_drawing import POSE
-
     return POSE.camera(*WINDOW)
 
 
@@ -100,17 +85,13 @@ def test_preview_models_are_made_once_for_each_state_of_a_source() -> None:
     assert len(half) == 200 and previews.model(first, 0.5) is half and len(previews.model(first, 0.25)) == 100
     assert previews.model(first, 0.5) is half
     assert previews.model(second, 0.5) is not half and previews.model(second) is second.model
-    assert len(previews._models) == 1
+    kept = weakref.ref(half)
+    del half
+    gc.collect()
+    assert kept() is None
 
 
 # ---- what stands still ----
-
-
-def until(condition: Any) -> None:
-    limit = time.monotonic() + 20.0
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.005)
 
 
 def test_what_stands_still_is_not_deformed_as_soon_as_that_is_known() -> None:
@@ -127,43 +108,20 @@ def test_what_stands_still_is_not_deformed_as_soon_as_that_is_known() -> None:
     assert previews.model(newer, playing=True) is newer.model
 
 
-def test_a_static_model_and_a_deformation_that_fails_are_played_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_static_model_and_a_deformation_that_fails_are_played_as_they_are(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[GaussianModel] = []
+    monkeypatch.setattr(preview, "gated", lambda model: followed.append(model) or gated(model))
     previews, still, broken = PreviewModels(), Snapshot(many(), 1, 0), Snapshot(pushed([0.1]), 1, 1)
-    assert previews.model(still, playing=True) is still.model and previews._gate_thread is None
+    assert previews.model(still, playing=True) is still.model
     broken.model.deformation.changes = None  # type: ignore[union-attr, method-assign, assignment]
     previews.model(broken, playing=True)
     until(lambda: "could not find out which Gaussians move" in caplog.text)
-    assert previews.model(broken, playing=True) is broken.model
+    assert previews.model(broken, playing=True) is broken.model and followed == [broken.model]
 
 
 # ---- sessions ----
-
-
-class Clock:
-    """Seconds that pass only when a test says so."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def looking(*sources: Source) -> tuple[Session, Scheduler, Clock, list[np.ndarray]]:
-    """A session whose client keeps the pictures that it gets; nothing is drawn before the test says so."""
-    clock, pictures = Clock(), []
-    scheduler = Scheduler(clock)
-    width, height = WINDOW
-    client = SimpleNamespace(
-        client_id=1, flush=lambda: None,
-        camera=SimpleNamespace(position=(0.0, 0.0, -3.0), wxyz=(1.0, 0.0, 0.0, 0.0), fov=1.0, image_width=width,
-                               image_height=height),
-        scene=SimpleNamespace(
-            set_background_image=lambda rgb, *_, **__: pictures.append(rgb), remove_by_name=lambda name: None,
-            add_gaussian_splats=lambda *_: None,
-        ),
-    )  # fmt: skip
-    session = Session(client, Content(sources, backend="cpu"), scheduler)  # type: ignore[arg-type]
-    return session, scheduler, clock, pictures
 
 
 def shown(session: Session) -> GaussianModel:
@@ -171,12 +129,6 @@ def shown(session: Session) -> GaussianModel:
     gaussians = session.renderer.edited_gaussians(session.state)
     assert gaussians is not None
     return gaussians
-
-
-def use_tiles(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
-    """Draw pictures at rest in tiles of this size, and refined ones in tiles of half of it."""
-    monkeypatch.setattr(sessions, "AT_REST", replace(AT_REST, tile=tile))
-    monkeypatch.setattr(sessions, "REFINED", replace(REFINED, tile=tile // 2))
 
 
 def test_a_moving_camera_gets_few_gaussians_and_one_at_rest_all_of_them() -> None:
@@ -228,7 +180,19 @@ def test_of_what_an_edit_leaves_the_largest_is_measured_before_gaussians_grow() 
     assert 1900 < len(left) < 2100 and len(few) == 500 and few.scales.max() > session.state.edit.max_scale
     camera = session.pose.camera(32, 24)
     np.testing.assert_array_equal(pictures[0], draw(few, camera, session.state, CPU).rgb)
-    assert session.moving_picture.share == pytest.approx(500 / len(left)) and len(session.renderer._still_models) == 1
+    assert session.moving_picture.share == pytest.approx(500 / len(left))
+
+
+def test_one_preview_and_one_model_at_rest_are_kept_of_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = watch_models(monkeypatch)
+    session, scheduler, clock, pictures = looking(Source("many", many()))
+    session.renderer.frame_rate.share = 1 / 8
+    for scale in (0.5, 0.6, 0.7):
+        session.update(splat_scale=scale)
+        while scheduler.run_due():
+            clock.now += REST + 0.01
+    gc.collect()
+    assert len(pictures) == 9 and len(models) == 2
 
 
 def test_a_picture_that_fails_is_followed_by_one_at_rest(caplog: pytest.LogCaptureFixture) -> None:

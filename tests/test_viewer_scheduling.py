@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
+import weakref
 from collections.abc import Generator, Iterator
 from itertools import pairwise
 
@@ -273,7 +275,10 @@ def test_long_work_of_a_client_that_goes_ends() -> None:
 
 
 def test_a_result_is_waited_for_and_nothing_of_it_is_kept() -> None:
-    work = Scheduler()
+    class Client:
+        """What only weak references to it show to be forgotten."""
+
+    work, client = Scheduler(), Client()
     work.start()
 
     def adds(broken: bool) -> Generator[None, None, int]:
@@ -282,13 +287,16 @@ def test_a_result_is_waited_for_and_nothing_of_it_is_kept() -> None:
             raise ValueError("no picture")
         return 3
 
-    assert work.result("a", adds(False), lambda: False) == 3
+    assert work.result(client, adds(False), lambda: False) == 3
     with pytest.raises(ValueError, match="no picture"):
-        work.result("a", adds(True), lambda: False)
+        work.result(client, adds(True), lambda: False)
     work.close()
     with pytest.raises(UserError, match="closed"):
-        work.result("a", adds(False), lambda: True)
-    assert not work._last_run and not work._requests
+        work.result(client, adds(False), lambda: True)
+    kept = weakref.ref(client)
+    del client
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_job_that_raises_is_logged_and_the_next_one_runs(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_viewer_drawing import CPU
-from test_viewer_preview import WINDOW, Clock, looking, many, until, use_tiles
-from viewer_client import Sway
+from viewer_client import Sway, until, watch_models
+from viewer_models import CPU, many
+from viewer_sessions import WINDOW, Clock, is_forgotten, looking, use_tiles
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
@@ -159,7 +159,7 @@ def test_pictures_end_when_the_browser_draws_though_time_ran(clock: Clock) -> No
     for _ in range(5):
         own.now += 1.0
         scheduler.run_due()
-    assert len(pictures) == 3 and scheduler.wait_time() is None and not scheduler._last_run
+    assert len(pictures) == 3 and scheduler.wait_time() is None and is_forgotten(session)
 
 
 def test_tiles_are_dropped_when_the_browser_draws_and_drawn_again_when_it_does_not(
@@ -180,12 +180,17 @@ def test_tiles_are_dropped_when_the_browser_draws_and_drawn_again_when_it_does_n
 
 
 @pytest.mark.parametrize("leave", [Session.close, lambda session: session.update(browser_draws=True)])
-def test_a_picture_that_is_done_when_none_is_needed_any_more_is_not_sent_and_leaves_nothing(leave: Any) -> None:
+def test_a_picture_that_is_done_when_none_is_needed_any_more_is_not_sent_and_leaves_nothing(
+    leave: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = watch_models(monkeypatch)
     session, scheduler, clock, pictures = looking(Source("many", many()))
+    session.update(splat_scale=0.5)
     render = session.renderer.render
 
     def late(*args: Any, **options: Any) -> Any:
         drawn = yield from render(*args, **options)
+        assert len(models) > 0
         leave(session)
         return drawn
 
@@ -193,8 +198,8 @@ def test_a_picture_that_is_done_when_none_is_needed_any_more_is_not_sent_and_lea
     session.request()
     while scheduler.run_due():
         clock.now += 1.0
-    assert pictures == [] and not session.renderer._still_models
-    assert not scheduler._last_run and scheduler.wait_time() is None
+    assert pictures == [] and scheduler.wait_time() is None
+    assert is_forgotten(session) and len(models) == 0
 
 
 def names_in_scene(session: Session) -> list[str]:
@@ -255,33 +260,34 @@ def test_time_does_not_run_where_the_browser_draws() -> None:
 # ---- time ----
 
 
+def draw_at(seconds: float, clock: Clock, scheduler: Scheduler, own: Clock) -> None:
+    """Let some time pass and draw the next picture; `own` is the scheduler's clock."""
+    clock.now, own.now = clock.now + seconds, own.now + 1.0
+    assert scheduler.run_due()
+
+
 def test_time_goes_on_from_where_it_is_when_loop_or_speed_change(clock: Clock) -> None:
-    session, _, _, _ = looking(Source("moving", moving()))
+    session, scheduler, own, _ = looking(Source("moving", moving()))
     session.update(speed=0.5)
     session.play(True)
     for _ in range(25):  # two and a half rounds
-        clock.now += 0.2
-        session._advance_time()
+        draw_at(0.2, clock, scheduler, own)
     assert session.state.time == pytest.approx(0.5)
     session.update(loop=False, speed=1.0)
-    clock.now += 0.25
-    session._advance_time()
+    draw_at(0.25, clock, scheduler, own)
     assert session.state.playing and session.state.time == pytest.approx(0.75)
-    clock.now += 0.5
-    session._advance_time()
+    draw_at(0.5, clock, scheduler, own)
     assert not session.state.playing and session.state.time == 1.0
     session.play(True)
     assert session.state.time == 0.0
 
 
 def test_a_time_that_is_chosen_while_it_runs_is_where_it_goes_on(clock: Clock) -> None:
-    session, _, _, _ = looking(Source("moving", moving()))
+    session, scheduler, own, _ = looking(Source("moving", moving()))
     session.play(True)
-    clock.now += 1.0
-    session._advance_time()
+    draw_at(1.0, clock, scheduler, own)
     session.update(time=0.6)
-    clock.now += 1.0
-    session._advance_time()
+    draw_at(1.0, clock, scheduler, own)
     assert session.state.time == pytest.approx(0.6 + session.state.speed)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_viewer_drawing import model
+from tiny_scenes import tiny_config, tiny_scene
 from viewer_client import Client, until
+from viewer_models import model
 
 import nfc_gs
 from nfc_gs import cli
@@ -132,3 +133,13 @@ def test_python_looks_at_a_model_and_closes_what_it_waited_for(
         assert capsys.readouterr().out == f"Viewer: {viewer.url}\n" and waits.opened == [viewer.url]
         assert [source.name for source in viewer.content.sources] == ["model", "vase"] and not viewer.closed
     assert nfc_gs.view(splat, port=8660).closed and waits.shown == ["vase"]
+
+
+def test_python_looks_at_what_training_and_opening_return(waits: Waits, splat: Path, tmp_path: Path) -> None:
+    trainer = nfc_gs.Trainer(tiny_scene(), tiny_config(), tmp_path / "blobs", capture="tiny")
+    trained = nfc_gs.TrainedRun(tmp_path / "blobs", None, trainer)
+    opened = nfc_gs.load_model(splat)
+    with nfc_gs.view([trained, opened, nfc_gs.load_model(tmp_path / "blobs")], port=8660, wait=False) as viewer:
+        assert [source.name for source in viewer.content.sources] == ["blobs", "vase", "blobs (2)"]
+    with pytest.raises(nfc_gs.UserError, match="A int is no model; give a GaussianModel"):
+        nfc_gs.view(3, port=8660)  # type: ignore[arg-type]

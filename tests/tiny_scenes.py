@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
+from nfc_gs.core.events import StepDone
 from nfc_gs.data.scene import PointCloud, SceneData, View, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.rendering.pipeline import render
+from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.config import RefineConfig, TrainConfig
+from nfc_gs.training.trainer import Trainer
 
 WIDTH, HEIGHT = 32, 24
 
@@ -60,7 +63,7 @@ def tiny_scene(views: int = 8, points: int = 30) -> SceneData:
     for i in range(views):
         angle = 2 * math.pi * i / views
         eye = torch.tensor([3 * math.cos(angle), -0.5, 3 * math.sin(angle)])
-        viewmat = look_at(eye, torch.zeros(3), torch.tensor([0.0, -1.0, 0.0]))
+        viewmat = look_at_viewmat(eye, torch.zeros(3), torch.tensor([0.0, -1.0, 0.0]))
         camera = Camera(viewmat, 30.0, 30.0, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT)
         with torch.no_grad():
             rgb = render(truth, camera, backend="torch").rgb
@@ -103,3 +106,26 @@ def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
     assert a.keys() == b.keys()
     for name in a:
         assert torch.equal(a[name], b[name]), name
+
+
+def available_backends() -> list[str]:
+    names = ["torch"]
+    try:
+        get_backend("cpu")
+        names.append("cpu")
+    except Exception:  # not built, or not written yet
+        pass
+    return names
+
+
+def all_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
+    training = trainer.training
+    return {**trainer.model.tensors(), **training.optimizer.state(), **training.density.tensors()}
+
+
+def stop_after(steps: int, holder: list[Trainer]):
+    def listener(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == steps:
+            holder[0].stop()
+
+    return listener

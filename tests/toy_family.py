@@ -49,6 +49,9 @@ class ToyField(nn.Module):
     def copy(self) -> ToyField:
         return ToyField(self.grid.detach().clone())
 
+    def detached(self) -> ToyField:
+        return ToyField(self.grid.detach()).requires_grad_(False)
+
     def sizes(self) -> dict[str, int]:
         return {"cells": CELLS**3}
 
@@ -143,6 +146,9 @@ class ToyTraining:
         self, outputs: Sequence[RenderOutput], samples: Sequence[Sample], step: int, progress: float
     ) -> None:
         self.steps_seen += 1
+
+    def phases(self, progress: float) -> dict[str, Any]:
+        return {}
 
     def parts(self) -> dict[str, Part]:
         return {"optimizer": Part(self.optimizer.state(), {"steps": self.optimizer.steps, "seen": self.steps_seen})}

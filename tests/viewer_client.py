@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
+import pytest
 import torch
 import viser
 from websockets.exceptions import ConnectionClosed
@@ -18,6 +20,7 @@ from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.model.deformation import Deformation
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.heads.bits import start_bits
+from nfc_gs.viewer import renderer
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.panels.panel import Panel
 from nfc_gs.viewer.session import Session
@@ -68,7 +71,7 @@ def until(condition: Callable[[], bool], page: Any = None, seconds: float = 40.0
     while not condition():
         assert time.monotonic() < limit, "it did not happen in time"
         if page is None:
-            time.sleep(0.02)
+            time.sleep(0.005)
         else:
             getattr(page, "page", page).wait_for_timeout(20)
 
@@ -77,6 +80,45 @@ def panel_of(viewer: Viewer, session: Session, kind: type[P]) -> P:
     """The panel of a kind on a session's page."""
     (panel,) = (panel for panel in viewer.panels[session.id] if isinstance(panel, kind))
     return panel
+
+
+def controls(session: Session) -> list[Any]:
+    """What can be used on a page, in its order; viser has no public list of it. Progress bars are not among it."""
+    handles = session.client.gui._gui_input_handle_from_uuid.values()
+    return [handle for handle in handles if hasattr(handle, "hint")]
+
+
+def commands(session: Session) -> dict[str, str]:
+    """Identifiers of all commands of a page, by their keys; viser has no public list of them, either."""
+    handles = session.client.gui._command_handle_from_uuid.items()
+    return {command.hotkey: uuid for uuid, command in handles}
+
+
+def texts(session: Session) -> list[str]:
+    """All texts of a page, in their order."""
+    containers = session.client.gui._container_handle_from_uuid.values()
+    children = [child for container in containers for child in container._children.values()]
+    return [child.content for child in children if hasattr(child, "content")]
+
+
+def scene_nodes(session: Session) -> dict[str, Any]:
+    """What is in the browser's scene, by name."""
+    return session.client.scene._handle_from_node_name
+
+
+def watch_models(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[GaussianModel]:
+    """Those of the models made from now on to be drawn that something still holds, other than their sources' own."""
+    held: weakref.WeakSet[GaussianModel] = weakref.WeakSet()
+    prepare = renderer.prepared
+
+    def prepared(model: GaussianModel, *args: Any) -> GaussianModel:
+        made = prepare(model, *args)
+        if made is not model:
+            held.add(made)
+        return made
+
+    monkeypatch.setattr(renderer, "prepared", prepared)
+    return held
 
 
 class Client:

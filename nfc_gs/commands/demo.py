@@ -21,6 +21,7 @@ from nfc_gs.data.builtin.captures import write_capture, write_moving_capture
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
 from nfc_gs.runs.run_folder import claim_run_folder
+from nfc_gs.training.clock import StageClock
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.resolve import resolve
 from nfc_gs.training.trainer import Trainer
@@ -111,9 +112,11 @@ class Demo(Command):
             )
             write_capture(capture, DEMO_VIEWS, DEMO_WIDTH, DEMO_HEIGHT)
         data = DataConfig()
-        scene = load_scene(capture, data)
+        clock = StageClock()
+        with clock.counting("capture"):
+            scene = load_scene(capture, data)
         progress = Progress(output)
-        trainer = Trainer(scene, training, run, [progress], capture=capture, data=data)
+        trainer = Trainer(scene, training, run, [progress], capture=capture, data=data, clock=clock)
         code = train_and_finish(trainer, output, progress)
         if self.dynamic and code == 0:
             _, line = Render(run, what="path", device=self.device).write()

@@ -18,11 +18,11 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.sh import MAX_DEGREE
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.formats.registry import FORMATS, format_of, read_splats, splat_suffixes, write_splats
+from nfc_gs.formats.registry import FORMATS, splat_suffixes, write_splats
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.runs.checkpoint import checkpoint_path, load_checkpoint, load_model, save_compact
+from nfc_gs.runs.checkpoint import checkpoint_path, load_checkpoint, save_compact
 from nfc_gs.runs.names import CHECKPOINT_NAME, FRAMES_NAME, SPLAT_NAME
-from nfc_gs.runs.opening import open_run
+from nfc_gs.runs.opening import load_model, open_run
 from nfc_gs.training.evaluation import baked_at, evaluate
 
 
@@ -78,13 +78,10 @@ class Export(Command):
             output.line(f"{size_on_disk(out)}, all that rendering needs: {out}")
             output.result(str(out))
             return 0
-        if format_of(self.path) is not None:
-            model, transform = read_splats(self.path), None
-        else:
-            loaded = load_model(self.path)
-            if not isinstance(loaded.model, GaussianModel):
-                raise UserError(f"{self.path} holds no Gaussians, and a splat file holds nothing else; render it.")
-            model, transform = loaded.model, loaded.transform
+        loaded = load_model(self.path)
+        model, transform = loaded.model, loaded.transform
+        if not isinstance(model, GaussianModel):
+            raise UserError(f"{self.path} holds no Gaussians, and a splat file holds nothing else; render it.")
         if model.deformation is None and (self.time is not None or self.frames is not None):
             raise UserError(f"{self.path} is a static splat, the same at all times; leave out --time and --frames.")
         if self.frames is None:
@@ -124,7 +121,7 @@ class Export(Command):
         if self.out is None and not self.path.is_dir():
             raise UserError(f"{self.path} is not a run folder, so say where to write: --out FILE.ply.")
 
-    def _write_frames(self, folder: Path, model: GaussianModel, transform: np.ndarray | None) -> None:
+    def _write_frames(self, folder: Path, model: GaussianModel, transform: np.ndarray) -> None:
         assert self.frames is not None
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(

@@ -24,16 +24,16 @@ from nfc_gs.data.images import describe_processing
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.readers.registry import READERS
 from nfc_gs.data.scene import SceneData, TimeAxis, View
-from nfc_gs.formats.registry import format_of, read_splats, splat_suffixes
+from nfc_gs.formats.registry import format_of, splat_suffixes
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.ops import native, nvrtc
 from nfc_gs.rendering.registry import choose_device_and_backend
-from nfc_gs.runs.checkpoint import Checkpoint, load_model
+from nfc_gs.runs.checkpoint import Checkpoint
 from nfc_gs.runs.metrics import read_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME
-from nfc_gs.runs.opening import capture_is_there, check_same_scene, scene_of
+from nfc_gs.runs.opening import capture_is_there, check_same_scene, load_model, scene_of
 from nfc_gs.training.config import ResolvedConfig
 from nfc_gs.training.deformation import sizes_in_words
 
@@ -119,7 +119,7 @@ class Info(Command):
         if not path.exists():
             raise UserError(f"There is no {path}; give a capture, a run folder, a checkpoint or a splat file.")
         if format_of(path) is not None:
-            kind, facts = "Splat", _model(read_splats(path))
+            kind, facts = "Splat", _model(load_model(path).model)
         elif suffix == ".safetensors" or (path / CHECKPOINT_NAME).is_file():
             kind, facts = "Run" if path.is_dir() else "Checkpoint", _run(path)
         elif path.is_dir() or any(reader.recognises(path) for reader in READERS):
@@ -231,6 +231,7 @@ def _photos(scene: SceneData) -> Fact:
 def _run(path: Path) -> list[Fact]:
     loaded = load_model(path)
     checkpoint = loaded.checkpoint
+    assert checkpoint is not None, "a splat file is no run"
     config = ResolvedConfig.from_dict(checkpoint.config)
     whole = f" of {config.steps:,}" if config.steps is not None else ""
     if config.budget_seconds is not None:

@@ -22,7 +22,7 @@ from nfc_gs.core.constants import BITS
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.export.paths import interpolate, orbit
+from nfc_gs.export.paths import interpolate, orbit, size_like
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
@@ -175,7 +175,7 @@ class Render(Command):
             camera = scene.views[(scene.test or scene.train)[0]].camera
             return [sized(camera, self.width, self.height)] * count
         first = scene.views[scene.train[0]].camera
-        width, height = _size(first, self.width, self.height)
+        width, height = size_like(first, self.width, self.height)
         if self.what == "orbit":
             return orbit(scene, count, width=width, height=height)
         cameras = [scene.views[i].camera for i in scene.train]
@@ -213,19 +213,9 @@ def _fastest_model(run: OpenRun, times: Sequence[float | None]) -> OpenRun:
     return replace(run, model=gated(model))
 
 
-def _size(camera: Camera, width: int | None, height: int | None) -> tuple[int, int]:
-    """The size in pixels; a side that is left out follows from the other."""
-    if width is None and height is None:
-        return camera.width, camera.height
-    if width is None:
-        assert height is not None
-        return max(1, round(camera.width * height / camera.height)), height
-    return width, height if height is not None else max(1, round(camera.height * width / camera.width))
-
-
 def sized(camera: Camera, width: int | None, height: int | None) -> Camera:
     """The camera at another size; where the sides' ratio differs, the middle of its image is cut out."""
-    w, h = _size(camera, width, height)
+    w, h = size_like(camera, width, height)
     zoom = max(w / camera.width, h / camera.height)
     return replace(
         camera,

@@ -23,6 +23,7 @@ from nfc_gs.data.loading import load_scene
 from nfc_gs.runs.checkpoint import load_checkpoint
 from nfc_gs.runs.opening import scene_again
 from nfc_gs.runs.run_folder import claim_run_folder
+from nfc_gs.training.clock import StageClock
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.resolve import resolve
 from nfc_gs.training.trainer import Trainer
@@ -110,10 +111,12 @@ class Train(Command):
         resolve(self.training)  # a wrong option should show before the capture is read
         run = self.out if self.out is not None else default_run_folder(self.capture)
         claim_run_folder(run)
-        scene = load_scene(self.capture, self.data, seed=self.training.seed)
+        clock = StageClock()
+        with clock.counting("capture"):
+            scene = load_scene(self.capture, self.data, seed=self.training.seed)
         if self.tensorboard:
             listeners.append(tensorboard_listener(run / "tensorboard"))
-        return Trainer(scene, self.training, run, listeners, capture=self.capture, data=self.data)
+        return Trainer(scene, self.training, run, listeners, capture=self.capture, data=self.data, clock=clock)
 
     def _resumed(self, listeners: list[Listener]) -> Trainer:
         assert self.resume is not None
@@ -122,10 +125,12 @@ class Train(Command):
         changed = [*_changed(self.training, TrainConfig()), *_changed(self.data, DataConfig())]
         if changed:
             raise UserError(f"--resume goes on with the settings of its run; leave out {', '.join(changed)}.")
-        scene = scene_again(load_checkpoint(self.resume), self.capture)
+        clock = StageClock()
+        with clock.counting("capture"):
+            scene = scene_again(load_checkpoint(self.resume), self.capture)
         if self.tensorboard:
             listeners.append(tensorboard_listener(self.resume / "tensorboard"))
-        return Trainer.resume(self.resume, listeners, scene=scene)
+        return Trainer.resume(self.resume, listeners, scene=scene, clock=clock)
 
 
 def _changed(given: object, default: object, prefix: str = "--") -> Iterator[str]:

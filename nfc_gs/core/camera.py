@@ -5,10 +5,19 @@ Lenses with distortion exist only in `nfc_gs.data`: images are undistorted once,
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from nfc_gs.core.errors import UserError
+from nfc_gs.core.tensors import Array, as_tensor
+
+UP = (0.0, 0.0, 1.0)
+"""What is up in the normalised frame of a scene (`data.normalize`)."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +25,15 @@ class Camera:
     """A pinhole camera: OpenCV axes (x right, y down, z forward), pixel centres at +0.5.
 
     Attributes:
-        viewmat: [4, 4] float, world-to-camera, rigid. May require grad (pose refinement).
+        viewmat: [4, 4] float, world-to-camera, rigid. May require grad (pose refinement). A NumPy array is converted
+            to a float32 tensor.
         fx, fy, cx, cy: intrinsics in pixels of the image in use; the top left corner of the image is (0, 0).
         width, height: size of the image in pixels.
+
+    >>> import numpy as np
+    >>> pose = np.eye(4)  # at the origin, looking along +z
+    >>> nfc_gs.Camera(pose, fx=300.0, fy=300.0, cx=160.0, cy=120.0, width=320, height=240)
+    Camera(320 x 240 pixels, 56.1 x 43.6 degrees, at (0, 0, 0), looking along (0, 0, 1))
     """
 
     viewmat: Tensor
@@ -28,6 +43,18 @@ class Camera:
     cy: float
     width: int
     height: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.viewmat, Tensor):
+            object.__setattr__(self, "viewmat", as_tensor(self.viewmat))
+
+    def __repr__(self) -> str:
+        across = math.degrees(2 * math.atan2(0.5 * self.width, self.fx))
+        down = math.degrees(2 * math.atan2(0.5 * self.height, self.fy))
+        return (
+            f"Camera({self.width} x {self.height} pixels, {across:.1f} x {down:.1f} degrees, "
+            f"at {_in_words(self.center)}, looking along {_in_words(self.viewmat[2, :3])})"
+        )
 
     @property
     def K(self) -> Tensor:
@@ -52,7 +79,50 @@ class Camera:
         )
 
 
-def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
+def look_at(
+    eye: Array | Sequence[float],
+    target: Array | Sequence[float],
+    up: Array | Sequence[float] = UP,
+    *,
+    width: int,
+    height: int,
+    fov: float = 60.0,
+) -> Camera:
+    """A camera at `eye` that looks at `target`, with square pixels and the principal point in the middle.
+
+    Args:
+        eye, target: [3], in the frame of the model.
+        up: [3], the direction that points up in the image; need not be normalised or perpendicular. By default +z, as
+            in a scene that `load_scene` has normalised.
+        width, height: of the image, pixels.
+        fov: the horizontal field of view (across `width`), degrees.
+
+    Raises:
+        UserError: the two points are one, or a number is out of its range.
+
+    >>> nfc_gs.look_at(eye=(0, -3, 1), target=(0, 0, 0), width=640, height=480)
+    Camera(640 x 480 pixels, 60.0 x 46.8 degrees, at (0, -3, 1), looking along (0, 0.949, -0.316))
+    """
+    if not 0.0 < fov < 180.0:
+        raise UserError(f"The field of view of a camera is {fov} degrees, but must lie between 0 and 180.")
+    if width < 1 or height < 1:
+        raise UserError(f"A camera of {width} x {height} pixels cannot be; give positive whole numbers.")
+    start = as_tensor(eye)
+    kind = start if start.dtype.is_floating_point else start.float()
+    points = {"eye": start.to(kind), "target": as_tensor(target).to(kind), "up": as_tensor(up).to(kind)}
+    for name, point in points.items():
+        if point.shape != (3,) or not bool(point.isfinite().all()):
+            raise UserError(f"{name} of the camera is {point.tolist()}, but must be three finite numbers.")
+    if torch.equal(points["eye"], points["target"]):
+        raise UserError(f"The camera stands at {_in_words(points['eye'])} and looks at the same point; move one.")
+    if not points["up"].any():
+        raise UserError("up of the camera is (0, 0, 0), which is no direction; give for example (0, 0, 1).")
+    focal = 0.5 * width / math.tan(math.radians(fov) / 2)
+    viewmat = look_at_viewmat(points["eye"], points["target"], points["up"])
+    return Camera(viewmat, focal, focal, width / 2, height / 2, int(width), int(height))
+
+
+def look_at_viewmat(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
     """World-to-camera matrix of a camera at `eye` that looks at `target`.
 
     Args:
@@ -74,3 +144,9 @@ def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
     viewmat[:3, :3] = rotation
     viewmat[:3, 3] = -rotation @ eye
     return viewmat
+
+
+def _in_words(vector: Tensor) -> str:
+    """(1, -0.25, 3.14)"""
+    rounded = np.round(vector.detach().cpu().numpy(), 3) + 0.0  # no -0
+    return f"({', '.join(f'{value:.3g}' for value in rounded)})"

@@ -73,7 +73,7 @@ class TrainFinished:
     seconds: float
     reason: str
     timings: dict[str, float] = field(default_factory=dict)
-    """Seconds spent by stage."""
+    """Seconds spent by stage (`training.clock`)."""
 
 
 Event = TrainStarted | StepDone | Evaluated | CheckpointSaved | TrainFinished

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from nfc_gs.core.checks import CheckedFields
 from nfc_gs.core.errors import UserError
 
 AUTO_SIDE = 1600
@@ -15,7 +16,7 @@ FEW_POINTS = 8
 
 
 @dataclass(frozen=True)
-class FrameOptions:
+class FrameOptions(CheckedFields):
     """Which frames of a capture are used, and at which times they are."""
 
     time_from_name: str | None = None
@@ -39,7 +40,15 @@ class FrameOptions:
 
 @dataclass(frozen=True)
 class DataConfig(FrameOptions):
-    """How a capture is read."""
+    """How a capture is read.
+
+    Raises:
+        UserError: a value is not of the type of its field.
+
+    >>> scene = nfc_gs.load_scene("captures/garden", nfc_gs.DataConfig(downscale="2", test_every=4))
+    >>> scene.camera(0).width, len(scene.test)
+    (24, 2)
+    """
 
     downscale: str = "auto"
     """Make the images smaller: by a factor (2, 4; the capture's own images_2, images_4, ... are used where they are

@@ -45,6 +45,14 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
 
     Raises:
         UserError: one sentence on what is wrong with the path, the configuration or the capture.
+
+    >>> scene = nfc_gs.load_scene("captures/garden")
+    >>> scene
+    SceneData('captures/garden': 8 views, 7 to train on and 1 held out, 4,005 points)
+    >>> scene.views[0], scene.test
+    (View('0001.png', 48 x 36 pixels), (0,))
+    >>> scene.photo(0).shape  # float32 in [0, 1]
+    torch.Size([36, 48, 3])
     """
     config = config or DataConfig()
     check_config(config)

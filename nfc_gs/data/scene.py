@@ -8,23 +8,36 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.image_source import ImageSource
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PointCloud:
     """Sparse points of a scene.
 
     Attributes:
         xyz: [P, 3] float32, in the frame of the scene that holds them.
         rgb: [P, 3] uint8.
+
+    >>> import numpy as np
+    >>> xyz = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    >>> cloud = nfc_gs.PointCloud(xyz, rgb=np.full((50, 3), 128, dtype=np.uint8))
+    >>> cloud
+    PointCloud(50 points)
+    >>> nfc_gs.GaussianModel.from_points(cloud)
+    GaussianModel(50 Gaussians, SH degree 3, float32 on cpu)
     """
 
     xyz: np.ndarray
     rgb: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"PointCloud({len(self):,} points)"
 
     def __len__(self) -> int:
         return len(self.xyz)
@@ -43,7 +56,7 @@ class ViewImage:
     mask: np.ndarray | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class View:
     """One image of a capture and the camera that took it.
 
@@ -58,6 +71,10 @@ class View:
     camera: Camera
     source: ImageSource | None
     time: float | None = None
+
+    def __repr__(self) -> str:
+        time = "" if self.time is None else f", at time {self.time:.4g}"
+        return f"View('{self.name}', {self.camera.width} x {self.camera.height} pixels{time})"
 
 
 class ViewImages(Protocol):
@@ -96,9 +113,9 @@ class TimeAxis:
         return TimeAxis(self.start / rate, self.end / rate, "seconds")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SceneData:
-    """A capture, ready to train on.
+    """A capture, ready to train on. `load_scene` makes one.
 
     Attributes:
         root: the folder it was read from.
@@ -113,7 +130,26 @@ class SceneData:
         messages: sentences on what was decided when it was read (several models, missing images, ...), also logged.
         time_axis: what the times of the views mean; None in a static scene.
         images: decodes pictures (`data.image_cache.ImageCache`); None where there are no photos, since the
-            scene comes from a checkpoint (`data.stored`) and the capture is not there.
+            scene comes from a checkpoint (`data.stored`).
+
+    A training of your own:
+
+    >>> import torch
+    >>> scene = nfc_gs.load_scene("captures/garden")
+    >>> model = nfc_gs.GaussianModel.from_points(scene.points, sh_degree=1, max_gaussians=200)
+    >>> optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    >>> losses = []
+    >>> for step in range(20):
+    ...     index = scene.train[step % len(scene.train)]
+    ...     image = nfc_gs.render(model, scene.camera(index, divisor=2))
+    ...     difference = (image.rgb - scene.photo(index, divisor=2)).abs()
+    ...     loss = (difference * scene.mask(index, divisor=2)).mean()
+    ...     optimizer.zero_grad()
+    ...     loss.backward()
+    ...     optimizer.step()
+    ...     losses.append(loss.item())
+    >>> losses[-1] < losses[0]
+    True
     """
 
     root: Path
@@ -127,6 +163,15 @@ class SceneData:
     messages: tuple[str, ...] = ()
     time_axis: TimeAxis | None = None
     images: ViewImages | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        held_out = f"{len(self.test)} held out" if self.test else "none held out"
+        times = ""
+        if self.time_axis is not None:
+            times = f", times {self.time_axis.start:g} to {self.time_axis.end:g} {self.time_axis.unit}".rstrip()
+        rest = f"{len(self.points):,} points" if self.has_photos else "without photos"
+        views = f"{len(self.views)} views, {len(self.train)} to train on and {held_out}"
+        return f"SceneData('{self.root}': {views}{times}, {rest})"
 
     @property
     def has_photos(self) -> bool:
@@ -144,6 +189,16 @@ class SceneData:
             UserError: the file cannot be read any more, or there are no photos.
         """
         return self._images.image(self.views[index], divisor)
+
+    def photo(self, index: int, divisor: int = 1) -> Tensor:
+        """`image(index, divisor)` as a tensor of its own, [H, W, 3] float32 in [0, 1]; raises as `image`."""
+        return torch.from_numpy(self.image(index, divisor).rgb).float() / 255
+
+    def mask(self, index: int, divisor: int = 1) -> Tensor:
+        """Which pixels of `photo(index, divisor)` count, [H, W, 1] bool; all where nothing is masked out."""
+        image = self.image(index, divisor)
+        counts = np.ones(image.rgb.shape[:2], bool) if image.mask is None else image.mask >= 128
+        return torch.from_numpy(counts)[..., None]
 
     def moving(self, index: int) -> np.ndarray | None:
         """Which pixels of `image(index)` show something that moves, [H, W] bool; None where the capture does not say.
@@ -163,7 +218,8 @@ class SceneData:
     def _images(self) -> ViewImages:
         if self.images is None:
             raise UserError(
-                f"The capture {self.root} is not there, so there are no photos; say where it is with --capture."
+                f"There are no photos of {self.root}: this scene comes from a checkpoint; read the capture with "
+                "nfc_gs.load_scene, or say where it is with --capture."
             )
         return self.images
 

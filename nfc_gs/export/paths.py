@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at, look_at_viewmat
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData
 
@@ -26,13 +27,20 @@ def orbit(scene: SceneData, frames: int, *, width: int | None = None, height: in
 
     Args:
         frames: number of cameras, >= 1; the last is one step before the first, so that a video loops.
-        width, height: of the pictures in pixels; as the first training view has them if not given.
+        width, height: of the pictures in pixels; a side that is left out follows from the other, and both are those of
+            the first training view if none is given.
 
     Returns:
         `frames` cameras in the frame of the scene.
 
     Raises:
         UserError: `frames` is less than 1, or the scene has no views.
+
+    >>> garden = nfc_gs.load_model("runs/garden")
+    >>> cameras = nfc_gs.orbit(garden.scene, frames=8, width=320)
+    >>> len(cameras), cameras[0].width, cameras[0].height
+    (8, 320, 240)
+    >>> images = [nfc_gs.render(garden, camera).rgb.numpy() for camera in cameras]
     """
     cameras = [scene.views[i].camera for i in scene.train or range(len(scene.views))]
     _check(cameras, frames)
@@ -55,7 +63,46 @@ def orbit(scene: SceneData, frames: int, *, width: int | None = None, height: in
     lens = _lens(cameras[0], width, height)
     up_tensor = torch.from_numpy(up).float()
     target = torch.from_numpy(centre).float()
-    return [_with_pose(lens, look_at(torch.from_numpy(eye).float(), target, up_tensor)) for eye in eyes]
+    return [_with_pose(lens, look_at_viewmat(torch.from_numpy(eye).float(), target, up_tensor)) for eye in eyes]
+
+
+def orbit_around(
+    points: Tensor,
+    frames: int,
+    *,
+    up: tuple[float, float, float] = (0.0, -1.0, 0.0),
+    width: int | None = None,
+    height: int | None = None,
+) -> list[Camera]:
+    """A circle around points of which no camera is known, from a little above.
+
+    Args:
+        points: [N, 3], the centres of Gaussians for example.
+        frames: number of cameras, >= 1; the last is one step before the first.
+        up: by default -y, as in most files of splats.
+        width, height: of the pictures in pixels; 4 : 3, and 640 x 480 if none is given.
+
+    Raises:
+        UserError: `frames` is less than 1, or the size is not positive.
+    """
+    middle, radius = middle_and_radius(points)
+    upward = np.array(up)
+    side = _perpendicular(upward, np.array([1.0, 0.0, 0.0]))
+    ahead = np.cross(upward, side)
+    turns = np.linspace(0, 2 * np.pi, max(frames, 0), endpoint=False)[:, None]
+    offsets = 4.0 * radius * (np.cos(turns) * side + np.sin(turns) * ahead) + 1.0 * radius * upward
+    center = middle.double().cpu().numpy()
+    cameras = [look_at(center + offset, center, up, width=640, height=480) for offset in offsets]
+    _check(cameras, frames)
+    lens = _lens(cameras[0], width, height)
+    return [_with_pose(lens, camera.viewmat) for camera in cameras]
+
+
+def middle_and_radius(points: Tensor) -> tuple[Tensor, float]:
+    """Where points [N, 3] are: their median [3], and the median distance from it, never 0."""
+    points = points[:: max(1, len(points) // 100_000)].cpu()
+    middle = points.median(0).values
+    return middle, float((points - middle).norm(dim=1).median()) or 1.0
 
 
 def interpolate(
@@ -76,7 +123,7 @@ def interpolate(
         frames: number of cameras of the path, >= 1.
         closed: come back to the first camera; the last is one step before it.
         order: "given" keeps the order of the cameras; "nearest" takes a short path through them, from the first on.
-        width, height: of the pictures in pixels; as the first camera has them if not given.
+        width, height: of the pictures in pixels, as `orbit` has them.
 
     Returns:
         `frames` cameras; an open path begins at the first camera and ends at the last.
@@ -187,11 +234,25 @@ def _check(cameras: Sequence[Camera], frames: int) -> None:
 
 def _lens(camera: Camera, width: int | None, height: int | None) -> Camera:
     """`camera` with a centred principal point and another size in pixels; what it shows is cropped, never widened."""
-    width, height = width or camera.width, height or camera.height
-    if width < 1 or height < 1:
-        raise UserError(f"A picture of {width} x {height} pixels cannot be drawn; give a positive size.")
+    width, height = size_like(camera, width, height)
     zoom = max(width / camera.width, height / camera.height)
     return Camera(camera.viewmat, camera.fx * zoom, camera.fy * zoom, width / 2, height / 2, width, height)
+
+
+def size_like(camera: Camera, width: int | None, height: int | None) -> tuple[int, int]:
+    """A size in pixels; a side that is left out follows from the other, and both are the camera's if none is given.
+
+    Raises:
+        UserError: it is not positive.
+    """
+    sides = (camera.width if width is None else width, camera.height if height is None else height)
+    if min(sides) < 1:
+        raise UserError(f"A picture of {sides[0]} x {sides[1]} pixels cannot be drawn; give a positive size.")
+    if width is None and height is not None:
+        return max(1, round(camera.width * height / camera.height)), height
+    if height is None and width is not None:
+        return width, max(1, round(camera.height * width / camera.width))
+    return sides
 
 
 def _with_pose(lens: Camera, viewmat: torch.Tensor) -> Camera:

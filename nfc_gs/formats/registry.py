@@ -41,16 +41,19 @@ def splat_suffixes(*, written: bool = False) -> str:
 
 
 def read_splats(path: Path | str) -> GaussianModel:
-    """Read a model from a splat file; float32 on the CPU.
+    """Read a model from a splat file; float32 on the CPU, without gradients.
 
     Raises:
         UserError: another suffix than those in `FORMATS`, no such file, or a damaged one.
+
+    >>> nfc_gs.read_splats("runs/garden/splat.ply")
+    GaussianModel(300 Gaussians, SH degree 3, float32 on cpu)
     """
     path = Path(path)
     found = FORMATS.get(path.suffix.lower())
     if found is None:
         raise UserError(f"{path} is no splat file by its name; give one that ends in {splat_suffixes()}.")
-    return found.read(path)
+    return found.read(path).requires_grad_(False)
 
 
 def write_splats(
@@ -66,6 +69,11 @@ def write_splats(
     Raises:
         UserError: no format of that suffix is written, the format does not hold that degree, or the file cannot be
             written.
+
+    >>> garden = nfc_gs.load_model("runs/garden")
+    >>> nfc_gs.write_splats("small.ply", garden.model, garden.transform, sh_degree=1)
+    >>> nfc_gs.read_splats("small.ply").sh_degree
+    1
     """
     path = Path(path)
     found = FORMATS.get(path.suffix.lower())

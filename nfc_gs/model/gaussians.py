@@ -5,13 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nfc_gs.core.sh import MAX_DEGREE
+from nfc_gs.core.tensors import Array, as_tensor
+from nfc_gs.data.scene import PointCloud
 from nfc_gs.model.deformation import Deformation, Quantity
 from nfc_gs.model.deformation_kinds import make_deformation
-from nfc_gs.model.heads.color_head import ColorHead, check_dimensions
-from nfc_gs.model.heads.registry import HEADS, head_of
+from nfc_gs.model.heads.color_head import BitView, ColorHead, HeadOptions, check_dimensions
+from nfc_gs.model.heads.registry import HEADS, HeadName, get_head, head_of
+from nfc_gs.model.init import chosen_points, neighbour_distances
 from nfc_gs.model.radiance import Part
 from nfc_gs.ops.operations import REFERENCE, Operations, operations_for
 
@@ -37,6 +42,18 @@ class GaussianModel(nn.Module):
 
     The tensors of every other head are attributes, too, under the names in its `parameters`: None where the model has
     another head.
+
+    >>> import numpy as np
+    >>> nfc_gs.GaussianModel(  # two round Gaussians, a red one and a grey one; NumPy arrays or tensors
+    ...     {
+    ...         "means": np.array([[0, 0, 0], [1, 0, 0]]),
+    ...         "log_scales": np.log(np.full((2, 3), 0.1)),
+    ...         "quats": np.array([[1, 0, 0, 0], [1, 0, 0, 0]]),
+    ...         "opacity_logits": np.array([2, 2]),
+    ...         "sh_coeffs": np.array([[[1.7, -1.7, -1.7]], [[0, 0, 0]]]),
+    ...     }
+    ... )
+    GaussianModel(2 Gaussians, SH degree 0, float32 on cpu)
     """
 
     family = "gaussians"
@@ -50,20 +67,86 @@ class GaussianModel(nn.Module):
     bit_shifts: nn.Parameter | None
     deformation: Deformation | None
 
-    def __init__(self, tensors: Mapping[str, Tensor], deformation: Deformation | None = None) -> None:
-        """Make a model of the tensors in `GEOMETRY` and those of a color head; they are used as they are, not copied.
+    def __init__(self, tensors: Mapping[str, Array], deformation: Deformation | None = None) -> None:
+        """Make a model of the tensors in `GEOMETRY` and those of a color head.
+
+        Args:
+            tensors: are used as they are, not copied; NumPy arrays are copied to float32.
 
         Raises:
             ValueError: a tensor is missing, there are those of several color heads, or the shapes do not fit together.
         """
         super().__init__()
         _check_present(GEOMETRY, tensors)
+        tensors = {name: as_tensor(values) for name, values in tensors.items()}
         self.color_head = head_of(tensors)
         self.deformation = deformation
         for head in HEADS.values():
             for name in head.parameters:
                 self.register_parameter(name, None)
         self.replace(tensors)
+
+    @classmethod
+    def from_points(
+        cls,
+        points: PointCloud,
+        sh_degree: int = MAX_DEGREE,
+        *,
+        head: HeadName = "sh",
+        bit_view: BitView = "shared",
+        bit_hardness: float = 0.0,
+        opacity: float = 0.1,
+        scale_factor: float = 1.0,
+        max_gaussians: int | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> GaussianModel:
+        """One round Gaussian per point, as large as the distance to its neighbours, in the point's color.
+
+        Args:
+            points: the cloud, `SceneData.points` for example; points that are not finite are left out.
+            sh_degree: 0..3, what the model can hold; all but degree 0 starts at zero.
+            head: what colors the Gaussians, a name of `heads.registry.HEADS`; `bit_view` and `bit_hardness` are the
+                bit head's (`heads.color_head.HeadOptions`).
+            opacity: in (0, 1), of every Gaussian (0.1 as in 3D Gaussian splatting).
+            scale_factor: multiplies the neighbours' distance.
+            max_gaussians: keep at most this many points, a random choice of `seed`; None for all.
+
+        Returns:
+            A model with N = min(finite points, max_gaussians).
+
+        Raises:
+            UserError: there is no finite point.
+            ValueError: an argument is out of its range, or there is no such head.
+
+        >>> scene = nfc_gs.load_scene("captures/garden")
+        >>> nfc_gs.GaussianModel.from_points(scene.points, sh_degree=1, max_gaussians=500)
+        GaussianModel(500 Gaussians, SH degree 1, float32 on cpu)
+        """
+        if not 0 < opacity < 1:
+            raise ValueError(f"opacity is {opacity}, expected a number between 0 and 1")
+        if scale_factor <= 0:
+            raise ValueError(f"scale_factor is {scale_factor}, expected a positive number")
+        if max_gaussians is not None and max_gaussians < 1:
+            raise ValueError(f"max_gaussians is {max_gaussians}, expected at least 1")
+        xyz, rgb = chosen_points(points, max_gaussians, seed)
+        count = len(xyz)
+        scales = torch.from_numpy(neighbour_distances(xyz) * scale_factor)
+        colors = torch.from_numpy(rgb.astype(np.float64) / 255)
+        tensors = {
+            "means": torch.from_numpy(xyz.astype(np.float64)),
+            "log_scales": scales.log()[:, None].repeat(1, 3),
+            "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
+            "opacity_logits": torch.logit(torch.full((count,), opacity, dtype=torch.float64)),
+            **get_head(head).start(colors, sh_degree, HeadOptions(bit_view, bit_hardness)),
+        }
+        return cls({name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()})
+
+    def __repr__(self) -> str:
+        moving = "" if self.deformation is None else f", moving ({self.deformation.kind})"
+        dtype = str(self.means.dtype).removeprefix("torch.")
+        return f"GaussianModel({len(self):,} Gaussians, SH degree {self.sh_degree}{moving}, {dtype} on {self.device})"
 
     def replace(self, tensors: Mapping[str, Tensor]) -> None:
         """Put other tensors (perhaps with another N) in place of all parameters; raises as `__init__`."""
@@ -128,9 +211,18 @@ class GaussianModel(nn.Module):
         return GaussianModel({name: tensor[kept] for name, tensor in self.tensors().items()}, deformation)
 
     def copy(self) -> GaussianModel:
-        """The same model in memory of its own."""
+        """The same model in memory of its own, with gradients."""
         tensors = {name: tensor.clone() for name, tensor in self.tensors().items()}
         return GaussianModel(tensors, copy.deepcopy(self.deformation))
+
+    def detached(self) -> GaussianModel:
+        """The same model without gradients, sharing memory."""
+        deformation = self.deformation
+        if deformation is not None:
+            shared: dict[int, Tensor] = {id(buffer): buffer for buffer in deformation.buffers()}
+            shared |= {id(each): nn.Parameter(each.detach(), requires_grad=False) for each in deformation.parameters()}
+            deformation = copy.deepcopy(deformation, shared)  # which copies nothing that is in `shared`
+        return GaussianModel(self.tensors(), deformation).requires_grad_(False)
 
     def parts(self) -> dict[str, Part]:
         """Its state by name, sharing memory: "model" and, in a moving scene, "deformation" with its settings."""
@@ -216,7 +308,7 @@ class GaussianModel(nn.Module):
         return {name: getattr(self, name) for name in self.color_head.parameters}
 
 
-def _check_present(names: Iterable[str], tensors: Mapping[str, Tensor]) -> None:
+def _check_present(names: Iterable[str], tensors: Mapping[str, Array]) -> None:
     """Raise ValueError for the first name of which there is no tensor."""
     for name in names:
         if name not in tensors:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nfc_gs.core.checks import CheckedFields
 from nfc_gs.model.deformation import WIDTHS, Deformation, Quantity, linear_layer, quantiles
 from nfc_gs.ops.operations import Operations
 
@@ -32,7 +33,7 @@ GROW_SHARE = 0.005
 
 
 @dataclass(frozen=True)
-class HexPlaneConfig:
+class HexPlaneConfig(CheckedFields):
     """Size of a HexPlane and the weights of its regularisers (4DGS, arguments/dnerf and section 4.3)."""
 
     features: int = 32

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nfc_gs.core.checks import CheckedFields
 from nfc_gs.model.deformation import WIDTHS, Deformation, Quantity, linear_layer
 from nfc_gs.ops.operations import Operations
 
 
 @dataclass(frozen=True)
-class MlpConfig:
+class MlpConfig(CheckedFields):
     """Size of an MLP deformation (Deformable 3D Gaussians, section 3.2 and 3.3)."""
 
     depth: int = 8

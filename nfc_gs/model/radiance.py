@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.pixels import png_bytes
 
 Output = Literal["rgb", "depth", "normals", "bits", "bit_entropy"]
 
@@ -33,7 +34,7 @@ class Part:
 
 @dataclass
 class RenderOutput:
-    """A rendered view.
+    """A rendered view. A notebook shows its color.
 
     Attributes:
         rgb: [H, W, 3] color, not clamped (a splat's color may pass 1).
@@ -44,8 +45,16 @@ class RenderOutput:
         bits: [H, W, 24] composited probabilities of the bits of red, green and blue, each most significant first, if
             asked for, else None. `rgb` is then decoded from them.
         bit_entropy: [H, W, 1] how undecided these are, 0..1 (`model.target_encoding.entropy`), if asked for.
-        normals: [H, W, 3] unit normals in the camera's frame, from the expected depth, towards the camera; zero where
-            the depth says nothing; if asked for, else None.
+        normals: [H, W, 3] unit normals in the frame of the model (the world of `Camera.viewmat`), towards the camera;
+            zero where nothing is seen; if asked for, else None. Of Gaussians they are composited from the shortest
+            axes.
+
+    >>> trained = nfc_gs.load_model("runs/garden")
+    >>> output = nfc_gs.render(trained, trained.scene.camera(0), outputs=("rgb", "depth"))
+    >>> output
+    RenderOutput(rgb [36, 48, 3], alpha [36, 48, 1], depth [36, 48, 1])
+    >>> float(output.rgb.mean()) > 0 and output.normals is None
+    True
     """
 
     rgb: Tensor
@@ -56,6 +65,21 @@ class RenderOutput:
     bit_entropy: Tensor | None = None
     normals: Tensor | None = None
 
+    def __repr__(self) -> str:
+        names = ("rgb", "alpha", "depth", "bits", "bit_entropy", "normals")
+        shapes = ((name, getattr(self, name)) for name in names)
+        return f"RenderOutput({', '.join(f'{n} {list(t.shape)}' for n, t in shapes if t is not None)})"
+
+    def _repr_png_(self) -> bytes:
+        return png_bytes(self.rgb)
+
+
+def check_outputs(outputs: Collection[str]) -> None:
+    """Raise UserError for the first name that is no `Output`."""
+    for name in outputs:
+        if name not in get_args(Output):
+            raise UserError(f"There is no output '{name}' of a rendering; choose from {', '.join(get_args(Output))}.")
+
 
 def check_rendered(output: RenderOutput, outputs: Collection[str], family: str) -> None:
     """Raise UserError unless a rendering has all outputs that were asked for.
@@ -63,9 +87,8 @@ def check_rendered(output: RenderOutput, outputs: Collection[str], family: str) 
     Args:
         family: of the model, for the sentence.
     """
+    check_outputs(outputs)
     for name in outputs:
-        if name not in get_args(Output):
-            raise UserError(f"There is no output '{name}' of a rendering; choose from {', '.join(get_args(Output))}.")
         if getattr(output, name) is None:
             raise UserError(f"Models of the family '{family}' cannot be rendered with the output '{name}'.")
 
@@ -79,6 +102,9 @@ class RenderOptions:
         backend: rasterizer of Gaussians, its name or the object (`rendering.registry.get_backend`).
         antialiased: Mip-Splatting's opacities; models trained with them need them.
         corrections: trained corrections of single views (`model.corrections.ViewCorrection`), applied in order.
+
+    >>> nfc_gs.RenderOptions(background=(1.0, 1.0, 1.0), backend="cpu")
+    RenderOptions(background=(1.0, 1.0, 1.0), backend='cpu', antialiased=False, corrections=())
     """
 
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -87,6 +113,7 @@ class RenderOptions:
     corrections: tuple[Any, ...] = ()
 
 
+@runtime_checkable
 class RadianceModel(Protocol):
     """A model of any family."""
 
@@ -110,7 +137,11 @@ class RadianceModel(Protocol):
         ...
 
     def copy(self) -> RadianceModel:
-        """The same model in memory of its own."""
+        """The same model in memory of its own, with gradients."""
+        ...
+
+    def detached(self) -> RadianceModel:
+        """The same model without gradients, sharing memory: what is rendered of it are plain tensors."""
         ...
 
     def sizes(self) -> dict[str, int]:

@@ -125,10 +125,15 @@ class Objective:
     def outputs(self, config: ObjectiveConfig) -> tuple[Output, ...]:
         """What must be rendered for these weights: "rgb", and what terms with a weight need."""
         names: dict[Output, None] = {"rgb": None}
-        for name, weight in self._weights(config).items():
+        for name, weight in self.weights(config).items():
             if weight:
                 names |= dict.fromkeys(self.terms[name].needs)
         return tuple(names)
+
+    def weights(self, config: ObjectiveConfig) -> dict[str, float]:
+        """The weight of every term, by its name."""
+        config.check_names(self.terms)
+        return {**dict.fromkeys(self.terms, 0.0), **config.weights(), **self._own_weights}
 
     def __call__(self, comparison: Comparison, config: ObjectiveConfig | None = None) -> LossResult:
         """Compare a rendering with a photograph.
@@ -152,7 +157,7 @@ class Objective:
         if comparison.ce_eps != config.ce_eps:
             comparison = replace(comparison, ce_eps=config.ce_eps)
         total, values = self._compiled(comparison, config)
-        weights = self._weights(config)
+        weights = self.weights(config)
         due = {name: term for name, term in self._measured.items() if weights[name] or term.always}
         if due and not comparison.counts:
             zero = total.detach() * 0
@@ -181,11 +186,6 @@ class Objective:
             values["bit_ce"] = bit_ce.detach()
             total = total + config.bit_ce * bit_ce
         return total, values
-
-    def _weights(self, config: ObjectiveConfig) -> dict[str, float]:
-        """The weight of every term, by its name."""
-        config.check_names(self.terms)
-        return {**dict.fromkeys(self.terms, 0.0), **config.weights(), **self._own_weights}
 
 
 def _checked(name: str, given: Any) -> tuple[float, Term | Measure]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nfc_gs.core.checks import CheckedFields
 from nfc_gs.model.heads.registry import HeadName
 
 MethodName = Literal["nfr", "nfc", "nfc-te", "nfc-bitwise"]
@@ -32,7 +33,7 @@ METHODS: dict[str, Method] = {
 
 
 @dataclass(frozen=True)
-class ObjectiveOptions:
+class ObjectiveOptions(CheckedFields):
     """The objective as a user writes it; None is left to the method. `ObjectiveConfig` is this with every number fixed.
 
     A term that is registered in `objective.terms.TERMS` has its weight in `extra`.

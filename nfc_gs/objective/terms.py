@@ -45,6 +45,14 @@ class Comparison:
         time: of the view, 0..1; None in a static scene.
         step, progress: optimisation steps done, and the fraction of the run, 0..1.
         ce_eps: clipping of cross entropy; `Objective` sets it.
+
+    >>> def clear_sky(pair: nfc_gs.Comparison):
+    ...     sky = (pair.truth[..., 2:] > 0.8).float()  # blue pixels should show the background
+    ...     return pair.mean(sky * pair.alpha)
+    >>> config = nfc_gs.TrainConfig(steps=5)
+    >>> trained = nfc_gs.train("captures/garden", config, out="runs/sky", terms={"sky": (0.05, clear_sky)})
+    >>> trained.trainer.term_weights["sky"]
+    0.05
     """
 
     output: RenderOutput
@@ -75,7 +83,7 @@ class Comparison:
 
     @property
     def normals(self) -> Tensor:
-        """[H, W, 3] unit normals in the camera's frame; for terms that need "normals"."""
+        """[H, W, 3] unit normals in the world frame, zero where nothing is seen; for terms that need "normals"."""
         return _rendered("normals", self.output.normals)
 
     @property
@@ -136,6 +144,11 @@ class Term:
         loss: maps that to what is minimised.
         always: measured even where its weight is 0.
         needs: outputs of the rendering that it reads beside colors and alpha.
+
+    >>> def smooth(pair: nfc_gs.Comparison):  # neighbouring normals should be alike
+    ...     return (pair.normals[:, 1:] - pair.normals[:, :-1]).square().mean()
+    >>> terms = {"smooth": (0.1, nfc_gs.Term(smooth, needs=("normals",)))}
+    >>> trained = nfc_gs.train("captures/garden", nfc_gs.TrainConfig(steps=5), out="runs/smooth", terms=terms)
     """
 
     measure: Measure

@@ -1,43 +1,50 @@
-"""Normals of the surface that a depth image shows."""
+"""Normals of Gaussians: their shortest axes, composited as colors are."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from nfc_gs.core.camera import Camera
+from nfc_gs.core.rotation import quat_to_matrix
+from nfc_gs.rendering.backend import RasterBackend, RasterSettings, RawSplats
+
+LEAST_LENGTH = 1e-6
+"""Composited normals shorter than this have no direction: nothing is seen, or opposite ones cancel out."""
 
 
-def normals_from_depth(depth: Tensor, camera: Camera) -> Tensor:
-    """Unit normals of the surface through the points of a depth image, towards the camera; differentiable in the depth.
+def composited_normals(splats: RawSplats, camera: Camera, backend: RasterBackend, antialiased: bool) -> Tensor:
+    """Unit normals of what a camera sees, differentiable in all that `RasterBackend.render` is.
 
-    A pixel at the ray (x, y, 1) takes the points of its left, right, upper and lower neighbours, at the depths l, r, u
-    and d. The cross product of (lower - upper) and (right - left), divided by (r + l) (d + u) / (fx fy), is
-
-        n = (gx, gy, -1 - gx x - gy y)  with  gx = fx (r - l) / (r + l)  and  gy = fy (d - u) / (d + u),
-
-    which never vanishes and faces the camera, since its product with the ray is -1. Pixels at the border have the
-    normal of the nearest pixel inside.
-
-    Args:
-        depth: [H, W, 1] along the camera's z axis; 0 where nothing is seen.
+    They are rendered in a call of their own, so that colors, and the gradients that density control looks at, are the
+    same with and without them.
 
     Returns:
-        [H, W, 3] in the camera's frame (x right, y down, z forward); zero where a neighbour has no depth, and
-        everywhere in an image with less than three rows or columns.
+        [H, W, 3] in the world frame; zero where nothing is seen.
     """
-    height, width = depth.shape[:2]
-    if height < 3 or width < 3:
-        return depth.new_zeros(height, width, 3)
-    z = depth[..., 0]
-    left, right, upper, lower = z[1:-1, :-2], z[1:-1, 2:], z[:-2, 1:-1], z[2:, 1:-1]
-    known = (left > 0) & (right > 0) & (upper > 0) & (lower > 0)
-    gx = torch.where(known, camera.fx * (right - left) / torch.where(known, right + left, 1.0), 0.0)
-    gy = torch.where(known, camera.fy * (lower - upper) / torch.where(known, lower + upper, 1.0), 0.0)
-    columns = torch.arange(1, width - 1, dtype=z.dtype, device=z.device)
-    rows = torch.arange(1, height - 1, dtype=z.dtype, device=z.device)
-    x = (columns + 0.5 - camera.cx) / camera.fx
-    y = (rows[:, None] + 0.5 - camera.cy) / camera.fy
-    normals = functional.normalize(torch.stack([gx, gy, -1.0 - gx * x - gy * y], dim=-1), dim=-1) * known[..., None]
-    return functional.pad(normals.permute(2, 0, 1)[None], (1, 1, 1, 1), mode="replicate")[0].permute(1, 2, 0)
+    normals = gaussian_normals(splats.means, splats.quats, splats.log_scales, camera.center)
+    colored = RawSplats(splats.means, splats.quats, splats.log_scales, splats.opacity_logits, features=normals)
+    blended = backend.render(colored, camera, RasterSettings(antialiased=antialiased)).features  # [H, W, 3]
+    squared = blended.square().sum(-1, keepdim=True)
+    has_direction = squared > LEAST_LENGTH**2
+    return torch.where(has_direction, blended / torch.where(has_direction, squared, 1.0).sqrt(), 0.0)
+
+
+def gaussian_normals(means: Tensor, quats: Tensor, log_scales: Tensor, center: Tensor) -> Tensor:
+    """The shortest axis of each Gaussian, turned towards the camera; differentiable in `quats`.
+
+    Args:
+        means: [N, 3]; quats: [N, 4] wxyz, not normalised; log_scales: [N, 3]; as in `RawSplats`.
+        center: [3] the camera's position.
+
+    Returns:
+        [N, 3] unit vectors in the world frame. Of axes that are equally short it is one of them; a Gaussian without a
+        rotation (a quaternion that is zero or not finite), which no backend draws, has that of the identity.
+    """
+    squared = quats.square().sum(-1, keepdim=True)
+    drawn = (squared > 0) & squared.isfinite()
+    axes = quat_to_matrix(torch.where(drawn, quats, quats.new_tensor([1.0, 0.0, 0.0, 0.0])))  # [N, 3, axis]
+    shortest = log_scales.argmin(-1)[:, None, None].expand(-1, 3, 1)
+    normals = axes.gather(2, shortest).squeeze(2)
+    away = ((center - means) * normals).sum(-1, keepdim=True) < 0
+    return torch.where(away, -normals, normals)

@@ -1,4 +1,4 @@
-"""Renders Gaussians as a camera sees them at a time: deformation, color head, background, rasterizer."""
+"""Renders Gaussians as a camera sees them at a time: deformation, color head, background, rasterizer, normals."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from nfc_gs.model.radiance import Output, RenderOutput, check_rendered
 from nfc_gs.model.target_encoding import decode_colors, entropy, even_bits
 from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.backend import RasterBackend, RasterSettings, RawSplats
-from nfc_gs.rendering.normals import normals_from_depth
-from nfc_gs.rendering.registry import get_backend
+from nfc_gs.rendering.normals import composited_normals
+from nfc_gs.rendering.registry import AUTO, get_backend
 
 Background = Tensor | tuple[float, float, float] | None
 
@@ -35,10 +35,10 @@ def render(
     Args:
         time: 0..1, of a moving model; None for its canonical state. A static model is the same at all times.
         background: color in [0, 1] behind the splats, [3]; None leaves black without a gradient.
-        outputs: add "depth" for the expected depth and "normals" for normals from it; with the bit head also "bits"
-            for the probabilities of all bits and "bit_entropy" for their uncertainty, which both take compositing 24
-            channels.
-        backend: a name of `rendering.registry.BACKEND_NAMES` or a backend object.
+        outputs: add "depth" for the expected depth and "normals" for unit normals in the world frame, which take a
+            second call of the backend; with the bit head also "bits" for the probabilities of all bits and
+            "bit_entropy" for their uncertainty, which both take compositing 24 channels.
+        backend: a name of `rendering.registry.BACKEND_NAMES` or a backend object; "auto" is that of the model's device.
         sh_degree: use SH up to this degree; None for all that the model has.
         antialiased: Mip-Splatting's opacity compensation.
         absgrad: also compute absolute gradients of the projected means (ADC).
@@ -47,6 +47,7 @@ def render(
         UserError: the backend does not exist or cannot work on this machine, or bits are asked of a model that has
             none.
     """
+    backend = AUTO[model.device.type] if backend == "auto" else backend
     engine = get_backend(backend) if isinstance(backend, str) else backend
     degree = model.sh_degree if sh_degree is None else min(sh_degree, model.sh_degree)
     bits = "bits" in outputs or "bit_entropy" in outputs
@@ -65,15 +66,12 @@ def render(
     if background is not None and bits:
         background = even_bits(background)  # decodes to the background; any other bits that do are not continuous in it
     camera = camera.to(model.device, model.means.dtype)
-    depth = "depth" in outputs or "normals" in outputs
-    settings = RasterSettings(degree, depth, bits, antialiased=antialiased, absgrad=absgrad)
+    settings = RasterSettings(degree, "depth" in outputs, bits, antialiased=antialiased, absgrad=absgrad)
     out = engine.render(splats, camera, settings, background)
     # All channels are colors: a slice of them would copy the image's gradient once more.
-    rendered = RenderOutput(decode_colors(out.features) if bits else out.features, out.alpha, info=out.info)
-    if "depth" in outputs:
-        rendered.depth = out.depth
-    if "normals" in outputs and out.depth is not None:
-        rendered.normals = normals_from_depth(out.depth, camera)
+    rendered = RenderOutput(decode_colors(out.features) if bits else out.features, out.alpha, out.depth, info=out.info)
+    if "normals" in outputs:
+        rendered.normals = composited_normals(splats, camera, engine, antialiased)
     if "bits" in outputs:
         rendered.bits = out.features
     if "bit_entropy" in outputs:

@@ -118,23 +118,6 @@ class Checkpoint:
         return RenderOptions(self.background, backend, antialiased, self.corrections())
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A trained model and where it stands in the world.
-
-    Attributes:
-        model: on the CPU.
-        transform: [4, 4] float64 similarity from the capture's world frame to the frame of the model.
-        background: color in [0, 1] that was behind the model.
-        checkpoint: the rest of what was saved.
-    """
-
-    model: RadianceModel
-    transform: np.ndarray
-    background: tuple[float, float, float]
-    checkpoint: Checkpoint
-
-
 def checkpoint_path(path: Path | str) -> Path:
     """The checkpoint file that a run folder or a file name stands for.
 
@@ -194,8 +177,8 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 def save_compact(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write what rendering needs of a checkpoint: the model and the corrections of views, partly in half precision.
 
-    It can be rendered from where the capture is not. `load_model` reads it as any other; training cannot go on from
-    it.
+    It can be rendered from where the capture is not. `load_checkpoint` reads it as any other; training cannot go on
+    from it.
 
     Raises:
         UserError: it cannot be written.
@@ -235,16 +218,6 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise UserError(f"The checkpoint {file} has a broken header ({error}); use another checkpoint.") from None
     _check(file, checkpoint)
     return checkpoint
-
-
-def load_model(path: Path | str) -> LoadedModel:
-    """The trained model of a run folder or a checkpoint file, on the CPU.
-
-    Raises:
-        UserError: as `load_checkpoint`.
-    """
-    checkpoint = load_checkpoint(path)
-    return LoadedModel(checkpoint.make_model(), checkpoint.transform, checkpoint.background, checkpoint)
 
 
 def _check(file: Path, checkpoint: Checkpoint) -> None:

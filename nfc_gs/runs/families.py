@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from nfc_gs.core.camera import Camera
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import Output, Part, RadianceModel, RenderOptions, RenderOutput, check_rendered
@@ -38,13 +40,14 @@ def _render_gaussians(
     time: float | None,
     options: RenderOptions,
     outputs: tuple[Output, ...],
+    background: Tensor | None = None,
     **further: Any,
 ) -> RenderOutput:
     return pipeline.render(
         model,
         camera,
         time,
-        background=options.background,
+        background=options.background if background is None else background,
         outputs=outputs,
         backend=options.backend,
         antialiased=options.antialiased,
@@ -85,7 +88,8 @@ def render(
     Args:
         time: 0..1, of a model that changes with time; None for its canonical state.
         view: the view of the capture that `camera` belongs to, for corrections; None if it is none of them.
-        further: options that the model's family alone has, as `sh_degree` of Gaussians.
+        further: options that the model's family alone has, as `sh_degree` of Gaussians, or `background`, a tensor [3]
+            in place of that of the options, which may require grad.
 
     Raises:
         UserError: the family cannot render this here (no such backend or output).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ class History:
     """Appends to `history.jsonl` of a run.
 
     Lines are {"step", "seconds", "loss", "psnr", "gaussians", "width", "height"} for training and
-    {"step", "seconds", "test_psnr", "test_ssim"} for evaluations.
+    {"step", "seconds", "test_psnr", "test_ssim"} for evaluations. A line for training has "phases", too, where these
+    differ from those of the lines before (`training.step.StepResult`).
     """
 
     def __init__(self, run: Path, step: int, progress: float) -> None:
@@ -25,6 +27,7 @@ class History:
         self.path = run / HISTORY_NAME
         self._slot = int(progress * POINTS)
         kept = [line for line in read_history(run) if line["step"] <= step]
+        self._phases = next((line["phases"] for line in reversed(kept) if "phases" in line), None)
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def due(self, progress: float) -> bool:
@@ -34,6 +37,13 @@ class History:
             return False
         self._slot = slot
         return True
+
+    def changed(self, phases: Mapping[str, Any]) -> dict[str, Any]:
+        """{"phases": ...} to be written if they are others than before, else nothing."""
+        if phases == self._phases:
+            return {}
+        self._phases = dict(phases)
+        return {"phases": self._phases}
 
     def write(self, **values: Any) -> None:
         """Append one line. Raises UserError if it cannot be written."""

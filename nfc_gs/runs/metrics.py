@@ -39,16 +39,28 @@ class ViewMetrics:
     moving_pixels: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Metrics:
     """The held-out views' metrics and their means, None where there are no views.
 
     Attributes:
         time_axis: what the times of the views mean; None in a static scene.
+
+    >>> metrics = nfc_gs.evaluate(nfc_gs.load_model("runs/garden"))
+    >>> metrics
+    Metrics(PSNR ... dB, SSIM 0..., 1 view)
+    >>> [(view.name, view.psnr > 10) for view in metrics.views]
+    [('0001.png', True)]
     """
 
     views: tuple[ViewMetrics, ...]
     time_axis: TimeAxis | None = None
+
+    def __repr__(self) -> str:
+        views = f"{len(self.views)} view" if len(self.views) == 1 else f"{len(self.views)} views"
+        if self.psnr is None or self.ssim is None:
+            return f"Metrics({views})"
+        return f"Metrics(PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.3f}, {views})"
 
     @property
     def psnr(self) -> float | None:

@@ -26,6 +26,9 @@ RENDERS = "renders"
 TEST_RENDERS = f"{RENDERS}/test"
 """Folder of the held-out views."""
 
+TIMELAPSE = f"{RENDERS}/timelapse"
+"""Folder of the pictures of one view while it was trained."""
+
 LOOP_NAME = f"{RENDERS}/loop.mp4"
 """The looping video of a moving scene."""
 

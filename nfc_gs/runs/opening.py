@@ -1,8 +1,9 @@
-"""Opening a run again: its model, how it is rendered, and the capture it was trained on."""
+"""Opening what was saved: a model of any file, and a run with the capture it was trained on."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,94 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
+from nfc_gs.formats.registry import format_of, read_splats, splat_suffixes
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
+from nfc_gs.ops.device import resolve_device
 from nfc_gs.rendering.registry import choose_device_and_backend, get_backend
 from nfc_gs.runs.checkpoint import RUN_PART, Checkpoint, load_checkpoint
 from nfc_gs.runs.metrics import Metrics, TrainingRecord, read_metrics, write_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME
+
+
+@dataclass(frozen=True, repr=False)
+class LoadedModel:
+    """A model that was read from a file, to render and look at. Training goes on with `Trainer.resume`.
+
+    Attributes:
+        path: what it was read from.
+        model: without gradients.
+        options: how its views are rendered: background, antialiasing, corrections of views.
+        transform: [4, 4] float64 similarity from the capture's world frame to the frame of the model; of a splat file,
+            which holds the Gaussians in the frame of the capture, the identity.
+        checkpoint: the rest of what was saved; None of a splat file.
+
+    >>> garden = nfc_gs.load_model("runs/garden")
+    >>> garden
+    LoadedModel('runs/garden': 300 Gaussians, SH degree 3, step 20)
+    >>> garden.scene  # the cameras it was trained on
+    SceneData('...captures/garden': 8 views, 7 to train on and 1 held out, without photos)
+    >>> garden.background
+    (0.0, 0.0, 0.0)
+    """
+
+    path: Path
+    model: RadianceModel
+    options: RenderOptions
+    transform: np.ndarray
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def background(self) -> tuple[float, float, float]:
+        """Color in [0, 1] behind the model."""
+        return self.options.background
+
+    @property
+    def scene(self) -> SceneData | None:
+        """The cameras of the capture it was trained on, without photos; None of a splat file."""
+        return None if self.checkpoint is None else self.checkpoint.scene
+
+    def __repr__(self) -> str:
+        step = "" if self.checkpoint is None else f", step {self.checkpoint.step:,}"
+        return f"LoadedModel('{self.path}': {in_words(self.model)}{step})"
+
+
+def in_words(model: RadianceModel) -> str:
+    """How large a model is, and what else there is in a few words: '12,345 Gaussians, SH degree 3'."""
+    (what, count), *others = model.facts().items()
+    degree = [f"{name} {value}" for name, value in others if name == "SH degree"]
+    return ", ".join([f"{count} {what}", *degree, *(["moving"] if model.changes_with_time else [])])
+
+
+def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
+    """The model of a run folder, a checkpoint, a compact file (.safetensors) or a splat file (.ply, .splat).
+
+    Args:
+        device: where it will be: cpu, cuda, or auto for a GPU if there is one.
+
+    Raises:
+        UserError: there is no such file, it is none of these, or it is broken.
+
+    >>> nfc_gs.load_model("runs/garden")
+    LoadedModel('runs/garden': 300 Gaussians, SH degree 3, step 20)
+    >>> splat = nfc_gs.load_model("runs/garden/splat.ply")
+    >>> splat
+    LoadedModel('runs/garden/splat.ply': 300 Gaussians, SH degree 3)
+    >>> splat.model.means.numpy().shape
+    (300, 3)
+    """
+    path, device = Path(path), resolve_device(device)
+    if format_of(path) is not None:
+        model = read_splats(path).to(device).requires_grad_(False)
+        return LoadedModel(path, model, RenderOptions(), np.eye(4))
+    if not path.exists():
+        raise UserError(f"There is no {path}; give a run folder, a checkpoint or a splat file ({splat_suffixes()}).")
+    if path.is_file() and path.suffix.lower() != ".safetensors":
+        raise UserError(
+            f"{path} holds no model; give a run folder, a checkpoint (.safetensors) or a splat ({splat_suffixes()})."
+        )
+    checkpoint = load_checkpoint(path)
+    model = checkpoint.make_model(device).detached()
+    return LoadedModel(path, model, checkpoint.render_options(), checkpoint.transform, checkpoint)
 
 
 @dataclass(frozen=True)
@@ -39,19 +123,36 @@ class OpenRun:
     scene: SceneData
 
     def save_metrics(self, metrics: Metrics) -> Path:
-        """Write `metrics.json` anew; what an earlier one says of the training's memory is kept. Returns its path."""
+        """Write `metrics.json` anew; what an earlier one says of the training's memory and time is kept.
+
+        Returns its path.
+        """
         checkpoint = self.checkpoint
         config = {name: str(checkpoint.config.get(name, "")) for name in ("device", "backend", "preset", "method")}
-        run = checkpoint.parts.get(RUN_PART)
         record = TrainingRecord(
             sizes=self.model.sizes(),
             steps=checkpoint.step,
             train_seconds=checkpoint.seconds,
-            timings={} if run is None else run.values.get("timings", {}),
+            timings=timings_so_far(self.folder, checkpoint),
             peak_memory_mb=read_metrics(self.folder).get("peak_memory_mb"),
             **config,
         )
         return write_metrics(self.folder, metrics, record)
+
+
+def timings_so_far(run: Path, checkpoint: Checkpoint) -> Mapping[str, float]:
+    """Seconds by stage up to a checkpoint; with what was done after it, if `metrics.json` is of the same step.
+
+    Raises:
+        KeyError, TypeError, ValueError: those of the checkpoint are odd.
+    """
+    part = checkpoint.parts.get(RUN_PART)
+    saved = {} if part is None else dict(part.values["timings"])
+    metrics = read_metrics(run)
+    later = metrics.get("timings")
+    if metrics.get("steps") != checkpoint.step or not isinstance(later, dict):
+        return saved
+    return {name: value for name, value in later.items() if isinstance(value, float)}
 
 
 def open_run(path: Path, *, capture: Path | None, device: str, backend: str, images: bool = True) -> OpenRun:

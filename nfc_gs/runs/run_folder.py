@@ -22,8 +22,8 @@ def claim_run_folder(run: Path | str) -> None:
     for name in (CHECKPOINT_NAME, CONFIG_NAME, HISTORY_NAME):
         if (Path(run) / name).exists():
             raise UserError(
-                f"{run} holds a run already, and a run is never overwritten; choose another --out, "
-                f"or go on with it: --resume {run}."
+                f"{run} holds a run already, and a run is never overwritten; choose another folder (--out), or go on "
+                f"with it: --resume {run}, in Python nfc_gs.Trainer.resume({str(run)!r})."
             )
 
 

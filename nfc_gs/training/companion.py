@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -34,6 +34,18 @@ class Companion:
         name: of the kind of companion; unique in a training.
         correction: what it learns of single views, if that is what it learns; steps, and evaluation of the held-out
             views, apply it to cameras and rendered views.
+
+    >>> class Names(nfc_gs.Companion):  # notes which views a training sees
+    ...     name = "names"
+    ...     def __init__(self):
+    ...         self.seen = set()
+    ...     def sample(self, sample, step, progress):
+    ...         self.seen.add(sample.name)
+    ...         return sample
+    >>> names, config = Names(), nfc_gs.TrainConfig(steps=7)
+    >>> trained = nfc_gs.train("captures/garden", config, out="runs/names", companions=[names])
+    >>> sorted(names.seen)[:2]
+    ['0002.png', '0003.png']
     """
 
     name: ClassVar[str]
@@ -64,6 +76,10 @@ class Companion:
     def loss(self, step: int, progress: float) -> Tensor | None:
         """A scalar that is minimised beside the objective; None for nothing."""
         return None
+
+    def phases(self, step: int, progress: float) -> Mapping[str, Any]:
+        """What this part of the run differs in from others, as `ModelTraining.phases`; it has no effect."""
+        return {}
 
     def parameters(self) -> Mapping[str, Tensor]:
         """The tensors it trains, by name; their gradients are None before each backward pass."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_type_hints
 
+from nfc_gs.core.checks import CheckedFields
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.heads.color_head import BitView
 from nfc_gs.model.heads.registry import HeadName
@@ -26,7 +27,7 @@ BackgroundName = Literal["auto", "black", "white", "random"]
 
 
 @dataclass(frozen=True)
-class LearningRates:
+class LearningRates(CheckedFields):
     """Adam's learning rates: those of Inria's 3DGS (arguments/__init__.py, OptimizationParams).
 
     The bit head's are chosen so that its color moves as fast as direct SH. Adam's step is the rate itself, whatever
@@ -57,7 +58,7 @@ class LearningRates:
 
 
 @dataclass(frozen=True)
-class RefineConfig:
+class RefineConfig(CheckedFields):
     """When density control acts. Fractions are of the run, so short and long runs both make sense."""
 
     every: int = 100
@@ -73,7 +74,7 @@ class RefineConfig:
 
 
 @dataclass(frozen=True)
-class McmcConfig:
+class McmcConfig(CheckedFields):
     """Density control as Markov chain Monte Carlo (Kheradmand et al. 2024)."""
 
     min_opacity: float = 0.005
@@ -87,7 +88,7 @@ class McmcConfig:
 
 
 @dataclass(frozen=True)
-class AdcConfig:
+class AdcConfig(CheckedFields):
     """Adaptive density control of 3DGS, with absolute gradients (AbsGS)."""
 
     grow_grad2d: float = 0.0008
@@ -107,7 +108,7 @@ class AdcConfig:
 
 
 @dataclass(frozen=True)
-class DeformationConfig:
+class DeformationConfig(CheckedFields):
     """How a moving scene is trained."""
 
     warmup: int = 60
@@ -136,8 +137,20 @@ class DeformationConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Whatever is left out comes from the preset."""
+class TrainConfig(CheckedFields):
+    """How to train. Whatever is left out comes from the preset.
+
+    Raises:
+        UserError: a value is not of the type of its field.
+
+    >>> config = nfc_gs.TrainConfig(steps=2000, seed=7)
+    >>> config.method, config.max_gaussians is None
+    ('nfr', True)
+    >>> nfc_gs.TrainConfig(steps="abc")
+    Traceback (most recent call last):
+        ...
+    nfc_gs.core.errors.UserError: TrainConfig(steps='abc'): steps must be a whole number or None.
+    """
 
     method: MethodName = "nfr"
     """What is learnt: nfr (regression), nfc (with a classification loss), nfc-te (the same with the bit head),

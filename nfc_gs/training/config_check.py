@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Mapping
-from typing import Literal, get_args, get_origin, get_type_hints
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.heads.registry import get_head
@@ -33,14 +32,29 @@ def check(config: ResolvedConfig) -> None:
         raise UserError("--means-factor and --rate-factor must be positive.")
     if not all(0.0 < rate < math.inf for rate in dataclasses.astuple(config.rates)):
         raise UserError("Every learning rate must be a positive number.")
-    for name, kind in get_type_hints(type(config)).items():
-        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
-            choices = ", ".join(get_args(kind))
-            raise UserError(f"{_flag(name)} is '{getattr(config, name)}'; choose one of {choices}.")
     if not 0.0 <= config.bit_hardness <= 1.0:
         raise UserError(f"--bit-hardness is {config.bit_hardness}, but must be between 0 and 1.")
+    _check_density(config)
     _check_objective(config)
     _check_motion(config)
+
+
+def _check_density(config: ResolvedConfig) -> None:
+    refine, mcmc, adc = config.refine, config.mcmc, config.adc
+    steps = {"refine.every": refine.every, "refine.every_at_least": refine.every_at_least}
+    for name, value in {**steps, "adc.reset_at_least": adc.reset_at_least}.items():
+        if value < 1:
+            raise UserError(f"{_flag(name)} is {value}, but is a number of steps: at least 1.")
+    fractions = {f"refine.{name}": getattr(refine, name) for name in ("every_fraction", "start", "stop")}
+    fractions |= {f"adc.{name}": getattr(adc, name) for name in ("stop", "reset_every")}
+    for name, value in fractions.items():
+        if not 0.0 <= value <= 1.0:
+            raise UserError(f"{_flag(name)} is {value}, but is a fraction of the run: 0 to 1.")
+    numbers = {f"mcmc.{name}": value for name, value in vars(mcmc).items()}
+    numbers |= {f"adc.{name}": value for name, value in vars(adc).items() if f"adc.{name}" not in fractions}
+    for name, value in numbers.items():
+        if not 0.0 <= value < math.inf:
+            raise UserError(f"{_flag(name)} is {value}, but must be 0 or a positive number.")
 
 
 def _check_objective(config: ResolvedConfig) -> None:

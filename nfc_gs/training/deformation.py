@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -164,6 +164,10 @@ class DeformationCompanion(Companion):
         if self._several_cameras or progress >= self._config.deformation.mean_until:
             return config
         return replace(config, l1=0.0, ssim=0.0, mse=config.mse + MSE_WEIGHT * (config.l1 + config.ssim))
+
+    def phases(self, step: int, progress: float) -> Mapping[str, Any]:
+        """Whether the Gaussians are deformed, and whether views of all times are sampled."""
+        return {"motion": self.active(step, progress), "all_times": self.time_window(progress) is None}
 
     def parameters(self) -> Mapping[str, Tensor]:
         """Those of the deformation."""

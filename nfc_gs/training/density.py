@@ -31,10 +31,14 @@ class RefineClock:
         self.last_step = 0
         self.last_progress = 0.0
 
+    def open(self, progress: float) -> bool:
+        """Whether this part of the run has refinements."""
+        return self._config.start <= progress <= self._stop
+
     def due(self, step: int, progress: float) -> bool:
         """Whether to refine after `step` steps; if so, the clock starts anew."""
         config = self._config
-        if not config.start <= progress <= self._stop:
+        if not self.open(progress):
             return False
         steps = step - self.last_step
         part = progress - self.last_progress + 1e-9  # progress is rounded
@@ -66,6 +70,10 @@ class DensityControl:
         self.operations = operations
         self.initial = len(model)
         self.clock = RefineClock(config.refine, config.refine.stop)
+
+    def refines(self, progress: float) -> bool:
+        """Whether Gaussians are added, moved or removed in this part of the run."""
+        return self.config.density != "none" and self.clock.open(progress)
 
     def add_gradients(self, grads: Mapping[str, Tensor]) -> None:
         """Add the gradients of this control's own loss terms to `grads`; called after each backward pass."""

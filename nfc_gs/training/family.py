@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -58,6 +58,10 @@ class ModelTraining(Protocol):
         self, outputs: Sequence[RenderOutput], samples: Sequence[Sample], step: int, progress: float
     ) -> None:
         """What else happens to the model after the step: density control of Gaussians, for example."""
+        ...
+
+    def phases(self, progress: float) -> Mapping[str, Any]:
+        """What this part of the run differs in from others, by name, as JSON holds it; constant but for a few steps."""
         ...
 
     def parts(self) -> dict[str, Part]:

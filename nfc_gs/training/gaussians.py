@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,6 @@ from torch import Tensor
 from nfc_gs.data.sampler import Window
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
-from nfc_gs.model.init import from_points
 from nfc_gs.model.radiance import Output, Part, RenderOutput
 from nfc_gs.ops.operations import Operations
 from nfc_gs.rendering.pipeline import render
@@ -31,7 +31,7 @@ def new_gaussians(scene: SceneData, config: ResolvedConfig) -> GaussianModel:
     Raises:
         UserError: the scene has no usable point.
     """
-    model = from_points(
+    model = GaussianModel.from_points(
         scene.points,
         config.sh_degree,
         head=config.head,
@@ -119,6 +119,14 @@ class GaussianTraining:
         means_rate = learning_rates(self._config, progress, self._scene.extent)["means"]
         assert isinstance(means_rate, float)
         self.density.act(step + 1, progress, means_rate)
+
+    def phases(self, progress: float) -> dict[str, Any]:
+        """By how much images are made smaller, the SH degree, and whether Gaussians are added and moved."""
+        return {
+            "image_divisor": self._views.divisor(progress),
+            "sh_degree": sh_degree_at(self._config, progress),
+            "density_control": self.density.refines(progress),
+        }
 
     def parts(self) -> dict[str, Part]:
         """Adam's moments, and the statistics and counters of density control."""

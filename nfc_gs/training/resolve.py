@@ -87,8 +87,6 @@ def resolve(config: TrainConfig, *, moves: bool = False) -> ResolvedConfig:
     if not BACKENDS[backend].trains:
         raise UserError(f"The backend '{backend}' only renders, and has no gradients to train by; choose another one.")
     preset = config.preset if config.preset != "auto" else ("fast" if device == "cpu" else "quality")
-    if preset not in _PRESETS:
-        raise UserError(f"There is no preset '{preset}'; choose one of {', '.join(_PRESETS)}.")
     if config.steps is not None and config.time_budget is not None:
         raise UserError("--steps and --time-budget exclude each other; give one of the two.")
 
@@ -114,8 +112,6 @@ def resolve(config: TrainConfig, *, moves: bool = False) -> ResolvedConfig:
 
 def _resolve_method(config: TrainConfig) -> dict[str, Any]:
     """Head and objective: what is asked for, else the method's, else the defaults."""
-    if config.method not in METHODS:
-        raise UserError(f"There is no method '{config.method}'; choose one of {', '.join(METHODS)}.")
     method = METHODS[config.method]
     given = {name: value for name, value in dataclasses.asdict(config.objective).items() if value is not None}
     return {"head": config.head or method.head, "objective": ObjectiveConfig(**{**method.weights, **given})}

@@ -12,11 +12,15 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from torch import Tensor
+
 from nfc_gs.core.events import CheckpointSaved, Evaluated, Event, Listener, StepDone, TrainFinished, TrainStarted
 from nfc_gs.core.files import make_folder, remove_leftovers
 from nfc_gs.runs.checkpoint import Checkpoint, save_checkpoint
 from nfc_gs.runs.history import History
 from nfc_gs.runs.names import CHECKPOINT_NAME
+from nfc_gs.runs.timelapse import Timelapse
+from nfc_gs.training.clock import StageClock
 from nfc_gs.training.config import ResolvedConfig
 from nfc_gs.training.interrupt import interrupt_calls
 from nfc_gs.training.schedules import progress_of
@@ -35,6 +39,7 @@ class Run:
         folder: where everything is written.
         steps_done: optimisation steps so far.
         seconds: training time so far, without evaluation, saving and listeners.
+        view_psnr: of each training view by name, PSNR in dB when it was last rendered in a step.
     """
 
     def __init__(
@@ -44,13 +49,19 @@ class Run:
         listeners: Sequence[Listener],
         *,
         make_checkpoint: Callable[[], Checkpoint],
+        picture: Callable[[], Tensor],
+        clock: StageClock,
     ) -> None:
         """Nothing is written before `begin` or `go_on`.
 
         Args:
             make_checkpoint: what a checkpoint of the training holds now.
+            picture: of the model as it is now, for the time-lapse (`runs.timelapse`).
+            clock: on which the time beside the steps is counted.
         """
         self.folder, self.steps_done, self.seconds = folder, 0, 0.0
+        self.view_psnr: dict[str, float] = {}
+        self._clock, self._timelapse = clock, Timelapse(folder, picture)
         self._config, self._make_checkpoint = config, make_checkpoint
         self._listeners = list(listeners)
         self._evaluations = 0
@@ -76,12 +87,14 @@ class Run:
         """
         self.steps_done, self.seconds = steps_done, seconds
         self._evaluations = int(state["evaluations"])
+        self.view_psnr = dict(state["view_psnr"])
         remove_leftovers(self.folder)
         self._history = History(self.folder, steps_done, self.progress)
+        self._timelapse.go_on(steps_done, self.progress)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the run beside its steps and seconds."""
-        return {"evaluations": self._evaluations}
+        return {"evaluations": self._evaluations, "view_psnr": dict(self.view_psnr)}
 
     @property
     def progress(self) -> float:
@@ -124,6 +137,7 @@ class Run:
         self._stop_requested = False
         self.emit(started)
         self._last_save = perf_counter()
+        self._take_picture()
         with interrupt_calls(self.stop):
             while self.progress < 1.0 and not self._stop_requested:
                 step()
@@ -141,10 +155,11 @@ class Run:
         """Write the checkpoint; returns its path. Raises UserError if it cannot be written."""
         started = perf_counter()
         path = self.folder / CHECKPOINT_NAME
-        save_checkpoint(path, self._make_checkpoint())
-        self._last_save = perf_counter()
-        self._save_seconds = self._last_save - started
-        self.emit(CheckpointSaved(self.steps_done, path))
+        with self._clock.counting("saving"):
+            save_checkpoint(path, self._make_checkpoint())
+            self._last_save = perf_counter()
+            self._save_seconds = self._last_save - started
+            self.emit(CheckpointSaved(self.steps_done, path))
         return path
 
     def step_done(self, result: StepResult, sizes: Mapping[str, int]) -> None:
@@ -159,11 +174,11 @@ class Run:
         if result.loss is None:
             return
         assert self._history is not None
-        logs = self._history.due(progress) or progress >= 1.0
-        if not logs and not self._listeners:
-            return
         psnr = -10.0 * math.log10(max(float(result.mse), 1e-10))
-        if logs:
+        if result.view is not None:
+            self.view_psnr[result.view] = psnr
+        changed = self._history.changed(result.phases)
+        if self._history.due(progress) or progress >= 1.0 or changed:
             self._history.write(
                 step=self.steps_done,
                 seconds=round(self.seconds, 3),
@@ -172,6 +187,7 @@ class Run:
                 **sizes,
                 width=result.width,
                 height=result.height,
+                **changed,
             )
         if self._listeners:
             self.emit(
@@ -194,6 +210,10 @@ class Run:
         self._history.write(step=self.steps_done, seconds=self.seconds, test_psnr=psnr, test_ssim=ssim)
         self.emit(Evaluated(self.steps_done, psnr, ssim, self.seconds))
 
+    def _take_picture(self) -> None:
+        with self._clock.counting("timelapse"):
+            self._timelapse.take_if_due(self.steps_done, self.progress)
+
     def _remaining(self, progress: float) -> float:
         """Seconds of training that are left, by what has passed."""
         if self._config.budget_seconds is not None:
@@ -201,7 +221,8 @@ class Run:
         return max(0.0, self.seconds / progress - self.seconds) if progress > 0.0 else math.inf
 
     def _after_step(self, evaluate: Callable[[], object] | None) -> None:
-        """Evaluate and save when it is time; neither changes what training computes."""
+        """Evaluate, save and take a picture when it is time; none of it changes what training computes."""
+        self._take_picture()
         every, progress = self._config.eval_every, self.progress
         if (
             every > 0.0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +14,10 @@ from nfc_gs.data.sampler import Window
 from nfc_gs.model.radiance import Output, RenderOutput, check_rendered
 from nfc_gs.objective.objective import LossResult, Objective, ObjectiveConfig
 from nfc_gs.objective.terms import Comparison
+from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
 from nfc_gs.training.family import ModelTraining
 from nfc_gs.training.samples import Sample, ViewSample
-
-STAGES = ("view", "render", "loss", "backward", "optimizer", "density", "events")
-"""Stages of a step whose seconds are counted; the last one is the run's."""
 
 
 class NonFiniteLossError(Exception):
@@ -44,6 +42,9 @@ class StepResult:
         mse: scalar, mean squared difference of the rendered samples from their targets, not read yet.
         width, height: of the first sample, pixels.
         seconds: that the step took.
+        view: name of the view of the capture that was rendered; None if there was none, or several.
+        phases: what is in force in this part of the run, as JSON holds it: which terms are minimised ("terms"), and
+            what the training of the model's family and the companions name (`ModelTraining.phases`).
     """
 
     loss: float | None
@@ -51,30 +52,8 @@ class StepResult:
     width: int
     height: int
     seconds: float
-
-
-class StageClock:
-    """Seconds spent in each stage.
-
-    Attributes:
-        seconds: by stage.
-    """
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
-        self._last = perf_counter()
-
-    def start(self) -> float:
-        """Begin to measure; the time now."""
-        self._last = perf_counter()
-        return self._last
-
-    def lap(self, stage: str) -> float:
-        """Count the time since the last call to this stage; the time now."""
-        now = perf_counter()
-        self.seconds[stage] += now - self._last
-        self._last = now
-        return now
+    view: str | None
+    phases: Mapping[str, Any]
 
 
 class Step:
@@ -87,9 +66,15 @@ class Step:
         clock: seconds by stage.
     """
 
-    def __init__(self, training: ModelTraining, objective: Objective, companions: Sequence[Companion] = ()) -> None:
+    def __init__(
+        self,
+        training: ModelTraining,
+        objective: Objective,
+        companions: Sequence[Companion] = (),
+        clock: StageClock | None = None,
+    ) -> None:
         self.training, self.objective, self.companions = training, objective, tuple(companions)
-        self.clock = StageClock()
+        self.clock = clock or StageClock()
 
     def __call__(self, step: int, progress: float, *, read_loss: bool = True) -> StepResult:
         """Do step number `step`, counted from 0.
@@ -107,6 +92,7 @@ class Step:
         samples = self._samples(step, progress)
         config = self._weights(progress)
         outputs_wanted = self.objective.outputs(config)
+        phases = self._phases(config, step, progress)
         self._clear_gradients()
         clock.lap("view")
         outputs: list[RenderOutput] = []
@@ -141,7 +127,15 @@ class Step:
         mse = losses[0].values["mse"]
         if len(losses) > 1:
             mse = torch.stack([loss.values["mse"] for loss in losses]).mean()
-        return StepResult(sum(values) / len(values) if values else None, mse, width, height, end - start)
+        return StepResult(
+            loss=sum(values) / len(values) if values else None,
+            mse=mse,
+            width=width,
+            height=height,
+            seconds=end - start,
+            view=samples[0].name if len(samples) == 1 and samples[0].view is not None else None,
+            phases=phases,
+        )
 
     def parameters_are_finite(self) -> bool:
         """Whether every parameter of the model and its companions is a finite number."""
@@ -167,6 +161,14 @@ class Step:
         for companion in self.companions:
             config = companion.objective(config, progress)
         return config
+
+    def _phases(self, config: ObjectiveConfig, step: int, progress: float) -> dict[str, Any]:
+        """What is in force in this step, with these weights of the objective."""
+        terms = [name for name, weight in self.objective.weights(config).items() if weight]
+        phases: dict[str, Any] = {"terms": terms, **self.training.phases(progress)}
+        for companion in self.companions:
+            phases |= companion.phases(step, progress)
+        return phases
 
     def _clear_gradients(self) -> None:
         for parameter in self.training.parameters().values():

@@ -25,8 +25,10 @@ from nfc_gs.rendering.registry import BACKENDS, get_backend
 from nfc_gs.runs.checkpoint import GIVEN_PART, RESERVED_PARTS, RUN_PART, Checkpoint, load_checkpoint
 from nfc_gs.runs.metrics import Metrics, TrainingRecord, peak_memory_mb, write_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME
-from nfc_gs.runs.opening import check_same_scene, scene_of
+from nfc_gs.runs.opening import check_same_scene, scene_of, timings_so_far
 from nfc_gs.runs.run_folder import claim_run_folder, write_config
+from nfc_gs.runs.timelapse import timelapse_picture
+from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
 from nfc_gs.training.config import ResolvedConfig, TrainConfig
 from nfc_gs.training.config_check import check, check_terms
@@ -56,6 +58,18 @@ class Trainer:
         companions: what trains beside the model.
         run: how far it is, and its folder.
         background: color in [0, 1] behind the model when views are measured.
+        clock: where the time goes.
+
+    >>> scene = nfc_gs.load_scene("captures/garden")
+    >>> trainer = nfc_gs.Trainer(scene, nfc_gs.TrainConfig(steps=8), "runs/steps", capture="captures/garden")
+    >>> for _ in range(3):
+    ...     trainer.step()
+    >>> trainer.steps_done, trainer.progress
+    (3, 0.375)
+    >>> path = trainer.save()  # what `resume` goes on from
+    >>> trainer = nfc_gs.Trainer.resume("runs/steps")
+    >>> trainer.train().step
+    8
     """
 
     def __init__(
@@ -70,6 +84,7 @@ class Trainer:
         terms: Terms | None = None,
         companions: Sequence[Companion] = (),
         family: str = "gaussians",
+        clock: StageClock | None = None,
     ) -> None:
         """Begin a run: make its folder and write its configuration and a checkpoint of step 0.
 
@@ -82,6 +97,7 @@ class Trainer:
             companions: what else trains beside the model; a correction of views that one of them learns is applied
                 when the run is opened if `model.correction_kinds.CORRECTIONS` has its name.
             family: of the model, a name of `training.registry.TRAINABLE_FAMILIES`.
+            clock: where the time goes is counted on it; it may have counted the reading of the capture already.
 
         Raises:
             UserError: the folder holds a run or cannot be written, the configuration does not make sense, or the
@@ -89,17 +105,18 @@ class Trainer:
         """
         if family not in TRAINABLE_FAMILIES:
             raise UserError(f"There is no family of models '{family}', only {', '.join(TRAINABLE_FAMILIES)}.")
-        claim_run_folder(run)
-        resolved = resolve(config, moves=scene.time_axis is not None)
-        place = Path(capture).resolve()
-        _check_has_views(scene, place)
-        with one_torch_thread():
+        self.clock = clock or StageClock()
+        with self.clock.counting("start"), one_torch_thread():
+            claim_run_folder(run)
+            resolved = resolve(config, moves=scene.time_axis is not None)
+            place = Path(capture).resolve()
+            _check_has_views(scene, place)
             model = TRAINABLE_FAMILIES[family].new_model(scene, resolved)
-        self._assemble(scene, resolved, Path(run), listeners, model, terms or {}, companions)
-        self._capture, self._data = place, asdict(data or DataConfig())
-        self.run.begin()
-        given = {"terms": self._term_weights, "companions": self._given_companions}
-        write_config(self.run.folder, {**resolved.to_dict(), "given": given}, self._capture, self._data)
+            self._assemble(scene, resolved, Path(run), listeners, model, terms or {}, companions)
+            self._capture, self._data = place, asdict(data or DataConfig())
+            self.run.begin()
+            given = {"terms": self._term_weights, "companions": self._given_companions}
+            write_config(self.run.folder, {**resolved.to_dict(), "given": given}, self._capture, self._data)
 
     @classmethod
     def resume(
@@ -110,6 +127,7 @@ class Trainer:
         scene: SceneData | None = None,
         terms: Terms | None = None,
         companions: Sequence[Companion] = (),
+        clock: StageClock | None = None,
     ) -> Trainer:
         """Go on with a run from its last checkpoint, exactly as if it had never stopped.
 
@@ -117,23 +135,29 @@ class Trainer:
             run: folder of the run.
             scene: the scene it trains on; None to read the capture again.
             terms, companions: the same as when the run began.
+            clock: as for a new run.
 
         Raises:
             UserError: no such run, a broken checkpoint, a capture that is gone or has changed, terms or companions
                 of its own that are not given again, or a device or backend that is not there.
         """
-        checkpoint = load_checkpoint(run)
-        config = ResolvedConfig.from_dict(checkpoint.config)
-        check(config)
-        resolve_device(config.device)
-        scene = scene if scene is not None else scene_of(checkpoint)
-        check_same_scene(scene, checkpoint)
-        _check_has_views(scene, Path(checkpoint.capture))
-        trainer = cls.__new__(cls)
-        model = checkpoint.make_model(config.device)
-        trainer._assemble(scene, config, Path(run), listeners, model, terms or {}, companions)
-        trainer._capture, trainer._data = Path(checkpoint.capture), dict(checkpoint.data)
-        trainer._load(checkpoint)
+        clock = clock or StageClock()
+        with clock.counting("start"):
+            checkpoint = load_checkpoint(run)
+            config = ResolvedConfig.from_dict(checkpoint.config)
+            check(config)
+            resolve_device(config.device)
+            if scene is None:
+                with clock.counting("capture"):
+                    scene = scene_of(checkpoint)
+            check_same_scene(scene, checkpoint)
+            _check_has_views(scene, Path(checkpoint.capture))
+            trainer = cls.__new__(cls)
+            trainer.clock = clock
+            model = checkpoint.make_model(config.device)
+            trainer._assemble(scene, config, Path(run), listeners, model, terms or {}, companions)
+            trainer._capture, trainer._data = Path(checkpoint.capture), dict(checkpoint.data)
+            trainer._load(checkpoint)
         return trainer
 
     def _assemble(
@@ -154,8 +178,15 @@ class Trainer:
         self.operations = operations
         self.training = TRAINABLE_FAMILIES[model.family].training(model, scene, config, operations)
         self.companions = (*companions_of(model, scene, config, operations), *companions)
-        self._step = Step(self.training, objective, self.companions)
-        self.run = Run(folder, config, listeners, make_checkpoint=self._checkpoint)
+        self._step = Step(self.training, objective, self.companions, self.clock)
+        self.run = Run(
+            folder,
+            config,
+            listeners,
+            make_checkpoint=self._checkpoint,
+            picture=lambda: timelapse_picture(self.model, self.scene, self.render_options),
+            clock=self.clock,
+        )
         self.background = evaluation_background(config, scene)
         self._given_companions = [companion.name for companion in companions]
         self._check_part_names()
@@ -175,7 +206,7 @@ class Trainer:
             self.training.load(parts)
             for companion in self.companions:
                 companion.load(parts)
-            self._step.clock.seconds.update(parts[RUN_PART].values["timings"])
+            self.clock.go_on(timings_so_far(self.run.folder, checkpoint))
             self.run.go_on(checkpoint.step, checkpoint.seconds, parts[RUN_PART].values)
         except KeyError as error:
             raise UserError(f"The checkpoint of {self.run.folder} lacks {error}; it cannot be resumed.") from None
@@ -228,8 +259,8 @@ class Trainer:
 
     @property
     def timings(self) -> dict[str, float]:
-        """Seconds by stage of a step."""
-        return self._step.clock.seconds
+        """Seconds by stage (`training.clock`), which add up to the whole time of the run."""
+        return self.clock.seconds
 
     @property
     def stopping(self) -> bool:
@@ -265,9 +296,9 @@ class Trainer:
             train_views=len(self.scene.train),
             test_views=len(self.scene.test),
         )
-        with one_torch_thread():
+        with one_torch_thread(), self.clock.counting("other"):
             reason = self.run.loop(started, self._one_step, self.evaluate if self.scene.test else None)
-        return self.run.finished(reason, self.timings)
+            return self.run.finished(reason, self.timings)
 
     def step(self) -> None:
         """One optimisation step alone: nothing is evaluated or saved. Raises as `train`."""
@@ -280,9 +311,10 @@ class Trainer:
         Args:
             save_to: folder for the rendered views and their images.
         """
-        metrics = self.measure(save_to, lpips=lpips)
-        if metrics.psnr is not None and metrics.ssim is not None:
-            self.run.evaluated(metrics.psnr, metrics.ssim)
+        with self.clock.counting("evaluation"):
+            metrics = self.measure(save_to, lpips=lpips)
+            if metrics.psnr is not None and metrics.ssim is not None:
+                self.run.evaluated(metrics.psnr, metrics.ssim)
         return metrics
 
     def measure(self, save_to: Path | None = None, **options: Any) -> Metrics:
@@ -343,7 +375,7 @@ class Trainer:
         )
 
     def _one_step(self) -> None:
-        run, clock = self.run, self._step.clock
+        run, clock = self.run, self.clock
         try:
             result = self._step(run.steps_done, run.progress, read_loss=self._reads_loss(run.steps_done))
         except UserError:  # an image cannot be read: nothing learnt so far is lost

@@ -26,7 +26,12 @@ class TrainingViews:
         self._scene, self._config = scene, config
         times = [scene.views[i].time for i in scene.train]
         self._sampler = ViewSampler(scene.train, config.seed, [time for time in times if time is not None])
+        self._sizes = {(scene.views[i].camera.width, scene.views[i].camera.height) for i in scene.train}
         self._cameras: dict[tuple[int, int], Camera] = {}
+
+    def divisor(self, progress: float) -> int:
+        """The most by which an image is made smaller now."""
+        return max(resolution_divisor(self._config, progress, *size) for size in self._sizes)
 
     def sample(self, step: int, progress: float, window: Window | None) -> ViewSample:
         """The view of a step, at the resolution of its time.

@@ -8,16 +8,13 @@ import io
 import logging
 import socket
 import threading
-import webbrowser
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import viser
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
-from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.rendering.backend import RasterBackend
 from nfc_gs.viewer import HOST, PORT
 from nfc_gs.viewer.content import Content
@@ -27,7 +24,7 @@ from nfc_gs.viewer.panels.panel import Panel
 from nfc_gs.viewer.scheduler import Scheduler
 from nfc_gs.viewer.server import Server
 from nfc_gs.viewer.session import Session
-from nfc_gs.viewer.source import Source, open_source
+from nfc_gs.viewer.source import Source
 
 logger = logging.getLogger("nfc_gs")
 
@@ -206,38 +203,3 @@ def free_port(host: str, port: int) -> int:
             if error.errno == errno.EADDRNOTAVAIL:
                 raise UserError(f"{host} is no address of this machine; leave out --host, or give one.") from None
     raise UserError(f"None of the {PORTS_TRIED} ports from {port} on is free; choose another one with --port.")
-
-
-def view(
-    what: RadianceModel | Path | str | Sequence[RadianceModel | Path | str],
-    *,
-    host: str = HOST,
-    port: int = PORT,
-    open_browser: bool = False,
-    wait: bool = True,
-) -> Viewer:
-    """Show models, run folders, PLYs or .splat files in the browser.
-
-    Args:
-        what: one of them, or several to compare.
-        open_browser: open the page in a browser.
-        wait: return only after Ctrl-C; else immediately, and the viewer runs until `close`.
-
-    Returns:
-        The viewer, closed if it was waited for.
-
-    Raises:
-        UserError: something cannot be opened, or there is no port.
-    """
-    things = list(what) if isinstance(what, Sequence) and not isinstance(what, str) else [what]
-    sources = [
-        open_source(thing) if isinstance(thing, (Path, str)) else Source("model", thing.copy()) for thing in things
-    ]
-    viewer = Viewer(sources, host=host, port=port)
-    print(f"Viewer: {viewer.url}", flush=True)
-    if open_browser:
-        webbrowser.open(viewer.url)
-    if wait:
-        with contextlib.suppress(KeyboardInterrupt), viewer:
-            viewer.wait()
-    return viewer

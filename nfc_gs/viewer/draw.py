@@ -17,7 +17,6 @@ from nfc_gs.core.colormap import ERROR_FULL, ERROR_MAP
 from nfc_gs.core.constants import BITS
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import Output, RadianceModel, RenderOptions, RenderOutput
-from nfc_gs.rendering.normals import normals_from_depth
 from nfc_gs.runs.families import render
 from nfc_gs.viewer.state import DisplaySettings, Show
 
@@ -242,7 +241,9 @@ def side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _outputs(show: Show, depth: bool) -> tuple[Output, ...]:
-    outputs: tuple[Output, ...] = ("rgb", "depth") if depth or show in ("depth", "normals") else ("rgb",)
+    outputs: tuple[Output, ...] = ("rgb", "depth") if depth or show == "depth" else ("rgb",)
+    if show == "normals":
+        return (*outputs, "normals")
     if show in ("bit", "bits"):
         return (*outputs, "bits")
     return (*outputs, "bit_entropy") if show == "entropy" else outputs
@@ -263,7 +264,8 @@ def _colored(out: RenderOutput, camera: Camera, settings: DisplaySettings, photo
         near, far = settings.depth_range or _percentiles(depth)
         return colormap.apply((depth - near) / max(far - near, 1e-9), settings.colormap) * out.alpha
     if settings.show == "normals":
-        return normal_colors(_depth(out), camera) * out.alpha
+        assert out.normals is not None
+        return normal_colors(out.normals, camera) * out.alpha
     if settings.show == "count":
         return colormap.apply(count_gaussians(out.alpha[..., 0]) / COUNT_FULL, settings.colormap)
     if settings.show == "error" and photo is not None:
@@ -288,11 +290,11 @@ def count_gaussians(alpha: Tensor) -> Tensor:
     return torch.log1p(-alpha.clamp(max=1 - 1e-6)) / math.log1p(-COUNT_OPACITY)
 
 
-def normal_colors(depth: Tensor, camera: Camera) -> Tensor:
-    """Normals [H, W, 3] of a depth image [H, W] as colors in [0, 1]: x to the right, y up, z towards the camera, each
-    from -1 to 1."""
-    normals = normals_from_depth(depth[..., None], camera)
-    return 0.5 + 0.5 * normals * normals.new_tensor([1.0, -1.0, -1.0])
+def normal_colors(normals: Tensor, camera: Camera) -> Tensor:
+    """Normals [H, W, 3] in the world frame as colors in [0, 1]: x to the right, y up, z towards the camera, each from
+    -1 to 1."""
+    seen = normals @ camera.viewmat[:3, :3].T.to(normals)
+    return 0.5 + 0.5 * seen * seen.new_tensor([1.0, -1.0, -1.0])
 
 
 def reproject(photo: Photo, camera: Camera) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,7 @@ class Snapshot:
         """What of `SHOWS` the model can show, in that order."""
         gaussians = self.gaussians
         if gaussians is None:
-            return tuple(show for show in SHOWS if show not in (*BIT_SHOWS, "count"))
+            return tuple(show for show in SHOWS if show not in (*BIT_SHOWS, "count", "normals"))
         return tuple(show for show in SHOWS if show not in BIT_SHOWS or gaussians.color_head.has_bits)
 
     @property

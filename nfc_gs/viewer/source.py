@@ -10,13 +10,14 @@ import torch
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData, TimeAxis
-from nfc_gs.formats.registry import format_of, read_splats, splat_suffixes
+from nfc_gs.export.paths import middle_and_radius as points_middle_and_radius
+from nfc_gs.formats.registry import format_of
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.ops.device import resolve_device
-from nfc_gs.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
+from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint
 from nfc_gs.runs.names import CHECKPOINT_NAME
-from nfc_gs.runs.opening import capture_is_there, scene_of
+from nfc_gs.runs.opening import capture_is_there, load_model, scene_of
 from nfc_gs.viewer.frames import WORLD, CoordinateFrame
 from nfc_gs.viewer.preview import PreviewModels
 from nfc_gs.viewer.snapshot import Snapshot
@@ -80,23 +81,24 @@ class Source:
 class RunSource(Source):
     """A run folder or a checkpoint file, which may still be written: the last whole checkpoint is shown."""
 
-    def __init__(self, path: Path, scene: SceneData | None, device: str = "cpu") -> None:
-        """Read the checkpoint; raises UserError as `load_checkpoint`."""
-        self._file, self._device = checkpoint_path(path), device
+    def __init__(self, path: Path, capture: Path | None = None, device: str = "cpu") -> None:
+        """Read the checkpoint, and the capture where it lies now (None: where it lay); raises as `open_source`."""
+        self._file, self._device = path / CHECKPOINT_NAME if path.is_dir() else path, device
         self._stamp = self._stamp_now()
         self._lock = threading.Lock()
-        checkpoint = load_checkpoint(self._file)
+        loaded = load_model(path, device=device)
+        checkpoint = loaded.checkpoint
+        assert checkpoint is not None, "a splat file is no run"
+        scene = _scene_of(checkpoint, capture)
         super().__init__(
             run_name(path),
-            checkpoint.make_model(device),
+            loaded.model,
             scene=scene,
-            options=checkpoint.render_options(),
+            options=loaded.options,
             time_axis=checkpoint.time_axis,
             folder=self._file.parent,
             step=checkpoint.step,
-            frame=CoordinateFrame(
-                checkpoint.transform, str(Path(checkpoint.capture if scene is None else scene.root).resolve())
-            ),
+            frame=CoordinateFrame(loaded.transform, str(scene.root.resolve())),
         )
         self.facts = facts_of(checkpoint)
 
@@ -154,22 +156,14 @@ def open_source(path: Path | str, *, capture: Path | None = None, device: str = 
         UserError: there is no such file, or it is broken. A capture that cannot be read is logged, and its photos are
             left out.
     """
-    path = Path(path)
-    device = resolve_device(device)
-    if format_of(path) is not None:
-        return Source(path.stem, read_splats(path).to(device), frame=WORLD)
-    if not path.exists():
-        raise UserError(f"There is no {path}; give a run folder, a checkpoint or a splat file ({splat_suffixes()}).")
-    if path.is_file() and path.suffix.lower() != ".safetensors":
-        raise UserError(
-            f"{path} cannot be shown; give a run folder, a checkpoint (.safetensors) or a splat ({splat_suffixes()})."
-        )
-    return RunSource(path, _scene_of(path, capture), device)
+    path, device = Path(path), resolve_device(device)
+    if format_of(path) is None:
+        return RunSource(path, capture, device)
+    return Source(path.stem, load_model(path, device=device).model, frame=WORLD)
 
 
-def _scene_of(path: Path, capture: Path | None) -> SceneData | None:
+def _scene_of(checkpoint: Checkpoint, capture: Path | None) -> SceneData:
     """The capture of a run; where it cannot be read, that is logged, and what the checkpoint holds of it is taken."""
-    checkpoint = load_checkpoint(path)
     if capture is None and not capture_is_there(checkpoint):
         logger.info("The capture %s is not there any more: no photos are shown beside the splat.", checkpoint.capture)
         return checkpoint.scene
@@ -201,8 +195,6 @@ def middle_and_radius(source: Source) -> tuple[Vector, float]:
         points = torch.from_numpy(source.scene.points.xyz)
     else:
         points = torch.zeros(1, 3)
-    points = points[:: max(1, len(points) // 100_000)].cpu()
-    middle = points.median(0).values
-    radius = float((points - middle).norm(dim=1).median()) or 1.0
+    middle, radius = points_middle_and_radius(points)
     x, y, z = middle.tolist()
     return (x, y, z), radius

@@ -23,7 +23,7 @@ class DisplaySettings:
     """How a model is displayed.
 
     Attributes:
-        show: color; alpha; depth; normals (from depth, in the camera's frame); count (Gaussians over a pixel, each by
+        show: color; alpha; depth; normals (as the camera sees them); count (Gaussians over a pixel, each by
             its falloff); error (against a photo); bit (one plane), bits (all planes of a channel and the picture) and
             entropy (how undecided the bits are).
         background: color in [0, 1] behind the model.

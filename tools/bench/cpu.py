@@ -23,7 +23,7 @@ from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.model.init import from_points
+from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.objective.objective import Objective
 from nfc_gs.objective.terms import Comparison
 from nfc_gs.ops import native
@@ -60,7 +60,7 @@ class TrainingSetup:
     def __init__(self, scene: SceneData, gaussians: int, folder: Path) -> None:
         self.scene, self.backend = with_points(scene, gaussians), CountingBackend()
         self.trainer = make_trainer(self.scene, folder)
-        self.model = from_points(self.scene.points, sh_degree=3)
+        self.model = GaussianModel.from_points(self.scene.points, sh_degree=3)
         self.objective = Objective(operations=operations_for("cpu"))
         views = [scene.train[7 * i % len(scene.train)] for i in range(len(scene.train))]
         self.views = [(scene.camera(i), torch.from_numpy(scene.image(i).rgb)) for i in views]

@@ -23,7 +23,7 @@ import torch
 from gpu_scenes import BenchScene, garden_scene
 from torch import Tensor
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import PointCloud
 from nfc_gs.model.deformation_kinds import make_deformation
@@ -61,7 +61,7 @@ def small_scene(count: int, width: int, height: int) -> BenchScene:
         generator.uniform(-1, 1, (count, 3)).astype(np.float32), generator.integers(0, 256, (count, 3)).astype(np.uint8)
     )
     eye, target, up = torch.tensor([[0.3, -0.2, -3.0], [0.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-    camera = Camera(look_at(eye, target, up), width, width, width / 2, height / 2, width, height)
+    camera = Camera(look_at_viewmat(eye, target, up), width, width, width / 2, height / 2, width, height)
     scene = garden_scene(cloud, (camera,), count)
     with torch.no_grad():
         scene.model.log_scales.add_(2.5)

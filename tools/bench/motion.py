@@ -45,7 +45,6 @@ from nfc_gs.data.scene import PointCloud, SceneData
 from nfc_gs.model.gate import GatedDeformation, gated
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.hexplane import HexPlane, hexplane_features, hexplane_features_reference, is_time_plane
-from nfc_gs.model.init import from_points
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.ops import native
 from nfc_gs.ops.operations import operations_for
@@ -170,7 +169,7 @@ def randomise(model: RadianceModel) -> None:
 def moving_model(scene: SceneData, gaussians: int) -> GaussianModel:
     """This number of Gaussians at and around the capture's points, and a deformation that moves all a little."""
     scene = with_points(scene, gaussians)
-    model = from_points(scene.points)
+    model = GaussianModel.from_points(scene.points)
     model.deformation = motion.new_deformation(resolve(TrainConfig(motion="hexplane", device="cpu")), scene)
     randomise(model)
     return model

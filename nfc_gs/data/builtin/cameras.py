@@ -8,7 +8,7 @@ from math import gcd
 import numpy as np
 import torch
 
-from nfc_gs.core.camera import Camera, look_at
+from nfc_gs.core.camera import Camera, look_at_viewmat
 
 _FIELD_OF_VIEW = 55.0  # degrees across the width of a picture
 
@@ -22,7 +22,7 @@ def camera_at(eye: Sequence[float], target: Sequence[float], width: int, height:
     """A level camera at `eye` that looks at `target`; its centre is that of the picture."""
     focal = float(0.5 * width / np.tan(np.radians(_FIELD_OF_VIEW / 2)))
     position, aim, up = (torch.tensor(v, dtype=torch.float64) for v in (eye, target, [0.0, 0.0, 1.0]))
-    return Camera(look_at(position, aim, up).float(), focal, focal, width / 2, height / 2, width, height)
+    return Camera(look_at_viewmat(position, aim, up).float(), focal, focal, width / 2, height / 2, width, height)
 
 
 def turns_of(count: int) -> int:

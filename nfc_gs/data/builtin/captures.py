@@ -33,6 +33,35 @@ _FRAMES: dict[Kind, int] = {"monocular": 100, "multiview": 24}
 _TRACKING_VIEWS = 12  # at most so many cameras find the points of a moving capture
 
 
+def write_demo_capture(
+    folder: Path | str, *, moving: bool = False, views: int = 48, width: int = 320, height: int = 240
+) -> Path:
+    """Draw the small built-in capture, to try things without photos of your own.
+
+    Args:
+        folder: where to write it; there must be nothing yet.
+        moving: a scene that moves, one picture at each time (a fifth more are for testing), instead of a still life.
+        views: number of pictures, at least 2.
+        width, height: of the pictures, pixels.
+
+    Returns:
+        The folder; `nfc_gs.train` and `nfc_gs.load_scene` read it.
+
+    Raises:
+        UserError: the folder is there and not empty, or cannot be written; or the sizes make no sense.
+
+    >>> folder = nfc_gs.write_demo_capture("captures/still", views=4, width=48, height=36)
+    >>> len(nfc_gs.load_scene(folder).views)
+    4
+    >>> folder = nfc_gs.write_demo_capture("captures/dancer", moving=True, views=4, width=48, height=36)
+    >>> nfc_gs.load_scene(folder)
+    SceneData('captures/dancer': 5 views, 4 to train on and 1 held out, times 0 to 1, ... points)
+    """
+    if moving:
+        return write_moving_capture(folder, frames=views, width=width, height=height)
+    return write_capture(folder, views, width, height)
+
+
 def write_capture(
     folder: Path | str,
     views: int = 48,

@@ -40,6 +40,7 @@ function logTicks(low, high) {
 }
 
 const CLOCK = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400];
+const [MARK_ROWS, MARK_ROW] = [2, 12]; // above a chart with marks
 const dB = (v) => v.toFixed(2) + " dB";
 
 /** How each horizontal axis is labelled, and the steps of its ticks where they are special. */
@@ -57,11 +58,11 @@ const CHARTS = {
   time: { format: dB, tick: (v) => String(+v.toFixed(2)) },
 };
 
-/** Charts that share their horizontal axis and the place on it that is read out. */
+/** Charts that share their horizontal axis, the marks on it ({mark, label, at}) and the place that is read out. */
 class Board {
   /** tell(at, axis) says in words where that place is (null: nowhere); range: of the axis, else 0 to the last x. */
   constructor(axis, tell, range) {
-    Object.assign(this, { axis, tell, range, charts: [], cross: null });
+    Object.assign(this, { axis, tell, range, charts: [], cross: null, marks: [] });
   }
 
   /** Make the charts below an element, one for each figure that has series with values; other figures go. */
@@ -118,7 +119,7 @@ class Chart {
 
   scales() {
     const box = this.svg.getBoundingClientRect();
-    this.frame = { left: 46, right: box.width - 10, top: 8, bottom: box.height - 24, width: box.width, height: box.height };
+    this.frame = { left: 46, right: box.width - 10, top: this.board.marks.length ? 8 + MARK_ROWS * MARK_ROW : 8, bottom: box.height - 24, width: box.width, height: box.height };
     const xs = this.series.flatMap((s) => s.x[this.board.axis]);
     this.xRange = this.board.range ?? [0, Math.max(...xs) || 1];
     const ys = this.series.filter((s) => !s.raw).flatMap((s) => s.y.filter((v) => v !== null));
@@ -177,11 +178,31 @@ class Chart {
       this.add("text", { x: this.x(v), y: bottom + 17, "text-anchor": anchor }, axis.label(v));
     }
     this.add("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom });
+    this.drawMarks();
     const clip = this.add("clipPath", { id: "clip-" + this.figure.dataset.chart });
     clip.append(this.add("rect", { x: left - 6, y: top - 6, width: right - left + 12, height: bottom - top + 6 }));
     for (const s of this.series) this.line(s, clip.id);
     this.mark = this.add("line", { class: "cross", y1: top, y2: bottom, visibility: "hidden" });
     this.dots = this.series.map((s) => this.add("circle", { r: 4.5, fill: s.color, visibility: "hidden" }));
+  }
+
+  /** Thin lines where something changed, with their letters above, in rows so that none hides another. */
+  drawMarks() {
+    const { left, right, top, bottom } = this.frame;
+    const ends = new Array(MARK_ROWS).fill(-Infinity);
+    for (const { mark, label, at } of this.board.marks) {
+      const x = this.x(at[this.board.axis]);
+      if (!(x >= left && x <= right)) continue;
+      const free = ends.findIndex((end) => end + 10 <= x);
+      const row = free < 0 ? ends.indexOf(Math.min(...ends)) : free;
+      ends[row] = x;
+      const y = top - (row + 1) * MARK_ROW + 8;
+      const line = this.add("line", { class: "change", x1: x, x2: x, y1: y + 3, y2: bottom });
+      const title = document.createElementNS(this.svg.namespaceURI, "title");
+      title.textContent = label;
+      line.append(title);
+      this.add("text", { class: "change", x, y, "text-anchor": "middle" }, mark);
+    }
   }
 
   line(series, clip) {

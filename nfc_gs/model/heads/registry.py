@@ -6,7 +6,8 @@ To add a head:
 2. add its name to `HeadName` and an instance to the tuple of `HEADS` below,
 3. give each of its tensors a learning rate in `training.config.LearningRates` and `training.schedules.learning_rates`.
 
-Options of its own also need a field in `HeadOptions`, in `training.config` and an argument of `model.init.from_points`.
+Options of its own also need a field in `HeadOptions`, in `training.config` and an argument of
+`GaussianModel.from_points`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""What a report shows of a moving scene: its loop video, PSNR over time, and a film strip."""
+"""A moving scene: its loop video, PSNR over time, and a film strip."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,19 @@ from typing import Any
 import numpy as np
 
 from nfc_gs.data.scene import TimeAxis
-from nfc_gs.export.report_data import ViewResult, as_number, data_uri, fitted, log, picture_files, read_pictures
+from nfc_gs.export.report_files import RunFiles, ViewResult, as_number, log
+from nfc_gs.export.report_pictures import data_uri, jpeg, picture_files, read_pictures
+from nfc_gs.export.report_sections.section import Section, image, section_of
 from nfc_gs.runs.names import LOOP_NAME, TEST_RENDERS
 
-MAX_LOOP_BYTES = 12_000_000
+MAX_LOOP_BYTES = 1_200_000
 """A larger loop video is left out."""
 
 MAX_STRIP_VIEWS = 8
 """Most views in a film strip."""
 
-STRIP_SIDE = 320
-"""Longest side of a picture of the film strip, pixels."""
+STRIP_SIDE, STRIP_BYTES = 320, 40_000
+"""Longest side of a picture of the film strip, pixels, and its size."""
 
 
 def time_words(time: float, unit: str) -> str:
@@ -30,34 +31,33 @@ def time_words(time: float, unit: str) -> str:
     return {"frames": f"frame {number}", "seconds": f"{number} s"}.get(unit, number)
 
 
-def motion_data(views: Sequence[ViewResult], axis: TimeAxis, test: Mapping[str, Any]) -> dict[str, Any] | None:
+def section(run: RunFiles) -> Section:
+    """Video, curve and film strip; empty for a static scene."""
+    data = _curve_data(run)
+    figures = _loop(run.folder / LOOP_NAME, run.axis) + ("" if data is None else _curve(run.axis))
+    strip = _strip(run.folder / TEST_RENDERS, run.views, run.axis)
+    if not figures and not strip:
+        return Section()
+    charts = f'<div class="charts motion" id="times">{figures}</div>' if figures else ""
+    after = '<span class="readout" id="time-readout"></span>'
+    return Section(section_of("motion", "Motion", charts + strip, after), data)
+
+
+def _curve_data(run: RunFiles) -> dict[str, Any] | None:
     """The curves of PSNR over time (script's field names); None where no view has both."""
-    timed = [view for view in _by_time(views) if view.psnr is not None]
+    timed = [view for view in _by_time(run.views) if view.psnr is not None]
     if not timed:
         return None
     return {
-        "range": [axis.start, axis.end],
+        "range": [run.axis.start, run.axis.end],
         "times": [view.time for view in timed],
-        "labels": [_label(view, axis) for view in timed],
+        "labels": [_label(view, run.axis) for view in timed],
         "names": [view.name for view in timed],
         "psnr": [view.psnr for view in timed],
         "moving_psnr": [view.moving_psnr for view in timed],
-        "psnr_all": as_number(test.get("psnr")),
-        "moving_psnr_all": as_number(test.get("moving_psnr")),
+        "psnr_all": as_number(run.test.get("psnr")),
+        "moving_psnr_all": as_number(run.test.get("moving_psnr")),
     }
-
-
-def motion_section(run: Path, views: Sequence[ViewResult], axis: TimeAxis, *, has_curve: bool) -> str:
-    """The section on motion; empty for a static scene."""
-    figures = _loop(run / LOOP_NAME, axis) + (_curve(axis) if has_curve else "")
-    strip = _strip(run / TEST_RENDERS, views, axis)
-    if not figures and not strip:
-        return ""
-    charts = f'<div class="charts motion" id="times">{figures}</div>' if figures else ""
-    return (
-        '<section aria-labelledby="h-motion"><div class="heading"><h2 id="h-motion">Motion</h2>'
-        f'<span class="readout" id="time-readout"></span></div>{charts}{strip}</section>'
-    )
 
 
 def _by_time(views: Sequence[ViewResult]) -> list[ViewResult]:
@@ -82,9 +82,9 @@ def _loop(file: Path, axis: TimeAxis) -> str:
         log.warning("The report leaves out %s, which cannot be read: %s.", file, error)
         return ""
     if content[4:8] != b"ftyp" or len(content) > MAX_LOOP_BYTES:
-        log.warning("The report leaves out %s, which is no MP4 or larger than %d MB.", file, MAX_LOOP_BYTES // 10**6)
+        log.warning("The report leaves out %s, which is no MP4 or larger than %.1f MB.", file, MAX_LOOP_BYTES / 1e6)
         return ""
-    source = "data:video/mp4;base64," + base64.b64encode(content).decode("ascii")
+    source = data_uri(content, "video/mp4")
     first, last = (escape(time_words(time, axis.unit)) for time in (axis.start, axis.end))
     return (
         f'<figure class="loop card"><h3>As it moves</h3><video id="loop" muted loop controls playsinline '
@@ -104,23 +104,22 @@ def _curve(axis: TimeAxis) -> str:
 
 
 def _strip(folder: Path, views: Sequence[ViewResult], axis: TimeAxis) -> str:
-    """Held-out views at nearly even times, ground truth above render; empty where there are no pictures."""
+    """Held-out views at nearly even times, photo above rendering; empty where there are no pictures."""
     frames = []
     for view in _spread_in_time([view for view in _by_time(views) if picture_files(folder, view.name)]):
         pictures = read_pictures(folder, view.name)
         if pictures is None:
             continue
-        width, height = fitted(pictures[0], STRIP_SIDE)
-        words, name = escape(_label(view, axis)), escape(view.name)
+        words = escape(_label(view, axis))
         images = "".join(
-            f'<img alt="{kind} of {name}" width="{width}" height="{height}" src="{data_uri(image, (width, height))}">'
-            for kind, image in zip(("Ground truth", "Render"), pictures, strict=True)
+            image(jpeg(pixels, STRIP_SIDE, STRIP_BYTES), f"{kind} of {view.name}")
+            for kind, pixels in zip(("Photo", "Rendering"), pictures, strict=True)
         )
         frames.append(f"<figure>{images}<figcaption>{words}</figcaption></figure>")
     if not frames:
         return ""
     return (
-        '<div class="strip card"><h3>Held-out views in the order of time: ground truth above, render below</h3>'
+        '<div class="strip card"><h3>Held-out views in the order of time: photo above, rendering below</h3>'
         f'<div class="film" tabindex="0" role="region" aria-label="Film strip">{"".join(frames)}</div></div>'
     )
 

@@ -1,0 +1,62 @@
+"""Fixtures that several files share. What is drawn or trained once for a session is read, never changed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from chromium import launched
+from command_line import SMALL, Cli, nfc
+
+from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.training import schedules
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """Lets torch compute in one thread, before and after a test: many wait for each other in every small operation."""
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight photos of the built-in still life, 64 x 48."""
+    return write_capture(tmp_path_factory.mktemp("built-in") / "still life", views=8, width=64, height=48)
+
+
+@pytest.fixture(scope="session")
+def trained(capture: Path) -> Path:
+    """A run of 12 steps on `capture`, two of whose photos are held out."""
+    run = capture.parent / "trained"
+    assert nfc("train", capture, "--out", run, "--steps", 12, "--test-every", 4, "--seed", 3, *SMALL) == 0
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to be changed."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    return Cli(capfd, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium. Of a module, since Playwright leaves an event loop running in the thread of the tests."""
+    with launched() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def small_images_may_be_smaller_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the tiny scenes be trained on at half of their size at first, as large ones are."""
+    monkeypatch.setattr(schedules, "MIN_SIDE", 12)

@@ -1,0 +1,26 @@
+"""Image files of noise, and what the readers of images want to know of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nfc_gs.data.image_source import ImageSource
+from nfc_gs.data.images import read_header
+
+
+def source_of(path: Path, **changes) -> ImageSource:
+    header = read_header(path)
+    size = {"width": header.width, "height": header.height}
+    return ImageSource(path=path, header=header, turn=False, **{**size, **changes})
+
+
+def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, **options) -> Path:
+    Image.fromarray(pixels).save(path, **options)
+    return path

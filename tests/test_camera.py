@@ -1,0 +1,75 @@
+"""Cameras: made of a point to look at, of NumPy arrays, and what they say of themselves."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from nfc_gs.core.camera import Camera, look_at, look_at_viewmat
+from nfc_gs.core.errors import UserError
+
+
+def test_a_camera_that_looks_at_a_point_has_it_in_the_middle_of_its_picture() -> None:
+    camera = look_at((1.0, -2.0, 0.5), np.array([0.0, 0.25, 1.0]), width=64, height=48, fov=50)
+    torch.testing.assert_close(camera.center, torch.tensor([1.0, -2.0, 0.5]), rtol=0, atol=1e-6)
+    x, y, z = (camera.viewmat @ torch.tensor([0.0, 0.25, 1.0, 1.0]))[:3].tolist()
+    assert (x, y) == pytest.approx((0.0, 0.0), abs=1e-6) and z > 0
+    assert (camera.cx, camera.cy, camera.fx) == (32, 24, camera.fy)
+    edge = torch.tensor([math.tan(math.radians(25)), 0.0, 1.0])  # half the field of view to the right
+    assert camera.fx * float(edge[0]) + camera.cx == pytest.approx(64)
+    up = camera.viewmat[:3, :3] @ torch.tensor([0.0, 0.0, 1.0])
+    assert abs(float(up[0])) < 1e-6 and float(up[1]) < 0, "+z is up in the picture"
+
+
+def test_up_may_be_another_direction_and_straight_down_any_will_do() -> None:
+    camera = look_at((0, 0, -3), (0, 0, 0), up=(0, -1, 0), width=8, height=8)
+    torch.testing.assert_close(camera.viewmat[:3, :3], torch.eye(3), rtol=0, atol=1e-6)
+    down = look_at((0, 0, 3), (0, 0, 0), width=8, height=8).viewmat[:3, :3]
+    torch.testing.assert_close(down @ down.T, torch.eye(3), rtol=0, atol=1e-6)
+    assert down[2].tolist() == pytest.approx([0, 0, -1])
+
+
+def test_tensors_keep_their_dtype_and_their_gradient() -> None:
+    eye = torch.tensor([0.3, -2.0, 0.1], dtype=torch.float64, requires_grad=True)
+    camera = look_at(eye, (0, 0, 0), width=8, height=8)
+    assert camera.viewmat.dtype == torch.float64
+    camera.viewmat.square().sum().backward()
+    assert eye.grad is not None and eye.grad.abs().max() > 0
+    assert look_at(torch.tensor([0, 1, 2]), (0, 0, 0), width=8, height=8).viewmat.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"eye": (0, 0, 0)}, r"stands at \(0, 0, 0\) and looks at the same point; move one\."),
+        ({"eye": (0, 0)}, r"eye of the camera is \[0\.0, 0\.0\], but must be three finite numbers\."),
+        ({"target": (0, math.nan, 0)}, "target of the camera is .*nan.*, but must be three finite numbers"),
+        ({"up": (0, 0, 0)}, "up of the camera is .* no direction"),
+        ({"fov": 180}, "field of view of a camera is 180 degrees, but must lie between 0 and 180"),
+        ({"fov": math.nan}, "field of view of a camera is nan degrees"),
+        ({"width": 0}, "0 x 48 pixels cannot be; give positive whole numbers"),
+    ],
+)
+def test_what_makes_no_camera_is_refused(changes: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        look_at(**({"eye": (0, -1, 0), "target": (0, 0, 0), "width": 64, "height": 48} | changes))
+
+
+def test_a_pose_may_be_a_numpy_array_and_a_tensor_stays_what_it_is() -> None:
+    pose = np.eye(4)
+    camera = Camera(pose, 10, 10, 4, 3, 8, 6)  # type: ignore[arg-type]
+    pose[0, 3] = 9.0
+    assert camera.viewmat.dtype == torch.float32 and torch.equal(camera.viewmat, torch.eye(4))
+    double = torch.eye(4, dtype=torch.float64)
+    assert Camera(double, 10, 10, 4, 3, 8, 6).viewmat is double
+
+
+def test_a_camera_says_what_it_is_in_one_line() -> None:
+    viewmat = look_at_viewmat(torch.tensor([0.0, -3.0, 1.0]), torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))
+    camera = Camera(viewmat.requires_grad_(), 50.0, 50.0, 50.0, 25.0, 100, 50)
+    assert repr(camera) == (
+        "Camera(100 x 50 pixels, 90.0 x 53.1 degrees, at (0, -3, 1), looking along (0, 0.949, -0.316))"
+    )
