@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import itertools
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from importlib import import_module
 
 from nfc_gs import __version__
 from nfc_gs.commands.options import INTERRUPTED, Command
-from nfc_gs.commands.parsing import UnknownOptionError, completion_script, flags_of, parse_command, print_help
+from nfc_gs.commands.parsing import COMPLETION, completion_script, flags_of, parse_command, print_help
 from nfc_gs.core.errors import UserError
 
 USER_ERROR = 2
@@ -123,6 +125,8 @@ def _answered(words: Sequence[str]) -> bool:
     elif words[0] == "--completion":
         if len(words) < 2:
             raise UserError("--completion needs a value: bash, zsh or fish.")
+        if words[1] not in COMPLETION:
+            raise UserError(f"--completion: '{words[1]}' is none of {', '.join(COMPLETION)}.")
         print(completion_script(words[1], {name: entry.load() for name, entry in COMMANDS.items()}))
     elif help_asked:
         print_help(words[0], _entry(words[0]).load(), everything="--help-all" in help_asked)
@@ -137,11 +141,18 @@ def parse(words: Sequence[str]) -> Command:
     Raises:
         UserError: they are not understood.
     """
-    kind = _entry(words[0]).load()
-    try:
-        return parse_command(words[0], kind, words[1:])
-    except UnknownOptionError as error:
-        raise UserError(_unknown_option(words[0], error.flag)) from None
+    name, *rest = words
+    kind = _entry(name).load()
+    flags = flags_of(kind)
+    for word in itertools.takewhile(lambda word: word != "--", rest):
+        flag, equals, _ = word.partition("=")
+        if not re.match("--?[a-zA-Z]", flag):
+            continue
+        if flag not in flags:
+            raise UserError(_unknown_option(name, flag))
+        if equals and flags[flag]:
+            raise UserError(f"{flag} takes no value; leave it out.")
+    return parse_command(name, kind, rest)
 
 
 def _run(command: Command) -> int:

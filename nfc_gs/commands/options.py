@@ -1,4 +1,4 @@
-"""The options of a command, one for each field of its dataclass and of the dataclasses in it: what tyro makes of them."""
+"""The options of a command: one for each field of its dataclass, and of the dataclasses in it; tyro reads them."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ INTERRUPTED = 130
 class Command(ABC):
     """A command: a frozen dataclass whose fields are its options, and whose docstrings are its help.
 
-    A field that is a dataclass itself heads a group of options; those of the dataclasses in it have its name before
-    their own, as in --objective.l1.
+    A field that is a dataclass heads a group of options; those of a dataclass in a group have its name before their
+    own, as in --objective.l1.
     """
 
     types: ClassVar[Mapping[type, Mapping[str, Any]]] = {}
     """By dataclass and field: types on the command line, where they are not those of the dataclass."""
 
     short: ClassVar[Collection[str]] = ()
-    """Names of the fields that --help shows, while --help-all shows all; empty where --help shows all, too."""
+    """Names of the fields that --help shows, while --help-all shows all. Where this is empty --help shows all, too."""
 
     quiet: bool = False
     """Print nothing but the result, and log nothing but warnings."""
@@ -49,39 +49,40 @@ class Command(ABC):
         """Do it; returns the exit code."""
 
 
-def registry_of(commands: Sequence[type[Command]], *, everything: bool) -> ConstructorRegistry:
+def registry_of(
+    commands: Sequence[type[Command]], *, everything: bool = True, inverse: bool = True
+) -> ConstructorRegistry:
     """How tyro reads and explains the options of the commands.
 
     Args:
-        everything: not only the options in `Command.short`.
+        everything: have more options than those in `Command.short`.
+        inverse: switches that are off by default have an inverse --no-..., too.
     """
     types = {kind: fields for command in commands for kind, fields in command.types.items()}
-    groups = {
-        kind for command in commands for kind in get_type_hints(command).values() if dataclasses.is_dataclass(kind)
-    }
     short = {name for command in commands for name in command.short}
+    kinds = {kind for command in commands for kind in get_type_hints(command).values()}
+    groups = {kind for kind in kinds if dataclasses.is_dataclass(kind)}
     registry = ConstructorRegistry()
-    registry.primitive_rule(_number)
     registry.primitive_rule(_optional)
 
     @registry.struct_rule
     def options(info: StructTypeInfo) -> StructConstructorSpec | None:
         kind = info.type
-        if not dataclasses.is_dataclass(kind):
+        if not dataclasses.is_dataclass(kind) or not kind.__module__.startswith("nfc_gs."):  # but one of tyro's
             return None
-        hints = {**get_type_hints(kind, include_extras=True), **types.get(kind, {})}
+        plain, full, docs = get_type_hints(kind), get_type_hints(kind, include_extras=True), field_docs(kind)
         specs = []
         for each in dataclasses.fields(kind):
-            is_group = get_type_hints(kind)[each.name] in groups
-            extras = [tyro.conf.arg(help_behavior_hint=_default_in_words, prefix_name=kind not in groups)]
-            if not everything and short and each.name not in short and not is_group:
+            extras = [tyro.conf.arg(prefix_name=kind not in groups, help_behavior_hint=_default_in_words)]
+            if not everything and short and each.name not in short and plain[each.name] not in groups:
                 extras.append(tyro.conf.Suppress)
-            default = each.default
+            if not inverse and each.default is False:
+                extras.append(tyro.conf.FlagCreatePairsOff)
+            hint: Any = Annotated[(types.get(kind, full).get(each.name, full[each.name]), *extras)]  # type: ignore
+            default = MISSING_NONPROP if each.default is dataclasses.MISSING else each.default
             if each.default_factory is not dataclasses.MISSING:
                 default = each.default_factory()
-            default = MISSING_NONPROP if default is dataclasses.MISSING else default
-            hint: Any = Annotated[(hints[each.name], *extras)]  # type: ignore[valid-type]
-            specs.append(StructFieldSpec(each.name, hint, default, field_docs(kind).get(each.name)))
+            specs.append(StructFieldSpec(each.name, hint, default, docs.get(each.name)))
         return StructConstructorSpec(kind, tuple(specs))
 
     return registry
@@ -98,31 +99,6 @@ def field_docs(kind: type) -> dict[str, str]:
 def _default_in_words(default: str) -> str:
     """What the help says of a default value, which tyro has written as words of a command line."""
     return "" if default in ("", "False") else f"(default: {default})"
-
-
-_NUMBERS: dict[Any, tuple[str, str]] = {int: ("N", "a whole number"), float: ("X", "a number")}
-"""Metavar and name of the types of numbers."""
-
-
-def _number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """A number, whose errors say what was expected."""
-    if info.type not in _NUMBERS:
-        return None
-    metavar, name = _NUMBERS[info.type]
-
-    def read(words: list[str]) -> Any:
-        try:
-            return info.type(words[0])
-        except ValueError:
-            raise ValueError(f"'{words[0]}' is not {name}") from None
-
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=metavar,
-        instance_from_str=read,
-        is_instance=lambda value: isinstance(value, (int, info.type)),
-        str_from_instance=lambda value: [f"{value:g}" if isinstance(value, float) else str(value)],
-    )
 
 
 def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import inspect
 import io
-import itertools
 import os
 import re
 import shutil
@@ -21,120 +20,93 @@ from nfc_gs.core.errors import UserError
 
 C = TypeVar("C", bound=Command)
 
-SHELLS = ("bash", "zsh", "fish")
-
-MOST_COLUMNS = 110
-"""Wider terminals leave the rest of the line free: long lines are hard to read."""
-
-_SENTENCES = (
-    (r"Error parsing (\S+): (.*)", r"\1: \2."),
-    (r"invalid choice (.*) for argument '(.*)'. Expected one of \((.*?),?\)\.", r"\2: \1 is none of \3."),
-    (r"Missing value for argument '(.*)'. Expected 1 values.", r"\1 needs a value; see {prog} --help."),
-    (r"Missing value for argument '(.*)'. Expected (.*).", r"\1 needs \2; see {prog} --help."),
-    (r"Missing from .*?: (\S+) .*", r"{prog} needs a \1; see {prog} --help."),
+SENTENCES = (
+    (r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)", r"\1: \2 is not a whole number."),
+    (r"Error parsing (\S+): could not convert string to float: (.*)", r"\1: \2 is not a number."),
+    (r"Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]", r"\1: \2 is not understood."),
+    (r"Error parsing (\S+): Failed to parse key-value pairs!", r"\1 takes pairs of a name and a value."),
+    (r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*?),?\)\.", r"\2: \1 is none of \3."),
+    (r"Missing value for argument '(.*)'\. Expected 1 values\.", r"\1 needs a value."),
+    (r"Missing value for argument '(.*)'\. Expected (.*)\.", r"\1 needs \2."),
+    (r"Missing from (.*): (\S+) .*", r"\1 needs a \2."),
 )
 """What tyro says of a mistake, and what we say."""
 
 
-class UnknownOptionError(UserError):
-    """The command has no option of that name.
-
-    Attributes:
-        flag: as it was given.
-    """
-
-    def __init__(self, name: str, flag: str) -> None:
-        super().__init__(f"nfc-gs {name} has no option {flag}; see nfc-gs {name} --help.")
-        self.flag = flag
+COMPLETION = {
+    "bash": """{script}
+_nfc_gs() {{ _tyro_nfc_gs; [ -n "${{COMPREPLY[*]}}" ] || COMPREPLY=(); }}
+complete -o default -F _nfc_gs nfc-gs""",
+    "zsh": """_nfc_gs() {{
+{script}
+[ $compstate[nmatches] -gt 0 ] || _files
+}}
+autoload -Uz compinit && compinit
+compdef _nfc_gs nfc-gs""",
+    "fish": """{script}
+complete --command nfc-gs --force-files""",
+}
+"""By shell: tyro's script, and what makes it complete names of files where tyro knows nothing."""
 
 
 def parse_command(name: str, kind: type[C], words: Sequence[str]) -> C:
-    """The command that `words` stand for.
+    """The command that `words` stand for; its options are known to be in `flags_of` it.
 
     Args:
         name: of the command, for messages.
         words: what comes after the name.
 
     Raises:
-        UserError: they are not understood; `UnknownOptionError` for an option that the command does not have.
+        UserError: they are not understood.
     """
-    prog = f"nfc-gs {name}"
-    flags = flags_of(kind)
-    for word in itertools.takewhile(lambda word: word != "--", words):
-        flag, equals, _ = word.partition("=")
-        if not re.match("--?[a-z]", flag, re.IGNORECASE):
-            continue
-        if flag not in flags:
-            raise UnknownOptionError(name, flag)
-        if equals and flags[flag]:
-            raise UserError(f"{flag} takes no value; leave it out.")
-    registry = registry_of([kind], everything=True)
+    prog, registry = f"nfc-gs {name}", registry_of([kind])
     with _captured() as printed:
         command, surplus = tyro.cli(kind, prog=prog, args=words, registry=registry, return_unknown_args=True)
         if surplus:
             raise UserError(f"'{surplus[0]}' is one word too many; see {prog} --help.")
         return command
-    raise UserError(_sentence(printed.getvalue(), prog))
+    raise UserError(f"{_sentence(printed.getvalue())[:-1]}; see {prog} --help.")
 
 
 @functools.cache
 def flags_of(kind: type[Command]) -> dict[str, bool]:
-    """All that begins with a dash in the whole help of a command, and whether it is a switch, which has no value."""
+    """The options in the whole help of a command, and whether each is a switch, which takes no value."""
     with _captured() as printed:
-        tyro.cli(kind, description="", args=["--help"], registry=registry_of([kind], everything=True))
+        tyro.cli(kind, description="", args=["--help"], registry=registry_of([kind]))
     found = re.findall(r"^  (--[\w.-]+)(?:, (--[\w.-]+))?", printed.getvalue(), re.MULTILINE)
-    return {flag: off != "" for on, off in found for flag in (on, off) if flag}
+    return {flag: inverse != "" for on, inverse in found for flag in (on, inverse) if flag}
 
 
 def print_help(name: str, kind: type[Command], *, everything: bool) -> None:
     """Explain a command on stdout, with `everything` with all of its options."""
-    print(prose(inspect.getdoc(kind) or ""))
+    width = min(110, shutil.get_terminal_size().columns)
+    for line in re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.getdoc(kind) or "").splitlines():  # a paragraph each
+        print(line if line.startswith(" ") else textwrap.fill(line, width))
     if kind.short and not everything:
         print(f"\nThese options matter most; all are explained by: nfc-gs {name} --help-all")
     print()
+    registry = registry_of([kind], everything=everything, inverse=False)
     with contextlib.suppress(SystemExit):
-        tyro.cli(
-            kind,
-            prog=f"nfc-gs {name}",
-            description="",
-            args=["--help"],
-            registry=registry_of([kind], everything=everything),
-        )
-
-
-def prose(text: str) -> str:
-    """Paragraphs wrapped at the width of the terminal; indented lines stay as they are."""
-    width = min(MOST_COLUMNS, shutil.get_terminal_size().columns)
-    lines = re.sub(r"(?<=\S)\n(?=\S)", " ", text).splitlines()
-    return "\n".join(line if line.startswith(" ") else textwrap.fill(line, width) for line in lines)
+        tyro.cli(kind, prog=f"nfc-gs {name}", description="", args=["--help"], registry=registry)
 
 
 def completion_script(shell: str, commands: Mapping[str, type[Command]]) -> str:
     """What a shell reads to complete `nfc-gs`.
 
     Args:
-        shell: one of `SHELLS`.
+        shell: a name in `COMPLETION`.
         commands: by name.
-
-    Raises:
-        UserError: it is none of these.
     """
-    if shell not in SHELLS:
-        raise UserError(f"--completion: '{shell}' is none of {', '.join(SHELLS)}.")
     kinds = [Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)] for name, kind in commands.items()]
+    command, registry = Union[tuple(kinds)], registry_of([*commands.values()])  # noqa: UP007
     with _captured() as printed:
-        tyro.cli(
-            Union[tuple(kinds)],  # noqa: UP007
-            prog="nfc-gs",
-            args=["--tyro-print-completion", shell],
-            registry=registry_of([*commands.values()], everything=True),
-        )
-    return printed.getvalue()
+        tyro.cli(command, prog="nfc-gs", args=["--tyro-print-completion", shell], registry=registry)
+    return COMPLETION[shell].format(script=printed.getvalue().strip())
 
 
 @contextlib.contextmanager
 def _captured() -> Iterator[io.StringIO]:
-    """What tyro prints in lines of 120 characters, while its SystemExit is ignored."""
+    """What tyro prints, in lines of 120 characters, until it exits."""
     printed, columns = io.StringIO(), os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "120"
     try:
@@ -146,10 +118,11 @@ def _captured() -> Iterator[io.StringIO]:
             os.environ["COLUMNS"] = columns
 
 
-def _sentence(panel: str, prog: str) -> str:
-    """One sentence from the panel that tyro prints for a mistake: a title, a line, the sentence, a line, and more."""
-    text = " ".join(re.split("-{40,}", panel)[1].split())
-    for pattern, ours in _SENTENCES:
+def _sentence(panel: str) -> str:
+    """One sentence from what tyro prints for a mistake: a title, a rule, the sentence, a rule, and more."""
+    _, _, below = panel.partition("-" * 40)
+    text = " ".join(re.split("-{40,}", below.lstrip("-") or panel)[0].split())
+    for pattern, ours in SENTENCES:
         if match := re.fullmatch(pattern, text):
-            return match.expand(ours.replace("{prog}", prog))
-    return text
+            return match.expand(ours)
+    return f"{text}."
