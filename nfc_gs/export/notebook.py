@@ -14,7 +14,7 @@ import torch
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData
-from nfc_gs.export.report_data import data_uri, fitted
+from nfc_gs.export.report_pictures import jpeg
 from nfc_gs.export.video import to_uint8
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.runs.families import render
@@ -22,6 +22,9 @@ from nfc_gs.runs.names import REPORT_NAME, SPLAT_NAME
 
 SIDE = 480
 """Longest side of a picture, pixels."""
+
+MOST = 200_000
+"""Characters of a picture; a notebook keeps them with its cells."""
 
 LEFT = 'style="text-align:left"'
 
@@ -50,7 +53,7 @@ def run_card(folder: Path, pictures: Pictures, rows: Sequence[tuple[str, str]], 
     """
     figures = "".join(
         '<figure style="margin:0;max-width:48%">'
-        f'<img src="{data_uri(image, fitted(image, SIDE))}" alt="{escape(caption)}" style="max-width:100%">'
+        f'<img src="{jpeg(image, SIDE, MOST).uri}" alt="{escape(caption)}" style="max-width:100%">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, image in pictures
     )
