@@ -117,9 +117,7 @@ class Demo(Command):
             scene = load_scene(capture, data)
         progress = Progress(output)
         trainer = Trainer(scene, training, run, [progress], capture=capture, data=data, clock=clock)
-        code = train_and_finish(trainer, output, progress)
-        if self.dynamic and code == 0:
-            _, line = Render(run, what="path", device=self.device).write()
-            output.line(line)
+        video = Render(run, what="path", device=self.device)
+        code = train_and_finish(trainer, output, progress, then=(lambda: video.write()[1]) if self.dynamic else None)
         in_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not self.quiet and not self.json
         return View((run,), self.page).run() if code == 0 and self.view and in_terminal else code

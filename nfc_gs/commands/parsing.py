@@ -11,7 +11,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, TypeVar, Union
+from typing import Annotated, Any, TypeVar, Union
 
 import tyro
 
@@ -63,7 +63,7 @@ def parse_command(name: str, kind: type[C], words: Sequence[str]) -> C:
     with _captured() as printed:
         command, surplus = tyro.cli(kind, prog=prog, args=words, registry=registry, return_unknown_args=True)
         if surplus:
-            raise UserError(f"'{surplus[0]}' is one word too many; see {prog} --help.")
+            raise UserError(f"'{surplus[0]}' is one word too many here; see {prog} --help.")
         return command
     raise UserError(f"{_sentence(printed.getvalue())[:-1]}; see {prog} --help.")
 
@@ -73,7 +73,7 @@ def flags_of(kind: type[Command]) -> dict[str, bool]:
     """The options in the whole help of a command, and whether each is a switch, which takes no value."""
     with _captured() as printed:
         tyro.cli(kind, description="", args=["--help"], registry=registry_of([kind]))
-    found = re.findall(r"^  (--[\w.-]+)(?:, (--[\w.-]+))?", printed.getvalue(), re.MULTILINE)
+    found = re.findall(r"^  (--\w[\w.-]*)(?:, (--\w[\w.-]*))?", printed.getvalue(), re.MULTILINE)
     return {flag: inverse != "" for on, inverse in found for flag in (on, inverse) if flag}
 
 
@@ -98,7 +98,8 @@ def completion_script(shell: str, commands: Mapping[str, type[Command]]) -> str:
         commands: by name.
     """
     kinds = [Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)] for name, kind in commands.items()]
-    command, registry = Union[tuple(kinds)], registry_of([*commands.values()])  # noqa: UP007
+    command: Any = Union[tuple(kinds)]  # noqa: UP007
+    registry = registry_of([*commands.values()])
     with _captured() as printed:
         tyro.cli(command, prog="nfc-gs", args=["--tyro-print-completion", shell], registry=registry)
     return COMPLETION[shell].format(script=printed.getvalue().strip())

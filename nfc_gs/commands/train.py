@@ -87,11 +87,11 @@ class Train(Command):
     """Print one JSON object at the end: run, report and splat (paths), interrupted, and the content of metrics.json,
     with null for what is not known; everything else goes to stderr."""
 
-    training: TrainConfig = field(default_factory=TrainConfig)
-    """How to train."""
-
     data: Annotated[DataConfig, tyro.conf.arg(name="image")] = field(default_factory=DataConfig)
     """How the capture is read."""
+
+    training: TrainConfig = field(default_factory=TrainConfig)
+    """How to train."""
 
     def run(self) -> int:
         """Train; returns the exit code."""
