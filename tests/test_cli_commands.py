@@ -78,7 +78,7 @@ def test_without_out_a_run_gets_a_folder_of_its_own(
     capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(api.clock, "strftime", lambda form: "20260101-120000")
+    monkeypatch.setattr(api, "strftime", lambda form: "20260101-120000")
     for _ in range(2):
         assert nfc("train", capture, "--steps", 1, "--eval-every", 0, *SMALL) == 0
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())

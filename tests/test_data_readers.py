@@ -63,5 +63,5 @@ def test_a_reader_that_is_added_to_the_table_is_used(tmp_path: Path, monkeypatch
     assert load_scene(tmp_path).views[0].name == "im00.png"
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "note.txt").write_text("no capture")
-    with pytest.raises(UserError, match=r"is no capture.*a list of images, a Nerfies capture"):
+    with pytest.raises(UserError, match=r"is no capture.*\(a list of images, .*a Nerfies capture"):
         load_scene(tmp_path / "empty")

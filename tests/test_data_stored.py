@@ -63,7 +63,7 @@ def test_all_but_the_photos_comes_back_exactly(moves: bool) -> None:
         assert replace(old.camera, viewmat=None) == replace(new.camera, viewmat=None)  # type: ignore[arg-type]
         assert (new.name, new.time, new.source) == (old.name, old.time, None)
     assert original.has_photos and not kept.has_photos
-    with pytest.raises(UserError, match=r"garden is not there, .*--capture\.$"):
+    with pytest.raises(UserError, match=r"no photos of .*garden: .*--capture\.$"):
         kept.image(0)
 
 

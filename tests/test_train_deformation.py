@@ -555,7 +555,7 @@ def test_a_run_with_another_optimizer_of_its_deformation_is_not_gone_on_with(
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"motion": "voxels"}, "--motion is 'voxels'; choose one of auto, none, hexplane, mlp"),
+        ({"motion": "voxels"}, "motion must be one of 'auto', 'none', 'hexplane', 'mlp'"),
         ({"deformation": DeformationConfig(warmup=-1)}, "--deformation.warmup is -1"),
         ({"deformation": DeformationConfig(plane_rate=0.0)}, "learning rate of --deformation"),
         ({"hexplane": HexPlaneConfig(features=20)}, "--hexplane.features is 20, but must be a multiple of 16"),

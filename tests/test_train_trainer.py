@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -418,7 +419,8 @@ def test_a_picture_that_cannot_be_read_loses_nothing_learnt_so_far(tmp_path: Pat
 
 def test_pictures_go_to_a_gpu_by_copies_that_nothing_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(tiny_scene(), tiny_config(background="random"), tmp_path / "run", capture="tiny")
-    config = replace(trainer.config, device="meta")
+    config = copy(trainer.config)
+    object.__setattr__(config, "device", "meta")  # which no configuration can have: it stands for a GPU
     views = TrainingViews(trainer.scene, config)
     trainer.training._config = config
     pinned, copied, to = [], [], torch.Tensor.to

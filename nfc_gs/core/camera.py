@@ -45,7 +45,7 @@ class Camera:
     height: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.viewmat, Tensor):
+        if isinstance(self.viewmat, np.ndarray):
             object.__setattr__(self, "viewmat", as_tensor(self.viewmat))
 
     def __repr__(self) -> str:

@@ -121,7 +121,7 @@ def affordable_gaussians(seconds: float, move: bool = False) -> int:
     """How many Gaussians a CPU can train well in this time.
 
     Measured on captures of about 50 views of 0.1 megapixels on two cores: more leave too few steps, fewer too
-    little detail (see "Measured" in the README). A step of Gaussians that move takes about four times as long.
+    little detail (see tools/bench/README.md). A step of Gaussians that move takes about four times as long.
     """
     return round((7_500 if move else 30_000) * (seconds / 60.0) ** 0.6)
 

@@ -228,7 +228,7 @@ def _legend(stations: Sequence[Station], low: float, high: float) -> str:
     scale = f'<p class="scale">{low:.1f}<i style="background:{gradient}"></i>{high:.1f}&nbsp;dB</p>'
     kinds = "All views were trained on"
     if held_out:
-        kinds = "Large marks are held-out views, which a click shows below; small ones were trained on"
+        kinds = "Large marks are held-out views, which a click or tap shows below; small ones were trained on"
     return (
         f'<p id="map-readout" aria-live="polite">&nbsp;</p>{scale if known and low < high else ""}'
         f"<p>The cameras from above, and faintly the scene. {kinds}"

@@ -28,7 +28,8 @@ def section(run: RunFiles) -> Section:
         name = f" of the view {escape(scene.views[timelapse_view(scene)].name)}"
     body = (
         f'<div class="lapse card"><img id="lapse" alt="The view at step {last["step"]:,} of the training" '
-        f'src="{last["uri"]}" width="{last["width"]}" height="{last["height"]}">'
+        f'src="{last["uri"]}" width="{last["width"]}" height="{last["height"]}" '
+        f'style="--aspect:{last["width"] / last["height"]:.4f}">'
         '<div class="controls"><button type="button" id="lapse-play" aria-label="Play the time-lapse">&#9654;</button>'
         f'<input type="range" id="lapse-at" min="0" max="{end}" value="{end}" aria-label="Picture of the time-lapse">'
         f'<output id="lapse-step" for="lapse-at">Step {last["step"]:,}</output></div>'
