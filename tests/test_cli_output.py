@@ -70,7 +70,7 @@ def test_a_training_ends_with_what_its_figure_means_and_where_to_look(
     metrics = json.loads((run / "metrics.json").read_text())
     psnr = metrics["test"]["psnr"]
     assert lines[-4:] == [
-        f"{psnr:.1f} dB on the held-out views: {verdict(psnr, steps=4, seconds=metrics['train_seconds'])}",
+        f"{psnr:.1f} dB on the held-out views, {verdict(psnr, steps=4, seconds=metrics['train_seconds'])}",
         f"Report: {run}/report.html (open it in a browser)",
         f"Splat: {run}/splat.ply, with everything else in {run}",
         f"Look at it: nfc-gs view {shlex.quote(str(run))}",
@@ -90,8 +90,8 @@ def test_the_outlook_is_left_out_where_nothing_is_known_of_it() -> None:
     metrics = Metrics((ViewMetrics("a", 25.0, 0.9),))
     words = verdict(25.0, steps=1000, seconds=20.0)
     assert words.outlook is not None
-    assert meaning(metrics, 1000, 20.0, outlook=True) == f"25.0 dB on the held-out views: {words}"
-    assert meaning(metrics, 1000, 20.0, outlook=False) == f"25.0 dB on the held-out views: {words.quality}."
+    assert meaning(metrics, 1000, 20.0, outlook=True) == f"25.0 dB on the held-out views, {words}"
+    assert meaning(metrics, 1000, 20.0, outlook=False) == f"25.0 dB on the held-out views, {words.quality}."
 
 
 def test_a_moving_scene_and_an_interrupted_run_have_no_outlook(

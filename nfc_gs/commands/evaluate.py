@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import tyro
+
 from nfc_gs.api import add_loop_video
 from nfc_gs.commands.console import Output, decibels, ratio, table
-from nfc_gs.commands.options import Arg, Command
+from nfc_gs.commands.options import Command
 from nfc_gs.commands.runs import look_at_it, meaning, places, run_values
 from nfc_gs.commands.shared_options import Device, MovedCapture, RunBackend
 from nfc_gs.core.errors import UserError
@@ -31,7 +33,7 @@ class Eval(Command):
       nfc-gs eval runs/garden --json
     """
 
-    path: Annotated[Path, Arg(positional=True, metavar="RUN")]
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run, its checkpoint.safetensors, or a compact file that export wrote."""
 
     lpips: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,13 @@ def size_in_words(model: RadianceModel) -> str:
     return f"{value} {name}"
 
 
-def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> int:
+def train_and_finish(
+    trainer: Trainer, output: Output, progress: Progress, then: Callable[[], str] | None = None
+) -> int:
     """Train, then leave everything a run should hold and print what came out.
+
+    Args:
+        then: done after a training that was not interrupted, before the result is printed; returns a line to print.
 
     Returns:
         The exit code: 0, or 130 after Ctrl-C.
@@ -80,6 +86,8 @@ def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> in
             f"Interrupted after step {trainer.steps_done:,}; everything is saved. Go on with: "
             f"nfc-gs train --resume {shlex.quote(str(run))}"
         )
+    if then is not None and not interrupted:
+        output.line(then())
     output.result(str(run), {**run_values(run), "interrupted": interrupted})
     return INTERRUPTED if interrupted else 0
 
@@ -96,7 +104,7 @@ def meaning(metrics: Metrics, steps: int, seconds: float, *, outlook: bool) -> s
     if metrics.psnr is None:
         return "The masks ignore the held-out views whole, so the quality is not measured."
     words = verdict(metrics.psnr, steps=steps, seconds=seconds)
-    return f"{metrics.psnr:.1f} dB on the held-out views: {words if outlook else f'{words.quality}.'}"
+    return f"{metrics.psnr:.1f} dB on the held-out views, {words if outlook else f'{words.quality}.'}"
 
 
 def run_values(run: Path) -> dict[str, Any]:
