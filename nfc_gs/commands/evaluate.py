@@ -65,8 +65,8 @@ class Eval(Command):
         write_report(run.folder)
         output = Output(quiet=self.quiet, as_json=self.json)
         output.print(metrics_table(metrics))
-        checkpoint, static = run.checkpoint, not run.model.changes_with_time
-        output.line(meaning(metrics, checkpoint.step, checkpoint.seconds, outlook=static))
+        static = not run.model.changes_with_time
+        output.line(meaning(metrics, run.checkpoint.step, outlook=static))
         for line in places(run.folder):
             output.line(line)
         output.line(look_at_it(self.path))

@@ -77,7 +77,7 @@ def train_and_finish(
         output.line(cost_of_baking(metrics, baked, model.sh_degree))
     if metrics is not None:
         outlook = not interrupted and not model.changes_with_time
-        output.line(meaning(metrics, trainer.steps_done, trainer.seconds, outlook=outlook))
+        output.line(meaning(metrics, trainer.steps_done, outlook=outlook))
     for line in places(run):
         output.line(line)
     output.line(look_at_it(run))
@@ -92,18 +92,18 @@ def train_and_finish(
     return INTERRUPTED if interrupted else 0
 
 
-def meaning(metrics: Metrics, steps: int, seconds: float, *, outlook: bool) -> str:
+def meaning(metrics: Metrics, steps: int, *, outlook: bool) -> str:
     """What the PSNR of the held-out views means, in a sentence or two.
 
     Args:
-        steps, seconds: of the training.
+        steps: of the training.
         outlook: also say what longer training usually gives, which is known of static scenes alone.
     """
     if not metrics.views:
         return "No views are held out, so the quality is not measured; --test-every 8 holds out every 8th."
     if metrics.psnr is None:
         return "The masks ignore the held-out views whole, so the quality is not measured."
-    words = verdict(metrics.psnr, steps=steps, seconds=seconds)
+    words = verdict(metrics.psnr, steps=steps)
     return f"{metrics.psnr:.1f} dB on the held-out views, {words if outlook else f'{words.quality}.'}"
 
 
