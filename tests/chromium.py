@@ -10,6 +10,12 @@ from typing import Any
 
 import pytest
 
+OPTIONS = [
+    *("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
+    "--disable-background-networking",
+]
+"""WebGL without a GPU, and no requests of its own."""
+
 
 def find_chromium() -> str | None:
     for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
@@ -32,10 +38,7 @@ def launched() -> Iterator[Any]:
     if path is None:
         pytest.skip("no Chromium is found: install one, or run 'playwright install chromium'")
     with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=path,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
+        chromium = playwright.chromium.launch(executable_path=path, args=OPTIONS)
         yield chromium
         chromium.close()
 

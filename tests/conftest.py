@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,16 @@ from command_line import SMALL, Cli, nfc
 
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.training import schedules
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads its options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in two processes where pytest-xdist is installed, and files that are named in this one."""
+    if "PYTEST_XDIST_WORKER" in os.environ or not config.pluginmanager.hasplugin("xdist"):
+        return
+    options = config.option
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and options.numprocesses is None and not options.usepdb:
+        options.numprocesses, options.dist = 2, "loadfile"
 
 
 @pytest.fixture(autouse=True)

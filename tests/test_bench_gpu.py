@@ -7,8 +7,6 @@ import inspect
 import io
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import torch
 from emulator import CUDA, Emulator, compiled, run
 from rich.console import Console
 from splat_scenes import open_engine
-from tool_modules import TOOLS, load
+from tool_modules import load
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.builtin.captures import write_capture
@@ -490,14 +488,6 @@ def test_all_parts_of_a_scene_end_up_in_tables_and_in_the_record(
 
 def test_the_lanes_of_a_multiprocessor_are_those_of_its_generation():
     assert [bounds.lanes_of(*of) for of in ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0))] == [64, 64, *[128] * 4]
-
-
-def test_without_a_gpu_one_sentence_says_so():
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    ended = subprocess.run([sys.executable, str(TOOLS / "bench" / "bench.py"), "gpu"], capture_output=True, text=True)
-    assert ended.returncode == 2 and ended.stdout == ""
-    assert ended.stderr.startswith("error: bench.py gpu needs an NVIDIA GPU") and ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

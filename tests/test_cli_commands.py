@@ -39,12 +39,6 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"nfc-gs {nfc_gs.__version__}\n"
 
 
-def test_the_module_is_the_program() -> None:
-    command = [sys.executable, "-m", "nfc_gs", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE)
-    assert done.stdout == f"nfc-gs {nfc_gs.__version__}\n"
-
-
 def test_a_terminal_that_knows_ascii_alone_is_no_problem() -> None:
     command = [sys.executable, "-m", "nfc_gs", "--help"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}

@@ -73,7 +73,7 @@ def test_another_seed_gives_another_model(small_capture: Path, tmp_path: Path) -
 
 @needs_core
 def test_the_built_in_capture_is_learnt(small_capture: Path, tmp_path: Path) -> None:
-    config = TrainConfig(steps=300, max_gaussians=8000, device="cpu", eval_every=0.0)
+    config = TrainConfig(steps=150, max_gaussians=8000, device="cpu", eval_every=0.0)
     trainer = Trainer(load_scene(small_capture), config, tmp_path / "run", capture=small_capture)
     trainer.train()
     psnr = trainer.evaluate().psnr

@@ -201,7 +201,7 @@ def test_runs_of_other_parts_of_a_video_show_the_same_moment(axis: TimeAxis | No
         }
         return Source(name, GaussianModel(tensors, Sway()), time_axis=axis)  # type: ignore[arg-type]
 
-    with Viewer([moving("a", TimeAxis(0.0, 10.0, "seconds")), moving("b", axis)], port=8760, backend="cpu") as viewer:
+    with Viewer([moving("a", TimeAxis(0.0, 10.0, "seconds")), moving("b", axis)], port=8756, backend="cpu") as viewer:
         session = session_of(viewer)
         session.update(time=0.5, source="b")
         assert float(gaussians_of(session).means[0, 0].detach()) == pytest.approx(0.5 * expected)  # what `Sway` does

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import time
 import zipfile
 from collections.abc import Iterator
@@ -32,15 +31,12 @@ from nfc_gs.viewer.panels.path import PathPanel
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.state import DisplaySettings
 
+pytestmark = pytest.mark.slow
+
 SIZE = (720, 440)
 
 PICTURE = (slice(180, None), slice(0, 380))
 """Rows and columns of the window that no control covers."""
-
-CHROMIUM = [
-    *("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
-    "--disable-background-networking",
-]
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +48,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> SceneData:
 def viewer(scene: SceneData) -> Iterator[Viewer]:
     with Viewer(sources(scene), port=8700, backend="cpu") as shown:
         yield shown
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("no Chromium is installed")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +204,6 @@ def test_flying_looks_around_and_goes_forward(page: Page) -> None:
     until(lambda: not page.is_flying, page)
 
 
-@pytest.mark.slow
 def test_each_control_of_showing_does_what_it_says(page: Page) -> None:
     seen = {"color": page.settle()}
     for show in ("depth", "alpha", "normals", "count", "bits", "entropy", "error", "bit"):
@@ -280,7 +263,6 @@ def test_time_moves_the_scene_and_plays(page: Page) -> None:
     until(lambda: not page.session.state.playing, page)
 
 
-@pytest.mark.slow
 def test_keys_do_what_the_help_says_and_a_frustum_is_clicked(page: Page, scene: SceneData) -> None:
     page.settle()
     session, press = page.session, page.page.keyboard.press
@@ -305,7 +287,6 @@ def test_keys_do_what_the_help_says_and_a_frustum_is_clicked(page: Page, scene: 
     until(lambda: np.allclose(session.pose.position, view.center, atol=1e-4), page)
 
 
-@pytest.mark.slow
 def test_a_training_is_seen_and_controlled(tab: tuple[Any, list[str]], scene: SceneData) -> None:
     opened, problems = tab
     problems.clear()
@@ -344,7 +325,6 @@ def test_a_training_is_seen_and_controlled(tab: tuple[Any, list[str]], scene: Sc
     assert problems == []
 
 
-@pytest.mark.slow
 def test_two_sources_are_compared(page: Page) -> None:
     before = page.settle()
     page.tab("Compare")
@@ -382,7 +362,6 @@ def test_two_sources_are_compared(page: Page) -> None:
     page.problems[:] = [text for text in page.problems if "preventDefault" not in text]  # viser's own, harmless
 
 
-@pytest.mark.slow
 def test_the_camera_goes_to_views_and_photos_are_measured(page: Page, scene: SceneData) -> None:
     page.tab("Cameras")
     page.check("Frustums")
@@ -415,7 +394,6 @@ def test_the_camera_goes_to_views_and_photos_are_measured(page: Page, scene: Sce
     page.page.get_by_text("not valid JSON").first.wait_for()
 
 
-@pytest.mark.slow
 def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Path) -> None:
     import imageio.v3 as iio
 
@@ -447,7 +425,6 @@ def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Pa
     until(lambda: len(page.path_panel.path.keys) == 1 and not page.session.state.in_scene, page)
 
 
-@pytest.mark.slow
 def test_screenshot_and_edited_splat_are_downloaded(page: Page, tmp_path: Path) -> None:
     from nfc_gs.formats.ply import read_ply
 
