@@ -59,6 +59,7 @@ Commands:
 
 Options:
   COMMAND --help      Explain a command.
+  COMMAND --help-all  Explain all of its options.
   --version           Print the version.
   --completion SHELL  Print a script that completes commands and options in
                       bash, zsh or fish.

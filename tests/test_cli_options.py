@@ -192,14 +192,14 @@ def test_every_option_reads_its_default_back(name: str) -> None:
         ("train x --rates.means 1,5", "--rates.means: '1,5' is not a number; see nfc-gs train --help."),
         (
             "train x --preset fst",
-            "--preset: 'fst' is none of 'auto', 'fast', 'quality', 'paper'; see nfc-gs train --help.",
+            "--preset: 'fst' is none of auto, fast, quality, paper; see nfc-gs train --help.",
         ),
-        ("train x --device gpu", "--device: 'gpu' is none of 'auto', 'cpu', 'cuda'; see nfc-gs train --help."),
+        ("train x --device gpu", "--device: 'gpu' is none of auto, cpu, cuda; see nfc-gs train --help."),
         (
             "render x --outputs rgb alpha",
-            "--outputs: 'alpha' is none of 'rgb', 'depth', 'bits', 'bit_entropy'; see nfc-gs render --help.",
+            "--outputs: 'alpha' is none of rgb, depth, bits, bit_entropy; see nfc-gs render --help.",
         ),
-        ("train x --hexplane.levels 1 b", "--hexplane.levels: '1', 'b' is not understood; see nfc-gs train --help."),
+        ("train x --hexplane.levels 1 b", "--hexplane.levels: 1, b is not understood; see nfc-gs train --help."),
         (
             "train x --objective.extra a",
             "--objective.extra takes pairs of a name and a value; see nfc-gs train --help.",
@@ -302,10 +302,12 @@ def completed(line: str, script: Path) -> list[str]:
     """What bash offers for the last word of a line."""
     words = line.split(" ")
     code = f"source {script}; COMP_WORDS=({' '.join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}; "
-    code += 'complete -p nfc-gs >/dev/null && _nfc_gs; echo "${COMPREPLY[*]}"'
+    code += '[[ $(complete -p nfc-gs) = *"-o default"* ]] && _nfc_gs; echo "${#COMPREPLY[@]} ${COMPREPLY[*]}"'
     done = subprocess.run(["bash", "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr == ""
-    return done.stdout.split()
+    count, *offered = done.stdout.split()
+    assert int(count) == len(offered), "nothing is offered as an empty word"
+    return offered
 
 
 @pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="needs bash")
@@ -319,6 +321,24 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path, capsys: pyte
     assert completed("nfc-gs render x --outputs b", script) == ["bits", "bit_entropy"]
     assert completed("nfc-gs view --steps", script) == [], "an option of another command"
     assert completed("nfc-gs train capt", script) == [], "the shell completes file names"
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_fish_completes_commands_options_values_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "script").write_text(help_of(capsys, "--completion", "fish"))
+    (tmp_path / "captures").mkdir()
+
+    def offered(line: str) -> list[str]:
+        code = f"source script; complete -C '{line}'"
+        done = subprocess.run(
+            ["fish", "--no-config", "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
+        )
+        return [words.split("\t")[0] for words in done.stdout.splitlines()]
+
+    assert offered("nfc-gs tr") == ["train"]
+    assert offered("nfc-gs train x --time-bud") == ["--time-budget"]
+    assert offered("nfc-gs train --preset qu") == ["quality"]
+    assert "captures/" in offered("nfc-gs train capt") and offered("nfc-gs train --out capt") == ["captures/"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

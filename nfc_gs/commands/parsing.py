@@ -121,8 +121,9 @@ def _captured() -> Iterator[io.StringIO]:
 
 def _sentence(panel: str) -> str:
     """One sentence from what tyro prints for a mistake: a title, a rule, the sentence, a rule, and more."""
-    _, _, below = panel.partition("-" * 40)
-    text = " ".join(re.split("-{40,}", below.lstrip("-") or panel)[0].split())
+    parts = re.split("-{40,}", panel)
+    text = " ".join(parts[1 if len(parts) > 1 else 0].split())
+    text = re.sub(r"'([^']*)'(?=[,)\]])", r"\1", text)  # the quotes in lists
     for pattern, ours in SENTENCES:
         if match := re.fullmatch(pattern, text):
             return match.expand(ours)
