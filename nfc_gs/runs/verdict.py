@@ -19,7 +19,7 @@ BEST = "very good: hard to tell from the photos"
 """The same above all of `QUALITY`."""
 
 
-GAINS = ((250, 2.5), (500, 1.8), (1000, 0.8), (2000, 0.8), (4000, 0.4))
+GAINS = ((250, 2.5), (500, 1.8), (1000, 0.8), (2000, 0.8), (4000, 0.5))
 """(Steps of a run, how much more PSNR in dB a run of twice as many has): medians over captures, measured by
 `python tools/bench/bench.py quality`; the curves are in tools/bench/README.md."""
 
