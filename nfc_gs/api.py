@@ -108,7 +108,7 @@ class TrainedRun:
             views = f"{len(metrics.views)} held-out views" if len(metrics.views) > 1 else "1 held-out view"
             rows.append(("Test PSNR, SSIM", f"{metrics.psnr:.2f} dB, {metrics.ssim:.3f} ({views})"))
             if not trainer.model.changes_with_time:
-                sentences.append(str(verdict(metrics.psnr, steps=trainer.steps_done, seconds=trainer.seconds)))
+                sentences.append(str(verdict(metrics.psnr, steps=trainer.steps_done)))
         rows.append(("Training", f"{trainer.steps_done:,} steps in {duration(trainer.seconds)}"))
         if trainer.progress < 1.0:
             sentences.append(f"Not complete; go on with nfc_gs.Trainer.resume({str(self.folder)!r}).train().")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import itertools
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
 from nfc_gs import __version__
-from nfc_gs.commands.completion import completion_script
-from nfc_gs.commands.help import command_help, prose, rows
-from nfc_gs.commands.options import INTERRUPTED, Command, options_of
-from nfc_gs.commands.parsing import UnknownOptionError, parse_command
+from nfc_gs.commands.options import INTERRUPTED, Command
+from nfc_gs.commands.parsing import COMPLETION, completion_script, flags_of, parse_command, print_help
 from nfc_gs.core.errors import UserError
 
 USER_ERROR = 2
@@ -49,29 +49,33 @@ COMMANDS = {
     "info": Entry("nfc_gs.commands.info", "Info", "Describe a capture, run, splat or this installation."),
 }
 
-INTRODUCTION = """Usage: nfc-gs COMMAND [OPTIONS]
+OVERVIEW = """Usage: nfc-gs COMMAND [OPTIONS]
 
-3D Gaussian splatting: from photos with known cameras to a scene that can be seen from anywhere."""
+3D Gaussian splatting: from photos with known cameras to a scene that can be
+seen from anywhere.
 
-OPTIONS = (
-    ("COMMAND --help", "Explain a command."),
-    ("--version", "Print the version."),
-    ("--completion SHELL", "Print a script that completes commands and options in bash, zsh or fish."),
-)
+Commands:
+{commands}
 
-EXAMPLES = """Examples:
+Options:
+  COMMAND --help      Explain a command.
+  COMMAND --help-all  Explain all of its options.
+  --version           Print the version.
+  --completion SHELL  Print a script that completes commands and options in
+                      bash, zsh or fish.
+
+Examples:
   nfc-gs demo
   nfc-gs train captures/garden --out runs/garden --time-budget 3m
   nfc-gs view runs/garden
 
 Completion in bash, from the next terminal on (for zsh and fish see the README):
   mkdir -p ~/.local/share/bash-completion/completions
-  nfc-gs --completion bash > ~/.local/share/bash-completion/completions/nfc-gs"""
+  nfc-gs --completion bash > ~/.local/share/bash-completion/completions/nfc-gs
 
-VARIABLES = (
-    ("NFC_GS_THREADS", "Number of CPU threads; results do not depend on it."),
-    ("NFC_GS_CACHE", "Folder of compiled GPU kernels."),
-)
+Environment variables:
+  NFC_GS_THREADS      Number of CPU threads; results do not depend on it.
+  NFC_GS_CACHE        Folder of compiled GPU kernels."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -89,9 +93,8 @@ def main(args: Sequence[str] | None = None) -> int:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal that knows no "ü" shows "?"
     try:
-        text = answer(words)
-        if text is not None:
-            print(text, flush=True)
+        if _answered(words):
+            sys.stdout.flush()
             return 0
         return _run(parse(words))
     except UserError as error:
@@ -113,34 +116,24 @@ def main(args: Sequence[str] | None = None) -> int:
         )
 
 
-def answer(words: Sequence[str]) -> str | None:
-    """The text to print where `words` ask for the version, for help or for completion; else None."""
-    if not words or words[0] in ("--help", "-h", "--help-all"):
-        return overview()
-    if words[0] in ("--version", "-V"):
-        return f"nfc-gs {__version__}"
-    if words[0] == "--completion":
+def _answered(words: Sequence[str]) -> bool:
+    """Print what is asked for where `words` ask for the version, for help or for completion; else return False."""
+    help_asked = [word for word in words if word in ("--help", "-h", "--help-all")]
+    if not words or words[0] in help_asked:
+        print(OVERVIEW.format(commands="\n".join(f"  {name:18}  {entry.summary}" for name, entry in COMMANDS.items())))
+    elif words[0] in ("--version", "-V"):
+        print(f"nfc-gs {__version__}")
+    elif words[0] == "--completion":
         if len(words) < 2:
             raise UserError("--completion needs a value: bash, zsh or fish.")
-        return _completion(words[1])
-    asked = [word for word in words if word in ("--help", "-h", "--help-all")]
-    if not asked:
-        return None
-    return command_help(words[0], _entry(words[0]).load(), everything="--help-all" in asked)
-
-
-def overview() -> str:
-    """The help on the whole."""
-    commands = rows((name, entry.summary) for name, entry in COMMANDS.items())
-    return "\n\n".join(
-        [
-            prose(INTRODUCTION),
-            f"Commands:\n{commands}",
-            f"Options:\n{rows(OPTIONS)}",
-            EXAMPLES,
-            f"Environment variables:\n{rows(VARIABLES)}",
-        ]
-    )
+        if words[1] not in COMPLETION:
+            raise UserError(f"--completion: '{words[1]}' is none of {', '.join(COMPLETION)}.")
+        print(completion_script(words[1], {name: entry.load() for name, entry in COMMANDS.items()}))
+    elif help_asked:
+        print_help(words[0], _entry(words[0]).load(), everything="--help-all" in help_asked)
+    else:
+        return False
+    return True
 
 
 def parse(words: Sequence[str]) -> Command:
@@ -149,11 +142,18 @@ def parse(words: Sequence[str]) -> Command:
     Raises:
         UserError: they are not understood.
     """
-    kind = _entry(words[0]).load()
-    try:
-        return parse_command(words[0], kind, words[1:])
-    except UnknownOptionError as error:
-        raise UserError(_unknown_option(words[0], error.flag)) from None
+    name, *rest = words
+    kind = _entry(name).load()
+    flags = flags_of(kind)
+    for word in itertools.takewhile(lambda word: word != "--", rest):
+        flag, equals, _ = word.partition("=")
+        if not re.match("--?[a-zA-Z]", flag):
+            continue
+        if flag not in flags:
+            raise UserError(_unknown_option(name, flag))
+        if equals and flags[flag]:
+            raise UserError(f"{flag} takes no value; leave it out.")
+    return parse_command(name, kind, rest)
 
 
 def _run(command: Command) -> int:
@@ -176,7 +176,7 @@ def _entry(name: str) -> Entry:
 
 def _unknown_option(name: str, flag: str) -> str:
     """What to say of an option that the command `name` does not have."""
-    flags = {each: {f for o in options_of(entry.load()) for f in o.flags} for each, entry in COMMANDS.items()}
+    flags = {each: flags_of(entry.load()) for each, entry in COMMANDS.items()}
     sentence = f"nfc-gs {name} has no option {flag}"
     others = [each for each in COMMANDS if flag in flags[each]]
     if others:
@@ -185,11 +185,6 @@ def _unknown_option(name: str, flag: str) -> str:
         return f"{sentence}, which belongs to {owners}; see nfc-gs {name} --help."
     close = difflib.get_close_matches(flag, sorted(flags[name]), n=1)
     return f"{sentence}; did you mean {close[0]}?" if close else f"{sentence}; see nfc-gs {name} --help."
-
-
-def _completion(shell: str) -> str:
-    options = {name: options_of(entry.load()) for name, entry in COMMANDS.items()}
-    return completion_script(shell, options, {name: entry.summary for name, entry in COMMANDS.items()})
 
 
 def _fail(sentence: str) -> int:

@@ -261,7 +261,7 @@ def test_a_notebook_shows_a_run_with_its_figures_and_what_they_mean(trained: nfc
     assert html.count("<img") == 2 and "0001.png, rendered" in html and "0001.png, photo" in html
     assert trained.metrics is not None and trained.metrics.psnr is not None
     assert f"{trained.metrics.psnr:.2f} dB" in html and "(2 held-out views)" in html and "6 steps in" in html
-    meaning = verdict(trained.metrics.psnr, steps=6, seconds=1.0).quality
+    meaning = verdict(trained.metrics.psnr, steps=6).quality
     assert meaning[1:] in html and "report.html" in html and "splat.ply" in html
     assert "Trainer.resume" not in html
     assert repr(trained) == (

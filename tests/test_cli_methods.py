@@ -61,7 +61,7 @@ def test_the_head_is_that_of_the_method_unless_it_is_named(capsys: pytest.Captur
     heads = [cli.parse(["train", "x", *words]).training.head for words in ((), ("--head", "auto"), ("--head", "bits"))]
     assert heads == [None, None, "bits"]
     assert cli.main(["train", "x", "--head", "mlp"]) == 2
-    assert f"'mlp' is none of auto, {', '.join(get_args(HeadName))}." in capsys.readouterr().err
+    assert f"'mlp' is none of auto, {', '.join(get_args(HeadName))};" in capsys.readouterr().err
 
 
 def test_a_run_of_bits_leaves_an_ordinary_splat_and_says_what_that_costs(

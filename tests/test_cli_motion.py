@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from videos import decode, write_bounds, write_videos
 
 from nfc_gs.commands import demo
+from nfc_gs.commands.console import Output
 from nfc_gs.data.builtin.captures import write_moving_capture
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
@@ -480,10 +482,19 @@ def test_a_capture_at_an_impossible_place_is_gone(place: str, run: Path, tmp_pat
     assert scene is not None and not scene.has_photos
 
 
-def test_the_dynamic_demo_ends_with_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dynamic_demo_ends_with_a_video_and_then_prints_its_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(demo, "DYNAMIC_FRAMES", 3)
     monkeypatch.setattr(demo, "DYNAMIC_VIEWS", 4)
     monkeypatch.setattr(demo, "DYNAMIC_TRAINING", TrainConfig(preset="fast", time_budget="120s", max_gaussians=300))
-    assert nfc("demo", "--dynamic", "--steps", 4, "--out", tmp_path / "run", "--device", "cpu") == 0
-    assert (tmp_path / "run" / "renders" / "path.mp4").stat().st_size > 1000
+    video, real, seen = tmp_path / "run" / "renders" / "path.mp4", Output.result, []
+
+    def result(self: Output, line: str, values: Mapping[str, Any] | None = None) -> None:
+        seen.append(video.is_file())
+        real(self, line, values)
+
+    monkeypatch.setattr(Output, "result", result)
+    assert nfc("demo", "--dynamic", "--steps", 4, "--out", tmp_path / "run", "--device", "cpu", "--json") == 0
+    assert video.stat().st_size > 1000 and seen == [True]
     assert load_model(tmp_path / "run").model.deformation is not None

@@ -7,7 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,8 @@ import nfc_gs
 from nfc_gs import cli
 from nfc_gs.cli import COMMANDS
 from nfc_gs.commands.info import Info
-from nfc_gs.commands.options import Option, options_of
+from nfc_gs.commands.options import Command
+from nfc_gs.commands.parsing import flags_of
 from nfc_gs.commands.render import Render
 from nfc_gs.commands.train import Train
 from nfc_gs.commands.view import View
@@ -23,12 +27,8 @@ from nfc_gs.commands.view import View
 HERE = Path(__file__).resolve().parent
 """Where child processes run: not in the sources, which would hide the installed package."""
 
-ALL_OPTIONS = [
-    pytest.param(name, option, id=f"{name} {option.flag}")
-    for name, entry in COMMANDS.items()
-    for option in options_of(entry.load())
-    if not option.positional
-]
+NEEDED = {"view": ["x"], "eval": ["x"], "render": ["x"], "export": ["x"]}
+"""The words without which a command is refused."""
 
 PAGES = [(), *((name,) for name in COMMANDS)]
 """The words before --help of every help there is."""
@@ -41,6 +41,24 @@ def train(*words: object) -> Train:
     return command
 
 
+def options_in(value: object, prefix: str = "--") -> Iterator[tuple[str, Any]]:
+    """The options of a command and of all dataclasses in it, and their values."""
+    for each in fields(value):  # type: ignore[arg-type]
+        inner, name = getattr(value, each.name), each.name.replace("_", "-")
+        if is_dataclass(inner):
+            yield from options_in(inner, prefix if isinstance(value, Command) else f"{prefix}{name}.")
+        elif isinstance(value, nfc_gs.DataConfig) and name == "background":
+            yield "--image-background", inner
+        else:
+            yield prefix + name, inner
+
+
+def inverse(flag: str) -> str:
+    """The option that turns a switch off."""
+    *section, name = flag.removeprefix("--").split(".")
+    return "--" + ".".join([*section, f"no-{name}"])
+
+
 def error_of(capsys: pytest.CaptureFixture[str], line: str) -> str:
     """The one sentence with which a command line is refused."""
     assert cli.main(line.split()) == 2
@@ -50,10 +68,23 @@ def error_of(capsys: pytest.CaptureFixture[str], line: str) -> str:
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What is printed, without the spaces that fill the lines."""
     assert cli.main([*words]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    return out
+    return re.sub(" +$", "", out, flags=re.MULTILINE)
+
+
+def explained(text: str) -> list[tuple[str, str]]:
+    """The options in a help text, in its order, and what it says of each."""
+    found: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        if line.startswith("  --") and not line.startswith("  ---"):
+            name, _, words = line.strip().partition("  ")
+            found.append((re.split("[ ,]", name)[0], words.strip()))
+        elif line.startswith(" " * 6) and found:
+            found[-1] = (found[-1][0], f"{found[-1][1]} {line.strip()}".strip())
+    return found
 
 
 # ---- reading words ----
@@ -96,8 +127,8 @@ def test_a_negative_number_is_a_value_and_the_last_of_two_values_counts() -> Non
     assert train("x", "--seed", 3, "--seed", 4).training.seed == 4
 
 
-def test_options_may_stand_anywhere_beside_the_words_without_a_name() -> None:
-    assert cli.parse(["view", "a", "--port", "9000", "b"]) == cli.parse(["view", "--port", "9000", "a", "b"])
+def test_options_may_stand_before_and_after_the_words_without_a_name() -> None:
+    assert cli.parse(["view", "a", "b", "--port", "9000"]) == cli.parse(["view", "--port", "9000", "a", "b"])
     render = cli.parse(["render", "--outputs", "rgb", "depth", "run"])
     assert isinstance(render, Render) and render.path == Path("run") and render.outputs == ("rgb", "depth")
 
@@ -107,17 +138,20 @@ def test_after_two_dashes_nothing_is_an_option() -> None:
     assert isinstance(command, View) and command.paths == (Path("--odd name"), Path("b")) and command.page.open
 
 
-@pytest.mark.parametrize(("name", "option"), ALL_OPTIONS)
-def test_every_option_reads_its_default_back(name: str, option: Option) -> None:
-    needed = ["x"] if name in ("view", "eval", "render", "export") else []
-    default = option.default
-    if option.count is None:
-        given = [option.flags[0 if default else 1]]
-    elif default is None:
-        given = [option.flag, *["auto"] * (1 if option.count == "*" else option.count)]
-    else:
-        given = [option.flag, *map(str, default if isinstance(default, (tuple, dict)) else [default])]
-    assert cli.parse([name, *needed, *given]) == cli.parse([name, *needed])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_reads_its_default_back(name: str) -> None:
+    words = [name, *NEEDED.get(name, [])]
+    command, flags = cli.parse(words), flags_of(COMMANDS[name].load())
+    values = {flag: value for flag, value in options_in(command) if flag in flags}
+    assert len(flags) == len(values) + sum(isinstance(value, bool) for value in values.values())
+    for flag, value in values.items():
+        if isinstance(value, bool):
+            given = [flag if value else inverse(flag)]
+        elif value is None:
+            given = [flag, *["auto"] * (3 if flag == "--image-background" else 1)]
+        else:
+            given = [flag, *map(str, value if isinstance(value, (tuple, dict)) else [value])]
+        assert cli.parse([*words, *given]) == command, given
 
 
 # ---- mistakes ----
@@ -144,20 +178,32 @@ def test_every_option_reads_its_default_back(name: str, option: Option) -> None:
             "nfc-gs eval has no option --out, which belongs to demo, train, render and export; see nfc-gs eval --help.",
         ),
         ("eval", "nfc-gs eval needs a RUN; see nfc-gs eval --help."),
-        ("view --port 80", "nfc-gs view needs a RUN_OR_SPLAT; see nfc-gs view --help."),
+        ("eval --lpip run", "nfc-gs eval has no option --lpip; did you mean --lpips?"),
+        ("view --port 80", "There is nothing to look at; give a run folder or a splat (.ply or .splat)."),
         ("render --outputs", "nfc-gs render needs a RUN; see nfc-gs render --help."),
-        ("eval x y", "nfc-gs eval takes one RUN, and 'y' is one too many; see nfc-gs eval --help."),
-        ("demo x", "nfc-gs demo takes only options, and 'x' is one too many; see nfc-gs demo --help."),
-        ("train x --steps", "--steps needs a value: --steps N."),
-        ("train x --out --steps 3", "--out needs a value: --out RUN."),
-        ("train x --image-background 0 1", "--image-background needs a value: --image-background R G B."),
+        ("eval x y", "'y' is one word too many here; see nfc-gs eval --help."),
+        ("view a --port 9000 b", "'b' is one word too many here; see nfc-gs view --help."),
+        ("demo x", "'x' is one word too many here; see nfc-gs demo --help."),
+        ("train x --steps", "--steps needs a value; see nfc-gs train --help."),
+        ("train x --out --steps 3", "--out needs a value; see nfc-gs train --help."),
+        ("train x --image-background 0 1", "--image-background needs 3 values; see nfc-gs train --help."),
         ("train x --view=yes", "--view takes no value; leave it out."),
-        ("train x --steps many", "--steps: 'many' is not a whole number."),
-        ("train x --rates.means 1,5", "--rates.means: '1,5' is not a number."),
-        ("train x --preset fst", "--preset: 'fst' is none of auto, fast, quality, paper."),
-        ("train x --device gpu", "--device: 'gpu' is none of auto, cpu, cuda."),
-        ("render x --outputs rgb alpha", "--outputs: 'alpha' is none of rgb, depth, bits, bit_entropy."),
-        ("train x --objective.extra a", "--objective.extra: 'a' has no value beside it."),
+        ("train x --steps many", "--steps: 'many' is not a whole number; see nfc-gs train --help."),
+        ("train x --rates.means 1,5", "--rates.means: '1,5' is not a number; see nfc-gs train --help."),
+        (
+            "train x --preset fst",
+            "--preset: 'fst' is none of auto, fast, quality, paper; see nfc-gs train --help.",
+        ),
+        ("train x --device gpu", "--device: 'gpu' is none of auto, cpu, cuda; see nfc-gs train --help."),
+        (
+            "render x --outputs rgb alpha",
+            "--outputs: 'alpha' is none of rgb, depth, bits, bit_entropy; see nfc-gs render --help.",
+        ),
+        ("train x --hexplane.levels 1 b", "--hexplane.levels: 1, b is not understood; see nfc-gs train --help."),
+        (
+            "train x --objective.extra a",
+            "--objective.extra takes pairs of a name and a value; see nfc-gs train --help.",
+        ),
         ("--completion", "--completion needs a value: bash, zsh or fish."),
         ("--completion ksh", "--completion: 'ksh' is none of bash, zsh, fish."),
     ],
@@ -184,10 +230,11 @@ def test_help_wraps_cleanly_and_has_no_noise(
         monkeypatch.setenv("COLUMNS", str(columns))
     text = help_of(capsys, *page, "--help-all" if everything else "--help")
     assert max(map(len, text.splitlines())) <= (columns or 80)
-    for noise in ("None", "MISSING", "(default: )", "()", "{}", "dataclass", "│", "╭", "\N{NO-BREAK SPACE}", "\t"):
-        assert noise not in text
-    assert not re.search(r"[ \t]$", text, re.MULTILINE) and "\n\n\n" not in text
+    for noise in ("None", "MISSING", "(default: )", "()", "{}", "dataclass", "{fixed}", "\t"):
+        assert noise not in " ".join(text.split())
     assert not re.search(r"\d\n +\d{3}\b", text), "a number is broken over two lines"
+    for _, words in explained(text):
+        assert not re.search("  |^ ", words)
 
 
 def test_the_overview_has_a_line_for_each_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,25 +255,29 @@ def test_the_examples_in_the_help_are_right(name: str, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_all_options_of_a_command_are_in_its_whole_help_once_and_explained(
-    name: str, capsys: pytest.CaptureFixture[str]
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = help_of(capsys, name, "--help-all")
-    for option in options_of(COMMANDS[name].load()):
-        assert len(re.findall(rf"^  {re.escape(option.flag)}(?=[ ,\n])", text, re.MULTILINE)) == 1
-        assert re.fullmatch(r"[A-Z\d].*[.]|[a-z].*[.]", option.help), f"{option.flag}: {option.help}"
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = explained(help_of(capsys, name, "--help-all"))
+    command = cli.parse([name, *NEEDED.get(name, [])])
+    flags = flags_of(COMMANDS[name].load())
+    assert sorted(flag for flag, _ in shown) == sorted(flag for flag, _ in options_in(command) if flag in flags)
+    for flag, words in shown:
+        assert re.fullmatch(r"[A-Za-z\d].*[.]( \(default: .+\))?", words), f"{flag}: {words}"
 
 
-def test_the_short_help_of_train_shows_what_matters_below_headings(
+def test_the_short_help_of_train_shows_what_matters_in_groups(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     short, whole = help_of(capsys, "train", "--help"), help_of(capsys, "train", "--help-all")
-    assert len(short.splitlines()) <= 80 < 200 < len(whole.splitlines())
-    for heading in Train.groups:
-        assert f"\n{heading}:\n" in short and f"\n{heading}:\n" in whole
-    shown = re.findall(r"^  (--[\w.-]+|[A-Z]+)", short, re.MULTILINE)
-    assert shown == [flag for flags in Train.groups.values() for flag in flags] + ["--help", "--help-all"]
-    assert "--objective.ce" not in short and "\nWhat is minimised:\n  --objective.l1 X" in whole
+    assert len(short.splitlines()) <= 90 < 200 < len(whole.splitlines())
+    for text in (short, whole):
+        assert re.findall(r"^ (\w+) options$", text, re.MULTILINE)[:3] == ["viewer", "image", "training"]
+    shown = ["capture", *(flag.removeprefix("--").replace("-", "_") for flag, _ in explained(short))]
+    assert len(shown) == 20 and sorted(shown) == sorted(Train.short)
+    assert "nfc-gs train --help-all" in short and "--help-all" not in whole
+    assert "objective" not in short and re.search(r"\n objective options\n[ -]+\n  What is minimised", whole)
 
 
 def test_help_is_shown_wherever_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,10 +302,12 @@ def completed(line: str, script: Path) -> list[str]:
     """What bash offers for the last word of a line."""
     words = line.split(" ")
     code = f"source {script}; COMP_WORDS=({' '.join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}; "
-    code += 'complete -p nfc-gs >/dev/null && _nfc_gs; echo "${COMPREPLY[*]}"'
+    code += '[[ $(complete -p nfc-gs) = *"-o default"* ]] && _nfc_gs; echo "${#COMPREPLY[@]} ${COMPREPLY[*]}"'
     done = subprocess.run(["bash", "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr == ""
-    return done.stdout.split()
+    count, *offered = done.stdout.split()
+    assert int(count) == len(offered), "nothing is offered as an empty word"
+    return offered
 
 
 @pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="needs bash")
@@ -268,6 +321,24 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path, capsys: pyte
     assert completed("nfc-gs render x --outputs b", script) == ["bits", "bit_entropy"]
     assert completed("nfc-gs view --steps", script) == [], "an option of another command"
     assert completed("nfc-gs train capt", script) == [], "the shell completes file names"
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_fish_completes_commands_options_values_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "script").write_text(help_of(capsys, "--completion", "fish"))
+    (tmp_path / "captures").mkdir()
+
+    def offered(line: str) -> list[str]:
+        code = f"source script; complete -C '{line}'"
+        done = subprocess.run(
+            ["fish", "--no-config", "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
+        )
+        return [words.split("\t")[0] for words in done.stdout.splitlines()]
+
+    assert offered("nfc-gs tr") == ["train"]
+    assert offered("nfc-gs train x --time-bud") == ["--time-budget"]
+    assert offered("nfc-gs train --preset qu") == ["quality"]
+    assert "captures/" in offered("nfc-gs train capt") and offered("nfc-gs train --out capt") == ["captures/"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

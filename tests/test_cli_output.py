@@ -70,7 +70,7 @@ def test_a_training_ends_with_what_its_figure_means_and_where_to_look(
     metrics = json.loads((run / "metrics.json").read_text())
     psnr = metrics["test"]["psnr"]
     assert lines[-4:] == [
-        f"{psnr:.1f} dB on the held-out views: {verdict(psnr, steps=4, seconds=metrics['train_seconds'])}",
+        f"{psnr:.1f} dB on the held-out views, {verdict(psnr, steps=4)}",
         f"Report: {run}/report.html (open it in a browser)",
         f"Splat: {run}/splat.ply, with everything else in {run}",
         f"Look at it: nfc-gs view {shlex.quote(str(run))}",
@@ -88,10 +88,10 @@ def test_without_held_out_views_the_end_says_how_to_get_some(
 
 def test_the_outlook_is_left_out_where_nothing_is_known_of_it() -> None:
     metrics = Metrics((ViewMetrics("a", 25.0, 0.9),))
-    words = verdict(25.0, steps=1000, seconds=20.0)
+    words = verdict(25.0, steps=1000)
     assert words.outlook is not None
-    assert meaning(metrics, 1000, 20.0, outlook=True) == f"25.0 dB on the held-out views: {words}"
-    assert meaning(metrics, 1000, 20.0, outlook=False) == f"25.0 dB on the held-out views: {words.quality}."
+    assert meaning(metrics, 1000, outlook=True) == f"25.0 dB on the held-out views, {words}"
+    assert meaning(metrics, 1000, outlook=False) == f"25.0 dB on the held-out views, {words.quality}."
 
 
 def test_a_moving_scene_and_an_interrupted_run_have_no_outlook(
@@ -100,9 +100,9 @@ def test_a_moving_scene_and_an_interrupted_run_have_no_outlook(
     asked: list[bool] = []
     real = meaning
 
-    def spied(metrics: Metrics, steps: int, seconds: float, *, outlook: bool) -> str:
+    def spied(metrics: Metrics, steps: int, *, outlook: bool) -> str:
         asked.append(outlook)
-        return real(metrics, steps, seconds, outlook=outlook)
+        return real(metrics, steps, outlook=outlook)
 
     monkeypatch.setattr("nfc_gs.commands.runs.meaning", spied)
     moving = write_moving_capture(tmp_path / "moving", kind="monocular", frames=8, width=48, height=36)
@@ -123,7 +123,7 @@ def test_a_moving_scene_and_an_interrupted_run_have_no_outlook(
 
 
 def test_a_view_that_is_masked_whole_has_no_figure() -> None:
-    sentence = meaning(Metrics((ViewMetrics("a", math.nan, math.nan),)), 10, 1.0, outlook=True)
+    sentence = meaning(Metrics((ViewMetrics("a", math.nan, math.nan),)), 10, outlook=True)
     assert sentence == "The masks ignore the held-out views whole, so the quality is not measured."
 
 

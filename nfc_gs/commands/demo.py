@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+import tyro
+
 from nfc_gs.api import RUNS, free_folder
 from nfc_gs.commands.console import Output
-from nfc_gs.commands.options import Arg, Command
+from nfc_gs.commands.options import Command
 from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.render import Render
 from nfc_gs.commands.runs import train_and_finish
@@ -54,16 +56,16 @@ class Demo(Command):
     dynamic: bool = False
     """Take a scene that moves, seen by several cameras; also writes a video of it, renders/path.mp4."""
 
-    out: Annotated[Path | None, Arg(metavar="RUN")] = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Folder for the run and the capture. By default runs/demo, or the first free one of runs/demo-2, ..."""
 
     view: bool = True
     """Show the result in the browser at the end, until Ctrl-C; only in a terminal, and not with --quiet or --json."""
 
-    page: Annotated[Page, Arg(name="")] = field(default_factory=Page)
+    page: Annotated[Page, tyro.conf.arg(name="viewer")] = field(default_factory=Page)
     """Where the page is."""
 
-    time_budget: Annotated[str | None, Arg(metavar="TIME")] = None
+    time_budget: Annotated[str | None, tyro.conf.arg(metavar="TIME")] = None
     """Training time, such as 90s or 3m. By default 65s, and 120s with --dynamic."""
 
     steps: int | None = None
@@ -115,9 +117,7 @@ class Demo(Command):
             scene = load_scene(capture, data)
         progress = Progress(output)
         trainer = Trainer(scene, training, run, [progress], capture=capture, data=data, clock=clock)
-        code = train_and_finish(trainer, output, progress)
-        if self.dynamic and code == 0:
-            _, line = Render(run, what="path", device=self.device).write()
-            output.line(line)
+        video = Render(run, what="path", device=self.device)
+        code = train_and_finish(trainer, output, progress, then=(lambda: video.write()[1]) if self.dynamic else None)
         in_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not self.quiet and not self.json
         return View((run,), self.page).run() if code == 0 and self.view and in_terminal else code

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import tyro
+
 from nfc_gs.api import add_loop_video
 from nfc_gs.commands.console import Output, decibels, ratio, table
-from nfc_gs.commands.options import Arg, Command
+from nfc_gs.commands.options import Command
 from nfc_gs.commands.runs import look_at_it, meaning, places, run_values
 from nfc_gs.commands.shared_options import Device, MovedCapture, RunBackend
 from nfc_gs.core.errors import UserError
@@ -31,7 +33,7 @@ class Eval(Command):
       nfc-gs eval runs/garden --json
     """
 
-    path: Annotated[Path, Arg(positional=True, metavar="RUN")]
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run, its checkpoint.safetensors, or a compact file that export wrote."""
 
     lpips: bool = False
@@ -63,8 +65,8 @@ class Eval(Command):
         write_report(run.folder)
         output = Output(quiet=self.quiet, as_json=self.json)
         output.print(metrics_table(metrics))
-        checkpoint, static = run.checkpoint, not run.model.changes_with_time
-        output.line(meaning(metrics, checkpoint.step, checkpoint.seconds, outlook=static))
+        static = not run.model.changes_with_time
+        output.line(meaning(metrics, run.checkpoint.step, outlook=static))
         for line in places(run.folder):
             output.line(line)
         output.line(look_at_it(self.path))

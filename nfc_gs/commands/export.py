@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import tyro
 
 from nfc_gs.api import START_TIME
 from nfc_gs.commands.console import Output, size_on_disk
-from nfc_gs.commands.options import Arg, Command
+from nfc_gs.commands.options import Command
 from nfc_gs.commands.runs import cost_of_baking, prepare_file
 from nfc_gs.commands.shared_options import MovedCapture
 from nfc_gs.core.errors import UserError
@@ -40,14 +41,14 @@ class Export(Command):
       nfc-gs export runs/dancer --out dancer.safetensors
     """
 
-    path: Annotated[Path, Arg(positional=True, metavar="RUN")]
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run, its checkpoint.safetensors, or a splat file to write anew in the standard form."""
 
-    out: Annotated[Path | None, Arg(metavar="FILE")] = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File to write: .ply, or .safetensors for the compact form; with --frames a folder. By default splat.ply (or
     frames) in the run folder."""
 
-    time: Annotated[float | None, Arg(metavar="T")] = None
+    time: Annotated[float | None, tyro.conf.arg(metavar="T")] = None
     """Of a moving splat: the time to write, 0 (its start) to 1 (its end). By default 0."""
 
     frames: int | None = None

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import tyro
 
 import nfc_gs
 from nfc_gs.commands.console import Output, bytes_on_disk, decibels, ratio, size_on_disk, table
-from nfc_gs.commands.options import Arg, Command
+from nfc_gs.commands.options import Command
 from nfc_gs.commands.runs import device_in_words
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.text import duration
@@ -83,7 +84,7 @@ class Info(Command):
       run or splat  gaussians, sh_degree, head, deformation
     """
 
-    path: Annotated[Path | None, Arg(positional=True, metavar="PATH")] = None
+    path: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[PATH]")] = None
     """A capture, a run folder, a checkpoint or a splat file."""
 
     devices: bool = False
@@ -92,9 +93,7 @@ class Info(Command):
     json: bool = False
     """Print one JSON object, with null for what is not known."""
 
-    timing: Annotated[FrameOptions, Arg(name="", fields={"time_from_name": Arg(metavar="REGEX")})] = field(
-        default_factory=FrameOptions
-    )
+    timing: Annotated[FrameOptions, tyro.conf.arg(name="frame")] = field(default_factory=FrameOptions)
     """Which frames of a capture are used, and at which times they are, as for `nfc-gs train`."""
 
     def run(self) -> int:

@@ -1,125 +1,130 @@
-"""From the words of a command line to a command."""
+"""What tyro does for the command line: words become a command, and commands are explained and completed."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import functools
+import inspect
+import io
+import os
 import re
-from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, TypeVar, Union
 
-from nfc_gs.commands.options import Command, Option, options_of
+import tyro
+
+from nfc_gs.commands.options import Command, registry_of
 from nfc_gs.core.errors import UserError
 
 C = TypeVar("C", bound=Command)
 
+SENTENCES = (
+    (r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)", r"\1: \2 is not a whole number."),
+    (r"Error parsing (\S+): could not convert string to float: (.*)", r"\1: \2 is not a number."),
+    (r"Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]", r"\1: \2 is not understood."),
+    (r"Error parsing (\S+): Failed to parse key-value pairs!", r"\1 takes pairs of a name and a value."),
+    (r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*?),?\)\.", r"\2: \1 is none of \3."),
+    (r"Missing value for argument '(.*)'\. Expected 1 values\.", r"\1 needs a value."),
+    (r"Missing value for argument '(.*)'\. Expected (.*)\.", r"\1 needs \2."),
+    (r"Missing from (.*): (\S+) .*", r"\1 needs a \2."),
+)
+"""What tyro says of a mistake, and what we say."""
 
-class UnknownOptionError(UserError):
-    """The command has no option of that name.
 
-    Attributes:
-        flag: as it was given.
-    """
-
-    def __init__(self, name: str, flag: str) -> None:
-        super().__init__(f"nfc-gs {name} has no option {flag}; see nfc-gs {name} --help.")
-        self.flag = flag
+COMPLETION = {
+    "bash": """{script}
+_nfc_gs() {{ _tyro_nfc_gs; [ -n "${{COMPREPLY[*]}}" ] || COMPREPLY=(); }}
+complete -o default -F _nfc_gs nfc-gs""",
+    "zsh": """_nfc_gs() {{
+{script}
+[ $compstate[nmatches] -gt 0 ] || _files
+}}
+autoload -Uz compinit && compinit
+compdef _nfc_gs nfc-gs""",
+    "fish": """{script}
+complete --command nfc-gs --force-files""",
+}
+"""By shell: tyro's script, and what makes it complete names of files where tyro knows nothing."""
 
 
 def parse_command(name: str, kind: type[C], words: Sequence[str]) -> C:
-    """The command that `words` stand for.
+    """The command that `words` stand for; its options are known to be in `flags_of` it.
 
     Args:
         name: of the command, for messages.
         words: what comes after the name.
 
     Raises:
-        UserError: they are not understood; `UnknownOptionError` for an option that the command does not have.
+        UserError: they are not understood.
     """
-    named, literal = list(words), []
-    if "--" in named:  # after it nothing is an option
-        cut = named.index("--")
-        named, literal = named[:cut], named[cut + 1 :]
-    options = [option for option in options_of(kind) if not option.positional]
-    positional = [option for option in options_of(kind) if option.positional]
-    needed = any(option.default is dataclasses.MISSING for option in positional) and not literal
-    values, others = _parse_options(name, options, named, needed)
-    values |= _parse_positional(name, positional, [*others, *literal])
-    return _build(kind, values)
+    prog, registry = f"nfc-gs {name}", registry_of([kind])
+    with _captured() as printed:
+        command, surplus = tyro.cli(kind, prog=prog, args=words, registry=registry, return_unknown_args=True)
+        if surplus:
+            raise UserError(f"'{surplus[0]}' is one word too many here; see {prog} --help.")
+        return command
+    raise UserError(f"{_sentence(printed.getvalue())[:-1]}; see {prog} --help.")
 
 
-def _parse_options(
-    name: str, options: Sequence[Option], words: Sequence[str], needs_positional: bool
-) -> tuple[dict[tuple[str, ...], Any], list[str]]:
-    """The values of the options that are given, by path, and the words that belong to none.
+@functools.cache
+def flags_of(kind: type[Command]) -> dict[str, bool]:
+    """The options in the whole help of a command, and whether each is a switch, which takes no value."""
+    with _captured() as printed:
+        tyro.cli(kind, description="", args=["--help"], registry=registry_of([kind]))
+    found = re.findall(r"^  (--\w[\w.-]*)(?:, (--\w[\w.-]*))?", printed.getvalue(), re.MULTILINE)
+    return {flag: inverse != "" for on, inverse in found for flag in (on, inverse) if flag}
 
-    An option that takes any number of words takes all up to the next option; the last word of the line is left for a
-    positional one that is needed and was not given before.
+
+def print_help(name: str, kind: type[Command], *, everything: bool) -> None:
+    """Explain a command on stdout, with `everything` with all of its options."""
+    width = min(110, shutil.get_terminal_size().columns)
+    for line in re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.getdoc(kind) or "").splitlines():  # a paragraph each
+        print(line if line.startswith(" ") else textwrap.fill(line, width))
+    if kind.short and not everything:
+        print(f"\nThese options matter most; all are explained by: nfc-gs {name} --help-all")
+    print()
+    registry = registry_of([kind], everything=everything, inverse=False)
+    with contextlib.suppress(SystemExit):
+        tyro.cli(kind, prog=f"nfc-gs {name}", description="", args=["--help"], registry=registry)
+
+
+def completion_script(shell: str, commands: Mapping[str, type[Command]]) -> str:
+    """What a shell reads to complete `nfc-gs`.
+
+    Args:
+        shell: a name in `COMPLETION`.
+        commands: by name.
     """
-    by_flag = {flag: option for option in options for flag in option.flags}
-    values: dict[tuple[str, ...], Any] = {}
-    others: list[str] = []
-    rest = deque(words)
-    while rest:
-        word = rest.popleft()
-        flag, equals, value = word.partition("=")
-        if not _looks_like_option(word):
-            others.append(word)
-            continue
-        if flag not in by_flag:
-            raise UnknownOptionError(name, flag)
-        option = by_flag[flag]
-        if option.count is None:
-            if equals:
-                raise UserError(f"{flag} takes no value; leave it out.")
-            values[option.path] = flag == option.flag
-            continue
-        taken = [value] if equals else []
-        most = len(rest) if option.count == "*" else option.count
-        while len(taken) < most and rest and not _looks_like_option(rest[0]):
-            taken.append(rest.popleft())
-        if option.count == "*" and taken and not rest and needs_positional and not others:
-            others.append(taken.pop())
-        if option.count != "*" and len(taken) < option.count:
-            raise UserError(f"{flag} needs a value: {flag} {option.metavar}.")
-        values[option.path] = option.read(taken)
-    return values, others
+    kinds = [Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)] for name, kind in commands.items()]
+    command: Any = Union[tuple(kinds)]  # noqa: UP007
+    registry = registry_of([*commands.values()])
+    with _captured() as printed:
+        tyro.cli(command, prog="nfc-gs", args=["--tyro-print-completion", shell], registry=registry)
+    return COMPLETION[shell].format(script=printed.getvalue().strip())
 
 
-def _looks_like_option(word: str) -> bool:
-    """Whether a word begins with a dash and is neither a dash alone nor a negative number."""
-    return word.startswith("-") and word != "-" and not re.match(r"-[\d.]", word)
+@contextlib.contextmanager
+def _captured() -> Iterator[io.StringIO]:
+    """What tyro prints, in lines of 120 characters, until it exits."""
+    printed, columns = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "120"
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), contextlib.suppress(SystemExit):
+            yield printed
+    finally:
+        os.environ.pop("COLUMNS")
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
 
 
-def _parse_positional(name: str, options: Sequence[Option], words: Sequence[str]) -> dict[tuple[str, ...], Any]:
-    """The value of the one positional option a command may have; nothing if there is none and none is needed."""
-    most = {None: 0, 1: 1, "*": len(words)}[options[0].count if options else None]
-    if len(words) > most:
-        takes = f"takes one {options[0].metavar}" if options else "takes only options"
-        raise UserError(f"nfc-gs {name} {takes}, and '{words[most]}' is one too many; see nfc-gs {name} --help.")
-    if words:
-        return {options[0].path: options[0].read(words)}
-    for option in options:
-        if option.default is dataclasses.MISSING:
-            raise UserError(f"nfc-gs {name} needs a {option.metavar.split()[0]}; see nfc-gs {name} --help.")
-    return {}
-
-
-def _build(kind: type[C], values: Mapping[tuple[str, ...], Any]) -> C:
-    """A command from the values that are given, by path."""
-    given = {path[0]: value for path, value in values.items() if len(path) == 1}
-    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
-        inner = {path[1:]: value for path, value in values.items() if len(path) > 1 and path[0] == each.name}
-        if inner:
-            assert each.default_factory is not dataclasses.MISSING
-            given[each.name] = _changed(each.default_factory(), inner)
-    return kind(**given)
-
-
-def _changed(value: Any, changes: Mapping[tuple[str, ...], Any]) -> Any:
-    """A dataclass with the values at these paths replaced."""
-    direct = {path[0]: change for path, change in changes.items() if len(path) == 1}
-    for name in {path[0] for path in changes if len(path) > 1}:
-        inner = {path[1:]: change for path, change in changes.items() if path[0] == name}
-        direct[name] = _changed(getattr(value, name), inner)
-    return dataclasses.replace(value, **direct)
+def _sentence(panel: str) -> str:
+    """One sentence from what tyro prints for a mistake: a title, a rule, the sentence, a rule, and more."""
+    parts = re.split("-{40,}", panel)
+    text = " ".join(parts[1 if len(parts) > 1 else 0].split())
+    text = re.sub(r"'([^']*)'(?=[,)\]])", r"\1", text)  # the quotes in lists
+    for pattern, ours in SENTENCES:
+        if match := re.fullmatch(pattern, text):
+            return match.expand(ours)
+    return f"{text}."

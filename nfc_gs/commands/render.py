@@ -10,10 +10,11 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+import tyro
 from torch import Tensor
 
 from nfc_gs.commands.console import Output
-from nfc_gs.commands.options import Arg, Command
+from nfc_gs.commands.options import Command
 from nfc_gs.commands.runs import prepare_file
 from nfc_gs.commands.shared_options import Device, MovedCapture, RunBackend
 from nfc_gs.core.camera import Camera
@@ -58,19 +59,19 @@ class Render(Command):
       nfc-gs render runs/dancer --what still --time 0 0.5 --speed 0.25
     """
 
-    path: Annotated[Path, Arg(positional=True, metavar="RUN")]
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run, its checkpoint.safetensors, or a compact file that export wrote."""
 
     what: What = "orbit"
     """orbit: a closed path around the scene; path: a path through the cameras; still: the camera of the first held-out
     view, which does not move; test: each held-out view."""
 
-    out: Annotated[Path | None, Arg(metavar="PATH")] = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """A video (.mp4 or .gif) or, without a suffix, a folder of PNG files. By default renders/orbit.mp4, path.mp4 or
     still.mp4 in the run folder, and renders/views for --what test. Of a compact file, the folder FILE-results beside
     it stands for the run folder."""
 
-    time: Annotated[tuple[float, ...], Arg(metavar="T [T]")] = ()
+    time: Annotated[tuple[float, ...], tyro.conf.arg(metavar="T [T]")] = ()
     """Of a moving splat: one time, 0 (its start) to 1 (its end), or two times, from the first to the second while the
     camera moves. By default 0 1, and for --what test the time of each view."""
 
@@ -90,7 +91,7 @@ class Render(Command):
     height: int | None = None
     """Height in pixels."""
 
-    outputs: Annotated[tuple[Picture, ...], Arg(metavar="NAME")] = ("rgb",)
+    outputs: Annotated[tuple[Picture, ...], tyro.conf.arg(metavar="NAME")] = ("rgb",)
     """What to render, side by side: rgb, depth (1 / depth, near is white); of a bit head also bits (its eight bit
     planes, most significant first) and bit_entropy (white where bits are undecided)."""
 

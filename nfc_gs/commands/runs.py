@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,13 @@ def size_in_words(model: RadianceModel) -> str:
     return f"{value} {name}"
 
 
-def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> int:
+def train_and_finish(
+    trainer: Trainer, output: Output, progress: Progress, then: Callable[[], str] | None = None
+) -> int:
     """Train, then leave everything a run should hold and print what came out.
+
+    Args:
+        then: done after a training that was not interrupted, before the result is printed; returns a line to print.
 
     Returns:
         The exit code: 0, or 130 after Ctrl-C.
@@ -71,7 +77,7 @@ def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> in
         output.line(cost_of_baking(metrics, baked, model.sh_degree))
     if metrics is not None:
         outlook = not interrupted and not model.changes_with_time
-        output.line(meaning(metrics, trainer.steps_done, trainer.seconds, outlook=outlook))
+        output.line(meaning(metrics, trainer.steps_done, outlook=outlook))
     for line in places(run):
         output.line(line)
     output.line(look_at_it(run))
@@ -80,23 +86,25 @@ def train_and_finish(trainer: Trainer, output: Output, progress: Progress) -> in
             f"Interrupted after step {trainer.steps_done:,}; everything is saved. Go on with: "
             f"nfc-gs train --resume {shlex.quote(str(run))}"
         )
+    if then is not None and not interrupted:
+        output.line(then())
     output.result(str(run), {**run_values(run), "interrupted": interrupted})
     return INTERRUPTED if interrupted else 0
 
 
-def meaning(metrics: Metrics, steps: int, seconds: float, *, outlook: bool) -> str:
+def meaning(metrics: Metrics, steps: int, *, outlook: bool) -> str:
     """What the PSNR of the held-out views means, in a sentence or two.
 
     Args:
-        steps, seconds: of the training.
+        steps: of the training.
         outlook: also say what longer training usually gives, which is known of static scenes alone.
     """
     if not metrics.views:
         return "No views are held out, so the quality is not measured; --test-every 8 holds out every 8th."
     if metrics.psnr is None:
         return "The masks ignore the held-out views whole, so the quality is not measured."
-    words = verdict(metrics.psnr, steps=steps, seconds=seconds)
-    return f"{metrics.psnr:.1f} dB on the held-out views: {words if outlook else f'{words.quality}.'}"
+    words = verdict(metrics.psnr, steps=steps)
+    return f"{metrics.psnr:.1f} dB on the held-out views, {words if outlook else f'{words.quality}.'}"
 
 
 def run_values(run: Path) -> dict[str, Any]:

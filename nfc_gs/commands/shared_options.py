@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from nfc_gs.commands.options import Arg
+import tyro
+
 from nfc_gs.rendering.registry import BACKEND_HELP, BACKEND_NAMES
 
-DEVICE = Arg(
-    metavar="NAME",
-    choices=("auto", "cpu", "cuda"),
-    help="Where to compute: auto, cpu or cuda; auto takes a GPU if there is one.",
-)
-"""`--device`."""
-
-Device = Annotated[str, DEVICE]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    tyro.conf.arg(help="Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."),
+]
 """Type of `--device`."""
 
-BACKEND = Arg(metavar="NAME", choices=BACKEND_NAMES, help=f"The rasterizer: {BACKEND_HELP}.")
-"""`--backend` where a training begins."""
+_BackendName: Any = tyro.extras.literal_type_from_choices(BACKEND_NAMES)
+
+Backend = Annotated[_BackendName, tyro.conf.arg(help=f"The rasterizer: {BACKEND_HELP}.")]
+"""Type of `--backend` where a training begins."""
 
 RunBackend = Annotated[
-    str,
-    Arg(
-        metavar="NAME",
-        choices=BACKEND_NAMES,
-        help=f"The rasterizer: {', '.join(BACKEND_NAMES)}; auto takes the one that the run was trained with.",
+    _BackendName,
+    tyro.conf.arg(
+        help=f"The rasterizer: {', '.join(BACKEND_NAMES)}; auto takes the one that the run was trained with."
     ),
 ]
 """Type of `--backend` where a run is opened."""
 
 MovedCapture = Annotated[
-    Path | None, Arg(metavar="CAPTURE", help="Where the capture is now, if it was moved since the training.")
+    Path | None, tyro.conf.arg(metavar="CAPTURE", help="Where the capture is now, if it was moved since the training.")
 ]
 """Type of `--capture` where a run is opened."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
+
+import tyro
 
 from nfc_gs.api import default_run_folder
 from nfc_gs.commands.console import Output
-from nfc_gs.commands.options import Arg, Command, options_of
+from nfc_gs.commands.options import Command
 from nfc_gs.commands.progress import Progress, tensorboard_listener
 from nfc_gs.commands.runs import train_and_finish
-from nfc_gs.commands.shared_options import BACKEND, DEVICE
+from nfc_gs.commands.shared_options import Backend, Device
 from nfc_gs.commands.view import Page, train_and_stay, watch
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Listener
@@ -24,56 +27,6 @@ from nfc_gs.training.clock import StageClock
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.resolve import resolve
 from nfc_gs.training.trainer import Trainer
-
-TRAINING = {
-    "method": Arg(
-        metavar="NAME",
-        help="What is learnt: nfr (regression), nfc (with a classification loss), nfc-te (the same with the bit head), "
-        "nfc-bitwise (the bit head, with a loss on each bit).",
-    ),
-    "preset": Arg(
-        metavar="NAME",
-        help="fast: minutes on a CPU; quality: longer; paper: the 30 000 steps of 3DGS-MCMC; auto: fast on a CPU, "
-        "quality on a GPU.",
-    ),
-    "steps": Arg(help="Number of optimisation steps. By default the preset's."),
-    "time_budget": Arg(metavar="TIME", help="Train as well as possible in this time instead: 90s, 3m, 1h."),
-    "max_gaussians": Arg(help="Most Gaussians there may be. By default the preset's, or what the time budget affords."),
-    "seed": Arg(help="The same seed and number of steps give the same result."),
-    "device": DEVICE,
-    "backend": BACKEND,
-    "head": Arg(
-        metavar="NAME",
-        help="What colors the Gaussians: sh (spherical harmonics) or bits (24 bit logits). By default the method's.",
-    ),
-    "motion": Arg(
-        metavar="NAME",
-        help="What moves the Gaussians of a capture with times: hexplane (4DGS), mlp (Deformable 3DGS), none (train a "
-        "static splat); auto: hexplane.",
-    ),
-    "objective": Arg(fields={"extra": Arg(metavar="NAME X ...")}),
-}
-"""How the fields of `TrainConfig` look on the command line."""
-
-DATA = {
-    "downscale": Arg(
-        metavar="SIZE",
-        help="Make the images smaller: by a factor (2, 4) or to a longest side (800px); 1 leaves them, auto makes them "
-        "1600px at most.",
-    ),
-    "test_every": Arg(
-        metavar="K",
-        help="Hold out every K-th image for testing, 0 for none. By default the capture's own split, else 8.",
-    ),
-    "background": Arg(
-        name="image-background",
-        metavar="R G B",
-        help="Lay transparent pixels of the images on this color, three numbers in 0..1. By default white for Blender "
-        "captures; elsewhere transparent pixels are ignored.",
-    ),
-    "time_from_name": Arg(metavar="REGEX"),
-}
-"""How the fields of `DataConfig` look on the command line, where --background is what the splats are rendered on."""
 
 
 @dataclass(frozen=True)
@@ -90,61 +43,38 @@ class Train(Command):
     with everything saved.
     """
 
-    groups: ClassVar = {
-        "Capture and run": ("CAPTURE", "--out", "--resume"),
-        "How long": ("--preset", "--steps", "--time-budget", "--max-gaussians"),
-        "Images": ("--downscale", "--test-every", "--image-background"),
-        "Model": ("--method", "--head", "--motion"),
-        "Machine": ("--device", "--backend", "--seed"),
-        "Viewer": ("--view", "--open", "--port"),
-        "Output": ("--quiet", "--json"),
+    types: ClassVar = {
+        TrainConfig: {
+            "time_budget": Annotated[str | None, tyro.conf.arg(metavar="TIME")],
+            "device": Device,
+            "backend": Backend,
+        },
+        DataConfig: {
+            "downscale": Annotated[str, tyro.conf.arg(metavar="SIZE")],
+            "background": Annotated[
+                tuple[float, float, float] | None, tyro.conf.arg(name="image-background", metavar="R G B")
+            ],
+        },
     }
 
-    more_groups: ClassVar = {
-        "More on images": ("--masks", "--normalize", "--random-points", "--cache-gb"),
-        "Frames and their times": (
-            "--time-from-name",
-            "--frame-start",
-            "--frame-end",
-            "--frame-stride",
-            "--frame-rate",
-        ),
-        "More on the model": (
-            "--sh-degree",
-            "--bit-view",
-            "--bit-hardness",
-            "--antialiased",
-            "--background",
-            "--init-opacity",
-            "--init-scale",
-        ),
-        "Schedule": (
-            "--density",
-            "--coarse-factor",
-            "--full-resolution-at",
-            "--growth-end",
-            "--grow-factor",
-            "--means-factor",
-            "--rate-factor",
-            "--sh-ramp",
-        ),
-        "Measuring and saving": ("--eval-every", "--checkpoint-every", "--tensorboard"),
-        "More on the viewer": ("--host", "--share"),
-    }
+    short: ClassVar = (
+        *("capture", "out", "resume", "view", "quiet", "json", "open", "port", "method", "preset", "steps"),
+        *("time_budget", "max_gaussians", "seed", "device", "backend", "head", "motion", "downscale", "test_every"),
+    )
 
-    capture: Annotated[Path | None, Arg(positional=True, metavar="CAPTURE")] = None
+    capture: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CAPTURE]")] = None
     """Folder of the capture, or its transforms.json. With --resume only needed if the capture was moved."""
 
-    out: Annotated[Path | None, Arg(metavar="RUN")] = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Folder for the run; no run is ever overwritten. By default runs/CAPTURE-DATE-TIME."""
 
-    resume: Annotated[Path | None, Arg(metavar="RUN")] = None
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Continue this run from its last checkpoint, with its own settings."""
 
     view: bool = False
     """Watch the training in the browser; the page stays open at the end, until Ctrl-C."""
 
-    page: Annotated[Page, Arg(name="")] = field(default_factory=Page)
+    page: Annotated[Page, tyro.conf.arg(name="viewer")] = field(default_factory=Page)
     """Where the page is, with --view."""
 
     tensorboard: bool = False
@@ -157,11 +87,11 @@ class Train(Command):
     """Print one JSON object at the end: run, report and splat (paths), interrupted, and the content of metrics.json,
     with null for what is not known; everything else goes to stderr."""
 
-    training: Annotated[TrainConfig, Arg(name="", fields=TRAINING)] = field(default_factory=TrainConfig)
-    """How to train."""
-
-    data: Annotated[DataConfig, Arg(name="", fields=DATA)] = field(default_factory=DataConfig)
+    data: Annotated[DataConfig, tyro.conf.arg(name="image")] = field(default_factory=DataConfig)
     """How the capture is read."""
+
+    training: TrainConfig = field(default_factory=TrainConfig)
+    """How to train."""
 
     def run(self) -> int:
         """Train; returns the exit code."""
@@ -192,7 +122,7 @@ class Train(Command):
         assert self.resume is not None
         if self.out is not None and self.out.resolve() != self.resume.resolve():
             raise UserError(f"--resume {self.resume} goes on in its own folder; leave out --out {self.out}.")
-        changed = self._changed_settings()
+        changed = [*_changed(self.training, TrainConfig()), *_changed(self.data, DataConfig())]
         if changed:
             raise UserError(f"--resume goes on with the settings of its run; leave out {', '.join(changed)}.")
         clock = StageClock()
@@ -202,13 +132,12 @@ class Train(Command):
             listeners.append(tensorboard_listener(self.resume / "tensorboard"))
         return Trainer.resume(self.resume, listeners, scene=scene, clock=clock)
 
-    def _changed_settings(self) -> list[str]:
-        """The options of the training and the capture that are given."""
-        changed = []
-        for option in options_of(Train):
-            if option.path[0] in ("training", "data"):
-                value: Any = self
-                for name in option.path:
-                    value = getattr(value, name)
-                changed += [option.flag] if value != option.default else []
-        return changed
+
+def _changed(given: object, default: object, prefix: str = "--") -> Iterator[str]:
+    """The options in which two configurations of one kind differ."""
+    for each in fields(given):  # type: ignore[arg-type]
+        one, other, name = getattr(given, each.name), getattr(default, each.name), each.name.replace("_", "-")
+        if is_dataclass(one):
+            yield from _changed(one, other, f"{prefix}{name}.")
+        elif one != other:
+            yield prefix + name

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import tyro
+
 from nfc_gs.commands.console import Output
-from nfc_gs.commands.options import INTERRUPTED, Arg, Command
+from nfc_gs.commands.options import INTERRUPTED, Command
 from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.runs import train_and_finish
 from nfc_gs.commands.shared_options import Device, MovedCapture
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 class Page:
     """Where the viewer's page is, and for whom."""
 
-    host: Annotated[str, Arg(metavar="ADDRESS")] = HOST
+    host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = HOST
     """Address of the viewer's page. The default is for this machine alone; whoever can reach another address can look,
     and stop a training."""
 
@@ -68,10 +70,10 @@ class View(Command):
     A run that is still being trained is shown as of its last checkpoint. Ctrl-C ends.
     """
 
-    paths: Annotated[tuple[Path, ...], Arg(positional=True, metavar="RUN_OR_SPLAT [MORE]")]
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_SPLAT [MORE]")]
     """Run folders, checkpoints, PLY or .splat files."""
 
-    page: Annotated[Page, Arg(name="")] = field(default_factory=Page)
+    page: Annotated[Page, tyro.conf.arg(name="viewer")] = field(default_factory=Page)
     """Where the page is."""
 
     capture: MovedCapture = None

@@ -51,15 +51,15 @@ class DataConfig(FrameOptions):
     """
 
     downscale: str = "auto"
-    """Make the images smaller: "auto" (longest side at most 1600 pixels), a factor such as "2" or "4" (the
-    capture's own images_2, images_4, ... are used where they are there), a longest side such as "800px", or "1"."""
+    """Make the images smaller: by a factor (2, 4; the capture's own images_2, images_4, ... are used where they are
+    there) or to a longest side (800px); 1 leaves them, auto makes them 1600px at most."""
 
     test_every: int | None = None
-    """Hold out every K-th image by name for testing, the first included; 0: none. By default the capture's own
+    """Hold out every K-th image by name for testing, the first included; 0 for none. By default the capture's own
     split where it has one, else 8."""
 
     background: tuple[float, float, float] | None = None
-    """Lay transparent pixels on this color (red, green, blue in 0..1). By default white for Blender captures
+    """Lay transparent pixels of the images on this color, three numbers in 0..1. By default white for Blender captures
     (transforms_train.json); elsewhere an alpha channel is a mask, and transparent pixels are ignored."""
 
     masks: bool = True

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nfc_gs.core.text import duration
-
 QUALITY = (
     (18.0, "hardly recognisable: check cameras and photos, or train longer"),
     (22.0, "rough: large shapes and colors are right, detail is missing"),
@@ -21,29 +19,9 @@ BEST = "very good: hard to tell from the photos"
 """The same above all of `QUALITY`."""
 
 
-@dataclass(frozen=True)
-class Doubling:
-    """What twice the training brings, the median over captures.
-
-    Attributes:
-        steps: of the shorter run.
-        gain: of the PSNR of held-out views, dB.
-        time: training time of the longer run / that of the shorter one.
-    """
-
-    steps: int
-    gain: float
-    time: float
-
-
-GAINS = (
-    Doubling(250, 1.9, 2.1),
-    Doubling(500, 1.6, 2.2),
-    Doubling(1000, 1.1, 2.2),
-    Doubling(2000, 0.6, 2.3),
-    Doubling(4000, 0.3, 2.3),
-)
-"""Measured by `python tools/bench/bench.py quality`; the captures and their curves are in tools/bench/README.md."""
+GAINS = ((250, 2.5), (500, 1.8), (1000, 0.8), (2000, 0.8), (4000, 0.5))
+"""(Steps of a run, how much more PSNR in dB a run of twice as many has): medians over captures, measured by
+`python tools/bench/bench.py quality`; the curves are in tools/bench/README.md."""
 
 LEAST_GAIN = 0.1
 """dB; a smaller gain is not worth a sentence, since two seeds differ by as much."""
@@ -65,28 +43,26 @@ class Verdict:
         return f"{self.quality}." if self.outlook is None else f"{self.quality}. {self.outlook}"
 
 
-def verdict(psnr: float, *, steps: int, seconds: float) -> Verdict:
+def verdict(psnr: float, *, steps: int) -> Verdict:
     """What the mean PSNR of the held-out views of a static run means, and what twice as many steps would bring.
 
     Args:
         psnr: dB; not NaN.
-        steps, seconds: optimisation steps of the run, and the time they took.
+        steps: optimisation steps of the run.
     """
     quality = next((words for bound, words in QUALITY if psnr < bound), BEST)
-    doubling = _doubling(steps)
-    if doubling is None or doubling.gain < LEAST_GAIN or math.isinf(psnr):
+    gain = _gain(steps)
+    if gain < LEAST_GAIN or math.isinf(psnr):
         return Verdict(quality, None)
     outlook = (
-        f"Twice as many steps (--steps {2 * steps}, about {duration(seconds * doubling.time)}) usually give about "
-        f"{psnr + doubling.gain:.1f} dB."
+        f"Twice as many steps (--steps {2 * steps}, about twice the time) usually give about {psnr + gain:.1f} dB."
     )
     return Verdict(quality, outlook)
 
 
-def _doubling(steps: int) -> Doubling | None:
-    """What is known of twice as many steps, interpolated in log(steps); None outside of what was measured."""
-    for low, high in pairwise(GAINS):
-        if low.steps <= steps <= high.steps:
-            t = math.log(steps / low.steps) / math.log(high.steps / low.steps)
-            return Doubling(steps, low.gain + t * (high.gain - low.gain), low.time + t * (high.time - low.time))
-    return None
+def _gain(steps: int) -> float:
+    """The gain of twice as many steps, interpolated in log(steps); 0 outside of what was measured."""
+    for (low, low_gain), (high, high_gain) in pairwise(GAINS):
+        if low <= steps <= high:
+            return low_gain + math.log(steps / low) / math.log(high / low) * (high_gain - low_gain)
+    return 0.0

@@ -68,9 +68,9 @@ class RefineConfig(CheckedFields):
     every_at_least: int = 20
     """Least steps between two refinements, in a short run."""
     start: float = 0.0166
-    """Refinement begins after this fraction (3DGS: step 500 of 30 000)."""
+    """Refinement begins after this fraction (3DGS: step 500 of 30000)."""
     stop: float = 0.8333
-    """Refinement ends here (MCMC: step 25 000 of 30 000; ADC ends at half of this run at the latest)."""
+    """Refinement ends here (MCMC: step 25000 of 30000; ADC ends at half of this run at the latest)."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class AdcConfig(CheckedFields):
     stop: float = 0.5
     """Growing and pruning end after this fraction of the run."""
     reset_every: float = 0.1
-    """Opacities are reset after each such fraction of the run (3DGS: 3 000 of 30 000 steps)."""
+    """Opacities are reset after each such fraction of the run (3DGS: 3000 of 30000 steps)."""
     reset_at_least: int = 1000
     """Least steps between two resets, since opacities need a while to recover."""
 
@@ -153,19 +153,19 @@ class TrainConfig(CheckedFields):
     """
 
     method: MethodName = "nfr"
-    """What is learnt: nfr (regression), nfc (with a classification loss), nfc-te (that and target encoding: the bit
-    head), nfc-bitwise (the bit head with a loss on each bit)."""
+    """What is learnt: nfr (regression), nfc (with a classification loss), nfc-te (the same with the bit head),
+    nfc-bitwise (the bit head, with a loss on each bit)."""
     preset: Preset = "auto"
-    """fast: minutes on a CPU; quality: takes its time; paper: the 30 000 steps of 3DGS-MCMC; auto: fast on a CPU,
-    quality on a GPU."""
+    """fast: minutes on a CPU; quality: longer; paper: the 30000 steps of 3DGS-MCMC; auto: fast on a CPU, quality on a
+    GPU."""
     steps: int | None = None
     """Number of optimisation steps. By default the preset's."""
     time_budget: str | None = None
-    """Train as well as possible in this time instead of for a number of steps: 120s, 3m, 1h."""
+    """Train as well as possible in this time instead of for a number of steps: 90s, 3m, 1h."""
     max_gaussians: int | None = None
-    """Most Gaussians the model may have. By default the preset's number, or what the time budget affords."""
+    """Most Gaussians there may be. By default the preset's number, or what the time budget affords."""
     seed: int = 0
-    """The same seed gives the same result."""
+    """The same seed and number of steps give the same result."""
     device: str = "auto"
     """Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."""
     backend: str = "auto"
@@ -174,7 +174,7 @@ class TrainConfig(CheckedFields):
     sh_degree: int | None = None
     """Degree of the view-dependent color, 0 (none) to 3. By default the preset's."""
     head: HeadName | None = None
-    """What colors the Gaussians: sh, or bits (24 bit logits each). By default the method's."""
+    """What colors the Gaussians: sh (spherical harmonics) or bits (24 bit logits each). By default the method's."""
     bit_view: BitView = "shared"
     """View dependence of the bit head: shared (one shift for the eight bits of a channel) or full (one for each
     bit)."""
@@ -201,13 +201,13 @@ class TrainConfig(CheckedFields):
     grow_factor: float | None = None
     """Each refinement adds at most this fraction of the Gaussians (MCMC: 0.05). By default the preset's."""
     means_factor: float | None = None
-    """The learning rate of the centres begins this many times higher than `rates.means`, made for 30 000 steps. By
+    """The learning rate of the centres begins this many times higher than `rates.means`, made for 30000 steps. By
     default the preset's."""
     rate_factor: float | None = None
     """The same for all other rates but the opacities', and for the final rate of the centres. By default the
     preset's."""
     sh_ramp: float = 0.1
-    """Fraction of the run after which the full SH degree is used (3DGS: one degree per 1 000 of 30 000 steps)."""
+    """Fraction of the run after which the full SH degree is used (3DGS: one degree per 1000 of 30000 steps)."""
     eval_every: float = 0.25
     """Held-out views are measured after each such fraction of the run; 0 for never."""
     checkpoint_every: float = 30.0

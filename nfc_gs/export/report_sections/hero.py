@@ -95,7 +95,7 @@ def _verdict(run: RunFiles) -> str:
         if not run.metrics:
             words = "Nothing has been measured yet."
         return f'<p class="verdict">{words}</p>'
-    quality = verdict(psnr, steps=0, seconds=0.0).quality
+    quality = verdict(psnr, steps=0).quality
     return (
         f'<p class="verdict"><strong>{psnr:.1f} dB</strong> {escape(quality[0].upper() + quality[1:])}.</p>'
         f'<p class="muted">{MEANING}</p>'
@@ -112,8 +112,8 @@ def _next_steps(run: RunFiles) -> list[str]:
             f"{state}: {run.progress:.0%} of the run is done, {run.steps:,.0f} steps. "
             f"<code>nfc-gs train --resume {escape(where)}</code> goes on with it."
         )
-    elif run.mean_psnr is not None and not run.moves and run.steps and run.seconds:
-        outlook = verdict(run.mean_psnr, steps=int(run.steps), seconds=run.seconds).outlook
+    elif run.mean_psnr is not None and not run.moves and run.steps:
+        outlook = verdict(run.mean_psnr, steps=int(run.steps)).outlook
         if outlook is not None:
             steps.append(escape(outlook))
     if run.checkpoint is not None:
