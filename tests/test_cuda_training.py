@@ -79,10 +79,8 @@ STRUCTS = [  # header and struct; `AdamArgs` is below
 
 def test_the_arguments_of_the_kernels_are_the_same_in_cpp_and_python(tmp_path: Path):
     source = tmp_path / "layouts.cu"
-    lines = [
-        "#include <cstddef>",
-        *(f'#include "{CUDA}/gpu/{name}"' for name in dict.fromkeys(header for header, _ in STRUCTS)),
-    ]
+    headers = dict.fromkeys(header for header, _ in STRUCTS)
+    lines = ["#include <cstddef>", *(f'#include "{CUDA}/gpu/{header}"' for header in headers)]
     expected = {}
     for _, struct in STRUCTS:
         names = [name for name, *_ in struct._fields_]

@@ -99,7 +99,8 @@ def test_tests_in_backticks_exist(page: str) -> None:
     defined = set()
     for path in (ROOT / "tests").glob("test_*.py"):
         defined |= set(re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE))
-    assert set(re.findall(r"`(test_\w+)`", prose_of(page))) <= defined
+    field = {"test_names"}  # of `Capture`
+    assert set(re.findall(r"`(test_\w+)`", prose_of(page))) - field <= defined
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith(("nfc_gs", "cuda"))])
