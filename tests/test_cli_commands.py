@@ -212,12 +212,14 @@ def test_render_writes_held_out_views_as_the_evaluation_did(run: Path) -> None:
 
 def test_render_writes_sizes_depth_and_both(run: Path, tmp_path: Path) -> None:
     words = ("render", run, "--what", "test", "--out", tmp_path / "out", "--width", 32)
-    assert nfc(*words, "--outputs", "rgb", "depth") == 0
+    assert nfc(*words, "--outputs", "rgb", "depth", "normals") == 0
     image = np.asarray(Image.open(tmp_path / "out" / "0001.png"))
-    assert image.shape == (24, 64, 3)
+    assert image.shape == (24, 96, 3)
     assert image[:, :32].std() > 0
-    depth = image[:, 32:].astype(int)
+    depth = image[:, 32:64].astype(int)
     assert (depth[..., 0] == depth[..., 2]).all() and depth.max() > depth.min()
+    towards_camera = image[:, 64:, 2].astype(int)  # of unit normals half of blue and more
+    assert np.median(towards_camera) > 127
 
 
 @pytest.mark.parametrize("what", ["orbit", "path"])

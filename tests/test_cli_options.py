@@ -197,7 +197,7 @@ def test_every_option_reads_its_default_back(name: str) -> None:
         ("train x --device gpu", "--device: 'gpu' is none of auto, cpu, cuda; see nfc-gs train --help."),
         (
             "render x --outputs rgb alpha",
-            "--outputs: 'alpha' is none of rgb, depth, bits, bit_entropy; see nfc-gs render --help.",
+            "--outputs: 'alpha' is none of rgb, depth, normals, bits, bit_entropy; see nfc-gs render --help.",
         ),
         ("train x --hexplane.levels 1 b", "--hexplane.levels: 1, b is not understood; see nfc-gs train --help."),
         (

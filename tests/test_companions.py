@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -31,6 +31,24 @@ from nfc_gs.training.companion import Companion
 from nfc_gs.training.optimizers import DenseAdam
 from nfc_gs.training.samples import Sample
 from nfc_gs.training.trainer import Trainer
+
+
+class Nameless(Companion):
+    """A companion whose author forgot its name."""
+
+
+@pytest.mark.parametrize(
+    ("companions", "sentence"),
+    [
+        (Nameless(), r"companions is a Nameless, but must be a list"),
+        ([Nameless], r"The companion Nameless is a class; give an object of it: Nameless\(\.\.\.\)\."),
+        ([Nameless()], "cannot have the name ''"),
+        ([print], r"A builtin_function_or_method is no companion"),
+    ],
+)
+def test_what_is_no_companion_is_refused_in_a_sentence(companions: Any, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny", companions=companions)
 
 
 class Exposure(ViewCorrection):

@@ -127,6 +127,15 @@ def test_links_lead_to_what_is_there_and_commands_name_the_run(copied: Path) -> 
     assert commands == [f"nfc-gs {verb} {quoted}" for verb in verbs] and "Write results anew" in text
 
 
+def test_a_run_with_terms_from_python_is_not_said_to_go_on_from_the_command_line(tmp_path: Path) -> None:
+    terms = {"white": (0.1, lambda pair: pair.mean((1.0 - pair.rendered).square()))}
+    trainer = Trainer(tiny_scene(), tiny_config(steps=4), tmp_path / "run", capture="tiny", terms=terms)
+    trainer.step()
+    trainer.save()
+    text = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "train --resume" not in text and "<code>Trainer.resume</code>" in text and "nfc-gs view" in text
+
+
 # ---- map ----
 
 

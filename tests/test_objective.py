@@ -571,3 +571,8 @@ def test_lpips_without_its_weights_says_where_they_belong_and_downloads_nothing(
         assert metrics.lpips(image, truth) is None
     assert str(tmp_path) in caplog.text and "vgg16-397923af.pth" in caplog.text
     metrics._lpips_network.cache_clear()
+
+
+def test_the_needs_of_a_term_are_a_tuple() -> None:
+    with pytest.raises(ValueError, match=r"must be a tuple: needs=\('depth',\)"):
+        Term(lambda pair: pair.mean(pair.depth), needs="depth")  # type: ignore[arg-type]

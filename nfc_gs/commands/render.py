@@ -26,13 +26,14 @@ from nfc_gs.export.paths import interpolate, orbit, size_like
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.rendering.normals import normal_colors
 from nfc_gs.runs.families import render
 from nfc_gs.runs.names import RENDERS
 from nfc_gs.runs.opening import OpenRun, open_run
 from nfc_gs.training.evaluation import image_stems
 
 What = Literal["test", "orbit", "path", "still"]
-Picture = Literal["rgb", "depth", "bits", "bit_entropy"]
+Picture = Literal["rgb", "depth", "normals", "bits", "bit_entropy"]
 
 FRAMES = 120
 """Images of a video unless options say otherwise."""
@@ -92,7 +93,8 @@ class Render(Command):
     """Height in pixels."""
 
     outputs: Annotated[tuple[Picture, ...], tyro.conf.arg(metavar="NAME")] = ("rgb",)
-    """What to render, side by side: rgb, depth (1 / depth, near is white); of a bit head also bits (its eight bit
+    """What to render, side by side: rgb, depth (1 / depth, near is white), normals (red to the right, green
+    up, blue towards the camera); of a bit head also bits (its eight bit
     planes, most significant first) and bit_entropy (white where bits are undecided)."""
 
     capture: MovedCapture = None
@@ -119,7 +121,7 @@ class Render(Command):
             if value is not None and value < 1:
                 raise UserError(f"--{name} is {value}, but must be at least 1.")
         if not self.outputs:
-            raise UserError("--outputs is empty; give rgb, depth, bits or bit_entropy.")
+            raise UserError("--outputs is empty; give rgb, depth, normals, bits or bit_entropy.")
         if len(self.time) > 2 or not all(0.0 <= time <= 1.0 for time in self.time):
             given = " ".join(f"{time:g}" for time in self.time)
             raise UserError(f"--time {given} is not understood; give one or two moments between 0 and 1.")
@@ -251,6 +253,9 @@ def _images(run: OpenRun, cameras: Sequence[TimedCamera], outputs: tuple[Picture
         for output in outputs:
             if output == "rgb":
                 parts.append(out.rgb.clamp(0.0, 1.0).cpu().numpy())
+            elif output == "normals":
+                assert out.normals is not None
+                parts.append((normal_colors(out.normals, each.camera) * out.alpha).cpu().numpy())
             elif output == "bits":
                 assert out.bits is not None
                 parts.append(bit_planes(out.bits).cpu().numpy())

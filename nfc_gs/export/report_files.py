@@ -17,7 +17,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.export.report_pictures import Picture, color_error, jpeg, read_pictures
 from nfc_gs.model.radiance import RadianceModel
-from nfc_gs.runs.checkpoint import RUN_PART, Checkpoint, load_checkpoint
+from nfc_gs.runs.checkpoint import GIVEN_PART, RUN_PART, Checkpoint, load_checkpoint
 from nfc_gs.runs.names import CHECKPOINT_NAME, CONFIG_NAME, METRICS_NAME, TEST_RENDERS
 
 log = logging.getLogger("nfc_gs")
@@ -97,6 +97,12 @@ class RunFiles:
         """What the checkpoint keeps of the run itself."""
         parts = {} if self.checkpoint is None else self.checkpoint.parts
         return parts[RUN_PART].values if RUN_PART in parts else {}
+
+    @property
+    def given(self) -> bool:
+        """Whether the run was given terms or companions from Python, without which it cannot be resumed."""
+        parts = {} if self.checkpoint is None else self.checkpoint.parts
+        return GIVEN_PART in parts and any(parts[GIVEN_PART].values.values())
 
     @property
     def mean_psnr(self) -> float | None:

@@ -157,6 +157,8 @@ class Term:
     needs: tuple[Output, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.needs, str):
+            raise ValueError(f"needs is the text '{self.needs}', but must be a tuple: needs=('{self.needs}',)")
         unknown = [name for name in self.needs if name not in get_args(Output)]
         if unknown:
             raise ValueError(f"a term needs '{unknown[0]}', but a rendering has {', '.join(get_args(Output))}")

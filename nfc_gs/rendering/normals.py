@@ -48,3 +48,10 @@ def gaussian_normals(means: Tensor, quats: Tensor, log_scales: Tensor, center: T
     normals = axes.gather(2, shortest).squeeze(2)
     away = ((center - means) * normals).sum(-1, keepdim=True) < 0
     return torch.where(away, -normals, normals)
+
+
+def normal_colors(normals: Tensor, camera: Camera) -> Tensor:
+    """Normals [H, W, 3] in the world frame as colors in [0, 1]: x to the right, y up, z towards the camera, each from
+    -1 to 1."""
+    seen = normals @ camera.viewmat[:3, :3].T.to(normals)
+    return 0.5 + 0.5 * seen * seen.new_tensor([1.0, -1.0, -1.0])

@@ -48,7 +48,7 @@ class Companion:
     ['0002.png', '0003.png']
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
     correction: ViewCorrection = NO_CORRECTION
 
     def time_window(self, progress: float) -> Window | None:

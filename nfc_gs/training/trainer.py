@@ -171,6 +171,7 @@ class Trainer:
         companions: Sequence[Companion],
     ) -> None:
         self.scene, self.config, self.model = scene, config, model
+        _check_companions(companions)
         operations = operations_for(config.device, reference=BACKENDS[config.backend].reference)
         objective = Objective(config.objective, terms, operations)
         self._term_weights = {name: float(weight) for name, (weight, _) in terms.items()}
@@ -407,6 +408,18 @@ class Trainer:
 def _listed(what: str, values: Collection[str]) -> str:
     """'the terms {"white": 0.1}', or 'no terms'."""
     return f"the {what} {values}" if values else f"no {what}"
+
+
+def _check_companions(companions: object) -> None:
+    """Raise UserError unless these are companions."""
+    if not isinstance(companions, Sequence):
+        raise UserError(f"companions is a {type(companions).__name__}, but must be a list: companions=[...].")
+    for companion in companions:
+        if isinstance(companion, type):
+            name = companion.__name__
+            raise UserError(f"The companion {name} is a class; give an object of it: {name}(...).")
+        if not isinstance(companion, Companion):
+            raise UserError(f"A {type(companion).__name__} is no companion; derive it from nfc_gs.Companion.")
 
 
 def _check_has_views(scene: SceneData, capture: Path) -> None:

@@ -17,6 +17,7 @@ from nfc_gs.core.colormap import ERROR_FULL, ERROR_MAP
 from nfc_gs.core.constants import BITS
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import Output, RadianceModel, RenderOptions, RenderOutput
+from nfc_gs.rendering.normals import normal_colors
 from nfc_gs.runs.families import render
 from nfc_gs.viewer.state import DisplaySettings, Show
 
@@ -288,13 +289,6 @@ def _colored(out: RenderOutput, camera: Camera, settings: DisplaySettings, photo
 def count_gaussians(alpha: Tensor) -> Tensor:
     """How many Gaussians cover a pixel, from the coverage [H, W] of Gaussians that all have `COUNT_OPACITY`."""
     return torch.log1p(-alpha.clamp(max=1 - 1e-6)) / math.log1p(-COUNT_OPACITY)
-
-
-def normal_colors(normals: Tensor, camera: Camera) -> Tensor:
-    """Normals [H, W, 3] in the world frame as colors in [0, 1]: x to the right, y up, z towards the camera, each from
-    -1 to 1."""
-    seen = normals @ camera.viewmat[:3, :3].T.to(normals)
-    return 0.5 + 0.5 * seen * seen.new_tensor([1.0, -1.0, -1.0])
 
 
 def reproject(photo: Photo, camera: Camera) -> tuple[Tensor, Tensor]:

@@ -48,12 +48,14 @@ def _commands(run: RunFiles) -> list[tuple[str, str]]:
         return []
     where = shlex.quote(str(run.folder))
     done = run.progress is not None and run.progress >= 1.0
-    return [
+    commands = [
         ("Look at it in the browser", f"nfc-gs view {where}"),
         ("Render images or a video", f"nfc-gs render {where}"),
         ("Write the splat as a PLY", f"nfc-gs export {where}"),
-        ("Write results anew" if done else "Go on with the training", f"nfc-gs train --resume {where}"),
     ]
+    if not run.given:  # else it can be resumed from Python alone
+        commands.append(("Write results anew" if done else "Go on with the training", f"nfc-gs train --resume {where}"))
+    return commands
 
 
 def _holds_something(path: Path) -> bool:

@@ -108,9 +108,10 @@ def _next_steps(run: RunFiles) -> list[str]:
     steps = []
     if run.steps and run.progress is not None and run.progress < 1.0:
         state = "It was ended early" if run.metrics else "Training has not ended yet"
+        command = "Trainer.resume" if run.given else f"nfc-gs train --resume {where}"
         steps.append(
             f"{state}: {run.progress:.0%} of the run is done, {run.steps:,.0f} steps. "
-            f"<code>nfc-gs train --resume {escape(where)}</code> goes on with it."
+            f"<code>{escape(command)}</code> goes on with it."
         )
     elif run.mean_psnr is not None and not run.moves and run.steps:
         outlook = verdict(run.mean_psnr, steps=int(run.steps)).outlook
