@@ -14,6 +14,7 @@ from chromium import launched
 from command_line import SMALL, Cli, nfc
 
 from nfc_gs.data.builtin.captures import write_capture
+from nfc_gs.ops import native
 from nfc_gs.training import schedules
 
 
@@ -33,6 +34,18 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def same_core_afterwards() -> Iterator[None]:
+    """Puts thread count and instruction set of the compiled core back after a test that changes them."""
+    if not native.available():
+        yield
+        return
+    threads, instruction_set = native.threads(), native.core().instruction_set()
+    yield
+    native.set_threads(threads)
+    native.core().use_instruction_set(instruction_set)
 
 
 @pytest.fixture(scope="session")

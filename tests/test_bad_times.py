@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from captures import write_capture, write_transforms
+from capture_files import write_capture, write_transforms
 from command_line import SMALL, nfc
 from videos import CODECS, write_bounds, write_frames, write_video, write_videos
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from captures import write_capture as write_photos
+from capture_files import write_capture as write_photos
 from command_line import SMALL, nfc, read_metrics
 from PIL import Image
 from videos import decode, write_bounds, write_videos

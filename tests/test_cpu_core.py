@@ -26,20 +26,14 @@ from nfc_gs.rendering.backend import RasterSettings, SplatInfo, Splats, color_ch
 from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.density_ops import mcmc_noise_
 
-pytestmark = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
+pytestmark = [
+    pytest.mark.skipif(not native.available(), reason="the compiled core is not built"),
+    pytest.mark.usefixtures("same_core_afterwards"),
+]
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 
 KERNELS = Path(__file__).resolve().parents[1] / "cuda" / "cpu" / "kernels"
-
-
-@pytest.fixture(autouse=True)
-def same_core_afterwards() -> Iterator[None]:
-    """Puts thread count and instruction set back."""
-    threads, instruction_set = native.threads(), native.core().instruction_set()
-    yield
-    native.set_threads(threads)
-    native.core().use_instruction_set(instruction_set)
 
 
 COLORS = {"sh": (None, False), "shared": ("shared", False), "full": ("full", False), "bit planes": ("shared", True)}

@@ -31,7 +31,6 @@ from splat_scenes import (
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import nvrtc
-from nfc_gs.ops.kernel_args import RenderArgs
 from nfc_gs.rendering import cuda_backend, registry
 from nfc_gs.rendering.backend import RasterSettings
 from nfc_gs.rendering.cuda_backend import CudaBackend
@@ -148,18 +147,6 @@ def test_address_sanitizer_finds_nothing_in_our_kernels_and_a_write_beyond_the_e
 
 
 # ---- the backend --------------------------------------------------------------------------------------------------
-
-
-def test_the_argument_of_the_kernels_is_the_same_in_cpp_and_python(tmp_path: Path):
-    names = [name for name, *_ in RenderArgs._fields_]
-    offsets = ", ".join(f"offsetof(nfc::RenderArgs, {name})" for name in names)
-    source = tmp_path / "layout.cu"
-    source.write_text(
-        f'#include <cstddef>\n#include "{CUDA}/gpu/render.h"\n'
-        f'extern "C" const size_t layout[] = {{{offsets}, sizeof(nfc::RenderArgs)}};\n'
-    )
-    layout = (ctypes.c_size_t * (len(names) + 1)).in_dll(compiled(source), "layout")
-    assert list(layout) == [getattr(RenderArgs, name).offset for name in names] + [ctypes.sizeof(RenderArgs)]
 
 
 def test_a_backend_of_another_device_gives_the_same_for_tensors_on_the_cpu(monkeypatch: pytest.MonkeyPatch):

@@ -65,7 +65,8 @@ def assert_close(actual: Tensor, expected: Tensor, limit: float = 1e-5) -> None:
     torch.testing.assert_close(actual.cpu().double(), expected.cpu().double(), rtol=0, atol=limit * scale)
 
 
-STRUCTS = [
+STRUCTS = [  # header and struct; `AdamArgs` is below
+    ("render.h", cuda_args.RenderArgs),
     ("train.h", cuda_args.LossArgs),
     ("train.h", cuda_args.BitLossArgs),
     ("train.h", cuda_args.AdamParameter),
@@ -78,7 +79,10 @@ STRUCTS = [
 
 def test_the_arguments_of_the_kernels_are_the_same_in_cpp_and_python(tmp_path: Path):
     source = tmp_path / "layouts.cu"
-    lines = ["#include <cstddef>", *(f'#include "{CUDA}/gpu/{header}"' for header in ("train.h", "hexplane.cu"))]
+    lines = [
+        "#include <cstddef>",
+        *(f'#include "{CUDA}/gpu/{name}"' for name in dict.fromkeys(header for header, _ in STRUCTS)),
+    ]
     expected = {}
     for _, struct in STRUCTS:
         names = [name for name, *_ in struct._fields_]
@@ -92,6 +96,8 @@ def test_the_arguments_of_the_kernels_are_the_same_in_cpp_and_python(tmp_path: P
     adam = cuda_args.AdamArgs
     offsets = [getattr(adam, name).offset for name in ("visible", "count", "beta1")]
     expected["AdamArgs"] = [*offsets, ctypes.sizeof(adam), 7 * ctypes.sizeof(ctypes.c_float)]
+    structs = {struct.__name__ for struct in cuda_args.KernelArgs.__subclasses__()}
+    assert structs == set(expected), "a struct of kernel_args.py is not in STRUCTS; add it with its header"
     source.write_text("\n".join(lines) + "\n")
     library = compiled(source)
     for name, layout in expected.items():

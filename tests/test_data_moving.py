@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import pytest
-from captures import HEIGHT, WIDTH, write_capture, write_transforms
+from capture_files import HEIGHT, WIDTH, write_capture, write_transforms
 from lenses import HEIGHT as LENS_HEIGHT
 from lenses import WIDTH as LENS_WIDTH
 from lenses import lens_of, pixel_grid

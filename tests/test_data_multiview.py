@@ -9,7 +9,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from captures import look_at_origin, ring, write_colmap
+from capture_files import look_at_origin, ring, write_colmap
 from PIL import Image
 from videos import (
     CAMERAS,

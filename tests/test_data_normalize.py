@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from captures import HEIGHT, WIDTH, project, ring, write_capture, write_transforms
+from capture_files import HEIGHT, WIDTH, project, ring, write_capture, write_transforms
 from plyfile import PlyData, PlyElement
 
 from nfc_gs.core.errors import UserError

@@ -8,7 +8,7 @@ import logging
 import numpy as np
 import pycolmap
 import pytest
-from captures import (
+from capture_files import (
     HEIGHT,
     SHARED,
     WIDTH,

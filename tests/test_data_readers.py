@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from captures import ring, write_capture, write_images, write_transforms
+from capture_files import ring, write_capture, write_images, write_transforms
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture, CaptureImage

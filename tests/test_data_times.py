@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from captures import write_capture
+from capture_files import write_capture
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture, CaptureImage, ReaderMessages

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -31,21 +30,11 @@ from nfc_gs.model.mlp import encode
 from nfc_gs.ops import native
 from nfc_gs.ops.operations import CPU, REFERENCE, operations_for
 
+pytestmark = pytest.mark.usefixtures("same_core_afterwards")
+
 needs_core = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
-
-
-@pytest.fixture(autouse=True)
-def same_core_afterwards() -> Iterator[None]:
-    """Puts thread count and instruction set back."""
-    if not native.available():
-        yield
-        return
-    threads, instruction_set = native.threads(), native.core().instruction_set()
-    yield
-    native.set_threads(threads)
-    native.core().use_instruction_set(instruction_set)
 
 
 def some_planes(config: HexPlaneConfig = SMALL, dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -49,6 +50,12 @@ def text_of(page: str) -> str:
 
 def code_of(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
+
+
+def saved_by(page: str) -> dict[str, str]:
+    """The modules that a page says to save, by their file names."""
+    blocks = re.findall(r"Save this as\s`([\w./]+)`:\n\n```python\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
+    return {Path(path).name: code for path, code in blocks}
 
 
 def prose_of(page: str) -> str:
@@ -141,6 +148,10 @@ def tables_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("page", HOW_TO)
 def test_the_example_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, code in saved_by(page).items():
+        (tmp_path / name).write_text(code, "utf-8")
+        monkeypatch.delitem(sys.modules, Path(name).stem, raising=False)  # of another page
     names: dict[str, object] = {"__name__": "example"}
     for number, block in enumerate(code_of(page), start=1):
         exec(compile(block, f"{page}, block {number}", "exec"), names)

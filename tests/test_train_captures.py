@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from captures import SHARED
+from capture_files import SHARED
 
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.config import DataConfig

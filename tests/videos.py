@@ -8,7 +8,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
-from captures import ring
+from capture_files import ring
 from PIL import Image
 
 from nfc_gs.data.config import DataConfig
