@@ -212,6 +212,8 @@ def _check_view(camera: Camera, time: float | None) -> None:
     if not isinstance(camera, Camera):
         hint = f"scene.camera({camera})" if isinstance(camera, int) else "scene.camera(index)"
         raise UserError(f"A {type(camera).__name__} is no camera; give {hint} of a scene, or nfc_gs.look_at(...).")
+    if time is not None and not isinstance(time, (int, float, np.number)):
+        raise UserError(f"time is {time!r}, but must be a number between 0 and 1.")
     if time is not None and not 0.0 <= time <= 1.0:
         raise UserError(
             f"time is {time:g}, but must be between 0 and 1; scene.time_axis.normalised(time) converts the capture's "
@@ -221,10 +223,12 @@ def _check_view(camera: Camera, time: float | None) -> None:
 
 def _color(values: Tensor | Sequence[float] | np.ndarray) -> tuple[float, float, float]:
     """A background as `RenderOptions` has it; raises UserError for what is no color."""
-    if isinstance(values, str) or len(values) != 3:
+    array = np.asarray(values, dtype=object).ravel()
+    numbers = [float(value) for value in array if isinstance(value, (int, float, np.number, Tensor))]
+    if len(array) != 3 or len(numbers) != 3 or not all(0.0 <= number <= 1.0 for number in numbers):
         raise UserError(f"background is {values!r}, but must be red, green and blue in 0..1, (1, 1, 1) for white.")
-    red, green, blue = values
-    return float(red), float(green), float(blue)
+    red, green, blue = numbers
+    return red, green, blue
 
 
 def evaluate(
@@ -260,6 +264,12 @@ def evaluate(
         scene = scene_of(model.checkpoint)
     if scene is None:
         raise UserError("There are no photos to compare with; give the scene: nfc_gs.load_scene(...).")
+    is_file = isinstance(model, LoadedModel) and model.checkpoint is None
+    if is_file and not np.allclose(scene.transform, np.eye(4)):
+        raise UserError(
+            "A splat file is in the frame of the capture, and this scene has been normalised; read the scene by "
+            "nfc_gs.load_scene(..., nfc_gs.DataConfig(normalize=False))."
+        )
     with one_torch_thread():
         return measure(shown, scene, options, lpips=lpips, save_to=None if save_to is None else Path(save_to))
 
@@ -273,11 +283,12 @@ def turntable(
     fps: float = 30.0,
     width: int | None = None,
     height: int | None = None,
+    up: tuple[float, float, float] = (0.0, -1.0, 0.0),
 ) -> Path:
     """Write a video in which the camera goes around once; of a moving model time runs from 0 to 1 meanwhile.
 
     The path is `orbit`'s where the cameras of the scene are known, as they are of runs. Around a model of which nothing
-    is known, a splat file for example, it is a circle about the middle of its Gaussians, with -y up as in most splats.
+    is known, a splat file for example, it is a circle about the middle of its Gaussians.
 
     Args:
         path: .mp4, .gif, or without a suffix a folder of PNGs.
@@ -285,6 +296,7 @@ def turntable(
         frames: number of pictures.
         fps: pictures per second.
         width, height: in pixels; by default as the scene's first view, or 640 x 480. One of the two is enough.
+        up: of a model without a scene; -y in most splats, (0, 0, 1) in those of captures with +z up.
 
     Returns:
         `path`.
@@ -302,7 +314,7 @@ def turntable(
     if scene is not None:
         cameras = orbit(scene, frames, width=width, height=height)
     elif isinstance(shown, GaussianModel):
-        cameras = orbit_around(shown.means.detach(), frames, width=width, height=height)
+        cameras = orbit_around(shown.means.detach(), frames, up=up, width=width, height=height)
     else:
         raise UserError(f"The model is of the family '{shown.family}' and has no cameras; give a scene=.")
     make_folder(Path(path).parent)
@@ -413,6 +425,11 @@ def train(
     >>> trained = nfc_gs.train("captures/garden", config, out="runs/second", terms={"dark": (0.1, dark)})
     """
     config, data = config or TrainConfig(), data or DataConfig()
+    for value, kind in ((capture, (str, Path)), (config, TrainConfig), (data, DataConfig)):
+        if not isinstance(value, kind):
+            raise UserError(
+                f"train takes a path, a TrainConfig and as data= a DataConfig, but a {type(value).__name__} was given."
+            )
     resolve(config)  # a wrong setting should show before the capture is read
     folder = Path(out) if out is not None else default_run_folder(Path(capture))
     claim_run_folder(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,18 @@ def opened(browser: Any, file: Path, **options: Any) -> Iterator[Any]:
     assert problems == []
     assert [url for url in requested if not url.startswith("data:")] == [file.as_uri()]
     page.close()
+
+
+def wait_for(page: Any, condition: str, seconds: float = 30.0) -> None:
+    """Wait until an expression of JavaScript holds.
+
+    Playwright's `wait_for_function` evaluates strings in the page, which a report's security policy forbids unless the
+    expression holds at once.
+    """
+    limit = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < limit, f"it did not happen in time: {condition}"
+        page.wait_for_timeout(20)
 
 
 def middle(page: Any, selector: str) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,6 +192,9 @@ def test_sh_degree_and_absgrad_are_passed_on_to_gaussians_alone(trained: nfc_gs.
         ((blobs(3), EYE, math.nan), {}, "time is nan, but must be between 0 and 1"),
         ((blobs(3), EYE), {"background": "white"}, r"background is 'white', but must be red, green and blue"),
         ((blobs(3), EYE), {"background": (0.5, 0.5)}, r"background is \(0\.5, 0\.5\), but must be red"),
+        ((blobs(3), EYE), {"background": (255, 255, 255)}, r"background is \(255, 255, 255\), but must be red"),
+        ((blobs(3), EYE), {"background": 1.0}, r"background is 1\.0, but must be red"),
+        ((blobs(3), EYE, "half"), {}, "time is 'half', but must be a number"),
         ((blobs(3), EYE), {"backend": "metal"}, "There is no backend 'metal'; choose one of auto, torch, cpu"),
     ],
 )
@@ -302,3 +306,33 @@ def test_training_prints_nothing_and_logs_no_more_than_is_asked_for(
     nfc_gs.train(capture, replace(CONFIG, steps=2), out=tmp_path / "run")
     assert capfd.readouterr() == ("", "")
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_a_splat_file_is_not_measured_in_a_scene_of_another_frame(trained: nfc_gs.TrainedRun, tmp_path: Path) -> None:
+    splat = nfc_gs.load_model(trained.folder / "splat.ply")
+    with pytest.raises(nfc_gs.UserError, match=r"DataConfig\(normalize=False\)"):
+        nfc_gs.evaluate(splat, trained.scene)
+    scene = nfc_gs.load_scene(trained.scene.root, nfc_gs.DataConfig(normalize=False))
+    plain = nfc_gs.evaluate(trained.model, trained.scene).psnr
+    assert nfc_gs.evaluate(splat, scene).psnr == pytest.approx(plain, abs=0.5), "the near plane is another"
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda run: nfc_gs.orbit(run, 5),
+            r"of a scene, not of a TrainedRun; give its .scene",
+        ),
+        (lambda run: nfc_gs.write_splats("a.ply", run), r"not of a TrainedRun; give its .model"),
+        (lambda run: nfc_gs.train(run.scene), r"but a SceneData was given"),
+        (lambda run: nfc_gs.train("captures/x", {"steps": 10}), r"but a dict was given"),
+        (lambda run: run.scene.camera(999), r"There is no view 999 in "),
+        (lambda run: run.scene.photo("0001.png"), r"There is no view '0001.png' in "),
+    ],
+)
+def test_objects_of_another_kind_are_refused_with_what_to_give(
+    call: Callable[[nfc_gs.TrainedRun], object], sentence: str, trained: nfc_gs.TrainedRun
+) -> None:
+    with pytest.raises(nfc_gs.UserError, match=sentence):
+        call(trained)

@@ -353,7 +353,7 @@ def test_a_disk_that_fills_up_while_training_leaves_the_last_checkpoint(
 def test_an_unknown_backend_is_refused_with_the_choices(cli: Cli, capture: Path) -> None:
     assert main(["train", str(capture), "--backend", "abacus"]) == 2
     out, err = cli.capfd.readouterr()
-    assert "error: --backend: 'abacus' is none of auto, torch, cpu, gsplat, cuda." in err
+    assert "error: --backend: 'abacus' is none of auto, torch, cpu, gsplat, cuda; see nfc-gs train --help." in err
     assert "Traceback" not in out + err
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,3 +74,19 @@ def test_a_camera_says_what_it_is_in_one_line() -> None:
     assert repr(camera) == (
         "Camera(100 x 50 pixels, 90.0 x 53.1 degrees, at (0, -3, 1), looking along (0, 0.949, -0.316))"
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"viewmat": np.eye(3)}, r"viewmat of a camera is \(3, 3\), but must be a \[4, 4\]"),
+        ({"viewmat": [[1.0]]}, r"viewmat of a camera is list"),
+        ({"fx": -10.0}, r"focal lengths -10\.0 and 10\.0, but all must be positive"),
+        ({"fy": float("nan")}, r"focal lengths 10\.0 and nan"),
+        ({"width": 0}, r"0 x 8 pixels"),
+    ],
+)
+def test_a_camera_that_cannot_be_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    values = {"viewmat": np.eye(4), "fx": 10.0, "fy": 10.0, "cx": 4.0, "cy": 4.0, "width": 8, "height": 8}
+    with pytest.raises(UserError, match=sentence):
+        Camera(**{**values, **changes})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,10 @@ def scene(points: int = 41, *, moves: bool = True, converging: bool = False) -> 
     )
 
 
+def intrinsics(camera: Camera) -> tuple[float, ...]:
+    return camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height
+
+
 def again(kept: SceneData) -> SceneData:
     return from_parts(*to_parts(kept), kept.transform, kept.time_axis)
 
@@ -60,7 +63,7 @@ def test_all_but_the_photos_comes_back_exactly(moves: bool) -> None:
         assert np.array_equal(getattr(kept, name), getattr(original, name)), name
     for old, new in zip(original.views, kept.views, strict=True):
         assert torch.equal(old.camera.viewmat, new.camera.viewmat)
-        assert replace(old.camera, viewmat=None) == replace(new.camera, viewmat=None)  # type: ignore[arg-type]
+        assert intrinsics(old.camera) == intrinsics(new.camera)
         assert (new.name, new.time, new.source) == (old.name, old.time, None)
     assert original.has_photos and not kept.has_photos
     with pytest.raises(UserError, match=r"no photos of .*garden: .*--capture\.$"):
@@ -75,7 +78,7 @@ def test_the_way_around_is_the_same_though_few_points_are_kept(points: int, conv
     assert len(kept.points) <= 2
     for old, new in zip(orbit(original, 12), orbit(kept, 12), strict=True):
         torch.testing.assert_close(new.viewmat, old.viewmat, rtol=0, atol=1e-6)
-        assert replace(old, viewmat=None) == replace(new, viewmat=None)  # type: ignore[arg-type]
+        assert intrinsics(old) == intrinsics(new)
 
 
 def put(name: str, value: object, index: object = ...) -> Callable[[Parts], None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import middle, opened
+from chromium import middle, opened, wait_for
 from PIL import Image
 from report_runs import EVIL, data_of, fake_run, picture, save_view
 
@@ -210,4 +210,4 @@ def test_nothing_is_wider_than_a_phone(page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     width = page.locator("[data-chart=loss] svg").bounding_box()["width"]
     assert 250 < width < 390
-    page.wait_for_function(f"document.querySelector('svg').getAttribute('viewBox').startsWith('0 0 {width:g} ')")
+    wait_for(page, f"document.querySelector('svg').getAttribute('viewBox').startsWith('0 0 {width:g} ')")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import middle, opened
+from chromium import middle, opened, wait_for
 from PIL import Image
 from report_runs import fake_run, save_view
 
@@ -182,7 +182,7 @@ def needs_h264(page) -> None:
 
 def test_the_video_plays_by_itself_without_sound_and_over_and_over(page) -> None:
     needs_h264(page)
-    page.wait_for_function("document.getElementById('loop').currentTime > 0")
+    wait_for(page, "document.getElementById('loop').currentTime > 0")
     assert page.locator("#loop").evaluate("v => [v.paused, v.muted, v.loop, v.controls]") == [False, True, True, True]
     assert page.locator("#loop").evaluate("v => [v.videoWidth, v.videoHeight, v.duration]") == [64, 48, 1]
 
@@ -190,7 +190,7 @@ def test_the_video_plays_by_itself_without_sound_and_over_and_over(page) -> None
 def test_the_video_waits_for_whoever_wants_less_motion(browser, run: Path, text: str) -> None:
     with opened(browser, run / "report.html", reduced_motion="reduce") as page:
         needs_h264(page)
-        page.wait_for_function("document.getElementById('loop').readyState >= 2")
+        wait_for(page, "document.getElementById('loop').readyState >= 2")
         assert page.locator("#loop").evaluate("v => [v.paused, v.currentTime]") == [True, 0]
 
 

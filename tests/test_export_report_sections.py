@@ -90,10 +90,10 @@ def test_longer_training_is_advised_for_static_scenes_alone(copied: Path) -> Non
         metrics |= {"steps": 1000, "train_seconds": 60.0}
         metrics["test"]["psnr"] = 24.0
 
-    assert "Twice as many steps (--steps 2000" in with_metrics(copied, long)
+    assert "twice as many steps (2,000)" in with_metrics(copied, long)
     axis = {"start": 0.0, "end": 1.0, "unit": "seconds"}
     moving = with_metrics(copied, lambda metrics: metrics["test"].update(time_axis=axis))
-    assert "Twice as many" not in moving and "<strong>24.0 dB</strong>" in moving
+    assert "twice as many" not in moving and "<strong>24.0 dB</strong>" in moving
 
 
 def test_a_run_that_was_ended_early_or_is_not_over_says_how_to_go_on(tmp_path: Path) -> None:

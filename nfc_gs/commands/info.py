@@ -190,6 +190,7 @@ def _capture(path: Path, config: DataConfig) -> list[Fact]:
     scene = load_scene(path, config)
     count = len({view.time for view in scene.views})
     return [
+        Fact("Format", scene.format, {"format": scene.format}),
         _views(len(scene.train), len(scene.test)),
         *_cameras(scene.views),
         _photos(scene),

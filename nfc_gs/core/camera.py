@@ -30,6 +30,9 @@ class Camera:
         fx, fy, cx, cy: intrinsics in pixels of the image in use; the top left corner of the image is (0, 0).
         width, height: size of the image in pixels.
 
+    Raises:
+        UserError: `viewmat` is not [4, 4], or a focal length or size is not positive.
+
     >>> import numpy as np
     >>> pose = np.eye(4)  # at the origin, looking along +z
     >>> nfc_gs.Camera(pose, fx=300.0, fy=300.0, cx=160.0, cy=120.0, width=320, height=240)
@@ -47,6 +50,12 @@ class Camera:
     def __post_init__(self) -> None:
         if isinstance(self.viewmat, np.ndarray):
             object.__setattr__(self, "viewmat", as_tensor(self.viewmat))
+        if not isinstance(self.viewmat, Tensor) or self.viewmat.shape != (4, 4):
+            found = tuple(self.viewmat.shape) if isinstance(self.viewmat, Tensor) else type(self.viewmat).__name__
+            raise UserError(f"The viewmat of a camera is {found}, but must be a [4, 4] tensor or array.")
+        if not (self.fx > 0 and self.fy > 0 and self.width >= 1 and self.height >= 1):
+            sizes = f"{self.width} x {self.height} pixels and focal lengths {self.fx} and {self.fy}"
+            raise UserError(f"A camera has {sizes}, but all must be positive.")
 
     def __repr__(self) -> str:
         across = math.degrees(2 * math.atan2(0.5 * self.width, self.fx))

@@ -78,6 +78,7 @@ class Capture:
         time_unit: of the images' times.
         depths: the nearest and farthest depth of the scene, in the units of `xyz`, where the capture says.
         frame_rate: frames per second, where times are numbers of frames and the capture says.
+        format: what it was read as, "a COLMAP project" for example; set by the table of readers.
     """
 
     root: Path
@@ -90,6 +91,7 @@ class Capture:
     time_unit: TimeUnit = ""
     depths: tuple[float, float] | None = None
     frame_rate: float | None = None
+    format: str = ""
 
 
 class FileIndex:

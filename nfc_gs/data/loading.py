@@ -83,6 +83,7 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
     axis = normalise_times(capture.images, trained, capture.time_unit, capture.root, capture.messages)
     scene = SceneData(
         root=capture.root,
+        format=capture.format,
         views=tuple(view.in_scene(viewmat, axis) for view, viewmat in zip(planned, viewmats, strict=True)),
         train=train,
         test=test,

@@ -129,6 +129,7 @@ class SceneData:
         background: color in [0, 1] that transparent pixels were composited on, or None.
         messages: sentences on what was decided when it was read (several models, missing images, ...), also logged.
         time_axis: what the times of the views mean; None in a static scene.
+        format: what the capture was read as, "a COLMAP project" for example; "" where that is not known.
         images: decodes pictures (`data.image_cache.ImageCache`); None where there are no photos, since the
             scene comes from a checkpoint (`data.stored`).
 
@@ -162,6 +163,7 @@ class SceneData:
     background: tuple[float, float, float] | None = None
     messages: tuple[str, ...] = ()
     time_axis: TimeAxis | None = None
+    format: str = ""
     images: ViewImages | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -188,7 +190,7 @@ class SceneData:
         Raises:
             UserError: the file cannot be read any more, or there are no photos.
         """
-        return self._images.image(self.views[index], divisor)
+        return self._images.image(self._view(index), divisor)
 
     def photo(self, index: int, divisor: int = 1) -> Tensor:
         """`image(index, divisor)` as a tensor of its own, [H, W, 3] float32 in [0, 1]; raises as `image`."""
@@ -214,6 +216,13 @@ class SceneData:
         """Start decoding these pictures in the background; returns at once."""
         self._images.prefetch([self.views[i] for i in indices], divisor)
 
+    def _view(self, index: int) -> View:
+        """`views[index]`. Raises UserError where there is none."""
+        count = len(self.views)
+        if not isinstance(index, (int, np.integer)) or not -count <= index < count:
+            raise UserError(f"There is no view {index!r} in {self.root}; views have the numbers 0 to {count - 1}.")
+        return self.views[index]
+
     @property
     def _images(self) -> ViewImages:
         if self.images is None:
@@ -225,7 +234,7 @@ class SceneData:
 
     def camera(self, index: int, divisor: int = 1) -> Camera:
         """The camera of `image(index, divisor)`."""
-        camera = self.views[index].camera
+        camera = self._view(index).camera
         if divisor == 1:
             return camera
         return camera.resized(max(1, round(camera.width / divisor)), max(1, round(camera.height / divisor)))

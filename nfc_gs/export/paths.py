@@ -42,6 +42,8 @@ def orbit(scene: SceneData, frames: int, *, width: int | None = None, height: in
     (8, 320, 240)
     >>> images = [nfc_gs.render(garden, camera).rgb.numpy() for camera in cameras]
     """
+    if not isinstance(scene, SceneData):
+        raise UserError(f"orbit follows the cameras of a scene, not of a {type(scene).__name__}; give its .scene.")
     cameras = [scene.views[i].camera for i in scene.train or range(len(scene.views))]
     _check(cameras, frames)
     poses = _Poses.of(cameras)

@@ -75,6 +75,8 @@ def write_splats(
     >>> nfc_gs.read_splats("small.ply").sh_degree
     1
     """
+    if not isinstance(model, GaussianModel):
+        raise UserError(f"Splats are written of a GaussianModel, not of a {type(model).__name__}; give its .model.")
     path = Path(path)
     found = FORMATS.get(path.suffix.lower())
     if found is None or found.write is None:

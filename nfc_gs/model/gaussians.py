@@ -124,6 +124,10 @@ class GaussianModel(nn.Module):
         >>> nfc_gs.GaussianModel.from_points(scene.points, sh_degree=1, max_gaussians=500)
         GaussianModel(500 Gaussians, SH degree 1, float32 on cpu)
         """
+        if not isinstance(points, PointCloud):
+            raise ValueError(f"points is a {type(points).__name__}, expected a PointCloud(xyz, rgb)")
+        if not 0 <= sh_degree <= MAX_DEGREE:
+            raise ValueError(f"sh_degree is {sh_degree}, expected 0 to {MAX_DEGREE}")
         if not 0 < opacity < 1:
             raise ValueError(f"opacity is {opacity}, expected a number between 0 and 1")
         if scale_factor <= 0:

@@ -54,10 +54,7 @@ def verdict(psnr: float, *, steps: int) -> Verdict:
     gain = _gain(steps)
     if gain < LEAST_GAIN or math.isinf(psnr):
         return Verdict(quality, None)
-    outlook = (
-        f"Twice as many steps (--steps {2 * steps}, about twice the time) usually give about {psnr + gain:.1f} dB."
-    )
-    return Verdict(quality, outlook)
+    return Verdict(quality, f"A run of twice as many steps ({2 * steps:,}) usually gains about {gain:.1f} dB.")
 
 
 def _gain(steps: int) -> float:

@@ -6,6 +6,7 @@ To add a reader, write a module that makes a `Reader`, and add it to the table i
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from nfc_gs.core.errors import UserError
@@ -42,7 +43,7 @@ def read_capture(path: Path, *, factor: int | None = None, masks: bool = True) -
             capture = reader.read(path, factor=factor, masks=masks)
             if capture is not None:
                 log.debug("%s is read as %s.", path, reader.reads)
-                return capture
+                return replace(capture, format=reader.reads)
     raise _not_recognised(path)
 
 
