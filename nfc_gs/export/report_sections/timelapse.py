@@ -35,7 +35,7 @@ def section(run: RunFiles) -> Section:
         f'<output id="lapse-step" for="lapse-at">Step {last["step"]:,}</output></div>'
         f'<p class="note">{len(frames)} pictures{name}, more of them at the beginning, where most happens.</p></div>'
     )
-    return Section(section_of("lapse", "How it came to be", body), frames)
+    return Section(section_of("lapse", "Time-lapse of the training", body), frames)
 
 
 def _frames(run: RunFiles) -> list[dict[str, Any]]:
