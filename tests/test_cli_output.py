@@ -260,3 +260,8 @@ def test_a_quiet_command_still_warns_and_names_the_viewer(capsys: pytest.Capture
     output.line("a line")
     output.address("Viewer: http://127.0.0.1:8080")
     assert capsys.readouterr() == ("", "Viewer: http://127.0.0.1:8080\n")
+
+
+def test_resuming_names_the_options_that_are_to_be_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert nfc("train", "--resume", run, "--image-background", 1, 1, 1, "--objective.l1", 0.5) == 2
+    assert "leave out --objective.l1, --image-background." in capsys.readouterr().err

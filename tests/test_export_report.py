@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,16 @@ import pytest
 from chromium import middle, opened, wait_for
 from PIL import Image
 from report_runs import EVIL, data_of, fake_run, picture, save_view
+from tiny_scenes import ImagesInMemory, tiny_config, tiny_scene
 
+from nfc_gs.api import finish
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.report import write_report
 from nfc_gs.export.report_files import read_views
 from nfc_gs.export.report_history import read_curves
-from nfc_gs.export.report_pictures import color_error
+from nfc_gs.export.report_pictures import color_error, picture_files
+from nfc_gs.runs.metrics import read_metrics
+from nfc_gs.training.trainer import Trainer
 
 KINDS = ("truth", "render", "error")
 
@@ -78,6 +83,46 @@ def test_however_large_the_pictures_the_report_is_not(tmp_path: Path) -> None:
     shown = [view["name"] for view in data_of(report)["views"]]
     assert shown[:2] == ["a.png", "f.png"] and len(shown) < 6
     assert report.stat().st_size < 6_000_000 and f"Pictures of {len(shown)} of 6" in report.read_text()
+
+
+def test_views_that_could_not_be_measured_do_not_take_the_place_of_the_best(tmp_path: Path) -> None:
+    names = tuple(f"{i:02d}.png" for i in range(24))
+    run = fake_run(tmp_path / "run", names)
+    metrics = json.loads((run / "metrics.json").read_text())
+    for row in metrics["test"]["views"][12:]:
+        row["psnr"] = None
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    shown = [view["name"] for view in data_of(write_report(run))["views"]]
+    assert set(shown) >= set(names[:12])
+
+
+def test_views_whose_names_clash_show_their_own_pictures(tmp_path: Path) -> None:
+    scene = tiny_scene()
+    names = ("a/b.png", "a_b.png", "d.png", "d_truth.png")
+    views = tuple(replace(view, name=name) for view, name in zip(scene.views, names, strict=False))
+    views = (*views, *scene.views[4:])
+    photos = {view.name: scene.image(index) for index, view in enumerate(views)}
+    scene = replace(scene, views=views, images=ImagesInMemory(photos)).with_split((4, 5, 6, 7), (0, 1, 2, 3))
+    trainer = Trainer(scene, tiny_config(steps=2), tmp_path / "run", capture="tiny")
+    trainer.train()
+    finish(trainer)
+    for index, view in enumerate(read_views(tmp_path / "run", read_metrics(tmp_path / "run")["test"])):
+        files = picture_files(tmp_path / "run" / "renders" / "test", view.stem)
+        assert view.name == names[index] and files is not None
+        assert np.array_equal(np.asarray(Image.open(files[0])), scene.image(index).rgb)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        '{"test": {"psnr": 1' + "0" * 400 + '}, "steps": 1' + "0" * 400 + "}",
+        '{"timings": {"a": 1e308, "b": 1e308}}',
+    ],
+)
+def test_odd_metrics_stop_no_report(content: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(content)
+    assert write_report(tmp_path).is_file()
 
 
 def test_a_missing_run_folder_is_said(tmp_path: Path) -> None:

@@ -274,6 +274,7 @@ def test_a_model_of_another_family_has_no_histograms(tmp_path: Path) -> None:
         text = write_report(run).read_text(encoding="utf-8")
     finally:
         del FAMILIES["toy"], TRAINABLE_FAMILIES["toy"]
+    assert "nfc-gs view" in text and "nfc-gs export" not in text, "only Gaussians can be exported"
     assert "model" not in sections_of(text) and {"lapse", "map", "curves"} <= set(sections_of(text))
     assert "The view view_04.png as the model shows it" in text and "<image" not in text.split("</svg>")[0]
 

@@ -27,7 +27,8 @@ from nfc_gs.runs.metrics import (
     read_metrics,
     write_metrics,
 )
-from nfc_gs.training.evaluation import baked_at, evaluate, image_stems
+from nfc_gs.runs.names import image_stems
+from nfc_gs.training.evaluation import baked_at, evaluate
 
 GREY = RenderOptions((0.4, 0.4, 0.4), "torch")
 BLACK = RenderOptions(backend="torch")
@@ -196,6 +197,13 @@ def test_names_that_differ_in_their_suffix_alone_get_files_of_their_own() -> Non
         "c_d_png",
         "c_d_png_2",
     ]
+
+
+def test_no_view_takes_the_file_of_another_s_photo_and_long_names_are_cut() -> None:
+    first, second = image_stems(["d.png", "d_truth.png"])
+    assert len({first, f"{first}_truth", second, f"{second}_truth"}) == 4
+    long = image_stems(["\u4e2d" * 90 + "a.png", "\u4e2d" * 90 + "b.png"])
+    assert len(set(long)) == 2 and all(len(f".{stem}_truth.12345678.partial.png".encode()) < 255 for stem in long)
 
 
 RECORD = TrainingRecord({"gaussians": 5}, 10, 1.5, device="cpu", backend="torch", preset="fast", method="nfc")

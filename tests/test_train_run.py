@@ -143,6 +143,17 @@ def test_a_large_view_is_shown_small_and_one_without_held_out_views_is_a_trainin
     assert timelapse_view(scene) == scene.test[1] and timelapse_view(scene.with_split((3, 5), ())) == 3
 
 
+def test_a_picture_that_cannot_be_removed_ends_the_time_lapse_and_not_the_resuming(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(tiny_scene(), tiny_config(steps=9), tmp_path / "run", capture="tiny")
+    trainer.step()
+    trainer.save()
+    (tmp_path / "run" / "renders" / "timelapse" / "0000007.jpg").mkdir(parents=True)
+    assert Trainer.resume(tmp_path / "run", scene=tiny_scene()).train().step == 9
+    assert "The time-lapse of the training does not go on" in caplog.text
+
+
 def test_a_resumed_run_leaves_the_same_time_lapse(tmp_path: Path) -> None:
     trained(tmp_path / "whole")
     holder: list[Trainer] = []

@@ -28,9 +28,8 @@ from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.rendering.normals import normal_colors
 from nfc_gs.runs.families import render
-from nfc_gs.runs.names import RENDERS
+from nfc_gs.runs.names import RENDERS, image_stems
 from nfc_gs.runs.opening import OpenRun, open_run
-from nfc_gs.training.evaluation import image_stems
 
 What = Literal["test", "orbit", "path", "still"]
 Picture = Literal["rgb", "depth", "normals", "bits", "bit_entropy"]

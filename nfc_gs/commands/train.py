@@ -122,7 +122,8 @@ class Train(Command):
         assert self.resume is not None
         if self.out is not None and self.out.resolve() != self.resume.resolve():
             raise UserError(f"--resume {self.resume} goes on in its own folder; leave out --out {self.out}.")
-        changed = [*_changed(self.training, TrainConfig()), *_changed(self.data, DataConfig())]
+        changed = [*_changed(self.training, TrainConfig())]
+        changed += [name.replace("--background", "--image-background") for name in _changed(self.data, DataConfig())]
         if changed:
             raise UserError(f"--resume goes on with the settings of its run; leave out {', '.join(changed)}.")
         clock = StageClock()

@@ -65,11 +65,11 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise write_error(target, error) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # where it could not be made it cannot be removed either
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise write_error(target, error) from None
         raise
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +17,7 @@ from nfc_gs.data.scene import TimeAxis
 from nfc_gs.export.report_pictures import Picture, color_error, jpeg, read_pictures
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.runs.checkpoint import GIVEN_PART, RUN_PART, Checkpoint, load_checkpoint
-from nfc_gs.runs.names import CHECKPOINT_NAME, CONFIG_NAME, METRICS_NAME, TEST_RENDERS
+from nfc_gs.runs.names import CHECKPOINT_NAME, CONFIG_NAME, METRICS_NAME, PHOTO_ENDING, TEST_RENDERS, image_stems
 
 log = logging.getLogger("nfc_gs")
 
@@ -36,10 +35,13 @@ MAX_BYTES, MAX_PICTURE_BYTES = 3_500_000, 450_000
 class ViewResult:
     """A held-out view: its numbers, and its pictures where they are embedded.
 
-    Its time is as the capture counts it; None in a static scene.
+    Attributes:
+        stem: of the names of its files.
+        time: as the capture counts it; None in a static scene.
     """
 
     name: str
+    stem: str
     psnr: float | None
     ssim: float | None
     lpips: float | None
@@ -170,7 +172,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return as_mapping(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         log.warning("%s cannot be read and is left out: %s.", path, error)
         return {}
 
@@ -192,8 +194,9 @@ def as_mapping(value: Any) -> dict[str, Any]:
 
 def as_number(value: Any) -> float | None:
     """A finite number, or None."""
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return float(value) if abs(value) < 1e300 else None
 
 
 def read_time_axis(test: Mapping[str, Any]) -> TimeAxis:
@@ -212,20 +215,22 @@ def read_views(run: Path, test: Mapping[str, Any]) -> list[ViewResult]:
     rows = test.get("views")
     if isinstance(rows, list):
         rows = [row for row in rows if isinstance(row, dict) and "name" in row]
+        stems = image_stems([str(row["name"]) for row in rows])
     else:
-        rows = [{"name": p.name.removesuffix("_truth.png")} for p in sorted(folder.glob("*_truth.png"))]
+        stems = [path.stem.removesuffix(PHOTO_ENDING) for path in sorted(folder.glob(f"*{PHOTO_ENDING}.png"))]
+        rows = [{"name": stem} for stem in stems]
     axis = read_time_axis(test)
     views = []
-    for row in rows:
+    for row, stem in zip(rows, stems, strict=True):
         psnr, ssim, lpips, moving, time = (
             as_number(row.get(key)) for key in ("psnr", "ssim", "lpips", "moving_psnr", "time")
         )
         own = None if time is None else axis.own(time)
-        views.append(ViewResult(str(row["name"]), psnr, ssim, lpips, moving, own))
+        views.append(ViewResult(str(row["name"]), stem, psnr, ssim, lpips, moving, own))
     views.sort(key=lambda view: view.name)
     room = MAX_BYTES
     for index in _worth_showing([view.psnr for view in views]):
-        pictures = _pictures(folder, views[index].name)
+        pictures = _pictures(folder, views[index].stem)
         room -= sum(len(picture.uri) for picture in pictures.values())
         if room <= 0:
             break
@@ -234,17 +239,19 @@ def read_views(run: Path, test: Mapping[str, Any]) -> list[ViewResult]:
 
 
 def _worth_showing(psnrs: Sequence[float | None]) -> list[int]:
-    """Up to `MAX_VIEWS` indices, the most informative first: the worst, the best, then evenly between them."""
-    ranked = sorted(range(len(psnrs)), key=lambda i: (math.inf if psnrs[i] is None else psnrs[i], i))
+    """Up to `MAX_VIEWS` indices, the most informative first: the worst, the best, then evenly between them; views that
+    could not be measured come last."""
+    measured = {i: psnr for i, psnr in enumerate(psnrs) if psnr is not None}
+    ranked = sorted(measured, key=lambda i: (measured[i], i))
     ends = [ranked[k] for pair in ((i, -1 - i) for i in range(MAX_VIEWS // 4)) for k in pair if len(ranked) > abs(k)]
     spread = [ranked[round(k)] for k in np.linspace(0, len(ranked) - 1, MAX_VIEWS)] if ranked else []
     rest = ranked if len(ranked) <= MAX_VIEWS else spread
-    return list(dict.fromkeys([*ends, *rest]))[:MAX_VIEWS]
+    return list(dict.fromkeys([*ends, *rest, *range(len(psnrs))]))[:MAX_VIEWS]
 
 
-def _pictures(folder: Path, name: str) -> dict[str, Picture]:
+def _pictures(folder: Path, stem: str) -> dict[str, Picture]:
     """The pictures of a view; empty if they are not there."""
-    found = read_pictures(folder, name)
+    found = read_pictures(folder, stem)
     if found is None:
         return {}
     truth, render = found

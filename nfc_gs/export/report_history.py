@@ -84,6 +84,7 @@ def _change_in_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> lis
 def _terms_in_words(before: Any, after: Any) -> list[str]:
     if not isinstance(before, list) or not isinstance(after, list):
         return []
+    before, after = ([name for name in names if isinstance(name, str)] for names in (before, after))
     begun, ended = (
         " and ".join(TERMS.get(name, str(name)) for name in these if name not in those)
         for these, those in ((after, before), (before, after))

@@ -6,12 +6,13 @@ import base64
 import io
 import logging
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from nfc_gs.core import colormap
+from nfc_gs.runs.names import PHOTO_ENDING
 
 log = logging.getLogger("nfc_gs")
 
@@ -28,25 +29,21 @@ class Picture:
     height: int
 
 
-def picture_files(folder: Path, name: str) -> tuple[Path, Path] | None:
-    """The files with the ground truth and the render of a view; None if they are not both there."""
-    flat = name.replace("/", "_")
-    for stem in (PurePosixPath(flat).stem, flat.replace(".", "_")):  # the second where names differ in suffix alone
-        files = folder / f"{stem}_truth.png", folder / f"{stem}.png"
-        if all(file.exists() for file in files):
-            return files
-    return None
+def picture_files(folder: Path, stem: str) -> tuple[Path, Path] | None:
+    """The files with the ground truth and the render of a view (`runs.names.image_stems`); None unless both exist."""
+    files = folder / f"{stem}{PHOTO_ENDING}.png", folder / f"{stem}.png"
+    return files if all(file.exists() for file in files) else None
 
 
-def read_pictures(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+def read_pictures(folder: Path, stem: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Ground truth and render of a view, [H, W, 3] uint8 each; None (with a warning) if they are of no use."""
-    images = [read_picture(path) for path in picture_files(folder, name) or ()]
+    images = [read_picture(path) for path in picture_files(folder, stem) or ()]
     found = [image for image in images if image is not None]
     if len(found) < 2:
         return None
     truth, render = found
     if truth.shape != render.shape:
-        log.warning("The report leaves out the pictures of %s: render and ground truth differ in size.", name)
+        log.warning("The report leaves out the pictures of %s: render and ground truth differ in size.", stem)
         return None
     return truth, render
 

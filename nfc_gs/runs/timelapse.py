@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.camera import Camera
-from nfc_gs.core.files import make_folder
+from nfc_gs.core.files import atomic_write, make_folder
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.runs.families import render
@@ -43,9 +43,13 @@ class Timelapse:
     def go_on(self, step: int, progress: float) -> None:
         """Go on after so many steps: later pictures, left by a run that was killed, are dropped."""
         self._taken = _due(progress) if step > 0 else -1
-        for later, path in timelapse_files(self._folder):
-            if later > step:
-                path.unlink(missing_ok=True)
+        try:
+            for later, path in timelapse_files(self._folder):
+                if later > step:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            self._failed = True
+            logger.warning("The time-lapse of the training does not go on: %s", error)
 
     def take_if_due(self, step: int, progress: float) -> None:
         """Write a picture of the model after `step` steps if it is time for one."""
@@ -93,4 +97,5 @@ def _small(camera: Camera) -> Camera:
 def _write_jpeg(path: Path, pixels: Tensor) -> None:
     from PIL import Image
 
-    Image.fromarray(pixels.numpy()).save(path, quality=QUALITY)
+    with atomic_write(path) as temporary:
+        Image.fromarray(pixels.numpy()).save(temporary, quality=QUALITY)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.objective import metrics as measure
 from nfc_gs.runs.families import render
 from nfc_gs.runs.metrics import Metrics, ViewMetrics
+from nfc_gs.runs.names import PHOTO_ENDING, image_stems
 
 
 @torch.no_grad()
@@ -65,7 +66,7 @@ def evaluate(
         )
         if save_to is not None:
             _save(save_to / f"{stems[position]}.png", (image * 255.0).round().to(torch.uint8).cpu().numpy())
-            _save(save_to / f"{stems[position]}_truth.png", truth.rgb)
+            _save(save_to / f"{stems[position]}{PHOTO_ENDING}.png", truth.rgb)
     return Metrics(tuple(views), scene.time_axis)
 
 
@@ -90,19 +91,6 @@ def _lpips(image: Tensor, truth: ViewImage) -> float | None:
             return math.nan
         image, expected = image * counts.to(image.device), expected * counts
     return measure.lpips(image, expected)
-
-
-def image_stems(names: Sequence[str]) -> list[str]:
-    """File names without suffix for views, one each: folders become underscores, clashes keep suffix or number."""
-    flat = [str(PurePosixPath(name).with_suffix("")).replace("/", "_") for name in names]
-    whole = [name.replace("/", "_").replace(".", "_") for name in names]
-    stems: list[str] = []
-    for short, long in zip(flat, whole, strict=True):
-        stem, number = (short if flat.count(short) == 1 else long), 2
-        while stem in stems:
-            stem, number = f"{long}_{number}", number + 1
-        stems.append(stem)
-    return stems
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nfc_gs.export.report_files import RunFiles
 from nfc_gs.export.report_sections.section import Section, section_of
+from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.runs.names import CHECKPOINT_NAME, CONFIG_NAME, HISTORY_NAME, METRICS_NAME, RENDERS, SPLAT_NAME
 
 FILES = {
@@ -51,8 +52,9 @@ def _commands(run: RunFiles) -> list[tuple[str, str]]:
     commands = [
         ("Look at it in the browser", f"nfc-gs view {where}"),
         ("Render images or a video", f"nfc-gs render {where}"),
-        ("Write the splat as a PLY", f"nfc-gs export {where}"),
     ]
+    if isinstance(run.model, GaussianModel):
+        commands.append(("Write the splat as a PLY", f"nfc-gs export {where}"))
     if not run.given:  # else it can be resumed from Python alone
         commands.append(("Write results anew" if done else "Go on with the training", f"nfc-gs train --resume {where}"))
     return commands

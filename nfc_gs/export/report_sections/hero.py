@@ -50,7 +50,7 @@ def _picture(run: RunFiles) -> tuple[str, float]:
         HTML, empty if there is no picture; width / height.
     """
     view = _best_view(run)
-    pictures = None if view is None else read_pictures(run.folder / TEST_RENDERS, view.name)
+    pictures = None if view is None else read_pictures(run.folder / TEST_RENDERS, view.stem)
     if view is not None and pictures is not None:
         truth, rendering = (jpeg(pixels, SIDE, MAX_BYTES) for pixels in pictures)
         html = slider("hero", truth, rendering, 22)
@@ -66,7 +66,7 @@ def _picture(run: RunFiles) -> tuple[str, float]:
 
 
 def _best_view(run: RunFiles) -> ViewResult | None:
-    there = [view for view in run.views if picture_files(run.folder / TEST_RENDERS, view.name)]
+    there = [view for view in run.views if picture_files(run.folder / TEST_RENDERS, view.stem)]
     return max(there, key=lambda view: view.psnr or 0.0, default=None)
 
 

@@ -106,8 +106,8 @@ def _curve(axis: TimeAxis) -> str:
 def _strip(folder: Path, views: Sequence[ViewResult], axis: TimeAxis) -> str:
     """Held-out views at nearly even times, photo above rendering; empty where there are no pictures."""
     frames = []
-    for view in _spread_in_time([view for view in _by_time(views) if picture_files(folder, view.name)]):
-        pictures = read_pictures(folder, view.name)
+    for view in _spread_in_time([view for view in _by_time(views) if picture_files(folder, view.stem)]):
+        pictures = read_pictures(folder, view.stem)
         if pictures is None:
             continue
         words = escape(_label(view, axis))
