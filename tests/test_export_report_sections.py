@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import toy_family
 from chromium import opened
 from report_runs import data_of
 from tiny_scenes import stop_after, tiny_config, tiny_scene
 
 from nfc_gs.api import finish
+from nfc_gs.core.colormap import apply
 from nfc_gs.core.events import CheckpointSaved
 from nfc_gs.data.scene import SceneData
 from nfc_gs.export.report import write_report
@@ -158,6 +160,23 @@ def test_the_map_has_every_camera_where_it_is_seen_from_above(text: str, run: Pa
     for view in views:
         assert f"{view['name']}, held out, {view['psnr']:.2f} dB" in drawing
     assert re.search(r"view_01.png, trained on, \d+\.\d\d dB", drawing) and "<image" in drawing
+
+
+def test_the_marks_of_the_map_are_colored_by_psnr_and_point_where_the_cameras_look(text: str) -> None:
+    drawing = text.split('<svg id="map"')[1].split("</svg>")[0]
+    marks = re.findall(r'style="--color:(#\w+)"><title>[^<]*?([\d.]+) dB</title><path d="([^"]+)"', drawing)
+    assert len(marks) == 8
+    ordered = [color for _, color in sorted((float(psnr), color) for color, psnr, _ in marks)]
+    expected = [
+        "#" + "".join(f"{round(255 * channel):02x}" for channel in apply(torch.tensor(end), "viridis").tolist())
+        for end in (0.0, 1.0)
+    ]
+    assert [ordered[0], ordered[-1]] == expected
+    wedges = np.array([re.findall(r"[\d.]+ [\d.]+", path) for *_, path in marks])
+    points = np.array([[point.split() for point in wedge] for wedge in wedges], dtype=float)  # [8, 3, 2]
+    ahead = points[:, 1:].mean(axis=1) - points[:, 0]
+    inwards = points[:, 0].mean(axis=0) - points[:, 0]  # the cameras stand around what they look at
+    assert ((ahead * inwards).sum(axis=1) > 0.5 * np.linalg.norm(ahead, axis=1) * np.linalg.norm(inwards, axis=1)).all()
 
 
 def test_views_from_one_place_are_one_mark_of_the_map(tmp_path: Path) -> None:
