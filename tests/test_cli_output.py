@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import nfc
 
-from nfc_gs import cli
 from nfc_gs.commands import demo, train
 from nfc_gs.commands.console import Output
 from nfc_gs.commands.runs import meaning
@@ -34,10 +34,6 @@ def run(capture: Path) -> Path:
     folder = capture.parent / "a run"
     assert nfc("train", capture, "--out", folder, "--quiet", *SMALL) == 0
     return folder
-
-
-def nfc(*words: object) -> int:
-    return cli.main([str(word) for word in words])
 
 
 def refuse(word: str) -> float:

@@ -43,6 +43,11 @@ class Verdict:
         return f"{self.quality}." if self.outlook is None else f"{self.quality}. {self.outlook}"
 
 
+def quality_in_words(psnr: float) -> str:
+    """What one sees in views of this mean PSNR in dB (not NaN), in a few words."""
+    return next((words for bound, words in QUALITY if psnr < bound), BEST)
+
+
 def verdict(psnr: float, *, steps: int) -> Verdict:
     """What the mean PSNR of the held-out views of a static run means, and what twice as many steps would bring.
 
@@ -50,7 +55,7 @@ def verdict(psnr: float, *, steps: int) -> Verdict:
         psnr: dB; not NaN.
         steps: optimisation steps of the run.
     """
-    quality = next((words for bound, words in QUALITY if psnr < bound), BEST)
+    quality = quality_in_words(psnr)
     gain = _gain(steps)
     if gain < LEAST_GAIN or math.isinf(psnr):
         return Verdict(quality, None)
