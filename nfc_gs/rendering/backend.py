@@ -42,7 +42,8 @@ class Splats(_Colored):
         scales: [N, 3] standard deviations along the axes, world units, > 0.
         opacities: [N] in [0, 1].
         sh_coeffs: [N, K, 3] with K = (degree + 1)^2: color = max(0, 0.5 + sum_k Y_k(d) sh_coeffs[k]) for the
-            direction d from the camera centre to the mean; makes the first three output channels. None for none.
+            direction d from the camera centre to the mean; makes the first three output channels. At a color of zero
+            the gradient is one-sided (`core.sh.one_sided_clamp`). None for none.
         bit_logits, bit_shifts: [N, 24] and [N, K - 1, 3 or 24], the color as bits (`model.heads.bits`) instead of
             `sh_coeffs`; decoded, they make the first three output channels, or 24 with `RasterSettings.bits`.
         features: [N, D'] further channels to composite as they are. None for none.
