@@ -95,7 +95,7 @@ def _verdict(run: RunFiles) -> str:
         if not run.metrics:
             words = "Nothing has been measured yet."
         return f'<p class="verdict">{words}</p>'
-    quality = quality_in_words(psnr)
+    quality = quality_in_words(psnr, run.better_than_flat)
     return (
         f'<p class="verdict"><strong>{psnr:.1f} dB</strong> {escape(quality[0].upper() + quality[1:])}.</p>'
         f'<p class="muted">{MEANING}</p>'
@@ -114,7 +114,7 @@ def _next_steps(run: RunFiles) -> list[str]:
             f"<code>{escape(command)}</code> goes on with it."
         )
     elif run.mean_psnr is not None and not run.moves and run.steps:
-        outlook = verdict(run.mean_psnr, steps=int(run.steps)).outlook
+        outlook = verdict(run.mean_psnr, steps=int(run.steps), better_than_flat=run.better_than_flat).outlook
         if outlook is not None:
             steps.append(escape(outlook))
     if run.checkpoint is not None:
