@@ -29,6 +29,9 @@ T* pointer(const std::optional<Array<T>>& array) {
   return array ? array->data() : nullptr;
 }
 
+// The longest axis of an array: kernels count rows and columns in ints, and go through them in pieces that may end beyond.
+constexpr size_t kMaxAxis = size_t(INT_MAX) - 65536;
+
 inline std::string in_words(const size_t* shape, size_t dimensions) {
   std::string text = "[";
   for (size_t i = 0; i < dimensions; ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
@@ -49,7 +52,7 @@ int axis(const Any& array, size_t which, size_t dimensions, const char* name) {
   if (array.ndim() != dimensions)
     throw std::invalid_argument(std::string(name) + " has shape " + shape_of(array) + ", expected " +
                                 std::to_string(dimensions) + " dimensions");
-  if (array.shape(which) > size_t(INT_MAX))
+  if (array.shape(which) > kMaxAxis)
     throw std::invalid_argument(std::string(name) + " has shape " + shape_of(array) + ", which is too large");
   return int(array.shape(which));
 }

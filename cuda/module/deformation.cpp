@@ -53,6 +53,7 @@ void plane_regularisers(Floats plane, Floats v_plane, float tv_columns, float tv
   job.rows = axis(plane, 0, 3, "plane"), job.columns = axis(plane, 1, 3, "plane");
   job.features = axis(plane, 2, 3, "plane");
   if (job.features < 1 || job.features % 16) throw std::invalid_argument("features must be a multiple of 16");
+  if (size_t(job.columns) * size_t(job.features) > kMaxAxis) throw std::invalid_argument("plane is too wide");
   check(v_plane, {size_t(job.rows), size_t(job.columns), size_t(job.features)}, "v_plane");
   job.plane = plane.data(), job.v_plane = v_plane.data();
   job.tv_columns = tv_columns, job.tv_rows = tv_rows, job.smoothness = smoothness, job.sparsity = sparsity;

@@ -28,6 +28,7 @@ nb::tuple loss(Floats rendered, Array<uint8_t> target, std::optional<Array<uint8
   const size_t rows = size_t(job.height), columns = size_t(job.width), pixels = rows * columns;
   check(rendered, {rows, columns, 3}, "rendered"), check(target, {rows, columns, 3}, "target");
   check(mask, {rows, columns}, "mask"), check(gradient, {rows, columns, 3}, "gradient");
+  if (columns > kMaxAxis / 3) throw std::invalid_argument("rendered is too wide");  // its values are counted in ints
   job.rendered = rendered.data(), job.target = target.data(), job.mask = pointer(mask);
   job.l1_weight = weights.l1, job.mse_weight = weights.mse, job.ssim_weight = weights.ssim;
   job.ce_weight = weights.ce, job.ce_eps = weights.ce_eps;

@@ -11,7 +11,7 @@ void adam(Floats value, Floats gradient, Floats first, Floats second, std::optio
           float correction2) {
   nfc::AdamJob job{};
   job.columns = int(rates.size());
-  if (job.columns == 0 || value.size() % rates.size() || value.size() / rates.size() > size_t(INT_MAX))
+  if (job.columns == 0 || value.size() % rates.size() || value.size() / rates.size() > kMaxAxis)
     throw std::invalid_argument("rates do not fit the values");
   job.rows = int(value.size() / rates.size());
   check_size(gradient, value.size(), "gradient"), check_size(first, value.size(), "first");

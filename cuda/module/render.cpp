@@ -27,7 +27,8 @@ struct RenderInputs {
   nfc::RenderJob job() const {
     nfc::RenderJob j{};
     j.count = axis(means, 0, 2, "means");
-    if (width < 1 || height < 1) throw std::invalid_argument("an image has at least one pixel");
+    if (width < 1 || height < 1 || size_t(width) > kMaxAxis || size_t(height) > kMaxAxis)
+      throw std::invalid_argument("an image has at least one pixel, and not too many");
     const size_t n = size_t(j.count), rows = size_t(height), columns = size_t(width);
     check(means, {n, 3}, "means"), check(quats, {n, 4}, "quats"), check(scales, {n, 3}, "scales");
     check(opacities, {n}, "opacities"), check(viewmat, {4, 4}, "viewmat"), check(intrinsics, {4}, "intrinsics");

@@ -148,7 +148,12 @@ def _prepare(image: Image, truth: Image, mask: Image | None) -> tuple[Tensor, Te
     y = torch.as_tensor(truth).detach().to(x.device)
     counted = None if mask is None else torch.as_tensor(mask, device=x.device)
     check_shapes(image=(x, "H W 3"), truth=(y, "H W 3"), mask=(counted, "H W"))
-    if counted is not None and counted.dtype != torch.bool:
+    for name, picture in (("image", x), ("truth", y)):
+        if picture.dtype != torch.uint8 and not picture.dtype.is_floating_point:
+            raise ValueError(f"{name} has dtype {picture.dtype}, expected uint8 or floats")
+    if counted is not None and counted.dtype not in (torch.bool, torch.uint8):
+        raise ValueError(f"mask has dtype {counted.dtype}, expected uint8 or bool")
+    if counted is not None and counted.dtype == torch.uint8:
         counted = counted >= 128
     return x, y, counted
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.checks import check_alike, check_shapes
-from nfc_gs.core.sh import sh_bases
+from nfc_gs.core.sh import MAX_DEGREE, sh_bases
 from nfc_gs.model.target_encoding import COLOR_BITS
 
 
@@ -238,6 +238,8 @@ def check_inputs(
     channels = color_channels(splats, settings) + sizes.get("F", 0)
     if background is not None and sizes["D"] != channels:
         raise ValueError(f"background has {sizes['D']} channels but the splats have {channels}")
+    if not 0 <= settings.sh_degree <= MAX_DEGREE:
+        raise ValueError(f"sh_degree is {settings.sh_degree}, expected 0..{MAX_DEGREE}")
     needed = sh_bases(settings.sh_degree)
     if 0 < splats.sh_bases < needed:
         name, beside = ("sh_coeffs", 0) if splats.sh_coeffs is not None else ("bit_shifts", 1)

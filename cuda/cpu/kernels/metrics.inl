@@ -14,6 +14,9 @@ namespace {
 constexpr int kHaloValues = 3 * (NFC_SSIM_WINDOW - 1);  // beyond a chunk of a row, all of it at the right
 constexpr int kQuantities = 4;                          // x, y, x^2 + y^2 and x y
 
+// How many values of a row are compared at once where so many of its pixels are left.
+inline int chunk_values(int pixels) { return pixels < kMetricChunk / 3 ? 3 * pixels : kMetricChunk; }
+
 // Values [first, first + n) of an image, 0 to 1.
 inline void read_values(const ImageValues& image, size_t first, int n, double* out) {
   if (image.type == ValueType::kByte) {
@@ -39,7 +42,7 @@ double squared_error(const SimilarityJob& job, int begin, int end) {
   double x[kMetricChunk], y[kMetricChunk], weight[kMetricChunk], total = 0.0;
   for (int row = begin; row < end; ++row) {
     for (int column = 0; column < job.width; column += kMetricChunk / 3) {
-      const int rest = 3 * (job.width - column), n = rest < kMetricChunk ? rest : kMetricChunk;
+      const int n = chunk_values(job.width - column);
       const size_t first = 3 * (size_t(row) * size_t(job.width) + size_t(column));
       read_values(job.x, first, n, x), read_values(job.y, first, n, y), read_weights(job, row, column, n, weight);
       for (int i = 0; i < n; ++i) weight[i] *= (x[i] - y[i]) * (x[i] - y[i]);
@@ -97,7 +100,7 @@ double similarity(const SimilarityJob& job, int begin, int end, double* ring) {
   double value[kMetricChunk], weight[kMetricChunk], total = 0.0;
   const int columns = job.width - (NFC_SSIM_WINDOW - 1);
   for (int column = 0; column < columns; column += kMetricChunk / 3) {
-    const int rest = 3 * (columns - column), n = rest < kMetricChunk ? rest : kMetricChunk;
+    const int n = chunk_values(columns - column);
     for (int row = begin; row < end + NFC_SSIM_WINDOW - 1; ++row) {
       double* slots[kQuantities];
       for (int q = 0; q < kQuantities; ++q)
