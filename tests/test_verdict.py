@@ -8,7 +8,7 @@ import pytest
 
 from nfc_gs.runs import verdict as module
 from nfc_gs.runs.metrics import Metrics, ViewMetrics
-from nfc_gs.runs.verdict import BEST, FLAT, GAINS, QUALITY, shortfall, verdict
+from nfc_gs.runs.verdict import BEST, FLAT, GAINS, JUDGED_STEPS, QUALITY, shortfall, verdict
 
 
 @pytest.mark.parametrize(("psnr", "word"), [(12.0, "hardly"), (18.0, "rough"), (28.9, "preview"), (36.0, "very good")])
@@ -120,3 +120,8 @@ def test_nothing_is_praised_that_is_no_better_than_one_flat_color() -> None:
     assert praised.outlook is not None and praised.quality != FLAT
     assert honest.quality == FLAT and honest.outlook is None
     assert verdict(28.0, steps=500, better_than_flat=True) == praised
+
+
+def test_a_training_of_a_few_steps_is_not_judged() -> None:
+    assert shortfall(measured(6.0), history(19.0), steps=JUDGED_STEPS - 1) is None
+    assert verdict(6.0, steps=JUDGED_STEPS - 1, better_than_flat=False).quality != FLAT

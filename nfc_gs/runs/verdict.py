@@ -28,6 +28,9 @@ FLAT = "of no use: no better than one flat color for each photo"
 FALL = 1.0
 """dB by which the held-out views may become worse in a sound run, as where few photos are learned by heart."""
 
+JUDGED_STEPS = 50
+"""Steps after which a sound training is better than that; shorter ones are only tried."""
+
 EMPTY_ALPHA = 0.01
 """Mean alpha below which renderings are empty."""
 
@@ -56,14 +59,8 @@ class Verdict:
         return f"{self.quality}." if self.outlook is None else f"{self.quality}. {self.outlook}"
 
 
-def quality_in_words(psnr: float, better_than_flat: bool | None = None) -> str:
-    """What one sees in views of this mean PSNR in dB (not NaN), in a few words.
-
-    Args:
-        better_than_flat: as `Metrics` has it; None if that is not known.
-    """
-    if better_than_flat is False:
-        return FLAT
+def quality_in_words(psnr: float) -> str:
+    """What one sees in views of this mean PSNR in dB (not NaN), in a few words."""
     return next((words for bound, words in QUALITY if psnr < bound), BEST)
 
 
@@ -75,8 +72,10 @@ def verdict(psnr: float, *, steps: int, better_than_flat: bool | None = None) ->
         steps: optimisation steps of the run.
         better_than_flat: as `Metrics` has it; None if that is not known.
     """
-    quality = quality_in_words(psnr, better_than_flat)
-    gain = 0.0 if better_than_flat is False else _gain(steps)
+    if better_than_flat is False and steps >= JUDGED_STEPS:
+        return Verdict(FLAT, None)
+    quality = quality_in_words(psnr)
+    gain = _gain(steps)
     if gain < LEAST_GAIN or math.isinf(psnr):
         return Verdict(quality, None)
     return Verdict(quality, f"A run of twice as many steps ({2 * steps:,}) usually gains about {gain:.1f} dB.")
@@ -94,9 +93,9 @@ def shortfall(metrics: Metrics, history: Sequence[Mapping[str, Any]], *, steps: 
         A sentence with numbers and likely causes.
     """
     psnr, flat = metrics.psnr, metrics.flat_psnr
-    if psnr is None:
+    if psnr is None or steps < JUDGED_STEPS:
         return None
-    after = f"after {steps:,} {'step' if steps == 1 else 'steps'}"
+    after = f"after {steps:,} steps"
     if metrics.better_than_flat is False and flat is not None:
         against = f"PSNR {psnr:.1f} dB, and {flat:.1f} dB for the mean color of each photo"
         if metrics.alpha is not None and metrics.alpha < EMPTY_ALPHA:
