@@ -35,11 +35,12 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import Output, RadianceModel, RenderOptions, RenderOutput, check_outputs
 from nfc_gs.rendering.backend import RasterBackend
 from nfc_gs.runs import families
+from nfc_gs.runs.history import read_history
 from nfc_gs.runs.metrics import Metrics
 from nfc_gs.runs.names import LOOP_NAME, SPLAT_NAME, TEST_RENDERS
 from nfc_gs.runs.opening import LoadedModel, in_words, scene_of
 from nfc_gs.runs.run_folder import claim_run_folder
-from nfc_gs.runs.verdict import verdict
+from nfc_gs.runs.verdict import shortfall, verdict
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
 from nfc_gs.training.config import TrainConfig
@@ -108,7 +109,8 @@ class TrainedRun:
             views = f"{len(metrics.views)} held-out views" if len(metrics.views) > 1 else "1 held-out view"
             rows.append(("Test PSNR, SSIM", f"{metrics.psnr:.2f} dB, {metrics.ssim:.3f} ({views})"))
             if not trainer.model.changes_with_time:
-                sentences.append(str(verdict(metrics.psnr, steps=trainer.steps_done)))
+                words = verdict(metrics.psnr, steps=trainer.steps_done, better_than_flat=metrics.better_than_flat)
+                sentences.append(str(words))
         rows.append(("Training", f"{trainer.steps_done:,} steps in {duration(trainer.seconds)}"))
         if trainer.progress < 1.0:
             sentences.append(f"Not complete; go on with nfc_gs.Trainer.resume({str(self.folder)!r}).train().")
@@ -480,6 +482,8 @@ def finish(trainer: Trainer) -> Metrics | None:
         metrics = trainer.evaluate(save_to=folder / TEST_RENDERS)
     except KeyboardInterrupt:
         logger.warning("Interrupted while held-out views were measured: the metrics leave them out.")
+    if metrics is not None and (sentence := shortfall(metrics, read_history(folder), steps=trainer.steps_done)):
+        logger.warning(sentence)
     with trainer.clock.counting("export"):
         add_loop_video(folder, model, trainer.scene, trainer.render_options)
     trainer.write_metrics(metrics or Metrics(()))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from command_line import nfc
-from tiny_scenes import assert_same_bits, tiny_config, tiny_scene
+from tiny_scenes import HEIGHT, WIDTH, ImagesInMemory, assert_same_bits, tiny_config, tiny_scene
 
 import nfc_gs
 from nfc_gs.core.events import Event, StepDone, TrainFinished, TrainStarted
+from nfc_gs.data.scene import ViewImage
 from nfc_gs.objective.presets import ObjectiveOptions
 from nfc_gs.runs.names import (
     CHECKPOINT_NAME,
@@ -188,6 +191,29 @@ def test_finish_leaves_a_whole_run_folder_at_any_step(tmp_path: Path) -> None:
         for name in (REPORT_NAME, f"{TEST_RENDERS}/view_00.png"):
             assert (run / name).is_file(), name
             (run / name).unlink()
+
+
+@pytest.mark.usefixtures("small_images_may_be_smaller_still")
+@pytest.mark.parametrize("photos", ["of the scene", "of noise"])
+def test_a_training_whose_views_show_nothing_says_so_once(
+    photos: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = tiny_scene()
+    if photos == "of noise":  # no photo says anything of another: as with poses of other photos
+        rng = np.random.default_rng(0)
+        noise = {
+            view.name: ViewImage(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8), None) for view in scene.views
+        }
+        scene = replace(scene, images=ImagesInMemory(noise))
+    trainer = nfc_gs.Trainer(scene, tiny_config(steps=60), tmp_path / "run", capture="tiny")
+    trainer.train()
+    with caplog.at_level(logging.WARNING, "nfc_gs"):
+        metrics = nfc_gs.finish(trainer)
+    assert metrics is not None and metrics.better_than_flat is (photos == "of the scene")
+    said = [line for line in caplog.messages if "no better than one flat color after 60 steps" in line]
+    assert len(said) == (photos == "of noise")
+    report = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert ("no better than one flat color for each photo" in report) == (photos == "of noise")
 
 
 def test_finish_interrupted_while_views_are_measured_leaves_the_rest(

@@ -383,6 +383,59 @@ def test_a_bit_that_is_not_a_number_makes_the_bit_loss_one_too(name: str) -> Non
     assert values.values["bit_ce"].isnan()
 
 
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+@pytest.mark.parametrize("size", [(20000, 3), (3, 20000)])
+def test_rows_and_columns_of_20000_pixels_are_those_of_a_small_picture(name: str, size: tuple[int, int]) -> None:
+    """A splat at one end, whose exponent is far out of range at the other."""
+    if not native.core().use_instruction_set(name):
+        pytest.skip(f"this machine does not have {name}")
+    splats = some_splats(count=40)
+    width, height = size
+    center = torch.eye(4)
+    center[2, 3] = 3.0
+
+    def draw(width: int, height: int) -> torch.Tensor:
+        camera = Camera(center, 4.0, 4.0, 1.5, 1.5, width, height)
+        return get_backend("cpu").render(splats, camera, RasterSettings(3)).features
+
+    wide, small = draw(width, height), draw(min(width, 64), min(height, 64))
+    assert torch.equal(wide[:64, :64], small)
+    assert small.count_nonzero() > 20 and not wide[64:].any() and not wide[:, 64:].any()
+
+
+OUT_OF_RANGE = """
+#define NFC_ISA baseline
+#include "simd.h"
+#include <cstdio>
+#include <initializer_list>
+int main() {
+  float sum = 0.0f;
+  for (float t : {0.0f, 1.0f, -130.0f, -1e4f, -1e9f, -3e38f, 130.0f, 1e9f, 3e38f})
+    sum += nfc::exp_2(nfc::broadcast(t))[0] * 0.0f + nfc::sigmoid(nfc::broadcast(t))[0];
+  for (float a : {1e-38f, 1.0f, -1.0f, -3e38f, 0.0f, 3e38f}) sum += nfc::log_2(nfc::broadcast(a))[0] * 0.0f;
+  std::printf("%f", double(sum));
+}
+"""
+
+
+@pytest.mark.skipif(
+    not KERNELS.is_dir(), reason="the sources of the compiled backends (cuda/) are not beside the tests"
+)
+def test_the_bits_of_floats_do_not_overflow_where_exponents_are_out_of_range(tmp_path: Path) -> None:
+    compiler = os.environ.get("CXX", "c++")
+    sanitized = [compiler, "-std=gnu++17", "-fsanitize=undefined", "-fno-sanitize-recover=undefined", f"-I{KERNELS}"]
+    (tmp_path / "nothing.cpp").write_text("int main() {}")
+    (tmp_path / "simd.cpp").write_text(OUT_OF_RANGE)
+    program = str(tmp_path / "program")
+    try:
+        subprocess.run([*sanitized, str(tmp_path / "nothing.cpp"), "-o", program], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("there is no C++ compiler with UndefinedBehaviorSanitizer")
+    subprocess.run([*sanitized, str(tmp_path / "simd.cpp"), "-o", program], check=True)
+    result = subprocess.run([program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(KERNELS.glob("*.*")), ids=lambda path: path.name)
 def test_every_file_of_kernels_compiles_alone(path: Path) -> None:
@@ -398,4 +451,4 @@ def test_every_file_of_kernels_compiles_alone(path: Path) -> None:
 def test_the_sources_of_the_kernels_are_found_where_they_are_beside_the_tests() -> None:
     if not KERNELS.parents[1].is_dir():
         pytest.skip("the sources of the compiled backends (cuda/) are not beside the tests")
-    assert len(list(KERNELS.glob("*.inl"))) == 10
+    assert len(list(KERNELS.glob("*.inl"))) == 11

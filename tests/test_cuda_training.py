@@ -283,7 +283,7 @@ def test_a_point_that_is_not_a_number_harms_no_other(runtime: Runtime):
 
 
 def test_more_levels_than_there_is_room_for_are_refused(runtime: Runtime):
-    planes = planes_of(HexPlaneConfig(features=16, resolution=2, levels=(1,) * 9), 2)
+    planes = [plane.float() for plane in planes_of(HexPlaneConfig(features=16, resolution=2, levels=(1,) * 9), 2)]
     with pytest.raises(ValueError, match="at most 8 levels on a GPU, not 9"):
         gpu.hexplane_features(runtime, planes, torch.zeros(1, 3), 0.0)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from command_line import HERE
 from losses import photometric, photometric_reference
 from torch import Tensor
 
@@ -19,6 +21,7 @@ from nfc_gs.model.target_encoding import encode_colors
 from nfc_gs.objective import metrics
 from nfc_gs.objective.objective import Objective, ObjectiveConfig
 from nfc_gs.objective.terms import BUILT_IN, TERMS, Comparison, Term, terms_in_words
+from nfc_gs.ops import native
 from nfc_gs.ops.operations import REFERENCE, Operations, operations_for
 
 
@@ -542,6 +545,84 @@ def test_equal_pictures_are_infinitely_good_and_hidden_ones_are_not_a_number():
     assert metrics.psnr(truth, truth) == math.inf
     nothing = np.zeros((20, 20), np.uint8)
     assert math.isnan(metrics.psnr(truth, truth, nothing)) and math.isnan(metrics.ssim(truth, truth, nothing))
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "bytes"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [(11, 11), (11, 300), (300, 11), (150, 271), (4, 30)])
+def test_the_compiled_metrics_are_those_of_the_reference(
+    size: tuple[int, int], masked: bool, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(metrics, "BAND_PIXELS", 1000)  # so that there are several bands
+    given, truth = unit_pictures(*size)
+    wild = torch.from_numpy(1.2 * given - 0.1)
+    image = {"float32": wild.float(), "float64": wild, "bytes": torch.from_numpy(np.round(given * 255)).byte()}[kind]
+    mask = np.random.default_rng(7).integers(0, 256, size, dtype=np.uint8) if masked else None
+    photo = np.round(truth * 255).astype(np.uint8)
+    for measure in (metrics.psnr, metrics.ssim):
+        expected = measure(image, photo, mask, operations=REFERENCE)
+        assert measure(image, photo, mask) == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
+@pytest.mark.usefixtures("same_core_afterwards")
+def test_the_compiled_metrics_are_the_same_bits_for_any_number_of_threads():
+    image, truth = unit_pictures(300, 270)
+    found = set()
+    for threads in (1, 2, 5):
+        native.set_threads(threads)
+        found.add((metrics.psnr(image, truth), metrics.ssim(image, truth)))
+    assert len(found) == 1
+
+
+@pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
+@pytest.mark.usefixtures("same_core_afterwards")
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set_measures_pictures_alike(name: str):
+    if not native.core().use_instruction_set(name):
+        pytest.skip(f"this machine does not have {name}")
+    image, truth = unit_pictures(70, 300)
+    for measure in (metrics.psnr, metrics.ssim):
+        assert measure(image, truth) == pytest.approx(measure(image, truth, operations=REFERENCE), abs=1e-12)
+
+
+MEASURE_IN_BOUNDED_MEMORY = """
+import resource
+import sys
+import torch
+from nfc_gs.objective import metrics
+from nfc_gs.ops.operations import CPU, REFERENCE
+
+operations = {"cpu": CPU, "reference": REFERENCE}[sys.argv[1]]
+torch.set_num_threads(1)
+image, truth = torch.rand(1080, 1920, 3), torch.zeros(1080, 1920, 3, dtype=torch.uint8)
+mask = torch.ones(1080, 1920, dtype=torch.uint8)
+metrics.ssim(image[:32], truth[:32], operations=operations)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+metrics.ssim(image, truth, mask, operations=operations), metrics.psnr(image, truth, mask, operations=operations)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is in other units elsewhere")
+@pytest.mark.parametrize(
+    "operations",
+    [pytest.param("cpu", marks=pytest.mark.skipif(not native.available(), reason="no compiled core")), "reference"],
+)
+def test_a_view_of_two_megapixels_is_measured_in_bounded_memory(operations: str):
+    command = [sys.executable, "-c", MEASURE_IN_BOUNDED_MEMORY, operations]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE)
+    assert int(result.stdout) < 400 * 1024, "KiB; whole pictures take 2.8 GB"
+
+
+def test_metrics_refuse_pictures_and_masks_that_they_would_misread():
+    image, truth = unit_pictures(20, 20)
+    with pytest.raises(ValueError, match=r"mask has dtype torch.float64, expected uint8 or bool"):
+        metrics.psnr(image, truth, np.ones((20, 20)))
+    with pytest.raises(ValueError, match=r"image has dtype torch.int64, expected uint8 or floats"):
+        metrics.ssim((image * 255).astype(np.int64), truth)
+    with pytest.raises(ValueError, match=r"mask has shape \(19, 20\)"):
+        metrics.ssim(image, truth, np.ones((19, 20), bool))
 
 
 def test_lpips_without_its_package_says_so_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):

@@ -22,7 +22,7 @@ needs_core = pytest.mark.skipif(not native.available(), reason="the compiled cor
 def test_the_reference_has_no_accelerated_operation() -> None:
     given = [value for name, value in vars(REFERENCE).items() if name not in ("name", "width_multiple", "max_width")]
     assert given == [None] * len(given)
-    assert len(given) == 8, "another number of operations: follow 'Adding one' in cuda/README.md, then change the 8"
+    assert len(given) == 10, "another number of operations: follow 'Adding one' in cuda/README.md, then change the 10"
 
 
 def test_without_the_core_and_without_nvidias_compiler_there_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:

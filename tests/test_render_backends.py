@@ -292,17 +292,64 @@ def test_a_splat_without_any_size_has_finite_gradients_when_antialiased(engine: 
         assert value.isfinite().all(), name
 
 
-def test_colors_are_clamped_at_zero_and_pass_no_gradient_there(engine: Engine):
-    sh_coeffs = torch.zeros(1, 1, 3, dtype=torch.float64)
-    sh_coeffs[0, 0] = torch.tensor([-3.0, 0.0, 6.0])
-    splat = replace(one_splat(), features=None, sh_coeffs=sh_coeffs)
-    inputs = leaves(splat, engine.dtype)
+def black_splat(*sh0: float) -> Splats:
+    sh_coeffs = torch.zeros(1, 4, 3, dtype=torch.float64)
+    sh_coeffs[0, 0] = torch.tensor(sh0)
+    return replace(one_splat(), features=None, sh_coeffs=sh_coeffs)
+
+
+def test_a_color_clamped_at_zero_passes_no_gradient_that_would_darken_it(engine: Engine):
+    inputs = leaves(black_splat(-3.0, 0.0, 6.0), engine.dtype)
     out = engine.render(inputs, front_camera(), RasterSettings(sh_degree=0))
     assert (out.features[..., 0] == 0).all() and (out.features > 1).any()
     out.features.sum().backward()
     assert inputs.sh_coeffs is not None and inputs.sh_coeffs.grad is not None
     gradient = inputs.sh_coeffs.grad[0, 0]
     assert gradient[0] == 0 and gradient[1] > 0 and gradient[2] > 0
+
+
+def test_a_color_clamped_at_zero_passes_a_gradient_that_would_raise_it(engine: Engine):
+    # Here the gradient is not the derivative, which is zero: it is that of the same splat with a color above zero.
+    found = []
+    for sh0 in ((-3.0, -3.0, -3.0), (1.0, -3.0, 1.0)):
+        inputs = leaves(black_splat(*sh0), engine.dtype)
+        out = engine.render(inputs, front_camera(), RasterSettings(sh_degree=1))
+        weights = torch.tensor([-1.0, 2.0, -0.5], dtype=engine.dtype)
+        (out.features * weights).sum().backward()
+        assert inputs.sh_coeffs is not None and inputs.sh_coeffs.grad is not None
+        found.append(inputs.sh_coeffs.grad[0])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=engine.tolerance)
+    assert (found[0][0, [0, 2]] < 0).all() and (found[0][:, 1] == 0).all() and (found[0][1:, 0] != 0).any()
+
+
+def test_a_color_clamped_in_every_pixel_follows_the_sum_over_pixels(engine: Engine):
+    # Half of the picture wants it brighter, less of it darker: the sum of both decides, not each pixel.
+    for right, passes in ((0.5, True), (1.5, False)):
+        inputs = leaves(black_splat(-3.0, -3.0, -3.0), engine.dtype)
+        features = engine.render(inputs, front_camera(), RasterSettings(sh_degree=0)).features
+        half = features.shape[1] // 2
+        (right * features[:, half:].sum() - features[:, :half].sum()).backward()
+        assert inputs.sh_coeffs is not None and inputs.sh_coeffs.grad is not None
+        assert bool((inputs.sh_coeffs.grad[0, 0] < 0).all()) == passes
+        assert passes or (inputs.sh_coeffs.grad == 0).all()
+
+
+def test_gradient_descent_turns_a_black_splat_into_the_color_of_a_photo(engine: Engine):
+    splat, wanted = black_splat(-3.0, -2.5, -2.0), black_splat(0.8, -0.5, 0.0)
+    settings, camera = RasterSettings(sh_degree=0), front_camera()
+    target = engine.render(wanted, camera, settings).features
+    sh_coeffs = cast(splat, engine.dtype).sh_coeffs
+    assert sh_coeffs is not None
+    sh_coeffs = sh_coeffs.clone().requires_grad_()
+    optimizer = torch.optim.Adam([sh_coeffs], lr=0.1)
+    for _ in range(150):
+        out = engine.render(replace(splat, sh_coeffs=sh_coeffs), camera, settings)
+        loss = (out.features - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert wanted.sh_coeffs is not None
+    torch.testing.assert_close(sh_coeffs[0, 0].detach().double(), wanted.sh_coeffs[0, 0], rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize(

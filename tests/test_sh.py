@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nfc_gs.core.rotation import quat_to_matrix
-from nfc_gs.core.sh import eval_sh, rgb_to_sh0, rotate_sh, sh0_to_rgb, sh_bases, sh_basis
+from nfc_gs.core.sh import eval_sh, one_sided_clamp, rgb_to_sh0, rotate_sh, sh0_to_rgb, sh_bases, sh_basis
 
 DEGREES = [0, 1, 2, 3]
 
@@ -110,3 +110,18 @@ def test_a_degree_that_does_not_exist_is_refused(degree):
 def test_gradients_reach_directions_and_coefficients(degree):
     inputs = (random(3, sh_bases(degree), 3).requires_grad_(), random_directions(3).requires_grad_())
     assert torch.autograd.gradcheck(lambda c, d: eval_sh(c, d, degree), inputs)
+
+
+def test_a_clamp_that_is_one_sided_hands_on_what_would_raise_a_value_at_zero():
+    raw = torch.tensor([[-1.0, -1.0, 0.0], [0.0, 2.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    v = torch.tensor([[3.0, -3.0, 3.0], [-3.0, 3.0, -3.0]], dtype=torch.float64)
+    color = one_sided_clamp(raw)
+    assert torch.equal(color.detach(), raw.detach().clamp(min=0))
+    color.backward(v)
+    assert raw.grad is not None
+    assert raw.grad.tolist() == [[0, -3, 0], [-3, 3, -3]]
+
+
+def test_a_clamp_that_is_one_sided_has_the_derivative_above_zero():
+    above = torch.rand(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
+    assert torch.autograd.gradcheck(one_sided_clamp, above.requires_grad_())

@@ -175,6 +175,76 @@ def test_lpips_sees_black_in_both_images_where_the_mask_leaves_something_out(
     assert [view.lpips for view in metrics.views[:2]] == [0.25, 0.25] and metrics.lpips == 0.25
 
 
+def test_progress_is_told_after_each_view() -> None:
+    scene = scene_of({name: ViewImage(grey(51), None) for name in ("a.png", "b.png", "c.png")})
+    seen: list[tuple[int, int]] = []
+    evaluate(empty_model(), scene, BLACK, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def bakings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with every baking."""
+    done: list[int] = []
+    bake = GaussianModel.baked
+
+    def counted(self: GaussianModel, degree: int | None = None) -> GaussianModel:
+        done.append(1)
+        return bake(self, degree)
+
+    monkeypatch.setattr(GaussianModel, "baked", counted)
+    return done
+
+
+def test_a_static_model_is_baked_once_for_all_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, model = bakings(monkeypatch), empty_model()
+    scene = scene_of({name: ViewImage(grey(51), None) for name in ("a.png", "b.png", "c.png")})
+    timed = replace(scene, views=tuple(replace(view, time=0.1 * i) for i, view in enumerate(scene.views)))
+    for each in (scene, timed):
+        done.clear()
+        evaluate(model, each, BLACK, model_at=baked_at(model, 0))
+        assert len(done) == 1
+
+
+def test_a_moving_model_is_baked_once_for_each_time_and_its_views_keep_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done, model = bakings(monkeypatch), empty_model()
+    monkeypatch.setattr(GaussianModel, "changes_with_time", True)
+    scene = scene_of({name: ViewImage(grey(51), None) for name in ("a.png", "b.png", "c.png", "d.png", "e.png")})
+    times = (0.5, 0.0, 0.5, 1.0, 0.0)
+    views = tuple(replace(view, time=time) for view, time in zip(scene.views, times, strict=True))
+    metrics = evaluate(model, replace(scene, views=views), BLACK, model_at=baked_at(model, 0))
+    assert len(done) == 3
+    assert [(view.name, view.time) for view in metrics.views] == [(view.name, view.time) for view in views]
+
+
+def test_each_view_knows_what_one_flat_color_would_have_and_how_opaque_it_is() -> None:
+    rgb = grey(0)
+    rgb[:12] = (255, 128, 51)
+    mask = np.full((24, 32), 255, np.uint8)
+    mask[6:18] = 0
+    images = {
+        "a.png": ViewImage(rgb, None),
+        "b.png": ViewImage(rgb, mask),
+        "flat.png": ViewImage(grey(7), None),
+        "none.png": ViewImage(rgb, 0 * mask),
+    }
+    first, masked, flat, nothing = evaluate(empty_model(), scene_of(images), BLACK).views
+    picture = np.broadcast_to(rgb.reshape(-1, 3).mean(0) / 255, rgb.shape).copy()
+    assert first.flat_psnr == pytest.approx(measure.psnr(picture, rgb), abs=1e-9)
+    assert masked.flat_psnr == pytest.approx(first.flat_psnr, abs=1e-9)  # both halves are there in equal parts
+    assert flat.flat_psnr == math.inf
+    assert nothing.flat_psnr is not None and math.isnan(nothing.flat_psnr)
+    assert first.alpha == 0.0
+
+
+def test_a_gaussian_over_the_whole_picture_is_opaque() -> None:
+    tensors = empty_model().tensors()
+    model = GaussianModel({**tensors, "means": tensors["means"] * -1, "log_scales": torch.full((1, 3), 4.0)})
+    (view,) = evaluate(model, scene_of({"a.png": ViewImage(grey(51), None)}), BLACK).views
+    assert view.alpha == pytest.approx(0.5, abs=0.01)  # the opacity of a logit of 0
+
+
 def test_without_held_out_views_no_folder_is_made(tmp_path: Path) -> None:
     evaluate(empty_model(), scene_of({}), BLACK, save_to=tmp_path / "renders" / "test")
     assert not (tmp_path / "renders").exists()

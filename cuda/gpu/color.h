@@ -129,11 +129,11 @@ NFC_HD Vec3<float> view_color_backward(const RenderArgs& args, const PinholeCame
   sh_basis(args.sh_degree, d.x, d.y, d.z, Y);
   if (args.sh_coeffs) {
     const size_t first = 3 * i * size_t(args.sh_bases);
-    for (int c = 0; c < 3; ++c) {  // a color clamped at zero has no gradient
-      const bool passes = args.colors[i * size_t(args.channels) + c] > 0.0f;
+    for (int c = 0; c < 3; ++c) {
+      const float v_color = sum_terms(terms + c, term_stride, term_count);
       harmonics_backward<0>(Y, args.sh_coeffs + first + c, 3, bases_in_use(args), args.sh_bases,
-                            passes ? sum_terms(terms + c, term_stride, term_count) : 0.0f, args.v_sh_coeffs + first + c,
-                            v_Y);
+                            one_sided_clamp_vjp(args.colors[i * size_t(args.channels) + c], v_color),
+                            args.v_sh_coeffs + first + c, v_Y);
     }
   } else {
     bit_color_backward(args, i, Y, terms, term_stride, term_count, v_Y);

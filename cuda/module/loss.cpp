@@ -24,10 +24,11 @@ struct LossWeights {
 nb::tuple loss(Floats rendered, Array<uint8_t> target, std::optional<Array<uint8_t>> mask, const LossWeights& weights,
                MaybeFloats gradient) {
   nfc::LossJob job{};
-  job.height = int(rendered.shape(0)), job.width = int(rendered.shape(1));
-  const size_t pixels = size_t(job.height) * size_t(job.width);
-  check(rendered, 3 * pixels, "rendered"), check(target, 3 * pixels, "target"), check(mask, pixels, "mask");
-  check(gradient, 3 * pixels, "gradient");
+  job.height = axis(rendered, 0, 3, "rendered"), job.width = axis(rendered, 1, 3, "rendered");
+  const size_t rows = size_t(job.height), columns = size_t(job.width), pixels = rows * columns;
+  check(rendered, {rows, columns, 3}, "rendered"), check(target, {rows, columns, 3}, "target");
+  check(mask, {rows, columns}, "mask"), check(gradient, {rows, columns, 3}, "gradient");
+  if (columns > kMaxAxis / 3) throw std::invalid_argument("rendered is too wide");  // its values are counted in ints
   job.rendered = rendered.data(), job.target = target.data(), job.mask = pointer(mask);
   job.l1_weight = weights.l1, job.mse_weight = weights.mse, job.ssim_weight = weights.ssim;
   job.ce_weight = weights.ce, job.ce_eps = weights.ce_eps;
@@ -44,10 +45,10 @@ nb::tuple loss(Floats rendered, Array<uint8_t> target, std::optional<Array<uint8
 double bit_loss(Floats probabilities, Array<uint8_t> target, std::optional<Array<uint8_t>> mask, float eps,
                 MaybeFloats gradient) {
   nfc::BitLossJob job{};
-  job.height = int(probabilities.shape(0)), job.width = int(probabilities.shape(1));
-  const size_t pixels = size_t(job.height) * size_t(job.width);
-  check(probabilities, nfc::kColorBits * pixels, "probabilities"), check(target, 3 * pixels, "target");
-  check(mask, pixels, "mask"), check(gradient, nfc::kColorBits * pixels, "gradient");
+  job.height = axis(probabilities, 0, 3, "probabilities"), job.width = axis(probabilities, 1, 3, "probabilities");
+  const size_t rows = size_t(job.height), columns = size_t(job.width), pixels = rows * columns;
+  check(probabilities, {rows, columns, nfc::kColorBits}, "probabilities"), check(target, {rows, columns, 3}, "target");
+  check(mask, {rows, columns}, "mask"), check(gradient, {rows, columns, nfc::kColorBits}, "gradient");
   job.probabilities = probabilities.data(), job.target = target.data(), job.mask = pointer(mask);
   job.eps = eps, job.gradient = pointer(gradient), job.inv_count = inverse_count(job.mask, pixels);
   nb::gil_scoped_release release;
@@ -60,8 +61,8 @@ void bind_loss(nb::module_& m) {
   nb::class_<LossWeights>(m, "LossWeights")
       .def(nb::init<float, float, float, float, float>(), nb::arg("l1"), nb::arg("mse"), nb::arg("ssim"), nb::arg("ce"),
            nb::arg("ce_eps"));
-  m.def("photometric_loss", &loss, nb::arg("rendered"), nb::arg("target"), nb::arg("mask").none(), nb::arg("weights"),
-        nb::arg("gradient").noconvert().none());
-  m.def("bit_loss", &bit_loss, nb::arg("probabilities"), nb::arg("target"), nb::arg("mask").none(), nb::arg("eps"),
-        nb::arg("gradient").noconvert().none());
+  m.def("photometric_loss", &loss, array("rendered"), array("target"), array("mask").none(), nb::arg("weights"),
+        array("gradient").none());
+  m.def("bit_loss", &bit_loss, array("probabilities"), array("target"), array("mask").none(), nb::arg("eps"),
+        array("gradient").none());
 }

@@ -11,10 +11,11 @@ void adam(Floats value, Floats gradient, Floats first, Floats second, std::optio
           float correction2) {
   nfc::AdamJob job{};
   job.columns = int(rates.size());
-  if (job.columns == 0 || value.size() % rates.size()) throw std::invalid_argument("rates do not fit the values");
+  if (job.columns == 0 || value.size() % rates.size() || value.size() / rates.size() > kMaxAxis)
+    throw std::invalid_argument("rates do not fit the values");
   job.rows = int(value.size() / rates.size());
-  check(gradient, value.size(), "gradient"), check(first, value.size(), "first"), check(second, value.size(), "second");
-  check(visible, size_t(job.rows), "visible");
+  check_size(gradient, value.size(), "gradient"), check_size(first, value.size(), "first");
+  check_size(second, value.size(), "second"), check(visible, {size_t(job.rows)}, "visible");
   job.value = value.data(), job.gradient = gradient.data(), job.first = first.data(), job.second = second.data();
   job.visible = visible ? reinterpret_cast<const uint8_t*>(visible->data()) : nullptr;
   job.rates = rates.data();
@@ -26,9 +27,9 @@ void adam(Floats value, Floats gradient, Floats first, Floats second, std::optio
 
 void mcmc_noise(Floats means, Floats quats, Floats log_scales, Floats opacity_logits, float strength, float sharpness,
                 float threshold, uint64_t seed, uint64_t step) {
-  const size_t n = means.shape(0);
-  check(means, 3 * n, "means"), check(quats, 4 * n, "quats"), check(log_scales, 3 * n, "log_scales");
-  check(opacity_logits, n, "opacity_logits");
+  const size_t n = size_t(axis(means, 0, 2, "means"));
+  check(means, {n, 3}, "means"), check(quats, {n, 4}, "quats"), check(log_scales, {n, 3}, "log_scales");
+  check(opacity_logits, {n}, "opacity_logits");
   nb::gil_scoped_release release;
   nfc::mcmc_noise(int(n), means.data(), quats.data(), log_scales.data(), opacity_logits.data(), strength, sharpness,
                   threshold, seed, step);
@@ -37,10 +38,10 @@ void mcmc_noise(Floats means, Floats quats, Floats log_scales, Floats opacity_lo
 }  // namespace
 
 void bind_optimize(nb::module_& m) {
-  m.def("adam", &adam, nb::arg("value").noconvert(), nb::arg("gradient"), nb::arg("first").noconvert(),
-        nb::arg("second").noconvert(), nb::arg("visible").none(), nb::arg("rates"), nb::arg("beta1"), nb::arg("beta2"),
+  m.def("adam", &adam, array("value"), array("gradient"), array("first"),
+        array("second"), array("visible").none(), nb::arg("rates"), nb::arg("beta1"), nb::arg("beta2"),
         nb::arg("epsilon"), nb::arg("correction1"), nb::arg("correction2"));
-  m.def("mcmc_noise", &mcmc_noise, nb::arg("means").noconvert(), nb::arg("quats"), nb::arg("log_scales"),
-        nb::arg("opacity_logits"), nb::arg("strength"), nb::arg("sharpness"), nb::arg("threshold"), nb::arg("seed"),
+  m.def("mcmc_noise", &mcmc_noise, array("means"), array("quats"), array("log_scales"),
+        array("opacity_logits"), nb::arg("strength"), nb::arg("sharpness"), nb::arg("threshold"), nb::arg("seed"),
         nb::arg("step"));
 }

@@ -1,10 +1,14 @@
 // Rendering.
 
+#include <atomic>
+
 #include "../cpu/render.h"
 #include "../include/nfc_gs/bits.h"
 #include "bindings.h"
 
 namespace {
+
+std::atomic<uint64_t> renderings{0};
 
 // Inputs and results of one rendering; forward and backward take the same object.
 struct RenderInputs {
@@ -18,33 +22,37 @@ struct RenderInputs {
   Array<int32_t> radii;
   Floats means2d, out, out_alpha;
   MaybeFloats out_depth;
+  uint64_t number = ++renderings;  // no two objects have the same
 
   nfc::RenderJob job() const {
     nfc::RenderJob j{};
-    const size_t n = means.shape(0), pixels = size_t(width) * size_t(height);
-    check(means, 3 * n, "means"), check(quats, 4 * n, "quats"), check(scales, 3 * n, "scales");
-    check(opacities, n, "opacities"), check(viewmat, 16, "viewmat"), check(intrinsics, 4, "intrinsics");
-    j.count = int(n);
-    if (sh_coeffs || bit_logits) set_color(j, n);
+    j.count = axis(means, 0, 2, "means");
+    if (width < 1 || height < 1 || size_t(width) > kMaxAxis || size_t(height) > kMaxAxis)
+      throw std::invalid_argument("an image has at least one pixel, and not too many");
+    const size_t n = size_t(j.count), rows = size_t(height), columns = size_t(width);
+    check(means, {n, 3}, "means"), check(quats, {n, 4}, "quats"), check(scales, {n, 3}, "scales");
+    check(opacities, {n}, "opacities"), check(viewmat, {4, 4}, "viewmat"), check(intrinsics, {4}, "intrinsics");
+    set_color(j, n);
     if (features) {
-      j.feature_channels = int(features->shape(1)), j.features = features->data();
-      check(*features, n * j.feature_channels, "features");
+      j.feature_channels = axis(*features, 1, 2, "features"), j.features = features->data();
+      check(features, {n, size_t(j.feature_channels)}, "features");
     }
-    const int composited = j.color_channels + j.feature_channels;
-    j.channels = composited + (depth ? 1 : 0);
-    if (j.channels > nfc::kMaxChannels || j.channels < 1)
+    if (j.feature_channels > nfc::kMaxChannels || j.color_channels + j.feature_channels + depth > nfc::kMaxChannels ||
+        j.color_channels + j.feature_channels + depth < 1)
       throw std::invalid_argument("between 1 and 64 channels can be composited");
+    const size_t composited = size_t(j.color_channels + j.feature_channels);
+    j.channels = int(composited) + (depth ? 1 : 0);
     for (int i = 0; i < 16; ++i) j.camera.viewmat[i] = viewmat.data()[i];
     for (int i = 0; i < 4; ++i) j.camera.intrinsics[i] = intrinsics.data()[i];
     j.camera.width = width, j.camera.height = height;
     j.antialiased = antialiased, j.depth = depth;
     j.means = means.data(), j.quats = quats.data(), j.scales = scales.data(), j.opacities = opacities.data();
-    check(background, composited, "background");
+    check(background, {composited}, "background");
     j.background = pointer(background);
-    check(radii, 2 * n, "radii"), check(means2d, 2 * n, "means2d");
-    check(out, pixels * composited, "out"), check(out_alpha, pixels, "out_alpha");
-    check(out_depth, pixels, "out_depth");
-    if (depth && !out_depth) throw std::invalid_argument("depth needs out_depth");
+    check(radii, {n, 2}, "radii"), check(means2d, {n, 2}, "means2d");
+    check(out, {rows, columns, composited}, "out"), check(out_alpha, {rows, columns, 1}, "out_alpha");
+    check(out_depth, {rows, columns, 1}, "out_depth");
+    if (depth != out_depth.has_value()) throw std::invalid_argument("depth and out_depth go together");
     j.radii = radii.data(), j.means2d = means2d.data();
     j.out = out.data(), j.out_alpha = out_alpha.data(), j.out_depth = pointer(out_depth);
     return j;
@@ -53,20 +61,23 @@ struct RenderInputs {
  private:
   void set_color(nfc::RenderJob& j, size_t n) const {
     if (sh_coeffs && bit_logits) throw std::invalid_argument("colors are sh_coeffs or bit_logits, not both");
-    j.color_channels = 3;
+    if (bit_logits.has_value() != bit_shifts.has_value())
+      throw std::invalid_argument("bit_logits and bit_shifts go together");
+    if (composite_bits && !bit_logits) throw std::invalid_argument("composite_bits needs bit_logits");
+    if (!sh_coeffs && !bit_logits) return;
+    j.color_channels = composite_bits ? nfc::kColorBits : 3;
     if (sh_coeffs) {
-      j.sh_bases = int(sh_coeffs->shape(1)), j.sh_coeffs = sh_coeffs->data();
-      check(*sh_coeffs, 3 * n * j.sh_bases, "sh_coeffs");
+      j.sh_bases = axis(*sh_coeffs, 1, 3, "sh_coeffs"), j.sh_coeffs = sh_coeffs->data();
+      check(sh_coeffs, {n, size_t(j.sh_bases), 3}, "sh_coeffs");
     } else {
-      if (!bit_shifts || bit_shifts->ndim() != 3) throw std::invalid_argument("bit_logits need bit_shifts");
-      j.sh_bases = int(bit_shifts->shape(1)) + 1, j.shift_columns = int(bit_shifts->shape(2));
+      j.sh_bases = axis(*bit_shifts, 1, 3, "bit_shifts") + 1, j.shift_columns = axis(*bit_shifts, 2, 3, "bit_shifts");
       if (j.shift_columns != 3 && j.shift_columns != nfc::kColorBits)
         throw std::invalid_argument("bit_shifts hold 3 or 24 numbers for each basis");
-      check(*bit_logits, nfc::kColorBits * n, "bit_logits");
-      check(*bit_shifts, n * (j.sh_bases - 1) * j.shift_columns, "bit_shifts");
+      check(bit_logits, {n, nfc::kColorBits}, "bit_logits");
+      check(bit_shifts, {n, size_t(j.sh_bases - 1), size_t(j.shift_columns)}, "bit_shifts");
       j.bit_logits = bit_logits->data(), j.bit_shifts = bit_shifts->data();
-      if (composite_bits) j.color_channels = nfc::kColorBits;
     }
+    if (j.sh_bases > nfc::kMaxBases) throw std::invalid_argument("colors have at most 16 bases");
     j.sh_degree = sh_degree;
     if (sh_degree < 0 || sh_degree > 3 || (sh_degree + 1) * (sh_degree + 1) > j.sh_bases)
       throw std::invalid_argument("sh_degree does not fit the colors");
@@ -82,31 +93,51 @@ struct RenderGradients {
   MaybeFloats v_means2d_abs;
 };
 
-void forward(nfc::RenderScratch& scratch, const RenderInputs& inputs) {
+// The memory of a rendering, and which one it is.
+struct RenderScratch {
+  nfc::RenderScratch memory;
+  uint64_t number = 0;
+};
+
+void forward(RenderScratch& scratch, const RenderInputs& inputs) {
   nfc::RenderJob job = inputs.job();
   nb::gil_scoped_release release;
-  scratch.forward(job);
+  scratch.number = 0;  // should memory run out
+  scratch.memory.forward(job);
+  scratch.number = inputs.number;
 }
 
-void backward(nfc::RenderScratch& scratch, const RenderInputs& inputs, const RenderGradients& g) {
+// Throws unless the gradient of an optional input has its shape, and there is none of an input that there is not. One
+// that is `needed` is there.
+void check_gradient(const MaybeFloats& gradient, const MaybeFloats& value, bool needed, const char* name) {
+  if (gradient && !value) throw std::invalid_argument(std::string(name) + " is the gradient of nothing");
+  if (needed && value && !gradient) throw std::invalid_argument(std::string(name) + " is missing");
+  bool fits = !gradient || gradient->ndim() == value->ndim();
+  for (size_t i = 0; gradient && fits && i < value->ndim(); ++i) fits = gradient->shape(i) == value->shape(i);
+  if (!fits)
+    throw std::invalid_argument(std::string(name) + " has shape " + shape_of(*gradient) + ", expected " +
+                                shape_of(*value));
+}
+
+void backward(RenderScratch& scratch, const RenderInputs& inputs, const RenderGradients& g) {
   nfc::RenderJob job = inputs.job();
-  const size_t n = size_t(job.count), pixels = size_t(job.camera.width) * size_t(job.camera.height);
+  if (scratch.number != inputs.number)
+    throw std::invalid_argument("backward takes the inputs of the last forward pass with this scratch, and got others");
+  const size_t n = size_t(job.count), rows = size_t(job.camera.height), columns = size_t(job.camera.width);
   const size_t composited = size_t(job.channels - (job.depth ? 1 : 0));
-  check(g.v_out, pixels * composited, "v_out"), check(g.v_alpha, pixels, "v_alpha");
-  check(g.v_depth, pixels, "v_depth");
-  check(g.v_means, 3 * n, "v_means"), check(g.v_quats, 4 * n, "v_quats"), check(g.v_scales, 3 * n, "v_scales");
-  check(g.v_opacities, n, "v_opacities"), check(g.v_sh_coeffs, 3 * n * job.sh_bases, "v_sh_coeffs");
-  check(g.v_features, n * job.feature_channels, "v_features"), check(g.v_viewmat, 16, "v_viewmat");
-  check(g.v_background, composited, "v_background"), check(g.v_means2d, 2 * n, "v_means2d");
-  check(g.v_means2d_abs, 2 * n, "v_means2d_abs");
-  if (job.sh_coeffs && !g.v_sh_coeffs) throw std::invalid_argument("v_sh_coeffs is missing");
-  if (job.bit_logits && !(g.v_bit_logits && g.v_bit_shifts))
-    throw std::invalid_argument("v_bit_logits or v_bit_shifts is missing");
-  check(g.v_bit_logits, nfc::kColorBits * n, "v_bit_logits");
-  check(g.v_bit_shifts, job.bit_logits ? n * (job.sh_bases - 1) * job.shift_columns : 0, "v_bit_shifts");
+  check(g.v_out, {rows, columns, composited}, "v_out"), check(g.v_alpha, {rows, columns, 1}, "v_alpha");
+  if (g.v_depth && !job.depth) throw std::invalid_argument("v_depth is the gradient of nothing");
+  check(g.v_depth, {rows, columns, 1}, "v_depth");
+  check(g.v_means, {n, 3}, "v_means"), check(g.v_quats, {n, 4}, "v_quats"), check(g.v_scales, {n, 3}, "v_scales");
+  check(g.v_opacities, {n}, "v_opacities"), check(g.v_viewmat, {4, 4}, "v_viewmat");
+  check(g.v_means2d, {n, 2}, "v_means2d"), check(g.v_means2d_abs, {n, 2}, "v_means2d_abs");
+  check_gradient(g.v_sh_coeffs, inputs.sh_coeffs, true, "v_sh_coeffs");
+  check_gradient(g.v_bit_logits, inputs.bit_logits, true, "v_bit_logits");
+  check_gradient(g.v_bit_shifts, inputs.bit_shifts, true, "v_bit_shifts");
+  check_gradient(g.v_features, inputs.features, false, "v_features");
+  check_gradient(g.v_background, inputs.background, false, "v_background");
   job.v_bit_logits = pointer(g.v_bit_logits), job.v_bit_shifts = pointer(g.v_bit_shifts);
-  job.v_out = pointer(g.v_out), job.v_alpha = pointer(g.v_alpha);
-  job.v_depth = job.depth ? pointer(g.v_depth) : nullptr;
+  job.v_out = pointer(g.v_out), job.v_alpha = pointer(g.v_alpha), job.v_depth = pointer(g.v_depth);
   job.v_means = g.v_means.data(), job.v_quats = g.v_quats.data(), job.v_scales = g.v_scales.data();
   job.v_opacities = g.v_opacities.data(), job.v_sh_coeffs = pointer(g.v_sh_coeffs);
   job.v_features = pointer(g.v_features);
@@ -116,7 +147,7 @@ void backward(nfc::RenderScratch& scratch, const RenderInputs& inputs, const Ren
     throw std::invalid_argument("absolute gradients need at most 4 channels");
   float *v_viewmat = pointer(g.v_viewmat), *v_background = pointer(g.v_background);
   nb::gil_scoped_release release;
-  scratch.backward(job, v_viewmat, v_background);
+  scratch.memory.backward(job, v_viewmat, v_background);
 }
 
 }  // namespace
@@ -125,26 +156,26 @@ void bind_render(nb::module_& m) {
   nb::class_<RenderInputs>(m, "RenderInputs")
       .def(nb::init<Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, int,
                     bool, Floats, Floats, int, int, bool, bool, Array<int32_t>, Floats, Floats, Floats, MaybeFloats>(),
-           nb::arg("means"), nb::arg("quats"), nb::arg("scales"), nb::arg("opacities"), nb::arg("sh_coeffs").none(),
-           nb::arg("bit_logits").none(), nb::arg("bit_shifts").none(), nb::arg("features").none(),
-           nb::arg("background").none(), nb::arg("sh_degree"), nb::arg("composite_bits"), nb::arg("viewmat"),
-           nb::arg("intrinsics"), nb::arg("width"), nb::arg("height"), nb::arg("antialiased"), nb::arg("depth"),
-           nb::arg("radii").noconvert(), nb::arg("means2d").noconvert(), nb::arg("out").noconvert(),
-           nb::arg("out_alpha").noconvert(), nb::arg("out_depth").noconvert().none());
+           array("means"), array("quats"), array("scales"), array("opacities"), array("sh_coeffs").none(),
+           array("bit_logits").none(), array("bit_shifts").none(), array("features").none(),
+           array("background").none(), nb::arg("sh_degree"), nb::arg("composite_bits"), array("viewmat"),
+           array("intrinsics"), nb::arg("width"), nb::arg("height"), nb::arg("antialiased"), nb::arg("depth"),
+           array("radii"), array("means2d"), array("out"),
+           array("out_alpha"), array("out_depth").none());
   nb::class_<RenderGradients>(m, "RenderGradients")
       .def(nb::init<MaybeFloats, MaybeFloats, MaybeFloats, Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats,
                     MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, Floats, MaybeFloats>(),
-           nb::arg("v_out").none(), nb::arg("v_alpha").none(), nb::arg("v_depth").none(),
-           nb::arg("v_means").noconvert(), nb::arg("v_quats").noconvert(), nb::arg("v_scales").noconvert(),
-           nb::arg("v_opacities").noconvert(), nb::arg("v_sh_coeffs").noconvert().none(),
-           nb::arg("v_bit_logits").noconvert().none(), nb::arg("v_bit_shifts").noconvert().none(),
-           nb::arg("v_features").noconvert().none(), nb::arg("v_viewmat").noconvert().none(),
-           nb::arg("v_background").noconvert().none(), nb::arg("v_means2d").noconvert(),
-           nb::arg("v_means2d_abs").noconvert().none());
-  nb::class_<nfc::RenderScratch>(m, "RenderScratch")
+           array("v_out").none(), array("v_alpha").none(), array("v_depth").none(),
+           array("v_means"), array("v_quats"), array("v_scales"),
+           array("v_opacities"), array("v_sh_coeffs").none(),
+           array("v_bit_logits").none(), array("v_bit_shifts").none(),
+           array("v_features").none(), array("v_viewmat").none(),
+           array("v_background").none(), array("v_means2d"),
+           array("v_means2d_abs").none());
+  nb::class_<RenderScratch>(m, "RenderScratch")
       .def(nb::init<>())
       .def("forward", &forward)
       .def("backward", &backward)
-      .def_prop_ro("entries", &nfc::RenderScratch::entries)
-      .def("evaluated_pairs", &nfc::RenderScratch::evaluated_pairs);
+      .def_prop_ro("entries", [](const RenderScratch& scratch) { return scratch.memory.entries(); })
+      .def("evaluated_pairs", [](const RenderScratch& scratch) { return scratch.memory.evaluated_pairs(); });
 }

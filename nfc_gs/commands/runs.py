@@ -103,7 +103,7 @@ def meaning(metrics: Metrics, steps: int, *, outlook: bool) -> str:
         return "No views are held out, so the quality is not measured; --test-every 8 holds out every 8th."
     if metrics.psnr is None:
         return "The masks ignore the held-out views whole, so the quality is not measured."
-    words = verdict(metrics.psnr, steps=steps)
+    words = verdict(metrics.psnr, steps=steps, better_than_flat=metrics.better_than_flat)
     return f"{metrics.psnr:.1f} dB on the held-out views, {words if outlook else f'{words.quality}.'}"
 
 

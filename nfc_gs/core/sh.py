@@ -8,6 +8,7 @@ as in Sloan, "Efficient Spherical Harmonic Evaluation", JCGT 2013. Bands follow 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,10 +78,37 @@ def eval_sh(coeffs: Tensor, directions: Tensor, degree: int) -> Tensor:
         degree: 0..3.
 
     Returns:
-        [..., 3]. A splat's color is max(0, 0.5 + this).
+        [..., 3]. A splat's color is `one_sided_clamp(0.5 + this)`.
     """
     basis = sh_basis(directions, degree)
     return (basis[..., None] * coeffs[..., : sh_bases(degree), :]).sum(-2)
+
+
+def one_sided_clamp(raw: Tensor) -> Tensor:
+    """max(0, raw), of any shape, whose gradient does not vanish where a descent step would raise the value.
+
+    With v = d loss / d color, the gradient handed on is
+
+        d loss / d raw = v if raw > 0 or v < 0, else 0.
+
+    Where raw <= 0 the derivative of max(0, raw) is 0, so a Gaussian that is black in a channel would stay black in it
+    for good. There v < 0 is not the derivative: it says that a brighter color would lower the loss, and the
+    coefficients follow it until the color is above zero again. A gradient that would darken the color further is
+    dropped, as before.
+    """
+    return _OneSidedClamp.apply(raw)
+
+
+class _OneSidedClamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor) -> Tensor:
+        ctx.save_for_backward(raw > 0)
+        return raw.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # pyright: ignore
+        (positive,) = ctx.saved_tensors
+        return torch.where(positive | (grads[0] < 0), grads[0], 0)
 
 
 def rgb_to_sh0(rgb: Tensor) -> Tensor:

@@ -112,6 +112,12 @@ class RunFiles:
         return as_number(self.test.get("psnr"))
 
     @property
+    def better_than_flat(self) -> bool | None:
+        """As `Metrics` has it; None if that is not known."""
+        known = self.test.get("better_than_flat")
+        return known if isinstance(known, bool) else None
+
+    @property
     def moves(self) -> bool:
         """Whether the scene has times."""
         axis = None if self.checkpoint is None else self.checkpoint.time_axis

@@ -1,8 +1,13 @@
-"""Bundles of numbers that operations take beside tensors."""
+"""Bundles of numbers that operations take beside tensors, and checks of the tensors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nfc_gs.core.checks import check_shapes
 
 Rate = float | tuple[float, float, int]
 """A learning rate; or (rate of the first columns, rate of the rest, number of first columns) of the flattened row."""
@@ -51,3 +56,26 @@ class Noise:
     opacity: float
     seed: int
     step: int
+
+
+def check_operands(device: torch.device, **operands: tuple[Tensor | None, str, torch.dtype]) -> dict[str, int]:
+    """Check tensors before a kernel gets nothing but the address of their memory.
+
+        check_operands(device, means=(means, "N 3", torch.float32), visible=(visible, "N", torch.bool))
+
+    Args:
+        device: where they must be.
+        operands: by name: the tensor (None is skipped), its dimensions as `check_shapes` has them, and its dtype.
+
+    Returns:
+        The size of each named dimension.
+
+    Raises:
+        ValueError: names the tensor and what is wrong with it.
+    """
+    for name, (tensor, _, dtype) in operands.items():
+        if tensor is not None and tensor.dtype != dtype:
+            raise ValueError(f"{name} has dtype {tensor.dtype}, expected {dtype}")
+        if tensor is not None and tensor.device != device:
+            raise ValueError(f"{name} is on {tensor.device}, expected {device}")
+    return check_shapes(**{name: (tensor, dimensions) for name, (tensor, dimensions, _) in operands.items()})

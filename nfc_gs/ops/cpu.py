@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfc_gs.core.constants import SSIM_C1, SSIM_C2
+from nfc_gs.core.ssim_window import ssim_window
 from nfc_gs.ops import native
 from nfc_gs.ops.arguments import AdamConstants, LossWeights, Noise, Rate
 
@@ -19,6 +21,8 @@ WIDTH_MULTIPLE = 16
 
 MAX_WIDTH = 256
 """The widest layer that `mlp` takes."""
+
+_SSIM_WINDOW = ssim_window(torch.float64).tolist()
 
 
 def _array(tensor: Tensor | None) -> Any:
@@ -92,6 +96,25 @@ class _BitCrossEntropy(torch.autograd.Function):
 
 def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
     return gradient if factor.item() == 1.0 else gradient * factor
+
+
+# ---- metrics ------------------------------------------------------------------------------------------------------
+
+
+def squared_error(x: Tensor, y: Tensor, counted: Tensor | None) -> float:
+    """`objective.metrics.squared_error_reference`."""
+    return native.core().squared_error(_picture(x), _picture(y), _array(counted))
+
+
+def ssim(x: Tensor, y: Tensor, counted: Tensor | None) -> float:
+    """`objective.metrics.ssim_reference`."""
+    return native.core().ssim(_picture(x), _picture(y), _array(counted), _SSIM_WINDOW, SSIM_C1, SSIM_C2)
+
+
+def _picture(picture: Tensor) -> Any:
+    """The memory of a picture in a dtype that the core takes."""
+    known = picture.dtype in (torch.uint8, torch.float32, torch.float64)
+    return _array(picture if known else picture.double())
 
 
 # ---- Adam and noise -----------------------------------------------------------------------------------------------

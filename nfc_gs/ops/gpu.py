@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfc_gs.core.constants import BITS
 from nfc_gs.core.ssim_window import ssim_window
-from nfc_gs.ops.arguments import AdamConstants, LossWeights, Noise, Rate
+from nfc_gs.ops.arguments import AdamConstants, LossWeights, Noise, Rate, check_operands
 from nfc_gs.ops.kernel_args import (
     MAX_PARAMETERS,
     MAX_PLANES,
@@ -31,6 +32,9 @@ LOSS_TILE, LOSS_THREADS, LOSS_TERMS = 16, 256, 4
 OPTIMIZE_THREADS, ADAM_AT_ONCE = 256, 4
 HEXPLANE_THREADS, WARP = 128, 32
 """Sizes of the kernels in cuda/gpu."""
+
+MAX_VALUES = 2**31 - 1
+"""Values of an image that the losses count: 32 bits."""
 
 POINTS_AT_ONCE = 2**16
 """Points whose gradients are in memory together: a kilobyte and a half each."""
@@ -114,6 +118,7 @@ class _PhotometricLaunches:
         weights: LossWeights,
         with_gradient: bool,
     ) -> None:
+        _check_images(runtime, rendered, 3, target, mask)
         height, width = rendered.shape[:2]
         tiles_x, tiles_y = _blocks(width, LOSS_TILE), _blocks(height, LOSS_TILE)
         self._runtime, self._rendered = runtime, rendered
@@ -154,6 +159,7 @@ class _BitLaunches:
     def __init__(
         self, runtime: Runtime, probabilities: Tensor, target: Tensor, mask: Tensor | None, eps: float
     ) -> None:
+        _check_images(runtime, probabilities, 3 * BITS, target, mask)
         self._runtime, self._probabilities = runtime, probabilities
         blocks = _blocks(probabilities.numel(), LOSS_THREADS)
         inv_count = _inverse_count(mask, probabilities)
@@ -172,6 +178,17 @@ class _BitLaunches:
         blocks = _blocks(self._args.count, LOSS_THREADS)
         self._runtime.launch("loss", "bit_loss_gradient", self._args, blocks, LOSS_THREADS)
         return gradient
+
+
+def _check_images(runtime: Runtime, rendered: Tensor, channels: int, target: Tensor, mask: Tensor | None) -> None:
+    check_operands(
+        runtime.device,
+        rendered=(rendered, f"H W {channels}", torch.float32),
+        target=(target, "H W 3", torch.uint8),
+        mask=(mask, "H W", torch.uint8),
+    )
+    if rendered.numel() > MAX_VALUES:
+        raise ValueError(f"rendered has shape {tuple(rendered.shape)}, more than the {MAX_VALUES} values of one image")
 
 
 def _inverse_count(mask: Tensor | None, image: Tensor) -> Tensor:
@@ -207,6 +224,7 @@ def adam_step(
         blocks = 0
         for slot, name in zip(args.parameters, part, strict=False):
             value, rate = params[name], rates[name]
+            _check_adam(runtime, name, value, gradients[name], m[name], v[name], visible)
             first_rate, other_rate, first_columns = rate if isinstance(rate, tuple) else (rate, rate, 0)
             rows = len(value)
             slot.set(value=value, gradient=gradients[name], first=m[name], second=v[name])
@@ -216,10 +234,29 @@ def adam_step(
         runtime.launch("optimize", "adam", args, blocks, OPTIMIZE_THREADS)
 
 
+def _check_adam(runtime: Runtime, name: str, value: Tensor, *others: Tensor | None) -> None:
+    """Check a parameter [N, ...], its gradient and moments, and which rows are visible ([N] bool or None)."""
+    dimensions = " ".join(map(str, value.shape))
+    *alike, visible = others
+    tensors = {name: value, **{f"{kind} of {name}": t for kind, t in zip(("gradient", "m", "v"), alike, strict=True)}}
+    check_operands(
+        runtime.device,
+        **{each: (tensor, dimensions, torch.float32) for each, tensor in tensors.items()},
+        visible=(visible, str(len(value)), torch.bool),
+    )
+
+
 def mcmc_noise(
     runtime: Runtime, means: Tensor, quats: Tensor, log_scales: Tensor, opacity_logits: Tensor, noise: Noise
 ) -> None:
     """`training.density_ops.mcmc_noise_` with the generator of the CPU core, in place in `means`."""
+    check_operands(
+        runtime.device,
+        means=(means, "N 3", torch.float32),
+        quats=(quats, "N 4", torch.float32),
+        log_scales=(log_scales, "N 3", torch.float32),
+        opacity_logits=(opacity_logits, "N", torch.float32),
+    )
     args = NoiseArgs()
     args.set(means=means, quats=quats, log_scales=log_scales, opacity_logits=opacity_logits, count=len(means))
     args.set(strength=noise.strength, sharpness=noise.steepness, threshold=noise.opacity)
@@ -231,6 +268,12 @@ def relocate(
     runtime: Runtime, opacity_logits: Tensor, log_scales: Tensor, copies: Tensor, max_copies: int, min_opacity: float
 ) -> None:
     """`training.density_ops.relocate_sources_` of Gaussians of which `copies` [N] int32 are added, in place."""
+    check_operands(
+        runtime.device,
+        opacity_logits=(opacity_logits, "N", torch.float32),
+        log_scales=(log_scales, "N 3", torch.float32),
+        copies=(copies, "N", torch.int32),
+    )
     args = RelocateArgs()
     args.set(opacity_logits=opacity_logits, log_scales=log_scales, copies=copies, count=len(copies))
     args.set(max_copies=max_copies, min_opacity=min_opacity)
@@ -248,6 +291,8 @@ def hexplane_features(runtime: Runtime, planes: Sequence[Tensor], coords: Tensor
 class _HexPlaneFeatures(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, runtime: Runtime, coords: Tensor, time: float, *planes: Tensor) -> Tensor:
+        sized = {f"plane {i}": (plane, f"rows{i} columns{i} F", torch.float32) for i, plane in enumerate(planes)}
+        check_operands(runtime.device, coords=(coords, "N 3", torch.float32), **sized)
         kept = (coords.contiguous(), *(plane.contiguous() for plane in planes))
         args = _hexplane_args(kept[1:], time)
         out = coords.new_empty(len(coords), args.levels * args.features)
@@ -271,6 +316,10 @@ class _HexPlaneFeatures(torch.autograd.Function):
 
 
 def _hexplane_args(planes: Sequence[Tensor], time: float) -> HexPlaneArgs:
+    if not planes or len(planes) % 6:
+        raise ValueError(f"a HexPlane has six planes per level, not {len(planes)} in all")
+    if min(min(plane.shape[:2]) for plane in planes) < 2:
+        raise ValueError("a plane has at least 2 x 2 cells")
     if len(planes) > MAX_PLANES:
         raise ValueError(f"a HexPlane has at most {MAX_PLANES // 6} levels on a GPU, not {len(planes) // 6}")
     args = HexPlaneArgs()
@@ -314,6 +363,7 @@ def add_plane_regulariser_gradient(
     sparsity: float,
 ) -> None:
     """`model.hexplane.add_plane_regulariser_gradient_reference`, in place."""
+    check_operands(runtime.device, plane=(plane, "R C F", torch.float32), gradient=(gradient, "R C F", torch.float32))
     rows, columns, features = plane.shape
     args = PlaneArgs()
     args.set(plane=plane, v_plane=gradient, rows=rows, width=columns * features, features=features)

@@ -91,12 +91,20 @@ class KernelArgs(ctypes.Structure):
     """The argument of a kernel; all zero at first."""
 
     def set(self, **values: Any) -> None:
-        """Set fields by name. A tensor sets a pointer to its memory; it must be contiguous and outlive the launches."""
+        """Set fields by name. A tensor sets a pointer to its memory, and must outlive the launches.
+
+        Raises:
+            ValueError: a tensor is not contiguous, or a whole number does not fit its field.
+        """
         for name, value in values.items():
             if isinstance(value, Tensor):
-                assert value.is_contiguous()
-                value = value.data_ptr()
-            setattr(self, name, value)
+                if not value.is_contiguous():
+                    raise ValueError(f"{name} is not contiguous")
+                setattr(self, name, value.data_ptr())
+            else:
+                setattr(self, name, value)
+                if isinstance(value, int) and getattr(self, name) != value:  # ctypes drops the bits that do not fit
+                    raise ValueError(f"{name} is {value}, which is more than the kernels count to")
 
 
 def _pointers(*names: str) -> list[tuple[str, Any]]:

@@ -28,13 +28,17 @@ class Operations:
     """Accelerated operations. None means: use the readable reference, which stands beside its subject.
 
     All take contiguous float32 tensors on the bundle's device, unless a shape says otherwise, and compute what their
-    reference computes. References: `objective.terms`, `training.optimizers`, `training.density_ops`, `model.hexplane`.
+    reference computes. References: `objective.terms`, `objective.metrics`, `training.optimizers`,
+    `training.density_ops`, `model.hexplane`.
 
     Attributes:
         name: what computes: the references, the compiled CPU core, or the GPU kernels.
         photometric_loss: (rendered [H, W, 3], target [H, W, 3] uint8, mask [H, W] uint8 or None, weights) -> the
             weighted sum, differentiable by `rendered`, and the value of each of `PHOTOMETRIC_TERMS`, detached.
         bit_cross_entropy: (bits [H, W, 24], target, mask, eps) -> scalar, differentiable by `bits`.
+        squared_error: (x [H, W, 3], y [H, W, 3], counted [H, W] bool or None) -> sum over what counts, in double
+            precision; x and y are floating or uint8, see `objective.metrics.squared_error_reference`.
+        ssim: the same for SSIM, see `objective.metrics.ssim_reference`.
         adam_step: (params, grads, m, v, visible [N] bool or None, rates, constants), in place; see
             `training.optimizers.adam_step_reference`.
         mcmc_noise: (means, quats, log_scales, opacity_logits, noise), in place in `means`.
@@ -53,6 +57,8 @@ class Operations:
         Callable[[Tensor, Tensor, Tensor | None, LossWeights], tuple[Tensor, dict[str, Tensor]]] | None
     ) = None
     bit_cross_entropy: Callable[[Tensor, Tensor, Tensor | None, float], Tensor] | None = None
+    squared_error: Callable[[Tensor, Tensor, Tensor | None], float] | None = None
+    ssim: Callable[[Tensor, Tensor, Tensor | None], float] | None = None
     adam_step: (
         Callable[
             [
@@ -84,6 +90,8 @@ CPU = Operations(
     "cpu",
     photometric_loss=cpu.photometric_loss,
     bit_cross_entropy=cpu.bit_cross_entropy,
+    squared_error=cpu.squared_error,
+    ssim=cpu.ssim,
     adam_step=cpu.adam_step,
     mcmc_noise=cpu.mcmc_noise,
     hexplane_features=cpu.hexplane_features,
@@ -98,7 +106,8 @@ CPU = Operations(
 def gpu_operations(runtime: nvrtc.Runtime) -> Operations:
     """The operations of a GPU, or of the emulator of one.
 
-    The layers of a network are products of matrices, which torch's own library does best, so `mlp` is left out.
+    The layers of a network are products of matrices, which torch's own library does best, so `mlp` is left out. So are
+    the metrics, which nobody waits for.
     """
     return Operations(
         "gpu",

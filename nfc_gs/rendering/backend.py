@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.checks import check_alike, check_shapes
-from nfc_gs.core.sh import sh_bases
+from nfc_gs.core.sh import MAX_DEGREE, sh_bases
 from nfc_gs.model.target_encoding import COLOR_BITS
 
 
@@ -42,7 +42,8 @@ class Splats(_Colored):
         scales: [N, 3] standard deviations along the axes, world units, > 0.
         opacities: [N] in [0, 1].
         sh_coeffs: [N, K, 3] with K = (degree + 1)^2: color = max(0, 0.5 + sum_k Y_k(d) sh_coeffs[k]) for the
-            direction d from the camera centre to the mean; makes the first three output channels. None for none.
+            direction d from the camera centre to the mean; makes the first three output channels. At a color of zero
+            the gradient is one-sided (`core.sh.one_sided_clamp`). None for none.
         bit_logits, bit_shifts: [N, 24] and [N, K - 1, 3 or 24], the color as bits (`model.heads.bits`) instead of
             `sh_coeffs`; decoded, they make the first three output channels, or 24 with `RasterSettings.bits`.
         features: [N, D'] further channels to composite as they are. None for none.
@@ -237,6 +238,8 @@ def check_inputs(
     channels = color_channels(splats, settings) + sizes.get("F", 0)
     if background is not None and sizes["D"] != channels:
         raise ValueError(f"background has {sizes['D']} channels but the splats have {channels}")
+    if not 0 <= settings.sh_degree <= MAX_DEGREE:
+        raise ValueError(f"sh_degree is {settings.sh_degree}, expected 0..{MAX_DEGREE}")
     needed = sh_bases(settings.sh_degree)
     if 0 < splats.sh_bases < needed:
         name, beside = ("sh_coeffs", 0) if splats.sh_coeffs is not None else ("bit_shifts", 1)

@@ -117,7 +117,8 @@ class _Render(torch.autograd.Function):
         render_inputs = _render_inputs(call, inputs, outputs)
         scratch.forward(render_inputs)
         if call.keep and any(ctx.needs_input_grad):
-            ctx.save_for_backward(*inputs.values(), *outputs)
+            # radii and means2d, too: whoever changes them in place before the backward pass gets an error.
+            ctx.save_for_backward(*inputs.values(), *outputs, call.info.radii, call.info.means2d)
             ctx.call, ctx.render_inputs, ctx.scratch = call, render_inputs, scratch
             ctx.set_materialize_grads(False)
         else:

@@ -145,9 +145,9 @@ class _Render(torch.autograd.Function):
         job = _describe(call, inputs)
         _check_channels(job)
         outputs = _draw(call, job)
-        features, alpha, depth = outputs[:3]
         if call.keep:
-            ctx.save_for_backward(*inputs.values(), features, alpha, depth)
+            # radii and means2d, too: whoever changes them in place before the backward pass gets an error.
+            ctx.save_for_backward(*inputs.values(), *outputs)
             ctx.call, ctx.job = call, job
             ctx.set_materialize_grads(False)
         else:

@@ -14,7 +14,7 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import ALPHA_MIN, BLUR, FRUSTUM_MARGIN, NEAR_PLANE
 from nfc_gs.core.rotation import quat_to_matrix
-from nfc_gs.core.sh import eval_sh
+from nfc_gs.core.sh import eval_sh, one_sided_clamp
 from nfc_gs.model.heads.bits import bit_probabilities
 from nfc_gs.model.target_encoding import decode_colors
 from nfc_gs.rendering.backend import RasterSettings, Splats
@@ -138,12 +138,12 @@ def scatter_rows(values: Tensor, ids: Tensor, count: int) -> Tensor:
 def view_colors(splats: Splats, camera: Camera, settings: RasterSettings) -> Tensor:
     """[N, 3] colors as seen from the camera, or their [N, 24] bit probabilities with `settings.bits`.
 
-    SH: max(0, 0.5 + SH(direction)); bits: decoded from their probabilities. The direction depends on the means and on
-    `viewmat`, and both get that part of the gradient.
+    SH: one_sided_clamp(0.5 + SH(direction)); bits: decoded from their probabilities. The direction depends on the means
+    and on `viewmat`, and both get that part of the gradient.
     """
     directions = torch.nn.functional.normalize(splats.means - camera.center, dim=-1)
     if splats.sh_coeffs is not None:
-        return (0.5 + eval_sh(splats.sh_coeffs, directions, settings.sh_degree)).clamp(min=0)
+        return one_sided_clamp(0.5 + eval_sh(splats.sh_coeffs, directions, settings.sh_degree))
     assert splats.bit_logits is not None and splats.bit_shifts is not None
     bits = bit_probabilities(splats.bit_logits, splats.bit_shifts, directions, settings.sh_degree)
     return bits if settings.bits else decode_colors(bits)

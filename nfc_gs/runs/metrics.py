@@ -28,6 +28,9 @@ class ViewMetrics:
         moving_psnr: PSNR in dB of the pixels that show something that moves; None where the capture does not say
             which they are, or none moves.
         moving_pixels: how many pixels that is; None with it.
+        flat_psnr: what a picture of one color, the mean of the photo, would have instead of `psnr`; infinity if the
+            photo is of one color; None where it was not measured.
+        alpha: mean alpha of the rendering, 0..1; None where it was not measured.
     """
 
     name: str
@@ -37,6 +40,8 @@ class ViewMetrics:
     time: float | None = None
     moving_psnr: float | None = None
     moving_pixels: int | None = None
+    flat_psnr: float | None = None
+    alpha: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,6 +96,25 @@ class Metrics:
         mean = sum(error for _, error in errors) / sum(pixels for pixels, _ in errors)
         return -10 * math.log10(mean) if mean > 0 else math.inf
 
+    @property
+    def flat_psnr(self) -> float | None:
+        """Mean over views of the PSNR that one flat color has, dB; of photos that are of one color themselves, none."""
+        values = [view.flat_psnr for view in self.views if view.flat_psnr is not None and math.isfinite(view.flat_psnr)]
+        return sum(values) / len(values) if values else None
+
+    @property
+    def alpha(self) -> float | None:
+        """Mean over views; None unless all have it."""
+        return self._mean("alpha")
+
+    @property
+    def better_than_flat(self) -> bool | None:
+        """Whether half of the views or more are rendered better than one flat color would show them; None where no
+        photo says so."""
+        views = [view for view in self.views if view.flat_psnr is not None and math.isfinite(view.flat_psnr)]
+        better = sum(view.psnr > view.flat_psnr for view in views if view.flat_psnr is not None)
+        return 2 * better >= len(views) if views else None
+
     def _mean(self, name: str) -> float | None:
         values = [getattr(view, name) for view in self.views]
         if None in values:
@@ -134,6 +158,8 @@ def write_metrics(run: Path, metrics: Metrics, record: TrainingRecord) -> Path:
         test["lpips"] = metrics.lpips
     if metrics.moving_psnr is not None:
         test["moving_psnr"] = metrics.moving_psnr
+    if metrics.better_than_flat is not None:
+        test["better_than_flat"] = metrics.better_than_flat
     if metrics.time_axis is not None:
         test["time_axis"] = asdict(metrics.time_axis)
     test["views"] = [

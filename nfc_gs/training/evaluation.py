@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from nfc_gs.data.scene import SceneData, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.objective import metrics as measure
+from nfc_gs.ops.operations import Operations, operations_for
+from nfc_gs.rendering.registry import BACKENDS
 from nfc_gs.runs.families import render
 from nfc_gs.runs.metrics import Metrics, ViewMetrics
 from nfc_gs.runs.names import PHOTO_ENDING, image_stems
@@ -29,6 +32,7 @@ def evaluate(
     lpips: bool = False,
     save_to: Path | None = None,
     model_at: Callable[[float | None], RadianceModel] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Metrics:
     """Render every held-out view at full size and compare it with its image.
 
@@ -37,7 +41,8 @@ def evaluate(
             masks: what one leaves out is black in both images, and counts as equal.
         save_to: folder for `<stem>.png` and `<stem>_truth.png` of every view, made if there is a view.
         model_at: what is rendered in place of the model at the time of a view, such as the Gaussians that a splat file
-            would hold.
+            would hold. Views of the same time follow each other.
+        progress: called with how many views are done, and how many there are, after each.
 
     Raises:
         UserError: an image cannot be read, or not be written.
@@ -45,34 +50,65 @@ def evaluate(
     stems = image_stems([scene.views[i].name for i in scene.test])
     if save_to is not None and scene.test:
         make_folder(save_to)
-    views = []
-    for position, index in enumerate(scene.test):
-        scene.prefetch(scene.test[position + 1 : position + 3])
+    order = sorted(range(len(scene.test)), key=lambda position: scene.views[scene.test[position]].time or 0.0)
+    measured: dict[int, ViewMetrics] = {}
+    for done, position in enumerate(order):
+        scene.prefetch([scene.test[later] for later in order[done + 1 : done + 3]])
+        index = scene.test[position]
         view, truth = scene.views[index], scene.image(index)
         shown = model if model_at is None else model_at(view.time)
         out = render(shown, scene.camera(index), view.time, options, view=index)
         image = out.rgb.clamp(0.0, 1.0)  # [H, W, 3]
+        operations = _operations(options, image.device)
         moving = _moving(scene.moving(index), truth)
-        views.append(
-            ViewMetrics(
-                name=view.name,
-                psnr=measure.psnr(image, truth.rgb, truth.mask),
-                ssim=measure.ssim(image, truth.rgb, truth.mask),
-                lpips=_lpips(image, truth) if lpips else None,
-                time=view.time,
-                moving_psnr=None if moving is None else measure.psnr(image, truth.rgb, moving),
-                moving_pixels=None if moving is None else int(moving.sum()),
-            )
+        measured[position] = ViewMetrics(
+            name=view.name,
+            psnr=measure.psnr(image, truth.rgb, truth.mask, operations=operations),
+            ssim=measure.ssim(image, truth.rgb, truth.mask, operations=operations),
+            lpips=_lpips(image, truth) if lpips else None,
+            time=view.time,
+            moving_psnr=None if moving is None else measure.psnr(image, truth.rgb, moving, operations=operations),
+            moving_pixels=None if moving is None else int(moving.sum()),
+            flat_psnr=_flat_psnr(truth),
+            alpha=float(out.alpha.mean()),
         )
         if save_to is not None:
             _save(save_to / f"{stems[position]}.png", (image * 255.0).round().to(torch.uint8).cpu().numpy())
             _save(save_to / f"{stems[position]}{PHOTO_ENDING}.png", truth.rgb)
-    return Metrics(tuple(views), scene.time_axis)
+        if progress is not None:
+            progress(done + 1, len(order))
+    return Metrics(tuple(measured[position] for position in range(len(order))), scene.time_axis)
 
 
 def baked_at(model: GaussianModel, degree: int) -> Callable[[float | None], GaussianModel]:
-    """For `evaluate`: the Gaussians that a splat file of this SH degree would hold, at the time of a view."""
-    return lambda time: model.at(time).baked(degree)
+    """For `evaluate`: the Gaussians that a splat file of this SH degree would hold, at the time of a view.
+
+    A static model is baked once, a moving one anew where the time is another than before.
+    """
+
+    @functools.lru_cache(maxsize=1)
+    def baked(time: float | None) -> GaussianModel:
+        return model.at(time).baked(degree)
+
+    return lambda time: baked(time if model.changes_with_time else None)
+
+
+def _operations(options: RenderOptions, device: torch.device) -> Operations:
+    """What measures a rendering: the references, where a reference has rendered it."""
+    backend = BACKENDS.get(options.backend) if isinstance(options.backend, str) else options.backend
+    return operations_for(device, reference=backend is not None and backend.reference)
+
+
+def _flat_psnr(truth: ViewImage) -> float:
+    """PSNR of a picture of one color, the mean of what counts of an image; NaN if no pixel counts."""
+    pixels = truth.rgb.reshape(-1, 3) if truth.mask is None else truth.rgb[truth.mask >= 128]  # [P, 3] uint8
+    if len(pixels) == 0:
+        return math.nan
+    values, variance = np.arange(256) / 255, 0.0
+    for channel in range(3):
+        share = np.bincount(pixels[:, channel], minlength=256) / len(pixels)
+        variance += float(share @ (values - share @ values) ** 2) / 3
+    return math.inf if variance == 0 else -10 * math.log10(variance)
 
 
 def _moving(moving: np.ndarray | None, truth: ViewImage) -> np.ndarray | None:

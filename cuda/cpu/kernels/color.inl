@@ -121,8 +121,8 @@ inline Vec3<Vf> bit_color_backward(const RenderJob& job, const Rows& rows, const
   return harmonics.backward(basis, basis_gradient, v_shifts, job.v_bit_shifts, rows);
 }
 
-// From the gradient of the color (already zero where an SH color was clamped): writes that of the coefficients and
-// returns that of the mean, through the direction.
+// From the gradient of the color (before the clamp of an SH color): writes that of the coefficients and returns that of
+// the mean, through the direction.
 inline Vec3<Vf> view_color_backward(const RenderJob& job, const ViewDirection& view, const Rows& rows,
                                             const Vf* v_color) {
   const Vec3<Vf> d = view.unit;

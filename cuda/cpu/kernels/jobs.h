@@ -94,6 +94,25 @@ struct BitLossJob {
   double* row_sums;            // [H]
 };
 
+enum class ValueType { kByte, kFloat, kDouble };
+
+// An image [H, W, 3] in memory: bytes, or floats, of which those beyond 0 and 1 are clamped.
+struct ImageValues {
+  const void* data;
+  ValueType type;
+};
+
+constexpr int kMetricChunk = 768;  // values of a row that are compared at once: 256 pixels
+constexpr int kRingValues = 4 * NFC_SSIM_WINDOW * kMetricChunk;
+
+// How alike two images are.
+struct SimilarityJob {
+  int width, height;
+  ImageValues x, y;
+  const uint8_t* counted;  // [H, W] not 0 where a pixel counts; or null: all do
+  double window[NFC_SSIM_WINDOW], c1, c2;  // of SSIM
+};
+
 constexpr int kStrip = 64;  // values of a row that are blurred down their columns at once
 
 struct AdamJob {

@@ -4,6 +4,7 @@
 #include "blend_ceiling.inl"
 #include "hexplane.inl"
 #include "loss.inl"
+#include "metrics.inl"
 #include "network.inl"
 #include "project.inl"
 #include "raster.inl"
@@ -28,6 +29,8 @@ constexpr Kernels make_table() {
   table.loss_strip = loss_strip;
   table.loss_gradient = loss_gradient;
   table.bit_loss = bit_loss;
+  table.squared_error = squared_error;
+  table.similarity = similarity;
   table.adam = adam;
   table.hexplane = hexplane;
   table.hexplane_backward = hexplane_backward;

@@ -115,9 +115,9 @@ void project_backward(const RenderJob& job, int block) {
       used_lane[lane] = lane < rows.count ? 1.0f : 0.0f;
       float total[kMoments + kMaxChannels];
       if (lane < rows.count) sum_entries(job, rows[lane], total);
-      if (job.sh_coeffs && lane < rows.count) {  // a color clamped at zero has no gradient
+      if (job.sh_coeffs && lane < rows.count) {
         const float* colors = job.colors + rows[lane] * size_t(job.channels);
-        for (int c = 0; c < 3; ++c) total[kMoments + c] = colors[c] > 0.0f ? total[kMoments + c] : 0.0f;
+        for (int c = 0; c < 3; ++c) total[kMoments + c] = one_sided_clamp_vjp(colors[c], total[kMoments + c]);
       }
       for (int j = 0; j < kMoments + job.channels; ++j) sums[j][lane] = lane < rows.count ? total[j] : 0.0f;
     }

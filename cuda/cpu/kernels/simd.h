@@ -28,6 +28,7 @@ constexpr int kLanes = NFC_LANES;
 
 typedef float Vf __attribute__((vector_size(4 * NFC_LANES)));
 typedef int32_t Vi __attribute__((vector_size(4 * NFC_LANES)));
+typedef uint32_t Vu __attribute__((vector_size(4 * NFC_LANES)));
 typedef Vi Mask;
 
 NFC_HD Vf select(Mask mask, Vf yes, Vf no) { return mask ? yes : no; }
@@ -35,6 +36,11 @@ NFC_HD Vi bits(Vf a) { return (Vi)a; }
 NFC_HD Vf from_bits(Vi a) { return (Vf)a; }
 NFC_HD Vf to_float(Vi a) { return __builtin_convertvector(a, Vf); }
 NFC_HD Mask both(Mask a, Mask b) { return a & b; }
+// Of the bits of floats, which wrap around: signed numbers must not overflow.
+NFC_HD Vi add_bits(Vi a, Vi b) { return (Vi)((Vu)a + (Vu)b); }
+NFC_HD Vi subtract_bits(Vi a, Vi b) { return (Vi)((Vu)a - (Vu)b); }
+NFC_HD Vi shift_left(Vi a, int s) { return (Vi)((Vu)a << s); }
+NFC_HD Vi all_lanes(int32_t a) { return Vi{} + a; }
 
 #else
 
@@ -82,21 +88,22 @@ NFC_COMPARE(<=)
 NFC_COMPARE(>=)
 NFC_COMPARE(==)
 #undef NFC_COMPARE
-NFC_HD Vi operator+(Vi a, Vi b) {
-  NFC_EACH a.v[i] += b.v[i];
+NFC_HD Vi add_bits(Vi a, Vi b) {
+  NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) + uint32_t(b.v[i]));
   return a;
 }
-NFC_HD Vi operator<<(Vi a, int s) {
-  NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) << s);
-  return a;
-}
-NFC_HD Vi operator-(Vi a, Vi b) {
+NFC_HD Vi subtract_bits(Vi a, Vi b) {
   NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) - uint32_t(b.v[i]));
   return a;
 }
-NFC_HD Vi operator-(Vi a, int32_t b) {
-  NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) - uint32_t(b));
+NFC_HD Vi shift_left(Vi a, int s) {
+  NFC_EACH a.v[i] = int32_t(uint32_t(a.v[i]) << s);
   return a;
+}
+NFC_HD Vi all_lanes(int32_t a) {
+  Vi r;
+  NFC_EACH r.v[i] = a;
+  return r;
 }
 NFC_HD Vi operator>>(Vi a, int s) {
   NFC_EACH a.v[i] >>= s;
@@ -180,8 +187,8 @@ NFC_HD Vf negative(Vf a) { return minimum(a, -a); }
 // log2 of positive normal numbers, error below 1e-7 beside the rounding of the sum: a = 2^n m with m in [sqrt(1/2),
 // sqrt(2)), and a minimax polynomial of m - 1 for log2(m). Anything else, NaN included, gives nonsense.
 NFC_HD Vf log_2(Vf a) {
-  const Vi n = (bits(a) - 0x3f3504f3) >> 23;  // sqrt(1/2)
-  const Vf f = from_bits(bits(a) - (n << 23)) - 1.0f;
+  const Vi n = subtract_bits(bits(a), all_lanes(0x3f3504f3)) >> 23;  // sqrt(1/2)
+  const Vf f = from_bits(subtract_bits(bits(a), shift_left(n, 23))) - 1.0f;
   Vf p = broadcast(1.292611590e-1f);
   p = p * f - 2.089323878e-1f;
   p = p * f + 2.152127539e-1f;
@@ -195,7 +202,7 @@ NFC_HD Vf log_2(Vf a) {
 }
 
 // 2^t for -126 <= t <= 126, relative error below 3e-7: t = n + f with |f| <= 1/2, a minimax polynomial for 2^f, and n
-// added to the exponent.
+// added to the exponent. Beyond that, nonsense.
 NFC_HD Vf exp_2(Vf t) {
   const float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
   const Vf shifted = t + round;
@@ -206,7 +213,7 @@ NFC_HD Vf exp_2(Vf t) {
   p = p * f + 2.402211973e-1f;
   p = p * f + 6.931469670e-1f;
   p = p * f + 1.000000072f;
-  return from_bits(bits(p) + (bits(shifted) << 23));
+  return from_bits(add_bits(bits(p), shift_left(bits(shifted), 23)));
 }
 
 // 1 / (1 + exp(-a)). NaN, as arithmetic makes it, stays NaN: minimum and maximum return their second argument then.

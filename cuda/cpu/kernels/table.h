@@ -20,6 +20,8 @@ struct Kernels {
   void (*loss_strip)(const LossJob&, int strip);
   void (*loss_gradient)(const LossJob&, int row);
   void (*bit_loss)(const BitLossJob&, int row);
+  double (*squared_error)(const SimilarityJob&, int begin, int end);
+  double (*similarity)(const SimilarityJob&, int begin, int end, double* ring);
   void (*adam)(const AdamJob&, int begin, int end);
   void (*hexplane)(const HexPlaneJob&, int begin, int end);
   void (*hexplane_backward)(const HexPlaneJob&, int begin, int end);

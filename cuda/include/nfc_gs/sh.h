@@ -7,6 +7,12 @@
 namespace nfc {
 inline namespace NFC_ISA {
 
+// The gradient of an SH color before its clamp at zero, from that after it: where the color is zero, only a gradient that
+// would raise it passes (`one_sided_clamp` in nfc_gs/core/sh.py).
+NFC_HD float one_sided_clamp_vjp(float color, float v_color) {
+  return color > 0.0f || v_color < 0.0f ? v_color : 0.0f;
+}
+
 // Y[k] for k < (degree + 1)^2 at the unit direction (x, y, z).
 template <class F>
 NFC_HD void sh_basis(int degree, F x, F y, F z, F* Y) {

@@ -17,7 +17,7 @@ from nfc_gs.runs.checkpoint import Checkpoint
 from nfc_gs.runs.families import render
 from nfc_gs.runs.names import TEST_RENDERS
 from nfc_gs.runs.timelapse import timelapse_view
-from nfc_gs.runs.verdict import quality_in_words, verdict
+from nfc_gs.runs.verdict import verdict
 
 SIDE, MAX_BYTES = 1200, 700_000
 """Longest side of the picture, pixels, and size of photo and rendering each."""
@@ -95,7 +95,7 @@ def _verdict(run: RunFiles) -> str:
         if not run.metrics:
             words = "Nothing has been measured yet."
         return f'<p class="verdict">{words}</p>'
-    quality = quality_in_words(psnr)
+    quality = verdict(psnr, steps=int(run.steps or 0), better_than_flat=run.better_than_flat).quality
     return (
         f'<p class="verdict"><strong>{psnr:.1f} dB</strong> {escape(quality[0].upper() + quality[1:])}.</p>'
         f'<p class="muted">{MEANING}</p>'
@@ -114,7 +114,7 @@ def _next_steps(run: RunFiles) -> list[str]:
             f"<code>{escape(command)}</code> goes on with it."
         )
     elif run.mean_psnr is not None and not run.moves and run.steps:
-        outlook = verdict(run.mean_psnr, steps=int(run.steps)).outlook
+        outlook = verdict(run.mean_psnr, steps=int(run.steps), better_than_flat=run.better_than_flat).outlook
         if outlook is not None:
             steps.append(escape(outlook))
     if run.checkpoint is not None:
