@@ -19,7 +19,8 @@ from nfc_gs.data.capture import Capture, CaptureImage, FileIndex, ReaderMessages
 from nfc_gs.data.lens import Lens, check_lens
 from nfc_gs.data.poses import FARTHEST, nearest_rotation, viewmat_at
 from nfc_gs.data.readers.camera_folders import RigCamera, find_cameras, images_in
-from nfc_gs.data.readers.colmap import Model, PosedImage, find_models, read_model
+from nfc_gs.data.readers.colmap import Model, PosedImage, read_model
+from nfc_gs.data.readers.colmap_files import find_models
 from nfc_gs.data.readers.reader import Reader
 from nfc_gs.data.video import read_video_header
 
