@@ -375,6 +375,6 @@ def test_every_truncation_of_a_binary_file_is_noticed(capture, file):
 
 @pytest.mark.parametrize("file", ["rigs", "frames"])
 def test_poses_are_those_of_the_images_whatever_the_files_of_rigs_hold(capture, file):
-    expected = [view.camera.viewmat.numpy() for view in load_scene(capture).views]
+    expected = [view.camera.viewmat.tolist() for view in load_scene(capture).views]
     (capture / "sparse" / "0" / f"{file}.bin").write_bytes(b"\xff" * 50)
-    assert [view.camera.viewmat.numpy() for view in load_scene(capture).views] == pytest.approx(expected)
+    assert [view.camera.viewmat.tolist() for view in load_scene(capture).views] == expected

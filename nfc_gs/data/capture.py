@@ -291,7 +291,7 @@ def unique_images(images: Iterable[CaptureImage], messages: ReaderMessages) -> l
             entries += 1
     if again:
         messages.warning(
-            f"{entries} entries of the capture name an image again ({some_names(list(again))}); "
-            "only the first entry of each image is used."
+            f"{len(again)} image{' occurs' if len(again) == 1 else 's occur'} more than once in the capture "
+            f"({some_names(list(again))}); only the first entry of each is used, {entries} are left out."
         )
     return [kept[name] for name in sorted(kept)]

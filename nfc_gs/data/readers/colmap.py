@@ -17,6 +17,7 @@ from nfc_gs.data.capture import (
     find_mask,
     image_files,
     is_file,
+    some_names,
     unique_images,
 )
 from nfc_gs.data.lens import Lens, check_lens
@@ -58,6 +59,13 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
     for note in photos.notes:
         messages.warning(note)
     missing = [name for name, path in zip(photos.names, photos.paths, strict=True) if path is None]
+    cameras = find_cameras(root)
+    if len(cameras) > 1 and 2 * len(missing) > len(photos.names):
+        raise UserError(
+            f"{root} has {len(cameras)} cameras ({some_names([camera.name for camera in cameras])}), but its COLMAP "
+            f"model does not have one image for each ({some_names(missing)}), nor are these images there; name one "
+            f"image of the model after each camera, as in {cameras[0].name}.png."
+        )
     check_missing(sorted(missing), len(photos.names), photos.folder, messages)
 
     home = root if photos.folder == root else photos.folder.parent
@@ -81,7 +89,7 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
         )
     images = unique_images(images, messages)
     _mention_extra_images(photos.folder, images, messages)
-    if len(find_cameras(root)) > 1:
+    if len(cameras) > 1:
         messages.info(
             f"{root} is read as photos, not as multi-view video: its model does not have one image for each camera."
         )

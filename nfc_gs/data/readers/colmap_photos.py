@@ -14,8 +14,12 @@ from nfc_gs.data.readers.colmap_model import readable
 
 _COPIES = (2, 4, 8)
 
-_CODE_PAGES = ("gb18030", "cp932", "cp949", "big5hkscs", "cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "cp866", "cp437")  # fmt: skip
-"""What programs for Windows write instead of UTF-8: Chinese, Japanese, Korean, European languages, ..."""
+_CODE_PAGES = (
+    *("gb18030", "cp932", "cp949", "big5hkscs"),  # Chinese, Japanese, Korean, Chinese with the old characters
+    *("cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "cp1258", "cp874"),
+    *("cp437", "cp850", "cp866"),  # of the console
+)
+"""What programs for Windows write instead of UTF-8."""
 
 
 @dataclass(frozen=True)
