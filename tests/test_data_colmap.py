@@ -135,6 +135,14 @@ def test_a_damaged_model_is_passed_over_where_there_is_another(tmp_path, caplog)
     assert "passed over" in caplog.text
 
 
+def test_a_model_that_lacks_a_file_is_passed_over_and_named(capture):
+    write_model(capture / "sparse" / "1", NAMES[:2])
+    (capture / "sparse" / "0" / "images.bin").unlink()
+    scene = load_scene(capture)
+    assert len(scene.views) == 2
+    assert any("passed over" in text and "images.bin is missing" in text for text in scene.messages)
+
+
 def test_files_that_are_not_in_the_model_are_counted_and_ignored(capture):
     write_images(capture / "images", ["extra/one.png", "two.jpg"])
     scene = load_scene(capture)

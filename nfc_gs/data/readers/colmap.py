@@ -191,8 +191,8 @@ def _largest(layout: Layout, messages: ReaderMessages) -> ModelData:
             damage.append(error)
     if not models:
         raise damage[0]
-    for error in damage:
-        messages.warning(f"A model is passed over: {error}")
+    for sentence in (*layout.lacking, *damage):
+        messages.warning(f"A model is passed over: {sentence}")
     largest = max(models, key=lambda model: len(model.images))  # the first of equals
     if not largest.images:
         raise UserError(f"The COLMAP model in {largest.files.folder} has no registered image; run the mapper again.")
