@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -280,6 +281,15 @@ def test_missing_files_are_named(tmp_path):
             load_scene(root, PLAIN)
 
 
+@pytest.mark.parametrize("name", ["metadata.json", "camera/000003.json"])
+def test_a_named_pipe_is_named_and_not_opened(tmp_path, name):
+    path = capture(tmp_path) / name
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=rf"{name} is no regular file"):
+        load_scene(tmp_path, PLAIN)
+
+
 def test_a_missing_image_is_left_out_and_most_of_them_missing_stops(tmp_path):
     capture(tmp_path)
     (tmp_path / "rgb" / "1x" / "000001.png").unlink()
@@ -295,7 +305,7 @@ def test_a_missing_image_is_left_out_and_most_of_them_missing_stops(tmp_path):
 def test_points_that_are_none_are_named(tmp_path, points):
     file = capture(tmp_path) / "points.npy"
     file.write_bytes(points) if isinstance(points, bytes) else np.save(file, points)
-    with pytest.raises(UserError, match=r"points\.npy does not hold points"):
+    with pytest.raises(UserError, match=r"points\.npy (cannot be read \(it is no|holds .+, not 3 numbers for)"):
         load_scene(tmp_path, PLAIN)
 
 

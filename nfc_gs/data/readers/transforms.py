@@ -30,7 +30,7 @@ from nfc_gs.data.json_file import is_text, load_json, number_of
 from nfc_gs.data.lens import RADIAL4, SPHERICAL, Lens, check_lens
 from nfc_gs.data.ply_points import read_ply_points
 from nfc_gs.data.poses import FARTHEST, nearest_rotation, viewmat_at
-from nfc_gs.data.readers.colmap import find_models
+from nfc_gs.data.readers.colmap_files import find_models
 from nfc_gs.data.readers.reader import Reader
 
 _BLENDER = {split: f"transforms_{split}.json" for split in ("train", "val", "test")}
