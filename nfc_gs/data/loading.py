@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture, with_moving_masks
+from nfc_gs.data.cloud import NO_COLOR, visibility_in_another_frame, with_colors_of_photos, without_color
 from nfc_gs.data.config import FEW_POINTS, DataConfig, Downscale, check_config, parse_downscale
 from nfc_gs.data.image_cache import ImageCache
 from nfc_gs.data.normalize import (
@@ -16,10 +18,14 @@ from nfc_gs.data.normalize import (
     camera_centers,
     camera_layout,
     depth_range,
+    far_cameras,
     normalising_transform,
     random_points,
+    rounded_offset,
+    too_far_for_float32,
     transform_points,
     transform_viewmats,
+    translation,
 )
 from nfc_gs.data.readers.registry import read_capture
 from nfc_gs.data.scene import PointCloud, SceneData
@@ -64,19 +70,30 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
     if len(planned) < 2:
         raise UserError(f"{path} has {len(planned)} usable view, and a scene needs at least 2; add images to it.")
 
+    xyz, rgb, strange = _points_in_frame(capture, planned, config.random_points)
+    capture, planned = _without_far_views(capture, planned, xyz)
     viewmats = np.stack([view.viewmat for view in planned])
-    xyz, rgb = _finite_points(capture)
     layout = camera_layout(viewmats, xyz)
-    transform = normalising_transform(layout) if config.normalize else np.eye(4)
+    transform = _transform(capture, layout, normalize=config.normalize)
     viewmats, xyz = transform_viewmats(viewmats, transform), transform_points(xyz, transform)
     layout = camera_layout(viewmats, xyz)
-    xyz, rgb = _near_points(capture, xyz, rgb, viewmats, layout.size)
+    if not strange:
+        xyz, rgb = _near_points(capture, xyz, rgb, viewmats, layout.size)
+    lacking = without_color(rgb)
     if len(xyz) < FEW_POINTS:
-        found = "no points" if len(xyz) == 0 else f"only {len(xyz)} points"
-        capture.messages.warning(f"The capture has {found}; training starts from {config.random_points} random ones.")
+        if not strange:
+            found = "no points" if len(xyz) == 0 else f"only {len(xyz)} points"
+            capture.messages.warning(
+                f"The capture has {found}; training starts from {config.random_points} random ones."
+            )
         depths = _depths(capture, layout, transform)
         xyz = random_points(viewmats, [view.pinhole for view in planned], depths, config.random_points, seed)
-        rgb = np.full((len(xyz), 3), 128, dtype=np.uint8)
+        rgb = np.full((len(xyz), 3), NO_COLOR, dtype=np.uint8)
+        lacking = np.zeros(len(xyz), dtype=bool)
+    elif lacking.any():
+        capture.messages.warning(
+            f"{lacking.sum()} of {len(xyz)} points have no color of their own: they take that of the photos."
+        )
 
     train, test = _split(capture, planned, config.test_every)
     trained = {planned[i].image.name for i in train}
@@ -96,7 +113,7 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
         images=ImageCache(config.cache_gb),
     )
     _check_images_now(scene)
-    return scene
+    return replace(scene, points=with_colors_of_photos(scene, lacking)) if lacking.any() else scene
 
 
 def _read(path: Path, config: DataConfig, downscale: Downscale) -> tuple[Capture, float | None]:
@@ -126,9 +143,24 @@ def _depths(capture: Capture, layout: Layout, transform: np.ndarray) -> tuple[fl
     return float(near), float(far)
 
 
-def _finite_points(capture: Capture) -> tuple[np.ndarray, np.ndarray]:
+def _points_in_frame(
+    capture: Capture, views: Sequence[CaptureView], random: int
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The finite points and colors of a capture; none, and True, where they are in another frame than its cameras."""
     finite = np.isfinite(capture.xyz).all(axis=1) & (np.abs(capture.xyz) < 1e15).all(axis=1)
-    return capture.xyz[finite], capture.rgb[finite]
+    xyz, rgb = capture.xyz[finite], capture.rgb[finite]
+    if len(xyz) < FEW_POINTS:
+        return xyz, rgb, False
+    viewmats = np.stack([view.viewmat for view in views])
+    seen = visibility_in_another_frame(xyz, viewmats, [view.pinhole for view in views], enough=random)
+    if seen is None:
+        return xyz, rgb, False
+    capture.messages.warning(
+        f"{100 * seen.share:.3g} % of the capture's {len(capture.xyz)} points are in view of a photo, and {seen.blind} "
+        f"of {len(views)} photos see none: the points must be in another frame than the cameras. Training starts from "
+        f"{random} random ones."
+    )
+    return xyz[:0], rgb[:0], True
 
 
 def _near_points(
@@ -144,13 +176,55 @@ def _near_points(
     return xyz[near], rgb[near]
 
 
+def _without_far_views(
+    capture: Capture, views: list[CaptureView], xyz: np.ndarray
+) -> tuple[Capture, list[CaptureView]]:
+    """The capture and its views without those that are absurdly far from the others, which a warning names."""
+    far, times = far_cameras(np.stack([view.viewmat for view in views]), xyz)
+    gone = sorted({view.image.name for view, is_far in zip(views, far, strict=True) if is_far})
+    if not gone:
+        return capture, views
+    away = f"{times:,.0f} times farther away than the other cameras and the scene"
+    if len(gone) == 1:
+        sentence = f"The camera of {gone[0]} is {away}: its pose must be wrong, and the photo is left out."
+    else:
+        some = ", ".join(gone[:3]) + (f", ... ({len(gone)} of {len(capture.images)})" if len(gone) > 3 else "")
+        sentence = f"The cameras of {some} are {away}: their poses must be wrong, and the photos are left out."
+    capture.messages.warning(sentence)
+    kept = replace(capture, images=[image for image in capture.images if image.name not in gone])
+    return kept, [view for view in views if view.image.name not in gone]
+
+
+def _transform(capture: Capture, layout: Layout, *, normalize: bool) -> np.ndarray:
+    """The similarity [4, 4] from the capture's frame to that of the scene."""
+    if normalize:
+        return normalising_transform(layout)
+    if not too_far_for_float32(layout.centre, layout.size):
+        return np.eye(4)
+    offset = rounded_offset(layout.centre, layout.size)
+    x, y, z = offset.tolist()
+    capture.messages.warning(
+        f"The cameras are around ({x:.12g}, {y:.12g}, {z:.12g}), where float32 is too coarse for a scene of this size: "
+        "without normalisation it is still moved by that offset."
+    )
+    return translation(-offset)
+
+
 def _split(
     capture: Capture, views: Sequence[CaptureView], every: int | None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Indices of the views to train and to test on."""
-    if every is None and capture.test_names is not None:
+    test = []
+    if every is None and capture.test_names:
         test = [i for i, view in enumerate(views) if view.image.name in capture.test_names]
-    else:
+        if not test:
+            names = sorted(capture.test_names)
+            some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            capture.messages.warning(
+                f"None of the {len(names)} images that the capture holds out for testing ({some}) is one of them: "
+                f"every {DEFAULT_TEST_EVERY}th is held out."
+            )
+    if not test and (every is not None or capture.test_names != frozenset()):
         step = DEFAULT_TEST_EVERY if every is None else every
         test = list(range(0, len(views), step)) if step else []
     train = sorted(set(range(len(views))) - set(test))

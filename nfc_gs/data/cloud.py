@@ -1,0 +1,131 @@
+"""The sparse points of a capture: which of them training can start from, and which color they have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nfc_gs.data.lens import Pinhole
+from nfc_gs.data.normalize import in_view, intrinsics_of
+from nfc_gs.data.scene import PointCloud, SceneData
+
+SEEN_SHARE = 0.25
+"""Of the points of SfM nearly all are in view of a photo, of those of a laser scanner at least so many; of a cloud in
+another frame than the cameras only those that are in view by accident."""
+
+FEW_TESTED, MOST_TESTED = 1_000, 100_000_000
+"""How many points are tested for visibility at first; how many pairs of a point and a camera where these say that the
+cloud does not fit, since a photo of a large scene may see none of a few."""
+
+COLOR_VIEWS = 32
+"""Most photos that colors of points are taken from."""
+
+COLOR_SAMPLES = 3
+"""Photos that see a point and give it its color; with so many, one before which it is hidden matters little."""
+
+COLOR_SIDE = 400
+"""Longest side of these photos in pixels, at least: a pixel averages over more than the error of a point's position."""
+
+NO_COLOR = 128
+"""Red, green and blue of points of which nothing is known: middle grey."""
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """How many of a capture's points its photos see.
+
+    Attributes:
+        share: of the points that lie in view of a photo, 0..1.
+        blind: photos that see none of them.
+    """
+
+    share: float
+    blind: int
+
+
+def visibility_in_another_frame(
+    xyz: np.ndarray, viewmats: np.ndarray, pinholes: Sequence[Pinhole], enough: int
+) -> Visibility | None:
+    """Whether points [P, 3] seem to be in another frame than cameras [C, 4, 4]: few are in view of them (and fewer than
+    `enough` to start from), or most cameras see none.
+
+    Returns:
+        what the cameras see of the points; None where they fit.
+    """
+    found = None
+    for most in (FEW_TESTED, MOST_TESTED // len(viewmats)):
+        step = max(1, math.ceil(len(xyz) / most))
+        found = _visibility(xyz[::step], viewmats, pinholes)
+        few = found.share < SEEN_SHARE and found.share * len(xyz) < enough
+        if not few and 2 * found.blind <= len(viewmats):
+            return None
+        if step == 1:
+            break
+    return found
+
+
+def _visibility(xyz: np.ndarray, viewmats: np.ndarray, pinholes: Sequence[Pinhole]) -> Visibility:
+    seen, blind = np.zeros(len(xyz), dtype=bool), 0
+    for viewmat, pinhole in zip(viewmats, pinholes, strict=True):
+        visible = in_view(xyz, viewmat, intrinsics_of(pinhole)) > 0
+        seen |= visible
+        blind += not visible.any()
+    return Visibility(float(seen.mean()), blind)
+
+
+def without_color(rgb: np.ndarray) -> np.ndarray:
+    """Which points [P] have no color of their own, by their colors [P, 3] uint8.
+
+    They are the black ones where most are black, as LLFF's scripts leave them, or all where all are of one grey, as
+    points of files without colors are read.
+    """
+    black = (rgb == 0).all(axis=1)
+    if 2 * black.sum() > len(rgb):
+        return black
+    one_grey = len(rgb) > 0 and bool((rgb == rgb[0, 0]).all())
+    return np.full(len(rgb), one_grey)
+
+
+def with_colors_of_photos(scene: SceneData, lacking: np.ndarray) -> PointCloud:
+    """The points of a scene, of which those that are `lacking` [P] take their color from the photos: the mean of the
+    pixels that they lie at in a few of the training views. What is masked out gives no color.
+
+    Raises:
+        UserError: a photo cannot be read.
+    """
+    xyz = scene.points.xyz[lacking].astype(np.float64)
+    total, count = np.zeros((len(xyz), 3)), np.zeros(len(xyz), dtype=np.int64)
+    order = np.random.default_rng(0).permutation(scene.train)[:COLOR_VIEWS].tolist()
+    for k, index in enumerate(order):
+        if k % COLOR_SAMPLES == 0:
+            if (count >= COLOR_SAMPLES).mean() > 0.95:
+                break
+            for ahead in order[k : k + COLOR_SAMPLES]:
+                scene.prefetch([ahead], _color_divisor(scene, ahead))
+        divisor = _color_divisor(scene, index)
+        camera, image = scene.camera(index, divisor), scene.image(index, divisor)
+        viewmat = camera.viewmat.double().numpy()
+        intrinsics = np.array([camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height])
+        visible = np.flatnonzero(in_view(xyz, viewmat, intrinsics))
+        local = xyz[visible] @ viewmat[:3, :3].T + viewmat[:3, 3]
+        x, y = (local[:, :2] / local[:, 2:] * intrinsics[:2] + intrinsics[2:4]).T.astype(np.int64)
+        x, y = x.clip(0, camera.width - 1), y.clip(0, camera.height - 1)
+        if image.mask is not None:
+            counts = image.mask[y, x] >= 128
+            visible, x, y = visible[counts], x[counts], y[counts]
+        total[visible] += image.rgb[y, x]
+        count[visible] += 1
+    found = count > 0
+    colors = np.full((len(xyz), 3), NO_COLOR, dtype=np.uint8)
+    colors[found] = np.round(total[found] / count[found, None])
+    rgb = scene.points.rgb.copy()
+    rgb[lacking] = colors
+    return PointCloud(scene.points.xyz, rgb)
+
+
+def _color_divisor(scene: SceneData, index: int) -> int:
+    camera = scene.views[index].camera
+    return 2 ** max(0, int(math.log2(max(camera.width, camera.height) / COLOR_SIDE)))
