@@ -25,12 +25,14 @@ from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.draw import FAR
 from nfc_gs.viewer.edit import Edit
-from nfc_gs.viewer.frames import WORLD, CoordinateFrame, place
+from nfc_gs.viewer.frames import CoordinateFrame, place
 from nfc_gs.viewer.panels.browser import browser_splats
 from nfc_gs.viewer.renderer import Quality
 from nfc_gs.viewer.scheduler import run_to_end
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source, open_source
+
+WORLD = CoordinateFrame(np.eye(4), None)
 
 
 def write_run(folder: Path, splats: GaussianModel, capture: Path, *, normalize: bool) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from nfc_gs.core.checks import CheckedFields
 from nfc_gs.core.errors import UserError
@@ -74,6 +75,11 @@ class DataConfig(FrameOptions):
 
     cache_gb: float = 2.0
     """Memory for decoded images in gigabytes; larger captures are decoded again as training goes on."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.downscale, Real) and not isinstance(self.downscale, bool):  # 2 for "2"
+            object.__setattr__(self, "downscale", f"{float(self.downscale):g}")
+        super().__post_init__()
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,8 @@ def far_cameras(viewmats: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, f
     """Which cameras [C, 4, 4] are absurdly far from the others and from the points [P, 3]: their poses must be wrong.
 
     They are those behind the first gap of a factor `FAR` in the distances of the cameras from their middle, if they are
-    fewer than half. The distances are measured by the reach of the cameras before the gap: their own radius, or that of
-    the scene about them if it is larger.
+    fewer than half (without points, a quarter: as many may well have a scene of their own). The distances are measured
+    by the reach of the cameras before the gap: their own radius, or that of the scene about them if it is larger.
 
     Returns:
         [C] bool; the distance of the nearest of them in units of that reach.
@@ -79,11 +79,13 @@ def far_cameras(viewmats: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, f
     distances = np.linalg.norm(centers - middle, axis=1)
     order = np.argsort(distances, kind="stable")
     far = np.zeros(len(viewmats), dtype=bool)
-    for near in range(len(viewmats) // 2 + 1, len(viewmats)):
+    has_points = len(points) >= NEAR_POINTS
+    most = (len(viewmats) - 1) // 2 if has_points else max(1, len(viewmats) // 4)
+    for near in range(len(viewmats) - most, len(viewmats)):
         if distances[order[near]] <= FAR * distances[order[near - 1]]:
             continue
         inner, reach = order[:near], float(distances[order[near - 1]])
-        if len(points) >= NEAR_POINTS:
+        if has_points:
             reach = max(reach, float(np.median(np.linalg.norm(points - middle, axis=1))))
         elif near < 3 or reach <= 1e-6 * distances[order[near]]:  # nothing says how large the scene is
             continue
