@@ -8,13 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nfc_gs.data.lens import Pinhole
 from nfc_gs.data.normalize import in_view, intrinsics_of
 from nfc_gs.data.scene import PointCloud, SceneData
+from nfc_gs.data.views import CaptureView
 
 SEEN_SHARE = 0.25
 """Of the points of SfM nearly all are in view of a photo, of those of a laser scanner at least so many; of a cloud in
 another frame than the cameras only those that are in view by accident."""
+
+BLIND_SHARE = 0.25
+"""SfM finds the pose of a photo by the points it sees; where so many photos (and two at least) see none, the cloud is
+in another frame. Fewer may have a wrong pose, or show the sky."""
 
 FEW_TESTED, MOST_TESTED = 1_000, 100_000_000
 """How many points are tested for visibility at first; how many pairs of a point and a camera where these say that the
@@ -40,40 +44,43 @@ class Visibility:
     Attributes:
         share: of the points that lie in view of a photo, 0..1.
         blind: photos that see none of them.
+        photos: all of them.
     """
 
     share: float
     blind: int
+    photos: int
 
 
-def visibility_in_another_frame(
-    xyz: np.ndarray, viewmats: np.ndarray, pinholes: Sequence[Pinhole], enough: int
-) -> Visibility | None:
-    """Whether points [P, 3] seem to be in another frame than cameras [C, 4, 4]: few are in view of them (and fewer than
-    `enough` to start from), or most cameras see none.
+def in_another_frame(xyz: np.ndarray, views: Sequence[CaptureView], enough: int) -> Visibility | None:
+    """Whether points [P, 3] seem to be in another frame than the cameras of `views`.
+
+    That is where few are in view (and fewer than `enough` to start from), or many photos see none.
 
     Returns:
-        what the cameras see of the points; None where they fit.
+        what the photos see of the points; None where they fit.
     """
     found = None
-    for most in (FEW_TESTED, MOST_TESTED // len(viewmats)):
+    for most in (FEW_TESTED, MOST_TESTED // len(views)):
         step = max(1, math.ceil(len(xyz) / most))
-        found = _visibility(xyz[::step], viewmats, pinholes)
+        found = _visibility(xyz[::step], views)
         few = found.share < SEEN_SHARE and found.share * len(xyz) < enough
-        if not few and 2 * found.blind <= len(viewmats):
+        if not few and found.blind < max(2, BLIND_SHARE * found.photos):
             return None
         if step == 1:
             break
     return found
 
 
-def _visibility(xyz: np.ndarray, viewmats: np.ndarray, pinholes: Sequence[Pinhole]) -> Visibility:
-    seen, blind = np.zeros(len(xyz), dtype=bool), 0
-    for viewmat, pinhole in zip(viewmats, pinholes, strict=True):
-        visible = in_view(xyz, viewmat, intrinsics_of(pinhole)) > 0
+def _visibility(xyz: np.ndarray, views: Sequence[CaptureView]) -> Visibility:
+    seen, seeing = np.zeros(len(xyz), dtype=bool), set()
+    for view in views:
+        visible = in_view(xyz, view.viewmat, intrinsics_of(view.pinhole)) > 0
         seen |= visible
-        blind += not visible.any()
-    return Visibility(float(seen.mean()), blind)
+        if visible.any():
+            seeing.add(view.image.name)
+    photos = len({view.image.name for view in views})
+    return Visibility(float(seen.mean()), photos - len(seeing), photos)
 
 
 def without_color(rgb: np.ndarray) -> np.ndarray:

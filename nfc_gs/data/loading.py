@@ -10,7 +10,7 @@ import numpy as np
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture, with_moving_masks
-from nfc_gs.data.cloud import NO_COLOR, visibility_in_another_frame, with_colors_of_photos, without_color
+from nfc_gs.data.cloud import NO_COLOR, in_another_frame, with_colors_of_photos, without_color
 from nfc_gs.data.config import FEW_POINTS, DataConfig, Downscale, check_config, parse_downscale
 from nfc_gs.data.image_cache import ImageCache
 from nfc_gs.data.normalize import (
@@ -70,8 +70,12 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
     if len(planned) < 2:
         raise UserError(f"{path} has {len(planned)} usable view, and a scene needs at least 2; add images to it.")
 
-    xyz, rgb, strange = _points_in_frame(capture, planned, config.random_points)
+    xyz, rgb = _finite_points(capture)
     capture, planned = _without_far_views(capture, planned, xyz)
+    strange = _in_another_frame(capture, planned, xyz, config.random_points)
+    if strange:  # what is far is then measured without them
+        xyz, rgb = xyz[:0], rgb[:0]
+        capture, planned = _without_far_views(capture, planned, xyz)
     viewmats = np.stack([view.viewmat for view in planned])
     layout = camera_layout(viewmats, xyz)
     transform = _transform(capture, layout, normalize=config.normalize)
@@ -143,24 +147,22 @@ def _depths(capture: Capture, layout: Layout, transform: np.ndarray) -> tuple[fl
     return float(near), float(far)
 
 
-def _points_in_frame(
-    capture: Capture, views: Sequence[CaptureView], random: int
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """The finite points and colors of a capture; none, and True, where they are in another frame than its cameras."""
+def _finite_points(capture: Capture) -> tuple[np.ndarray, np.ndarray]:
     finite = np.isfinite(capture.xyz).all(axis=1) & (np.abs(capture.xyz) < 1e15).all(axis=1)
-    xyz, rgb = capture.xyz[finite], capture.rgb[finite]
-    if len(xyz) < FEW_POINTS:
-        return xyz, rgb, False
-    viewmats = np.stack([view.viewmat for view in views])
-    seen = visibility_in_another_frame(xyz, viewmats, [view.pinhole for view in views], enough=random)
+    return capture.xyz[finite], capture.rgb[finite]
+
+
+def _in_another_frame(capture: Capture, views: Sequence[CaptureView], xyz: np.ndarray, random: int) -> bool:
+    """Whether the points are in another frame than the cameras, which a warning says."""
+    seen = in_another_frame(xyz, views, enough=random) if len(xyz) >= FEW_POINTS else None
     if seen is None:
-        return xyz, rgb, False
+        return False
     capture.messages.warning(
         f"{100 * seen.share:.3g} % of the capture's {len(capture.xyz)} points are in view of a photo, and {seen.blind} "
-        f"of {len(views)} photos see none: the points must be in another frame than the cameras. Training starts from "
+        f"of {seen.photos} photos see none: the points must be in another frame than the cameras. Training starts from "
         f"{random} random ones."
     )
-    return xyz[:0], rgb[:0], True
+    return True
 
 
 def _near_points(
