@@ -216,17 +216,15 @@ def _split(
     capture: Capture, views: Sequence[CaptureView], every: int | None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Indices of the views to train and to test on."""
-    test = []
-    if every is None and capture.test_names:
-        test = [i for i, view in enumerate(views) if view.image.name in capture.test_names]
-        if not test:
-            names = sorted(capture.test_names)
-            some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            capture.messages.warning(
-                f"None of the {len(names)} images that the capture holds out for testing ({some}) is one of them: "
-                f"every {DEFAULT_TEST_EVERY}th is held out."
-            )
-    if not test and (every is not None or capture.test_names != frozenset()):
+    own = capture.test_names if every is None else None
+    test = [i for i, view in enumerate(views) if own and view.image.name in own]
+    if own and not test:
+        some = ", ".join(sorted(own)[:3]) + (", ..." if len(own) > 3 else "")
+        capture.messages.warning(
+            f"The capture holds out {len(own)} images for testing, none of which is there ({some}): "
+            f"every {DEFAULT_TEST_EVERY}th is held out."
+        )
+    if not test and (own or own is None):
         step = DEFAULT_TEST_EVERY if every is None else every
         test = list(range(0, len(views), step)) if step else []
     train = sorted(set(range(len(views))) - set(test))
