@@ -68,7 +68,7 @@ class DataConfig(FrameOptions):
 
     normalize: bool = True
     """Move, turn and scale the scene: centre at the origin, up along +z, cameras about 1 from their mean. Exports
-    are in the capture's own frame either way."""
+    are in the capture's own frame either way. Without it, coordinates too large for float32 are moved all the same."""
 
     random_points: int = 20_000
     """How many points to start from where the capture has none."""
