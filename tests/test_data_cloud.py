@@ -89,6 +89,33 @@ def test_many_points_are_used_however_small_their_share_in_view_is(tmp_path: Pat
     assert len(load_scene(file, replace(FEW, random_points=500)).points) == 500
 
 
+def sky_and_ground(xyz: np.ndarray) -> np.ndarray:
+    """Colors [P, 3] of points before photos that are bright above and dark below."""
+    return np.where(xyz[:, 2:] > 0, 250, 10) * np.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("axes", "sentences"), [((0, 1, 2), 0), ((2, 0, 1), 1)], ids=["in its frame", "axes in another order"]
+)
+def test_a_cloud_in_view_whose_colors_are_not_those_of_the_photos_is_said(
+    tmp_path: Path, axes: tuple[int, int, int], sentences: int
+) -> None:
+    file = write_transforms(tmp_path, ply_file_path="points.ply")
+    paint_images(tmp_path, (250, 250, 250), (10, 10, 10))
+    xyz = np.random.default_rng(0).uniform(-0.9, 0.9, size=(200, 3))
+    write_ply(tmp_path / "points.ply", xyz[:, axes], sky_and_ground(xyz))
+    scene = load_scene(file)
+    assert sum("other colors than the photos" in text for text in scene.messages) == len(scene.messages) == sentences
+    assert len(scene.points) == 200, "whatever it is, it is used"
+
+
+def test_points_of_random_colors_are_no_sign_of_another_frame(tmp_path: Path) -> None:
+    file = write_transforms(tmp_path, ply_file_path="points.ply")
+    rng = np.random.default_rng(0)
+    write_ply(tmp_path / "points.ply", rng.uniform(-0.9, 0.9, size=(200, 3)), rng.integers(0, 256, (200, 3)))
+    assert load_scene(file).messages == ()
+
+
 def write_ply(path: Path, xyz: np.ndarray, rgb: np.ndarray | None) -> None:
     names = ["float x", "float y", "float z"] + ([] if rgb is None else ["uchar red", "uchar green", "uchar blue"])
     header = ["ply", "format ascii 1.0", f"element vertex {len(xyz)}", *(f"property {name}" for name in names)]

@@ -33,6 +33,9 @@ COLOR_SAMPLES = 3
 COLOR_SIDE = 400
 """Longest side of these photos in pixels, at least: a pixel averages over more than the error of a point's position."""
 
+LEAST_COMPARED, COMPARED = 50, 2_000
+"""Least and most points whose colors are compared with the photos."""
+
 NO_COLOR = 128
 """Red, green and blue of points of which nothing is known: middle grey."""
 
@@ -97,13 +100,55 @@ def without_color(rgb: np.ndarray) -> np.ndarray:
 
 
 def with_colors_of_photos(scene: SceneData, lacking: np.ndarray) -> PointCloud:
-    """The points of a scene, of which those that are `lacking` [P] take their color from the photos: the mean of the
-    pixels that they lie at in a few of the training views. What is masked out gives no color.
+    """The points of a scene, of which those that are `lacking` [P] take their color from the photos, or are grey.
 
     Raises:
         UserError: a photo cannot be read.
     """
-    xyz = scene.points.xyz[lacking].astype(np.float64)
+    colors, found = colors_of_photos(scene, scene.points.xyz[lacking])
+    rgb = scene.points.rgb.copy()
+    rgb[lacking] = np.where(found[:, None], np.round(colors), NO_COLOR)
+    return PointCloud(scene.points.xyz, rgb)
+
+
+def colors_disagree(scene: SceneData) -> bool:
+    """Whether the points of a scene have not the brightness of the photos at the places where they lie there.
+
+    That is a sign of another frame. Brightness must say where a point is at all: that of points which are neighbours
+    must correlate, as it does not for points made at random, and far better than that of points and photos.
+
+    Raises:
+        UserError: a photo cannot be read.
+    """
+    from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
+
+    chosen = np.random.default_rng(0).permutation(len(scene.points))[:COMPARED]
+    colors, found = colors_of_photos(scene, scene.points.xyz[chosen])
+    if found.sum() < LEAST_COMPARED:
+        return False
+    xyz, own = scene.points.xyz[chosen][found], scene.points.rgb[chosen][found].mean(axis=1)
+    neighbours = own[cKDTree(xyz).query(xyz, k=2)[1][:, 1]]
+    doubt = 1.0 / math.sqrt(len(own))  # the standard deviation of a correlation by accident
+    return _correlation(own, colors[found].mean(axis=1)) + doubt < 0.5 * _correlation(own, neighbours)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's, -1..1; 0 where one of them is constant."""
+    a, b = a - a.mean(), b - b.mean()
+    spread = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / spread if spread else 0.0
+
+
+def colors_of_photos(scene: SceneData, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of the pixels at which points [P, 3] lie in a few of the training photos, masked-out ones left aside.
+
+    Returns:
+        [P, 3] float64, 0..255; [P] bool, whether there is such a pixel.
+
+    Raises:
+        UserError: a photo cannot be read.
+    """
+    xyz = xyz.astype(np.float64)
     total, count = np.zeros((len(xyz), 3)), np.zeros(len(xyz), dtype=np.int64)
     order = np.random.default_rng(0).permutation(scene.train)[:COLOR_VIEWS].tolist()
     for k, index in enumerate(order):
@@ -125,12 +170,7 @@ def with_colors_of_photos(scene: SceneData, lacking: np.ndarray) -> PointCloud:
             visible, x, y = visible[counts], x[counts], y[counts]
         total[visible] += image.rgb[y, x]
         count[visible] += 1
-    found = count > 0
-    colors = np.full((len(xyz), 3), NO_COLOR, dtype=np.uint8)
-    colors[found] = np.round(total[found] / count[found, None])
-    rgb = scene.points.rgb.copy()
-    rgb[lacking] = colors
-    return PointCloud(scene.points.xyz, rgb)
+    return total / np.maximum(count, 1)[:, None], count > 0
 
 
 def _color_divisor(scene: SceneData, index: int) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture, with_moving_masks
-from nfc_gs.data.cloud import NO_COLOR, in_another_frame, with_colors_of_photos, without_color
+from nfc_gs.data.cloud import NO_COLOR, colors_disagree, in_another_frame, with_colors_of_photos, without_color
 from nfc_gs.data.config import FEW_POINTS, DataConfig, Downscale, check_config, parse_downscale
 from nfc_gs.data.image_cache import ImageCache
 from nfc_gs.data.normalize import (
@@ -70,54 +70,27 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
     if len(planned) < 2:
         raise UserError(f"{path} has {len(planned)} usable view, and a scene needs at least 2; add images to it.")
 
-    xyz, rgb = _finite_points(capture)
-    capture, planned = _without_far_views(capture, planned, xyz)
-    strange = _in_another_frame(capture, planned, xyz, config.random_points)
-    if strange:  # what is far is then measured without them
-        xyz, rgb = xyz[:0], rgb[:0]
-        capture, planned = _without_far_views(capture, planned, xyz)
-    viewmats = np.stack([view.viewmat for view in planned])
-    layout = camera_layout(viewmats, xyz)
-    transform = _transform(capture, layout, normalize=config.normalize)
-    viewmats, xyz = transform_viewmats(viewmats, transform), transform_points(xyz, transform)
-    layout = camera_layout(viewmats, xyz)
-    if not strange:
-        xyz, rgb = _near_points(capture, xyz, rgb, viewmats, layout.size)
-    lacking = without_color(rgb)
-    if len(xyz) < FEW_POINTS:
-        if not strange:
-            found = "no points" if len(xyz) == 0 else f"only {len(xyz)} points"
-            capture.messages.warning(
-                f"The capture has {found}; training starts from {config.random_points} random ones."
-            )
-        depths = _depths(capture, layout, transform)
-        xyz = random_points(viewmats, [view.pinhole for view in planned], depths, config.random_points, seed)
-        rgb = np.full((len(xyz), 3), NO_COLOR, dtype=np.uint8)
-        lacking = np.zeros(len(xyz), dtype=bool)
-    elif lacking.any():
-        capture.messages.warning(
-            f"{lacking.sum()} of {len(xyz)} points have no color of their own: they take that of the photos."
-        )
-
+    placed = _place(capture, planned, config, seed)
+    capture, planned = placed.capture, placed.views
     train, test = _split(capture, planned, config.test_every)
     trained = {planned[i].image.name for i in train}
     axis = normalise_times(capture.images, trained, capture.time_unit, capture.root, capture.messages)
     scene = SceneData(
         root=capture.root,
         format=capture.format,
-        views=tuple(view.in_scene(viewmat, axis) for view, viewmat in zip(planned, viewmats, strict=True)),
+        views=tuple(view.in_scene(viewmat, axis) for view, viewmat in zip(planned, placed.viewmats, strict=True)),
         train=train,
         test=test,
-        points=PointCloud(xyz.astype(np.float32), rgb),
-        transform=transform,
-        extent=1.1 * layout.size,
+        points=placed.points,
+        transform=placed.transform,
+        extent=1.1 * placed.size,
         background=background,
         messages=tuple(capture.messages),
         time_axis=axis.in_seconds(frame_rate) if axis is not None and frame_rate is not None else axis,
         images=ImageCache(config.cache_gb),
     )
     _check_images_now(scene)
-    return replace(scene, points=with_colors_of_photos(scene, lacking)) if lacking.any() else scene
+    return _with_checked_colors(scene, capture, placed)
 
 
 def _read(path: Path, config: DataConfig, downscale: Downscale) -> tuple[Capture, float | None]:
@@ -137,6 +110,77 @@ def _background(config: DataConfig, capture: Capture, headers: Headers) -> tuple
     if config.background is None and capture.alpha == "white":
         return (1.0, 1.0, 1.0)
     return config.background
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A capture in the frame of its scene.
+
+    Attributes:
+        capture, views: without those left out.
+        viewmats: [C, 4, 4] float64, of the views.
+        transform: [4, 4] float64 similarity from the capture's frame.
+        size: of the camera layout.
+        points: to start from.
+        own: they are the capture's, not random ones.
+        lacking: [P] bool, those of them that have no color.
+    """
+
+    capture: Capture
+    views: list[CaptureView]
+    viewmats: np.ndarray
+    transform: np.ndarray
+    size: float
+    points: PointCloud
+    own: bool
+    lacking: np.ndarray
+
+
+def _place(capture: Capture, views: list[CaptureView], config: DataConfig, seed: int) -> _Placed:
+    """Choose the frame of a scene and the points to start from, and leave out what cannot be right."""
+    xyz, rgb = _finite_points(capture)
+    capture, views = _without_far_views(capture, views, xyz)
+    strange = _in_another_frame(capture, views, xyz, config.random_points)
+    if strange:  # what is far is then measured without them
+        xyz, rgb = xyz[:0], rgb[:0]
+        capture, views = _without_far_views(capture, views, xyz)
+    viewmats = np.stack([view.viewmat for view in views])
+    layout = camera_layout(viewmats, xyz)
+    transform = _transform(capture, layout, normalize=config.normalize)
+    viewmats, xyz = transform_viewmats(viewmats, transform), transform_points(xyz, transform)
+    layout = camera_layout(viewmats, xyz)
+    if not strange:
+        xyz, rgb = _near_points(capture, xyz, rgb, viewmats, layout.size)
+    own = len(xyz) >= FEW_POINTS
+    if not own:
+        if not strange:
+            found = "no points" if len(xyz) == 0 else f"only {len(xyz)} points"
+            capture.messages.warning(
+                f"The capture has {found}; training starts from {config.random_points} random ones."
+            )
+        depths = _depths(capture, layout, transform)
+        xyz = random_points(viewmats, [view.pinhole for view in views], depths, config.random_points, seed)
+        rgb = np.full((len(xyz), 3), NO_COLOR, dtype=np.uint8)
+    lacking = without_color(rgb) if own else np.zeros(len(xyz), dtype=bool)
+    if lacking.any():
+        capture.messages.warning(
+            f"{lacking.sum()} of {len(xyz)} points have no color of their own: they take that of the photos."
+        )
+    points = PointCloud(xyz.astype(np.float32), rgb)
+    return _Placed(capture, views, viewmats, transform, layout.size, points, own, lacking)
+
+
+def _with_checked_colors(scene: SceneData, capture: Capture, placed: _Placed) -> SceneData:
+    """The scene, in which points without color have that of the photos; a warning where others disagree with them."""
+    if placed.lacking.any():
+        return replace(scene, points=with_colors_of_photos(scene, placed.lacking))
+    if not placed.own or not colors_disagree(scene):
+        return scene
+    capture.messages.warning(
+        "The points have other colors than the photos at the places where they lie there: they may be in another frame "
+        "than the cameras. Without points, training would start from random ones."
+    )
+    return replace(scene, messages=tuple(capture.messages))
 
 
 def _depths(capture: Capture, layout: Layout, transform: np.ndarray) -> tuple[float, float]:
