@@ -89,14 +89,11 @@ def _visibility(xyz: np.ndarray, views: Sequence[CaptureView]) -> Visibility:
 def without_color(rgb: np.ndarray) -> np.ndarray:
     """Which points [P] have no color of their own, by their colors [P, 3] uint8.
 
-    They are the black ones where most are black, as LLFF's scripts leave them, or all where all are of one grey, as
-    points of files without colors are read.
+    They are the black ones where most are black, as LLFF's scripts leave them. Readers make points grey whose file has
+    no colors, and training starts well from these.
     """
     black = (rgb == 0).all(axis=1)
-    if 2 * black.sum() > len(rgb):
-        return black
-    one_grey = len(rgb) > 0 and bool((rgb == rgb[0, 0]).all())
-    return np.full(len(rgb), one_grey)
+    return black & (2 * black.sum() > len(rgb))
 
 
 def with_colors_of_photos(scene: SceneData, lacking: np.ndarray) -> PointCloud:
