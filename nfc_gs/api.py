@@ -266,12 +266,13 @@ def evaluate(
         scene = scene_of(model.checkpoint)
     if scene is None:
         raise UserError("There are no photos to compare with; give the scene: nfc_gs.load_scene(...).")
-    is_file = isinstance(model, LoadedModel) and model.checkpoint is None
-    if is_file and not np.allclose(scene.transform, np.eye(4)):
-        raise UserError(
-            "A splat file is in the frame of the capture, and this scene has been normalised; read the scene by "
-            "nfc_gs.load_scene(..., nfc_gs.DataConfig(normalize=False))."
-        )
+    if isinstance(model, LoadedModel) and model.checkpoint is None:
+        if not np.allclose(scene.transform[:3, :3], np.eye(3)):
+            raise UserError(
+                "A splat file is in the frame of the capture, and this scene has been normalised; read the scene by "
+                "nfc_gs.load_scene(..., nfc_gs.DataConfig(normalize=False))."
+            )
+        scene = scene.in_frame(model.transform)
     with one_torch_thread():
         return measure(shown, scene, options, lpips=lpips, save_to=None if save_to is None else Path(save_to))
 

@@ -47,7 +47,7 @@ def means_only(monkeypatch: pytest.MonkeyPatch) -> SplatFormat:
         table = torch.from_numpy(np.load(path, allow_pickle=False))
         return GaussianModel({**random_model(len(table), degree=0).tensors(), "means": table[:, :3]})
 
-    def write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    def write(path: Path, tensors: Mapping[str, torch.Tensor], offset: np.ndarray | None) -> None:
         with open(path, "wb") as file:
             np.save(file, torch.cat([tensors["means"], tensors["sh_coeffs"].flatten(1)], dim=1).float().numpy())
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from random_models import random_model, similarity
 from viewer_client import Sway
 
 from nfc_gs.data.builtin.captures import write_capture
@@ -25,12 +26,14 @@ from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.draw import FAR
 from nfc_gs.viewer.edit import Edit
-from nfc_gs.viewer.frames import WORLD, CoordinateFrame, place
+from nfc_gs.viewer.frames import CoordinateFrame, place
 from nfc_gs.viewer.panels.browser import browser_splats
 from nfc_gs.viewer.renderer import Quality
 from nfc_gs.viewer.scheduler import run_to_end
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source, open_source
+
+WORLD = CoordinateFrame(np.eye(4), None)
 
 
 def write_run(folder: Path, splats: GaussianModel, capture: Path, *, normalize: bool) -> Path:
@@ -111,6 +114,19 @@ def test_sources_in_different_frames_are_seen_alike(session: Session) -> None:
         np.testing.assert_allclose(other.depth[both], first.depth[both], rtol=2e-3)  # rounded in other frames, too
     psnrs = [session.psnr(source, 0) for source in session.content.sources]
     assert max(psnrs) - min(psnrs) < 0.02  # dB
+
+
+def test_a_file_with_an_offset_lies_where_its_capture_does(tmp_path: Path) -> None:
+    transform = similarity()
+    transform[:3, 3] = -transform[:3, :3] @ [455_004.25, 5_411_001.75, 323.5]
+    model = random_model(50)
+    write_ply(tmp_path / "a.ply", model, transform)
+    source = open_source(tmp_path / "a.ply", device="cpu")
+    found = place("a", source.frame, CoordinateFrame(transform, "somewhere"))
+    gaussians = source.snapshot().gaussians
+    assert gaussians is not None and found.matrix is not None and "capture's own frame" in found.note
+    moved = gaussians.means.double().numpy() @ found.matrix[:3, :3].T + found.matrix[:3, 3]
+    np.testing.assert_allclose(moved, model.means.detach().numpy(), rtol=0, atol=1e-5)
 
 
 def test_an_edit_and_a_range_of_depths_mean_the_same_for_all_of_them(session: Session) -> None:

@@ -131,7 +131,7 @@ class Export(Command):
         for k in range(self.frames):
             with one_torch_thread():
                 still = model.at(k / max(1, self.frames - 1))
-            write_splats(folder / f"frame_{k:04d}.ply", still, transform, sh_degree=self.sh_degree)
+            write_splats(folder / f"frame_{k:04d}.ply", still, transform, sh_degree=self.sh_degree, warn=k == 0)
 
     def _cost_of_baking(self) -> str:
         """What baking the bits costs, in words."""

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import tyro
 
@@ -82,6 +83,7 @@ class Info(Command):
                     train_seconds, budget_seconds, device, backend, preset,
                     seed, method, objective, psnr, ssim, moving_psnr
       run or splat  gaussians, sh_degree, head, deformation
+      splat         offset, where its frame is the capture's minus one
     """
 
     path: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[PATH]")] = None
@@ -119,7 +121,8 @@ class Info(Command):
         if not path.exists():
             raise UserError(f"There is no {path}; give a capture, a run folder, a checkpoint or a splat file.")
         if format_of(path) is not None:
-            kind, facts = "Splat", _model(load_model(path).model)
+            loaded = load_model(path)
+            kind, facts = "Splat", [*_model(loaded.model), *_offset(loaded.transform)]
         elif suffix == ".safetensors" or (path / CHECKPOINT_NAME).is_file():
             kind, facts = "Run" if path.is_dir() else "Checkpoint", _run(path)
         elif path.is_dir() or any(reader.recognises(path) for reader in READERS):
@@ -282,6 +285,12 @@ def _model(model: RadianceModel) -> list[Fact]:
             values["deformation"] = model.deformation.kind
     first, *rest = facts.items()
     return [Fact(*first, values), *(Fact(*fact) for fact in rest)]
+
+
+def _offset(transform: np.ndarray) -> list[Fact]:
+    """What must be added to a splat file's centres for the coordinates of its capture, if anything."""
+    x, y, z = (0.0 - transform[:3, 3]).tolist()
+    return [Fact("Offset", f"({x:.12g}, {y:.12g}, {z:.12g})", {"offset": [x, y, z]})] if x or y or z else []
 
 
 def _trained_on(checkpoint: Checkpoint, config: ResolvedConfig) -> list[Fact]:

@@ -65,12 +65,14 @@ class PlyHeader:
         order: of the bytes of a number; None where the tables are text.
         size: bytes of the header.
         elements: in the order of the file.
+        comments: the lines of that kind, without the word itself.
     """
 
     path: Path
     order: ByteOrder | None
     size: int
     elements: tuple[PlyElement, ...]
+    comments: tuple[str, ...] = ()
 
     def element(self, name: str) -> PlyElement | None:
         """The first element of that name."""
@@ -98,9 +100,12 @@ def read_header(path: Path | str) -> PlyHeader:
     order: ByteOrder | None = None
     known_format = False
     elements: list[PlyElement] = []
+    comments: list[str] = []
     for line in head[: end.start()].decode("latin-1").splitlines()[1:]:
         match line.split():
-            case [] | ["comment" | "obj_info", *_]:
+            case ["comment", *words]:
+                comments.append(" ".join(words))
+            case [] | ["obj_info", *_]:
                 continue
             case ["format", name, _] if name in _FORMATS:
                 order, known_format = _FORMATS[name], True
@@ -116,7 +121,7 @@ def read_header(path: Path | str) -> PlyHeader:
                 raise UserError(f"The header of {path} has a line that is not PLY: {line[:80]!r}; the file is damaged.")
     if not known_format:
         raise UserError(f"The header of {path} does not say its format (ascii, binary_little_endian, ...).")
-    return PlyHeader(path, order, end.end(), tuple(elements))
+    return PlyHeader(path, order, end.end(), tuple(elements), tuple(comments))
 
 
 def read_columns(header: PlyHeader, element: PlyElement, names: Collection[str], plural: str) -> dict[str, np.ndarray]:
@@ -147,11 +152,12 @@ def read_columns(header: PlyHeader, element: PlyElement, names: Collection[str],
     return {name: table[name] for name in names}
 
 
-def write_vertices(path: Path | str, vertices: np.ndarray) -> None:
+def write_vertices(path: Path | str, vertices: np.ndarray, comments: Sequence[str] = ()) -> None:
     """Write a binary little-endian file with one element, "vertex".
 
     Args:
         vertices: [N], a structured array of numbers: its fields are the properties, in their order.
+        comments: lines of the header.
 
     Raises:
         OSError: the file cannot be written.
@@ -159,7 +165,7 @@ def write_vertices(path: Path | str, vertices: np.ndarray) -> None:
     import plyfile
 
     element = plyfile.PlyElement.describe(vertices, "vertex")
-    plyfile.PlyData([element], text=False, byte_order="<").write(str(path))
+    plyfile.PlyData([element], text=False, byte_order="<", comments=list(comments)).write(str(path))
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from nfc_gs.core.checks import CheckedFields
 from nfc_gs.core.errors import UserError
@@ -67,13 +68,18 @@ class DataConfig(FrameOptions):
 
     normalize: bool = True
     """Move, turn and scale the scene: centre at the origin, up along +z, cameras about 1 from their mean. Exports
-    are in the capture's own frame either way."""
+    are in the capture's own frame either way. Without it, coordinates too large for float32 are moved all the same."""
 
     random_points: int = 20_000
     """How many points to start from where the capture has none."""
 
     cache_gb: float = 2.0
     """Memory for decoded images in gigabytes; larger captures are decoded again as training goes on."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.downscale, Real) and not isinstance(self.downscale, bool):  # 2 for "2"
+            object.__setattr__(self, "downscale", f"{float(self.downscale):g}")
+        super().__post_init__()
 
 
 @dataclass(frozen=True)

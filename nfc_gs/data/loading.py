@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture, with_moving_masks
+from nfc_gs.data.cloud import NO_COLOR, colors_disagree, in_another_frame, with_colors_of_photos, without_color
 from nfc_gs.data.config import FEW_POINTS, DataConfig, Downscale, check_config, parse_downscale
 from nfc_gs.data.image_cache import ImageCache
 from nfc_gs.data.normalize import (
@@ -16,10 +18,14 @@ from nfc_gs.data.normalize import (
     camera_centers,
     camera_layout,
     depth_range,
+    far_cameras,
     normalising_transform,
     random_points,
+    rounded_offset,
+    too_far_for_float32,
     transform_points,
     transform_viewmats,
+    translation,
 )
 from nfc_gs.data.readers.registry import read_capture
 from nfc_gs.data.scene import PointCloud, SceneData
@@ -64,39 +70,27 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
     if len(planned) < 2:
         raise UserError(f"{path} has {len(planned)} usable view, and a scene needs at least 2; add images to it.")
 
-    viewmats = np.stack([view.viewmat for view in planned])
-    xyz, rgb = _finite_points(capture)
-    layout = camera_layout(viewmats, xyz)
-    transform = normalising_transform(layout) if config.normalize else np.eye(4)
-    viewmats, xyz = transform_viewmats(viewmats, transform), transform_points(xyz, transform)
-    layout = camera_layout(viewmats, xyz)
-    xyz, rgb = _near_points(capture, xyz, rgb, viewmats, layout.size)
-    if len(xyz) < FEW_POINTS:
-        found = "no points" if len(xyz) == 0 else f"only {len(xyz)} points"
-        capture.messages.warning(f"The capture has {found}; training starts from {config.random_points} random ones.")
-        depths = _depths(capture, layout, transform)
-        xyz = random_points(viewmats, [view.pinhole for view in planned], depths, config.random_points, seed)
-        rgb = np.full((len(xyz), 3), 128, dtype=np.uint8)
-
+    placed = _place(capture, planned, config, seed)
+    capture, planned = placed.capture, placed.views
     train, test = _split(capture, planned, config.test_every)
     trained = {planned[i].image.name for i in train}
     axis = normalise_times(capture.images, trained, capture.time_unit, capture.root, capture.messages)
     scene = SceneData(
         root=capture.root,
         format=capture.format,
-        views=tuple(view.in_scene(viewmat, axis) for view, viewmat in zip(planned, viewmats, strict=True)),
+        views=tuple(view.in_scene(viewmat, axis) for view, viewmat in zip(planned, placed.viewmats, strict=True)),
         train=train,
         test=test,
-        points=PointCloud(xyz.astype(np.float32), rgb),
-        transform=transform,
-        extent=1.1 * layout.size,
+        points=placed.points,
+        transform=placed.transform,
+        extent=1.1 * placed.size,
         background=background,
         messages=tuple(capture.messages),
         time_axis=axis.in_seconds(frame_rate) if axis is not None and frame_rate is not None else axis,
         images=ImageCache(config.cache_gb),
     )
     _check_images_now(scene)
-    return scene
+    return _with_checked_colors(scene, capture, placed)
 
 
 def _read(path: Path, config: DataConfig, downscale: Downscale) -> tuple[Capture, float | None]:
@@ -118,6 +112,77 @@ def _background(config: DataConfig, capture: Capture, headers: Headers) -> tuple
     return config.background
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """A capture in the frame of its scene.
+
+    Attributes:
+        capture, views: without those left out.
+        viewmats: [C, 4, 4] float64, of the views.
+        transform: [4, 4] float64 similarity from the capture's frame.
+        size: of the camera layout.
+        points: to start from.
+        own: they are the capture's, not random ones.
+        lacking: [P] bool, those of them that have no color.
+    """
+
+    capture: Capture
+    views: list[CaptureView]
+    viewmats: np.ndarray
+    transform: np.ndarray
+    size: float
+    points: PointCloud
+    own: bool
+    lacking: np.ndarray
+
+
+def _place(capture: Capture, views: list[CaptureView], config: DataConfig, seed: int) -> _Placed:
+    """Choose the frame of a scene and the points to start from, and leave out what cannot be right."""
+    xyz, rgb = _finite_points(capture)
+    capture, views = _without_far_views(capture, views, xyz)
+    strange = _in_another_frame(capture, views, xyz, config.random_points)
+    if strange:  # what is far is then measured without them
+        xyz, rgb = xyz[:0], rgb[:0]
+        capture, views = _without_far_views(capture, views, xyz)
+    viewmats = np.stack([view.viewmat for view in views])
+    layout = camera_layout(viewmats, xyz)
+    transform = _transform(capture, layout, normalize=config.normalize)
+    viewmats, xyz = transform_viewmats(viewmats, transform), transform_points(xyz, transform)
+    layout = camera_layout(viewmats, xyz)
+    if not strange:
+        xyz, rgb = _near_points(capture, xyz, rgb, viewmats, layout.size)
+    own = len(xyz) >= FEW_POINTS
+    if not own:
+        if not strange:
+            found = "no points" if len(xyz) == 0 else f"only {len(xyz)} points"
+            capture.messages.warning(
+                f"The capture has {found}; training starts from {config.random_points} random ones."
+            )
+        depths = _depths(capture, layout, transform)
+        xyz = random_points(viewmats, [view.pinhole for view in views], depths, config.random_points, seed)
+        rgb = np.full((len(xyz), 3), NO_COLOR, dtype=np.uint8)
+    lacking = without_color(rgb) if own else np.zeros(len(xyz), dtype=bool)
+    if lacking.any():
+        capture.messages.warning(
+            f"{lacking.sum()} of {len(xyz)} points have no color of their own: they take that of the photos."
+        )
+    points = PointCloud(xyz.astype(np.float32), rgb)
+    return _Placed(capture, views, viewmats, transform, layout.size, points, own, lacking)
+
+
+def _with_checked_colors(scene: SceneData, capture: Capture, placed: _Placed) -> SceneData:
+    """The scene, in which points without color have that of the photos; a warning where others disagree with them."""
+    if placed.lacking.any():
+        return replace(scene, points=with_colors_of_photos(scene, placed.lacking))
+    if not placed.own or not colors_disagree(scene):
+        return scene
+    capture.messages.warning(
+        "The points have other colors than the photos at the places where they lie there: they may be in another frame "
+        "than the cameras. Without points, training would start from random ones."
+    )
+    return replace(scene, messages=tuple(capture.messages))
+
+
 def _depths(capture: Capture, layout: Layout, transform: np.ndarray) -> tuple[float, float]:
     """The nearest and farthest depth of the scene in the normalised frame, as the capture says or as its cameras do."""
     if capture.depths is None:
@@ -129,6 +194,19 @@ def _depths(capture: Capture, layout: Layout, transform: np.ndarray) -> tuple[fl
 def _finite_points(capture: Capture) -> tuple[np.ndarray, np.ndarray]:
     finite = np.isfinite(capture.xyz).all(axis=1) & (np.abs(capture.xyz) < 1e15).all(axis=1)
     return capture.xyz[finite], capture.rgb[finite]
+
+
+def _in_another_frame(capture: Capture, views: Sequence[CaptureView], xyz: np.ndarray, random: int) -> bool:
+    """Whether the points are in another frame than the cameras, which a warning says."""
+    seen = in_another_frame(xyz, views, enough=random) if len(xyz) >= FEW_POINTS else None
+    if seen is None:
+        return False
+    capture.messages.warning(
+        f"{100 * seen.share:.3g} % of the capture's {len(capture.xyz)} points are in view of a photo, and {seen.blind} "
+        f"of {seen.photos} photos see none: the points must be in another frame than the cameras. Training starts from "
+        f"{random} random ones."
+    )
+    return True
 
 
 def _near_points(
@@ -144,13 +222,53 @@ def _near_points(
     return xyz[near], rgb[near]
 
 
+def _without_far_views(
+    capture: Capture, views: list[CaptureView], xyz: np.ndarray
+) -> tuple[Capture, list[CaptureView]]:
+    """The capture and its views without those that are absurdly far from the others, which a warning names."""
+    far, times = far_cameras(np.stack([view.viewmat for view in views]), xyz)
+    gone = sorted({view.image.name for view, is_far in zip(views, far, strict=True) if is_far})
+    if not gone:
+        return capture, views
+    away = f"{times:,.0f} times farther away than the other cameras and the scene"
+    if len(gone) == 1:
+        sentence = f"The camera of {gone[0]} is {away}: its pose must be wrong, and the photo is left out."
+    else:
+        some = ", ".join(gone[:3]) + (f", ... ({len(gone)} of {len(capture.images)})" if len(gone) > 3 else "")
+        sentence = f"The cameras of {some} are {away}: their poses must be wrong, and the photos are left out."
+    capture.messages.warning(sentence)
+    kept = replace(capture, images=[image for image in capture.images if image.name not in gone])
+    return kept, [view for view in views if view.image.name not in gone]
+
+
+def _transform(capture: Capture, layout: Layout, *, normalize: bool) -> np.ndarray:
+    """The similarity [4, 4] from the capture's frame to that of the scene."""
+    if normalize:
+        return normalising_transform(layout)
+    if not too_far_for_float32(layout.centre, layout.size):
+        return np.eye(4)
+    offset = rounded_offset(layout.centre, layout.size)
+    x, y, z = offset.tolist()
+    capture.messages.warning(
+        f"The cameras are around ({x:.12g}, {y:.12g}, {z:.12g}), where float32 is too coarse for a scene of this size: "
+        "without normalisation it is still moved by that offset."
+    )
+    return translation(-offset)
+
+
 def _split(
     capture: Capture, views: Sequence[CaptureView], every: int | None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Indices of the views to train and to test on."""
-    if every is None and capture.test_names is not None:
-        test = [i for i, view in enumerate(views) if view.image.name in capture.test_names]
-    else:
+    own = capture.test_names if every is None else None
+    test = [i for i, view in enumerate(views) if own and view.image.name in own]
+    if own and not test:
+        some = ", ".join(sorted(own)[:3]) + (", ..." if len(own) > 3 else "")
+        capture.messages.warning(
+            f"The capture holds out {len(own)} images for testing, none of which is there ({some}): "
+            f"every {DEFAULT_TEST_EVERY}th is held out."
+        )
+    if not test and (own or own is None):
         step = DEFAULT_TEST_EVERY if every is None else every
         test = list(range(0, len(views), step)) if step else []
     train = sorted(set(range(len(views))) - set(test))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,16 @@ from nfc_gs.data.lens import Pinhole
 
 COINCIDENT = 1e-3
 """Cameras whose positions differ by less than this share of their distance to the scene count as one position."""
+
+FAR = 30.0
+"""A camera this many times farther from the others than they are from each other and from the scene has a wrong pose:
+with so different a scale, no feature of its photo would have been matched."""
+
+NEAR_POINTS = 8
+"""A camera with this many points about it belongs to the scene, wherever it is."""
+
+FLOAT32_STEP = 1e-4
+"""Largest step between neighbouring float32 coordinates, as a share of the size of the scene."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,46 @@ def camera_layout(viewmats: np.ndarray, points: np.ndarray) -> Layout:
     return Layout(mean if focus is None else focus, up / np.linalg.norm(up), size, distance)
 
 
+def far_cameras(viewmats: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Which cameras [C, 4, 4] are absurdly far from the others and from the points [P, 3]: their poses must be wrong.
+
+    They are those behind the first gap of a factor `FAR` in the distances of the cameras from their middle, if they are
+    fewer than half (without points, a quarter: as many may well have a scene of their own). The distances are measured
+    by the reach of the cameras before the gap: their own radius, or that of the scene about them if it is larger.
+
+    Returns:
+        [C] bool; the distance of the nearest of them in units of that reach.
+    """
+    centers = camera_centers(viewmats)
+    middle = np.median(centers, axis=0)
+    distances = np.linalg.norm(centers - middle, axis=1)
+    order = np.argsort(distances, kind="stable")
+    far = np.zeros(len(viewmats), dtype=bool)
+    has_points = len(points) >= NEAR_POINTS
+    most = (len(viewmats) - 1) // 2 if has_points else max(1, len(viewmats) // 4)
+    for near in range(len(viewmats) - most, len(viewmats)):
+        if distances[order[near]] <= FAR * distances[order[near - 1]]:
+            continue
+        inner, reach = order[:near], float(distances[order[near - 1]])
+        if has_points:
+            reach = max(reach, float(np.median(np.linalg.norm(points - middle, axis=1))))
+        elif near < 3 or reach <= 1e-6 * distances[order[near]]:  # nothing says how large the scene is
+            continue
+        focus = focus_point(centers[inner], viewmats[inner, 2, :3])
+        if focus is not None:
+            reach = max(reach, float(np.median(np.linalg.norm(centers[inner] - focus, axis=1))))
+        outer = [i for i in order[near:] if distances[i] > FAR * reach and not _among(centers[i], points, 3.0 * reach)]
+        if outer:
+            far[outer] = True
+            return far, float(distances[outer].min()) / reach
+    return far, 0.0
+
+
+def _among(position: np.ndarray, points: np.ndarray, radius: float) -> bool:
+    """Whether there are points within `radius` of a position, and not just a stray one."""
+    return int((np.linalg.norm(points - position, axis=1) <= radius).sum()) >= NEAR_POINTS
+
+
 def focus_point(centers: np.ndarray, forwards: np.ndarray) -> np.ndarray | None:
     """The point nearest to all viewing axes in the least-squares sense, where the axes do converge.
 
@@ -83,6 +134,23 @@ def normalising_transform(layout: Layout) -> np.ndarray:
     transform = np.eye(4)
     transform[:3, :3] = scale * rotation
     transform[:3, 3] = -scale * rotation @ layout.centre
+    return transform
+
+
+def too_far_for_float32(centre: np.ndarray, size: float) -> bool:
+    """Whether float32 coordinates about `centre` [3], of UTM for example, are too coarse for a scene of this size."""
+    return float(np.finfo(np.float32).eps * np.abs(centre).max()) > FLOAT32_STEP * size
+
+
+def rounded_offset(centre: np.ndarray, size: float) -> np.ndarray:
+    """`centre` [3] to a power of ten that is no larger than the scene: short to write down, and still in its middle."""
+    return np.round(centre, -math.floor(math.log10(size)))
+
+
+def translation(shift: np.ndarray) -> np.ndarray:
+    """The similarity [4, 4] that adds `shift` [3]."""
+    transform = np.eye(4)
+    transform[:3, 3] = shift
     return transform
 
 
@@ -143,7 +211,7 @@ def random_points(
     """
     rng = np.random.default_rng(seed % 2**63)
     near, far = depths
-    intrinsics = np.array([[p.fx, p.fy, p.cx, p.cy, p.width, p.height] for p in pinholes])
+    intrinsics = np.stack([intrinsics_of(pinhole) for pinhole in pinholes])
     tested = rng.permutation(len(viewmats))[:64]  # enough cameras to test visibility with
     kept: list[np.ndarray] = []
     for least in range(min(3, len(tested)), -1, -1):
@@ -158,7 +226,7 @@ def random_points(
             local = np.stack([(x - cx) / fx, (y - cy) / fy, np.ones_like(x)], axis=1) * depth[:, None]
             rotation, translation = viewmats[camera, :3, :3], viewmats[camera, :3, 3]
             points = np.einsum("pji,pj->pi", rotation, local - translation)
-            seen = sum(_in_view(points, viewmats[c], intrinsics[c], 0.5 * near) for c in tested)
+            seen = sum(in_view(points, viewmats[c], intrinsics[c], 0.5 * near) for c in tested)
             good = points[np.asarray(seen) >= least][:lacking]
             kept.append(good)
             if len(good) < 0.05 * len(points):  # hardly any overlap: require fewer views
@@ -166,7 +234,20 @@ def random_points(
     return np.concatenate(kept)[:count]
 
 
-def _in_view(points: np.ndarray, viewmat: np.ndarray, intrinsics: np.ndarray, near: float) -> np.ndarray:
+def intrinsics_of(p: Pinhole) -> np.ndarray:
+    """What `in_view` needs to know of a pinhole, [6]."""
+    return np.array([p.fx, p.fy, p.cx, p.cy, p.width, p.height])
+
+
+def in_view(points: np.ndarray, viewmat: np.ndarray, intrinsics: np.ndarray, near: float = 0.0) -> np.ndarray:
+    """Which points [P, 3] a camera sees, as 0 or 1: in its picture, and deeper than `near`.
+
+    Args:
+        viewmat: [4, 4]; intrinsics: fx, fy, cx, cy, width and height.
+
+    Returns:
+        [P] int64.
+    """
     fx, fy, cx, cy, width, height = intrinsics
     x, y, z = (points @ viewmat[:3, :3].T + viewmat[:3, 3]).T
     with np.errstate(all="ignore"):

@@ -14,6 +14,7 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.image_source import ImageSource
+from nfc_gs.data.normalize import transform_points, transform_viewmats
 
 
 @dataclass(frozen=True, repr=False)
@@ -238,6 +239,26 @@ class SceneData:
         if divisor == 1:
             return camera
         return camera.resized(max(1, round(camera.width / divisor)), max(1, round(camera.height / divisor)))
+
+    def in_frame(self, transform: np.ndarray) -> SceneData:
+        """The same scene with cameras, points and extent in another frame.
+
+        Args:
+            transform: [4, 4] similarity from the capture's world frame to that frame.
+        """
+        if np.array_equal(transform, self.transform):
+            return self
+        change = transform @ np.linalg.inv(self.transform)
+        viewmats = np.stack([view.camera.viewmat.double().cpu().numpy() for view in self.views])
+        moved = torch.from_numpy(transform_viewmats(viewmats, change)).float()
+        cameras = [replace(view.camera, viewmat=viewmat) for view, viewmat in zip(self.views, moved, strict=True)]
+        return replace(
+            self,
+            views=tuple(replace(view, camera=camera) for view, camera in zip(self.views, cameras, strict=True)),
+            points=replace(self.points, xyz=transform_points(self.points.xyz, change).astype(np.float32)),
+            transform=transform,
+            extent=self.extent * float(np.cbrt(np.linalg.det(change[:3, :3]))),
+        )
 
     def with_split(self, train: Sequence[int], test: Sequence[int]) -> SceneData:
         """The same scene with other views for training and testing."""

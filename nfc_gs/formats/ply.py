@@ -19,8 +19,9 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write
 from nfc_gs.core.ply import PlyElement, PlyHeader, read_columns, read_header, write_vertices
 from nfc_gs.core.sh import MAX_DEGREE
+from nfc_gs.formats.offset import offset_comment, offset_in_comments
 from nfc_gs.formats.splat_format import Holds, SplatFormat
-from nfc_gs.formats.world import in_world_frame
+from nfc_gs.formats.writing import write_model
 from nfc_gs.model.gaussians import GaussianModel
 
 log = logging.getLogger("nfc_gs")
@@ -40,17 +41,17 @@ def write_ply(
 
     Args:
         transform: [4, 4] similarity from the world to the model's frame (`SceneData.transform`); the file
-            holds the Gaussians in the world. None where the two frames are one.
+            holds the Gaussians in the world, or in a local frame (`formats.offset`). None where the two are one.
         sh_degree: SH degree of the file, 0..3; None for that of the model.
 
     Raises:
         UserError: the file cannot be written.
     """
-    write_tensors(Path(path), in_world_frame(model.baked(sh_degree).tensors(), transform))
+    write_model(Path(path), FORMAT, model, transform, sh_degree=sh_degree)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write Gaussians in the standard 3DGS form; see `splat_format.WriteSplats`."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], offset: np.ndarray | None) -> None:
+    """Write Gaussians in the standard 3DGS form; see `splat_format.WriteSplats`. A comment holds the offset."""
     quats = torch.nn.functional.normalize(tensors["quats"], dim=1)
     sh = tensors["sh_coeffs"]  # [N, K, 3]
     rest = sh[:, 1:].transpose(1, 2).flatten(1)  # [N, 3 (K - 1)]
@@ -66,7 +67,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     ]
     vertices = table.view([(name, "<f4") for name in names])[:, 0]
     with atomic_write(path) as temporary:
-        write_vertices(temporary, vertices)
+        write_vertices(temporary, vertices, [] if offset is None else [offset_comment(offset)])
 
 
 def read_ply(path: Path | str) -> GaussianModel:
@@ -85,6 +86,11 @@ def read_ply(path: Path | str) -> GaussianModel:
     columns = read_columns(header, vertex, names, "splats")
     with np.errstate(over="ignore", invalid="ignore"):
         return _model(path, {name: column.astype(np.float32) for name, column in columns.items()})
+
+
+def read_ply_offset(path: Path) -> np.ndarray | None:
+    """The offset [3] of the frame of a PLY, which a comment holds; see `splat_format.ReadOffset`."""
+    return offset_in_comments(read_header(path).comments)
 
 
 def _splat_element(header: PlyHeader) -> PlyElement:
@@ -149,4 +155,11 @@ def _model(path: Path, columns: dict[str, np.ndarray]) -> GaussianModel:
     return GaussianModel(tensors)
 
 
-FORMAT = SplatFormat(name="PLY", suffix=".ply", read=read_ply, write=write_tensors, holds=Holds(sh_degree=MAX_DEGREE))
+FORMAT = SplatFormat(
+    name="PLY",
+    suffix=".ply",
+    read=read_ply,
+    write=write_tensors,
+    holds=Holds(sh_degree=MAX_DEGREE),
+    read_offset=read_ply_offset,
+)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.formats import ply, splat
+from nfc_gs.formats import offset, ply, splat
 from nfc_gs.formats.splat_format import SplatFormat
-from nfc_gs.formats.world import in_world_frame
+from nfc_gs.formats.writing import write_model
 from nfc_gs.model.gaussians import GaussianModel
 
 FORMATS: dict[str, SplatFormat] = {
@@ -56,15 +56,36 @@ def read_splats(path: Path | str) -> GaussianModel:
     return found.read(path).requires_grad_(False)
 
 
+def read_offset(path: Path | str) -> np.ndarray | None:
+    """The offset [3] float64 that must be added to the centres of a splat file for the coordinates of its capture.
+
+    The file itself holds it, or one beside it (`formats.offset`); None where its frame is that of the capture.
+
+    Raises:
+        UserError: no such file, or a damaged one.
+    """
+    path = Path(path)
+    found = FORMATS.get(path.suffix.lower())
+    noted = None if found is None or found.read_offset is None else found.read_offset(path)
+    return offset.read_offset(path) if noted is None else noted
+
+
 def write_splats(
-    path: Path | str, model: GaussianModel, transform: np.ndarray | None = None, *, sh_degree: int | None = None
+    path: Path | str,
+    model: GaussianModel,
+    transform: np.ndarray | None = None,
+    *,
+    sh_degree: int | None = None,
+    warn: bool = True,
 ) -> None:
     """Write a model in the format that the suffix names.
 
     Args:
         transform: [4, 4] similarity from the world to the model's frame (`SceneData.transform`); the file
-            holds the Gaussians in the world. None where the two frames are one.
+            holds the Gaussians in the world, or where float32 is too coarse for its coordinates in a local frame:
+            the world minus an offset, which is written beside it (`read_offset`). None where the two frames are one.
         sh_degree: SH degree of the file; None for that of the model, or the highest that the format holds.
+        warn: log a warning where there is an offset.
 
     Raises:
         UserError: no format of that suffix is written, the format does not hold that degree, or the file cannot be
@@ -86,4 +107,4 @@ def write_splats(
         sh_degree = highest if model.sh_degree > highest else None
     elif not 0 <= sh_degree <= highest:
         raise UserError(f"{path} cannot hold SH of degree {sh_degree}; a {found.name} holds 0 to {highest}.")
-    found.write(path, in_world_frame(model.baked(sh_degree).tensors(), transform))
+    write_model(path, found, model, transform, sh_degree=sh_degree, warn=warn)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from torch import Tensor
 
 from nfc_gs.model.gaussians import GaussianModel
@@ -24,11 +25,19 @@ class ReadSplats(Protocol):
 class WriteSplats(Protocol):
     """Writes Gaussians, whole or not at all (`core.files.atomic_write`); raises UserError where that cannot be done.
 
-    `tensors` are those of `GaussianModel.tensors()` in the frame of the capture, in float64 on the CPU: means,
-    log_scales, quats (not normalised), opacity_logits, and sh_coeffs of the degree of the file.
+    `tensors` are those of `GaussianModel.tensors()` in the frame of the file, in float64 on the CPU: means,
+    log_scales, quats (not normalised), opacity_logits, and sh_coeffs of the degree of the file. That frame is the
+    capture's, or the capture's minus the `offset` [3] float64, which a format notes if it can; it is written beside
+    the file in any case (`formats.offset`).
     """
 
-    def __call__(self, path: Path, tensors: Mapping[str, Tensor], /) -> None: ...
+    def __call__(self, path: Path, tensors: Mapping[str, Tensor], offset: np.ndarray | None, /) -> None: ...
+
+
+class ReadOffset(Protocol):
+    """Reads the offset [3] that `WriteSplats` noted in a file; None where the file has none."""
+
+    def __call__(self, path: Path, /) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class SplatFormat:
         name: for people, in sentences such as "give a PLY".
         suffix: of its files, lower case with the dot.
         write: None where the format is only read.
+        read_offset: None where the format has no place for an offset.
     """
 
     name: str
@@ -57,3 +67,4 @@ class SplatFormat:
     read: ReadSplats
     write: WriteSplats | None
     holds: Holds
+    read_offset: ReadOffset | None = None

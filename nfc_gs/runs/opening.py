@@ -13,8 +13,9 @@ import numpy as np
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
+from nfc_gs.data.normalize import translation
 from nfc_gs.data.scene import SceneData
-from nfc_gs.formats.registry import format_of, read_splats, splat_suffixes
+from nfc_gs.formats.registry import format_of, read_offset, read_splats, splat_suffixes
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.ops.device import resolve_device
 from nfc_gs.rendering.registry import choose_device_and_backend, get_backend
@@ -32,7 +33,8 @@ class LoadedModel:
         model: without gradients.
         options: how its views are rendered: background, antialiasing, corrections of views.
         transform: [4, 4] float64 similarity from the capture's world frame to the frame of the model; of a splat file,
-            which holds the Gaussians in the frame of the capture, the identity.
+            which holds the Gaussians in the frame of the capture, the identity, or a translation if it has an offset
+            (`formats.offset`).
         checkpoint: the rest of what was saved; None of a splat file.
 
     >>> garden = nfc_gs.load_model("runs/garden")
@@ -92,7 +94,8 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     path, device = Path(path), resolve_device(device)
     if format_of(path) is not None:
         model = read_splats(path).to(device).requires_grad_(False)
-        return LoadedModel(path, model, RenderOptions(), np.eye(4))
+        offset = read_offset(path)
+        return LoadedModel(path, model, RenderOptions(), np.eye(4) if offset is None else translation(-offset))
     if not path.exists():
         raise UserError(f"There is no {path}; give a run folder, a checkpoint or a splat file ({splat_suffixes()}).")
     if path.is_file() and path.suffix.lower() != ".safetensors":

@@ -30,10 +30,6 @@ class CoordinateFrame:
     capture: str | None
 
 
-WORLD = CoordinateFrame(np.eye(4), None)
-"""The frame of a file of splats: the world of some capture."""
-
-
 @dataclass(frozen=True, eq=False)
 class Placement:
     """Where a source lies in the frame that is shown.

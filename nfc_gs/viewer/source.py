@@ -18,7 +18,7 @@ from nfc_gs.ops.device import resolve_device
 from nfc_gs.runs.checkpoint import Checkpoint, load_checkpoint
 from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.runs.opening import capture_is_there, load_model, scene_of
-from nfc_gs.viewer.frames import WORLD, CoordinateFrame
+from nfc_gs.viewer.frames import CoordinateFrame
 from nfc_gs.viewer.preview import PreviewModels
 from nfc_gs.viewer.snapshot import Snapshot
 
@@ -159,7 +159,8 @@ def open_source(path: Path | str, *, capture: Path | None = None, device: str = 
     path, device = Path(path), resolve_device(device)
     if format_of(path) is None:
         return RunSource(path, capture, device)
-    return Source(path.stem, load_model(path, device=device).model, frame=WORLD)
+    loaded = load_model(path, device=device)
+    return Source(path.stem, loaded.model, frame=CoordinateFrame(loaded.transform, None))
 
 
 def _scene_of(checkpoint: Checkpoint, capture: Path | None) -> SceneData:
