@@ -150,7 +150,7 @@ def test_a_port_in_use_is_passed_over_and_a_wrong_one_gets_a_sentence(scene: Sce
 
 
 def test_a_viser_that_starts_its_server_without_the_check_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_refusing", lambda refuses: contextlib.nullcontext([]))
+    monkeypatch.setattr(server, "_checked_server", lambda gate, refuses: contextlib.nullcontext([]))
     port = free_port("127.0.0.1", 8780)
     with pytest.raises(UserError, match=r"does not know viser .*install viser 1[.]1[.]$"):
         server.Server("127.0.0.1", port)
