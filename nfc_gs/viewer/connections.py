@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,13 +58,13 @@ STALLED_SECONDS = 20.0
 """In which a browser has to take some of what is sent to it."""
 
 MESSAGES_PER_SECOND, MESSAGES_AT_ONCE = 200.0, 400.0
-"""That are taken from a page; further ones wait on its side. A page sends 20 a second of each kind."""
+"""From a page, on average and in a burst; further ones wait. A page sends 20 a second of each kind."""
 
 MAX_FRAGMENTS = 1000
 """Of a message."""
 
 MAX_WAITING = 20_000
-"""Messages that wait to be sent to a page, with which nothing is taken from it."""
+"""Messages that wait to be sent to a page; while there are more, nothing that it sends is passed on."""
 
 
 def most_connections() -> int:
@@ -126,7 +127,8 @@ class Listener(socket.socket):
         super().__init__(family, socket.SOCK_STREAM)
         self._limit, self._notices = limit, notices
         self._open: list[_Open] = []
-        self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # elsewhere it would share the port with others
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.setblocking(False)
         try:
             self.bind(address)
@@ -189,7 +191,7 @@ class Gate:
 
 
 class Connection(ServerConnection):
-    """A connection that passes on to viser only what a page of the viewer may send, and not for ever waits for it."""
+    """A connection that passes checked messages on to viser, and ends if its browser sends no camera or takes nothing."""
 
     def __init__(self, gate: Gate, *args: Any, **settings: Any) -> None:
         """A connection of websockets', as its `serve` makes it."""
