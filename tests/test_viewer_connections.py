@@ -358,6 +358,6 @@ def test_large_and_unfinished_uploads_are_refused_with_a_sentence_and_kept_nowhe
             client.send("FileTransferStartUpload", transfer_uuid=f"small {number}", **fields, **size)
         until(lambda: len(said) == 25)
         unfinished = session.client.gui._current_file_upload_states
-        assert "at most 8 MB" in said[0] and "try again" in said[24] and len(unfinished) == 2
+        assert "at most 4 MB" in said[0] and "try again" in said[24] and len(unfinished) == 2
         assert caplog.text.count("An upload to the viewer was refused") == 1
     assert not unfinished and not viewer.server._gate.uploads

@@ -227,8 +227,8 @@ def test_a_file_may_come_in_any_order_and_its_place_is_free_afterwards() -> None
 @pytest.mark.parametrize(
     ("message", "says"),
     [
-        (start("a", MAX_UPLOAD_BYTES + 1, 17), "at most 8 MB are taken"),
-        (start("a", 48 * 2**20, 96), "The file has 48 MB, and at most 8 MB are taken[.]"),
+        (start("a", MAX_UPLOAD_BYTES + 1, 17), "at most 4 MB are taken"),
+        (start("a", 48 * 2**20, 96), "The file has 48 MB, and at most 4 MB are taken[.]"),
         (start("a", 10, 0), "^$"), (start("a", 10, 11), "^$"), (start("a", 0, 1), "^$"), (start("open", 10, 1), "^$"),
     ],
 )  # fmt: skip

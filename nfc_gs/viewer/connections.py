@@ -191,7 +191,7 @@ class Gate:
 
 
 class Connection(ServerConnection):
-    """A connection that passes checked messages on to viser, and ends if its browser sends no camera or takes nothing."""
+    """A connection that passes checked messages on to viser; it ends if the browser is silent or reads nothing."""
 
     def __init__(self, gate: Gate, *args: Any, **settings: Any) -> None:
         """A connection of websockets', as its `serve` makes it."""

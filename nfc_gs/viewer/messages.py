@@ -17,8 +17,8 @@ import viser
 MAX_MESSAGE_BYTES = 2**20
 """Of a message; the page sends files in parts of half of that."""
 
-MAX_UPLOAD_BYTES = 8 * 2**20
-"""Of a file. The viewer takes camera paths, which are smaller."""
+MAX_UPLOAD_BYTES = 4 * 2**20
+"""Of a file. The viewer takes camera paths, whose JSON has a million characters at most."""
 
 MAX_UPLOADS = 2
 """Unfinished ones of a page."""
