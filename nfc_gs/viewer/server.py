@@ -6,6 +6,7 @@ import contextlib
 import http
 import io
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -23,6 +24,12 @@ from nfc_gs.viewer.messages import MAX_MESSAGE_BYTES
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 """Names of this machine that no other one can take."""
+
+ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]+))?/?")
+"""Scheme, host and port of a page's address."""
+
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+"""Which browsers leave out."""
 
 POLICY = {
     "default-src": "'none'",
@@ -104,8 +111,9 @@ class Server(viser.ViserServer):
         if is_own(origin, host, self._address):
             return False
         self._gate.notices.give(
-            "The viewer refused a page from %a, as it was called by another name, %a. If a reverse proxy of yours "
-            "shows the viewer there, start it with --trusted-origin and that address (Python: trusted_origins).",
+            "The viewer refused a page whose Origin is %a and whose Host is %a, as only its own page may connect. If a "
+            "reverse proxy of yours shows the viewer there, give --trusted-origin with that Origin (in Python "
+            "trusted_origins).",
             str(origin)[:200], str(host)[:200],
         )  # fmt: skip
         return True
@@ -117,24 +125,13 @@ def checked_origin(origin: str) -> str:
     Raises:
         UserError: it is none.
     """
-    text = origin.strip().lower().removesuffix("/")
-    try:
-        parts = urlsplit(text)
-        name, port = parts.hostname, parts.port
-    except ValueError:
-        name = port = None
-        parts = urlsplit("")
-    if (
-        parts.scheme not in ("http", "https")
-        or not name
-        or text != f"{parts.scheme}://{parts.netloc}"
-        or set("@*, ") & set(text)
-    ):
+    match = ORIGIN.fullmatch(origin.strip().lower())
+    if match is None or int(match["port"] or 0) > 65535:
         raise UserError(
             f"'{origin}' is no trusted origin; give the address of a page without a path, as https://splats.example.org."
         )
-    default = {"http": 80, "https": 443}[parts.scheme]
-    return text.removesuffix(f":{default}") if port == default else text
+    scheme, name, port = match.groups()
+    return f"{scheme}://{name}" if port in (None, DEFAULT_PORTS[scheme]) else f"{scheme}://{name}:{port}"
 
 
 def is_own(origin: str | None, host: str | None, address: str) -> bool:
