@@ -343,6 +343,7 @@ def view(
     *,
     host: str = HOST,
     port: int = PORT,
+    trusted_origins: Sequence[str] = (),
     open_browser: bool = False,
     wait: bool = True,
 ) -> Viewer:
@@ -352,6 +353,7 @@ def view(
         what: one of them, or several to compare: a model, what `train` or `load_model` return, or a path.
         host: address of the page; 127.0.0.1 is this machine alone.
         port: of the page, or the next free one.
+        trusted_origins: addresses at which reverse proxies show the page, as "https://splats.example.org".
         open_browser: open the page in a browser.
         wait: return only after Ctrl-C; else immediately, and the viewer runs until `close`. In a notebook: False.
 
@@ -359,7 +361,7 @@ def view(
         The viewer, closed if it was waited for.
 
     Raises:
-        UserError: something cannot be opened, or there is no port.
+        UserError: something cannot be opened, there is no port, or a trusted origin is none.
 
     >>> viewer = nfc_gs.view("runs/garden", wait=False)
     Viewer: http://127.0.0.1:...
@@ -376,7 +378,7 @@ def view(
         return open_source(thing) if isinstance(thing, (Path, str)) else Source("model", opened(thing)[0].copy())
 
     things = list(what) if isinstance(what, Sequence) and not isinstance(what, str) else [what]
-    viewer = Viewer([source(thing) for thing in things], host=host, port=port)
+    viewer = Viewer([source(thing) for thing in things], host=host, port=port, trusted_origins=trusted_origins)
     print(f"Viewer: {viewer.url}", flush=True)
     if open_browser:
         webbrowser.open(viewer.url)

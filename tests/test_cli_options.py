@@ -127,6 +127,12 @@ def test_a_negative_number_is_a_value_and_the_last_of_two_values_counts() -> Non
     assert train("x", "--seed", 3, "--seed", 4).training.seed == 4
 
 
+def test_an_option_that_may_be_given_several_times_takes_one_value_each_time() -> None:
+    command = cli.parse(["view", "--trusted-origin", "https://a.org", "x", "y", "--trusted-origin", "https://b.org"])
+    assert isinstance(command, View) and command.paths == (Path("x"), Path("y"))
+    assert command.page.trusted_origin == ("https://a.org", "https://b.org")
+
+
 def test_options_may_stand_before_and_after_the_words_without_a_name() -> None:
     assert cli.parse(["view", "a", "b", "--port", "9000"]) == cli.parse(["view", "--port", "9000", "a", "b"])
     render = cli.parse(["render", "--outputs", "rgb", "depth", "run"])
@@ -149,6 +155,8 @@ def test_every_option_reads_its_default_back(name: str) -> None:
             given = [flag if value else inverse(flag)]
         elif value is None:
             given = [flag, *["auto"] * (3 if flag == "--image-background" else 1)]
+        elif value == ():
+            given = []  # an option for each value
         else:
             given = [flag, *map(str, value if isinstance(value, (tuple, dict)) else [value])]
         assert cli.parse([*words, *given]) == command, given

@@ -24,7 +24,7 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.heads.sh import start_sh
 from nfc_gs.viewer import server
 from nfc_gs.viewer.app import Viewer, free_port
-from nfc_gs.viewer.server import is_own
+from nfc_gs.viewer.server import checked_origin, is_own
 from nfc_gs.viewer.source import Source
 
 
@@ -104,6 +104,80 @@ def test_a_foreign_page_gets_no_connection(viewer: Viewer) -> None:
     until(lambda: not viewer.sessions)
 
 
+def test_a_page_of_a_proxy_connects_where_it_is_trusted_and_else_the_log_says_how(
+    viewer: Viewer, scene: SceneData, caplog: pytest.LogCaptureFixture
+) -> None:
+    from websockets.exceptions import InvalidStatus
+
+    origin = "https://splats.example.org"
+    for _ in range(3):
+        with pytest.raises(InvalidStatus):
+            Client(viewer, origin)
+    said = [record.getMessage() for record in caplog.records if "--trusted-origin" in record.getMessage()]
+    assert len(said) <= 1  # another test may have been refused before
+    trusted = ["HTTPS://splats.example.org:443/", "http://10.0.0.1:8080"]
+    caplog.clear()
+    with Viewer(sources(scene), port=8740, backend="cpu", trusted_origins=trusted) as proxied:
+        client = Client(proxied, origin)
+        client.move(0.0)
+        until(lambda: len(proxied.sessions) == 1)
+        client.close()
+        for stranger in ("http://splats.example.org", "https://example.org", "http://10.0.0.1", "null"):
+            with pytest.raises(InvalidStatus):
+                Client(proxied, stranger)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "'http://splats.example.org'" in said and f"'{proxied.url.removeprefix('http://')}'" in said
+
+
+@pytest.mark.parametrize(
+    ("origin", "checked"),
+    [
+        ("http://box.lan:8080", "http://box.lan:8080"), (" HTTPS://Splats.Example.org/ ", "https://splats.example.org"),
+        ("https://a.org:443", "https://a.org"), ("http://a.org:443", "http://a.org:443"), ("http://[::1]:9", "http://[::1]:9"),
+    ],
+)  # fmt: skip
+def test_an_origin_is_compared_as_browsers_write_it(origin: str, checked: str) -> None:
+    assert checked_origin(origin) == checked
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "", "splats.example.org", "null", "*", "https://*", "ftp://a.org", "https://a.org/splats", "https://a.org?b",
+        "https://a.org#b", "https://me@a.org", "https://a.org:port", "https://a.org:99999", "https://", "http://[",
+        "http://a b",
+    ],
+)  # fmt: skip
+def test_an_origin_that_is_none_gets_a_sentence(origin: str) -> None:
+    with pytest.raises(UserError, match=r"is no trusted origin; give the address .*[.]$"):
+        checked_origin(origin)
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "status"),
+    [
+        ("/", "", 200), ("/nothing.html", "", 404), ("/", "Origin: https://stranger.example", 403),
+        ("/", "Upgrade: websocket", 426),
+    ],
+)  # fmt: skip
+def test_every_answer_forbids_frames_and_anything_from_elsewhere(
+    viewer: Viewer, path: str, more: str, status: int
+) -> None:
+    host, port = viewer.url.removeprefix("http://").split(":")
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}:{port}", *([more] if more else []), "", ""]
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        head = connection.recv(4096).decode(errors="replace").split("\r\n\r\n")[0]
+    first, *rest = head.split("\r\n")
+    headers = dict(line.split(": ", 1) for line in rest)
+    assert first.split()[1] == str(status)
+    assert headers["X-Frame-Options"] == "DENY" and headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+    assert not any("http" in sources or "*" in sources for sources in policy.values())
+
+
 @pytest.mark.parametrize(
     ("origin", "host", "address", "own"),
     [
@@ -150,7 +224,7 @@ def test_a_port_in_use_is_passed_over_and_a_wrong_one_gets_a_sentence(scene: Sce
 
 
 def test_a_viser_that_starts_its_server_without_the_check_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_refusing", lambda refuses: contextlib.nullcontext([]))
+    monkeypatch.setattr(server, "_checked_server", lambda gate, refuses: contextlib.nullcontext([]))
     port = free_port("127.0.0.1", 8780)
     with pytest.raises(UserError, match=r"does not know viser .*install viser 1[.]1[.]$"):
         server.Server("127.0.0.1", port)

@@ -182,6 +182,35 @@ def test_the_picture_is_that_of_our_renderer_and_changes_with_the_camera(page: P
     assert np.abs(page.settle() - before).mean() < 1.5
 
 
+def test_the_page_asks_nobody_else_and_no_other_page_can_show_it_in_a_frame(
+    browser: Any, viewer: Viewer, tmp_path: Path
+) -> None:
+    opened = browser.new_page()
+    asked, said = [], []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.goto(viewer.url)
+    until(lambda: len(viewer.sessions) == 1, opened)
+    session = next(iter(viewer.sessions.values()))
+    for tab in ("Cameras", "Compare", "Path", "Edit", "Help", "Show"):
+        opened.get_by_role("tab", name=tab, exact=True).click()
+    opened.get_by_label("Draw in the browser", exact=True).click()
+    until(lambda: "/splats" in session.client.scene._handle_from_node_name, opened)
+    opened.wait_for_timeout(2000)  # the splats are sorted
+    assert {url for url in asked if not url.startswith("blob:")} == {f"{viewer.url}/"}
+    assert not [text for text in said if "Content Security Policy" in text or "Error" in text]
+    opened.evaluate("fetch('http://127.0.0.1:9/').catch(() => {})")
+    until(lambda: any("Content Security Policy" in text for text in said), opened)
+    foreign = tmp_path / "foreign.html"
+    foreign.write_text(f'<iframe src="{viewer.url}" width="500" height="300"></iframe>')
+    said.clear()
+    opened.goto(foreign.as_uri())
+    until(lambda: any("frame-ancestors" in text for text in said), opened)
+    until(lambda: not viewer.sessions, opened)
+    opened.close()
+
+
 def test_flying_looks_around_and_goes_forward(page: Page) -> None:
     page.settle()
     begin = page.session.pose

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tiny_scenes import tiny_config, tiny_scene
@@ -99,6 +100,29 @@ def test_view_opens_a_browser_and_is_shared_on_request(
     assert nfc("view", splat, "--device", "cpu", "--port", 8640, "--open", "--share", "--host", "localhost") == 0
     assert waits.opened == waits.urls and waits.urls[0].startswith("http://localhost:86") and waits.shared == 1
     assert "is taken" not in capsys.readouterr().out
+
+
+def test_a_proxy_is_trusted_by_an_option_of_view_and_of_train_and_in_python(
+    waits: Waits, splat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trusted: list[set[str]] = []
+    monkeypatch.setattr("webbrowser.open", lambda url: None)
+    begin = Server.__init__
+
+    def note(self: Server, host: str, port: int, **options: Any) -> None:
+        begin(self, host, port, **options)
+        trusted.append(set(options["trusted_origins"]))
+
+    monkeypatch.setattr(Server, "__init__", note)
+    both = ("--trusted-origin", "https://a.org", "--trusted-origin", "http://b.org:81")
+    assert nfc("view", splat, "--device", "cpu", "--port", 8680, *both) == 0
+    capture = write_capture(tmp_path / "capture", views=6, width=48, height=36)
+    small = ("--steps", 3, "--max-gaussians", 60, "--device", "cpu", "--backend", "cpu", "--out", tmp_path / "run")
+    assert nfc("train", capture, *small, "--view", "--port", 8680, *both) == 0
+    nfc_gs.view(splat, port=8680, trusted_origins=["https://a.org", "http://b.org:81"])
+    assert trusted == [{"https://a.org", "http://b.org:81"}] * 3
+    assert nfc("view", splat, "--device", "cpu", "--port", 8680, "--trusted-origin", "a.org") == 2
+    assert "'a.org' is no trusted origin" in capsys.readouterr().err
 
 
 def test_a_training_is_shown_at_the_given_address(

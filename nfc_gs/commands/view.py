@@ -44,12 +44,16 @@ class Page:
     share: bool = False
     """Make the viewer's page public through viser's relay; it then leaves this machine."""
 
+    trusted_origin: Annotated[tuple[str, ...], tyro.conf.arg(metavar="URL"), tyro.conf.UseAppendAction] = ()
+    """Address at which a reverse proxy shows the viewer, as https://splats.example.org; may be given several times."""
+
     @contextlib.contextmanager
     def shows(self, sources: Sequence[Source], output: Output, **options: Any) -> Iterator[Viewer]:
         """A viewer at this place, which the output names; open while the context lasts. `options` as `Viewer`'s."""
         from nfc_gs.viewer.app import Viewer
 
-        with Viewer(sources, host=self.host, port=self.port, share=self.share, **options) as viewer:
+        place = {"host": self.host, "port": self.port, "share": self.share, "trusted_origins": self.trusted_origin}
+        with Viewer(sources, **place, **options) as viewer:
             if viewer.port_was_taken:
                 output.line(f"Port {self.port} is taken; the next free one is used.")
             output.address(f"Viewer: {viewer.url}")

@@ -17,9 +17,10 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.rendering.backend import RasterBackend
 from nfc_gs.viewer import HOST, PORT
+from nfc_gs.viewer.connections import address_of
 from nfc_gs.viewer.content import Content
 from nfc_gs.viewer.live import LiveTraining
-from nfc_gs.viewer.panels import add_panels
+from nfc_gs.viewer.panels import add_panels, log_failure
 from nfc_gs.viewer.panels.panel import Panel
 from nfc_gs.viewer.scheduler import Scheduler
 from nfc_gs.viewer.server import Server
@@ -56,6 +57,7 @@ class Viewer:
         host: str = HOST,
         port: int = PORT,
         share: bool = False,
+        trusted_origins: Sequence[str] = (),
         backend: str | RasterBackend = "auto",
         live: LiveTraining | None = None,
     ) -> None:
@@ -65,11 +67,12 @@ class Viewer:
             host: address to listen at; 127.0.0.1 is this machine alone.
             port: the first port to try; the next free one is taken.
             share: let viser make the page public through its relay.
+            trusted_origins: where else the page may be from, as "https://host": addresses of reverse proxies.
             backend: rasterizer of Gaussians, as `render` takes it.
             live: the training behind the first source.
 
         Raises:
-            UserError: there is nothing to show, or no port to show it at.
+            UserError: there is nothing to show, or no port to show it at; or a trusted origin is none.
         """
         self.content = Content(sources, backend=backend, live=live)
         # one thread of torch: several would wait for each other while others compute
@@ -80,7 +83,7 @@ class Viewer:
         self._lock = threading.Lock()
         self._end = threading.Event()
         free = free_port(host, port)
-        self.server = Server(host, free, sharing=share)
+        self.server = Server(host, free, sharing=share, trusted_origins=trusted_origins)
         self.port_was_taken = free != port
         name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self.server.get_port()}"
@@ -174,12 +177,24 @@ class Viewer:
                 if any(changed):
                     self._redraw()
                 for client, session in list(self.sessions.items()):
-                    for panel in self.panels.get(client, ()):
-                        session.guarded(panel.tick)()
+                    self._tick(session, self.panels.get(client, []))
                 if self.content.live is not None and self.sessions and ticks % 8 == 0:
                     self.content.live.request_snapshot()
             except Exception:
                 logger.exception("The viewer's clock failed; it goes on.")
+
+    def _tick(self, session: Session, panels: list[Panel]) -> None:
+        """Bring a page's texts up to date; a panel that fails is left out from then on."""
+        for panel in tuple(panels):
+            try:
+                panel.tick()
+            except Exception:
+                if not session.closed:
+                    panels.remove(panel)
+                    log_failure(type(panel))
+                    session.notify(
+                        "A part of this page failed", "It changes no more; the viewer's log says why.", "red"
+                    )
 
 
 def free_port(host: str, port: int) -> int:
@@ -192,10 +207,10 @@ def free_port(host: str, port: int) -> int:
         raise UserError(f"There is no port {port}; give one between 1 and 65535.")
     for candidate in range(port, min(port + PORTS_TRIED, 65536)):
         try:
-            found = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0]
-            with socket.socket(found[0], socket.SOCK_STREAM) as probe:
+            family, address = address_of(host, candidate)
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(found[4])
+                probe.bind(address)
             return candidate
         except socket.gaierror:
             raise UserError(f"There is no host {host}; leave out --host, or give an address of this machine.") from None

@@ -15,6 +15,7 @@ import viser
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.viewer.cameras import Pose, nearest, pose_of, three
+from nfc_gs.viewer.connections import has_download_waiting
 from nfc_gs.viewer.content import Content
 from nfc_gs.viewer.draw import FAR
 from nfc_gs.viewer.renderer import Quality, ViewRenderer
@@ -291,6 +292,16 @@ class Session:
             threading.Thread(target=self.guarded(work), args=args, name="nfc-gs viewer page", daemon=True).start()
 
         return start
+
+    def send_file(self, name: str, content: bytes) -> None:
+        """Let the browser download a file.
+
+        Raises:
+            UserError: it has not taken the last one yet; a browser that takes none must not fill the memory.
+        """
+        if has_download_waiting(self.client):
+            raise UserError("The last download is still on its way to your browser; try again when it is there.")
+        self.client.send_file_download(name, content, save_immediately=True)
 
     def notify(self, title: str, body: str, color: Any = None) -> None:
         """Show a notification in the browser."""

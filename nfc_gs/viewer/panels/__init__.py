@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
@@ -25,6 +26,8 @@ from nfc_gs.viewer.panels.time import TimePanel
 from nfc_gs.viewer.panels.training import TrainingPanel
 from nfc_gs.viewer.panels.views import ViewsPanel
 from nfc_gs.viewer.session import Session
+
+logger = logging.getLogger("nfc_gs")
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,15 @@ PANELS = (
 )
 """All panels in the order of the page; those of a tab follow each other."""
 
+_failed: set[type[Panel]] = set()
+"""Kinds whose failure is in the log: each page has its own, and a word on one is enough."""
+
 
 def add_panels(session: Session) -> list[Panel]:
-    """Add the panels that suit what is shown to the page, and their keys; returns them in their order."""
+    """Add the panels that suit what is shown to the page, and their keys; returns them in their order.
+
+    A panel that fails costs itself alone: it is left out of what is returned, and the page and the log say so.
+    """
     gui = session.client.gui
     panels: list[Panel] = []
     tabs: viser.GuiTabGroupHandle | None = None
@@ -64,17 +73,30 @@ def add_panels(session: Session) -> list[Panel]:
         if tab and tabs is None:
             tabs = gui.add_tab_group()
         with tabs.add_tab(tab) if tabs is not None else contextlib.nullcontext():
-            panels += [_build(session, entry.panel) for entry in entries]
-    for command in (command for panel in panels for command in panel.commands()):
-        handle = gui.add_command(command.label, hotkey=command.key)  # type: ignore[arg-type]
-        handle.on_trigger(session.guarded(lambda _, run=command.run: run()))
+            panels += filter(None, [_built(session, entry.panel) for entry in entries])
     return panels
 
 
-def _build(session: Session, kind: type[Panel]) -> Panel:
-    """Add a panel to the page, in a folder if it has a title."""
-    panel, gui = kind(session), session.client.gui
-    folder = gui.add_folder(panel.title, expand_by_default=panel.expanded) if panel.title else contextlib.nullcontext()
+def _built(session: Session, kind: type[Panel]) -> Panel | None:
+    """A panel on the page, in a folder if it has a title, with its keys; None if it failed."""
+    gui = session.client.gui
+    folder = gui.add_folder(kind.title, expand_by_default=kind.expanded) if kind.title else contextlib.nullcontext()
     with folder:
-        panel.build(gui)
+        try:
+            panel = kind(session)
+            panel.build(gui)
+            for command in panel.commands():
+                handle = gui.add_command(command.label, hotkey=command.key)  # type: ignore[arg-type]
+                handle.on_trigger(session.guarded(lambda _, run=command.run: run()))
+        except Exception:
+            log_failure(kind)
+            gui.add_markdown("**This panel failed.** The viewer's log says why.")
+            return None
     return panel
+
+
+def log_failure(kind: type[Panel]) -> None:
+    """Log the exception that is being handled, once for each kind of panel."""
+    if kind not in _failed:
+        _failed.add(kind)
+        logger.exception("The viewer's %s failed; the rest of the page goes on.", kind.__name__)

@@ -102,7 +102,7 @@ class EditPanel(Panel):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / SPLAT_NAME
             write_ply(file, kept, None if source.frame is None else source.frame.transform)
-            session.client.send_file_download(f"{source.name}.ply", file.read_bytes(), save_immediately=True)
+            session.send_file(f"{source.name}.ply", file.read_bytes())
 
 
 def _draw_outline(session: Session, shown: list[viser.SceneNodeHandle], edit: Edit) -> None:

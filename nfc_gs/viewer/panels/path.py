@@ -225,7 +225,7 @@ class PathPanel(Panel):
                 name, content = "path.mp4", self._video(frames)
             else:
                 name, content = "path.zip", self._zipped_pngs(frames)
-            self.session.client.send_file_download(name, content, save_immediately=True)
+            self.session.send_file(name, content)
             self.session.notify("The path is rendered", f"{len(frames)} pictures of {width} x {height}: {name}")
         except _CancelledError:
             self.session.notify("Cancelled", "No file was made.")
@@ -267,7 +267,7 @@ class PathPanel(Panel):
 
     def _save(self) -> None:
         content = self.path.to_json().encode("utf-8")
-        self.session.client.send_file_download("path.json", content, save_immediately=True)
+        self.session.send_file("path.json", content)
 
     def _load(self, content: bytes) -> None:
         try:

@@ -42,4 +42,4 @@ class ScreenshotPanel(Panel):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "screenshot.png"
             write_png(file, picture)
-            self.session.client.send_file_download("screenshot.png", file.read_bytes(), save_immediately=True)
+            self.session.send_file("screenshot.png", file.read_bytes())
