@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nfc_gs.data.image_files import read_header
 from nfc_gs.data.image_source import ImageSource
-from nfc_gs.data.images import read_header
 
 
 def source_of(path: Path, **changes) -> ImageSource:

@@ -16,7 +16,9 @@ from PIL import Image
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.image_cache import ImageCache
-from nfc_gs.data.images import area_average, decode, read_header, shrink
+from nfc_gs.data.image_files import read_header
+from nfc_gs.data.image_source import MaskFile
+from nfc_gs.data.images import area_average, decode, shrink
 from nfc_gs.data.scene import View, ViewImage
 
 
@@ -124,20 +126,20 @@ def test_transparent_pixels_are_laid_on_the_background(tmp_path):
 def test_black_in_a_mask_is_ignored_whether_it_is_stored_as_ones_or_as_255(tmp_path, white):
     path = save(tmp_path / "a.png", noise(2, 2))
     mask = save(tmp_path / "mask.png", np.array([[0, white], [white, white]], dtype=np.uint8))
-    found = decode(source_of(path, mask=mask)).mask
+    found = decode(source_of(path, mask=MaskFile(mask))).mask
     assert found is not None and found.tolist() == [[0, 255], [255, 255]]
 
 
 def test_an_all_black_mask_ignores_everything(tmp_path):
     path, mask = save(tmp_path / "a.png", noise(2, 2)), save(tmp_path / "m.png", np.zeros((2, 2), np.uint8))
-    found = decode(source_of(path, mask=mask)).mask
+    found = decode(source_of(path, mask=MaskFile(mask))).mask
     assert found is not None and not found.any()
 
 
 def test_mask_and_alpha_both_count(tmp_path):
     rgba = np.dstack([noise(1, 3), np.array([[0, 255, 255]], np.uint8)])
     mask = save(tmp_path / "m.png", np.array([[255, 255, 0]], np.uint8))
-    found = decode(source_of(save(tmp_path / "a.png", rgba), mask=mask)).mask
+    found = decode(source_of(save(tmp_path / "a.png", rgba), mask=MaskFile(mask))).mask
     assert found is not None and found.tolist() == [[0, 255, 0]]
 
 

@@ -11,8 +11,9 @@ from lenses import HEIGHT, PARAMS, WIDTH, lens_of, pixel_grid
 from PIL import Image
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.image_files import read_header
 from nfc_gs.data.image_source import ImageSource
-from nfc_gs.data.images import decode, read_header
+from nfc_gs.data.images import decode
 from nfc_gs.data.lens import RADIAL4, Lens, check_lens, is_pinhole, pinholes, sampling_map
 
 

@@ -11,13 +11,13 @@ from nfc_gs.core.errors import UserError
 
 
 def load_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """The object in a JSON file, in UTF-8, -16 or -32, with or without a byte order mark.
 
     Raises:
         UserError: it cannot be read, or holds something else.
     """
     try:
-        data = json.loads(file.read_text(encoding="utf-8-sig"))
+        data = json.loads(file.read_bytes())
     except OSError as error:
         raise UserError(f"Cannot read {file}: {error.strerror or error}.") from None
     except json.JSONDecodeError as error:

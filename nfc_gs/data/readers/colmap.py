@@ -17,13 +17,13 @@ from nfc_gs.data.capture import (
     FileIndex,
     ReaderMessages,
     check_missing,
-    find_mask,
     image_files,
     is_file,
     log,
     unique_images,
 )
 from nfc_gs.data.lens import Lens, check_lens
+from nfc_gs.data.masks import with_masks
 from nfc_gs.data.ply_points import read_ply_points
 from nfc_gs.data.poses import FARTHEST
 from nfc_gs.data.readers.camera_folders import find_cameras
@@ -80,8 +80,6 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
     check_missing(sorted(missing), len(names), image_folder, messages)
 
     home = root if image_folder == root else image_folder.parent
-    mask_files = FileIndex(home / "masks")
-    use_masks = masks and mask_files.folder.is_dir()
     copies = FileIndex(home / f"{image_folder.name}_{factor}") if factor else None
     images = []
     for image in model.images:
@@ -94,11 +92,12 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
                 path=copy or files[image.name],
                 lens=image.lens,
                 viewmat=image.viewmat,
-                mask=find_mask(mask_files, image.name) if use_masks else None,
                 reduced=factor if copy and factor else 1,
             )
         )
     images = unique_images(images, messages)
+    if masks:
+        images = with_masks(images, home / "masks", messages)
     _mention_extra_images(image_folder, images, messages)
     if len(find_cameras(root)) > 1:
         messages.info(

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import Capture, CaptureImage, FileIndex, ReaderMessages, check_missing, find_mask, is_file
+from nfc_gs.data.capture import Capture, CaptureImage, FileIndex, ReaderMessages, check_missing, is_file
 from nfc_gs.data.lens import Lens, check_lens
+from nfc_gs.data.masks import with_masks
 from nfc_gs.data.poses import FARTHEST, nearest_rotation, viewmat_at
 from nfc_gs.data.readers.camera_folders import RigCamera, find_cameras, images_in
 from nfc_gs.data.readers.colmap import Model, PosedImage, find_models, read_model
@@ -67,9 +68,11 @@ def read_multiview(root: Path, *, factor: int | None = None, masks: bool = True)
     cameras = [camera for camera in cameras if camera.name in rig.poses]
     rate = None
     if _use_folders(cameras, messages):
-        images = _frames_in_folders(root, cameras, rig, factor, masks, messages)
+        images = _frames_in_folders(cameras, rig, factor, messages)
     else:
         images, rate = _frames_in_videos(cameras, rig, messages)
+    if masks:
+        images = with_masks(images, root / "masks", messages)
     held_out = frozenset(image.name for image in images if image.name.startswith(f"{cameras[0].name}/"))
     return Capture(root, images, rig.xyz, rig.rgb, held_out, "mask", messages, "frames", rig.depths, rate)
 
@@ -197,11 +200,9 @@ def _use_folders(cameras: Sequence[RigCamera], messages: ReaderMessages) -> bool
 
 
 def _frames_in_folders(
-    root: Path, cameras: Sequence[RigCamera], rig: _Rig, factor: int | None, masks: bool, messages: ReaderMessages
+    cameras: Sequence[RigCamera], rig: _Rig, factor: int | None, messages: ReaderMessages
 ) -> list[CaptureImage]:
     frames = {camera.name: _numbered(camera.folder) for camera in cameras if camera.folder is not None}
-    mask_files = FileIndex(root / "masks")
-    use_masks = masks and mask_files.folder.is_dir()
     common = _common({name: set(files) for name, files in frames.items()}, messages)
     images = []
     for name, files in frames.items():
@@ -211,9 +212,8 @@ def _frames_in_folders(
             file = files[number]
             name_in_capture = f"{name}/{file.name}"
             copy = copy_of(file.name)
-            mask = find_mask(mask_files, name_in_capture) if use_masks else None
             reduced = factor if copy and factor else 1
-            images.append(CaptureImage(name_in_capture, copy or file, lens, viewmat, mask, float(number), reduced))
+            images.append(CaptureImage(name_in_capture, copy or file, lens, viewmat, None, float(number), reduced))
     return sorted(images, key=lambda image: image.name)
 
 
