@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import stat
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nfc_gs.core.errors import UserError
+from nfc_gs.core.errors import UserError, system_cause
 from nfc_gs.data.image_source import MAX_PIXELS, ImageHeader
 from nfc_gs.data.video import read_video_header
 
@@ -113,13 +112,6 @@ def unreadable(path: Path, error: Exception) -> UserError:
         return UserError(f"The file {path} is not an image that can be read; replace or remove it.")
     cause = " ".join(str(error).split()) or type(error).__name__
     return UserError(f"The image {path} is damaged or cut short ({cause}); replace or remove it.")
-
-
-def system_cause(error: OSError) -> str:
-    """Why the system refused, and what to do about it where that is known."""
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "too many files are open at once; raise the limit with 'ulimit -n' or close other programs"
-    return error.strerror or str(error)
 
 
 def _exif(image: Image.Image, path: Path) -> Image.Exif:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from nfc_gs.core.errors import UserError
+from nfc_gs.core.errors import UserError, system_cause
 
 
 def load_json(file: Path) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def load_json(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_bytes())
     except OSError as error:
-        raise UserError(f"Cannot read {file}: {error.strerror or error}.") from None
+        raise UserError(f"Cannot read {file}: {system_cause(error)}.") from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{file} is not valid JSON ({error.msg} in line {error.lineno}); export the capture again."

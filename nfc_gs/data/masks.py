@@ -112,12 +112,12 @@ def _report(
 # --- what the pixels mean ----------------------------------------------------------------------------------------
 
 
-def judge_masks(paths: Sequence[Path], folder: str, messages: ReaderMessages) -> MaskReading:
+def judge_masks(paths: Sequence[Path], what: str, messages: ReaderMessages) -> MaskReading:
     """How all masks of a capture are read, judged by some of them; said where they are not plainly black and white.
 
     Args:
         paths: the mask files.
-        folder: what they are called in the messages: "masks", "moving".
+        what: what they are called at the beginning of a message: "The masks".
 
     Raises:
         UserError: one of those that are looked at cannot be read.
@@ -126,23 +126,20 @@ def judge_masks(paths: Sequence[Path], folder: str, messages: ReaderMessages) ->
     if not samples:
         return MaskReading()
     from_alpha = sum(sample.in_alpha for sample in samples) > sum(sample.in_colors for sample in samples)
-    counts = np.mean(
-        [sample.alpha if from_alpha and sample.alpha is not None else sample.colors for sample in samples], 0
-    )
+    read = [sample.alpha if from_alpha and sample.alpha is not None else sample.colors for sample in samples]
+    counts = np.mean(read, axis=0)
     soft = any(sample.lossy for sample in samples) or is_soft(counts)
-    if from_alpha:
-        messages.warning(f"The images in {folder} are read by their alpha channel: what is transparent is black.")
     values = np.flatnonzero(counts)
+    if from_alpha:
+        messages.warning(f"{what} are read from their alpha channel, not from their colors: transparent is black.")
     if np.count_nonzero(values) <= 1:  # black and one value more
         return MaskReading(from_alpha, soft)
     if soft:
-        messages.info(
-            f"The images in {folder} have values between black and white: what is brighter than half counts as white."
-        )
+        messages.info(f"{what} have values between black and white: what is brighter than half is taken for white.")
     else:
         some = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
         messages.warning(
-            f"The images in {folder} are taken for labels (values of 255: {some}): all that is not 0 counts as white."
+            f"{what} are taken for labels (their values, of 255, are {some}): all that is not 0 is taken for white."
         )
     return MaskReading(from_alpha, soft)
 
@@ -184,9 +181,9 @@ def _sample(path: Path) -> _Sample:
         lossy = image.format in LOSSY
         colors = _histogram(_values(image, MaskReading()))
         alpha = _histogram(_values(image, MaskReading(from_alpha=True))) if has_alpha(image) else None
-    in_alpha = alpha is not None and np.count_nonzero(alpha) > 1
-    levels = np.count_nonzero(colors)
-    # colors with an alpha that varies: of two levels they are a mask of their own, of more a cut-out photo
+    in_alpha = alpha is not None and int(np.count_nonzero(alpha)) > 1
+    levels = int(np.count_nonzero(colors))
+    # where the alpha channel varies, too: colors of two levels are a mask of their own, of more a cut-out photo
     return _Sample(colors, alpha, levels == 2 or (levels > 2 and not in_alpha), in_alpha and levels != 2, lossy)
 
 

@@ -46,7 +46,8 @@ def read_headers(images: Sequence[CaptureImage], messages: ReaderMessages) -> He
     with ThreadPoolExecutor(8) as pool:
         headers = list(pool.map(read_header, [image.path for image in images], [image.frame for image in images]))
         of_masks = dict(zip([*masks, *moving], pool.map(read_header, [*masks, *moving]), strict=True))
-    return Headers(headers, of_masks, judge_masks(masks, "masks", messages), judge_masks(moving, "moving", messages))
+    reading = judge_masks(masks, "The masks", messages)
+    return Headers(headers, of_masks, reading, judge_masks(moving, "The images in moving/", messages))
 
 
 @dataclass(frozen=True)

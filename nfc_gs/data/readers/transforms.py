@@ -139,13 +139,22 @@ class _TransformsFile:
         base = os.path.commonpath([os.path.abspath(path.parent) for path in set(paths) if path is not None])
         if is_blender(self.file):  # the splits share names like r_000; their folders make them unique
             base = str(self.root)
-        images = []
+        images: dict[Path, CaptureImage] = {}
+        again = []
         for i, (frame, path) in enumerate(zip(frames, paths, strict=True)):
-            if path is not None:
+            if path in images:
+                again.append(images[path].name)
+            elif path is not None:
                 name = os.path.relpath(path, base).replace(os.sep, "/")
-                self.names[_normal(frame["file_path"])] = name
-                images.append(self._capture_image(frame, i, path, name))
-        return images
+                images[path] = self._capture_image(frame, i, path, name)
+            if path is not None:
+                self.names[_normal(frame["file_path"])] = images[path].name
+        if again:
+            self.messages.warning(
+                f"{len(again)} frames of {self.file.name} give an image that occurs more than once "
+                f"({_some(list(dict.fromkeys(again)))}); only the first frame of each image is used."
+            )
+        return list(images.values())
 
     def _image_files(self, frames: list[Any]) -> list[Path | None]:
         """The file of each frame; None where there is none.
@@ -154,9 +163,9 @@ class _TransformsFile:
         Else it is something else that lies beside a missing photo, such as a depth map.
         """
         names = [self._file_path(frame, index) for index, frame in enumerate(frames)]
-        paths = {name: self._exact(name) for name in names}
+        paths = {name: self._exact(name) for name in dict.fromkeys(names)}
         others = {name: path for name in paths if paths[name] is None and (path := self.files.find(name)) is not None}
-        same = {name: path for name, path in others.items() if _same_suffix(path.name, name)}
+        same = {name: path for name, path in others.items() if _same_type(path.name, name)}
         others = {name: path for name, path in others.items() if name not in same}
         if 2 * len(others) <= len(paths):
             skipped = list(others)
@@ -167,7 +176,9 @@ class _TransformsFile:
                 f"{len(skipped)} images that {self.file.name} names are not there, only files of another type "
                 f"({others[skipped[0]].name} for {_some(skipped[:1])}), which are not used: they may be depth maps."
             )
-        found = {**paths, **same, **{name: path for name, path in others.items() if name not in set(skipped)}}
+        for name in skipped:
+            del others[name]
+        found = {**paths, **same, **others}
         return [found[name] for name in names]
 
     def _file_path(self, frame: Any, index: int) -> str:
@@ -308,8 +319,11 @@ class _TransformsFile:
         return None
 
 
-def _same_suffix(a: str, b: str) -> bool:
-    return os.path.splitext(a)[1].lower() == os.path.splitext(b)[1].lower()
+def _same_type(a: str, b: str) -> bool:
+    """Whether two file names have suffixes of one kind of image."""
+    types = [os.path.splitext(name)[1].lower() for name in (a, b)]
+    jpeg = (".jpg", ".jpeg", ".jpe", ".jfif")
+    return types[0] == types[1] or all(kind in jpeg for kind in types) or set(types) == {".tif", ".tiff"}
 
 
 def _normal(name: str) -> str:
