@@ -119,12 +119,15 @@ def _huge_pixels(image: Image.Image, source: ImageSource) -> tuple[np.ndarray, n
     """`_stored` of a huge image, made smaller to the working size where its kind of pixels allows it."""
     from PIL import Image
 
-    width, height = (source.height, source.width) if source.turn else (source.width, source.height)
+    size = (source.width, source.height)
     with _huge:
-        image.draft(None, (width, height))  # JPEG alone is decoded at a half, a quarter or an eighth
-        if image.mode in ("RGB", "L") and not has_alpha(image):
-            image = image.resize((width, height), Image.Resampling.BOX)
-        return _pixels(_turned(image) if source.turn else image)
+        image.draft(None, size[::-1] if source.turn else size)  # JPEG is decoded at a half, a quarter or an eighth
+        if source.turn:
+            image = _turned(image)
+        if image.mode in ("1", "L", "P", "RGB") and not has_alpha(image):
+            image = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+            image = image.resize(size, Image.Resampling.BOX)
+        return _pixels(image)
 
 
 def shrink(image: ViewImage, width: int, height: int) -> ViewImage:

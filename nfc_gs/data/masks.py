@@ -125,7 +125,8 @@ def judge_masks(paths: Sequence[Path], what: str, messages: ReaderMessages) -> M
     samples = list(_samples(sorted(set(paths))))
     if not samples:
         return MaskReading()
-    from_alpha = sum(sample.in_alpha for sample in samples) > sum(sample.in_colors for sample in samples)
+    in_alpha, in_colors = sum(sample.in_alpha for sample in samples), sum(sample.in_colors for sample in samples)
+    from_alpha = 0 < in_alpha >= in_colors
     read = [sample.alpha if from_alpha and sample.alpha is not None else sample.colors for sample in samples]
     counts = np.mean(read, axis=0)
     soft = any(sample.lossy for sample in samples) or is_soft(counts)

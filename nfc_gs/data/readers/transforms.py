@@ -127,6 +127,7 @@ class _TransformsFile:
         self.stems: dict[str, set[str]] = {}  # file_path without its suffix -> names of images
         self.sizes: dict[Path, tuple[int, int]] = {}
         self.lenses: set[Lens] = set()  # those that are checked
+        self.half_given: list[str] = []  # images whose frames give the focal length along one axis only
 
     def images(self) -> list[CaptureImage]:
         frames = self.data.get("frames")
@@ -153,6 +154,11 @@ class _TransformsFile:
             self.messages.warning(
                 f"{len(again)} frames of {self.file.name} give an image that occurs more than once "
                 f"({_some(list(dict.fromkeys(again)))}); only the first frame of each image is used."
+            )
+        if self.half_given:
+            self.messages.warning(
+                f"{len(self.half_given)} frames of {self.file.name} give only one of 'fl_x' and 'fl_y' "
+                f"({_some(self.half_given)}); the other is that of the file."
             )
         return list(images.values())
 
@@ -239,6 +245,8 @@ class _TransformsFile:
 
     def _lens(self, frame: dict[str, Any], where: str, path: Path) -> Lens:
         fields = frame_fields(self.data, frame, where)
+        if ("fl_x" in frame) != ("fl_y" in frame) and {"fl_x", "fl_y"} <= fields.keys() & self.data.keys():
+            self.half_given.append(frame["file_path"])
         if "w" in fields and "h" in fields:
             size = round(number_of(fields, "w", where)), round(number_of(fields, "h", where))
         else:
