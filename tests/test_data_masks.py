@@ -323,7 +323,7 @@ def test_a_capture_that_is_transparent_everywhere_is_refused(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"transparent .*all 7 images.*--no-masks"):
         load_scene(tmp_path)
     assert load_scene(tmp_path, DataConfig(masks=False)).image(0).mask is None
-    with pytest.raises(UserError, match="Every pixel .* is transparent"):
+    with pytest.raises(UserError, match=r"Every pixel .* is transparent"):
         load_scene(tmp_path, DataConfig(background=(0.0, 0.0, 0.0)))
 
 

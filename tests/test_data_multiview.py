@@ -208,7 +208,7 @@ def test_a_pose_without_frames_is_left_out_and_most_of_them_stop(tmp_path):
     assert any("1 of 5 images" in text and "cam04.png" in text for text in scene.messages)
     shutil.rmtree(tmp_path / "sparse")
     write_colmap(tmp_path / "sparse", [f"cam{k:02d}.png" for k in range(9)])
-    with pytest.raises(UserError, match=r"5 of 9 images of the capture are not on disk .*cam04\.png"):
+    with pytest.raises(UserError, match=r"5 of 9 images of the COLMAP model in .* are of no camera in .*cam04\.png"):
         load_scene(tmp_path, PLAIN)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,79 +97,175 @@ class Capture:
 
 
 class FileIndex:
-    """Finds files below a folder by relative name; another case or extension is accepted.
+    """Finds files below a folder by relative name.
 
     The folder is only walked when there is no file of exactly that name.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._by_name: dict[str, Path] | None = None
-        self._by_stem: dict[str, Path | None] = {}
+        self._names: dict[str, Path] | None = None
+        self._stems: dict[str, list[Path]] = {}
 
     def find(self, name: str) -> Path | None:
-        """The file of that relative name; else in another case; else the only image with another extension."""
-        if not name or "\0" in name:
-            return None
+        """The file of that relative name; else in another spelling; else the only image with another suffix."""
+        return self.exact(name) or self.respelled(name) or self.other_suffix(name)
+
+    def exact(self, name: str) -> Path | None:
+        """The file of exactly that name."""
         path = self.folder / name
-        if is_file(path):
-            return path
-        if self._by_name is None:
-            self._by_name = {}
+        return path if name and is_file(path) else None
+
+    def respelled(self, name: str) -> Path | None:
+        """The image of that name but for case and the Unicode normal form, in which macOS spells names otherwise."""
+        return self._walked().get(_key(name))
+
+    def other_suffix(self, name: str) -> Path | None:
+        """The only image whose name differs by its image suffix; none for a name without such a suffix."""
+        if not has_image_suffix(name):
+            return None
+        self._walked()
+        others = [path for path in self._stems.get(_stem(_key(name)), ()) if _suffix(path.name) != _suffix(name)]
+        return others[0] if len(others) == 1 else None
+
+    def _walked(self) -> dict[str, Path]:
+        if self._names is None:
+            self._names = {}
             for file in image_files(self.folder):
-                key = file.relative_to(self.folder).as_posix().casefold()
-                self._by_name.setdefault(key, file)
-                stem = _stem(key)
-                self._by_stem[stem] = None if stem in self._by_stem else file
-        key = os.path.normpath(name).replace("\\", "/").casefold()
-        return self._by_name.get(key) or self._by_stem.get(_stem(key))
+                key = _key(file.relative_to(self.folder).as_posix())
+                self._names.setdefault(key, file)
+                self._stems.setdefault(_stem(key), []).append(file)
+        return self._names
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", os.path.normpath(name).replace("\\", "/")).casefold()
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def _stem(name: str) -> str:
-    base, suffix = os.path.splitext(name)
-    return base if suffix in IMAGE_SUFFIXES else name
+    return os.path.splitext(name)[0] if has_image_suffix(name) else name
+
+
+def has_image_suffix(name: str) -> bool:
+    return _suffix(name) in IMAGE_SUFFIXES
 
 
 def is_file(path: Path) -> bool:
-    """`Path.is_file` that answers False for names no file system takes."""
+    """`Path.is_file` that answers False for names no file system takes.
+
+    It is False for named pipes and devices, too: to open one may wait for ever.
+    """
     try:
         return path.is_file()
     except (OSError, ValueError):
         return False
 
 
+_NO_FOLDER = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG))
+
+
+def folder_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, sorted by name; nothing where there is no folder, or none that may be read.
+
+    Raises:
+        UserError: it cannot be read for another reason, such as too many open files.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except ValueError:  # a null character
+        return []
+    except OSError as error:
+        if error.errno in _NO_FOLDER:
+            return []
+        raise UserError(f"Cannot read the folder {folder}: {error.strerror or error}.") from None
+
+
+_MOST_LINKS = 3
+"""Symbolic links to folders, one below the other, that are followed: more of them are a maze."""
+
+
 def image_files(folder: Path) -> Iterator[Path]:
-    """All image files below a folder, sorted within each level."""
-    for base, folders, files in os.walk(folder):
-        folders.sort()
-        for file in sorted(files):
-            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES and not file.startswith("."):
-                yield Path(base) / file
+    """All image files below a folder, sorted within each level; what is no regular file is left out.
+
+    Symbolic links to folders are followed, but not into a folder that they are in.
+
+    Raises:
+        UserError: see `folder_entries`.
+    """
+    yield from _walk(folder, (), 0)
 
 
-def check_missing(missing: Sequence[str], total: int, where: Path | str, messages: ReaderMessages) -> None:
+def _walk(folder: Path, above: tuple[tuple[int, int], ...], links: int) -> Iterator[Path]:
+    try:
+        here = os.stat(folder)
+    except (OSError, ValueError):
+        return
+    if (here.st_dev, here.st_ino) in above or links > _MOST_LINKS:
+        return
+    below = []
+    for entry in folder_entries(folder):
+        try:
+            is_folder, is_regular = entry.is_dir(), entry.is_file()
+        except OSError:  # a link to itself
+            continue
+        if is_folder:
+            below.append(entry)
+        elif is_regular and has_image_suffix(entry.name) and not entry.name.startswith("."):
+            yield Path(entry.path)
+    for entry in below:
+        yield from _walk(Path(entry.path), (*above, (here.st_dev, here.st_ino)), links + entry.is_symlink())
+
+
+def check_missing(missing: Sequence[str], total: int, where: Path, messages: ReaderMessages) -> None:
     """Warn of images that are not on disk.
+
+    Args:
+        missing: their names, relative to the folder `where`.
 
     Raises:
         UserError: more than half of them are missing.
     """
     if not missing:
         return
-    some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    what = f"{len(missing)} of {total} images of the capture are not on disk below {where}"
+    special = [name for name in missing if _is_special(where / name)]
+    note = f" ({some_names(special)}: no regular file)" if special else ""
     if 2 * len(missing) > total:
-        raise UserError(
-            f"{len(missing)} of {total} images of the capture are not on disk below {where} ({some}); "
-            "put the images there or give the folder that has them."
-        )
-    messages.warning(f"{len(missing)} of {total} images of the capture are not on disk and are left out: {some}.")
+        raise UserError(f"{what} ({some_names(missing)}){note}; put them there, under these names.")
+    messages.warning(f"{what} and are left out: {some_names(missing)}{note}.")
+
+
+def _is_special(path: Path) -> bool:
+    """Whether there is a named pipe, a socket or a device."""
+    try:
+        return path.exists() and not path.is_file() and not path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def some_names(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, for a sentence; what is no text in them is written as its bytes."""
+    listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return listed.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def unique_images(images: Iterable[CaptureImage], messages: ReaderMessages) -> list[CaptureImage]:
-    """Sorted by name; of images that share a name only the first is kept."""
+    """Sorted by name; of images that share a name only the first is kept, with one warning for all."""
     kept: dict[str, CaptureImage] = {}
+    again: dict[str, None] = {}
+    entries = 0
     for image in images:
-        if image.name in kept:
-            messages.warning(f"The image {image.name} occurs more than once; only its first entry is used.")
-        else:
-            kept[image.name] = image
+        if kept.setdefault(image.name, image) is not image:
+            again[image.name] = None
+            entries += 1
+    if again:
+        messages.warning(
+            f"{len(again)} image{' occurs' if len(again) == 1 else 's occur'} more than once in the capture "
+            f"({some_names(list(again))}); only the first entry of each is used, {entries} are left out."
+        )
     return [kept[name] for name in sorted(kept)]

@@ -1,12 +1,9 @@
-"""Reader of COLMAP models (through pycolmap): .bin and .txt, every camera model, any of the usual folder layouts."""
+"""Reader of COLMAP models: .bin and .txt, every camera model, any of the usual folder layouts."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +16,7 @@ from nfc_gs.data.capture import (
     check_missing,
     image_files,
     is_file,
-    log,
+    some_names,
     unique_images,
 )
 from nfc_gs.data.lens import Lens, check_lens
@@ -27,39 +24,24 @@ from nfc_gs.data.masks import with_masks
 from nfc_gs.data.ply_points import read_ply_points
 from nfc_gs.data.poses import FARTHEST
 from nfc_gs.data.readers.camera_folders import find_cameras
-from nfc_gs.data.readers.colmap_check import Points, check_binary_model, check_text_model
+from nfc_gs.data.readers.colmap_files import (
+    Layout,
+    ModelData,
+    find_layouts,
+    find_models,
+    model_files,
+    point_cloud,
+    read_files,
+)
+from nfc_gs.data.readers.colmap_model import ModelImage, readable
+from nfc_gs.data.readers.colmap_photos import Photos, find_photos
 from nfc_gs.data.readers.reader import Reader
-
-_LAYOUTS = ("sparse", "", "colmap/sparse")
-"""Where below a capture models lie, or folders 0, 1, 2, ... with one model each."""
-
-
-def find_models(root: Path) -> list[Path]:
-    """Model folders of a capture, or of a model folder itself; those of the first layout that has any."""
-    for layout in _LAYOUTS:
-        base = root / layout
-        if _is_model(base):
-            return [base]
-        numbered = sorted((p for p in _folders(base) if p.name.isdigit() and _is_model(p)), key=lambda p: int(p.name))
-        if numbered:
-            return numbered
-    return []
+from nfc_gs.data.readers.split_list import read_test_list
 
 
 def is_colmap(path: Path) -> bool:
     """Whether there is a model in a folder, or it is one."""
     return bool(find_models(path))
-
-
-def _folders(base: Path) -> list[Path]:
-    try:
-        return [p for p in base.iterdir() if p.is_dir()] if base.is_dir() else []
-    except OSError:
-        return []
-
-
-def _is_model(folder: Path) -> bool:
-    return any(is_file(folder / f"cameras.{kind}") and is_file(folder / f"images.{kind}") for kind in ("bin", "txt"))
 
 
 def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) -> Capture:
@@ -73,44 +55,57 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
         UserError: the model is damaged, or most of its images are not on disk.
     """
     messages = ReaderMessages()
-    model = read_model(root, messages)
-    names = [image.name for image in model.images]
-    files, image_folder = _locate(root, model.folder, names)
-    missing = [name for name in names if name not in files]
-    check_missing(sorted(missing), len(names), image_folder, messages)
+    model, photos = _model_with_photos(root, messages)
+    for note in photos.notes:
+        messages.warning(note)
+    missing = [name for name, path in zip(photos.names, photos.paths, strict=True) if path is None]
+    cameras = find_cameras(root)
+    if len(cameras) > 1 and 2 * len(missing) > len(photos.names):
+        raise UserError(
+            f"{root} has {len(cameras)} cameras ({some_names([camera.name for camera in cameras])}), but its COLMAP "
+            f"model does not have one image for each ({some_names(missing)}), nor are these images there; name one "
+            f"image of the model after each camera, as in {cameras[0].name}.png."
+        )
+    check_missing(sorted(missing), len(photos.names), photos.folder, messages)
 
-    home = root if image_folder == root else image_folder.parent
-    copies = FileIndex(home / f"{image_folder.name}_{factor}") if factor else None
+    home = root if photos.folder == root else photos.folder.parent
+    copies = FileIndex(home / f"{photos.folder.name}_{factor}") if factor else None
     images = []
-    for image in model.images:
-        if image.name not in files:
+    for image, name, path in zip(model.images, photos.names, photos.paths, strict=True):
+        if path is None:
             continue
-        copy = copies.find(image.name) if copies is not None else None
+        copy = copies.find(name) if copies is not None else None
         images.append(
             CaptureImage(
-                name=image.name,
-                path=copy or files[image.name],
+                name=name,
+                path=copy or path,
                 lens=image.lens,
                 viewmat=image.viewmat,
-                reduced=factor if copy and factor else 1,
+                reduced=factor if copy and factor else photos.reduced,
             )
         )
     images = unique_images(images, messages)
     if masks:
         images = with_masks(images, home / "masks", messages)
-    _mention_extra_images(image_folder, images, messages)
-    if len(find_cameras(root)) > 1:
+    _mention_extra_images(photos.folder, images, messages)
+    if len(cameras) > 1:
         messages.info(
             f"{root} is read as photos, not as multi-view video: its model does not have one image for each camera."
         )
     if is_file(root / "transforms.json"):
         messages.info(f"{root} has a COLMAP model and transforms.json; the model is used.")
-    return Capture(root, images, model.xyz, model.rgb, _own_split(root, model.folder, images), "mask", messages)
+    held_out = read_test_list(
+        (root / "test.txt", model.folder / "test.txt"), [image.name for image in images], messages
+    )
+    return Capture(root, images, model.xyz, model.rgb, held_out, "mask", messages)
 
 
 @dataclass(frozen=True)
 class PosedImage:
-    """An image of a model: its name with forward slashes, its lens, and its world-to-camera matrix [4, 4]."""
+    """An image of a model: its name with forward slashes, its lens, and its world-to-camera matrix [4, 4].
+
+    Bytes of the name that are not UTF-8 are surrogate escapes.
+    """
 
     name: str
     lens: Lens
@@ -119,7 +114,7 @@ class PosedImage:
 
 @dataclass(frozen=True)
 class Model:
-    """A COLMAP model: its folder, its images that have a pose, and its points xyz [P, 3], rgb [P, 3] uint8."""
+    """A COLMAP model: its folder, its images, and its points xyz [P, 3], rgb [P, 3] uint8."""
 
     folder: Path
     images: list[PosedImage]
@@ -133,114 +128,97 @@ def read_model(root: Path, messages: ReaderMessages) -> Model:
     Raises:
         UserError: it is damaged, or has no image with a pose.
     """
-    folder, model, stripped = _largest(find_models(root), messages)
-    posed = [image for image in model.images.values() if image.has_pose]
-    if not posed:
-        raise UserError(f"The COLMAP model in {folder} has no registered image; run the mapper again.")
-    lenses = {camera_id: _lens(camera, folder) for camera_id, camera in model.cameras.items()}
+    return _model(_largest(find_layouts(root)[0], messages), messages)
+
+
+def _model_with_photos(root: Path, messages: ReaderMessages) -> tuple[Model, Photos]:
+    """The model of the first layout whose photos are there, and these; else that of the first layout."""
+    tried: list[tuple[ModelData, Photos]] = []
+    for layout in find_layouts(root):
+        data = _largest(layout, messages)
+        photos = find_photos(root, layout.place, data.files.folder, [_slashes(image.name) for image in data.images])
+        tried.append((data, photos))
+        if 2 * photos.found > len(photos.names):
+            if len(tried) > 1:
+                messages.warning(
+                    f"Most photos of the COLMAP model in {tried[0][0].files.folder} are not there; the model in "
+                    f"{data.files.folder} is used, whose photos are in {photos.folder}."
+                )
+            return _model(data, messages), photos
+    data, photos = tried[0]
+    return _model(data, messages), photos
+
+
+def _model(data: ModelData, messages: ReaderMessages) -> Model:
+    folder = data.files.folder
+    kinds = {path.suffix.lower() for path in (data.files.cameras, data.files.images)}
+    if len(kinds) > 1:
+        messages.info(
+            f"The COLMAP model in {folder} is read from {data.files.cameras.name} and {data.files.images.name}."
+        )
+    for number, lens in data.lenses.items():
+        check_lens(lens, f"Camera {number} of {folder}")
     images = [
-        PosedImage(image.name.replace("\\", "/"), lenses[image.camera_id], _viewmat(image, folder)) for image in posed
+        PosedImage(_slashes(image.name), data.lenses[image.camera], _viewmat(image, folder)) for image in data.images
     ]
-    return Model(folder, images, *(_points(model, folder, messages) if stripped is None else stripped))
+    xyz, rgb = point_cloud(data, messages)
+    ply = folder / "points3D.ply"  # as other splat trainers leave behind
+    if not len(xyz) and is_file(ply):
+        messages.info(f"The points are read from {ply}.")
+        xyz, rgb = read_ply_points(ply)
+    return Model(folder, images, xyz, rgb)
 
 
-def _largest(folders: list[Path], messages: ReaderMessages) -> tuple[Path, Any, Points | None]:
-    """The folder of the model with the most images, and `_load` of it; a damaged one is passed over for another."""
-    models, damage = [], []
-    for folder in folders:
+def _slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _largest(layout: Layout, messages: ReaderMessages) -> ModelData:
+    """The model with the most images; a damaged one is passed over for another.
+
+    Raises:
+        UserError: all are damaged, or have no images.
+    """
+    models: list[ModelData] = []
+    damage: list[UserError] = []
+    for folder in layout.models:
+        files = model_files(folder)
         try:
-            models.append((folder, *_load(folder)))
+            if files is None:
+                raise UserError(f"The COLMAP model in {folder} is gone; put it back.")
+            models.append(read_files(files))
         except UserError as error:
             damage.append(error)
     if not models:
         raise damage[0]
     for error in damage:
         messages.warning(f"A model is passed over: {error}")
-    folder, model, stripped = max(models, key=lambda entry: entry[1].num_reg_images())  # the first of equals
-    if len(folders) > 1:
-        sizes = ", ".join(f"{f.name}: {m.num_reg_images()}" for f, m, _ in models)
-        messages.info(f"The capture has {len(folders)} COLMAP models (images in each: {sizes}); {folder.name} is used.")
-    if stripped is not None:
+    largest = max(models, key=lambda model: len(model.images))  # the first of equals
+    if not largest.images:
+        raise UserError(f"The COLMAP model in {largest.files.folder} has no registered image; run the mapper again.")
+    if len(layout.models) > 1:
+        sizes = ", ".join(f"{_name(model, layout)}: {len(model.images)}" for model in models)
         messages.info(
-            f"The points of the COLMAP model in {folder} refer to 2D points that its images do not hold, as in a "
-            f"model stripped of them; its {len(stripped[0])} points are used all the same."
+            f"The capture has {len(layout.models)} COLMAP models (images in each: {sizes}); "
+            f"{_name(largest, layout)} is used."
         )
-    return folder, model, stripped
+    return largest
 
 
-def _load(folder: Path) -> tuple[Any, Points | None]:
-    """The model of a folder; without its points where only these files' own reader can have them, given beside it."""
-    import pycolmap
-
-    kind = "bin" if is_file(folder / "cameras.bin") and is_file(folder / "images.bin") else "txt"
-    stripped = (check_binary_model if kind == "bin" else check_text_model)(folder)
-    try:
-        if stripped is None and is_file(folder / f"points3D.{kind}"):
-            model = pycolmap.Reconstruction(str(folder))
-        else:
-            model = _load_without_points(folder, kind)
-        for image in model.images.values():
-            _ = image.name  # raises where it is not UTF-8
-        return model, stripped
-    except Exception as error:  # pycolmap raises ValueError, RuntimeError, IndexError, ... in the words of its C++
-        log.debug("pycolmap: %s", error)
-        raise UserError(
-            f"The COLMAP model in {folder} is damaged: pycolmap cannot read its .{kind} files; export it again."
-        ) from None
+def _name(model: ModelData, layout: Layout) -> str:
+    """What tells a model from the others of its layout: 0, 1, ... or dense/0, dense/1, ..."""
+    folder = model.files.folder
+    return folder.name if folder.name.isdecimal() or layout.place != "dense" else folder.parent.name
 
 
-def _load_without_points(folder: Path, kind: str) -> Any:
-    """The model with an empty file of points, for one whose points are missing or lead to missing 2D points.
-
-    pycolmap requires all files of a model.
-    """
-    import pycolmap
-
-    with tempfile.TemporaryDirectory() as temporary:
-        for file in folder.glob(f"*.{kind}"):
-            shutil.copy(file, temporary)
-        (Path(temporary) / f"points3D.{kind}").write_bytes(bytes(8) if kind == "bin" else b"")
-        return pycolmap.Reconstruction(temporary)
-
-
-def _locate(root: Path, model: Path, names: list[str]) -> tuple[dict[str, Path], Path]:
-    """The file of each image name, and the folder they are relative to: the one where most are found."""
-    usual = ("images", "Images", "input", "images_2", "images_4", "images_8")
-    candidates = [root / name for name in usual]
-    if not candidates[0].is_dir():  # the path given may be that of the model, with the images above it
-        candidates += [home / name for home in (model.parent, model.parent.parent) for name in usual]
-    candidates.append(root)
-    best: tuple[dict[str, Path], Path] = ({}, candidates[0])
-    for folder in candidates:
-        if not folder.is_dir() or (folder == root and best[0]):
-            continue
-        index = FileIndex(folder)
-        found = {name: path for name in names if (path := index.find(name)) is not None}
-        if len(found) > len(best[0]):
-            best = (found, folder)
-        if len(found) == len(names):
-            break
-    return best
-
-
-def _lens(camera: Any, folder: Path) -> Lens:
-    model = camera.model_name if isinstance(camera.model_name, str) else camera.model.name
-    lens = Lens(model, int(camera.width), int(camera.height), tuple(float(v) for v in camera.params))
-    check_lens(lens, f"Camera {camera.camera_id} of {folder}")
-    return lens
-
-
-def _viewmat(image: Any, folder: Path) -> np.ndarray:
-    pose: Any = image.cam_from_world
-    pose = pose() if callable(pose) else pose  # a method since pycolmap 3.12
-    x, y, z, w = quat = np.asarray(pose.rotation.quat, dtype=np.float64)
-    translation = np.asarray(pose.translation, dtype=np.float64)
-    norm = float(np.linalg.norm(quat))
-    if not (np.isfinite(translation).all() and 1e-6 < norm < 1e6):
-        raise UserError(f"The pose of image {image.name} in {folder} is not finite or no rotation; run SfM again.")
+def _viewmat(image: ModelImage, folder: Path) -> np.ndarray:
+    w, x, y, z = image.pose[:4]
+    translation = np.array(image.pose[4:])
     if np.abs(translation).max() > FARTHEST:
-        raise UserError(f"The pose of image {image.name} in {folder} is too far away to be true; run SfM again.")
-    x, y, z, w = quat / norm
+        raise UserError(
+            f"The pose of image {readable(image.name)} in {folder} is too far away to be true; run SfM again."
+        )
+    x, y, z, w = np.array([x, y, z, w]) / float(np.linalg.norm([x, y, z, w]))
     viewmat = np.eye(4)
     viewmat[:3, :3] = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -249,16 +227,6 @@ def _viewmat(image: Any, folder: Path) -> np.ndarray:
     ]
     viewmat[:3, 3] = translation
     return viewmat
-
-
-def _points(model: Any, folder: Path, messages: ReaderMessages) -> tuple[np.ndarray, np.ndarray]:
-    points = list(model.points3D.values())
-    if not points and is_file(folder / "points3D.ply"):  # as other splat trainers leave behind
-        messages.info(f"The points are read from {folder / 'points3D.ply'}.")
-        return read_ply_points(folder / "points3D.ply")
-    xyz = np.array([point.xyz for point in points], dtype=np.float64).reshape(-1, 3)
-    rgb = np.array([point.color for point in points], dtype=np.uint8).reshape(-1, 3)
-    return xyz, rgb
 
 
 def _mention_extra_images(image_folder: Path, images: list[CaptureImage], messages: ReaderMessages) -> None:
@@ -270,20 +238,6 @@ def _mention_extra_images(image_folder: Path, images: list[CaptureImage], messag
     extra = sum(1 for file in image_files(image_folder) if file not in used)
     if extra:
         messages.info(f"{extra} images in {image_folder} are not in the COLMAP model and are ignored.")
-
-
-def _own_split(root: Path, folder: Path, images: list[CaptureImage]) -> frozenset[str] | None:
-    """The names listed in `test.txt` beside the images or the model (as Inria's 3DGS reads it), if it fits."""
-    names = {image.name for image in images}
-    for path in (root / "test.txt", folder / "test.txt"):
-        if is_file(path):
-            try:
-                listed = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
-            except (OSError, UnicodeDecodeError):
-                continue
-            if listed & names:
-                return frozenset(listed & names)
-    return None
 
 
 READER = Reader("a COLMAP project", is_colmap, read_colmap)

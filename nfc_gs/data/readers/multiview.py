@@ -15,16 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import Capture, CaptureImage, FileIndex, ReaderMessages, check_missing, is_file
-from nfc_gs.data.lens import Lens, check_lens
+from nfc_gs.data.capture import Capture, CaptureImage, FileIndex, ReaderMessages, is_file, some_names
+from nfc_gs.data.lens import Lens
 from nfc_gs.data.masks import with_masks
-from nfc_gs.data.poses import FARTHEST, nearest_rotation, viewmat_at
-from nfc_gs.data.readers.camera_folders import RigCamera, find_cameras, images_in
-from nfc_gs.data.readers.colmap import Model, PosedImage, find_models, read_model
+from nfc_gs.data.readers.camera_folders import RigCamera, find_cameras, numbered_frames
+from nfc_gs.data.readers.colmap import Model, PosedImage, read_model
+from nfc_gs.data.readers.colmap_files import find_models
+from nfc_gs.data.readers.llff import BOUNDS, read_bounds
 from nfc_gs.data.readers.reader import Reader
 from nfc_gs.data.video import read_video_header
-
-BOUNDS = "poses_bounds.npy"
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def _rig(root: Path, cameras: list[RigCamera], messages: ReaderMessages) -> _Rig
     if find_models(root):
         model_messages = ReaderMessages()
         model = read_model(root, model_messages)
-        seen = _by_camera(model, cameras)
+        seen = _by_camera(model, cameras, model_messages)
         if seen and all(len(images) == 1 for images in seen.values()):
             messages += model_messages
             if is_file(bounds):
@@ -93,15 +92,55 @@ def _rig(root: Path, cameras: list[RigCamera], messages: ReaderMessages) -> _Rig
     return _llff_rig(bounds, cameras, messages) if is_file(bounds) else None
 
 
-def _by_camera(model: Model, cameras: Sequence[RigCamera]) -> dict[str, list[PosedImage]]:
-    """The images of a model whose names contain those of cameras, as words of their own (cam1 is not in cam10)."""
-    seen: dict[str, list[PosedImage]] = {}
-    for camera in cameras:
-        word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(camera.name)}(?![A-Za-z0-9])")
-        images = [image for image in model.images if word.search(image.name)]
-        if images:
-            seen[camera.name] = images
-    return seen
+def _by_camera(model: Model, cameras: Sequence[RigCamera], messages: ReaderMessages) -> dict[str, list[PosedImage]]:
+    """The images of a model for each camera by name: that hold its name, or else its number after "cam"."""
+    named = {camera.name: _holding(model, camera.name) for camera in cameras}
+    used = {image.name for images in named.values() for image in images}
+    whole = all(named.values()) and len(used) == len(model.images)
+    return (None if whole else _by_numbers(model, cameras, messages)) or {k: v for k, v in named.items() if v}
+
+
+def _holding(model: Model, name: str) -> list[PosedImage]:
+    """The images whose names contain that of a camera as a word of its own (cam1 is not in cam10)."""
+    word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])")
+    return [image for image in model.images if word.search(image.name)]
+
+
+def _by_numbers(
+    model: Model, cameras: Sequence[RigCamera], messages: ReaderMessages
+) -> dict[str, list[PosedImage]] | None:
+    """Cameras and images with the same numbers, whatever the zeros before these (cam1 is cam01).
+
+    Where one side is numbered from 0, the other from 1, and both have as many, they belong together in order. None
+    where the numbers do not fit.
+    """
+    names = {_number_of_camera(camera.name): camera.name for camera in cameras}
+    images = {_number_of_camera(image.name): image for image in model.images}
+    if len(names) < len(cameras) or len(images) < len(model.images) or len(names) != len(images):
+        return None
+    numbers, seen = ([n for n in sorted(side, key=str) if n is not None] for side in (names, images))
+    numbers.sort()
+    seen.sort()
+    if not numbers or len(numbers) != len(names) or len(seen) != len(images):
+        return None
+    if numbers == seen:
+        return {names[number]: [images[number]] for number in numbers}
+    first, last = numbers[0], seen[0]
+    if {first, last} != {0, 1} or [n - first for n in numbers] != [n - last for n in seen]:
+        return None
+    pairs = {names[number]: [images[other]] for number, other in zip(numbers, seen, strict=True)}
+    low, high = names[numbers[0]], names[numbers[-1]]
+    messages.warning(
+        f"The cameras are numbered from {first} ({low} to {high}) and the images of the COLMAP model from {last} "
+        f"({pairs[low][0].name} to {pairs[high][0].name}): they are paired in order, {low} with {pairs[low][0].name}; "
+        "number them alike if that is wrong."
+    )
+    return pairs
+
+
+def _number_of_camera(name: str) -> int | None:
+    match = re.search(r"(?<![a-z0-9])cam[a-z]*[ _.-]?([0-9]+)(?![a-z0-9])", name.lower())
+    return int(match[1]) if match else None
 
 
 def _colmap_rig(
@@ -110,75 +149,45 @@ def _colmap_rig(
     """Cameras without a pose, and poses without a camera, are left out with a warning, or refused if they are many."""
     used = {image.name for image in seen.values()}
     without_camera = sorted(image.name for image in model.images if image.name not in used)
-    check_missing(without_camera, len(model.images), f"{root} as frames of a camera", messages)
+    if without_camera:
+        what = f"{len(without_camera)} of {len(model.images)} images of the COLMAP model in {model.folder}"
+        if 2 * len(without_camera) > len(model.images):
+            raise UserError(
+                f"{what} are of no camera in {root} ({some_names(without_camera)}); name them after the cameras, as in "
+                f"{cameras[0].name}.png, or add the frames of these cameras."
+            )
+        messages.warning(f"{what} are of no camera in {root} and are left out: {some_names(without_camera)}.")
     lacking = [camera.name for camera in cameras if camera.name not in seen]
     if 2 * len(lacking) > len(cameras):
         raise UserError(
             f"{len(lacking)} of {len(cameras)} cameras of {root} have no image in the COLMAP model in {model.folder} "
-            f"({_some(lacking)}); the model needs one image for each camera, named after it as in {lacking[0]}.png."
+            f"({some_names(lacking)}); it needs one image for each camera, named after it as in {lacking[0]}.png."
         )
     if lacking:
         messages.warning(
             f"{len(lacking)} of {len(cameras)} cameras of {root} have no image in the COLMAP model and are left out: "
-            f"{_some(lacking)}."
+            f"{some_names(lacking)}."
         )
     poses = {name: (image.lens, image.viewmat) for name, image in seen.items()}
     return _Rig(poses, model.xyz, model.rgb)
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
 def _llff_rig(file: Path, cameras: list[RigCamera], messages: ReaderMessages) -> _Rig:
-    """`poses_bounds.npy`, [C, 17]: a row for each camera in the order of their names.
-
-    A row holds a matrix [3, 5] and the nearest and farthest depth. The columns of the matrix are the camera's down,
-    right and backward directions in the world, its position, and (height, width, focal length) in pixels.
-    """
-    try:
-        rows = np.load(file, allow_pickle=False)
-    except Exception as error:  # numpy raises ValueError, EOFError, OSError, MemoryError, SyntaxError, ...
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{file} cannot be read ({cause}); export the poses again.") from None
-    if rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "iuf":
-        raise UserError(f"{file} holds {rows.dtype} of shape {list(rows.shape)}, not 17 numbers for each camera.")
-    if len(rows) != len(cameras):
-        raise UserError(
-            f"{file} has the poses of {len(rows)} cameras, but {len(cameras)} are there "
-            f"({_some([camera.name for camera in cameras])}); give one row for each, in the order of their names."
-        )
+    """The poses in `poses_bounds.npy`, in the order of the cameras' names."""
     names = [camera.name for camera in cameras]
     if sorted(names, key=_by_number) != names:
         messages.warning(
-            f"The rows of {file} are taken for the cameras in the order of the alphabet ({_some(names)}), which is not "
-            "the order of their numbers; name them as in cam00, cam01, ... to be sure."
+            f"The rows of {file} are taken for the cameras in the order of the alphabet ({some_names(names)}), which "
+            "is not the order of their numbers; name them as in cam00, cam01, ... to be sure."
         )
-    poses = {}
-    for name, row in zip(names, rows.astype(np.float64), strict=True):
-        poses[name] = _llff_pose(row[:15].reshape(3, 5), f"{file}, camera {name}")
-    near, far = float(rows[:, 15].min()), float(rows[:, 16].max())
-    depths = (near, far) if 0.0 < near < far < FARTHEST else None  # NaN compares false
-    return _Rig(poses, np.zeros((0, 3)), np.zeros((0, 3), dtype=np.uint8), depths)
+    bounds = read_bounds(file, names, "camera")
+    empty = np.zeros((0, 3))
+    return _Rig(dict(zip(names, bounds.poses, strict=True)), empty, empty.astype(np.uint8), bounds.depths)
 
 
 def _by_number(name: str) -> list[str | int]:
     """A key that sorts cam2 before cam10: letters and numbers in turns, letters first."""
     return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
-
-
-def _llff_pose(matrix: np.ndarray, where: str) -> tuple[Lens, np.ndarray]:
-    if not np.isfinite(matrix).all():
-        raise UserError(f"{where}: the pose is not finite; export the poses again.")
-    down, right, backward, centre, (height, width, focal) = matrix.T
-    axes = nearest_rotation(np.stack([right, down, -backward]))
-    if axes is None:
-        raise UserError(f"{where}: the pose holds no rotation; export the poses again.")
-    if np.abs(centre).max() > FARTHEST:
-        raise UserError(f"{where}: the pose is too far away to be true; export the poses again.")
-    lens = Lens("PINHOLE", round(width), round(height), (focal, focal, width / 2.0, height / 2.0))
-    check_lens(lens, where)
-    return lens, viewmat_at(axes, centre)
 
 
 def _use_folders(cameras: Sequence[RigCamera], messages: ReaderMessages) -> bool:
@@ -202,7 +211,8 @@ def _use_folders(cameras: Sequence[RigCamera], messages: ReaderMessages) -> bool
 def _frames_in_folders(
     cameras: Sequence[RigCamera], rig: _Rig, factor: int | None, messages: ReaderMessages
 ) -> list[CaptureImage]:
-    frames = {camera.name: _numbered(camera.folder) for camera in cameras if camera.folder is not None}
+    folders = {camera.name: camera.folder for camera in cameras if camera.folder is not None}
+    frames = numbered_frames(folders, messages)
     common = _common({name: set(files) for name, files in frames.items()}, messages)
     images = []
     for name, files in frames.items():
@@ -222,20 +232,6 @@ def _copies(folder: Path, factor: int | None) -> Callable[[str], Path | None]:
     if not factor or folder.name != "images":
         return lambda name: None
     return FileIndex(folder.with_name(f"images_{factor}")).find
-
-
-def _numbered(folder: Path) -> dict[int, Path]:
-    """The images of a folder by the last number in their names."""
-    images: dict[int, Path] = {}
-    for path in images_in(folder):
-        numbers = re.findall(r"[0-9]+", path.stem)
-        if not numbers:
-            raise UserError(f"The name of {path} does not say which frame it is; number it as in 0000.png.")
-        number = int(numbers[-1])
-        if number in images:
-            raise UserError(f"{images[number].name} and {path.name} in {folder} are both frame {number}; remove one.")
-        images[number] = path
-    return images
 
 
 def _frames_in_videos(

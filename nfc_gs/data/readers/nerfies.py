@@ -26,9 +26,10 @@ from nfc_gs.data.capture import (
 from nfc_gs.data.json_file import is_text, load_json, number_of
 from nfc_gs.data.lens import RADIAL4, Lens, check_lens
 from nfc_gs.data.masks import with_masks
+from nfc_gs.data.npy_file import load_numbers
 from nfc_gs.data.ply_points import read_ply_points
 from nfc_gs.data.poses import FARTHEST, nearest_rotation, viewmat_at
-from nfc_gs.data.readers.colmap import find_models
+from nfc_gs.data.readers.colmap_files import find_models
 from nfc_gs.data.readers.reader import Reader
 
 SIZES = (1, 2, 4, 8)
@@ -182,14 +183,8 @@ def _points(root: Path) -> tuple[np.ndarray, np.ndarray]:
     """`points.npy` (middle grey) or else `points3D.ply`."""
     file = root / "points.npy"
     if is_file(file):
-        try:
-            xyz = np.load(file, allow_pickle=False)
-            if xyz.ndim != 2 or xyz.shape[1] != 3 or xyz.dtype.kind not in "iuf":
-                raise ValueError(f"it holds {xyz.dtype} of shape {xyz.shape}")
-        except Exception as error:  # numpy raises ValueError, EOFError, OSError, MemoryError, SyntaxError, ...
-            cause = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{file} does not hold points, [P, 3] numbers ({cause}); export it again.") from None
-        return xyz.astype(np.float64), np.full(xyz.shape, 128, dtype=np.uint8)
+        xyz = load_numbers(file, 3, "for each point")
+        return xyz, np.full(xyz.shape, 128, dtype=np.uint8)
     if is_file(root / "points3D.ply"):
         return read_ply_points(root / "points3D.ply")
     return np.zeros((0, 3)), np.zeros((0, 3), dtype=np.uint8)

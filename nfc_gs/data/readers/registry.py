@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import Capture, image_files
-from nfc_gs.data.readers import colmap, multiview, nerfies, transforms
+from nfc_gs.data.capture import Capture, folder_entries, image_files, is_file, some_names
+from nfc_gs.data.readers import colmap, llff, multiview, nerfies, transforms
 from nfc_gs.data.readers.camera_folders import find_cameras
+from nfc_gs.data.readers.colmap_files import lacking_files
 from nfc_gs.data.readers.reader import Reader
 
 log = logging.getLogger("nfc_gs")
@@ -23,6 +24,7 @@ READERS: tuple[Reader, ...] = (
     transforms.READER,
     multiview.READER,
     colmap.READER,
+    llff.READER,
 )
 """The first that recognises a path reads it: those that look for rarer files come first."""
 
@@ -64,13 +66,25 @@ def _check_path(path: Path) -> None:
 
 def _not_recognised(path: Path) -> UserError:
     """What a path lacks to be a capture."""
-    if path.is_file():
-        return UserError(f"{path} is a file, not a capture; give the folder of a capture or its transforms.json.")
+    if not path.is_dir():
+        what = "a file" if is_file(path) else "no regular file and no folder"
+        return UserError(f"{path} is {what}, not a capture; give the folder of a capture or its transforms.json.")
+    lacking = lacking_files(path)
+    if lacking is not None:
+        return UserError(lacking)
+    inside = [entry.name for entry in folder_entries(path) if _is_capture(Path(entry.path))]
+    if inside:
+        some = some_names(inside, 8)
+        return UserError(
+            f"{path} is no capture but a folder of {len(inside)}: give one of them ({some})."
+            if len(inside) > 1
+            else f"{path} is no capture, but {path / some} is; give that."
+        )
     cameras = find_cameras(path)
     if len(cameras) > 1:
         return UserError(
             f"{path} has {len(cameras)} cameras ({cameras[0].name}, {cameras[1].name}, ...) but no poses; "
-            f"add {multiview.BOUNDS}, or a COLMAP model of one image for each camera."
+            f"add {llff.BOUNDS}, or a COLMAP model of one image for each camera."
         )
     if next(image_files(path), None) is not None:
         return UserError(
@@ -78,3 +92,7 @@ def _not_recognised(path: Path) -> UserError:
         )
     kinds = ", ".join(reader.reads for reader in READERS)
     return UserError(f"{path} is no capture: it has no images and no camera poses; give the folder of one ({kinds}).")
+
+
+def _is_capture(path: Path) -> bool:
+    return path.is_dir() and any(reader.recognises(path) for reader in READERS)

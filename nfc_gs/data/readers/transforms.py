@@ -32,7 +32,7 @@ from nfc_gs.data.lens import Lens, check_lens
 from nfc_gs.data.masks import with_masks
 from nfc_gs.data.ply_points import read_ply_points
 from nfc_gs.data.poses import FARTHEST, nearest_rotation, viewmat_at
-from nfc_gs.data.readers.colmap import find_models
+from nfc_gs.data.readers.colmap_files import find_models
 from nfc_gs.data.readers.reader import Reader
 from nfc_gs.data.readers.transforms_lens import frame_fields, lens_of
 
