@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import ReaderMessages
+from nfc_gs.data.capture import ReaderMessages, some_names
 from nfc_gs.data.image_source import ImageSource
 from nfc_gs.data.images import read_alpha
 from nfc_gs.data.masks import read_mask
@@ -119,8 +119,8 @@ def _warn(found: Sequence[_LeftOut], masked: int, images: int, messages: ReaderM
     if share > LARGE_SHARE:
         parts.append(f"{share:.0%} of the pixels of the images are ignored")
     if whole:
-        some = ", ".join(whole[:3]) + (", ..." if len(whole) > 3 else "")
-        parts.append(f"{len(whole)} {'image is' if len(whole) == 1 else 'images are'} ignored whole ({some}){of}")
+        count = "1 image is" if len(whole) == 1 else f"{len(whole)} images are"
+        parts.append(f"{count} ignored whole ({some_names(whole)}){of}")
     if parts:
         messages.warning(
             f"By masks and alpha channels, {', and '.join(parts)}; --no-masks trains on all pixels, "

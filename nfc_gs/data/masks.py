@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from nfc_gs.data.capture import Capture, CaptureImage, FileIndex, ReaderMessages, image_files
+from nfc_gs.data.capture import Capture, CaptureImage, FileIndex, ReaderMessages, image_files, some_names
 from nfc_gs.data.image_files import has_alpha, opened_image
 from nfc_gs.data.image_source import MaskFile, MaskReading
 
@@ -103,9 +103,9 @@ def _report(
         )
         messages.warning(f"No file in {folder} has the name of an image{names}; it is not used.")
     elif lacking and field == "mask":
-        some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
         messages.warning(
-            f"{len(found)} of {len(images)} images have a mask in {folder}; nothing is masked in the others ({some})."
+            f"{len(found)} of {len(images)} images have a mask in {folder}; nothing is masked in the others "
+            f"({some_names(lacking)})."
         )
 
 
@@ -138,7 +138,7 @@ def judge_masks(paths: Sequence[Path], what: str, messages: ReaderMessages) -> M
     if soft:
         messages.info(f"{what} have values between black and white: what is brighter than half is taken for white.")
     else:
-        some = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
+        some = some_names([str(value) for value in values], 5)
         messages.warning(
             f"{what} are taken for labels (their values, of 255, are {some}): all that is not 0 is taken for white."
         )

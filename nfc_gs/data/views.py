@@ -195,7 +195,7 @@ def check_lenses(images: Sequence[CaptureImage], messages: ReaderMessages) -> No
     lens = f"The {worst.model} lens ({params}) of {_counted(names[worst])}"
     if share == 1.0:
         raise UserError(f"{lens} sees nothing of its picture: it has no such distortion; calibrate it again.")
-    others = f" {len(bad) - 1} other lenses lose more than {UNSEEN_SHARE:.0%}." if len(bad) > 1 else ""
+    others = f" It is the worst of {len(bad)} such lenses." if len(bad) > 1 else ""
     messages.warning(
         f"{lens} sees only part of its picture: {share:.0%} of each undistorted image has no source and is ignored. "
         f"Such a distortion is most likely wrong; calibrate it again.{others}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,14 @@ import numpy as np
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import (
-    IMAGE_SUFFIXES,
     Capture,
     CaptureImage,
     FileIndex,
     ReaderMessages,
     check_missing,
+    has_image_suffix,
     is_file,
+    some_names,
     unique_images,
 )
 from nfc_gs.data.image_files import is_deep, read_header
@@ -153,12 +153,12 @@ class _TransformsFile:
         if again:
             self.messages.warning(
                 f"{len(again)} frames of {self.file.name} give an image that occurs more than once "
-                f"({_some(list(dict.fromkeys(again)))}); only the first frame of each image is used."
+                f"({some_names(list(dict.fromkeys(again)))}); only the first frame of each image is used."
             )
         if self.half_given:
             self.messages.warning(
                 f"{len(self.half_given)} frames of {self.file.name} give only one of 'fl_x' and 'fl_y' "
-                f"({_some(self.half_given)}); the other is that of the file."
+                f"({some_names(self.half_given)}); the other is that of the file."
             )
         return list(images.values())
 
@@ -179,8 +179,8 @@ class _TransformsFile:
             skipped = [name for name, path in others.items() if is_deep(path)]
         if skipped:
             self.messages.warning(
-                f"{len(skipped)} images that {self.file.name} names are not there, only files of another type "
-                f"({others[skipped[0]].name} for {_some(skipped[:1])}), which are not used: they may be depth maps."
+                f"{len(skipped)} images that {self.file.name} names are not there, only files of another type, which "
+                f"are not used: they may be depth maps ({others[skipped[0]].name} for {some_names(skipped[:1])})."
             )
         for name in skipped:
             del others[name]
@@ -202,7 +202,7 @@ class _TransformsFile:
         for suffix in ("", ".png", ".jpg", ".jpeg"):
             if is_file(Path(f"{path}{suffix}")):
                 return Path(os.path.normpath(f"{path}{suffix}"))
-        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+        if has_image_suffix(name):
             return None
         return self.files.find(f"{name}.png")
 
@@ -284,8 +284,8 @@ class _TransformsFile:
         both = held_out & lists["train"]
         if both:
             self.messages.warning(
-                f"{len(both)} images ({_some(sorted(both))}) are both in 'train_filenames' and in the list to test on "
-                f"of {self.file.name}; they are trained on."
+                f"{len(both)} images ({some_names(sorted(both))}) are both in 'train_filenames' and in the list to "
+                f"test on of {self.file.name}; they are trained on."
             )
         held_out -= both
         if not lists["train"]:
@@ -311,7 +311,7 @@ class _TransformsFile:
         if unknown:
             self.messages.warning(
                 f"{len(unknown)} of {len(listed)} names in '{key}' of {self.file.name} are those of no frame "
-                f"({_some(unknown)}); they are not used."
+                f"({some_names(unknown)}); they are not used."
             )
         return found
 
@@ -339,15 +339,7 @@ def _normal(name: str) -> str:
 
 
 def _stem(name: str) -> str:
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in IMAGE_SUFFIXES else name
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first few of some names, for a sentence."""
-    return ", ".join(ascii(name)[1:-1] if not is_text(name) else name for name in names[:3]) + (
-        ", ..." if len(names) > 3 else ""
-    )
+    return os.path.splitext(name)[0] if has_image_suffix(name) else name
 
 
 def _viewmat(matrix: Any, where: str) -> np.ndarray:
