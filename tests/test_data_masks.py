@@ -282,6 +282,15 @@ def test_what_a_mask_leaves_out_is_laid_on_the_background_that_is_asked_for(tmp_
     assert describe_processing(scene.views) == ["what masks leave out laid on a color"]
 
 
+def test_a_background_that_nothing_is_laid_on_is_pointed_out(tmp_path: Path) -> None:
+    write_capture(tmp_path)
+    assert said(load_scene(tmp_path, DataConfig(background=(0.0, 0.0, 0.0))), "--image-background has no effect")
+    put(tmp_path / "masks" / "im01.png", half())
+    options = DataConfig(background=(0.0, 0.0, 0.0), masks=False)
+    assert said(load_scene(tmp_path, options), "--image-background has no effect")
+    assert not said(load_scene(tmp_path, DataConfig(background=(0.0, 0.0, 0.0))), "no effect")
+
+
 def test_a_soft_mask_blends_and_labels_do_not(tmp_path: Path) -> None:
     path = put(tmp_path / "a.png", np.full((1, 3, 3), 200, np.uint8))
     mask = put(tmp_path / "m.png", np.array([[0, 51, 255]], np.uint8))

@@ -61,10 +61,10 @@ def with_masks(
             if path is not None and path not in taken:
                 found[name] = path
     _report(without, found, files.folder, messages, field)
-    used = {image.name: found[image.name] for image in images if image.name in found}
-    own = {image.name for image in images if used.get(image.name) == image.path}  # the images may lie there
+    own = {image.name for image in images if found.get(image.name) == image.path}  # the images may lie there
     return [
-        replace(image, **{field: used[image.name]}) if image.name in used.keys() - own else image for image in images
+        replace(image, **{field: found[image.name]}) if image.name in found and image.name not in own else image
+        for image in images
     ]
 
 

@@ -76,7 +76,12 @@ def plan_masking(config: DataConfig, capture: Capture, headers: Headers) -> Mask
     if any(header.has_alpha for header in headers.images):
         white = config.background is None and capture.alpha == "white"
         alpha_background = (1.0, 1.0, 1.0) if white else config.background
-    mask_background = config.background if any(image.mask is not None for image in capture.images) else None
+    has_masks = any(image.mask is not None for image in capture.images)
+    mask_background = config.background if has_masks else None
+    if config.background is not None and alpha_background is None and mask_background is None:
+        capture.messages.warning(
+            "--image-background has no effect: the images have no alpha channel, and no masks are used."
+        )
     return Masking(alpha_background, mask_background, config.masks)
 
 
