@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nfc_gs.data.image_files import read_header
 from nfc_gs.data.image_source import ImageSource
-from nfc_gs.data.images import read_header
 
 
 def source_of(path: Path, **changes) -> ImageSource:
     header = read_header(path)
-    size = {"width": header.width, "height": header.height}
-    return ImageSource(path=path, header=header, turn=False, **{**size, **changes})
+    plain = {"turn": False, "width": header.width, "height": header.height}
+    return ImageSource(path=path, header=header, **{**plain, **changes})
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

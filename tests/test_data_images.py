@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import socket
+import struct
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +22,9 @@ from PIL import Image
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.image_cache import ImageCache
-from nfc_gs.data.images import area_average, decode, read_header, shrink
+from nfc_gs.data.image_files import read_header
+from nfc_gs.data.image_source import MaskFile
+from nfc_gs.data.images import area_average, decode, shrink
 from nfc_gs.data.scene import View, ViewImage
 
 
@@ -124,20 +132,20 @@ def test_transparent_pixels_are_laid_on_the_background(tmp_path):
 def test_black_in_a_mask_is_ignored_whether_it_is_stored_as_ones_or_as_255(tmp_path, white):
     path = save(tmp_path / "a.png", noise(2, 2))
     mask = save(tmp_path / "mask.png", np.array([[0, white], [white, white]], dtype=np.uint8))
-    found = decode(source_of(path, mask=mask)).mask
+    found = decode(source_of(path, mask=MaskFile(mask))).mask
     assert found is not None and found.tolist() == [[0, 255], [255, 255]]
 
 
 def test_an_all_black_mask_ignores_everything(tmp_path):
     path, mask = save(tmp_path / "a.png", noise(2, 2)), save(tmp_path / "m.png", np.zeros((2, 2), np.uint8))
-    found = decode(source_of(path, mask=mask)).mask
+    found = decode(source_of(path, mask=MaskFile(mask))).mask
     assert found is not None and not found.any()
 
 
 def test_mask_and_alpha_both_count(tmp_path):
     rgba = np.dstack([noise(1, 3), np.array([[0, 255, 255]], np.uint8)])
     mask = save(tmp_path / "m.png", np.array([[255, 255, 0]], np.uint8))
-    found = decode(source_of(save(tmp_path / "a.png", rgba), mask=mask)).mask
+    found = decode(source_of(save(tmp_path / "a.png", rgba), mask=MaskFile(mask))).mask
     assert found is not None and found.tolist() == [[0, 255, 0]]
 
 
@@ -252,3 +260,154 @@ def test_an_error_in_the_background_shows_when_the_picture_is_asked_for(tmp_path
     for _ in range(2):
         with pytest.raises(UserError, match=r"a\.jpg"):
             cache.image(view)
+
+
+# --- headers -----------------------------------------------------------------------------------------------------
+
+
+def test_the_header_of_a_png_is_read_though_its_pixels_are_gone(tmp_path):
+    path = save(tmp_path / "a.png", np.dstack([noise(60, 40), noise(60, 40)[..., :1]]))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:41] + bytes(len(whole) - 41))  # all after the head of the pixels is zero
+    header = read_header(path)
+    assert (header.width, header.height, header.has_alpha) == (40, 60, True)
+    with pytest.raises(UserError, match=r"a\.png is damaged or cut short"):
+        decode(source_of(path))
+
+
+def png_with(path: Path, kind: bytes, data: bytes, *, before: bool) -> Path:
+    """A PNG with one chunk more, before or behind its pixels."""
+    whole = save(path, noise(6, 4)).read_bytes()
+    at = whole.index(b"IDAT") - 4 if before else whole.rindex(b"IEND") - 4
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    path.write_bytes(whole[:at] + chunk + whole[at:])
+    return path
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("kind", ["eXIf", "XMP"])
+def test_the_orientation_of_a_png_is_found_on_either_side_of_its_pixels(tmp_path, kind, before):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    xmp = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'
+    data = (b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) if kind == "eXIf" else (b"iTXt", xmp)
+    path = png_with(tmp_path / "a.png", *data, before=before)
+    assert read_header(path).swaps_sides
+    frame = decode(source_of(path, turn=True, width=6, height=4))
+    assert np.array_equal(frame.rgb, np.rot90(noise(6, 4), -1))
+
+
+@pytest.mark.parametrize("kind", [b"eXIf", b"iTXt", b"tEXt", b"zTXt", b"acTL"])
+def test_junk_in_a_chunk_of_a_png_is_no_orientation(tmp_path, kind):
+    path = png_with(tmp_path / "a.png", kind, b"\xff" * 30, before=False)
+    assert not read_header(path).swaps_sides
+
+
+# --- sizes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_photos_of_two_hundred_megapixels_are_read(tmp_path, suffix):
+    """Half of each is dark; a width that no small number divides, as of a phone."""
+    path = tmp_path / f"phone{suffix}"
+    image = Image.new("L", (16322, 12242), 200)
+    image.paste(40, (0, 0, 8161, 12242))
+    image.save(path, **({"compress_level": 1} if suffix == ".png" else {}))
+    rgb = decode(source_of(path, width=40, height=30)).rgb
+    assert rgb.shape == (30, 40, 3)
+    assert np.abs(rgb[:, :19].astype(int) - 40).max() <= 1 and np.abs(rgb[:, 21:].astype(int) - 200).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "turn"), [("RGB", True), ("1", False), ("P", False), ("RGBA", False), ("I;16", False)]
+)
+def test_huge_images_of_every_kind_are_read_as_small_ones_are(tmp_path, monkeypatch, mode, turn):
+    pixels = noise(48, 64)
+    if mode == "RGBA":
+        image = Image.fromarray(np.dstack([pixels, np.full((48, 64), 255, np.uint8)]))
+    elif mode == "I;16":
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(pixels).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turn else 1
+    image.save(tmp_path / "a.png", exif=exif)
+    size = {"turn": turn, "width": 12 if turn else 16, "height": 16 if turn else 12}
+    expected = decode(source_of(tmp_path / "a.png", **size)).rgb
+    monkeypatch.setattr("nfc_gs.data.images.HUGE_PIXELS", 100)
+    found = decode(source_of(tmp_path / "a.png", **size)).rgb
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_images_beyond_the_limit_are_refused_with_their_size(tmp_path):
+    path = save(tmp_path / "a.png", noise(2, 2))
+    data = path.read_bytes()
+    head = b"IHDR" + struct.pack(">II", 30000, 20000) + data[24:29]
+    path.write_bytes(data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:])
+    with pytest.raises(UserError, match=r"a\.png has 30000 x 20000 pixels, more than the 268 million"):
+        read_header(path)
+
+
+# --- what the system says ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device"])
+def test_what_is_no_regular_file_is_never_opened(tmp_path, kind):
+    path = tmp_path / "a.png"
+    with contextlib.ExitStack() as stack:
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            server = stack.enter_context(socket.socket(socket.AF_UNIX))
+            server.bind(os.path.relpath(path))  # the paths of sockets are short
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to("/dev/zero")
+        with pytest.raises(UserError, match=rf"a\.png is a (named )?{kind}, not an image file"):
+            read_header(path)
+
+
+def test_an_image_that_became_a_pipe_is_not_waited_for(tmp_path):
+    source = source_of(save(tmp_path / "a.png", noise(2, 2)))
+    source.path.unlink()
+    os.mkfifo(source.path)
+    with pytest.raises(UserError, match="named pipe"):
+        decode(source)
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.EMFILE, "cannot be read: too many files are open at once; .*ulimit -n"),
+        (errno.ENFILE, "cannot be read: too many files are open at once"),
+        (errno.EIO, "cannot be read: Input/output error"),
+        (errno.ESTALE, "cannot be read: Stale file handle"),
+        (errno.EACCES, "permission is denied"),
+        (errno.ENOENT, "is not there"),
+    ],
+)
+def test_an_error_of_the_system_is_not_called_damage(tmp_path, monkeypatch, number, sentence):
+    source = source_of(save(tmp_path / "a.png", noise(2, 2)))
+
+    def refuse(*_args, **_options):
+        raise OSError(number, os.strerror(number), str(source.path))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    for read in (lambda: read_header(source.path), lambda: decode(source)):
+        with pytest.raises(UserError, match=sentence) as caught:
+            read()
+        assert "damaged" not in str(caught.value) and "a.png" in str(caught.value)
+
+
+def test_memory_that_is_lacking_is_not_called_damage(tmp_path, monkeypatch):
+    source = source_of(save(tmp_path / "a.png", noise(2, 2)))
+
+    def refuse(*_args):
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
+    with pytest.raises(UserError, match="not enough memory to read the image"):
+        decode(source)

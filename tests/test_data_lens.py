@@ -7,13 +7,18 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import pytest
+from capture_files import write_transforms
 from lenses import HEIGHT, PARAMS, WIDTH, lens_of, pixel_grid
 from PIL import Image
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.capture import CaptureImage, ReaderMessages
+from nfc_gs.data.image_files import read_header
 from nfc_gs.data.image_source import ImageSource
-from nfc_gs.data.images import decode, read_header
-from nfc_gs.data.lens import RADIAL4, Lens, check_lens, is_pinhole, pinholes, sampling_map
+from nfc_gs.data.images import decode
+from nfc_gs.data.lens import RADIAL4, Lens, check_lens, is_pinhole, pinholes, sampling_map, unseen_share
+from nfc_gs.data.loading import load_scene
+from nfc_gs.data.views import check_lenses
 
 
 def color_of(rays: np.ndarray) -> np.ndarray:
@@ -134,3 +139,57 @@ def test_calibrations_that_no_lens_has_are_refused(change, sentence):
     fields = {"model": "SIMPLE_PINHOLE", "width": 160, "height": 120, "params": (140.0, 80.0, 60.0), **change}
     with pytest.raises(UserError, match=f"here: .*{sentence}"):
         check_lens(Lens(**fields), "here")
+
+
+# --- calibrations that failed ------------------------------------------------------------------------------------
+
+
+def test_a_lens_that_sees_little_of_its_picture_is_named_with_the_share_that_is_lost(tmp_path):
+    file = write_transforms(tmp_path, k1=-45.0, k2=1017.0)
+    scene = load_scene(file)
+    lost = np.mean([(scene.image(i).mask == 0).mean() for i in range(len(scene.views))])
+    (sentence,) = (text for text in scene.messages if "sees only part" in text)
+    assert lost > 0.5 and int(sentence.split("% of each")[0][-2:]) == pytest.approx(100 * lost, abs=4)
+    assert "9 images (im00.png, ...)" in sentence and "-45, 1017" in sentence
+
+
+def test_the_share_that_is_lost_is_that_of_the_whole_picture():
+    for lens in (Lens("OPENCV", 640, 480, (500.0, 500.0, 320.0, 240.0, -45.0, 1017.0, 0.0, 0.0)), lens_of("OPENCV")):
+        (target,) = pinholes(lens)
+        assert unseen_share(lens) == pytest.approx(1.0 - sampling_map(lens, target)[1].mean(), abs=0.02)
+
+
+def test_ordinary_lenses_need_no_word(tmp_path):
+    messages = ReaderMessages()
+    lenses = [lens_of(model) for model in PARAMS]
+    lenses += [Lens("SIMPLE_FISHEYE", 400, 400, (400 / np.radians(220), 200.0, 200.0))]
+    images = [CaptureImage(str(i), tmp_path, lens, np.eye(4)) for i, lens in enumerate(lenses)]
+    check_lenses(images, messages)
+    assert messages == []
+
+
+def test_of_several_failed_calibrations_the_worst_is_named_and_the_rest_counted(tmp_path):
+    messages = ReaderMessages()
+    params = [(-45.0 * 3**i, 1017.0, 0.0, 0.0) for i in range(3)] + [(0.01, 0.0, 0.0, 0.0)]
+    lenses = [Lens("OPENCV", 67, 120, (86.6, 87.2, 33.5, 60.0, *terms)) for terms in params]
+    check_lenses([CaptureImage(f"{i}.png", tmp_path, lens, np.eye(4)) for i, lens in enumerate(lenses)], messages)
+    assert len(messages) == 1 and "2.png" in messages[0] and "the worst of 3 such lenses" in messages[0]
+
+
+@pytest.mark.parametrize("model", ["OPENCV", RADIAL4, "OPENCV_FISHEYE", "FULL_OPENCV", "SIMPLE_RADIAL"])
+@pytest.mark.parametrize("term", [1e3, -1e3, 1e30, -1e30, 1e200])
+@pytest.mark.filterwarnings("error")
+def test_terms_beyond_reason_give_a_sentence_or_a_picture_but_no_overflow(tmp_path, model, term):
+    plain = Lens(model, WIDTH, HEIGHT, (0.0,) * 6) if model == RADIAL4 else lens_of(model)
+    places = 3 if model == "SIMPLE_RADIAL" else 4
+    focal = (140.0, 80.0, 60.0) if model == "SIMPLE_RADIAL" else (140.0, 140.0, 80.0, 60.0)
+    rest = 6 if model == RADIAL4 else len(plain.params) - places
+    lens = Lens(model, WIDTH, HEIGHT, (*focal, *(0.0,) * (rest - 1), term))
+    messages = ReaderMessages()
+    try:
+        check_lens(lens, "here")
+        check_lenses([CaptureImage("a.png", tmp_path, lens, np.eye(4))], messages)
+        for target in pinholes(lens):
+            assert np.isfinite(sampling_map(lens, target)[0]).all()
+    except UserError as error:
+        assert "calibrate" in str(error)

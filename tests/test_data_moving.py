@@ -17,7 +17,9 @@ from videos import PLAIN, write_bounds, write_frames, write_videos
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.config import DataConfig
-from nfc_gs.data.images import decode, decode_moving, read_header
+from nfc_gs.data.image_files import read_header
+from nfc_gs.data.image_source import MaskFile
+from nfc_gs.data.images import decode, decode_moving
 from nfc_gs.data.lens import pinholes
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
@@ -45,16 +47,16 @@ def test_a_pixel_moves_where_half_or_more_of_what_it_covers_does(tmp_path: Path)
     values = [[255, 0, 0, 0, 255, 255], [255, 0, 255, 0, 0, 255]]
     path = save(tmp_path / "a.png", noise(2, 6))
     mask = save(tmp_path / "m.png", np.array(values, np.uint8))
-    moving = decode_moving(source_of(path, moving=mask, width=3, height=1))
+    moving = decode_moving(source_of(path, moving=MaskFile(mask), width=3, height=1))
     assert moving is not None and moving.tolist() == [[True, False, True]]
-    whole = decode_moving(source_of(path, moving=mask))
+    whole = decode_moving(source_of(path, moving=MaskFile(mask)))
     assert whole is not None and np.array_equal(whole, np.array(values) == 255)
     assert decode_moving(source_of(path)) is None
 
 
 def test_it_hides_nothing_of_the_picture(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", noise(2, 2))
-    frame = decode(source_of(path, moving=save(tmp_path / "m.png", np.zeros((2, 2), np.uint8))))
+    frame = decode(source_of(path, moving=MaskFile(save(tmp_path / "m.png", np.zeros((2, 2), np.uint8)))))
     assert frame.mask is None and np.array_equal(frame.rgb, noise(2, 2))
 
 
@@ -72,7 +74,7 @@ def test_it_is_undistorted_as_its_picture_is(tmp_path: Path, model: str) -> None
     mask = save(tmp_path / "m.png", values.astype(np.uint8) * 255)
     path = save(tmp_path / "a.png", noise(LENS_HEIGHT, LENS_WIDTH))
     (target,) = pinholes(lens)
-    moving = decode_moving(source_of(path, moving=mask, lens=lens, pinhole=target))
+    moving = decode_moving(source_of(path, moving=MaskFile(mask), lens=lens, pinhole=target))
     assert moving is not None and moving.shape == (target.height, target.width)
     x, y = ((pixel_grid(target.width, target.height) - [target.cx, target.cy]) / [target.fx, target.fy]).T
     counts = decode(source_of(path, lens=lens, pinhole=target)).mask

@@ -11,36 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transforms_files import COUNT, HEIGHT, PLAIN, WIDTH, capture, write
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.lens import RADIAL4
 from nfc_gs.data.loading import load_scene
+from nfc_gs.data.ply_points import write_ply_points
 from nfc_gs.data.scene import TimeAxis
-
-WIDTH, HEIGHT, COUNT = 16, 12, 4
-PLAIN = DataConfig(normalize=False, random_points=20, test_every=0)
-
-
-def matrix(index: int) -> list[list[float]]:
-    """OpenGL camera-to-world: at (index, 0, 5), looking along -z of the world, y up."""
-    return [[1.0, 0.0, 0.0, float(index)], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 5.0], [0.0, 0.0, 0.0, 1.0]]
-
-
-def capture(root: Path, folder: str = "images", suffix: str = ".png", mode: str = "RGB", **fields) -> dict:
-    frames = []
-    for index in range(COUNT):
-        path = root / folder / f"f{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(index).integers(0, 256, (HEIGHT, WIDTH, len(mode)), dtype=np.uint8)
-        Image.fromarray(pixels).save(path)
-        frames.append({"file_path": f"{folder}/f{index}{suffix}", "transform_matrix": matrix(index)})
-    return {"fl_x": 20.0, "w": WIDTH, "h": HEIGHT, **fields, "frames": frames}
-
-
-def write(root: Path, data: dict | list | str, name: str = "transforms.json") -> Path:
-    (root / name).write_text(data if isinstance(data, str) else json.dumps(data))
-    return root / name
 
 
 def test_opengl_poses_become_opencv_world_to_camera(tmp_path):
@@ -256,3 +234,200 @@ def test_bytes_flipped_anywhere_raise_only_our_error(tmp_path):
             load_scene(tmp_path, DataConfig(random_points=20))
         except UserError as error:
             str(error).encode("utf-8")
+
+
+# --- matrices ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"), [([2.5, 0, 1, 1], "2.5 0 1 1"), ([0, 0, 0, 2], "0 0 0 2"), ([0] * 4, "0 0 0 0")]
+)
+def test_a_last_row_that_no_pose_has_is_refused(tmp_path, row, shown):
+    data = capture(tmp_path)
+    data["frames"][2]["transform_matrix"][3] = row
+    write(tmp_path, data)
+    with pytest.raises(UserError, match=rf"frame 2 .*last row of 'transform_matrix' is {shown}, not 0 0 0 1"):
+        load_scene(tmp_path)
+
+
+def test_matrices_stored_by_columns_are_refused(tmp_path):
+    data = capture(tmp_path)
+    for frame in data["frames"]:
+        frame["transform_matrix"] = np.array(frame["transform_matrix"]).T.tolist()
+    write(tmp_path, data)
+    with pytest.raises(UserError, match="stored by columns"):
+        load_scene(tmp_path)
+
+
+def test_a_last_row_that_is_rounded_or_left_out_is_none_of_these(tmp_path):
+    data = capture(tmp_path)
+    data["frames"][0]["transform_matrix"][3] = [1e-7, 0.0, -1e-6, 0.99999994]
+    del data["frames"][1]["transform_matrix"][3]
+    write(tmp_path, data)
+    assert len(load_scene(tmp_path).views) == COUNT
+
+
+# --- splits ------------------------------------------------------------------------------------------------------
+
+
+def split_of(root: Path, **lists) -> tuple[list[str], list[str], tuple[str, ...]]:
+    write(root, capture(root, **{f"{key}_filenames": names for key, names in lists.items()}))
+    scene = load_scene(root, DataConfig(normalize=False, random_points=20))
+    return [scene.views[i].name for i in scene.train], [scene.views[i].name for i in scene.test], scene.messages
+
+
+@pytest.mark.parametrize("spelling", ["images/f1.png", "f1.png", "f1", "images/f1", "./images\\f1.jpg", "other/f1.png"])
+def test_names_in_a_list_may_lack_their_suffix_or_folder(tmp_path, spelling):
+    train, test, _ = split_of(tmp_path, train=["images/f0.png", "f2", "f3"], test=[spelling])
+    assert (train, test) == (["f0.png", "f2.png", "f3.png"], ["f1.png"])
+
+
+def test_a_list_of_test_images_alone_is_enough(tmp_path):
+    assert split_of(tmp_path, test=["f1", "f3"])[:2] == (["f0.png", "f2.png"], ["f1.png", "f3.png"])
+
+
+def test_lists_of_other_names_are_not_used_and_it_is_said(tmp_path):
+    train, test, messages = split_of(tmp_path, train=["a.png", "b.png"], test=["c.png"])
+    assert (train, test) == (["f1.png", "f2.png", "f3.png"], ["f0.png"])
+    assert any("2 of 2 names in 'train_filenames'" in text and "(a.png, b.png)" in text for text in messages)
+    assert any("1 of 1 names in 'test_filenames'" in text for text in messages)
+
+
+def test_names_that_are_those_of_no_frame_are_counted(tmp_path):
+    train, test, messages = split_of(tmp_path, train=["f0", "f1", "x"], val=["f2"])
+    assert (train, test) == (["f0.png", "f1.png"], ["f2.png"])
+    assert any("1 of 3 names in 'train_filenames'" in text for text in messages)
+    assert any("1 images are in no list" in text for text in messages)
+
+
+def test_a_name_that_fits_several_images_is_none_of_them(tmp_path):
+    data = capture(tmp_path, "left", test_filenames=["f1"])
+    data["frames"] += capture(tmp_path, "right")["frames"]
+    write(tmp_path, data)
+    scene = load_scene(tmp_path, PLAIN)
+    assert scene.test == () and any("1 of 1 names in 'test_filenames'" in text for text in scene.messages)
+
+
+def test_images_in_both_lists_are_trained_on_and_it_is_said(tmp_path):
+    train, test, messages = split_of(tmp_path, train=["f0", "f1", "f2"], test=["f2", "f3"])
+    assert (train, test) == (["f0.png", "f1.png", "f2.png"], ["f3.png"])
+    assert any("1 images (f2.png) are both in" in text for text in messages)
+
+
+def test_images_that_are_not_on_disk_are_no_unknown_names(tmp_path):
+    data = capture(tmp_path, train_filenames=["images/f0.png", "images/f1.png", "images/f2.png"])
+    (tmp_path / "images" / "f2.png").unlink()
+    write(tmp_path, data)
+    assert not any("no frame" in text for text in load_scene(tmp_path, PLAIN).messages)
+
+
+def blender(root: Path, *splits: str) -> None:
+    for split in splits:
+        write(root, capture(root, f"./{split}", suffix=""), f"transforms_{split}.json")
+
+
+def test_of_transforms_train_alone_every_eighth_view_is_held_out(tmp_path):
+    blender(tmp_path, "train")
+    assert load_scene(tmp_path).test == (0,)
+
+
+def test_a_test_file_without_frames_or_with_those_of_training_is_no_split(tmp_path):
+    blender(tmp_path, "train")
+    write(tmp_path, {"fl_x": 20.0, "frames": []}, "transforms_test.json")
+    scene = load_scene(tmp_path)
+    assert scene.test == (0,) and any("transforms_test.json has no frames" in text for text in scene.messages)
+    write(tmp_path, (tmp_path / "transforms_train.json").read_text(), "transforms_test.json")
+    scene = load_scene(tmp_path)
+    assert len(scene.views) == COUNT and scene.test == (0,)
+    assert any("All images of transforms_test.json" in text for text in scene.messages)
+    blender(tmp_path, "val")
+    write(tmp_path, {"fl_x": 20.0, "frames": []}, "transforms_test.json")
+    assert len(load_scene(tmp_path).test) == COUNT
+
+
+# --- points ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["transforms.json", "transforms_train.json", "transforms_test.json"])
+@pytest.mark.parametrize("spelling", ["p/points.ply", "p\\points.ply", "./p/points.ply"])
+def test_points_are_read_from_the_file_that_is_named(tmp_path, kind, spelling):
+    (tmp_path / "p").mkdir()
+    xyz = np.random.default_rng(0).normal(size=(30, 3))
+    write_ply_points(tmp_path / "p" / "points.ply", xyz, np.full((30, 3), 7, np.uint8))
+    if kind == "transforms_test.json":
+        blender(tmp_path, "train")
+    write(tmp_path, capture(tmp_path, ply_file_path=spelling), kind)
+    scene = load_scene(tmp_path, PLAIN)
+    assert (scene.points.rgb == 7).all() and scene.points.xyz == pytest.approx(xyz.astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["transforms.json", "transforms_train.json"])
+def test_points_that_are_named_but_missing_are_pointed_out(tmp_path, kind):
+    write(tmp_path, capture(tmp_path, ply_file_path="none.ply"), kind)
+    scene = load_scene(tmp_path, PLAIN)
+    assert sum("none.ply" in text for text in scene.messages) == 1 and len(scene.points) == 20
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, encoding):
+    (tmp_path / "transforms.json").write_text(json.dumps(capture(tmp_path)), encoding=encoding)
+    assert len(load_scene(tmp_path).views) == COUNT
+
+
+def test_names_are_found_in_either_unicode_form(tmp_path):
+    data = capture(tmp_path, train_filenames=["images/n\u00e4her.png", "f1", "f2"], test_filenames=["f3"])
+    (tmp_path / "images" / "f0.png").rename(tmp_path / "images" / "na\u0308her.png")
+    data["frames"][0]["file_path"] = "images/n\u00e4her.png"
+    write(tmp_path, data)
+    scene = load_scene(tmp_path)
+    assert len(scene.train) == 3 and len(scene.test) == 1
+
+
+def test_many_frames_of_one_image_end_in_one_warning(tmp_path):
+    data = capture(tmp_path)
+    data["frames"] += [data["frames"][0], data["frames"][1]] * 2000
+    write(tmp_path, data)
+    scene = load_scene(tmp_path, PLAIN)
+    texts = [text for text in scene.messages if "occurs more than once" in text]
+    assert len(scene.views) == COUNT and len(texts) == 1 and "4000 frames" in texts[0]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_depth_map_is_not_taken_for_a_missing_photo(tmp_path, deep):
+    data = capture(tmp_path)
+    for index, frame in enumerate(data["frames"]):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / f"f{index}.jpg")
+        frame["file_path"] = f"images/f{index}.jpg"
+        pixels = np.zeros((HEIGHT, WIDTH), np.uint16 if deep else np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"f{index}.png")
+    (tmp_path / "images" / "f1.jpg").unlink()
+    write(tmp_path, data)
+    scene = load_scene(tmp_path, PLAIN)
+    assert [view.name for view in scene.views] == ["f0.jpg", "f2.jpg", "f3.jpg"]
+    assert any("f1.png for images/f1.jpg" in text and "depth maps" in text for text in scene.messages)
+    if deep:
+        for index in (0, 2, 3):
+            (tmp_path / "images" / f"f{index}.jpg").unlink()
+        with pytest.raises(UserError, match="4 of 4 images of the capture are not on disk"):
+            load_scene(tmp_path)
+
+
+def test_a_photo_with_another_suffix_of_the_same_type_is_the_photo(tmp_path):
+    data = capture(tmp_path)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / "f1.jpeg")
+    (tmp_path / "images" / "f1.png").unlink()
+    data["frames"][1]["file_path"] = "images/f1.JPG"
+    write(tmp_path, data)
+    assert len(load_scene(tmp_path, PLAIN).views) == COUNT
+
+
+@pytest.mark.parametrize(("key", "value"), [("mask_path", 5), ("mask_path", ["a"]), ("ply_file_path", {"a": 1})])
+def test_paths_that_are_no_text_are_refused(tmp_path, key, value):
+    data = capture(tmp_path)
+    (data if key == "ply_file_path" else data["frames"][0])[key] = value
+    write(tmp_path, data)
+    with pytest.raises(UserError, match=f"'{key}' is .*no file name"):
+        load_scene(tmp_path)

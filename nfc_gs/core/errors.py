@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class UserError(Exception):
     """Something the user gave is wrong or missing.
@@ -15,3 +17,10 @@ class UserError(Exception):
     ...     print(error)
     There is no captures/gardne; give the folder of a capture.
     """
+
+
+def system_cause(error: OSError) -> str:
+    """Why the system refused, and what to do about it where that is known; without a full stop."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open at once; close other programs or raise the limit with 'ulimit -n'"
+    return error.strerror or str(error)

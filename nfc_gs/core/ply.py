@@ -9,7 +9,10 @@ Format: https://paulbourke.net/dataformats/ply/
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import re
+import stat
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +20,13 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from nfc_gs.core.errors import UserError
+from nfc_gs.core.errors import UserError, system_cause
 
 MAX_HEADER = 1 << 16
 """Longest header in bytes; that of a splat has about 1 500."""
+
+TEXT_LINES = 1 << 16
+"""Lines of a text file that are turned into numbers at a time."""
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -172,6 +178,8 @@ def write_vertices(path: Path | str, vertices: np.ndarray, comments: Sequence[st
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file, for reading; what the system cannot open or read is a `UserError`."""
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # to open it may wait for ever
+            raise UserError(f"{path} is a named pipe, not a PLY file; give the path of a file.")
         with open(path, "rb") as file:
             yield file
     except FileNotFoundError:
@@ -179,7 +187,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, not a PLY file; give the path of the file.") from None
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
+        raise UserError(f"Cannot read {path}: {system_cause(error)}.") from None
 
 
 def _check_room(header: PlyHeader, element: PlyElement, size: int, plural: str) -> None:
@@ -200,25 +208,40 @@ def _read_text(
     """`read_columns` of a file whose tables are text: a line for each entry."""
     file.seek(header.size)
     first = sum(other.count for other in header.before(element))
-    rows = [line.split() for line in file.read().splitlines()[first:][: element.count]]
-    width = len(element.types)
-    if len(rows) < element.count or any(len(row) != width for row in rows):
-        raise UserError(
-            f"{header.path} is cut short or damaged: not every one of {element.count:,} lines has {width} numbers."
-        )
+    lines = itertools.islice(io.TextIOWrapper(file, encoding="latin-1"), first, first + element.count)
+    kinds = {name: kind for name, kind in element.types.items() if name in names and kind is not None}
+    parts: dict[str, list[np.ndarray]] = {name: [np.empty(0, kind)] for name, kind in kinds.items()}
+    places = {name: index for index, name in enumerate(element.types)}
+    there = 0
+    while block := list(itertools.islice(lines, TEXT_LINES)):
+        there += len(block)
+        numbers = _numbers(block, header.path, len(element.types), element.count)
+        for name, kind in kinds.items():
+            column = numbers[:, places[name]]
+            with np.errstate(over="ignore", invalid="ignore"):
+                parts[name].append(column.astype(kind))
+            if kind[0] in "iu" and not np.array_equal(parts[name][-1], column):
+                raise UserError(f"{header.path} is damaged: property {name} of its {plural} is no integer of its type.")
+    if there < element.count:
+        raise _uneven(header.path, element.count, len(element.types))
+    return {name: np.concatenate(part) for name, part in parts.items()}
+
+
+def _numbers(lines: list[str], path: Path, width: int, count: int) -> np.ndarray:
+    """Lines of `width` numbers each as [lines, width] float64; `count` is the number of such lines in the file."""
     try:
-        numbers = np.array([[float(word) for word in row] for row in rows]).reshape(-1, width)  # [N, width]
+        if lines[0].strip():  # numpy warns of lines without a number
+            numbers = np.loadtxt(lines, dtype=np.float64, comments=None, ndmin=2)
+            if numbers.shape == (len(lines), width):
+                return numbers
     except ValueError as error:
-        raise UserError(f"{header.path} is damaged: {error}.") from None
-    columns = {}
-    for index, (name, kind) in enumerate(element.types.items()):
-        if name not in names or kind is None:
-            continue
-        with np.errstate(over="ignore", invalid="ignore"):
-            columns[name] = numbers[:, index].astype(kind)
-        if kind[0] in "iu" and not np.array_equal(columns[name], numbers[:, index]):
-            raise UserError(f"{header.path} is damaged: property {name} of its {plural} is no integer of its type.")
-    return columns
+        if all(len(line.split()) == width for line in lines):
+            raise UserError(f"{path} is damaged: {error}.") from None
+    raise _uneven(path, count, width)
+
+
+def _uneven(path: Path, count: int, width: int) -> UserError:
+    return UserError(f"{path} is cut short or damaged: not every one of {count:,} lines has {width} numbers.")
 
 
 def _read_beside_lists(

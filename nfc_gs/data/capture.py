@@ -7,7 +7,7 @@ import logging
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -219,32 +219,6 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...], links: int) -> Itera
             yield Path(entry.path)
     for entry in below:
         yield from _walk(Path(entry.path), (*above, (here.st_dev, here.st_ino)), links + entry.is_symlink())
-
-
-def find_mask(masks: FileIndex, name: str) -> Path | None:
-    """The mask of an image: the image's name, the name with '.png' added, or another extension."""
-    for candidate in (f"{name}.png", name):
-        path = masks.find(candidate)
-        if path is not None:
-            return path
-    return None
-
-
-def with_moving_masks(capture: Capture) -> Capture:
-    """The same capture with the images of its folder `moving`, which are named as in `masks`."""
-    files = FileIndex(capture.root / "moving")
-    if not files.folder.is_dir():
-        return capture
-    found = {image.name: find_mask(files, image.name) for image in capture.images}
-    if set(found.values()) <= {None}:
-        capture.messages.warning(f"No file in {files.folder} has the name of an image; it is not used.")
-    images = [
-        image
-        if found[image.name] == image.path
-        else replace(image, moving=found[image.name])  # the images may lie there
-        for image in capture.images
-    ]
-    return replace(capture, images=images)
 
 
 def check_missing(missing: Sequence[str], total: int, where: Path, messages: ReaderMessages) -> None:

@@ -60,11 +60,12 @@ class DataConfig(FrameOptions):
     split where it has one, else 8."""
 
     background: tuple[float, float, float] | None = None
-    """Lay transparent pixels of the images on this color, three numbers in 0..1. By default white for Blender captures
-    (transforms_train.json); elsewhere an alpha channel is a mask, and transparent pixels are ignored."""
+    """Lay what masks/ and an alpha channel mask out on this color, three numbers in 0..1, so that it counts. By default
+    it is ignored, but for Blender captures (transforms_train.json), whose transparent pixels are laid on white."""
 
     masks: bool = True
-    """Ignore what the capture masks out: an alpha channel, the images in masks/ (black is ignored)."""
+    """Ignore what the capture masks out: an alpha channel, the images in masks/ (black is ignored, all other values
+    count; of masks with soft edges what is brighter than half counts)."""
 
     normalize: bool = True
     """Move, turn and scale the scene: centre at the origin, up along +z, cameras about 1 from their mean. Exports

@@ -7,6 +7,12 @@ from pathlib import Path
 
 from nfc_gs.data.lens import Lens, Pinhole
 
+MAX_PIXELS = 2**28
+"""Of an image file, and of a view's picture; larger ones are refused."""
+
+Color = tuple[float, float, float]
+"""Red, green and blue in 0..1."""
+
 
 @dataclass(frozen=True)
 class ImageHeader:
@@ -20,6 +26,24 @@ class ImageHeader:
 
 
 @dataclass(frozen=True)
+class MaskReading:
+    """What the pixels of the masks of a capture mean; the same for all of them (`data.masks.judge_masks`)."""
+
+    from_alpha: bool = False
+    """The mask is the alpha channel, not the colors."""
+    soft: bool = False
+    """What is brighter than half of the brightest pixel is kept; else all that is not black."""
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask image and how it is read."""
+
+    path: Path
+    reading: MaskReading = MaskReading()
+
+
+@dataclass(frozen=True)
 class ImageSource:
     """How the picture of a view (`ViewImage`) is made from its file."""
 
@@ -30,15 +54,17 @@ class ImageSource:
     width: int
     height: int
     """Size the file is brought to before anything else is done."""
-    background: tuple[float, float, float] | None = None
+    background: Color | None = None
     """Color that transparent pixels are composited on; None: they are ignored (or, with `alpha_is_mask` false, kept as
     stored)."""
     alpha_is_mask: bool = True
-    mask: Path | None = None
+    mask: MaskFile | None = None
+    """What of the picture is kept; the rest is ignored, or laid on `mask_background`."""
+    mask_background: Color | None = None
     lens: Lens | None = None
     pinhole: Pinhole | None = None
     """With a `lens`: the picture is resampled to this pinhole."""
     frame: int | None = None
     """The number of the frame, counted from 0, where the file is a video."""
-    moving: Path | None = None
+    moving: MaskFile | None = None
     """An image that is white where the picture shows something that moves."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.image_source import ImageHeader, ImageSource
+from nfc_gs.data.image_files import has_alpha, opened_image
+from nfc_gs.data.image_source import Color, ImageSource
 from nfc_gs.data.lens import SPHERICAL, Lens, Pinhole, sampling_map
+from nfc_gs.data.masks import read_mask, read_matte
 from nfc_gs.data.scene import View, ViewImage
-from nfc_gs.data.video import read_video_frame, read_video_header
+from nfc_gs.data.video import read_video_frame
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,28 +23,11 @@ IGNORED_SHARE = 1e-3
 """A pixel is ignored when more than this share of its area is ignored, since its color is mixed with what should not be
 seen. The share is above zero to allow for rounding."""
 
+HUGE_PIXELS = 2**27
+"""Images of more pixels are made smaller while they are decoded, and one at a time: three bytes for each pixel of
+several at once would not fit into memory."""
 
-def read_header(path: Path, frame: int | None = None) -> ImageHeader:
-    """Size, orientation and alpha of an image file, without decoding it; with a `frame`, of a video file.
-
-    Raises:
-        UserError: it is not an image (or video) that can be read.
-    """
-    if frame is not None:
-        video = read_video_header(path)
-        return ImageHeader(video.width, video.height, swaps_sides=False, has_alpha=False)
-    try:
-        with _open(path) as image:
-            try:
-                orientation = image.getexif().get(0x0112, 1)
-            except Exception:  # broken EXIF: PIL raises whatever its parser meets
-                orientation = 1
-            alpha = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
-            return ImageHeader(image.width, image.height, orientation in (5, 6, 7, 8), alpha)
-    except UserError:
-        raise
-    except Exception as error:
-        raise _unreadable(path, error) from None
+_huge = threading.Lock()
 
 
 def describe_processing(views: Sequence[View]) -> list[str]:
@@ -51,11 +36,14 @@ def describe_processing(views: Sequence[View]) -> list[str]:
     with_alpha = [source for source in sources if source.header.has_alpha]
     counts = {
         "undistorted": sum(source.lens is not None for source in sources),
-        "masked by images": sum(source.mask is not None for source in sources),
+        "masked by images": sum(source.mask is not None and source.mask_background is None for source in sources),
         "masked by their transparency": sum(
             source.background is None and source.alpha_is_mask for source in with_alpha
         ),
         "transparency laid on a color": sum(source.background is not None for source in with_alpha),
+        "what masks leave out laid on a color": sum(
+            source.mask is not None and source.mask_background is not None for source in sources
+        ),
     }
     return [what if n == len(sources) else f"{what} ({n} of {len(sources)})" for what, n in counts.items() if n]
 
@@ -66,21 +54,18 @@ def decode(source: ImageSource) -> ViewImage:
     Raises:
         UserError: the file is gone, cut short, or not what it was when the capture was opened.
     """
-    try:
-        rgb, alpha = _stored(source)
-        mask = None if source.mask is None else _mask(source.mask)
-    except UserError:
-        raise
-    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise _unreadable(source.path, error) from None
+    rgb, alpha = _stored(source)
     size = (source.width, source.height)
     ignored = np.zeros((source.height, source.width), dtype=bool)
     if alpha is not None and source.background is not None:
         rgb = _composite(rgb, alpha, source.background)
     elif alpha is not None and source.alpha_is_mask:
         ignored |= _shrink_ignored(alpha < 128, size)
-    if mask is not None:
-        ignored |= _shrink_ignored(~mask, size)
+    if source.mask is not None and source.mask_background is not None:
+        kept = area_average(read_matte(source.mask), (rgb.shape[1], rgb.shape[0]))
+        rgb = _composite(rgb, kept, source.mask_background)
+    elif source.mask is not None:
+        ignored |= _shrink_ignored(~read_mask(source.mask), size)
     rgb = area_average(rgb, size)
     if source.lens is not None and source.pinhole is not None:
         rgb, ignored = _undistort(rgb, ignored, source.lens, source.pinhole)
@@ -98,11 +83,20 @@ def decode_moving(source: ImageSource) -> np.ndarray | None:
     """
     if source.moving is None:
         return None
-    share = area_average(_mask(source.moving).astype(np.uint8) * 255, (source.width, source.height))
+    share = area_average(read_mask(source.moving).astype(np.uint8) * 255, (source.width, source.height))
     if source.lens is not None and source.pinhole is not None:
         nothing_ignored = np.zeros(share.shape, dtype=bool)
         share = _undistort(share[..., None], nothing_ignored, source.lens, source.pinhole)[0][..., 0]
     return share >= 128
+
+
+def read_alpha(source: ImageSource) -> np.ndarray | None:
+    """The alpha channel of an image as it is in the file, upright, [H, W] uint8; None where all is opaque.
+
+    Raises:
+        UserError: as `decode`.
+    """
+    return _stored(source)[1]
 
 
 def _stored(source: ImageSource) -> tuple[np.ndarray, np.ndarray | None]:
@@ -113,10 +107,27 @@ def _stored(source: ImageSource) -> tuple[np.ndarray, np.ndarray | None]:
         if (rgb.shape[1], rgb.shape[0]) != size:
             raise UserError(f"The video {changed} opened; start again.")
         return rgb, None
-    with _open(source.path) as image:
+    with opened_image(source.path) as image:
         if (image.width, image.height) != size:
             raise UserError(f"The image {changed} opened; start again.")
+        if size[0] * size[1] > HUGE_PIXELS:
+            return _huge_pixels(image, source)
         return _pixels(_turned(image) if source.turn else image)
+
+
+def _huge_pixels(image: Image.Image, source: ImageSource) -> tuple[np.ndarray, np.ndarray | None]:
+    """`_stored` of a huge image, made smaller to the working size where its kind of pixels allows it."""
+    from PIL import Image
+
+    size = (source.width, source.height)
+    with _huge:
+        image.draft(None, size[::-1] if source.turn else size)  # JPEG is decoded at a half, a quarter or an eighth
+        if source.turn:
+            image = _turned(image)
+        if image.mode in ("1", "L", "P", "RGB") and not has_alpha(image):
+            image = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+            image = image.resize(size, Image.Resampling.BOX)
+        return _pixels(image)
 
 
 def shrink(image: ViewImage, width: int, height: int) -> ViewImage:
@@ -223,17 +234,11 @@ def _undistort(rgb: np.ndarray, ignored: np.ndarray, lens: Lens, pinhole: Pinhol
     return picture, lost
 
 
-def _composite(rgb: np.ndarray, alpha: np.ndarray, background: tuple[float, float, float]) -> np.ndarray:
+def _composite(rgb: np.ndarray, alpha: np.ndarray, background: Color) -> np.ndarray:
     """Composite over a color; the values are blended as stored (sRGB), as viewers of images do."""
     a = alpha[..., None].astype(np.float32) / 255.0
     behind = np.array(background, dtype=np.float32) * 255.0
     return np.clip(rgb * a + behind * (1.0 - a) + 0.5, 0, 255).astype(np.uint8)
-
-
-def _open(path: Path) -> Image.Image:
-    from PIL import Image
-
-    return Image.open(path)
 
 
 def _turned(image: Image.Image) -> Image.Image:
@@ -244,7 +249,7 @@ def _turned(image: Image.Image) -> Image.Image:
 
 def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     """RGB [H, W, 3] and alpha [H, W] (or None), uint8, of any image PIL reads."""
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+    if has_alpha(image):
         if image.mode == "La":
             image = image.convert("LA")
         rgba = np.array(image.convert("RGBA"))
@@ -259,27 +264,3 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     if image.mode == "F":
         raise ValueError("it holds floating-point numbers, not colors")
     return np.array(image.convert("RGB")), None
-
-
-def _mask(path: Path) -> np.ndarray:
-    """Which pixels of a mask image count, [H, W] bool: those brighter than half of its brightest (0/1 or 0/255)."""
-    try:
-        with _open(path) as image:
-            deep = image.mode.startswith("I") or image.mode == "F"
-            values = np.array(image if deep else image.convert("L"))
-    except Exception as error:
-        raise _unreadable(path, error) from None
-    return (values > 0) & (values > values.max() / 2)
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"The image {path} is not there (any more); put it back or start again without it.")
-    if isinstance(error, PermissionError):
-        return UserError(f"The image {path} may not be read: permission is denied; change its permissions.")
-    if isinstance(error, UnidentifiedImageError):
-        return UserError(f"The file {path} is not an image that can be read; replace or remove it.")
-    cause = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"The image {path} is damaged or cut short ({cause}); replace or remove it.")

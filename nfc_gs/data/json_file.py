@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from nfc_gs.core.errors import UserError
+from nfc_gs.core.errors import UserError, system_cause
 
 
 def load_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """The object in a JSON file, in UTF-8, -16 or -32, with or without a byte order mark.
 
     Raises:
         UserError: it cannot be read, or holds something else.
@@ -19,9 +19,9 @@ def load_json(file: Path) -> dict[str, Any]:
     if file.exists() and not file.is_file():  # to open a named pipe may wait for ever
         raise UserError(f"{file} is no regular file; export the capture again.")
     try:
-        data = json.loads(file.read_text(encoding="utf-8-sig"))
+        data = json.loads(file.read_bytes())
     except OSError as error:
-        raise UserError(f"Cannot read {file}: {error.strerror or error}.") from None
+        raise UserError(f"Cannot read {file}: {system_cause(error)}.") from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{file} is not valid JSON ({error.msg} in line {error.lineno}); export the capture again."

@@ -43,9 +43,10 @@ class Lens:
         Returns:
             [M, 2] float64, top left corner of the image at (0, 0); NaN where the model is not defined.
         """
-        if self.model == RADIAL4:
-            return _project_radial4(np.array(self.params), rays)
-        return np.asarray(_colmap_camera(self).img_from_cam(np.ascontiguousarray(rays, dtype=np.float64)))
+        with np.errstate(all="ignore"):  # what overflows is not defined
+            if self.model == RADIAL4:
+                return _project_radial4(np.array(self.params), rays)
+            return np.asarray(_colmap_camera(self).img_from_cam(np.ascontiguousarray(rays, dtype=np.float64)))
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def check_lens(lens: Lens, where: str) -> None:
         UserError: size not positive, a parameter not finite, or a focal length beyond reason; begins with `where`.
     """
     if not (1 <= lens.width <= 1_000_000 and 1 <= lens.height <= 1_000_000):
-        raise UserError(f"{where}: an image of {lens.width} x {lens.height} pixels is not possible; calibrate again.")
+        raise UserError(
+            f"{where}: an image of {lens.width:.9g} x {lens.height:.9g} pixels is not possible; calibrate again."
+        )
     if not all(math.isfinite(value) for value in lens.params):
         raise UserError(f"{where}: the parameters of the {lens.model} lens are not finite; calibrate again.")
     if lens.model == SPHERICAL:
@@ -187,6 +190,18 @@ def is_pinhole(lens: Lens) -> bool:
     return bool((np.abs(lens.project(rays) - grid) <= PINHOLE_TOLERANCE).all())  # NaN compares false
 
 
+UNSEEN_GRID = 48
+"""`unseen_share` is measured on a grid of so many pixels on its longer side."""
+
+
+def unseen_share(lens: Lens) -> float:
+    """The share of the pixels for which the lens has no source, in the pinhole that it becomes; it is not spherical."""
+    (target,) = pinholes(lens)
+    per_pixel = UNSEEN_GRID / max(target.width, target.height)
+    small = target.resized(max(1, round(target.width * per_pixel)), max(1, round(target.height * per_pixel)))
+    return 1.0 - float(_sampling_map(lens, small)[1].mean())
+
+
 @functools.lru_cache(maxsize=8)  # 8 bytes a pixel each: few enough when every image has a camera of its own
 def sampling_map(lens: Lens, target: Pinhole) -> tuple[np.ndarray, np.ndarray]:
     """Where each pixel of the pinhole image lies in the image of the lens.
@@ -195,6 +210,10 @@ def sampling_map(lens: Lens, target: Pinhole) -> tuple[np.ndarray, np.ndarray]:
         positions [H, W, 2] float32: from (-1, -1), the top left corner of the lens's image, to (1, 1), the bottom
         right corner, whatever the size it is decoded at; inside [H, W] bool: false where there is no source.
     """
+    return _sampling_map(lens, target)
+
+
+def _sampling_map(lens: Lens, target: Pinhole) -> tuple[np.ndarray, np.ndarray]:
     x = (np.arange(target.width) + 0.5 - target.cx) / target.fx
     y = (np.arange(target.height) + 0.5 - target.cy) / target.fy
     rays = np.stack([*np.meshgrid(x, y), np.ones((target.height, target.width))], axis=-1).reshape(-1, 3)
@@ -222,6 +241,7 @@ def _fold_radius(lens: Lens, largest: float) -> float:
     rays = np.ones((len(angles), len(radii), 3))
     rays[..., :2] = directions[:, None] * radii[None, :, None]
     image = lens.project(rays.reshape(-1, 3)).reshape(len(angles), len(radii), 2)
-    outwards = np.diff(np.linalg.norm(image - image[:, :1], axis=-1), axis=1) > 0  # [A, R - 1]; NaN compares false
+    with np.errstate(all="ignore"):
+        outwards = np.diff(np.linalg.norm(image - image[:, :1], axis=-1), axis=1) > 0  # [A, R - 1]; NaN compares false
     turns = np.flatnonzero(~outwards.all(axis=0))
     return float(radii[max(turns[0] - 1, 0)]) if len(turns) else largest  # the turn may lie one step before it shows

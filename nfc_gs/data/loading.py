@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import Capture, with_moving_masks
+from nfc_gs.data.capture import Capture
 from nfc_gs.data.cloud import NO_COLOR, colors_disagree, in_another_frame, with_colors_of_photos, without_color
 from nfc_gs.data.config import FEW_POINTS, DataConfig, Downscale, check_config, parse_downscale
+from nfc_gs.data.ignored import check_ignored
 from nfc_gs.data.image_cache import ImageCache
+from nfc_gs.data.masks import with_moving_masks
 from nfc_gs.data.normalize import (
     Layout,
     camera_centers,
@@ -30,7 +32,7 @@ from nfc_gs.data.normalize import (
 from nfc_gs.data.readers.registry import read_capture
 from nfc_gs.data.scene import PointCloud, SceneData
 from nfc_gs.data.times import frames_per_second, normalise_times, select_frames, times_from_names
-from nfc_gs.data.views import CaptureView, Headers, capture_views, read_headers
+from nfc_gs.data.views import CaptureView, capture_views, plan_masking, read_headers
 
 DEFAULT_TEST_EVERY = 8
 """The usual split of the literature since LLFF: every 8th image by name, the first included."""
@@ -64,15 +66,16 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
     check_config(config)
     downscale = parse_downscale(config.downscale)
     capture, frame_rate = _read(Path(path), config, downscale)
-    headers = read_headers(capture.images)
-    background = _background(config, capture, headers)
-    planned = capture_views(capture.images, headers, downscale, background, alpha_is_mask=config.masks)
+    headers = read_headers(capture.images, capture.messages)
+    masking = plan_masking(config, capture, headers)
+    planned = capture_views(capture.images, headers, downscale, masking, capture.messages)
     if len(planned) < 2:
         raise UserError(f"{path} has {len(planned)} usable view, and a scene needs at least 2; add images to it.")
 
     placed = _place(capture, planned, config, seed)
     capture, planned = placed.capture, placed.views
     train, test = _split(capture, planned, config.test_every)
+    check_ignored([planned[i].source for i in train], capture.messages)
     trained = {planned[i].image.name for i in train}
     axis = normalise_times(capture.images, trained, capture.time_unit, capture.root, capture.messages)
     scene = SceneData(
@@ -84,7 +87,7 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
         points=placed.points,
         transform=placed.transform,
         extent=1.1 * placed.size,
-        background=background,
+        background=masking.background,
         messages=tuple(capture.messages),
         time_axis=axis.in_seconds(frame_rate) if axis is not None and frame_rate is not None else axis,
         images=ImageCache(config.cache_gb),
@@ -101,15 +104,6 @@ def _read(path: Path, config: DataConfig, downscale: Downscale) -> tuple[Capture
     frame_rate = frames_per_second(capture, config.frame_rate)
     capture = select_frames(capture, config.frame_start, config.frame_end, config.frame_stride)
     return with_moving_masks(capture), frame_rate
-
-
-def _background(config: DataConfig, capture: Capture, headers: Headers) -> tuple[float, float, float] | None:
-    """What transparent pixels are laid on; None where there are none, or where they are ignored."""
-    if not any(header.has_alpha for header in headers.images):
-        return None
-    if config.background is None and capture.alpha == "white":
-        return (1.0, 1.0, 1.0)
-    return config.background
 
 
 @dataclass(frozen=True)

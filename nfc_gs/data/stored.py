@@ -15,11 +15,9 @@ from torch import Tensor
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.checks import check_shapes
+from nfc_gs.data.image_source import MAX_PIXELS
 from nfc_gs.data.normalize import camera_centers
 from nfc_gs.data.scene import PointCloud, SceneData, TimeAxis, View
-
-MAX_PIXELS = 2**28
-"""Of a view's picture; a photo that large is refused when it is read."""
 
 FOCAL_LENGTHS = (1e-6, 1e9)
 """Shortest and longest, pixels; those that `data.lens` lets through lie well between."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import stat
 import subprocess
 import threading
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nfc_gs.core.errors import UserError
+from nfc_gs.core.errors import UserError, system_cause
 
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"))
 
@@ -72,7 +73,9 @@ def _stamp(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError as error:
-        raise UserError(f"Cannot read the video {path}: {error.strerror or error}.") from None
+        raise _unreadable(path, error) from None
+    if not stat.S_ISREG(status.st_mode):  # to open a named pipe may wait for ever
+        raise UserError(f"{path} is no regular file, so it is not read as a video; remove it.")
     return status.st_mtime_ns, status.st_size
 
 
@@ -112,7 +115,7 @@ def _grid(path: Path) -> float | None:
     import imageio_ffmpeg
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-i", os.path.abspath(path)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    done = _run(command, path)
     found = re.search(r"Video: .* (\d+(?:\.\d+)?) tbr", done.stderr)
     return float(found[1]) if found else None
 
@@ -122,13 +125,20 @@ def _count(path: Path) -> int:
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-i", os.path.abspath(path)]
     command += ["-map", "0:v:0", "-c", "copy", "-f", "null", "-progress", "pipe:1", "-"]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    done = _run(command, path)
     counts = [int(line[6:]) for line in done.stdout.splitlines() if line.startswith("frame=") and line[6:].isdigit()]
     cut = next((word for word in CUT_SHORT if word in done.stderr.lower()), None)
     cut = cut or ("truncated" if _is_cut_avi(path) else None)
     if done.returncode or not counts or cut:
         raise _unreadable(path, OSError(cut or done.stderr))
     return counts[-1]
+
+
+def _run(command: list[str], path: Path) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
 def _is_cut_avi(path: Path) -> bool:
@@ -169,6 +179,8 @@ def _block(path: Path, stamp: tuple[int, int], first: int, length: int) -> np.nd
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
+    if isinstance(error, OSError) and error.errno is not None:
+        return UserError(f"Cannot read the video {path}: {system_cause(error)}.")
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "===" not in line]
     cause = lines[-1].rstrip(".") if lines else type(error).__name__
     return UserError(f"The video {path} cannot be read, or is cut short ({cause}); replace or remove it.")

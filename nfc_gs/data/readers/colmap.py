@@ -14,13 +14,13 @@ from nfc_gs.data.capture import (
     FileIndex,
     ReaderMessages,
     check_missing,
-    find_mask,
     image_files,
     is_file,
     some_names,
     unique_images,
 )
 from nfc_gs.data.lens import Lens, check_lens
+from nfc_gs.data.masks import with_masks
 from nfc_gs.data.ply_points import read_ply_points
 from nfc_gs.data.poses import FARTHEST
 from nfc_gs.data.readers.camera_folders import find_cameras
@@ -69,8 +69,6 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
     check_missing(sorted(missing), len(photos.names), photos.folder, messages)
 
     home = root if photos.folder == root else photos.folder.parent
-    mask_files = FileIndex(home / "masks")
-    use_masks = masks and mask_files.folder.is_dir()
     copies = FileIndex(home / f"{photos.folder.name}_{factor}") if factor else None
     images = []
     for image, name, path in zip(model.images, photos.names, photos.paths, strict=True):
@@ -83,11 +81,12 @@ def read_colmap(root: Path, *, factor: int | None = None, masks: bool = True) ->
                 path=copy or path,
                 lens=image.lens,
                 viewmat=image.viewmat,
-                mask=find_mask(mask_files, name) if use_masks else None,
                 reduced=factor if copy and factor else photos.reduced,
             )
         )
     images = unique_images(images, messages)
+    if masks:
+        images = with_masks(images, home / "masks", messages)
     _mention_extra_images(photos.folder, images, messages)
     if len(cameras) > 1:
         messages.info(

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import Capture, CaptureImage, FileIndex, ReaderMessages, find_mask, is_file
+from nfc_gs.data.capture import Capture, CaptureImage, ReaderMessages, is_file
 from nfc_gs.data.lens import Lens, check_lens
+from nfc_gs.data.masks import with_masks
 from nfc_gs.data.npy_file import load_numbers
 from nfc_gs.data.poses import FARTHEST, nearest_rotation, viewmat_at
 from nfc_gs.data.readers.camera_folders import images_in
@@ -88,21 +89,21 @@ def read_llff(root: Path, *, factor: int | None = None, masks: bool = True) -> C
     bounds = read_bounds(root / BOUNDS, names, "image")
     copies = images_in(root / f"images_{factor}") if factor else []
     use_copies = factor is not None and len(copies) == len(files)
-    mask_files = FileIndex(root / "masks")
-    use_masks = masks and mask_files.folder.is_dir()
     images = [
         CaptureImage(
             name=name,
             path=copies[place] if use_copies else files[place],
             lens=lens,
             viewmat=viewmat,
-            mask=find_mask(mask_files, name) if use_masks else None,
             reduced=factor if use_copies and factor else 1,
         )
         for place, (name, (lens, viewmat)) in enumerate(zip(names, bounds.poses, strict=True))
     ]
+    messages = ReaderMessages()
+    if masks:
+        images = with_masks(images, root / "masks", messages)
     empty = np.zeros((0, 3))
-    return Capture(root, images, empty, empty.astype(np.uint8), None, "mask", ReaderMessages(), depths=bounds.depths)
+    return Capture(root, images, empty, empty.astype(np.uint8), None, "mask", messages, depths=bounds.depths)
 
 
 READER = Reader("an LLFF capture", is_llff, read_llff)

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import Capture, CaptureImage, FileIndex, ReaderMessages, find_mask, is_file, some_names
+from nfc_gs.data.capture import Capture, CaptureImage, FileIndex, ReaderMessages, is_file, some_names
 from nfc_gs.data.lens import Lens
+from nfc_gs.data.masks import with_masks
 from nfc_gs.data.readers.camera_folders import RigCamera, find_cameras, numbered_frames
 from nfc_gs.data.readers.colmap import Model, PosedImage, read_model
 from nfc_gs.data.readers.colmap_files import find_models
@@ -66,9 +67,11 @@ def read_multiview(root: Path, *, factor: int | None = None, masks: bool = True)
     cameras = [camera for camera in cameras if camera.name in rig.poses]
     rate = None
     if _use_folders(cameras, messages):
-        images = _frames_in_folders(root, cameras, rig, factor, masks, messages)
+        images = _frames_in_folders(cameras, rig, factor, messages)
     else:
         images, rate = _frames_in_videos(cameras, rig, messages)
+    if masks:
+        images = with_masks(images, root / "masks", messages)
     held_out = frozenset(image.name for image in images if image.name.startswith(f"{cameras[0].name}/"))
     return Capture(root, images, rig.xyz, rig.rgb, held_out, "mask", messages, "frames", rig.depths, rate)
 
@@ -202,12 +205,10 @@ def _use_folders(cameras: Sequence[RigCamera], messages: ReaderMessages) -> bool
 
 
 def _frames_in_folders(
-    root: Path, cameras: Sequence[RigCamera], rig: _Rig, factor: int | None, masks: bool, messages: ReaderMessages
+    cameras: Sequence[RigCamera], rig: _Rig, factor: int | None, messages: ReaderMessages
 ) -> list[CaptureImage]:
     folders = {camera.name: camera.folder for camera in cameras if camera.folder is not None}
     frames = numbered_frames(folders, messages)
-    mask_files = FileIndex(root / "masks")
-    use_masks = masks and mask_files.folder.is_dir()
     common = _common({name: set(files) for name, files in frames.items()}, messages)
     images = []
     for name, files in frames.items():
@@ -217,9 +218,8 @@ def _frames_in_folders(
             file = files[number]
             name_in_capture = f"{name}/{file.name}"
             copy = copy_of(file.name)
-            mask = find_mask(mask_files, name_in_capture) if use_masks else None
             reduced = factor if copy and factor else 1
-            images.append(CaptureImage(name_in_capture, copy or file, lens, viewmat, mask, float(number), reduced))
+            images.append(CaptureImage(name_in_capture, copy or file, lens, viewmat, None, float(number), reduced))
     return sorted(images, key=lambda image: image.name)
 
 

@@ -19,13 +19,13 @@ from nfc_gs.data.capture import (
     FileIndex,
     ReaderMessages,
     check_missing,
-    find_mask,
     image_files,
     is_file,
     unique_images,
 )
 from nfc_gs.data.json_file import is_text, load_json, number_of
 from nfc_gs.data.lens import RADIAL4, Lens, check_lens
+from nfc_gs.data.masks import with_masks
 from nfc_gs.data.npy_file import load_numbers
 from nfc_gs.data.ply_points import read_ply_points
 from nfc_gs.data.poses import FARTHEST, nearest_rotation, viewmat_at
@@ -63,8 +63,6 @@ def read_nerfies(root: Path, *, factor: int | None = None, masks: bool = True) -
     own = _largest_folder(root)
     files = FileIndex(root / "rgb" / f"{own}x")
     copies = FileIndex(root / "rgb" / f"{factor}x") if factor else None
-    mask_files = FileIndex(root / "masks")
-    use_masks = masks and mask_files.folder.is_dir()
     images, missing = [], []
     for image_id in ids:
         name = f"{image_id}.png"
@@ -74,10 +72,11 @@ def read_nerfies(root: Path, *, factor: int | None = None, masks: bool = True) -
         if path is None:
             missing.append(name)
             continue
-        mask = find_mask(mask_files, name) if use_masks else None
         reduced = factor if copy and factor else own
-        images.append(CaptureImage(name, path, lens, viewmat, mask, times[image_id], reduced))
+        images.append(CaptureImage(name, path, lens, viewmat, None, times[image_id], reduced))
     check_missing(missing, len(ids), files.folder, messages)
+    if masks:
+        images = with_masks(images, root / "masks", messages)
     xyz, rgb = _points(root)
     held_out = frozenset(f"{image_id}.png" for image_id in val) - {f"{image_id}.png" for image_id in train}
     images = unique_images(images, messages)
