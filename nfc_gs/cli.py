@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from nfc_gs import __version__
-from nfc_gs.commands.options import INTERRUPTED, Command
+from nfc_gs.commands.options import Command
 from nfc_gs.commands.parsing import COMPLETION, completion_script, flags_of, parse_command, print_help
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.signals import exit_code, raise_interrupted, signal_of, signals_call
 
 USER_ERROR = 2
 """Exit code for mistakes of the user, as for wrong options."""
@@ -81,8 +82,8 @@ Environment variables:
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    0: done; 2: a mistake of the user, explained in one sentence on stderr; 130: interrupted. Other exceptions are bugs
-    and pass through.
+    0: done; 2: a mistake of the user, explained in one sentence on stderr; 130: interrupted by Ctrl-C, 143 by SIGTERM,
+    129 by SIGHUP. Other exceptions are bugs and pass through.
 
     Args:
         args: the words after `nfc-gs`; those of the process if None.
@@ -93,15 +94,13 @@ def main(args: Sequence[str] | None = None) -> int:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal that knows no "ü" shows "?"
     try:
-        if _answered(words):
-            sys.stdout.flush()
-            return 0
-        return _run(parse(words))
+        code = 0 if _answered(words) else _run(parse(words))
+        return code if _is_written() else _fail("The output cannot be written to stdout: its disk is full, say.")
     except UserError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        _say("Interrupted.")
+        return exit_code(signal_of(error))
     except BrokenPipeError:
         from nfc_gs.commands.console import silence
 
@@ -159,8 +158,22 @@ def parse(words: Sequence[str]) -> Command:
 def _run(command: Command) -> int:
     from nfc_gs.commands.console import sentences_to_stderr
 
-    with sentences_to_stderr(notices=not command.quiet):
+    with sentences_to_stderr(notices=not command.quiet), signals_call(raise_interrupted):
         return command.run()
+
+
+def _is_written() -> bool:
+    """Whether all that was printed could be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        from nfc_gs.commands.console import silence
+
+        silence(sys.stdout)  # Python would stumble over it when it ends
+        return False
+    return True
 
 
 def _entry(name: str) -> Entry:
@@ -188,9 +201,13 @@ def _unknown_option(name: str, flag: str) -> str:
 
 
 def _fail(sentence: str) -> int:
-    with contextlib.suppress(OSError):  # stderr may lie on the very disk that is full
-        print(f"error: {sentence}", file=sys.stderr)
+    _say(f"error: {sentence}")
     return USER_ERROR
+
+
+def _say(sentence: str) -> None:
+    with contextlib.suppress(OSError):  # stderr may lie on the very disk that is full, or be a terminal that is closed
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -129,6 +129,15 @@ def write_metrics(run: Path, metrics: Metrics, record: TrainingRecord) -> Path:
     Raises:
         UserError: it cannot be written.
     """
+    values = asdict(record)
+    content = {"test": test_values(metrics), **values.pop("sizes"), **values}
+    path = Path(run) / METRICS_NAME
+    write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def test_values(metrics: Metrics) -> dict[str, Any]:
+    """What `metrics.json` says of the held-out views; numbers may not be finite."""
     test: dict[str, Any] = {"psnr": metrics.psnr, "ssim": metrics.ssim}
     if metrics.lpips is not None:
         test["lpips"] = metrics.lpips
@@ -139,11 +148,7 @@ def write_metrics(run: Path, metrics: Metrics, record: TrainingRecord) -> Path:
     test["views"] = [
         {name: value for name, value in asdict(view).items() if value is not None} for view in metrics.views
     ]
-    values = asdict(record)
-    content = {"test": test, **values.pop("sizes"), **values}
-    path = Path(run) / METRICS_NAME
-    write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
-    return path
+    return test
 
 
 def read_metrics(run: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ def evaluate(
     lpips: bool = False,
     save_to: Path | None = None,
     model_at: Callable[[float | None], RadianceModel] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Metrics:
     """Render every held-out view at full size and compare it with its image.
 
@@ -38,6 +39,7 @@ def evaluate(
         save_to: folder for `<stem>.png` and `<stem>_truth.png` of every view, made if there is a view.
         model_at: what is rendered in place of the model at the time of a view, such as the Gaussians that a splat file
             would hold.
+        progress: called with how many views are done, and how many there are, after each.
 
     Raises:
         UserError: an image cannot be read, or not be written.
@@ -67,6 +69,8 @@ def evaluate(
         if save_to is not None:
             _save(save_to / f"{stems[position]}.png", (image * 255.0).round().to(torch.uint8).cpu().numpy())
             _save(save_to / f"{stems[position]}{PHOTO_ENDING}.png", truth.rgb)
+        if progress is not None:
+            progress(position + 1, len(scene.test))
     return Metrics(tuple(views), scene.time_axis)
 
 

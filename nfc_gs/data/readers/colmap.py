@@ -171,7 +171,7 @@ def _largest(folders: list[Path], messages: ReaderMessages) -> tuple[Path, Any, 
 
 def _load(folder: Path) -> tuple[Any, Points | None]:
     """The model of a folder; without its points where only these files' own reader can have them, given beside it."""
-    import pycolmap
+    from nfc_gs.data.colmap_library import pycolmap
 
     kind = "bin" if is_file(folder / "cameras.bin") and is_file(folder / "images.bin") else "txt"
     stripped = (check_binary_model if kind == "bin" else check_text_model)(folder)
@@ -195,7 +195,7 @@ def _load_without_points(folder: Path, kind: str) -> Any:
 
     pycolmap requires all files of a model.
     """
-    import pycolmap
+    from nfc_gs.data.colmap_library import pycolmap
 
     with tempfile.TemporaryDirectory() as temporary:
         for file in folder.glob(f"*.{kind}"):

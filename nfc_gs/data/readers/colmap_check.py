@@ -102,7 +102,7 @@ def check_text_model(folder: Path) -> Points | None:
     Raises:
         UserError: naming the file, the line and what is wrong.
     """
-    import pycolmap
+    from nfc_gs.data.colmap_library import pycolmap
 
     def numbers(path: Path, line: int, words: list[str], what: str) -> list[float]:
         try:
@@ -173,7 +173,7 @@ def _records(path: Path, least: int, lines_each: int = 1) -> Iterator[tuple[int,
 
 
 def _check_cameras(path: Path) -> set[int]:
-    import pycolmap
+    from nfc_gs.data.colmap_library import pycolmap
 
     known = {int(model): name for name, model in pycolmap.CameraModelId.__members__.items() if name != "INVALID"}
     cursor = _Cursor(path)
