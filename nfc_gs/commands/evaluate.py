@@ -19,7 +19,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.report import write_report
-from nfc_gs.runs.lock import FolderInUse, RunLock
+from nfc_gs.runs.lock import FolderInUseError, RunLock
 from nfc_gs.runs.metrics import Metrics
 from nfc_gs.runs.names import TEST_RENDERS
 from nfc_gs.runs.opening import OpenRun, open_run
@@ -69,7 +69,7 @@ class Eval(Command):
         lock, save = RunLock(run.folder), True
         try:
             lock.acquire()
-        except FolderInUse as error:
+        except FolderInUseError as error:
             logger.warning("The views are measured, but nothing is written. %s", error)
             save = False
         try:

@@ -29,7 +29,7 @@ _holders: dict[Path, weakref.ref[RunLock]] = {}
 """Who holds the lock of a folder, in this process."""
 
 
-class FolderInUse(UserError):
+class FolderInUseError(UserError):
     """Another process, or another object of this one, works in a run folder."""
 
 
@@ -61,7 +61,7 @@ class RunLock:
             take_over: also from another object of this process, unless that is busy.
 
         Raises:
-            FolderInUse: another process works in the folder, or another object of this process.
+            FolderInUseError: another process works in the folder, or another object of this process.
             UserError: nothing can be written there.
         """
         if self.held:
@@ -71,7 +71,7 @@ class RunLock:
             holder = _holders[place]() if place in _holders else None
             if holder is not None and holder.held:
                 if holder.busy or not take_over:
-                    raise FolderInUse(
+                    raise FolderInUseError(
                         f"Another training of this process works in {self.folder}; go on with that one, or choose "
                         "another folder."
                     )
@@ -93,7 +93,7 @@ class RunLock:
             with contextlib.suppress(OSError):  # Windows lets nobody write what is locked
                 file.write_text(f"{os.getpid()}\n")
         except Timeout:
-            raise FolderInUse(
+            raise FolderInUseError(
                 f"Another process{_process_in(file)} works in {self.folder}; wait until it has ended, or choose "
                 "another folder."
             ) from None
