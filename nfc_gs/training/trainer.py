@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Listener, TrainFinished, TrainStarted
+from nfc_gs.core.text import in_one_line
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.scene import SceneData
@@ -230,9 +231,10 @@ class Trainer:
             self.run.go_on(checkpoint.step, checkpoint.seconds, parts[RUN_PART].values)
         except KeyError as error:
             raise UserError(f"The checkpoint of {self.run.folder} lacks {error}; it cannot be resumed.") from None
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, AttributeError, RuntimeError) as error:
             raise UserError(
-                f"The checkpoint of {self.run.folder} is not that of its configuration ({error}); it cannot be resumed."
+                f"The checkpoint of {self.run.folder} is not that of its configuration ({in_one_line(error)}); "
+                "it cannot be resumed."
             ) from None
 
     def _check_given(self, what: str, then: Collection[str], now: Collection[str]) -> None:
