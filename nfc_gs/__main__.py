@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from nfc_gs.core.signals import exit_code, signals_call
 
 
 def main() -> int:
     """Run the command line of the process; returns the exit code."""
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     with signals_call(_end):  # what is imported may hide an exception
         from nfc_gs.cli import main as run
 
         return run()
+
+
+def _nowhere() -> TextIO:
+    """What stands for a stream that was closed before the process began."""
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _end(number: int) -> NoReturn:

@@ -8,7 +8,7 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -94,8 +94,13 @@ def main(args: Sequence[str] | None = None) -> int:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal that knows no "ü" shows "?"
     try:
-        code = 0 if _answered(words) else _run(parse(words))
-        return code if _is_written() else _fail("The output cannot be written to stdout: its disk is full, say.")
+        with _stdout_written():
+            answered = _answered(words)
+        if answered:
+            return 0
+        code = _run(parse(words))
+        with _stdout_written():  # also what is still to be flushed
+            return code
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt as error:
@@ -162,18 +167,19 @@ def _run(command: Command) -> int:
         return command.run()
 
 
-def _is_written() -> bool:
-    """Whether all that was printed could be written."""
+@contextlib.contextmanager
+def _stdout_written() -> Iterator[None]:
+    """Write what is printed in the context. Raises UserError where the disk is full under a redirected stdout."""
     try:
+        yield
         sys.stdout.flush()
     except BrokenPipeError:
         raise
-    except OSError:
+    except OSError as error:
         from nfc_gs.commands.console import silence
 
         silence(sys.stdout)  # Python would stumble over it when it ends
-        return False
-    return True
+        raise UserError(f"The output cannot be written to stdout: {error.strerror or error}.") from None
 
 
 def _entry(name: str) -> Entry:

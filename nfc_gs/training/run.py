@@ -199,7 +199,7 @@ class Run:
             while self.progress < 1.0 and not self._stop_requested:
                 step()
                 self._after_step(evaluate)
-        self.save()
+            self.save()
         return "done" if self.progress >= 1.0 else "interrupted"
 
     def _interrupt(self, number: int) -> None:
