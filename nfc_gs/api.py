@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import strftime
@@ -19,6 +20,7 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Listener
 from nfc_gs.core.files import make_folder
+from nfc_gs.core.signals import Interrupted, first_signal_calls, signal_of
 from nfc_gs.core.text import duration
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.config import DataConfig
@@ -39,7 +41,7 @@ from nfc_gs.runs.history import read_history
 from nfc_gs.runs.metrics import Metrics
 from nfc_gs.runs.names import LOOP_NAME, SPLAT_NAME, TEST_RENDERS
 from nfc_gs.runs.opening import LoadedModel, in_words, scene_of
-from nfc_gs.runs.run_folder import claim_run_folder
+from nfc_gs.runs.run_folder import claim_free_folder, claim_run_folder, remove_leftovers_of
 from nfc_gs.runs.verdict import shortfall, verdict
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
@@ -412,9 +414,11 @@ def train(
         family: of the model, a name of `training.registry.TRAINABLE_FAMILIES`.
 
     Raises:
-        UserError: the capture cannot be read, the configuration makes no sense, or the folder holds a run already.
+        UserError: the capture cannot be read, the configuration makes no sense, the folder holds a run already, or
+            another process works in it.
 
-    Ctrl-C (in a notebook: interrupting the kernel) ends the training early, with everything saved.
+    Ctrl-C (in a notebook: interrupting the kernel) ends the training early, with everything saved. So do SIGTERM and
+    SIGHUP, which then do what they would have done at once.
 
     >>> config = nfc_gs.TrainConfig(steps=10, seed=1)
     >>> trained = nfc_gs.train("captures/garden", config, out="runs/first")
@@ -436,35 +440,43 @@ def train(
                 f"train takes a path, a TrainConfig and as data= a DataConfig, but a {type(value).__name__} was given."
             )
     resolve(config)  # a wrong setting should show before the capture is read
-    folder = Path(out) if out is not None else default_run_folder(Path(capture))
-    claim_run_folder(folder)
-    clock = StageClock()
-    with clock.counting("capture"):
-        scene = load_scene(capture, data, seed=config.seed)
-    trainer = Trainer(
-        scene,
-        config,
-        folder,
-        listeners,
-        capture=capture,
-        data=data,
-        terms=terms,
-        companions=companions,
-        family=family,
-        clock=clock,
-    )
-    trainer.train()
-    return TrainedRun(folder, finish(trainer), trainer)
+    with claim_run_folder(out) if out is not None else claim_free_folder(default_run_folder(capture)) as folder:
+        clock = StageClock()
+        with clock.counting("capture"):
+            scene = load_scene(capture, data, seed=config.seed)
+        trainer = Trainer(
+            scene,
+            config,
+            folder,
+            listeners,
+            capture=capture,
+            data=data,
+            terms=terms,
+            companions=companions,
+            family=family,
+            clock=clock,
+        )
+        trainer.train()
+        trained = TrainedRun(folder.path, finish(trainer), trainer)
+    if trainer.run.interrupted_by not in (None, signal.SIGINT):
+        signal.raise_signal(trainer.run.interrupted_by)
+    return trained
 
 
-def finish(trainer: Trainer) -> Metrics | None:
-    """Write splat, metrics, rendered views (of a moving scene also a video) and report of a run as it stands.
+def finish(trainer: Trainer, progress: Callable[[int, int], None] | None = None) -> Metrics | None:
+    """Write splat, metrics, rendered views (of a moving scene also a video) and report of a run as it is now.
+
+    Then the folder of the run is released for other processes. Ctrl-C ends the measuring of held-out views, and the
+    rest is written all the same; if it was Ctrl-C that ended the training, it ends this at once.
+
+    Args:
+        progress: called with how many held-out views are measured, and how many there are.
 
     Returns:
-        The metrics, or None if Ctrl-C cut the measuring short: the rest is written all the same.
+        The metrics, or None if Ctrl-C cut the measuring short.
 
     Raises:
-        UserError: something cannot be written, or an image not be read.
+        UserError: something cannot be written, or an image not be read; or another process works in the folder.
 
     >>> scene = nfc_gs.load_scene("captures/garden")
     >>> config = nfc_gs.TrainConfig(steps=6)
@@ -475,22 +487,52 @@ def finish(trainer: Trainer) -> Metrics | None:
     >>> (trainer.run.folder / "report.html").exists(), metrics.psnr > 10
     (True, True)
     """
-    folder, model = trainer.run.folder, trainer.model
+    with trainer.run.writing():
+        metrics = _write_results(trainer, progress)
+        remove_leftovers_of(trainer.run.folder)
+    trainer.run.release()
+    return metrics
+
+
+def _write_results(trainer: Trainer, progress: Callable[[int, int], None] | None) -> Metrics | None:
+    """What `finish` writes; returns the metrics, None where they were cut short."""
+    run, model = trainer.run, trainer.model
+    training_was_interrupted = run.interrupted_by is not None
+
+    def note(number: int) -> None:
+        run.interrupted_by = number
+
+    def cut_short(number: int) -> None:
+        note(number)
+        raise Interrupted(number)
+
+    def first_signal(handler: Callable[[int], None]) -> contextlib.AbstractContextManager[None]:
+        return first_signal_calls(handler) if run.interrupted_by is None else contextlib.nullcontext()
+
     if isinstance(model, GaussianModel):
-        with one_torch_thread(), trainer.clock.counting("export"):
+        with one_torch_thread(), trainer.clock.counting("export"), first_signal(note):
             still = model.at(START_TIME, trainer.operations)
-            write_splats(folder / SPLAT_NAME, still, trainer.scene.transform)
+            write_splats(run.folder / SPLAT_NAME, still, trainer.scene.transform)
     metrics: Metrics | None = None
-    try:
-        metrics = trainer.evaluate(save_to=folder / TEST_RENDERS)
-    except KeyboardInterrupt:
-        logger.warning("Interrupted while held-out views were measured: the metrics leave them out.")
-    if metrics is not None and (sentence := shortfall(metrics, read_history(folder), steps=trainer.steps_done)):
+    if training_was_interrupted or run.interrupted_by is None:
+        try:
+            with first_signal(cut_short):
+                metrics = trainer.evaluate(save_to=run.folder / TEST_RENDERS, progress=progress)
+        except KeyboardInterrupt as error:
+            if training_was_interrupted:
+                raise
+            note(signal_of(error))
+            logger.warning("Interrupted while held-out views were measured: the metrics leave them out.")
+    if metrics is not None and (sentence := shortfall(metrics, read_history(run.folder), steps=trainer.steps_done)):
         logger.warning(sentence)
-    with trainer.clock.counting("export"):
-        add_loop_video(folder, model, trainer.scene, trainer.render_options)
-    trainer.write_metrics(metrics or Metrics(()))
-    write_report(folder)
+    with trainer.clock.counting("export"), first_signal(cut_short):
+        add_loop_video(run.folder, model, trainer.scene, trainer.render_options)
+    with first_signal(note):
+        try:
+            trainer.write_metrics(metrics or Metrics(()))
+        except UserError as error:
+            logger.warning("The report lacks the figures of this run. %s", error)
+        write_report(run.folder)
     return metrics
 
 
@@ -509,16 +551,8 @@ def add_loop_video(run: Path, model: RadianceModel, scene: SceneData, options: R
         logger.warning("Interrupted while the video of the report was rendered: there is no new one.")
 
 
-def free_folder(path: Path) -> Path:
-    """`path`, or `path-2`, `path-3`, ...: the first that is not there yet."""
-    free, number = path, 2
-    while free.exists():
-        free, number = path.with_name(f"{path.name}-{number}"), number + 1
-    return free
-
-
-def default_run_folder(capture: Path) -> Path:
-    """`runs/<capture>-<date-time>`, never one that is there."""
-    place = capture.resolve()
+def default_run_folder(capture: Path | str) -> Path:
+    """`runs/<capture>-<date-time>`, which may be there (`runs.run_folder.claim_free_folder`)."""
+    place = Path(capture).resolve()
     name = (place.parent if place.suffix == ".json" else place).name or "capture"
-    return free_folder(RUNS / f"{name}-{strftime('%Y%m%d-%H%M%S')}")
+    return RUNS / f"{name}-{strftime('%Y%m%d-%H%M%S')}"

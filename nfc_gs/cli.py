@@ -8,14 +8,15 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
 from nfc_gs import __version__
-from nfc_gs.commands.options import INTERRUPTED, Command
+from nfc_gs.commands.options import Command
 from nfc_gs.commands.parsing import COMPLETION, completion_script, flags_of, parse_command, print_help
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.signals import exit_code, raise_interrupted, signal_of, signals_call
 
 USER_ERROR = 2
 """Exit code for mistakes of the user, as for wrong options."""
@@ -81,8 +82,8 @@ Environment variables:
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    0: done; 2: a mistake of the user, explained in one sentence on stderr; 130: interrupted. Other exceptions are bugs
-    and pass through.
+    0: done; 2: a mistake of the user, explained in one sentence on stderr; 130: interrupted by Ctrl-C, 143 by SIGTERM,
+    129 by SIGHUP. Other exceptions are bugs and pass through.
 
     Args:
         args: the words after `nfc-gs`; those of the process if None.
@@ -93,15 +94,18 @@ def main(args: Sequence[str] | None = None) -> int:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal that knows no "ü" shows "?"
     try:
-        if _answered(words):
-            sys.stdout.flush()
+        with _stdout_written():
+            answered = _answered(words)
+        if answered:
             return 0
-        return _run(parse(words))
+        code = _run(parse(words))
+        with _stdout_written():  # also what is still to be flushed
+            return code
     except UserError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        _say("Interrupted.")
+        return exit_code(signal_of(error))
     except BrokenPipeError:
         from nfc_gs.commands.console import silence
 
@@ -159,8 +163,23 @@ def parse(words: Sequence[str]) -> Command:
 def _run(command: Command) -> int:
     from nfc_gs.commands.console import sentences_to_stderr
 
-    with sentences_to_stderr(notices=not command.quiet):
+    with sentences_to_stderr(notices=not command.quiet), signals_call(raise_interrupted):
         return command.run()
+
+
+@contextlib.contextmanager
+def _stdout_written() -> Iterator[None]:
+    """Write what is printed in the context. Raises UserError where the disk is full under a redirected stdout."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from nfc_gs.commands.console import silence
+
+        silence(sys.stdout)  # Python would stumble over it when it ends
+        raise UserError(f"The output cannot be written to stdout: {error.strerror or error}.") from None
 
 
 def _entry(name: str) -> Entry:
@@ -188,9 +207,13 @@ def _unknown_option(name: str, flag: str) -> str:
 
 
 def _fail(sentence: str) -> int:
-    with contextlib.suppress(OSError):  # stderr may lie on the very disk that is full
-        print(f"error: {sentence}", file=sys.stderr)
+    _say(f"error: {sentence}")
     return USER_ERROR
+
+
+def _say(sentence: str) -> None:
+    with contextlib.suppress(OSError):  # stderr may lie on the very disk that is full, or be a terminal that is closed
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -316,7 +316,6 @@ def test_a_state_of_training_that_does_not_fit_is_not_gone_on_with(
         ("optimizer", {"steps": "many"}, "many"),
         ("density", {"initial": 30}, "lacks 'last_step'"),
         ("run", {"timings": {}}, "lacks 'evaluations'"),
-        ("run", {"timings": 3, "evaluations": 0}, "not iterable"),
     ],
 )
 def test_a_run_whose_plain_values_are_missing_or_odd_is_not_gone_on_with(
@@ -368,8 +367,8 @@ def test_a_header_with_missing_or_odd_fields_is_broken(saved: Path) -> None:
         ("time_axis", None, "not both"),
         ("time_axis", {"start": 2.0, "end": 1.0}, "the times run from 2.0 to 1.0"),
         ("time_axis", {"start": -1e308, "end": 1e308}, "the times run from"),
-        ("time_axis", {"start": 0.0, "end": math.inf}, "the times run from"),
-        ("time_axis", {"start": "soon", "end": 1.0}, "could not convert"),
+        ("time_axis", {"start": 0.0, "end": math.inf}, "time_axis/end is inf, not a finite number"),
+        ("time_axis", {"start": "soon", "end": 1.0}, "time_axis/start is 'soon', not a finite number"),
         ("time_axis", [1], "list indices"),
         ("capture", "\0", "zero byte"),
     ],
@@ -412,6 +411,65 @@ def test_a_header_without_a_scene_is_broken(saved: Path) -> None:
 def test_numbers_that_fit_no_run_are_a_broken_header(saved: Path, field: str, value: object) -> None:
     rewrite_header(saved, {field: value})
     with pytest.raises(UserError, match="broken header"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("step", True, "step is True, not a whole number"),
+        ("step", "17", "step is '17', not a whole number"),
+        ("step", 1.5, "step is 1.5, not a whole number"),
+        ("step", -1, "step is -1, not a whole number from 0"),
+        pytest.param("step", 10**400, "step is a huge number, not a whole number", id="step-huge"),
+        ("seconds", math.inf, "seconds is inf, not a finite number"),
+        ("seconds", 1e300, r"seconds is 1e\+300, not a finite number from 0 to 1e\+12"),
+        ("seconds", "0", "seconds is '0'"),
+        ("background", [0.1, math.nan, 0.3], "background is nan"),
+        ("background", [0.1, 0.2, 2.0], "background is 2.0, not a finite number from 0 to 1"),
+        ("background", "abc", "background is 'abc', not a list"),
+        ("transform", [[math.inf] * 4] * 4, "the transform is not finite"),
+        ("model_parts", [["model"]], "model_parts is"),
+        ("correction_parts", [None], "correction_parts is None, not text"),
+        ("family", ["gaussians"], "family is"),
+        ("capture", "\ud800", "surrogates not allowed"),
+        ("data", {"background": True}, "data/background is True, not a list"),
+        ("data", {"background": [1.0]}, "data/background is no color"),
+        ("data", {"frame_rate": math.inf}, "data/frame_rate is inf"),
+        ("data", {"downscale": {}}, "data/downscale is {}"),
+        ("config", {"objective": {"l1": "much"}}, "config/objective/l1 is 'much'"),
+        ("config", {"objective": {"extra": {"mine": math.nan}}}, "config/objective/mine is nan"),
+        ("config", {"objective": []}, r"config/objective is \[\], not an object"),
+        ("config", {"antialiased": "yes"}, "config/antialiased is neither true nor false"),
+        ("config", {"backend": 3}, "config/backend is 3, not text"),
+        ("config", {"steps": "many"}, "config/steps is 'many'"),
+        ("config", {"budget_seconds": math.inf}, "config/budget_seconds is inf"),
+        ("config", {"seed": 10**400}, "config/seed is a huge number"),
+        ("parts", {"model": {}, "run": {"timings": 3}}, "run/timings is 3, not an object"),
+        ("parts", {"model": {}, "run": {"timings": {"view": math.inf}}}, "run/timings/view is inf"),
+        ("parts", {"model": {}, "run": {"evaluations": True}}, "run/evaluations is True"),
+        ("parts", {"model": {}, "run": {"view_psnr": {"a": "high"}}}, "run/view_psnr/a is 'high'"),
+        ("parts", {"model": {}, "given": {"terms": {"a": None}}}, "given/terms/a is None"),
+        ("parts", {"model": {}, "given": {"companions": 3}}, "given/companions is 3, not a list"),
+    ],
+)
+def test_a_value_of_another_type_or_range_is_named(saved: Path, field: str, value: object, says: str) -> None:
+    rewrite_header(saved, {field: value})
+    with pytest.raises(UserError, match=f"broken header .*{says}") as error:
+        load_checkpoint(saved)
+    assert len(str(error.value)) < 600 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("depth", [40, 900, 100_000])
+def test_a_header_nested_too_deep_is_not_a_checkpoint(saved: Path, depth: int) -> None:
+    text = '{"format": "nfc-gs checkpoint", "version": 2, "config": ' + "[" * depth + "]" * depth + "}"
+    raw = saved.read_bytes()
+    (length,) = struct.unpack("<Q", raw[:8])
+    table = json.loads(raw[8 : 8 + length])
+    table["__metadata__"]["nfc_gs"] = text
+    header = json.dumps(table).encode()
+    saved.write_bytes(struct.pack("<Q", len(header)) + header + raw[8 + length :])
+    with pytest.raises(UserError, match="is not an nfc-gs checkpoint"):
         load_checkpoint(saved)
 
 

@@ -23,6 +23,7 @@ from nfc_gs import api, cli
 from nfc_gs.commands import demo, train
 from nfc_gs.commands.render import sized
 from nfc_gs.core.events import Event, StepDone
+from nfc_gs.export.report import write_report
 from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
 from nfc_gs.training.trainer import Trainer
 
@@ -175,8 +176,9 @@ def test_the_demo_goes_from_a_capture_to_a_report(
         monkeypatch.setattr(demo, name, value)
     assert nfc("demo", "--no-view", "--steps", 3, "--device", "cpu") == 0
     assert nfc("demo", "--out", tmp_path / "mine", "--steps", 3, "--device", "cpu") == 0
-    assert demo.Demo().default_folder() == Path("runs/demo-2")
+    assert nfc("demo", "--no-view", "--steps", 1, "--device", "cpu") == 0
     out = capsys.readouterr().out
+    assert (Path("runs") / "demo-2" / "report.html").is_file()
     for run in (Path("runs/demo"), tmp_path / "mine"):
         assert f"{run / 'capture'}" in out and f"{run / 'report.html'}" in out
         assert (run / "capture" / "sparse" / "0" / "cameras.bin").is_file()
@@ -302,7 +304,69 @@ def test_metrics_that_cannot_be_read_are_reported(run: Path, capsys: pytest.Capt
     assert "metrics.json cannot be read" in err and "Test PSNR" not in out and "12 of 12" in out
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "3", "null", '{"test": 3}', '{"timings": []}', "[" * 200_000, '{"test": {"psnr": ' + "9" * 5000 + "}}"],
+    ids=range(7),
+)
+def test_metrics_of_other_types_are_left_out_with_a_warning(
+    content: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "metrics.json").write_text(content)
+    assert nfc("info", run) == 0
+    out, err = capsys.readouterr()
+    assert "metrics.json cannot be read and is left out" in err and "Test PSNR" not in out
+    assert write_report(run).exists()
+    assert nfc("eval", run) == 0 and read_metrics(run)["steps"] == 12
+
+
+@pytest.mark.parametrize("value", ["Infinity", "NaN", "1e999", "9" * 400, '"high"', "[]", "{}", "true", "-1e308"])
+def test_odd_values_of_metrics_are_unknown(value: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = f'{{"psnr": {value}, "ssim": {value}, "time_axis": {value}, "views": [{{"name": "a", "psnr": {value}}}]}}'
+    content = f'{{"test": {figures}, "steps": {value}, "train_seconds": {value}, "peak_memory_mb": {value}, '
+    (run / "metrics.json").write_text(content + f'"timings": {{"view": {value}}}, "gaussians": {value}}}')
+    assert nfc("info", run) == 0
+    assert write_report(run).exists()
+    assert nfc("eval", run) == 0 and nfc("train", "--resume", run) == 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_settings_for_people_are_not_read_again(run: Path) -> None:
+    laughs = "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    for one, other in zip("bcdefghi", "abcdefgh", strict=True):
+        laughs += f"{one}: &{one} [" + ", ".join([f"*{other}"] * 9) + "]\n"
+    (run / "config.yaml").write_text(laughs)
+    assert nfc("info", run) == 0 and nfc("eval", run) == 0 and nfc("train", "--resume", run) == 0
+    page = (run / "report.html").read_text()
+    assert "<h3>rates</h3>" in page and "b: &amp;b" not in page
+    (run / "checkpoint.safetensors").unlink()
+    assert "b: &amp;b [*a" in write_report(run).read_text()  # without a checkpoint: as it is written
+
+
 # ---- what else can happen ----
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("words", ["--help", "--version", "train --help", "--completion bash", "info --json"])
+def test_output_that_cannot_be_written_is_reported(words: str) -> None:
+    command = [sys.executable, "-m", "nfc_gs", *words.split()]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=HERE)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: The ") and "cannot be written to stdout" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_warnings_of_reading_a_capture_are_repeated_once_by_info(
+    capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = Path(shutil.copytree(capture, tmp_path / "capture"))
+    (copied / "images" / "0003.png").unlink()
+    assert nfc("train", copied, "--out", tmp_path / "run", "--steps", 1, *SMALL) == 0
+    assert capsys.readouterr().err.count("0003.png") == 1
+    for path in (copied, tmp_path / "run"):
+        assert nfc("info", path) == 0
+        assert capsys.readouterr().err.count("0003.png") == 1
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

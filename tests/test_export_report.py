@@ -35,7 +35,7 @@ def test_the_report_shows_the_numbers_the_views_the_timings_and_the_config(tmp_p
     assert path == tmp_path / "my run" / "report.html"
     for words in ("<h1>my run</h1>", "21.12 <small>dB", "0.8123", "12,345", "1 min 23 s", "512 <small>MB"):
         assert words in text
-    for words in ("a.png", "b.png", "22.00", "0.8200", "train", "rates.means", "forward", "cpu &lt;fast&gt;"):
+    for words in ("a.png", "b.png", "22.00", "0.8200", "train", "rates: {means", "forward", "cpu &lt;fast&gt;"):
         assert words in text
     assert text.count("data:image/jpeg;base64,") == 9 + 2  # three of each view, and the two at the top
 

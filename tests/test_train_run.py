@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,14 +15,17 @@ import pytest
 from PIL import Image
 from tiny_scenes import HEIGHT, WIDTH, assert_same_bits, blobs, stop_after, tiny_config, tiny_scene
 
+from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainStarted
 from nfc_gs.data.sampler import ViewSampler
 from nfc_gs.model.radiance import RenderOptions
 from nfc_gs.objective.presets import ObjectiveOptions
 from nfc_gs.runs import history, timelapse
+from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
 from nfc_gs.runs.history import read_history
 from nfc_gs.runs.timelapse import timelapse_files, timelapse_picture, timelapse_view
 from nfc_gs.training import clock as clock_module
+from nfc_gs.training import run as run_module
 from nfc_gs.training.clock import RUN_STAGES, STAGES, StageClock
 from nfc_gs.training.config import RefineConfig
 from nfc_gs.training.trainer import Trainer
@@ -106,6 +112,129 @@ def test_the_last_psnr_of_each_training_view_is_kept_with_the_run(tmp_path: Path
     psnrs = [event.psnr for event in events if isinstance(event, StepDone)]
     assert trainer.run.view_psnr == dict(zip(order, psnrs, strict=True))  # the later of two counts
     assert Trainer.resume(tmp_path / "run", scene=tiny_scene()).run.view_psnr == trainer.run.view_psnr
+
+
+# ---- saving ----
+
+
+def saves_of(trainer: Trainer, seconds: float, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps after which a training is saved, each of which takes so long."""
+    saved: list[int] = []
+    now = [0.0]
+
+    def listener(event: object) -> None:
+        if isinstance(event, StepDone):
+            now[0] += seconds
+        elif isinstance(event, CheckpointSaved):
+            saved.append(event.step)
+
+    monkeypatch.setattr(run_module, "perf_counter", lambda: now[0])
+    trainer.run.add_listener(listener)
+    trainer.train()
+    return saved
+
+
+def test_a_training_is_saved_early_and_then_each_half_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(steps=60, eval_every=0.0)
+    trainer = Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny")
+    assert saves_of(trainer, 1.0, monkeypatch) == [5, 35, 60]
+
+
+def test_an_early_save_takes_no_more_than_its_share_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(steps=60, eval_every=0.0, checkpoint_every=10.0)
+    trainer = Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny")
+    trainer.run._save_seconds = 1.0  # as a large model takes
+    assert saves_of(trainer, 1.0, monkeypatch) == [20, 30, 40, 50, 60]
+
+
+def test_a_save_that_fails_between_steps_is_worth_a_warning_and_the_last_one_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = {3, 4}
+    save = run_module.save_checkpoint
+
+    def full(path: Path, checkpoint: object) -> None:
+        if checkpoint.step in failing:  # type: ignore[attr-defined]
+            raise UserError("Cannot write it: the disk is full.")
+        save(path, checkpoint)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run_module, "save_checkpoint", full)
+    monkeypatch.setattr(run_module, "SAVE_SHARE", 0)
+    config = tiny_config(steps=6, eval_every=0.0, checkpoint_every=0.0)
+    assert Trainer(tiny_scene(), config, tmp_path / "a", capture="tiny").train().reason == "done"
+    assert caplog.text.count("The run is not saved for now, and training goes on.") == 1
+    assert load_checkpoint(tmp_path / "a").step == 6
+    failing.add(6)
+    with pytest.raises(UserError, match="the disk is full"):
+        Trainer(tiny_scene(), config, tmp_path / "b", capture="tiny").train()
+    assert load_checkpoint(tmp_path / "b").step == 5
+
+
+# ---- a run that was killed ----
+
+
+def killed_runs(folder: Path, first: int, step: int) -> list[str]:
+    """What `killed_runs.py` prints."""
+    here = Path(__file__).resolve().parent
+    command = [sys.executable, str(here / "killed_runs.py"), str(folder), str(first), str(step)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs fork")
+def test_a_run_that_is_killed_at_a_write_ends_as_the_unbroken_one(tmp_path: Path) -> None:
+    (kills,) = killed_runs(tmp_path, 5, 23)
+    assert int(kills.split()[0]) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs fork")
+def test_a_run_that_is_killed_at_any_write_ends_as_the_unbroken_one(tmp_path: Path) -> None:
+    (kills,) = killed_runs(tmp_path, 0, 1)
+    assert int(kills.split()[0]) > 40
+
+
+def test_a_run_killed_before_its_first_settings_were_written_gets_them(tmp_path: Path) -> None:
+    Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny")
+    settings = (tmp_path / "run" / "config.yaml").read_bytes()
+    (tmp_path / "run" / "config.yaml").unlink()
+    Trainer.resume(tmp_path / "run", scene=tiny_scene())
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == settings
+
+
+def test_temporary_files_of_a_killed_run_are_removed_in_all_of_its_folders(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    Trainer(tiny_scene(), tiny_config(steps=2), run, capture="tiny").train()
+    left = [run / ".tmpAb12Xy", *(run / place / ".a.0123abcd.partial.png" for place in (".", "renders/test", "frames"))]
+    kept = [run / "capture" / ".a.0123abcd.partial.png", run / ".tmp"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    Trainer.resume(run, scene=tiny_scene())
+    assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+
+@pytest.mark.parametrize("is_in_history", [False, True])
+def test_an_evaluation_that_a_killed_run_saved_for_is_done_once(is_in_history: bool, tmp_path: Path) -> None:
+    run, config = tmp_path / "run", tiny_config(steps=8, eval_every=0.5)
+    holder: list[Trainer] = []
+    trainer = Trainer(tiny_scene(), config, run, [stop_after(4, holder)], capture="tiny")
+    holder.append(trainer)
+    trainer.train()
+    checkpoint = load_checkpoint(run)
+    values = {**checkpoint.parts["run"].values, "evaluation_due": 1}
+    parts = {**checkpoint.parts, "run": replace(checkpoint.parts["run"], values=values)}
+    lines = (run / "history.jsonl").read_text().splitlines(keepends=True)
+    if not is_in_history:
+        (run / "history.jsonl").write_text("".join(line for line in lines if "test_psnr" not in line))
+    trainer.run.release()
+    save_checkpoint(run / "checkpoint.safetensors", replace(checkpoint, parts=parts))
+    Trainer.resume(run, scene=tiny_scene()).train()
+    assert [line["step"] for line in read_history(run) if "test_psnr" in line] == [4]
 
 
 # ---- the time-lapse ----

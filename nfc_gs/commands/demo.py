@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from nfc_gs.api import RUNS, free_folder
+from nfc_gs.api import RUNS
 from nfc_gs.commands.console import Output
 from nfc_gs.commands.options import Command
 from nfc_gs.commands.progress import Progress
@@ -20,7 +21,7 @@ from nfc_gs.commands.view import Page, View
 from nfc_gs.data.builtin.captures import write_capture, write_moving_capture
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
-from nfc_gs.runs.run_folder import claim_run_folder
+from nfc_gs.runs.run_folder import RunFolder, claim_free_folder, claim_run_folder
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.resolve import resolve
@@ -82,11 +83,6 @@ class Demo(Command):
     json: bool = False
     """Print one JSON object as `nfc-gs train --json` does; everything else goes to stderr."""
 
-    @staticmethod
-    def default_folder() -> Path:
-        """The first of runs/demo, runs/demo-2, ... that is not there yet."""
-        return free_folder(RUNS / "demo")
-
     def run(self) -> int:
         """Render the capture, train, measure, export; returns the exit code."""
         training = DYNAMIC_TRAINING if self.dynamic else DEMO_TRAINING
@@ -96,28 +92,35 @@ class Demo(Command):
         if self.steps is not None:
             training = replace(training, time_budget=None, steps=self.steps)
         resolve(training)
-        run = self.out if self.out is not None else self.default_folder()
-        claim_run_folder(run)
-        output = Output(quiet=self.quiet, as_json=self.json)
-        capture = run / CAPTURE_NAME
+        with claim_run_folder(self.out) if self.out is not None else claim_free_folder(RUNS / "demo") as folder:
+            code = self._train(folder, training, Output(quiet=self.quiet, as_json=self.json))
+        in_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not self.quiet and not self.json
+        return View((folder.path,), self.page).run() if code == 0 and self.view and in_terminal else code
+
+    def _train(self, folder: RunFolder, training: TrainConfig, output: Output) -> int:
+        """Render the capture, train, measure, export; returns the exit code."""
+        capture = folder.path / CAPTURE_NAME
+        try:
+            self._write_capture(capture, output)
+            data, clock, progress = DataConfig(), StageClock(), Progress(output)
+            with clock.counting("capture"):
+                scene = load_scene(capture, data)
+            trainer = Trainer(scene, training, folder, [progress], capture=capture, data=data, clock=clock)
+            video = Render(folder.path, what="path", device=self.device)
+            then = (lambda: video.write()[1]) if self.dynamic else None
+            return train_and_finish(trainer, output, progress, then=then)
+        except BaseException:
+            if not folder.is_worth_keeping:
+                shutil.rmtree(capture, ignore_errors=True)
+            raise
+
+    def _write_capture(self, folder: Path, output: Output) -> None:
         if self.dynamic:
             output.line(
-                f"Rendering the built-in moving capture, {DYNAMIC_FRAMES} times from {DYNAMIC_VIEWS} cameras: {capture}"
+                f"Rendering the built-in moving capture, {DYNAMIC_FRAMES} times from {DYNAMIC_VIEWS} cameras: {folder}"
             )
             sizes = {"frames": DYNAMIC_FRAMES, "views": DYNAMIC_VIEWS}
-            write_moving_capture(capture, kind="multiview", **sizes, ground_truth=True)
+            write_moving_capture(folder, kind="multiview", **sizes, ground_truth=True)
         else:
-            output.line(
-                f"Rendering the built-in capture, {DEMO_VIEWS} views of {DEMO_WIDTH} x {DEMO_HEIGHT}: {capture}"
-            )
-            write_capture(capture, DEMO_VIEWS, DEMO_WIDTH, DEMO_HEIGHT)
-        data = DataConfig()
-        clock = StageClock()
-        with clock.counting("capture"):
-            scene = load_scene(capture, data)
-        progress = Progress(output)
-        trainer = Trainer(scene, training, run, [progress], capture=capture, data=data, clock=clock)
-        video = Render(run, what="path", device=self.device)
-        code = train_and_finish(trainer, output, progress, then=(lambda: video.write()[1]) if self.dynamic else None)
-        in_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not self.quiet and not self.json
-        return View((run,), self.page).run() if code == 0 and self.view and in_terminal else code
+            output.line(f"Rendering the built-in capture, {DEMO_VIEWS} views of {DEMO_WIDTH} x {DEMO_HEIGHT}: {folder}")
+            write_capture(folder, DEMO_VIEWS, DEMO_WIDTH, DEMO_HEIGHT)

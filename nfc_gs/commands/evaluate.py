@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,22 +12,28 @@ import tyro
 from nfc_gs.api import add_loop_video
 from nfc_gs.commands.console import Output, decibels, ratio, table
 from nfc_gs.commands.options import Command
-from nfc_gs.commands.runs import look_at_it, meaning, places, run_values
+from nfc_gs.commands.progress import Progress
+from nfc_gs.commands.runs import look_at_it, meaning, measured_values, places, run_values
 from nfc_gs.commands.shared_options import Device, MovedCapture, RunBackend
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.files import make_folder
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.report import write_report
+from nfc_gs.runs.lock import FolderInUseError, RunLock
 from nfc_gs.runs.metrics import Metrics
 from nfc_gs.runs.names import TEST_RENDERS
-from nfc_gs.runs.opening import open_run
+from nfc_gs.runs.opening import OpenRun, open_run
 from nfc_gs.training.evaluation import evaluate
+
+logger = logging.getLogger("nfc_gs")
 
 
 @dataclass(frozen=True)
 class Eval(Command):
     """Measure how well a run renders its held-out views: PSNR, SSIM and, with --lpips, LPIPS.
 
-    Renders them from the run's checkpoint and writes metrics.json, renders/ and report.html anew.
+    Renders them from the run's checkpoint and writes metrics.json, renders/ and report.html anew. Of a run that is
+    still being trained nothing is written.
 
     Examples:
       nfc-gs eval runs/garden
@@ -57,23 +64,40 @@ class Eval(Command):
         run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend)
         if not run.scene.test:
             raise UserError(f"{self.path} has no held-out views to measure; train with --test-every 8, say.")
-        images = run.folder / TEST_RENDERS
-        with one_torch_thread():
-            metrics = evaluate(run.model, run.scene, run.options, lpips=self.lpips, save_to=images)
-        run.save_metrics(metrics)
-        add_loop_video(run.folder, run.model, run.scene, run.options)
-        write_report(run.folder)
         output = Output(quiet=self.quiet, as_json=self.json)
+        make_folder(run.folder)
+        lock, save = RunLock(run.folder), True
+        try:
+            lock.acquire()
+        except FolderInUseError as error:
+            logger.warning("The views are measured, but nothing is written. %s", error)
+            save = False
+        try:
+            metrics = self._measure(run, output, save=save)
+        finally:
+            lock.release()
         output.print(metrics_table(metrics))
         static = not run.model.changes_with_time
         output.line(meaning(metrics, run.checkpoint.step, outlook=static))
-        for line in places(run.folder):
-            output.line(line)
+        if save:
+            for line in places(run.folder):
+                output.line(line)
         output.line(look_at_it(self.path))
         figures = [f"PSNR {decibels(metrics.psnr)}", f"SSIM {ratio(metrics.ssim)}"]
         figures += [f"LPIPS {ratio(metrics.lpips)}"] if metrics.lpips is not None else []
-        output.result(", ".join(figures), run_values(run.folder))
+        output.result(", ".join(figures), run_values(run.folder) if save else measured_values(run.folder, metrics))
         return 0
+
+    def _measure(self, run: OpenRun, output: Output, *, save: bool) -> Metrics:
+        """Measure; with `save` write what comes of it into the folder of the run."""
+        with one_torch_thread(), Progress(output).measuring() as progress:
+            images = run.folder / TEST_RENDERS if save else None
+            metrics = evaluate(run.model, run.scene, run.options, lpips=self.lpips, save_to=images, progress=progress)
+        if save:
+            run.save_metrics(metrics)
+            add_loop_video(run.folder, run.model, run.scene, run.options)
+            write_report(run.folder)
+        return metrics
 
 
 def metrics_table(metrics: Metrics):

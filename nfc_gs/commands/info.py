@@ -36,6 +36,7 @@ from nfc_gs.runs.metrics import read_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.runs.opening import capture_is_there, check_same_scene, load_model, scene_of
 from nfc_gs.training.config import ResolvedConfig
+from nfc_gs.training.config_check import check
 from nfc_gs.training.deformation import sizes_in_words
 
 NO_GPU = "none that torch sees"
@@ -237,6 +238,7 @@ def _run(path: Path) -> list[Fact]:
     checkpoint = loaded.checkpoint
     assert checkpoint is not None, "a splat file is no run"
     config = ResolvedConfig.from_dict(checkpoint.config)
+    check(config)
     whole = f" of {config.steps:,}" if config.steps is not None else ""
     if config.budget_seconds is not None:
         whole = f", {duration(checkpoint.seconds)} of {duration(config.budget_seconds)}"

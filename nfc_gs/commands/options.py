@@ -24,9 +24,6 @@ from tyro.constructors import (
 AUTO = "auto"
 """What stands for None on the command line."""
 
-INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C ended: 128 + SIGINT, as shells have it."""
-
 
 class Command(ABC):
     """A command: a frozen dataclass whose fields are its options, and whose docstrings are its help.

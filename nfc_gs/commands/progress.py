@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
@@ -24,6 +24,9 @@ LINE_EVERY = 0.05
 
 LINE_SECONDS = (2.0, 30.0)
 """... but at least and at most this many seconds after the last."""
+
+MEASURE_SECONDS = 10.0
+"""Without a terminal a line is printed each so many seconds while held-out views are measured."""
 
 SMOOTHING = 0.95
 """Loss and PSNR differ from view to view; what is shown is an exponential mean with this memory."""
@@ -55,10 +58,39 @@ class Progress:
         live = Live(console=self._output, get_renderable=self._picture, refresh_per_second=4, transient=True)
         self._live = live
         try:
-            with live:
+            with _shown(live):
                 yield
         finally:
             self._live = None
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[Callable[[int, int], None]]:
+        """Shows how many held-out views are measured; yields what takes that number, and how many there are."""
+        done = [0, 0]
+        last = perf_counter()
+
+        def take(count: int, total: int) -> None:
+            nonlocal last
+            done[:] = count, total
+            if not self._output.is_terminal and perf_counter() - last >= MEASURE_SECONDS and count < total:
+                last = perf_counter()
+                self._output.line(f"{count:,} of {total:,} held-out views are measured")
+
+        def picture() -> Text | Table:
+            if not done[1]:
+                return Text("")
+            bar = Table.grid(padding=(0, 1), expand=False)
+            bar.add_row(
+                ProgressBar(total=float(done[1]), completed=float(done[0]), width=40),
+                Text(f"{done[0]:,} of {done[1]:,} held-out views are measured"),
+            )
+            return bar
+
+        if not self._output.is_terminal:
+            yield take
+            return
+        with _shown(Live(console=self._output, get_renderable=picture, refresh_per_second=4, transient=True)):
+            yield take
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
@@ -124,6 +156,18 @@ class Progress:
         bar = Table.grid(padding=(0, 1), expand=False)
         bar.add_row(ProgressBar(total=1.0, completed=event.progress, width=40), Text(self._head(event), style="bold"))
         return Group(bar, Text(self._numbers(event), no_wrap=True, overflow="ellipsis"))
+
+
+@contextlib.contextmanager
+def _shown(live: Live) -> Iterator[None]:
+    """A live display, which ends quietly with its terminal."""
+    with contextlib.suppress(OSError):
+        live.start()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            live.stop()
 
 
 def _size(event: StepDone) -> str:

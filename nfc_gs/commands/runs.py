@@ -10,14 +10,14 @@ from typing import Any
 
 from nfc_gs.api import finish
 from nfc_gs.commands.console import Output, decibels, ratio, table
-from nfc_gs.commands.options import INTERRUPTED
 from nfc_gs.commands.progress import Progress
 from nfc_gs.core.files import make_folder
+from nfc_gs.core.signals import exit_code
 from nfc_gs.core.text import duration
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.ops import native
-from nfc_gs.runs.metrics import Metrics, read_metrics
+from nfc_gs.runs.metrics import Metrics, read_metrics, test_values
 from nfc_gs.runs.names import REPORT_NAME, SPLAT_NAME
 from nfc_gs.runs.verdict import verdict
 from nfc_gs.training.evaluation import baked_at
@@ -51,7 +51,7 @@ def train_and_finish(
         then: done after a training that was not interrupted, before the result is printed; returns a line to print.
 
     Returns:
-        The exit code: 0, or 130 after Ctrl-C.
+        The exit code: 0, or 128 and the number of the signal that ended the training, 130 after Ctrl-C.
 
     Raises:
         UserError: as `Trainer.train`; the run holds its last good checkpoint.
@@ -68,8 +68,9 @@ def train_and_finish(
         output.line("The run is complete; its results are measured and written anew.")
     with progress.shown():
         finished = trainer.train()
-    metrics = finish(trainer)
-    interrupted = finished.reason == "interrupted" or metrics is None
+    with progress.measuring() as measured:
+        metrics = finish(trainer, measured)
+    interrupted = finished.reason == "interrupted" or trainer.run.interrupted_by is not None
     output.print(results_table(trainer, metrics))
     model = trainer.model
     if isinstance(model, GaussianModel) and model.color_head.has_bits and metrics is not None and metrics.views:
@@ -89,7 +90,7 @@ def train_and_finish(
     if then is not None and not interrupted:
         output.line(then())
     output.result(str(run), {**run_values(run), "interrupted": interrupted})
-    return INTERRUPTED if interrupted else 0
+    return exit_code(trainer.run.interrupted_by) if interrupted else 0
 
 
 def meaning(metrics: Metrics, steps: int, *, outlook: bool) -> str:
@@ -109,7 +110,15 @@ def meaning(metrics: Metrics, steps: int, *, outlook: bool) -> str:
 
 def run_values(run: Path) -> dict[str, Any]:
     """What --json prints of a run: its files, and the content of its metrics.json."""
-    metrics = read_metrics(run)
+    return _values(run, read_metrics(run))
+
+
+def measured_values(run: Path, metrics: Metrics) -> dict[str, Any]:
+    """The same of figures that are not written into the run."""
+    return _values(run, {"test": test_values(metrics)})
+
+
+def _values(run: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     test = {"psnr": None, "ssim": None, "lpips": None, "moving_psnr": None, **metrics.pop("test", {})}
     splat = run / SPLAT_NAME
     files = {"run": run, "report": run / REPORT_NAME, "splat": splat if splat.exists() else None}

@@ -21,8 +21,9 @@ from nfc_gs.core.events import Listener
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
 from nfc_gs.runs.checkpoint import load_checkpoint
+from nfc_gs.runs.names import TENSORBOARD
 from nfc_gs.runs.opening import scene_again
-from nfc_gs.runs.run_folder import claim_run_folder
+from nfc_gs.runs.run_folder import RunFolder, claim_free_folder, claim_run_folder, lock_run_folder
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.resolve import resolve
@@ -40,7 +41,7 @@ class Train(Command):
       nfc-gs train --resume runs/garden
 
     The run folder then holds splat.ply, report.html, metrics.json, renders/ and what --resume needs. Ctrl-C ends early
-    with everything saved.
+    with everything saved, and so do SIGTERM and a terminal that is closed.
     """
 
     types: ClassVar = {
@@ -97,41 +98,54 @@ class Train(Command):
         """Train; returns the exit code."""
         output = Output(quiet=self.quiet, as_json=self.json)
         progress = Progress(output)
-        if self.resume is None and self.capture is not None:
-            output.line(f"Reading the capture {self.capture}")
-        trainer = self._resumed([progress]) if self.resume is not None else self._new_run([progress])
-        if not self.view:
-            return train_and_finish(trainer, output, progress)
-        with watch(trainer, output, self.page) as viewer:
-            return train_and_stay(trainer, output, progress, viewer)
+        with self._run_folder() as folder:
+            if self.resume is None:
+                output.line(f"Reading the capture {self.capture}")
+                trainer = self._new_run(folder, [progress])
+            else:
+                trainer = self._resumed(folder, [progress])
+            if not self.view:
+                return train_and_finish(trainer, output, progress)
+            with watch(trainer, output, self.page) as viewer:
+                return train_and_stay(trainer, output, progress, viewer)
 
-    def _new_run(self, listeners: list[Listener]) -> Trainer:
+    def _run_folder(self) -> RunFolder:
+        """The folder of the run, for this process alone. A wrong option shows before, and before anything is read."""
+        if self.resume is not None:
+            self._check_resume(self.resume)
+            return lock_run_folder(self.resume)
         if self.capture is None:
             raise UserError("Nothing to train on: give the folder of a capture, or a run to go on with: --resume RUN.")
-        resolve(self.training)  # a wrong option should show before the capture is read
-        run = self.out if self.out is not None else default_run_folder(self.capture)
-        claim_run_folder(run)
-        clock = StageClock()
-        with clock.counting("capture"):
-            scene = load_scene(self.capture, self.data, seed=self.training.seed)
-        if self.tensorboard:
-            listeners.append(tensorboard_listener(run / "tensorboard"))
-        return Trainer(scene, self.training, run, listeners, capture=self.capture, data=self.data, clock=clock)
+        resolve(self.training)
+        return (
+            claim_run_folder(self.out) if self.out is not None else claim_free_folder(default_run_folder(self.capture))
+        )
 
-    def _resumed(self, listeners: list[Listener]) -> Trainer:
-        assert self.resume is not None
-        if self.out is not None and self.out.resolve() != self.resume.resolve():
-            raise UserError(f"--resume {self.resume} goes on in its own folder; leave out --out {self.out}.")
+    def _check_resume(self, run: Path) -> None:
+        """Raise UserError for options that do not go with --resume."""
+        if self.out is not None and self.out.resolve() != run.resolve():
+            raise UserError(f"--resume {run} goes on in its own folder; leave out --out {self.out}.")
         changed = [*_changed(self.training, TrainConfig())]
         changed += [name.replace("--background", "--image-background") for name in _changed(self.data, DataConfig())]
         if changed:
             raise UserError(f"--resume goes on with the settings of its run; leave out {', '.join(changed)}.")
+
+    def _new_run(self, folder: RunFolder, listeners: list[Listener]) -> Trainer:
+        capture = Path(self.capture or "")
         clock = StageClock()
         with clock.counting("capture"):
-            scene = scene_again(load_checkpoint(self.resume), self.capture)
+            scene = load_scene(capture, self.data, seed=self.training.seed)
         if self.tensorboard:
-            listeners.append(tensorboard_listener(self.resume / "tensorboard"))
-        return Trainer.resume(self.resume, listeners, scene=scene, clock=clock)
+            listeners.append(tensorboard_listener(folder.path / TENSORBOARD))
+        return Trainer(scene, self.training, folder, listeners, capture=capture, data=self.data, clock=clock)
+
+    def _resumed(self, folder: RunFolder, listeners: list[Listener]) -> Trainer:
+        clock = StageClock()
+        with clock.counting("capture"):
+            scene = scene_again(load_checkpoint(folder.path), self.capture)
+        if self.tensorboard:
+            listeners.append(tensorboard_listener(folder.path / TENSORBOARD))
+        return Trainer.resume(folder, listeners, scene=scene, clock=clock)
 
 
 def _changed(given: object, default: object, prefix: str = "--") -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from nfc_gs.commands.console import Output
-from nfc_gs.commands.options import INTERRUPTED, Command
+from nfc_gs.commands.options import Command
 from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.runs import train_and_finish
 from nfc_gs.commands.shared_options import Device, MovedCapture
@@ -71,7 +71,7 @@ class View(Command):
       nfc-gs view runs/garden-nfr runs/garden-nfc
       nfc-gs view splat.ply --open
 
-    A run that is still being trained is shown as of its last checkpoint. Ctrl-C ends.
+    A run that is still being trained is shown as of its last checkpoint. Ctrl-C ends, or SIGTERM.
     """
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_SPLAT [MORE]")]
@@ -136,7 +136,7 @@ def train_and_stay(trainer: Trainer, output: Output, progress: Progress, viewer:
     code = train_and_finish(trainer, output, progress)
     live = viewer.content.live
     assert live is not None
-    if code == INTERRUPTED and not live.stop_pressed:
+    if code != 0 and not live.stop_pressed:
         return code
     output.line(f"The viewer stays open: {viewer.url} (Ctrl-C ends)")
     with contextlib.suppress(KeyboardInterrupt):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,16 @@ _CAUSES = {
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
     errno.EISDIR: "a folder of that name is there; choose another name",
 }
+
+
+_being_written: set[Path] = set()
+"""Temporary files of this process."""
+
+_PARTIAL = re.compile(r"\.(?:(\d+)-[0-9a-f]+\.)?partial(?:\.|$)")
+"""In the name of a temporary file, with the id of its process."""
+
+LONGEST_WRITE = 3600.0
+"""Seconds; an older temporary file is left over, even if there is a process with the id in its name."""
 
 
 def write_error(path: Path | str, error: OSError) -> UserError:
@@ -56,7 +68,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         UserError: the disk is full, the folder is not writable, and the like.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.partial{target.suffix}")
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial{target.suffix}")
+    _being_written.add(temporary)
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
@@ -65,18 +78,61 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, target)
+        _sync_folder(target.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):  # where it could not be made it cannot be removed either
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise write_error(target, error) from None
         raise
+    finally:
+        _being_written.discard(temporary)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk, where the system can."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):  # some file systems cannot
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def remove_leftovers(folder: Path | str) -> None:
-    """Remove the temporary files that a process left in `folder` when it was killed in the middle of a write."""
+    """Remove the temporary files that a process left in `folder` when it was killed in the middle of a write.
+
+    Those that are being written stay, and those that cannot be removed.
+    """
     for path in Path(folder).glob(".*.partial*"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if path.is_file() and not path.is_symlink() and not _is_being_written(path):
+                path.unlink(missing_ok=True)
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether a temporary file belongs to a process that may still write it."""
+    found = _PARTIAL.search(path.name)
+    if path in _being_written:
+        return True
+    if found is None or found[1] is None or int(found[1]) == os.getpid():
+        return False
+    return time.time() - path.stat().st_mtime < LONGEST_WRITE and _is_alive(int(found[1]))
+
+
+def _is_alive(process: int) -> bool:
+    """Whether there is a process of this id."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -9,3 +9,9 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def in_one_line(text: object, longest: int = 200) -> str:
+    """What an error of a library says, on one line and cut short."""
+    words = " ".join(str(text).split())
+    return words if len(words) <= longest else f"{words[: longest - 3]}..."

@@ -78,7 +78,7 @@ class Pinhole:
 
 @functools.lru_cache(maxsize=64)
 def _colmap_camera(lens: Lens) -> Any:
-    import pycolmap
+    from nfc_gs.data.colmap_library import pycolmap
 
     return pycolmap.Camera(model=lens.model, width=lens.width, height=lens.height, params=list(lens.params))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.plain_json import finite_number
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.export.report_pictures import Picture, color_error, jpeg, read_pictures
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.runs.checkpoint import GIVEN_PART, RUN_PART, Checkpoint, load_checkpoint
-from nfc_gs.runs.names import CHECKPOINT_NAME, CONFIG_NAME, METRICS_NAME, PHOTO_ENDING, TEST_RENDERS, image_stems
+from nfc_gs.runs.metrics import read_metrics
+from nfc_gs.runs.names import CHECKPOINT_NAME, CONFIG_NAME, PHOTO_ENDING, TEST_RENDERS, image_stems
 
 log = logging.getLogger("nfc_gs")
 
@@ -26,6 +27,9 @@ MAX_VIEWS = 16
 
 MAX_SIDE, MAX_ERROR_SIDE = 960, 480
 """Longest side of an embedded photo or rendering, and of a picture of errors, pixels."""
+
+MAX_TEXT = 100_000
+"""Characters that are shown of a file."""
 
 MAX_BYTES, MAX_PICTURE_BYTES = 3_500_000, 450_000
 """Of the embedded pictures of views together, and of each; the worst and the best view always have room."""
@@ -57,7 +61,8 @@ class RunFiles:
 
     Attributes:
         metrics: content of `metrics.json`.
-        config: content of `config.yaml`; its text if it is no plain YAML.
+        config: the settings, as the checkpoint has them; without one the text of `config.yaml`, which is for people to
+            read.
         checkpoint: None if there is none.
         views: the held-out views by name.
         axis: what the times of the views mean.
@@ -73,13 +78,13 @@ class RunFiles:
     @staticmethod
     def read(folder: Path) -> RunFiles:
         """Read the files of a run."""
-        metrics = read_json(folder / METRICS_NAME)
+        metrics, checkpoint = read_metrics(folder), _read_checkpoint(folder)
         test = as_mapping(metrics.get("test"))
         return RunFiles(
             folder=folder,
             metrics=metrics,
-            config=read_yaml(folder / CONFIG_NAME),
-            checkpoint=_read_checkpoint(folder),
+            config=_read_text(folder / CONFIG_NAME) if checkpoint is None else _settings(checkpoint),
+            checkpoint=checkpoint,
             views=read_views(folder, test),
             axis=read_time_axis(test),
         )
@@ -136,7 +141,7 @@ class RunFiles:
     @property
     def progress(self) -> float | None:
         """How much of the run is done, 0..1; None where that is not known."""
-        config = as_mapping(self.config) if self.checkpoint is None else self.checkpoint.config
+        config = as_mapping(self.config)
         for goal, done in ((config.get("budget_seconds"), self.seconds), (config.get("steps"), self.steps)):
             goal = as_number(goal)
             if goal and done is not None:
@@ -158,29 +163,19 @@ class RunFiles:
         return [view for view in self.ordered if view.pictures]
 
 
-def read_yaml(path: Path) -> Any:
-    """The parsed file, its text if it is not plain YAML, None if it is not there."""
-    import yaml
+def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `config.yaml` says, in the same order."""
+    given = dict(checkpoint.parts[GIVEN_PART].values) if GIVEN_PART in checkpoint.parts else {}
+    return {"capture": checkpoint.capture, "data": dict(checkpoint.data), **checkpoint.config, "given": given}
 
+
+def _read_text(path: Path) -> str | None:
+    """The beginning of a text; None if it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_TEXT)
     except OSError:
         return None
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        return text
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if there is none, or (with a warning) if it cannot be read."""
-    try:
-        return as_mapping(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        log.warning("%s cannot be read and is left out: %s.", path, error)
-        return {}
 
 
 def _read_checkpoint(folder: Path) -> Checkpoint | None:
@@ -200,9 +195,8 @@ def as_mapping(value: Any) -> dict[str, Any]:
 
 def as_number(value: Any) -> float | None:
     """A finite number, or None."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    return float(value) if abs(value) < 1e300 else None
+    number = finite_number(value)
+    return number if number is not None and abs(number) < 1e300 else None
 
 
 def read_time_axis(test: Mapping[str, Any]) -> TimeAxis:

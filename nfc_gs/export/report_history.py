@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nfc_gs.core import plain_json
 from nfc_gs.export.report_files import as_mapping, as_number
 
 log = logging.getLogger("nfc_gs")
@@ -38,7 +38,7 @@ def read_curves(path: Path) -> dict[str, Any]:
         with open(path, encoding="utf-8", errors="replace") as handle:
             for line in handle:
                 try:
-                    row = as_mapping(json.loads(line))
+                    row = as_mapping(plain_json.parse(line))
                 except ValueError:  # the last line of a run that was killed
                     continue
                 if as_number(row.get("step")) is None or as_number(row.get("seconds")) is None:

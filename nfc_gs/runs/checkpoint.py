@@ -21,8 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nfc_gs.core import plain_json
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, write_error
+from nfc_gs.core.text import in_one_line
 from nfc_gs.data import stored
 from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.model.correction_kinds import CORRECTIONS
@@ -44,6 +46,9 @@ RUN_PART = "run"
 
 GIVEN_PART = "given"
 """Name of the part that names the terms and companions a run was given from Python: code cannot be saved."""
+
+MOST_SECONDS = 1e12
+"""That a run may say it took, or may take: 30,000 years."""
 
 RESERVED_PARTS = (_SCENE, RUN_PART, GIVEN_PART)
 """Names that no part of a model or its training can have."""
@@ -198,33 +203,103 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     header = _read_header(file)
     tensors = _read_tensors(file)
     try:
-        transform = np.array(header["transform"], dtype=np.float64)
-        checkpoint = Checkpoint(
-            family=str(header["family"]),
-            model_parts=tuple(str(name) for name in header["model_parts"]),
-            parts={name: Part(tensors.get(name, {}), dict(values)) for name, values in header["parts"].items()},
-            step=int(header["step"]),
-            seconds=float(header["seconds"]),
-            config=dict(header["config"]),
-            capture=stored.file_name(header["capture"]),
-            scene=stored.from_parts(
-                header["scene"], tensors.get(_SCENE, {}), transform, _time_axis(header["time_axis"])
-            ),
-            background=tuple(float(value) for value in header["background"]),  # type: ignore[arg-type]
-            data=dict(header["data"]),
-            correction_parts=tuple(str(name) for name in header["correction_parts"]),
-        )
+        checkpoint = _from_header(header, tensors)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise UserError(f"The checkpoint {file} has a broken header ({error}); use another checkpoint.") from None
+        raise UserError(
+            f"The checkpoint {file} has a broken header ({in_one_line(error)}); use another checkpoint."
+        ) from None
     _check(file, checkpoint)
     return checkpoint
+
+
+def _from_header(header: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> Checkpoint:
+    """The checkpoint of a header, whose values may be anything, and of its tensors by part and name.
+
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError, AttributeError: a value is missing, or odd.
+    """
+    values_of = {
+        name: plain_json.as_dict(values, f"parts/{name}")
+        for name, values in plain_json.as_dict(header["parts"], "parts").items()
+    }
+    _check_state(values_of.get(RUN_PART, {}), values_of.get(GIVEN_PART, {}))
+    transform = np.array(header["transform"], dtype=np.float64)
+    if not np.isfinite(transform).all():
+        raise ValueError("the transform is not finite")
+    background = plain_json.as_list(header["background"], "background")
+    return Checkpoint(
+        family=plain_json.as_text(header["family"], "family"),
+        model_parts=_names(header, "model_parts"),
+        parts={name: Part(tensors.get(name, {}), values) for name, values in values_of.items()},
+        step=plain_json.as_int(header["step"], "step"),
+        seconds=plain_json.as_float(header["seconds"], "seconds", 0.0, MOST_SECONDS),
+        config=_config(header["config"]),
+        capture=stored.file_name(header["capture"]),
+        scene=stored.from_parts(header["scene"], tensors.get(_SCENE, {}), transform, _time_axis(header["time_axis"])),
+        background=tuple(plain_json.as_float(value, "background", 0.0, 1.0) for value in background),  # type: ignore[arg-type]
+        data=_data(header["data"]),
+        correction_parts=_names(header, "correction_parts"),
+    )
+
+
+def _names(header: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    return tuple(plain_json.as_text(value, name) for value in plain_json.as_list(header[name], name))
+
+
+def _config(value: Any) -> dict[str, Any]:
+    """The resolved configuration; here what is used of it without making a `ResolvedConfig`."""
+    config = plain_json.as_dict(value, "config")
+    for name in ("device", "backend", "preset", "method"):
+        plain_json.as_text(config.get(name, ""), f"config/{name}")
+    for name, low in (("seed", -plain_json.LARGEST), ("max_gaussians", 0)):
+        plain_json.as_int(config.get(name, 0), f"config/{name}", low, 2**63)
+    for name in ("steps", "budget_seconds"):
+        if config.get(name) is not None:
+            plain_json.as_float(config[name], f"config/{name}", 0.0, MOST_SECONDS)
+    if not isinstance(config.get("antialiased", False), bool):
+        raise ValueError("config/antialiased is neither true nor false")
+    objective = plain_json.as_dict(config.get("objective", {}), "config/objective")
+    extra = plain_json.as_dict(objective.get("extra", {}), "config/objective/extra")
+    for name, weight in {**{name: objective[name] for name in BUILT_IN if name in objective}, **extra}.items():
+        plain_json.as_float(weight, f"config/objective/{name}")
+    return config
+
+
+def _data(value: Any) -> dict[str, Any]:
+    """How the capture was read; `runs.opening.scene_of` makes a `DataConfig` of it."""
+    data = plain_json.as_dict(value, "data")
+    for name, field_value in data.items():
+        if isinstance(field_value, (int, float)) and not isinstance(field_value, bool):
+            plain_json.as_float(field_value, f"data/{name}")
+        elif isinstance(field_value, list):
+            for number in field_value:
+                plain_json.as_float(number, f"data/{name}")
+        elif field_value is not None and not isinstance(field_value, (str, bool)):
+            raise ValueError(f"data/{name} is {plain_json.in_short(field_value)}")
+    if data.get("background") is not None and len(plain_json.as_list(data["background"], "data/background")) != 3:
+        raise ValueError("data/background is no color")
+    return data
+
+
+def _check_state(run: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise ValueError for odd values of the run itself, and of what it was given from Python."""
+    plain_json.as_int(run.get("evaluations", 0), "run/evaluations")
+    plain_json.as_int(run.get("evaluation_due", 0), "run/evaluation_due", 0, 1)
+    for name, psnr in plain_json.as_dict(run.get("view_psnr", {}), "run/view_psnr").items():
+        plain_json.as_float(psnr, f"run/view_psnr/{name}")
+    for stage, seconds in plain_json.as_dict(run.get("timings", {}), "run/timings").items():
+        plain_json.as_float(seconds, f"run/timings/{stage}", 0.0, MOST_SECONDS)
+    for name, weight in plain_json.as_dict(given.get("terms", {}), "given/terms").items():
+        plain_json.as_float(weight, f"given/terms/{name}")
+    for name in plain_json.as_list(given.get("companions", []), "given/companions"):
+        plain_json.as_text(name, "given/companions")
 
 
 def _check(file: Path, checkpoint: Checkpoint) -> None:
     """Raise unless a model can be made of the parts."""
     if checkpoint.family not in FAMILIES:
         raise UserError(
-            f"The checkpoint {file} holds a model of the family '{checkpoint.family}', which this nfc-gs does not "
+            f"The checkpoint {file} holds a model of the family '{checkpoint.family[:40]}', which this nfc-gs does not "
             f"have ({', '.join(FAMILIES)}); use the nfc-gs that wrote it."
         )
     try:
@@ -236,7 +311,7 @@ def _check(file: Path, checkpoint: Checkpoint) -> None:
                 CORRECTIONS[name](checkpoint.parts[name])
     except (ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(
-            f"The tensors of the checkpoint {file} do not fit together: {error}; use another one."
+            f"The tensors of the checkpoint {file} do not fit together: {in_one_line(error)}; use another one."
         ) from None
 
 
@@ -258,13 +333,13 @@ def _read_header(file: Path) -> dict[str, Any]:
     if len(raw) < length:
         raise _cut_short(file)
     try:
-        table = json.loads(raw)
+        table = plain_json.parse(raw)
         end = max((int(entry["data_offsets"][1]) for name, entry in table.items() if name != "__metadata__"), default=0)
-        header = json.loads(table["__metadata__"]["nfc_gs"])
+        header = plain_json.as_dict(plain_json.parse(table["__metadata__"]["nfc_gs"]), "the header")
         if header["format"] != FORMAT:
             raise UserError(foreign)
         version = header["version"]
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         raise UserError(foreign) from None
     if version == 1:
         raise UserError(
@@ -272,8 +347,8 @@ def _read_header(file: Path) -> dict[str, Any]:
         )
     if version != VERSION:
         raise UserError(
-            f"The checkpoint {file} has format version {version}, but this nfc-gs reads version {VERSION}; "
-            "use the nfc-gs that wrote it, or train again."
+            f"The checkpoint {file} has format version {plain_json.in_short(version)}, but this nfc-gs reads version "
+            f"{VERSION}; use the nfc-gs that wrote it, or train again."
         )
     if size < 8 + length + end:
         raise _cut_short(file)
@@ -284,7 +359,8 @@ def _time_axis(value: Any) -> TimeAxis | None:
     """The time axis of a header; raises KeyError, TypeError or ValueError if it is none."""
     if value is None:
         return None
-    axis = TimeAxis(float(value["start"]), float(value["end"]), str(value.get("unit", "")))
+    start, end = (plain_json.as_float(value[name], f"time_axis/{name}") for name in ("start", "end"))
+    axis = TimeAxis(start, end, plain_json.as_text(value.get("unit", ""), "time_axis/unit"))
     if not 0.0 < axis.end - axis.start < math.inf:
         raise ValueError(f"the times run from {axis.start} to {axis.end}")
     return axis
@@ -298,7 +374,7 @@ def _read_tensors(file: Path) -> dict[str, dict[str, Tensor]]:
     try:
         flat = load_file(str(file))
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        raise UserError(f"The checkpoint {file} is damaged ({error}); use another checkpoint.") from None
+        raise UserError(f"The checkpoint {file} is damaged ({in_one_line(error)}); use another checkpoint.") from None
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in flat.items():
         part, _, name = key.partition("/")

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nfc_gs.core import plain_json
 from nfc_gs.core.files import write_text
+from nfc_gs.core.text import in_one_line
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.runs.names import METRICS_NAME
 
@@ -153,6 +155,15 @@ def write_metrics(run: Path, metrics: Metrics, record: TrainingRecord) -> Path:
     Raises:
         UserError: it cannot be written.
     """
+    values = asdict(record)
+    content = {"test": test_values(metrics), **values.pop("sizes"), **values}
+    path = Path(run) / METRICS_NAME
+    write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def test_values(metrics: Metrics) -> dict[str, Any]:
+    """What `metrics.json` says of the held-out views; numbers may not be finite."""
     test: dict[str, Any] = {"psnr": metrics.psnr, "ssim": metrics.ssim}
     if metrics.lpips is not None:
         test["lpips"] = metrics.lpips
@@ -165,24 +176,26 @@ def write_metrics(run: Path, metrics: Metrics, record: TrainingRecord) -> Path:
     test["views"] = [
         {name: value for name, value in asdict(view).items() if value is not None} for view in metrics.views
     ]
-    values = asdict(record)
-    content = {"test": test, **values.pop("sizes"), **values}
-    path = Path(run) / METRICS_NAME
-    write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
-    return path
+    return test
 
 
 def read_metrics(run: Path) -> dict[str, Any]:
-    """The content of a run's `metrics.json`; empty if there is none, or (with a warning) if it cannot be read."""
+    """The content of a run's `metrics.json`; empty if there is none, or (with a warning) if it cannot be read.
+
+    Numbers that are not finite, or too large for any figure, are None. The figures of the held-out views ("test") are
+    an object if they are there, and so are the "timings".
+    """
     path = run / METRICS_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = plain_json.as_dict(plain_json.parse(path.read_text(encoding="utf-8")), "its content")
+        for name in ("test", "timings"):
+            plain_json.as_dict(content.get(name, {}), name)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        logger.warning("%s cannot be read and is left out: %s.", path, error)
+        logger.warning("%s cannot be read and is left out: %s.", path, in_one_line(error))
         return {}
-    return content if isinstance(content, dict) else {}
+    return finite(content)
 
 
 def finite(value: Any) -> Any:
@@ -191,7 +204,8 @@ def finite(value: Any) -> Any:
         return {name: finite(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return None if is_number and plain_json.finite_number(value) is None else value
 
 
 def peak_memory_mb() -> float | None:

@@ -36,6 +36,12 @@ TIMELAPSE = f"{RENDERS}/timelapse"
 LOOP_NAME = f"{RENDERS}/loop.mp4"
 """The looping video of a moving scene."""
 
+LOCK_NAME = ".lock"
+"""There while a process works in the folder (`runs.lock`)."""
+
+TENSORBOARD = "tensorboard"
+"""Folder of the curves for TensorBoard."""
+
 FRAMES_NAME = "frames"
 """Folder of splat files at several times of a moving scene."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.plain_json import finite_number
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.normalize import translation
@@ -137,7 +138,7 @@ class OpenRun:
             steps=checkpoint.step,
             train_seconds=checkpoint.seconds,
             timings=timings_so_far(self.folder, checkpoint),
-            peak_memory_mb=read_metrics(self.folder).get("peak_memory_mb"),
+            peak_memory_mb=finite_number(read_metrics(self.folder).get("peak_memory_mb")),
             **config,
         )
         return write_metrics(self.folder, metrics, record)
@@ -155,7 +156,7 @@ def timings_so_far(run: Path, checkpoint: Checkpoint) -> Mapping[str, float]:
     later = metrics.get("timings")
     if metrics.get("steps") != checkpoint.step or not isinstance(later, dict):
         return saved
-    return {name: value for name, value in later.items() if isinstance(value, float)}
+    return {name: value for name, value in later.items() if isinstance(value, float) and value >= 0.0}
 
 
 def open_run(path: Path, *, capture: Path | None, device: str, backend: str, images: bool = True) -> OpenRun:

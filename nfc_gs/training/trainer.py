@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Listener, TrainFinished, TrainStarted
+from nfc_gs.core.text import in_one_line
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.scene import SceneData
@@ -24,9 +25,9 @@ from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.registry import BACKENDS, get_backend
 from nfc_gs.runs.checkpoint import GIVEN_PART, RESERVED_PARTS, RUN_PART, Checkpoint, load_checkpoint
 from nfc_gs.runs.metrics import Metrics, TrainingRecord, peak_memory_mb, write_metrics
-from nfc_gs.runs.names import CHECKPOINT_NAME
+from nfc_gs.runs.names import CHECKPOINT_NAME, CONFIG_NAME
 from nfc_gs.runs.opening import check_same_scene, scene_of, timings_so_far
-from nfc_gs.runs.run_folder import claim_run_folder, write_config
+from nfc_gs.runs.run_folder import RunFolder, claim_run_folder, lock_run_folder, write_config
 from nfc_gs.runs.timelapse import timelapse_picture
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
@@ -50,6 +51,9 @@ class Trainer:
 
     All randomness depends on (seed, purpose, step) alone and torch computes in one thread on the CPU, so a run
     gives the same bits again, for any number of threads and across interruptions.
+
+    A trainer keeps its run folder locked against other processes until `run.release`, which `nfc_gs.finish` calls, or
+    until it is forgotten. `resume` takes the folder over from another trainer of the process that is not training.
 
     Attributes:
         scene, config, model: what it works on; read them, do not change them.
@@ -76,7 +80,7 @@ class Trainer:
         self,
         scene: SceneData,
         config: TrainConfig,
-        run: Path | str,
+        run: Path | str | RunFolder,
         listeners: Sequence[Listener] = (),
         *,
         capture: Path | str,
@@ -89,7 +93,7 @@ class Trainer:
         """Begin a run: make its folder and write its configuration and a checkpoint of step 0.
 
         Args:
-            run: folder of the run; must not hold one already.
+            run: folder of the run, which must not hold one already; or what `runs.run_folder.claim_run_folder` returns.
             listeners: are called with events (`core.events`); one that raises is logged and dropped.
             capture: path the scene was read from, for `resume`.
             data: how `load_scene` read it, for `resume`.
@@ -100,28 +104,32 @@ class Trainer:
             clock: where the time goes is counted on it; it may have counted the reading of the capture already.
 
         Raises:
-            UserError: the folder holds a run or cannot be written, the configuration does not make sense, or the
-                device or backend is not there.
+            UserError: the folder holds a run, another process works in it, or it cannot be written; the configuration
+                does not make sense; or the device or backend is not there.
         """
         if family not in TRAINABLE_FAMILIES:
             raise UserError(f"There is no family of models '{family}', only {', '.join(TRAINABLE_FAMILIES)}.")
         self.clock = clock or StageClock()
         with self.clock.counting("start"), one_torch_thread():
-            claim_run_folder(run)
-            resolved = resolve(config, moves=scene.time_axis is not None)
-            place = Path(capture).resolve()
-            _check_has_views(scene, place)
-            model = TRAINABLE_FAMILIES[family].new_model(scene, resolved)
-            self._assemble(scene, resolved, Path(run), listeners, model, terms or {}, companions)
-            self._capture, self._data = place, asdict(data or DataConfig())
-            self.run.begin()
-            given = {"terms": self._term_weights, "companions": self._given_companions}
-            write_config(self.run.folder, {**resolved.to_dict(), "given": given}, self._capture, self._data)
+            folder = run if isinstance(run, RunFolder) else claim_run_folder(run)
+            try:
+                resolved = resolve(config, moves=scene.time_axis is not None)
+                place = Path(capture).resolve()
+                _check_has_views(scene, place)
+                model = TRAINABLE_FAMILIES[family].new_model(scene, resolved)
+                self._assemble(scene, resolved, folder, listeners, model, terms or {}, companions)
+                self._capture, self._data = place, asdict(data or DataConfig())
+                self.run.begin()
+                self._write_config()
+            except BaseException:
+                folder.abandon()
+                raise
+            folder.lock.busy = False
 
     @classmethod
     def resume(
         cls,
-        run: Path | str,
+        run: Path | str | RunFolder,
         listeners: Sequence[Listener] = (),
         *,
         scene: SceneData | None = None,
@@ -132,39 +140,51 @@ class Trainer:
         """Go on with a run from its last checkpoint, exactly as if it had never stopped.
 
         Args:
-            run: folder of the run.
+            run: folder of the run, or what `runs.run_folder.lock_run_folder` returns.
             scene: the scene it trains on; None to read the capture again.
             terms, companions: the same as when the run began.
             clock: as for a new run.
 
         Raises:
-            UserError: no such run, a broken checkpoint, a capture that is gone or has changed, terms or companions
-                of its own that are not given again, or a device or backend that is not there.
+            UserError: no such run, one that another process works in, a broken checkpoint, a capture that is gone or
+                has changed, terms or companions of its own that are not given again, or a device or backend that is
+                not there.
         """
         clock = clock or StageClock()
-        with clock.counting("start"):
-            checkpoint = load_checkpoint(run)
-            config = ResolvedConfig.from_dict(checkpoint.config)
-            check(config)
-            resolve_device(config.device)
-            if scene is None:
-                with clock.counting("capture"):
-                    scene = scene_of(checkpoint)
-            check_same_scene(scene, checkpoint)
-            _check_has_views(scene, Path(checkpoint.capture))
-            trainer = cls.__new__(cls)
-            trainer.clock = clock
-            model = checkpoint.make_model(config.device)
-            trainer._assemble(scene, config, Path(run), listeners, model, terms or {}, companions)
-            trainer._capture, trainer._data = Path(checkpoint.capture), dict(checkpoint.data)
-            trainer._load(checkpoint)
+        folder = run if isinstance(run, RunFolder) else lock_run_folder(run)
+        try:
+            with clock.counting("start"):
+                checkpoint = load_checkpoint(folder.path)
+                config = ResolvedConfig.from_dict(checkpoint.config)
+                check(config)
+                resolve_device(config.device)
+                if scene is None:
+                    with clock.counting("capture"):
+                        scene = scene_of(checkpoint)
+                check_same_scene(scene, checkpoint)
+                _check_has_views(scene, Path(checkpoint.capture))
+                trainer = cls.__new__(cls)
+                trainer.clock = clock
+                model = checkpoint.make_model(config.device)
+                trainer._assemble(scene, config, folder, listeners, model, terms or {}, companions)
+                trainer._capture, trainer._data = Path(checkpoint.capture), dict(checkpoint.data)
+                trainer._load(checkpoint)
+                if not (folder.path / CONFIG_NAME).exists():  # the run was killed when it had just begun
+                    trainer._write_config()
+        except BaseException:
+            folder.lock.release()
+            raise
         return trainer
+
+    def _write_config(self) -> None:
+        given = {"terms": self._term_weights, "companions": self._given_companions}
+        write_config(self.run.folder, {**self.config.to_dict(), "given": given}, self._capture, self._data)
 
     def _assemble(
         self,
         scene: SceneData,
         config: ResolvedConfig,
-        folder: Path,
+        folder: RunFolder,
         listeners: Sequence[Listener],
         model: RadianceModel,
         terms: Terms,
@@ -211,9 +231,10 @@ class Trainer:
             self.run.go_on(checkpoint.step, checkpoint.seconds, parts[RUN_PART].values)
         except KeyError as error:
             raise UserError(f"The checkpoint of {self.run.folder} lacks {error}; it cannot be resumed.") from None
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, AttributeError, RuntimeError) as error:
             raise UserError(
-                f"The checkpoint of {self.run.folder} is not that of its configuration ({error}); it cannot be resumed."
+                f"The checkpoint of {self.run.folder} is not that of its configuration ({in_one_line(error)}); "
+                "it cannot be resumed."
             ) from None
 
     def _check_given(self, what: str, then: Collection[str], now: Collection[str]) -> None:
@@ -280,9 +301,9 @@ class Trainer:
         self.run.stop()
 
     def train(self) -> TrainFinished:
-        """Train to the end of the run, or until Ctrl-C or `stop`; the last state is saved in either case.
+        """Train to the end of the run, or until Ctrl-C, SIGTERM, SIGHUP or `stop`; the last state is saved in any case.
 
-        A second Ctrl-C aborts at once.
+        A second signal does what it does elsewhere: Ctrl-C aborts at once.
 
         Raises:
             UserError: the loss or a parameter is not finite (the last good state stays saved), or something cannot be
@@ -306,14 +327,15 @@ class Trainer:
         with one_torch_thread():
             self._one_step()
 
-    def evaluate(self, save_to: Path | None = None, *, lpips: bool = False) -> Metrics:
+    def evaluate(self, save_to: Path | None = None, **options: Any) -> Metrics:
         """Measure the held-out views now, at full size, and log the result in the run's history.
 
         Args:
             save_to: folder for the rendered views and their images.
+            options: as of `measure`.
         """
         with self.clock.counting("evaluation"):
-            metrics = self.measure(save_to, lpips=lpips)
+            metrics = self.measure(save_to, **options)
             if metrics.psnr is not None and metrics.ssim is not None:
                 self.run.evaluated(metrics.psnr, metrics.ssim)
         return metrics
@@ -322,7 +344,7 @@ class Trainer:
         """The held-out views' metrics; nothing is logged.
 
         Args:
-            options: `lpips` and `model_at` as `evaluation.evaluate` has them.
+            options: `lpips`, `model_at` and `progress` as `evaluation.evaluate` has them.
         """
         with one_torch_thread():
             return evaluate(self.model, self.scene, self.render_options, save_to=save_to, **options)

@@ -149,7 +149,7 @@ def _write_picture(
 
 def _write_model(folder: Path, names: list[str], cameras: list[Camera], tracks: Tracks) -> bool:
     """Write the COLMAP model; returns whether it is complete (COLMAP's writer does not report a full disk)."""
-    import pycolmap
+    from nfc_gs.data.colmap_library import pycolmap
 
     folder.mkdir(parents=True)
     model = pycolmap.Reconstruction()

@@ -197,7 +197,7 @@ def point_cloud(data: ModelData, messages: ReaderMessages) -> tuple[np.ndarray, 
 
 def _order(ids: np.ndarray) -> np.ndarray:
     """The order of the points in pycolmap's own map, on which the result of a training depends to the last bit."""
-    import pycolmap
+    from nfc_gs.data.colmap_library import pycolmap
 
     places = pycolmap.Point3DMap()
     point = pycolmap.Point3D()

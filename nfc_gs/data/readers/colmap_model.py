@@ -81,7 +81,7 @@ def check_pose(path: Path, pose: Sequence[float], what: str) -> None:
 @functools.cache
 def camera_models() -> dict[int, str]:
     """The names of COLMAP's camera models by their numbers."""
-    import pycolmap
+    from nfc_gs.data.colmap_library import pycolmap
 
     return {int(model): name for name, model in pycolmap.CameraModelId.__members__.items() if name != "INVALID"}
 
@@ -89,7 +89,7 @@ def camera_models() -> dict[int, str]:
 @functools.cache
 def parameter_count(model: str) -> int:
     """How many parameters a camera model of COLMAP has."""
-    import pycolmap
+    from nfc_gs.data.colmap_library import pycolmap
 
     return len(pycolmap.Camera.create_from_model_name(1, model, 1.0, 1, 1).params)
 

@@ -11,7 +11,7 @@ from nfc_gs.export.report_sections.section import Section
 
 
 def section(run: RunFiles) -> Section:
-    """The content of `config.yaml`, folded."""
+    """Every setting, folded."""
     config = run.config
     if not config:
         return Section()
