@@ -13,7 +13,7 @@ struct RenderInputs {
   int sh_degree;
   bool composite_bits;
   Floats viewmat, intrinsics;
-  int width, height;
+  int width, height, left, top, whole_width, whole_height;
   bool antialiased, depth;
   Array<int32_t> radii;
   Floats means2d, out, out_alpha;
@@ -36,7 +36,10 @@ struct RenderInputs {
       throw std::invalid_argument("between 1 and 64 channels can be composited");
     for (int i = 0; i < 16; ++i) j.camera.viewmat[i] = viewmat.data()[i];
     for (int i = 0; i < 4; ++i) j.camera.intrinsics[i] = intrinsics.data()[i];
-    j.camera.width = width, j.camera.height = height;
+    if (width < 1 || height < 1 || left < 0 || top < 0 || width > whole_width - left || height > whole_height - top)
+      throw std::invalid_argument("the camera's part does not fit into its picture");
+    j.camera.width = width, j.camera.height = height, j.camera.left = left, j.camera.top = top;
+    j.camera.whole_width = whole_width, j.camera.whole_height = whole_height;
     j.antialiased = antialiased, j.depth = depth;
     j.means = means.data(), j.quats = quats.data(), j.scales = scales.data(), j.opacities = opacities.data();
     check(background, composited, "background");
@@ -124,11 +127,12 @@ void backward(nfc::RenderScratch& scratch, const RenderInputs& inputs, const Ren
 void bind_render(nb::module_& m) {
   nb::class_<RenderInputs>(m, "RenderInputs")
       .def(nb::init<Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, int,
-                    bool, Floats, Floats, int, int, bool, bool, Array<int32_t>, Floats, Floats, Floats, MaybeFloats>(),
+                    bool, Floats, Floats, int, int, int, int, int, int, bool, bool, Array<int32_t>, Floats, Floats, Floats, MaybeFloats>(),
            nb::arg("means"), nb::arg("quats"), nb::arg("scales"), nb::arg("opacities"), nb::arg("sh_coeffs").none(),
            nb::arg("bit_logits").none(), nb::arg("bit_shifts").none(), nb::arg("features").none(),
            nb::arg("background").none(), nb::arg("sh_degree"), nb::arg("composite_bits"), nb::arg("viewmat"),
-           nb::arg("intrinsics"), nb::arg("width"), nb::arg("height"), nb::arg("antialiased"), nb::arg("depth"),
+           nb::arg("intrinsics"), nb::arg("width"), nb::arg("height"), nb::arg("left"), nb::arg("top"),
+           nb::arg("whole_width"), nb::arg("whole_height"), nb::arg("antialiased"), nb::arg("depth"),
            nb::arg("radii").noconvert(), nb::arg("means2d").noconvert(), nb::arg("out").noconvert(),
            nb::arg("out_alpha").noconvert(), nb::arg("out_depth").noconvert().none());
   nb::class_<RenderGradients>(m, "RenderGradients")
