@@ -81,8 +81,8 @@ class Camera:
 
     def _check_part(self, whole: Frame) -> None:
         """Raise UserError unless the pixels of this camera are pixels of `whole`."""
-        fits_across = 0 <= whole.left and whole.left + self.width <= whole.width
-        if not (fits_across and 0 <= whole.top and whole.top + self.height <= whole.height):
+        fits_across = whole.left >= 0 and whole.left + self.width <= whole.width
+        if not (fits_across and whole.top >= 0 and whole.top + self.height <= whole.height):
             raise UserError(
                 f"A part of {self.width} x {self.height} pixels at ({whole.left}, {whole.top}) does not fit into a "
                 f"picture of {whole.width} x {whole.height}."
@@ -97,9 +97,11 @@ class Camera:
         across = math.degrees(math.atan2(self.cx, self.fx) + math.atan2(self.width - self.cx, self.fx))
         down = math.degrees(math.atan2(self.cy, self.fy) + math.atan2(self.height - self.cy, self.fy))
         whole = self.part_of
-        part = f" at ({whole.left}, {whole.top}) of {whole.width} x {whole.height}" if whole else ""
+        size = f"{self.width} x {self.height}"
+        if whole is not None:
+            size += f" from ({whole.left}, {whole.top}) of {whole.width} x {whole.height}"
         return (
-            f"Camera({self.width} x {self.height} pixels{part}, {across:.1f} x {down:.1f} degrees, "
+            f"Camera({size} pixels, {across:.1f} x {down:.1f} degrees, "
             f"at {_in_words(self.center)}, looking along {_in_words(self.viewmat[2, :3])})"
         )
 
@@ -137,11 +139,10 @@ class Camera:
         Raises:
             UserError: the part is empty or reaches beyond the picture.
 
-        >>> camera = nfc_gs.look_at(eye=(0, -3, 1), target=(0, 0, 0), width=640, height=480)
-        >>> camera.crop(320, 0, 320, 240)
-        Camera(320 x 240 pixels at (320, 0) of 640 x 480, 30.0 x 23.4 degrees, at (0, -3, 1), looking along (0, 0.949, -0.316))
+        >>> nfc_gs.look_at(eye=(0, 0, -3), target=(0, 0, 0), up=(0, -1, 0), width=640, height=480).crop(320, 0, 320, 9)
+        Camera(320 x 9 from (320, 0) of 640 x 480 pixels, 30.0 x 0.8 degrees, at (0, 0, -3), looking along (0, 0, 1))
         """
-        if not (0 <= left <= left + width <= self.width and 0 <= top <= top + height <= self.height):
+        if not (0 <= left < left + width <= self.width and 0 <= top < top + height <= self.height):
             raise UserError(
                 f"A part of {width} x {height} pixels at ({left}, {top}) does not fit into a picture of "
                 f"{self.width} x {self.height}."
