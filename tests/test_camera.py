@@ -158,5 +158,5 @@ def test_a_camera_that_is_not_made_by_crop_is_no_part() -> None:
     part = camera_of().crop(20, 5, 30, 40)
     with pytest.raises(UserError, match=r"principal point \(3\.0, 19\.9\d*\).* make parts with Camera\.crop"):
         replace(part, cx=3.0)
-    with pytest.raises(UserError, match="30 x 44 pixels at .20, 5. does not fit into a picture of 64 x 48"):
+    with pytest.raises(UserError, match=r"30 x 44 pixels at \(20, 5\) does not fit into a picture of 64 x 48"):
         replace(part, height=44)

@@ -193,7 +193,10 @@ def _draw_bits_tiled(
     depth: bool,
     tile: int,
 ) -> PictureSteps:
-    """The picture of "bits" in tiles: one plane after the other, as all of them together need much memory."""
+    """The picture of "bits" in tiles: one plane after the other, as all of them together need much memory.
+
+    The color is decoded before it is blended instead of afterwards, which is the same but for rounding.
+    """
     small = camera.resized(camera.width // 3, camera.height // 3)
     cells = [replace(settings, show="bit", bit=bit) for bit in range(BITS)]
     cells.append(replace(settings, show="color", background=BLACK))
