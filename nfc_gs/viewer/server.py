@@ -16,6 +16,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.viewer.canvas import at_full_resolution
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 """Names of this machine that no other one can take."""
@@ -97,7 +98,8 @@ def _refusing(refuses: Callable[[Request], bool]) -> Iterator[list[str]]:
         def answer(connection: ServerConnection, request: Request) -> Response | None:
             if refuses(request):
                 return connection.respond(http.HTTPStatus.FORBIDDEN, "This page is not the viewer's.\n")
-            return process_request(connection, request)
+            response = process_request(connection, request)
+            return None if response is None else at_full_resolution(response)
 
         started.append("with the check")
         return serve(*args, process_request=answer, **settings)
