@@ -128,9 +128,11 @@ class Camera:
     def crop(self, left: int, top: int, width: int, height: int) -> Camera:
         """The camera of a part of the picture: its rendering is that part of the whole rendering.
 
-        Backends draw splats of the part as they draw them in the whole picture (`part_of`), so parts fit together
-        without seams. With the backend `cpu` they are equal bit for bit. A crop of a crop is a part of the same whole
-        picture.
+        Backends project splats as in the whole picture (`part_of`), so parts fit together without seams. What the
+        backend `cpu` draws is equal bit for bit, and so are its gradients, if those of the rest of the picture are
+        zero; sums over all splats or pixels (of `viewmat` and the background) and what is computed from composited
+        bits are equal to rounding. Splats beyond the part cost no more than their projection. A crop of a crop is a
+        part of the same whole picture. Runs and captures store a part as a picture of its own.
 
         Args:
             left, top: first column and first row of the part, pixels of this camera's picture.

@@ -25,7 +25,7 @@ def at_full_resolution(response: Response) -> Response:
     """An answer of viser's server; if it is a page, with `FULL_RESOLUTION` before all of its own scripts."""
     if response.headers.get("Content-Type", "").partition(";")[0] != "text/html":
         return response
-    body = _with_script(response.body, response.headers.get("Content-Encoding") == "gzip")
+    body = _with_script(bytes(response.body), response.headers.get("Content-Encoding") == "gzip")
     headers = Headers(response.headers)
     del headers["Content-Length"]
     headers["Content-Length"] = str(len(body))
