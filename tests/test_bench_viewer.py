@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from tool_modules import load
 
-from nfc_gs.viewer.session import MovingPicture
+from nfc_gs.viewer.session import SentPicture
 
 measuring, viewer = load("bench/measuring"), load("bench/viewer")
 
@@ -22,7 +22,7 @@ class FakeClient:
         self.pictures: list[float] = []
         self.sent: dict[tuple[float, ...], float] = {}
         self.session = SimpleNamespace(
-            moving_picture=MovingPicture(64, 48), renderer=SimpleNamespace(frame_rate=SimpleNamespace(share=1.0))
+            moving_picture=SentPicture(64, 48), renderer=SimpleNamespace(frame_rate=SimpleNamespace(share=1.0))
         )
 
     def move(self, until: object) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from nfc_gs.core.camera import Camera, look_at, look_at_viewmat
+from nfc_gs.core.camera import Camera, Frame, look_at, look_at_viewmat
 from nfc_gs.core.errors import UserError
 
 
@@ -90,3 +91,72 @@ def test_a_camera_that_cannot_be_is_refused(changes: dict[str, Any], sentence: s
     values = {"viewmat": np.eye(4), "fx": 10.0, "fy": 10.0, "cx": 4.0, "cy": 4.0, "width": 8, "height": 8}
     with pytest.raises(UserError, match=sentence):
         Camera(**{**values, **changes})
+
+
+# ---- parts of a picture ----
+
+
+def camera_of(width: int = 64, height: int = 48) -> Camera:
+    return Camera(torch.eye(4), fx=50.3, fy=51.7, cx=31.1, cy=24.9, width=width, height=height)
+
+
+def test_a_part_has_the_size_and_the_principal_point_of_the_part_and_keeps_its_picture() -> None:
+    camera = camera_of()
+    part = camera.crop(20, 5, 30, 40)
+    assert (part.width, part.height, part.fx, part.fy) == (30, 40, 50.3, 51.7)
+    assert (part.cx, part.cy) == (31.1 - 20, 24.9 - 5) and float(part.K[0, 2]) == pytest.approx(11.1)
+    assert part.part_of == part.frame == Frame(20, 5, 31.1, 24.9, 64, 48)
+    assert camera.part_of is None and camera.frame == Frame(0, 0, 31.1, 24.9, 64, 48)
+    moved = part.to(dtype=torch.float64)
+    assert moved.part_of == part.part_of and moved.viewmat.dtype == torch.float64
+
+
+def test_a_part_of_a_part_is_a_part_of_the_whole_and_all_of_a_picture_is_no_part() -> None:
+    camera = camera_of()
+    assert camera.crop(20, 5, 30, 40).crop(3, 0, 7, 11) == camera.crop(23, 5, 7, 11)
+    assert camera.crop(0, 0, 64, 48) == camera and camera.crop(20, 5, 30, 40) != camera.crop(20, 6, 30, 40)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 5])
+def test_a_part_that_is_resized_by_a_whole_factor_is_that_part_of_the_resized_picture(factor: int) -> None:
+    camera = camera_of()
+    part = camera.crop(7, 5, 31, 17).resized(31 * factor, 17 * factor)
+    assert part == camera.resized(64 * factor, 48 * factor).crop(7 * factor, 5 * factor, 31 * factor, 17 * factor)
+
+
+@pytest.mark.parametrize("box", [(7, 5, 31, 17), (0, 0, 63, 48), (33, 1, 31, 47), (63, 47, 1, 1)])
+@pytest.mark.parametrize("size", [(10, 5), (1, 1), (47, 90)])
+def test_a_part_of_any_size_sees_the_same_and_its_picture_is_right_to_a_pixel(
+    box: tuple[int, int, int, int], size: tuple[int, int]
+) -> None:
+    part = camera_of().crop(*box)
+    small = part.resized(*size)
+    sx, sy = size[0] / part.width, size[1] / part.height
+    assert (small.width, small.height) == size and (small.fx, small.fy) == (50.3 * sx, 51.7 * sy)
+    assert (small.cx, small.cy) == pytest.approx((part.cx * sx, part.cy * sy), abs=1e-9)
+    assert abs(small.frame.left - box[0] * sx) < 1 and abs(small.frame.top - box[1] * sy) < 1
+    assert abs(small.frame.width - 64 * sx) <= 1 and abs(small.frame.height - 48 * sy) <= 1
+
+
+def test_a_part_says_where_it_is() -> None:
+    part = look_at((0, -3, 1), (0, 0, 0), width=100, height=50, fov=90).crop(50, 0, 50, 50)
+    assert repr(part) == (
+        "Camera(50 x 50 from (50, 0) of 100 x 50 pixels, 45.0 x 53.1 degrees, at (0, -3, 1), "
+        "looking along (0, 0.949, -0.316))"
+    )
+
+
+@pytest.mark.parametrize(
+    "box", [(-1, 0, 4, 4), (0, -1, 4, 4), (61, 0, 4, 4), (0, 45, 4, 4), (0, 0, 65, 4), (70, 0, -6, 4), (3, 3, 0, 4)]
+)
+def test_what_is_no_part_is_refused(box: tuple[int, int, int, int]) -> None:
+    with pytest.raises(UserError, match=r"part of -?\d+ x 4 pixels at .* does not fit into a picture of 64 x 48"):
+        camera_of().crop(*box)
+
+
+def test_a_camera_that_is_not_made_by_crop_is_no_part() -> None:
+    part = camera_of().crop(20, 5, 30, 40)
+    with pytest.raises(UserError, match=r"principal point \(3\.0, 19\.9\d*\).* make parts with Camera\.crop"):
+        replace(part, cx=3.0)
+    with pytest.raises(UserError, match=r"30 x 44 pixels at \(20, 5\) does not fit into a picture of 64 x 48"):
+        replace(part, height=44)

@@ -179,6 +179,15 @@ def test_a_picture_of_many_tiles_is_that_of_gsplat(gpu: Engine):
     assert_alike(pictures(gpu, splats, camera, RasterSettings()), expected, 1e-3)
 
 
+def test_a_part_drawn_by_gsplat_is_that_part_of_the_whole_picture():
+    peer, splats, camera = open_engine("peer-float32"), many_splats(), make_camera(640, 480, fx=560.0, fy=570.0)
+    for antialiased in (False, True):
+        settings = RasterSettings(depth=True, antialiased=antialiased)
+        whole = pictures(peer, splats, camera, settings)
+        part = pictures(peer, splats, camera.crop(321, 13, 205, 300), settings)
+        assert_alike(part, {name: image[13:313, 321:526] for name, image in whole.items()}, 1e-3)
+
+
 # ---- training -----------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.checks import check_alike, check_shapes
+from nfc_gs.core.constants import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 from nfc_gs.core.errors import UserError
 from nfc_gs.rendering import gsplat_backend
 from nfc_gs.rendering.backend import RasterSettings, Splats
@@ -270,10 +272,60 @@ def stand_in_for_gsplat(means, quats, scales, opacities, colors, viewmats, Ks, w
 
 @pytest.fixture
 def gsplat_stand_in(monkeypatch: pytest.MonkeyPatch) -> gsplat_backend.GsplatBackend:
+    from gsplat.cuda import _torch_impl
+
     monkeypatch.setattr(gsplat_backend, "_require_gpu", lambda splats: None)
     backend = object.__new__(gsplat_backend.GsplatBackend)
-    backend._rasterization = stand_in_for_gsplat
+    backend._gsplat = SimpleNamespace(
+        rasterization=stand_in_for_gsplat,
+        fully_fused_projection=projection_of_gsplat,
+        isect_tiles=_torch_impl._isect_tiles,
+        isect_offset_encode=_torch_impl._isect_offset_encode,
+        rasterize_to_pixels=tiles_of_gsplat,
+    )
     return backend
+
+
+def projection_of_gsplat(means, covars, quats, scales, viewmats, Ks, width, height, *, opacities, **options):
+    """gsplat's own projection in PyTorch, which takes covariances and returns radii as floats."""
+    from gsplat.cuda import _torch_impl
+
+    assert covars is None and opacities.shape == (len(means),) and options["far_plane"] == math.inf
+    covars, _ = _torch_impl._quat_scale_to_covar_preci(quats, scales, compute_preci=False)
+    radii, *rest = _torch_impl._fully_fused_projection(means, covars, viewmats, Ks, width, height, **options)
+    return radii.int(), *rest
+
+
+def tiles_of_gsplat(means2d, conics, colors, opacities, width, height, tile_size, offsets, flatten_ids, **options):
+    """What `gsplat.rasterize_to_pixels` makes of the splats of the tiles, but for its larger limit of alpha."""
+    ends = torch.cat([offsets.flatten(), torch.tensor([len(flatten_ids)])])
+    rows = []
+    for y in range(offsets.shape[1]):
+        row = []
+        for x in range(offsets.shape[2]):
+            tile = y * offsets.shape[2] + x
+            ids = flatten_ids[ends[tile] : ends[tile + 1]].long()
+            places = torch.stack(
+                torch.meshgrid(
+                    torch.arange(tile_size * x, min(tile_size * (x + 1), width)) + 0.5,
+                    torch.arange(tile_size * y, min(tile_size * (y + 1), height)) + 0.5,
+                    indexing="xy",
+                ),
+                -1,
+            ).to(means2d)
+            dx, dy = (places[:, :, None] - means2d[0, ids]).unbind(-1)
+            a, b, c = conics[0, ids].unbind(-1)
+            alpha = opacities[0, ids] * torch.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
+            alpha = torch.where(alpha >= ALPHA_MIN, alpha.clamp(max=ALPHA_MAX), 0)
+            alpha = torch.where(torch.cumprod(1 - alpha, -1) >= TRANSMITTANCE_MIN, alpha, 0)
+            left = torch.cumprod(torch.cat([torch.ones_like(alpha[..., :1]), 1 - alpha], -1), -1)
+            image, rest = (alpha * left[..., :-1]) @ colors[0, ids], left[..., -1:]
+            if options["backgrounds"] is not None:
+                image = image + rest * options["backgrounds"][0]
+            row.append(torch.cat([image, 1 - rest], -1))
+        rows.append(torch.cat(row, 1))
+    whole = torch.cat(rows)[None]
+    return whole[..., :-1], whole[..., -1:]
 
 
 @pytest.mark.parametrize("with_color", [True, False])
@@ -323,6 +375,31 @@ def test_the_gsplat_backend_draws_bits_as_colors_and_as_planes(gsplat_stand_in, 
         results.append([out.features, out.alpha, out.depth, *(tensor.grad for tensor in bits.values())])
     for expected, actual in zip(*results, strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("with_color", [True, False])
+@pytest.mark.parametrize("depth", [True, False])
+@pytest.mark.parametrize("antialiased", [True, False])
+def test_the_gsplat_backend_draws_a_part_as_it_is_in_the_whole_picture(gsplat_stand_in, with_color, depth, antialiased):
+    splats = make_splats(30, spread=2.0)
+    if not with_color:
+        splats = dataclasses.replace(splats, sh_coeffs=None)
+    background = torch.linspace(0, 1, 3 * with_color + 2, dtype=torch.float64)
+    settings = RasterSettings(depth=depth, antialiased=antialiased)
+    results = []
+    for backend in (TorchBackend(), gsplat_stand_in):
+        inputs = dataclasses.replace(splats, means=splats.means.clone().requires_grad_())
+        camera = dataclasses.replace(make_camera(), viewmat=make_camera().viewmat.requires_grad_())
+        out = backend.render(inputs, camera.crop(21, 7, 37, 30), settings, background)
+        loss = out.features.square().sum() + out.alpha.sum() + (0 if out.depth is None else out.depth.sum())
+        loss.backward()
+        assert out.features.shape == (30, 37, len(background)) and (out.depth is not None) == depth
+        shown = out.info.visible
+        assert 5 < int(shown.sum()) <= 30 and out.info.means2d_grad is not None
+        facts = [out.info.means2d * shown[:, None], out.info.means2d_grad, inputs.means.grad, camera.viewmat.grad]
+        results.append([out.features, out.alpha, out.depth, *facts])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-8)
 
 
 def test_the_gsplat_backend_draws_an_empty_picture_without_asking_gsplat(gsplat_stand_in):

@@ -292,6 +292,16 @@ def test_time_moves_the_scene_and_plays(page: Page) -> None:
     until(lambda: not page.session.state.playing, page)
 
 
+def test_the_canvas_keeps_the_size_of_the_window_however_few_pictures_a_second_it_shows(page: Page) -> None:
+    size = "[...document.querySelectorAll('canvas')].filter(c => c.width).map(c => [c.width, c.height])"
+    assert page.page.evaluate(size) == [list(SIZE)]
+    page.session.play(True)
+    page.page.wait_for_timeout(6000)  # viser decides every 2.5 s
+    page.session.play(False)
+    page.settle()
+    assert page.page.evaluate(size) == [list(SIZE)] and page.session.window == SIZE
+
+
 def test_keys_do_what_the_help_says_and_a_frustum_is_clicked(page: Page, scene: SceneData) -> None:
     page.settle()
     session, press = page.session, page.page.keyboard.press

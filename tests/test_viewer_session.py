@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from viewer_client import Sway, until, watch_models
 from viewer_models import CPU, many
 from viewer_sessions import WINDOW, Clock, is_forgotten, looking, use_tiles
 
+from nfc_gs.core.camera import look_at
 from nfc_gs.core.errors import UserError
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.viewer import session as sessions
 from nfc_gs.viewer.draw import FAR, draw, prepared
 from nfc_gs.viewer.panels import browser
 from nfc_gs.viewer.panels.browser import BrowserPanel
-from nfc_gs.viewer.scheduler import Scheduler
+from nfc_gs.viewer.panels.status import StatusPanel
+from nfc_gs.viewer.renderer import Quality
+from nfc_gs.viewer.scheduler import Scheduler, run_to_end
 from nfc_gs.viewer.session import FLICKER, REST, Session
 from nfc_gs.viewer.source import Source
 
@@ -59,6 +63,32 @@ def called(scheduler: Scheduler, function: Any) -> Any:
     return results[0]
 
 
+# ---- parts of pictures ----
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("split", [0.5, 0.213])
+def test_the_halves_of_a_comparison_are_those_of_the_whole_pictures_bit_for_bit(split: float, samples: int) -> None:
+    models = [many(), many(300)]
+    with torch.no_grad():
+        models[0].log_scales += 1.5  # as wide as the picture
+        models[1].log_scales += 1.0
+    session, _, _, _ = looking(*(Source(name, splats) for name, splats in zip("ab", models, strict=True)))
+    session.update(compare="split", split=split)
+    camera = look_at((0.0, 0.0, -3.0), (0.0, -1.4, -1.0), (0.0, -1.0, 0.0), width=331, height=97, fov=75)  # up by 35
+    picture = run_to_end(session.renderer.render_sources(session.state, camera, Quality(samples=samples, tile=70)))
+    left, right = (draw(splats, camera, session.state, CPU, samples=samples) for splats in models)
+    border = round(split * 331)
+    np.testing.assert_array_equal(picture.rgb[:, : border - 1], left.rgb[:, : border - 1])
+    np.testing.assert_array_equal(picture.rgb[:, border + 1 :], right.rgb[:, border + 1 :])
+    assert (picture.rgb[:, border - 1 : border + 1] == 255).all(), "a white line between them"
+    assert left.depth is not None and right.depth is not None
+    depth = run_to_end(
+        session.renderer.render_sources(session.state, camera, Quality(samples=samples), depth=True)
+    ).depth
+    np.testing.assert_array_equal(depth, np.concatenate([left.depth[:, :border], right.depth[:, border:]], axis=1))
+
+
 # ---- how long and how well ----
 
 
@@ -70,6 +100,28 @@ def test_however_long_a_picture_takes_it_is_refined(monkeypatch: pytest.MonkeyPa
     while scheduler.run_due():
         clock.now += 10.0
     assert len(pictures) == 3 and not np.array_equal(pictures[1], pictures[2])
+
+
+def test_the_status_line_is_about_the_picture_that_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, scheduler, clock, _ = looking(Source("many", many(4000)))
+    monkeypatch.setattr(sessions, "perf_counter", clock)
+    panel = StatusPanel(session)
+    panel.build(SimpleNamespace(add_markdown=lambda text: SimpleNamespace(content=text)))  # type: ignore[arg-type]
+    lines: list[str] = []
+
+    def read() -> None:
+        panel.tick()
+        lines.append(panel.line.content.splitlines()[1])
+
+    read()
+    session.renderer.frame_rate.share = 1 / 8
+    rested(session, scheduler, clock)
+    read()
+    while scheduler.run_due():
+        read()
+    assert lines[0] == "waiting for the first picture"
+    assert lines[1] == "32 x 24 in 0 ms, 12.5 % of the Gaussians while you move"  # half of the window, at first
+    assert lines[2] == "64 x 48 in 0 ms" and lines[-1] == "64 x 48 in 0 ms, 4 samples per pixel"
 
 
 def test_while_a_training_runs_a_picture_at_rest_is_whole_in_tiles_and_not_refined(

@@ -74,7 +74,9 @@ class ToyField(nn.Module):
 
 def rays_of(camera: Camera, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Origins and directions [R, 3], scene frame, of pixels [R, 2] (column, row)."""
-    x, y = (pixels + 0.5 - torch.tensor([camera.cx, camera.cy])).div(torch.tensor([camera.fx, camera.fy])).unbind(1)
+    frame = camera.frame  # so that a part of a picture is that part of the whole
+    places = pixels + torch.tensor([frame.left + 0.5, frame.top + 0.5]) - torch.tensor([frame.cx, frame.cy])
+    x, y = places.div(torch.tensor([camera.fx, camera.fy])).unbind(1)
     directions = torch.stack([x, y, torch.ones_like(x)], 1) @ camera.viewmat[:3, :3]
     return camera.center.expand(len(pixels), 3), functional.normalize(directions, dim=1)
 

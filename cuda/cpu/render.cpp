@@ -9,7 +9,9 @@ namespace nfc {
 
 void RenderScratch::attach(RenderJob& job) {
   const size_t n = size_t(job.count);
-  job.tiles_x = pieces_of(job.camera.width, kTile), job.tiles_y = pieces_of(job.camera.height, kTile);
+  const CameraArgs& c = job.camera;
+  job.tile_left = c.left / kTile, job.tiles_x = pieces_of(c.left + c.width, kTile) - job.tile_left;
+  job.tile_top = c.top / kTile, job.tiles_y = pieces_of(c.top + c.height, kTile) - job.tile_top;
   job.records = records_.reserve(n);
   job.colors = colors_.reserve(n * job.channels);
   job.tile_used = tile_used_.reserve(size_t(job.tiles_x) * job.tiles_y);
@@ -20,7 +22,7 @@ void RenderScratch::attach(RenderJob& job) {
 void RenderScratch::forward(RenderJob& job) {
   const Kernels& k = kernels();
   attach(job);
-  tiles_x_ = job.tiles_x, tiles_ = job.tiles_x * job.tiles_y;
+  tile_top_ = job.tile_top, tiles_x_ = job.tiles_x, tiles_ = job.tiles_x * job.tiles_y;
   {
     StageTimer timer(kProject);
     parallel_ranges(job.count, kRowsPerPiece, [&](int begin, int end) { k.project(job, begin, end); });
@@ -66,7 +68,7 @@ void RenderScratch::backward(RenderJob& job, float* v_viewmat, float* v_backgrou
 size_t RenderScratch::evaluated_pairs() const {
   size_t rows = 0;
   for (int tile = 0; tile < tiles_; ++tile) {
-    const int top = tile / tiles_x_ * kTile;
+    const int top = (tile_top_ + tile / tiles_x_) * kTile;
     const uint32_t begin = tile_begin_.get()[tile];
     for (uint32_t slot = begin; slot < begin + tile_used_.get()[tile]; ++slot) {
       const SplatRecord& s = records_.get()[tile_entries_.get()[slot].splat];

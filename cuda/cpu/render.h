@@ -29,7 +29,7 @@ class RenderScratch {
   void bin(const RenderJob& job);  // lists the Gaussians of each tile by depth (binning.cpp)
 
   size_t entries_ = 0;
-  int tiles_x_ = 0, tiles_ = 0;
+  int tile_top_ = 0, tiles_x_ = 0, tiles_ = 0;
   Buffer<SplatRecord> records_;
   Buffer<float> colors_, partial_, tile_background_, camera_partial_;
   Buffer<uint32_t> tile_begin_, tile_used_, splat_rank_, entry_begin_;

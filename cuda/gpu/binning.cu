@@ -47,7 +47,8 @@ NFC_KERNEL(write_entries, nfc::RenderArgs, nfc::kThreads) {
   }
   // project.cu has counted the same tiles (`UNFUSED` of nfc_gs/ops/nvrtc.py); if it ever had not, nothing may be
   // written out of bounds.
-  const int tile = min(rows.row * args.tiles_x + rows.column_begin + left, args.tiles_x * args.tiles_y - 1);
+  const int row = rows.row - args.tile_top, column = rows.column_begin + left - args.tile_left;
+  const int tile = min(row * args.tiles_x + column, args.tiles_x * args.tiles_y - 1);
   args.entry_splat[entry] = splat;
   if (args.wide_tiles) {
     ((int*)args.entry_tile)[entry] = tile;

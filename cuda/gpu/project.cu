@@ -133,16 +133,16 @@ NFC_KERNEL(project_splats, nfc::RenderArgs, nfc::kThreads) {
   const Gaussian g = load_gaussian(args, i);
   const Footprint<float> f =
       footprint(nfc::project(cam, g.mean, g.quat, g.scale, args.antialiased != 0), g.opacity);
-  if (!is_visible(f, float(args.width), float(args.height))) {
+  if (!is_visible(f, cam.window)) {
     args.radii[2 * i] = args.radii[2 * i + 1] = args.touched[i] = 0;
     args.means2d[2 * i] = args.means2d[2 * i + 1] = 0.0f;
     args.depths[i] = __int_as_float(0x7f800000);
     return;
   }
-  const SplatRecord record = record_of(f, args.width, args.height);
+  const SplatRecord record = record_of(f, cam.window);
   args.records[i] = record;
   args.radii[2 * i] = radius_of(f.extent_x), args.radii[2 * i + 1] = radius_of(f.extent_y);
-  args.means2d[2 * i] = f.mean_x, args.means2d[2 * i + 1] = f.mean_y;
+  args.means2d[2 * i] = f.mean_x - float(args.left), args.means2d[2 * i + 1] = f.mean_y - float(args.top);
   args.depths[i] = f.depth;
   int touched = 0;
   for (TileRows rows(record); rows.next();) touched += max(rows.column_end - rows.column_begin, 0);

@@ -62,10 +62,10 @@ NFC_KERNEL(raster, nfc::RenderArgs, nfc::kTilePixels) {
   NFC_SHARED(unsigned, reaches, kBatch);
   NFC_SHARED(float, color, kBatch * kChannels);
   const int tile = blockIdx.x, thread = threadIdx.x, channels = channels_here(args);
-  const Pixel pixel = pixel_of(tile, args.tiles_x, thread);
-  const bool inside = pixel.x < args.width && pixel.y < args.height;
+  const Pixel pixel = pixel_of(args, tile, thread);
+  const bool inside = is_inside(args, pixel);
   const float x = float(pixel.x) + 0.5f, y = float(pixel.y) + 0.5f;
-  const int left = tile % args.tiles_x * kTile, top = tile / args.tiles_x * kTile;
+  const Pixel corner = corner_of(args, tile);
   const unsigned my_warp = 1u << (thread / kWarp);
   const int begin = args.tile_begin[tile], end = args.tile_begin[tile + 1];
   const int bucket0 = first_bucket(tile, begin);
@@ -82,7 +82,7 @@ NFC_KERNEL(raster, nfc::RenderArgs, nfc::kTilePixels) {
       // A bit for each warp whose pixels the splat's box meets.
       unsigned warps = 0;
       for (int w = 0; w < kTilePixels / kWarp; ++w) {
-        const int column = left + w % 2 * 8, row = top + w / 2 * 4;
+        const int column = corner.x + w % 2 * 8, row = corner.y + w / 2 * 4;
         const bool meets = s.column_begin < column + 8 && s.column_end > column && s.row_begin < row + 4 &&
                            s.row_end > row;
         warps |= unsigned(meets) << w;
@@ -123,7 +123,7 @@ NFC_KERNEL(raster, nfc::RenderArgs, nfc::kTilePixels) {
   }
 
   if (!inside) return;
-  const size_t at = size_t(pixel.y) * args.width + pixel.x;
+  const size_t at = index_of(args, pixel);
   const int out_channels = args.channels - args.depth;
   const float rest = fabsf(T), alpha = 1.0f - rest;
   if (args.first_channel == 0) args.out_alpha[at] = alpha;
@@ -145,9 +145,9 @@ NFC_KERNEL(raster, nfc::RenderArgs, nfc::kTilePixels) {
 NFC_KERNEL(pixel_gradients, nfc::RenderArgs, nfc::kTilePixels) {
   using namespace nfc;
   const int tile = blockIdx.x, thread = threadIdx.x, channels = channels_here(args);
-  const Pixel pixel = pixel_of(tile, args.tiles_x, thread);
-  const bool inside = pixel.x < args.width && pixel.y < args.height;
-  const size_t at = inside ? size_t(pixel.y) * args.width + pixel.x : 0;
+  const Pixel pixel = pixel_of(args, tile, thread);
+  const bool inside = is_inside(args, pixel);
+  const size_t at = inside ? index_of(args, pixel) : 0;
   const int out_channels = args.channels - args.depth;
   const float alpha = inside ? args.out_alpha[at] : 0.0f;
   float behind = 0.0f;
@@ -219,7 +219,7 @@ NFC_KERNEL(raster_backward, nfc::RenderArgs, nfc::kBackwardThreads) {
     if (!valid || !(T > 0.0f)) continue;
 
     const int index = step - lane;
-    const Pixel pixel = pixel_of(tile, args.tiles_x, index);
+    const Pixel pixel = pixel_of(args, tile, index);
     const Blend b = blend(s.mean_x, s.mean_y, s.p, s.q, s.r, s.log2_opacity, float(pixel.x) + 0.5f,
                           float(pixel.y) + 0.5f);
     if (b.alpha == 0.0f) continue;

@@ -57,13 +57,17 @@ struct RenderArgs {
   int color_channels, feature_channels, channels;  // channels: both and depth (1 or 0)
   int first_channel;                                // of the NFC_CHANNELS that a launch of raster.cu takes
   int antialiased, depth, absgrad, keep, wide_tiles;  // keep: a backward pass may follow
-  int tiles_x, tiles_y, width, height;
-  float fx, fy, cx, cy;
+  // The part of the whole picture that is drawn: its tiles, counted in the whole picture, and its pixels.
+  int tile_left, tile_top, tiles_x, tiles_y;
+  int left, top, width, height;
+  int whole_width, whole_height;
+  float fx, fy, cx, cy;  // in pixels of the whole picture
 };
 
 NFC_HD PinholeCamera camera_of(const RenderArgs& args) {
   const float intrinsics[4] = {args.fx, args.fy, args.cx, args.cy};
-  return make_camera(args.viewmat, intrinsics, args.width, args.height);
+  const PixelBox window = {args.left, args.top, args.left + args.width, args.top + args.height};
+  return make_camera(args.viewmat, intrinsics, args.whole_width, args.whole_height, window);
 }
 
 // The index of a tile's first bucket. There is room for up to one bucket more per tile than its splats need, so that
@@ -71,13 +75,29 @@ NFC_HD PinholeCamera camera_of(const RenderArgs& args) {
 NFC_HD int first_bucket(int tile, int tile_begin) { return tile_begin / kBucket + tile; }
 
 struct Pixel {
-  int x, y;
+  int x, y;  // in the whole picture
 };
 
+// The first pixel of a tile.
+NFC_HD Pixel corner_of(const RenderArgs& args, int tile) {
+  return {(args.tile_left + tile % args.tiles_x) * kTile, (args.tile_top + tile / args.tiles_x) * kTile};
+}
+
 // Each warp of a tile has 8 x 4 pixels, so that small splats concern few warps.
-NFC_HD Pixel pixel_of(int tile, int tiles_x, int thread) {
+NFC_HD Pixel pixel_of(const RenderArgs& args, int tile, int thread) {
   const int warp = thread / kWarp, lane = thread % kWarp;
-  return {tile % tiles_x * kTile + warp % 2 * 8 + lane % 8, tile / tiles_x * kTile + warp / 2 * 4 + lane / 8};
+  const Pixel corner = corner_of(args, tile);
+  return {corner.x + warp % 2 * 8 + lane % 8, corner.y + warp / 2 * 4 + lane / 8};
+}
+
+// Whether a pixel is drawn, and the index of one that is.
+NFC_HD bool is_inside(const RenderArgs& args, const Pixel& pixel) {
+  return pixel.x >= args.left && pixel.x < args.left + args.width && pixel.y >= args.top &&
+         pixel.y < args.top + args.height;
+}
+
+NFC_HD size_t index_of(const RenderArgs& args, const Pixel& pixel) {
+  return size_t(pixel.y - args.top) * args.width + size_t(pixel.x - args.left);
 }
 
 }  // namespace nfc

@@ -17,7 +17,7 @@ struct RenderInputs {
   int sh_degree;
   bool composite_bits;
   Floats viewmat, intrinsics;
-  int width, height;
+  int width, height, left, top, whole_width, whole_height;
   bool antialiased, depth;
   Array<int32_t> radii;
   Floats means2d, out, out_alpha;
@@ -44,7 +44,10 @@ struct RenderInputs {
     j.channels = int(composited) + (depth ? 1 : 0);
     for (int i = 0; i < 16; ++i) j.camera.viewmat[i] = viewmat.data()[i];
     for (int i = 0; i < 4; ++i) j.camera.intrinsics[i] = intrinsics.data()[i];
-    j.camera.width = width, j.camera.height = height;
+    if (left < 0 || top < 0 || width > whole_width - left || height > whole_height - top)
+      throw std::invalid_argument("the camera's part does not fit into its picture");
+    j.camera.width = width, j.camera.height = height, j.camera.left = left, j.camera.top = top;
+    j.camera.whole_width = whole_width, j.camera.whole_height = whole_height;
     j.antialiased = antialiased, j.depth = depth;
     j.means = means.data(), j.quats = quats.data(), j.scales = scales.data(), j.opacities = opacities.data();
     check(background, {composited}, "background");
@@ -155,11 +158,13 @@ void backward(RenderScratch& scratch, const RenderInputs& inputs, const RenderGr
 void bind_render(nb::module_& m) {
   nb::class_<RenderInputs>(m, "RenderInputs")
       .def(nb::init<Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, int,
-                    bool, Floats, Floats, int, int, bool, bool, Array<int32_t>, Floats, Floats, Floats, MaybeFloats>(),
+                    bool, Floats, Floats, int, int, int, int, int, int, bool, bool, Array<int32_t>, Floats, Floats,
+                    Floats, MaybeFloats>(),
            array("means"), array("quats"), array("scales"), array("opacities"), array("sh_coeffs").none(),
            array("bit_logits").none(), array("bit_shifts").none(), array("features").none(),
            array("background").none(), nb::arg("sh_degree"), nb::arg("composite_bits"), array("viewmat"),
-           array("intrinsics"), nb::arg("width"), nb::arg("height"), nb::arg("antialiased"), nb::arg("depth"),
+           array("intrinsics"), nb::arg("width"), nb::arg("height"), nb::arg("left"), nb::arg("top"),
+           nb::arg("whole_width"), nb::arg("whole_height"), nb::arg("antialiased"), nb::arg("depth"),
            array("radii"), array("means2d"), array("out"),
            array("out_alpha"), array("out_depth").none());
   nb::class_<RenderGradients>(m, "RenderGradients")

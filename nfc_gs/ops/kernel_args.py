@@ -80,10 +80,16 @@ _RENDER_INTEGERS = [
     "absgrad",
     "keep",
     "wide_tiles",
+    "tile_left",
+    "tile_top",
     "tiles_x",
     "tiles_y",
+    "left",
+    "top",
     "width",
     "height",
+    "whole_width",
+    "whole_height",
 ]
 
 

@@ -111,7 +111,8 @@ class SplatInfo:
 
     Attributes:
         radii: [N, 2] int32, half extents in pixels of the box that bounds the splat (x, y), rounded up; 0 if invisible.
-        means2d: [N, 2] projected centres in pixels, detached; meaningful where visible.
+        means2d: [N, 2] projected centres in pixels of the camera (of the part, if it is cropped), detached; meaningful
+            where visible.
         means2d_grad: [N, 2] gradient of the loss with respect to means2d (pixels), or None before backward.
         means2d_absgrad: [N, 2] sum over pixels of absolute values of the same, with `absgrad`; else None.
     """

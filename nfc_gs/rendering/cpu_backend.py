@@ -162,13 +162,17 @@ _OPTIONAL = ("background", "viewmat")
 
 def _render_inputs(call: _Call, inputs: dict[str, Tensor | None], outputs: tuple[Tensor | None, ...]) -> Any:
     """The core's view of one rendering's inputs and outputs; it shares their memory."""
-    camera, settings = call.camera, call.settings
+    camera, frame, settings = call.camera, call.camera.frame, call.settings
     out, out_alpha, out_depth = outputs
     return native.core().RenderInputs(
         **{name: _array(tensor) for name, tensor in inputs.items()},
-        intrinsics=np.array([camera.fx, camera.fy, camera.cx, camera.cy], dtype=np.float32),
+        intrinsics=np.array([camera.fx, camera.fy, frame.cx, frame.cy], dtype=np.float32),
         width=camera.width,
         height=camera.height,
+        left=frame.left,
+        top=frame.top,
+        whole_width=frame.width,
+        whole_height=frame.height,
         sh_degree=settings.sh_degree,
         composite_bits=settings.bits,
         antialiased=settings.antialiased,

@@ -180,7 +180,7 @@ class _Render(torch.autograd.Function):
 
 def _describe(call: _Call, inputs: dict[str, Tensor | None]) -> RenderArgs:
     """The argument of the kernels, with all inputs and sizes."""
-    camera, settings = call.camera, call.settings
+    camera, frame, settings = call.camera, call.camera.frame, call.settings
     means, sh_coeffs = inputs["means"], inputs["sh_coeffs"]
     shifts, features = inputs["bit_shifts"], inputs["features"]
     assert means is not None
@@ -188,7 +188,9 @@ def _describe(call: _Call, inputs: dict[str, Tensor | None]) -> RenderArgs:
     bases = sh_coeffs.shape[1] if sh_coeffs is not None else 0 if shifts is None else shifts.shape[1] + 1
     job = RenderArgs()
     job.set(**inputs)
-    tiles_x, tiles_y = _blocks(camera.width, TILE_SIZE), _blocks(camera.height, TILE_SIZE)
+    tile_left, tile_top = frame.left // TILE_SIZE, frame.top // TILE_SIZE
+    tiles_x = _blocks(frame.left + camera.width, TILE_SIZE) - tile_left
+    tiles_y = _blocks(frame.top + camera.height, TILE_SIZE) - tile_top
     job.set(
         count=len(means),
         sh_bases=bases,
@@ -202,14 +204,20 @@ def _describe(call: _Call, inputs: dict[str, Tensor | None]) -> RenderArgs:
         absgrad=settings.absgrad,
         keep=call.keep,
         wide_tiles=tiles_x * tiles_y > MAX_NARROW_TILES,
-        width=camera.width,
-        height=camera.height,
+        tile_left=tile_left,
+        tile_top=tile_top,
         tiles_x=tiles_x,
         tiles_y=tiles_y,
+        left=frame.left,
+        top=frame.top,
+        width=camera.width,
+        height=camera.height,
+        whole_width=frame.width,
+        whole_height=frame.height,
         fx=camera.fx,
         fy=camera.fy,
-        cx=camera.cx,
-        cy=camera.cy,
+        cx=frame.cx,
+        cy=frame.cy,
     )
     return job
 

@@ -7,6 +7,9 @@ so that Inf and NaN never reach gsplat's kernels. Where gsplat 1.5 still differs
 - a pixel is finished when transmittance would fall to 1e-4 or below, instead of below it;
 - a splat is drawn only in the 16 x 16 tiles that its box (half extents rounded up to pixels) touches;
 - its sums run in no fixed order, so results differ in the last bits from run to run.
+
+A part of a picture (`Camera.crop`) equals that part of the whole to the rounding of its centres, which are projected in
+the whole picture and then moved: 1e-3 of a color.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import BLUR, NEAR_PLANE, TILE_SIZE
@@ -45,7 +49,7 @@ class GsplatBackend(RasterBackend):
                 "The backend 'gsplat' needs an NVIDIA GPU and a CUDA build of torch, and torch sees none; "
                 "use the backend 'cpu'."
             )
-        self._rasterization = _load_rasterization()
+        self._gsplat = _load_gsplat()
 
     def _render(
         self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None
@@ -58,7 +62,27 @@ class GsplatBackend(RasterBackend):
             return TorchBackend().render(splats, camera, settings, background)
 
         channels = 0 if colors is None else colors.shape[1]
-        image, alpha, meta = self._rasterization(
+        draw = self._draw_whole if camera.part_of is None else self._draw_part
+        image, alpha, meta = draw(visible, colors, camera, settings, background)
+        depth = image[..., channels:] if settings.depth else None
+        info = _collect(meta, ids, radii, settings.absgrad)
+        return RasterOutput(image[..., :channels], alpha, depth, info)
+
+    def _draw_whole(
+        self,
+        visible: Splats,
+        colors: Tensor | None,
+        camera: Camera,
+        settings: RasterSettings,
+        background: Tensor | None,
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Composite `colors` [V, D], and depth as the last channel if it is asked for.
+
+        Returns:
+            [H, W, D (+ 1)] channels over the background, [H, W, 1] alpha, and gsplat's facts of the splats.
+        """
+        channels = 0 if colors is None else colors.shape[1]
+        image, alpha, meta = self._gsplat.rasterization(
             visible.means,
             visible.quats,
             visible.scales,
@@ -80,14 +104,65 @@ class GsplatBackend(RasterBackend):
             # gsplat keeps only the absolute gradients of the last chunk of channels: take them all at once.
             channel_chunk=512 if settings.absgrad else 32,
         )
-        image, alpha = image[0], alpha[0]
-        depth = image[..., channels:] if settings.depth else None
-        info = _collect(meta, ids, radii, settings.absgrad)
-        return RasterOutput(image[..., :channels], alpha, depth, info)
+        return image[0], alpha[0], meta
+
+    def _draw_part(
+        self,
+        visible: Splats,
+        colors: Tensor | None,
+        camera: Camera,
+        settings: RasterSettings,
+        background: Tensor | None,
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """`_draw_whole` for a part of a picture: what `gsplat.rasterization` does, with the splats projected in the
+        whole picture, whose frustum gsplat clamps slopes to, and moved to the part."""
+        frame = camera.frame
+        intrinsics = camera.K.clone()
+        intrinsics[0, 2], intrinsics[1, 2] = frame.cx, frame.cy
+        radii, means2d, depths, conics, compensations = self._gsplat.fully_fused_projection(
+            visible.means,
+            None,
+            visible.quats,
+            visible.scales,
+            camera.viewmat[None],
+            intrinsics[None],
+            frame.width,
+            frame.height,
+            eps2d=BLUR,
+            near_plane=NEAR_PLANE,
+            far_plane=float("inf"),
+            calc_compensations=settings.antialiased,
+            opacities=visible.opacities,
+        )
+        means2d = means2d - means2d.new_tensor([frame.left, frame.top])
+        opacities = visible.opacities[None] if compensations is None else visible.opacities[None] * compensations
+        channels = visible.means.new_zeros(1, len(visible.means), 0) if colors is None else colors[None]
+        backgrounds = None if background is None else background[None]
+        if settings.depth:
+            channels = torch.cat([channels, depths[..., None]], dim=-1)
+            backgrounds = None if backgrounds is None else functional.pad(backgrounds, (0, 1))
+        tiles_x, tiles_y = -(-camera.width // TILE_SIZE), -(-camera.height // TILE_SIZE)
+        _, isect_ids, flatten_ids = self._gsplat.isect_tiles(means2d, radii, depths, TILE_SIZE, tiles_x, tiles_y)
+        image, alpha = self._gsplat.rasterize_to_pixels(
+            means2d,
+            conics,
+            channels,
+            opacities,
+            camera.width,
+            camera.height,
+            TILE_SIZE,
+            self._gsplat.isect_offset_encode(isect_ids, 1, tiles_x, tiles_y),
+            flatten_ids,
+            backgrounds=backgrounds,
+            absgrad=settings.absgrad,
+        )
+        if settings.depth:
+            image = torch.cat([image[..., :-1], image[..., -1:] / alpha.clamp(min=1e-10)], dim=-1)
+        return image[0], alpha[0], {"means2d": means2d, "radii": radii}
 
 
-def _load_rasterization() -> Any:
-    """gsplat's function, once its kernels are known to load."""
+def _load_gsplat() -> Any:
+    """gsplat, once its kernels are known to load."""
     try:
         import gsplat
     except ImportError as error:
@@ -107,7 +182,7 @@ def _load_rasterization() -> Any:
             "The backend 'gsplat' found neither ready-made kernels nor a CUDA toolkit to compile them; install the "
             "CUDA toolkit (nvcc) that matches torch, or use another backend."
         )
-    return gsplat.rasterization
+    return gsplat
 
 
 def _require_gpu(splats: Splats) -> None:

@@ -32,7 +32,7 @@ class Projection:
     """The splats on the image plane.
 
     Attributes:
-        means2d: [N, 2] centres in pixels.
+        means2d: [N, 2] centres in pixels of the whole picture (`Camera.frame`).
         conics: [N, 3] upper triangle (a, b, c) of the inverse covariance, 1 / pixels^2.
         depths: [N] z in the camera's frame, scene units.
         opacities: [N], after compensation if antialiased.
@@ -54,7 +54,7 @@ def project(splats: Splats, camera: Camera, antialiased: bool = False) -> Projec
     points = splats.means @ rotation.T + translation  # [N, 3], camera frame
     depths = points[:, 2]
     focal = points.new_tensor([camera.fx, camera.fy])
-    center = points.new_tensor([camera.cx, camera.cy])
+    center = points.new_tensor([camera.frame.cx, camera.frame.cy])
     slopes = points[:, :2] / depths[:, None]  # [N, 2], tangents of the ray's angles
     means2d = focal * slopes + center
 
@@ -80,14 +80,15 @@ def project(splats: Splats, camera: Camera, antialiased: bool = False) -> Projec
 
 
 def _jacobian(slopes: Tensor, depths: Tensor, camera: Camera) -> Tensor:
-    """[N, 2, 3] derivative of the projection, with slopes held to the image and a margin around it.
+    """[N, 2, 3] derivative of the projection, with slopes held to the whole picture and a margin around it.
 
-    Far outside the image the linear approximation is poor and would smear splats over the picture.
+    Far outside the picture the linear approximation is poor and would smear splats over it.
     """
-    margin_x = FRUSTUM_MARGIN * 0.5 * camera.width / camera.fx
-    margin_y = FRUSTUM_MARGIN * 0.5 * camera.height / camera.fy
-    x = slopes[:, 0].clamp(-(camera.cx / camera.fx + margin_x), (camera.width - camera.cx) / camera.fx + margin_x)
-    y = slopes[:, 1].clamp(-(camera.cy / camera.fy + margin_y), (camera.height - camera.cy) / camera.fy + margin_y)
+    whole = camera.frame
+    margin_x = FRUSTUM_MARGIN * 0.5 * whole.width / camera.fx
+    margin_y = FRUSTUM_MARGIN * 0.5 * whole.height / camera.fy
+    x = slopes[:, 0].clamp(-(whole.cx / camera.fx + margin_x), (whole.width - whole.cx) / camera.fx + margin_x)
+    y = slopes[:, 1].clamp(-(whole.cy / camera.fy + margin_y), (whole.height - whole.cy) / camera.fy + margin_y)
     zero = torch.zeros_like(depths)
     first = torch.stack([camera.fx / depths, zero, -camera.fx * x / depths], dim=-1)
     second = torch.stack([zero, camera.fy / depths, -camera.fy * y / depths], dim=-1)
@@ -103,8 +104,9 @@ def is_visible(splats: Splats, projection: Projection, camera: Camera) -> Tensor
         visible &= tensor.isfinite().all(-1)
     visible &= p.depths.isfinite() & p.opacities.isfinite() & p.determinants.isfinite()
     visible &= splats.quats.square().sum(-1).isfinite()
-    size = p.means2d.new_tensor([camera.width, camera.height])
-    return visible & ((p.means2d + p.extents > 0) & (p.means2d - p.extents < size)).all(-1)
+    first = p.means2d.new_tensor([camera.frame.left, camera.frame.top])
+    end = first + first.new_tensor([camera.width, camera.height])
+    return visible & ((p.means2d + p.extents > first) & (p.means2d - p.extents < end)).all(-1)
 
 
 def visible_splats(splats: Splats, camera: Camera, settings: RasterSettings) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,8 @@ class TorchBackend(RasterBackend):
         projection = project(visible, camera, settings.antialiased)
         channels = _channels(visible, camera, settings, projection.depths)
 
-        info = SplatInfo(radii, means2d=scatter_rows(projection.means2d.detach(), ids, len(radii)))
+        corner = projection.means2d.new_tensor([camera.frame.left, camera.frame.top])
+        info = SplatInfo(radii, means2d=scatter_rows(projection.means2d.detach() - corner, ids, len(radii)))
         absgrad = torch.zeros_like(info.means2d) if settings.absgrad else None
         image, transmittance = _composite(projection, channels, radii[ids], ids, camera, absgrad)
         _fill_on_backward(info, projection.means2d, ids, absgrad)
@@ -65,7 +66,7 @@ def _channels(visible: Splats, camera: Camera, settings: RasterSettings, depths:
 def _composite(
     projection: Projection, channels: Tensor, radii: Tensor, ids: Tensor, camera: Camera, absgrad: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Blend the splats [V] over each other, tile by tile.
+    """Blend the splats [V] over each other, tile by tile, in pixels of the whole picture (`Camera.frame`).
 
     Args:
         radii: [V, 2] int32.
@@ -79,13 +80,13 @@ def _composite(
     means2d = projection.means2d.detach()
     order = torch.sort(projection.depths.detach(), stable=True).indices  # front to back, ties by index
     low, high = (means2d - radii)[order], (means2d + radii)[order]
-    rows = []
-    for top in range(0, camera.height, TILE_SIZE):
-        bottom = min(top + TILE_SIZE, camera.height)
+    frame, rows = camera.frame, []
+    for top in range(frame.top, frame.top + camera.height, TILE_SIZE):
+        bottom = min(top + TILE_SIZE, frame.top + camera.height)
         in_row = (high[:, 1] > top) & (low[:, 1] < bottom)
         row = []
-        for left in range(0, camera.width, TILE_SIZE):
-            right = min(left + TILE_SIZE, camera.width)
+        for left in range(frame.left, frame.left + camera.width, TILE_SIZE):
+            right = min(left + TILE_SIZE, frame.left + camera.width)
             meets = in_row & (high[:, 0] > left) & (low[:, 0] < right)
             tile = _Tile(left, top, right, bottom, order[meets])
             row.append(_blend_tile(tile, projection, channels, ids, absgrad))

@@ -158,7 +158,7 @@ def draw_tiled(
     depth: bool = True,
     tile: int | None = 1024,
 ) -> PictureSteps:
-    """`draw` of any size in tiles of `tile` x `tile` pixels: yields after each, and returns the picture.
+    """`draw` of any size in tiles of `tile` x `tile` pixels: yields after each, and returns the same picture.
 
     What depends on the whole picture (the range of depths) is taken from a small one first. A picture that is no larger
     than a tile, or any without a `tile`, is drawn in one step.
@@ -171,19 +171,14 @@ def draw_tiled(
         settings = replace(settings, depth_range=depth_range_of(model, camera, settings, options, time=time, side=512))
     picture = np.empty((camera.height, camera.width, 3), np.uint8)
     depths = np.empty((camera.height, camera.width), np.float32) if depth else None
-    margin = min(64, tile // 4)  # splats at the edge of a tile are linearised as in the whole picture
     for top in range(0, camera.height, tile):
         for left in range(0, camera.width, tile):
-            bottom, right = min(top + tile, camera.height), min(left + tile, camera.width)
-            y, x = max(0, top - margin), max(0, left - margin)
-            part = crop_camera(
-                camera, x, y, min(right + margin, camera.width) - x, min(bottom + margin, camera.height) - y
-            )
+            part = camera.crop(left, top, min(tile, camera.width - left), min(tile, camera.height - top))
             drawn = draw(model, part, settings, options, time=time, photo=photo, samples=samples, depth=depth)
-            inner = slice(top - y, bottom - y), slice(left - x, right - x)
-            picture[top:bottom, left:right] = drawn.rgb[inner]
+            place = slice(top, top + part.height), slice(left, left + part.width)
+            picture[place] = drawn.rgb
             if depths is not None and drawn.depth is not None:
-                depths[top:bottom, left:right] = drawn.depth[inner]
+                depths[place] = drawn.depth
             yield
     return Picture(picture, depths)
 
@@ -198,7 +193,10 @@ def _draw_bits_tiled(
     depth: bool,
     tile: int,
 ) -> PictureSteps:
-    """The picture of "bits" in tiles: one plane after the other, as all of them together need much memory."""
+    """The picture of "bits" in tiles: one plane after the other, as all of them together need much memory.
+
+    The color is decoded before it is blended instead of afterwards, which is the same but for rounding.
+    """
     small = camera.resized(camera.width // 3, camera.height // 3)
     cells = [replace(settings, show="bit", bit=bit) for bit in range(BITS)]
     cells.append(replace(settings, show="color", background=BLACK))
@@ -226,11 +224,6 @@ def depth_range_of(
     depth = draw(model, small, replace(settings, show="alpha"), options, time=time).depth
     assert depth is not None
     return _percentiles(torch.from_numpy(depth))
-
-
-def crop_camera(camera: Camera, left: int, top: int, width: int, height: int) -> Camera:
-    """The camera of a part of the picture."""
-    return replace(camera, cx=camera.cx - left, cy=camera.cy - top, width=width, height=height)
 
 
 def side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -298,9 +291,9 @@ def reproject(photo: Photo, camera: Camera) -> tuple[Tensor, Tensor]:
     the result is that of a photo pasted on the sky.
     """
     own = photo.camera.to("cpu", torch.float32)
-    view = camera.to("cpu", torch.float32)
-    x = (torch.arange(camera.width) + 0.5 - camera.cx) / camera.fx
-    y = (torch.arange(camera.height) + 0.5 - camera.cy) / camera.fy
+    view, frame = camera.to("cpu", torch.float32), camera.frame
+    x = (torch.arange(frame.left, frame.left + camera.width) + 0.5 - frame.cx) / camera.fx
+    y = (torch.arange(frame.top, frame.top + camera.height) + 0.5 - frame.cy) / camera.fy
     rays = torch.stack([x.expand(camera.height, -1), y[:, None].expand(-1, camera.width), torch.ones(1, 1).expand(
         camera.height, camera.width)], dim=-1)  # fmt: skip
     rays = rays @ (own.viewmat[:3, :3] @ view.viewmat[:3, :3].T).T

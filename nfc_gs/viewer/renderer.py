@@ -20,7 +20,6 @@ from nfc_gs.viewer.draw import (
     Photo,
     Picture,
     PictureSteps,
-    crop_camera,
     depth_range_of,
     draw_tiled,
     prepared,
@@ -216,7 +215,7 @@ class ViewRenderer:
             return [(source, camera)]
         border = min(max(round(state.split * camera.width), 0), camera.width)
         parts = [(source, 0, border), (other, border, camera.width)]
-        return [(shown, crop_camera(camera, a, 0, b - a, camera.height)) for shown, a, b in parts if b > a]
+        return [(shown, camera.crop(a, 0, b - a, camera.height)) for shown, a, b in parts if b > a]
 
     def settings_of(
         self, state: ViewState, source: Source, depth_range: tuple[float, float] | None = None

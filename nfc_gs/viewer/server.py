@@ -19,6 +19,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.viewer.canvas import at_full_resolution
 from nfc_gs.viewer.connections import Connection, Gate, Listener, most_connections
 from nfc_gs.viewer.messages import MAX_MESSAGE_BYTES
 
@@ -172,7 +173,8 @@ def _checked_server(gate: Gate, refuses: Callable[[Request], bool]) -> Iterator[
         def answer(connection: ServerConnection, request: Request) -> Response | None:
             if refuses(request):
                 return connection.respond(http.HTTPStatus.FORBIDDEN, "This page is not the viewer's.\n")
-            return process_request(connection, request)
+            response = process_request(connection, request)
+            return None if response is None else at_full_resolution(response)
 
         started.append("with the checks")
         gate.listener = Listener(host, port, most_connections(), gate.notices)

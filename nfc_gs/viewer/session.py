@@ -53,13 +53,21 @@ LARGE = Quality(tile=1024)
 
 
 @dataclass(frozen=True)
-class MovingPicture:
-    """The last picture of a moving camera: its size, the seconds it took, the share of the Gaussians in it."""
+class SentPicture:
+    """A picture that was sent to the browser.
+
+    Attributes:
+        width, height: in pixels.
+        seconds: from when it was begun until it was sent.
+        share: of the Gaussians, those in it, 0..1.
+        samples: of each pixel.
+    """
 
     width: int = 0
     height: int = 0
     seconds: float = 0.0
     share: float = 1.0
+    samples: int = 1
 
 
 class Session:
@@ -73,7 +81,8 @@ class Session:
         state: what is shown; changed by `update` alone.
         closed: the browser has gone.
         pictures_sent: how many.
-        moving_picture: the last one, for the status line.
+        picture: the last one that was sent; None before the first.
+        moving_picture: the last one of a moving camera.
     """
 
     def __init__(self, client: viser.ClientHandle, content: Content, scheduler: Scheduler) -> None:
@@ -86,7 +95,8 @@ class Session:
         )
         self.closed = False
         self.pictures_sent = 0
-        self.moving_picture = MovingPicture()
+        self.picture: SentPicture | None = None
+        self.moving_picture = SentPicture()
         self._state_lock = threading.RLock()
         self._played_at = self._flickered_at = 0.0
 
@@ -328,7 +338,6 @@ class Session:
             self._request_next(seconds)
         if self.pictures_sent > 1:  # the first one also prepares the model
             self.renderer.frame_rate.measured(size[0] * size[1], seconds, gaussians)
-        self.moving_picture = MovingPicture(*size, seconds, self.renderer.preview_share)
 
     def _request_next(self, seconds: float) -> None:
         """Request what follows a picture that took so long."""
@@ -360,6 +369,7 @@ class Session:
 
     def _send_picture(self, size: tuple[int, int], quality: Quality) -> Generator[None, None, None]:
         """Draw the window at a size and send it to the browser."""
+        start = perf_counter()
         picture = yield from self.renderer.render(self.state, self.pose.camera(*size), quality)
         depth = picture.depth
         if depth is not None:
@@ -370,6 +380,10 @@ class Session:
         self.client.scene.set_background_image(picture.rgb, "jpeg", jpeg_quality=quality.jpeg, depth=depth)
         self.client.flush()
         self.pictures_sent += 1
+        share = self.renderer.preview_share if quality.preview else 1.0
+        self.picture = SentPicture(*size, perf_counter() - start, share, quality.samples**2)
+        if quality.preview:
+            self.moving_picture = self.picture
         if (
             quality == AT_REST or perf_counter() - self._flickered_at >= FLICKER
         ):  # moving ones follow each other quickly

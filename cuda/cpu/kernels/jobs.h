@@ -22,9 +22,11 @@ struct TileEntry {
   uint32_t splat, entry;
 };
 
+// A camera that draws the `width` x `height` pixels of a picture that begin at (left, top).
 struct CameraArgs {
-  float viewmat[16], intrinsics[4];  // row-major; fx, fy, cx, cy
-  int width, height;
+  float viewmat[16], intrinsics[4];  // row-major; fx, fy, cx, cy in pixels of the whole picture
+  int width, height, left, top;
+  int whole_width, whole_height;
 };
 
 // Everything one rendering reads, keeps and writes. Arrays are row-major; null if not requested.
@@ -43,7 +45,8 @@ struct RenderJob {
   // kept from forward to backward
   SplatRecord* records;  // [N]
   float* colors;         // [N, channels]
-  int tiles_x, tiles_y;
+  int tile_left, tile_top;  // in tiles of the whole picture: the first ones that the window meets
+  int tiles_x, tiles_y;     // how many it meets
   const uint32_t* tile_begin;     // [tiles + 1] ranges of tile_entries
   const TileEntry* tile_entries;  // [M] nearest first within a tile
   const uint32_t* splat_rank;     // [N] index of a visible Gaussian in the order of depth

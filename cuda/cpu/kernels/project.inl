@@ -12,8 +12,13 @@ namespace nfc {
 inline namespace NFC_ISA {
 namespace {
 
+inline PinholeCamera camera_of(const CameraArgs& c) {
+  const PixelBox window = {c.left, c.top, c.left + c.width, c.top + c.height};
+  return make_camera(c.viewmat, c.intrinsics, c.whole_width, c.whole_height, window);
+}
+
 inline void project_geometry(const RenderJob& job, const PinholeCamera& cam, int begin, int end) {
-  const float width = float(cam.width), height = float(cam.height);
+  const float left = float(cam.window.left), top = float(cam.window.top);
   for (int first = begin; first < end; first += kLanes) {
     Rows rows;
     rows.count = end - first < kLanes ? end - first : kLanes;
@@ -30,14 +35,14 @@ inline void project_geometry(const RenderJob& job, const PinholeCamera& cam, int
       const Footprint<float> at = {f.mean_x[lane],   f.mean_y[lane],  f.depth[lane],   f.alpha[lane], f.log2_alpha[lane],
                                    f.extent_x[lane], f.extent_y[lane], f.p[lane],      f.q[lane],     f.r[lane],
                                    f.conic_a[lane],  f.conic_b[lane],  f.conic_c[lane]};
-      if (!is_visible(at, width, height)) {
+      if (!is_visible(at, cam.window)) {
         job.radii[2 * i] = job.radii[2 * i + 1] = 0;
         job.means2d[2 * i] = job.means2d[2 * i + 1] = 0.0f;
         continue;
       }
-      job.records[i] = record_of(at, cam.width, cam.height);
+      job.records[i] = record_of(at, cam.window);
       job.radii[2 * i] = radius_of(at.extent_x), job.radii[2 * i + 1] = radius_of(at.extent_y);
-      job.means2d[2 * i] = at.mean_x, job.means2d[2 * i + 1] = at.mean_y;
+      job.means2d[2 * i] = at.mean_x - left, job.means2d[2 * i + 1] = at.mean_y - top;
       float* channels = job.colors + i * size_t(job.channels) + job.color_channels;
       for (int c = 0; c < job.feature_channels; ++c) *channels++ = job.features[i * size_t(job.feature_channels) + c];
       if (job.depth) *channels = at.depth;
@@ -70,7 +75,7 @@ inline void color_visible(const RenderJob& job, const PinholeCamera& cam, const 
 }
 
 void project(const RenderJob& job, int begin, int end) {
-  const PinholeCamera cam = make_camera(job.camera.viewmat, job.camera.intrinsics, job.camera.width, job.camera.height);
+  const PinholeCamera cam = camera_of(job.camera);
   int visible[kCameraBlock];
   for (int first = begin; first < end; first += kCameraBlock) {
     const int last = first + kCameraBlock < end ? first + kCameraBlock : end;
@@ -100,7 +105,7 @@ inline void sum_entries(const RenderJob& job, size_t i, float* sums) {
 }
 
 void project_backward(const RenderJob& job, int block) {
-  const PinholeCamera cam = make_camera(job.camera.viewmat, job.camera.intrinsics, job.camera.width, job.camera.height);
+  const PinholeCamera cam = camera_of(job.camera);
   const int begin = block * kCameraBlock;
   const int end = begin + kCameraBlock < job.count ? begin + kCameraBlock : job.count;
   Vf sum_R[9] = {}, sum_t[3] = {}, sum_center[3] = {};

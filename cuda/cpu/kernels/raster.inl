@@ -14,16 +14,27 @@ namespace {
 
 constexpr int kRowVectors = kTile / kLanes;
 
+// A tile of the whole picture: its first pixel, and which of its columns and rows lie inside the window.
 struct TileView {
-  int x, y, columns, rows;  // first pixel, size inside the image
+  int x, y, column_begin, columns, row_begin, row_end;
 };
 
+inline int clamp_int(int x, int low, int high) { return x < low ? low : x < high ? x : high; }
+
 inline TileView tile_view(const RenderJob& job, int tile) {
+  const CameraArgs& c = job.camera;
   TileView v;
-  v.x = tile % job.tiles_x * kTile, v.y = tile / job.tiles_x * kTile;
-  v.columns = job.camera.width - v.x < kTile ? job.camera.width - v.x : kTile;
-  v.rows = job.camera.height - v.y < kTile ? job.camera.height - v.y : kTile;
+  v.x = (job.tile_left + tile % job.tiles_x) * kTile, v.y = (job.tile_top + tile / job.tiles_x) * kTile;
+  v.column_begin = clamp_int(c.left - v.x, 0, kTile);
+  v.columns = clamp_int(c.left + c.width - v.x, 0, kTile) - v.column_begin;
+  v.row_begin = clamp_int(c.top - v.y, 0, kTile), v.row_end = clamp_int(c.top + c.height - v.y, 0, kTile);
   return v;
+}
+
+// The index, in what is drawn, of the first pixel of a row of the tile that lies inside the window.
+inline size_t row_index(const RenderJob& job, const TileView& v, int row) {
+  const CameraArgs& c = job.camera;
+  return size_t(v.y + row - c.top) * c.width + size_t(v.x + v.column_begin - c.left);
 }
 
 // The rows and vectors of a tile that a splat can reach; pixels outside would fail the alpha test.
@@ -31,13 +42,11 @@ struct Reach {
   int row_begin, row_end, vector_begin, vector_end;
 };
 
-inline int clamp_int(int x, int high) { return x < 0 ? 0 : x < high ? x : high; }
-
 inline Reach reach(const SplatRecord& s, const TileView& v) {
   Reach r;
-  r.row_begin = clamp_int(s.row_begin - v.y, v.rows), r.row_end = clamp_int(s.row_end - v.y, v.rows);
-  r.vector_begin = clamp_int(s.column_begin - v.x, kTile) / kLanes;
-  r.vector_end = (clamp_int(s.column_end - v.x, kTile) + kLanes - 1) / kLanes;
+  r.row_begin = clamp_int(s.row_begin - v.y, 0, v.row_end), r.row_end = clamp_int(s.row_end - v.y, 0, v.row_end);
+  r.vector_begin = clamp_int(s.column_begin - v.x, 0, kTile) / kLanes;
+  r.vector_end = (clamp_int(s.column_end - v.x, 0, kTile) + kLanes - 1) / kLanes;
   return r;
 }
 
@@ -60,9 +69,9 @@ inline Vf splat_alpha(Vf u, float base, Mask* counts) {
 }
 
 inline void start_transmittance(const TileView& v, float* T) {
-  for (int row = 0; row < kTile; ++row)
-    for (int column = 0; column < kTile; ++column)
-      T[kTile * row + column] = row < v.rows && column < v.columns ? 1.0f : -1.0f;
+  for (int i = 0; i < kTilePixels; ++i) T[i] = -1.0f;
+  for (int row = v.row_begin; row < v.row_end; ++row)
+    for (int column = 0; column < v.columns; ++column) T[kTile * row + v.column_begin + column] = 1.0f;
 }
 
 inline bool all_finished(const float* T) {
@@ -123,15 +132,16 @@ void raster_channels(const RenderJob& job, int tile, int first) {
   job.tile_used[tile] = slot - begin;
 
   const int out_channels = job.channels - (job.depth ? 1 : 0);
-  for (int row = 0; row < view.rows; ++row) {
-    const size_t at = size_t(view.y + row) * job.camera.width + size_t(view.x);
+  for (int row = view.row_begin; row < view.row_end; ++row) {
+    const size_t at = row_index(job, view, row);
+    const int first_pixel = kTile * row + view.column_begin;
     float left[kTile];
     for (int column = 0; column < view.columns; ++column) {
-      left[column] = fabsf(T[kTile * row + column]);
+      left[column] = fabsf(T[first_pixel + column]);
       job.out_alpha[at + column] = 1.0f - left[column];
     }
     for (int c = 0; c < D; ++c) {
-      const float* total = sum[c] + kTile * row;
+      const float* total = sum[c] + first_pixel;
       if (first + c == out_channels) {
         for (int column = 0; column < view.columns; ++column)
           job.out_depth[at + column] = total[column] / covered(1.0f - left[column]);
@@ -161,12 +171,13 @@ inline void load_gradients(const RenderJob& job, int tile, const TileView& view,
   memset(g->behind, 0, sizeof g->behind);
   memset(g->v, 0, sizeof g->v);
   float v_background[D] = {};
-  for (int row = 0; row < view.rows; ++row) {
-    const size_t at = size_t(view.y + row) * job.camera.width + size_t(view.x);
+  for (int row = view.row_begin; row < view.row_end; ++row) {
+    const size_t at = row_index(job, view, row);
+    const int first_pixel = kTile * row + view.column_begin;
     const float* alpha = job.out_alpha + at;
-    float* behind = g->behind + kTile * row;
+    float* behind = g->behind + first_pixel;
     for (int c = 0; c < D; ++c) {
-      float* v = g->v[c] + kTile * row;
+      float* v = g->v[c] + first_pixel;
       if (first + c == out_channels) {
         if (!job.v_depth) continue;
         for (int column = 0; column < view.columns; ++column) {  // depth = sum / covered(alpha)

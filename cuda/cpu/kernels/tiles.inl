@@ -16,8 +16,9 @@ size_t list_tiles(const RenderJob& job, const uint32_t* splats, int count, uint3
     if (k + 8 < count) NFC_PREFETCH(job.records + splats[k + 8]);
     first[k] = uint32_t(next - list);
     for (TileRows rows(job.records[splats[k]]); rows.next();) {
+      const int row = (rows.row - job.tile_top) * job.tiles_x - job.tile_left;
       for (int column = rows.column_begin; column < rows.column_end; ++column) {
-        const uint32_t tile = uint32_t(rows.row * job.tiles_x + column);
+        const uint32_t tile = uint32_t(row + column);
         *next++ = tile, ++histogram[tile];
       }
     }

@@ -37,14 +37,15 @@ NFC_HD Footprint<F> footprint(const Projection<F>& o, F opacity) {
 NFC_HD bool finite(float x) { return x - x == 0.0f; }
 
 // Written so that a NaN anywhere fails a comparison and the Gaussian is culled.
-NFC_HD bool is_visible(const Footprint<float>& f, float width, float height) {
+NFC_HD bool is_visible(const Footprint<float>& f, const PixelBox& window) {
   return f.depth >= NFC_NEAR_PLANE && finite(f.depth) && f.alpha >= NFC_ALPHA_MIN && finite(f.alpha) && finite(f.p) &&
          f.p > 0.0f && finite(f.q) && finite(f.r) && f.r > 0.0f && finite(f.conic_a) && finite(f.conic_b) &&
-         finite(f.conic_c) && finite(f.extent_x) && finite(f.extent_y) && f.mean_x + f.extent_x > 0.0f &&
-         f.mean_x - f.extent_x < width && f.mean_y + f.extent_y > 0.0f && f.mean_y - f.extent_y < height;
+         finite(f.conic_c) && finite(f.extent_x) && finite(f.extent_y) &&
+         f.mean_x + f.extent_x > float(window.left) && f.mean_x - f.extent_x < float(window.right) &&
+         f.mean_y + f.extent_y > float(window.top) && f.mean_y - f.extent_y < float(window.bottom);
 }
 
-NFC_HD SplatRecord record_of(const Footprint<float>& f, int width, int height) {
+NFC_HD SplatRecord record_of(const Footprint<float>& f, const PixelBox& window) {
   // The slack keeps rounding from cutting off a pixel that passes the alpha test.
   const float slack = 0.01f, x = f.mean_x - 0.5f, y = f.mean_y - 0.5f, ex = f.extent_x, ey = f.extent_y;
   return {f.mean_x,
@@ -59,10 +60,10 @@ NFC_HD SplatRecord record_of(const Footprint<float>& f, int width, int height) {
           f.conic_b,
           f.conic_c,
           f.depth,
-          clamp_int(ceilf(y - ey - slack), 0, height),
-          clamp_int(floorf(y + ey + slack) + 1.0f, 0, height),
-          clamp_int(ceilf(x - ex - slack), 0, width),
-          clamp_int(floorf(x + ex + slack) + 1.0f, 0, width)};
+          clamp_int(ceilf(y - ey - slack), window.top, window.bottom),
+          clamp_int(floorf(y + ey + slack) + 1.0f, window.top, window.bottom),
+          clamp_int(ceilf(x - ex - slack), window.left, window.right),
+          clamp_int(floorf(x + ex + slack) + 1.0f, window.left, window.right)};
 }
 
 // Half the size of the bounding box in whole pixels, at least 1, and small enough for an int.

@@ -8,16 +8,24 @@
 namespace nfc {
 inline namespace NFC_ISA {
 
-// A pinhole camera. R and t take world to camera coordinates (OpenCV axes); center = -R^T t.
+// Pixels of a picture: columns [left, right) of rows [top, bottom).
+struct PixelBox {
+  int left, top, right, bottom;
+};
+
+// A pinhole camera that draws a window of its picture, in pixels of the whole picture. R and t take world to camera
+// coordinates (OpenCV axes); center = -R^T t.
 struct PinholeCamera {
   float R[9], t[3], center[3];
   float fx, fy, cx, cy;
-  int width, height;
+  PixelBox window;
   // The ray slopes x/z and y/z between which the projection is linearised.
   float slope_x_min, slope_x_max, slope_y_min, slope_y_max;
 };
 
-NFC_HD PinholeCamera make_camera(const float* viewmat, const float* intrinsics, int width, int height) {
+// width, height: of the whole picture.
+NFC_HD PinholeCamera make_camera(const float* viewmat, const float* intrinsics, int width, int height,
+                                 const PixelBox& window) {
   PinholeCamera c;
   for (int i = 0; i < 3; ++i) {
     for (int j = 0; j < 3; ++j) c.R[3 * i + j] = viewmat[4 * i + j];
@@ -25,7 +33,7 @@ NFC_HD PinholeCamera make_camera(const float* viewmat, const float* intrinsics, 
   }
   for (int j = 0; j < 3; ++j) c.center[j] = -(c.R[j] * c.t[0] + c.R[3 + j] * c.t[1] + c.R[6 + j] * c.t[2]);
   c.fx = intrinsics[0], c.fy = intrinsics[1], c.cx = intrinsics[2], c.cy = intrinsics[3];
-  c.width = width, c.height = height;
+  c.window = window;
   const float margin_x = NFC_FRUSTUM_MARGIN * 0.5f * float(width) / c.fx;
   const float margin_y = NFC_FRUSTUM_MARGIN * 0.5f * float(height) / c.fy;
   c.slope_x_min = -c.cx / c.fx - margin_x, c.slope_x_max = (float(width) - c.cx) / c.fx + margin_x;

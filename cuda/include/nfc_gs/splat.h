@@ -13,7 +13,7 @@ constexpr float kExponentScale = 0.84932180f;  // sqrt(log2(e) / 2): makes exp(-
 struct alignas(16) SplatRecord {
   float mean_x, mean_y, p, q, r, log2_opacity, extent_x, extent_y;
   float conic_a, conic_b, conic_c, depth;
-  int row_begin, row_end, column_begin, column_end;  // the pixels of the image that it can reach
+  int row_begin, row_end, column_begin, column_end;  // the pixels of the window that it can reach
 };
 
 }  // namespace nfc

@@ -15,13 +15,15 @@ class StatusPanel(Panel):
         self.line = gui.add_markdown("")
 
     def tick(self) -> None:
-        """Name the source, its step and size, and the last picture of a moving camera."""
-        source, picture = self.session.source, self.session.moving_picture
+        """Name the source, its step and size, and the picture that is seen."""
+        source, picture = self.session.source, self.session.picture
         snapshot = source.snapshot()
         step = "" if snapshot.step is None else f" · step {snapshot.step:,}"
         how = "waiting for the first picture"
-        if picture.seconds:
+        if picture is not None:
             how = f"{picture.width} x {picture.height} in {1000 * picture.seconds:.0f} ms"
+            if picture.samples > 1:
+                how += f", {picture.samples} samples per pixel"
             if picture.share < 1.0:
                 how += f", {100 * picture.share:.3g} % of the Gaussians while you move"
         if self.session.state.browser_draws:
