@@ -27,7 +27,7 @@ from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.ops import gpu, native
 from nfc_gs.ops import kernel_args as cuda_args
 from nfc_gs.ops import operations as operations_module
-from nfc_gs.ops.arguments import AdamConstants
+from nfc_gs.ops.arguments import AdamConstants, LossWeights
 from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
 from nfc_gs.ops.operations import CPU, REFERENCE, Operations, gpu_operations, operations_for
 from nfc_gs.rendering.cuda_backend import CudaBackend
@@ -335,3 +335,71 @@ def test_what_is_not_float32_is_left_to_the_references(taken: Runtime):
     assert result.total.dtype == torch.float64
     assert operations_for(taken.device, torch.float64) is REFERENCE
     assert operations_for(taken.device).name == "gpu"
+
+
+# ---- what kernels refuse ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"mask": torch.zeros(5, 6, dtype=torch.uint8)}, r"mask has shape \(5, 6\), expected \[H, W\]"),
+        ({"mask": torch.zeros(5, 7)}, r"mask has dtype torch.float32, expected torch.uint8"),
+        ({"target": torch.zeros(5, 7, 4, dtype=torch.uint8)}, r"target has shape \(5, 7, 4\)"),
+        ({"target": torch.zeros(5, 7, 3)}, r"target has dtype torch.float32, expected torch.uint8"),
+        ({"rendered": torch.tensor(1.0)}, r"rendered has shape \(\)"),
+        ({"rendered": torch.zeros(5, 7, 3, dtype=torch.float64)}, r"rendered has dtype torch.float64"),
+    ],
+)
+def test_losses_refuse_images_and_masks_that_do_not_fit(runtime: Runtime, changes: dict[str, Tensor], sentence: str):
+    images = {
+        "rendered": torch.zeros(5, 7, 3),
+        "target": torch.zeros(5, 7, 3, dtype=torch.uint8),
+        "mask": torch.zeros(5, 7, dtype=torch.uint8),
+    }
+    given = {name: tensor.to(runtime.device) for name, tensor in {**images, **changes}.items()}
+    weights = LossWeights(1.0, 1.0, 1.0, 1.0, 0.1)
+    with pytest.raises(ValueError, match=sentence):
+        gpu.photometric_loss(runtime, given["rendered"], given["target"], given["mask"], weights)
+
+
+def test_adam_refuses_gradients_moments_and_rows_that_do_not_fit(runtime: Runtime):
+    def step(**changes: Tensor) -> None:
+        given = {name: torch.ones(4, 3) for name in ("value", "gradient", "m", "v")}
+        given = {**given, "visible": torch.ones(4, dtype=torch.bool), **changes}
+        there = {name: tensor.to(runtime.device) for name, tensor in given.items()}
+        by_name = ({"means": there[name]} for name in ("value", "gradient", "m", "v"))
+        constants = AdamConstants(0.9, 0.99, 1e-8, 0.1, 0.01)
+        gpu.adam_step(runtime, *by_name, there["visible"], {"means": 0.1}, constants)
+
+    step()
+    for name in ("gradient", "m", "v"):
+        with pytest.raises(ValueError, match=rf"{name} of means has shape \(4, 2\), expected \[4, 3\]"):
+            step(**{name: torch.ones(4, 2)})
+    with pytest.raises(ValueError, match=r"visible has shape \(3,\), expected \[4\]"):
+        step(visible=torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"visible has dtype torch.uint8, expected torch.bool"):
+        step(visible=torch.ones(4, dtype=torch.uint8))
+
+
+def test_planes_that_make_no_whole_level_are_refused(runtime: Runtime):
+    planes = [torch.ones(2, 2, 16, device=runtime.device) for _ in range(7)]
+    coords = torch.zeros(3, 3, device=runtime.device)
+    with pytest.raises(ValueError, match="six planes per level, not 7 in all"):
+        gpu.hexplane_features(runtime, planes, coords, 0.0)
+    with pytest.raises(ValueError, match=r"plane 1 has shape \(2, 2, 32\).*F is 32 here but 16 in plane 0"):
+        gpu.hexplane_features(runtime, [planes[0], torch.ones(2, 2, 32, device=runtime.device)], coords, 0.0)
+    with pytest.raises(ValueError, match=r"gradient has shape \(2, 3, 16\)"):
+        gpu.add_plane_regulariser_gradient(
+            runtime, planes[0], torch.zeros(2, 3, 16, device=runtime.device), 1.0, 0.0, 0.0, 0.0
+        )
+
+
+def test_the_fields_of_a_kernel_refuse_what_does_not_fit_them():
+    args = cuda_args.BitLossArgs()
+    with pytest.raises(ValueError, match="count is 2147483648, which is more than the kernels count to"):
+        args.set(count=2**31)
+    with pytest.raises(ValueError, match="target is not contiguous"):
+        args.set(target=torch.zeros(4, 4)[:, ::2])
+    args.set(count=2**31 - 1)
+    assert args.count == 2**31 - 1
