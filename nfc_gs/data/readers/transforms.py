@@ -22,6 +22,7 @@ from nfc_gs.data.capture import (
     ReaderMessages,
     check_missing,
     find_mask,
+    has_image_suffix,
     is_file,
     unique_images,
 )
@@ -143,7 +144,7 @@ class _TransformsFile:
         for suffix in (".png", ".jpg", ".jpeg"):
             if is_file(Path(f"{path}{suffix}")):
                 return Path(os.path.normpath(f"{path}{suffix}"))
-        return self.files.find(name)
+        return self.files.find(name if has_image_suffix(name) else f"{name}.png")
 
     def _capture_image(self, frame: dict[str, Any], index: int, path: Path, name: str) -> CaptureImage:
         where = f"{self.file}, frame {index} ({frame['file_path']})"
