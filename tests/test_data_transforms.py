@@ -236,6 +236,18 @@ def test_bytes_flipped_anywhere_raise_only_our_error(tmp_path):
             str(error).encode("utf-8")
 
 
+@pytest.mark.parametrize("suffix", [".PNG", ".webp", ".JPG"])
+def test_a_path_without_a_suffix_is_that_of_the_only_image_of_this_name(tmp_path, suffix):
+    data = capture(tmp_path)
+    for frame in data["frames"]:
+        path = tmp_path / frame["file_path"]
+        Image.open(path).save(path.with_suffix(suffix))
+        path.unlink()
+        frame["file_path"] = str(Path(frame["file_path"]).with_suffix(""))
+    write(tmp_path, data)
+    assert len(load_scene(tmp_path).views) == len(data["frames"])
+
+
 # --- matrices ----------------------------------------------------------------------------------------------------
 
 

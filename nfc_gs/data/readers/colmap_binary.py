@@ -1,8 +1,8 @@
 """The .bin files of a COLMAP model.
 
 Every record is walked, and every count compared with what is left of the file: bytes that are not a model must not
-claim terabytes, nor end the process, as they can in pycolmap. The poses of images are whole in `images.bin`; rigs and
-frames, from which newer versions of COLMAP compose them, are not read.
+claim terabytes, nor end the process, as they can in pycolmap. The poses in `images.bin` are whole: newer versions of
+COLMAP compose them from rigs and frames, see `colmap_rigs`.
 
 Format: https://colmap.github.io/format.html (little endian).
 """
@@ -40,7 +40,7 @@ _POINT_3D = np.dtype(
 )  # and then its track: for each observation the number of the image, and the index of the 2D point, both u32
 
 
-class _Cursor:
+class Cursor:
     """Reads one file front to back."""
 
     def __init__(self, path: Path) -> None:
@@ -63,9 +63,9 @@ class _Cursor:
         self.offset += layout.size
         return values
 
-    def count(self, smallest: int, what: str) -> int:
+    def count(self, smallest: int, what: str, layout: str = "<Q") -> int:
         """A number of entries of at least `smallest` bytes each, which must have room in the rest of the file."""
-        (number,) = self.take(struct.Struct("<Q"))
+        (number,) = self.take(struct.Struct(layout))
         if number * smallest > self.size - self.offset:
             self.fail(f"it claims {number} {what}, more than it has room for")
         return number
@@ -89,7 +89,7 @@ def read_cameras(path: Path) -> Cameras:
     Raises:
         UserError: naming the file and what is wrong.
     """
-    cursor = _Cursor(path)
+    cursor = Cursor(path)
     cameras: Cameras = {}
     for _ in range(cursor.count(24, "cameras")):
         number, model, width, height = cursor.take(struct.Struct("<IiQQ"))
@@ -115,7 +115,7 @@ def read_images(path: Path) -> list[ModelImage]:
     Raises:
         UserError: naming the file and what is wrong.
     """
-    cursor = _Cursor(path)
+    cursor = Cursor(path)
     head = struct.Struct("<I7dI")
     images = []
     for _ in range(cursor.count(73, "images")):
@@ -138,7 +138,7 @@ def read_points(path: Path) -> ModelPoints:
     Raises:
         UserError: naming the file and what is wrong.
     """
-    cursor = _Cursor(path)
+    cursor = Cursor(path)
     length_of = struct.Struct("<Q").unpack_from
     head = _POINT_3D.itemsize
     to_length = head - 8  # the number of observations comes last

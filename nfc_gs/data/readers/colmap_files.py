@@ -19,6 +19,7 @@ from nfc_gs.data.readers.colmap_model import (
     damage,
     stray_observations,
 )
+from nfc_gs.data.readers.colmap_rigs import check_rigs_and_frames
 
 Place = Literal["plain", "dense", "distorted"]
 """Where models lie: in the usual folders of a capture; in a workspace of COLMAP's automatic reconstruction, with their
@@ -148,10 +149,13 @@ def read_files(files: ModelFiles) -> ModelData:
     """
     cameras = (colmap_binary if _is_binary(files.cameras) else colmap_text).read_cameras(files.cameras)
     images = (colmap_binary if _is_binary(files.images) else colmap_text).read_images(files.images)
+    lenses = _lenses(files, cameras, images)
+    if _is_binary(files.images):
+        check_rigs_and_frames(files.folder, cameras, {image.number for image in images})
     points = None
     if files.points is not None:
         points = (colmap_binary if _is_binary(files.points) else colmap_text).read_points(files.points)
-    return ModelData(files, images, _lenses(files, cameras, images), points)
+    return ModelData(files, images, lenses, points)
 
 
 def _is_binary(path: Path) -> bool:

@@ -149,8 +149,8 @@ def _in_folder(files: FileIndex, names: Sequence[str]) -> Photos:
         if skipped:
             path, why = next((others[name], why) for name, why in skipped.items())
             notes.append(
-                f"{len(skipped)} images in {folder} have the names of missing photos but for the suffix and are not "
-                f"taken for them ({path.name}: {why}); rename them if they are the photos."
+                f"{len(skipped)} of {len(unique)} photos are missing in {folder}, where an image has their name but "
+                f"for the suffix, which is not taken for the photo ({path.name}: {why}); rename it if it is."
             )
         found |= kept
     return Photos(folder, list(names), [found.get(name) for name in names], notes=notes)
