@@ -127,6 +127,8 @@ def test_without_normalisation_coordinates_too_large_for_float32_are_moved_by_a_
     for ours, viewmat in zip(scene.views, ring(9), strict=True):
         position = -viewmat[:3, :3].T @ viewmat[:3, 3] + UTM + scene.transform[:3, 3]
         assert ours.camera.center.numpy() == pytest.approx(position, abs=1e-5)
+    normal = load_scene(tmp_path / "utm")
+    assert "splat files are in a local frame" in normal.messages[0] and "(455004, 5411002, 324)" in normal.messages[0]
     near = [moved(viewmat, np.array([100.0, -50.0, 7.0])) for viewmat in ring(9)]
     plain = load_scene(write_capture(tmp_path / "near", viewmats=near), DataConfig(normalize=False))
     assert np.array_equal(plain.transform, np.eye(4)) and "float32" not in " ".join(plain.messages)

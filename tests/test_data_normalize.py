@@ -7,14 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from capture_files import HEIGHT, WIDTH, project, ring, write_capture, write_transforms
+from capture_files import HEIGHT, WIDTH, look_at_origin, project, ring, write_capture, write_transforms
 from plyfile import PlyData, PlyElement
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.lens import Pinhole
 from nfc_gs.data.loading import load_scene
-from nfc_gs.data.normalize import camera_layout, focus_point, normalising_transform, random_points, transform_viewmats
+from nfc_gs.data.normalize import (
+    camera_layout,
+    far_cameras,
+    focus_point,
+    normalising_transform,
+    random_points,
+    same_frame,
+    transform_viewmats,
+)
 from nfc_gs.data.ply_points import read_ply_points
 
 # --- normalisation -----------------------------------------------------------------------------------------------
@@ -73,6 +81,61 @@ def test_a_scene_that_hangs_upside_down_is_turned_over():
     moved = transform_viewmats(viewmats, transform)
     assert (-moved[:, 1, :3]).mean(axis=0)[2] > 0.9
     assert moved[:, :3, :3] @ moved[:, :3, :3].transpose(0, 2, 1) == pytest.approx(np.tile(np.eye(3), (6, 1, 1)))
+
+
+def test_frames_of_large_coordinates_are_told_apart():
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    frame = np.eye(4)
+    frame[:3, :3], frame[:3, 3] = 0.3 * turn, -0.3 * turn @ [455_004.25, 5_411_001.75, 323.5]
+    beside = frame.copy()
+    beside[:3, 3] -= 0.3 * turn @ [0.01, 0.0, 0.0]  # a centimetre
+    assert same_frame(frame, frame * (1.0 + 1e-15)) and not same_frame(frame, beside)
+    scaled = np.diag([1.001, 1.001, 1.001, 1.0]) @ frame
+    assert not same_frame(frame, scaled) and not same_frame(np.eye(4), frame)
+
+
+def looking(positions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """World-to-camera matrices [C, 4, 4] of cameras at [C, 3] that look at [C, 3]."""
+    viewmats = []
+    for position, target in zip(positions, targets, strict=True):
+        viewmat = look_at_origin(position - target)
+        viewmat[:3, 3] -= viewmat[:3, :3] @ target
+        viewmats.append(viewmat)
+    return np.stack(viewmats)
+
+
+def circle(count: int, radius: float, height: float) -> np.ndarray:
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return np.stack([radius * np.cos(angles), radius * np.sin(angles), np.full(count, height)], axis=1)
+
+
+def layouts() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Ordinary captures: the positions of their cameras, and what these look at."""
+    rng = np.random.default_rng(0)
+    corridor = np.stack([np.linspace(0, 2000, 200), rng.normal(size=200), rng.normal(size=200)], axis=1)
+    drone = np.concatenate([circle(60, 3.0, 1.6), circle(9, 40.0, 60.0)])
+    item = np.concatenate([circle(40, 0.3, 0.2), [[6.0, 0.0, 2.0], [5.0, 2.0, 1.0]]])
+    two_places = np.concatenate([circle(30, 1.0, 0.5), circle(20, 1.0, 0.5) + np.array([500.0, 0.0, 0.0])])
+    one_place = np.tile([[5.0, 0.0, 1.0]], (8, 1)) + 1e-9 * rng.normal(size=(8, 3))
+    return {
+        "corridor": (corridor, corridor + np.array([1.0, 0.0, 0.1])),
+        "drone and street": (drone, np.zeros_like(drone)),
+        "an item and its surroundings": (item, np.zeros_like(item)),
+        "two places": (two_places, np.where(two_places[:, :1] > 250, [500.0, 0.0, 0.0], 0.0)),
+        "one place": (one_place, np.zeros_like(one_place)),
+        "one place and another": (np.concatenate([one_place, [[0.0, 3.0, 1.0]]]), np.zeros((9, 3))),
+        "two": (circle(2, 1.0, 0.5), np.zeros((2, 3))),
+        "three": (np.array([[1.0, 0.0, 0.1], [1.001, 0.0, 0.1], [0.0, 1.0, 0.1]]), np.zeros((3, 3))),
+    }
+
+
+@pytest.mark.parametrize("name", layouts())
+@pytest.mark.parametrize("with_points", [True, False])
+def test_no_camera_of_an_ordinary_capture_is_far_away(name: str, with_points: bool):
+    positions, targets = layouts()[name]
+    cloud = np.concatenate([targets + np.random.default_rng(1).normal(size=targets.shape) * 0.2 for _ in range(10)])
+    far, _ = far_cameras(looking(positions, targets), cloud if with_points else cloud[:0])
+    assert not far.any()
 
 
 # --- points ------------------------------------------------------------------------------------------------------

@@ -237,16 +237,17 @@ def _without_far_views(
 
 def _transform(capture: Capture, layout: Layout, *, normalize: bool) -> np.ndarray:
     """The similarity [4, 4] from the capture's frame to that of the scene."""
-    if normalize:
-        return normalising_transform(layout)
     if not too_far_for_float32(layout.centre, layout.size):
-        return np.eye(4)
+        return normalising_transform(layout) if normalize else np.eye(4)
     offset = rounded_offset(layout.centre, layout.size)
     x, y, z = offset.tolist()
-    capture.messages.warning(
-        f"The cameras are around ({x:.12g}, {y:.12g}, {z:.12g}), where float32 is too coarse for a scene of this size: "
-        "without normalisation it is still moved by that offset."
+    around = (
+        f"The cameras are around ({x:.12g}, {y:.12g}, {z:.12g}), where float32 is too coarse for a scene of this size"
     )
+    if normalize:
+        capture.messages.info(f"{around}: splat files are in a local frame, which lacks that offset.")
+        return normalising_transform(layout)
+    capture.messages.warning(f"{around}: without normalisation it is still moved by that offset.")
     return translation(-offset)
 
 

@@ -165,6 +165,11 @@ def _rotation_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.eye(3) + k + k @ k / (1.0 + c)
 
 
+def same_frame(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two similarities [4, 4] from one world lead to the same frame, but for rounding of large coordinates."""
+    return np.allclose(b @ np.linalg.inv(a), np.eye(4), rtol=0.0, atol=1e-6)
+
+
 def transform_viewmats(viewmats: np.ndarray, transform: np.ndarray) -> np.ndarray:
     """World-to-camera matrices [C, 4, 4] in the frame that `transform` (a similarity, [4, 4]) leads to.
 

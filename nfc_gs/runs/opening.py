@@ -14,7 +14,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.plain_json import finite_number
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
-from nfc_gs.data.normalize import translation
+from nfc_gs.data.normalize import same_frame, translation
 from nfc_gs.data.scene import SceneData
 from nfc_gs.formats.registry import format_of, read_offset, read_splats, splat_suffixes
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
@@ -260,7 +260,7 @@ def check_same_scene(scene: SceneData, checkpoint: Checkpoint) -> None:
             "restore it, or start a new run."
         )
     check_same_times(scene, checkpoint)
-    if not np.allclose(scene.transform, checkpoint.transform, rtol=1e-6, atol=1e-9):
+    if not same_frame(scene.transform, checkpoint.transform):
         raise UserError(
             f"The cameras of the capture {checkpoint.capture} have changed since the run began; "
             "restore it, or start a new run."

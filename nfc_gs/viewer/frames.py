@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from nfc_gs.core.camera import Camera
-from nfc_gs.data.normalize import transform_viewmats
+from nfc_gs.data.normalize import same_frame, transform_viewmats
 from nfc_gs.viewer.edit import EVERYTHING, Edit, Point
 
 
@@ -84,6 +84,6 @@ def place(name: str, own: CoordinateFrame | None, shown: CoordinateFrame | None)
         note = f"{name} does not say where it lies: it is taken to be in the capture's own frame, as exports are."
     elif shown.capture is None:
         note = f"{name} is shown in its capture's own frame; whether the others are of that capture is not known."
-    if np.allclose(own.transform, shown.transform, rtol=1e-6, atol=1e-9):
+    if same_frame(own.transform, shown.transform):
         return Placement(None, note)
     return Placement(shown.transform @ np.linalg.inv(own.transform), note)
