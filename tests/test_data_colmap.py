@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import struct
+import tempfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +133,14 @@ def test_a_damaged_model_is_passed_over_where_there_is_another(tmp_path, caplog)
     with caplog.at_level(logging.WARNING, "nfc_gs"):
         assert len(load_scene(tmp_path).views) == 4
     assert "passed over" in caplog.text
+
+
+def test_a_model_that_lacks_a_file_is_passed_over_and_named(capture):
+    write_model(capture / "sparse" / "1", NAMES[:2])
+    (capture / "sparse" / "0" / "images.bin").unlink()
+    scene = load_scene(capture)
+    assert len(scene.views) == 2
+    assert any("passed over" in text and "images.bin is missing" in text for text in scene.messages)
 
 
 def test_files_that_are_not_in_the_model_are_counted_and_ignored(capture):
@@ -378,3 +389,408 @@ def test_poses_are_those_of_the_images_whatever_the_files_of_rigs_hold(capture, 
     expected = [view.camera.viewmat.tolist() for view in load_scene(capture).views]
     (capture / "sparse" / "0" / f"{file}.bin").write_bytes(b"\xff" * 50)
     assert [view.camera.viewmat.tolist() for view in load_scene(capture).views] == expected
+
+
+# --- which files are the photos ----------------------------------------------------------------------------------
+
+
+def files_of(scene) -> dict[str, Path]:
+    return {view.name: view.source.path for view in scene.views}
+
+
+@pytest.mark.parametrize("other", ["images_8", "input", "images_2"])
+def test_a_photo_missing_from_images_is_named_and_no_other_folder_is_used(capture, other):
+    shutil.copytree(capture / "images", capture / other)
+    (capture / "images" / "im2.png").unlink()
+    scene = load_scene(capture)
+    assert files_of(scene) == {name: capture / "images" / name for name in NAMES if name != "im2.png"}
+    assert any("1 of 4 images" in text and "left out: im2.png" in text for text in scene.messages)
+    assert not any(other in text for text in scene.messages)
+
+
+def test_smaller_copies_are_used_and_named_where_images_has_not_most(capture):
+    for name in NAMES:
+        (capture / "images_8").mkdir(exist_ok=True)
+        Image.new("RGB", (WIDTH // 8, HEIGHT // 8)).save(capture / "images_8" / name)
+    for name in NAMES[:2]:
+        (capture / "images" / name).unlink()
+    scene = load_scene(capture)
+    assert files_of(scene) == {name: capture / "images_8" / name for name in NAMES}
+    assert (scene.views[0].camera.width, scene.views[0].camera.fx) == (WIDTH // 8, 30 / 8)
+    sentences = [text for text in scene.messages if "images_8" in text]
+    assert len(sentences) == 1
+    assert "images has only 2 of the 4" in sentences[0] and "images_8 at 1/8 of the size are used" in sentences[0]
+    camera = load_scene(capture, DataConfig(downscale="8")).views[0].camera  # which the copies are already
+    assert (camera.width, camera.height) == (WIDTH // 8, HEIGHT // 8)
+    shutil.rmtree(capture / "images")
+    assert any("There is no folder" in text for text in load_scene(capture).messages)
+
+
+def test_half_of_the_photos_in_images_alone_are_trained_on_and_less_stops(capture):
+    for name in NAMES[:2]:
+        (capture / "images" / name).unlink()
+    assert len(load_scene(capture).views) == 2
+    (capture / "images" / NAMES[2]).unlink()
+    with pytest.raises(
+        UserError, match=r"3 of 4 images .* below .*images \(im0.*\); put them there, under these names"
+    ):
+        load_scene(capture)
+
+
+def test_a_depth_map_is_not_taken_for_a_missing_photo(tmp_path):
+    names = [f"im{i}.jpg" for i in range(6)]
+    write_model(tmp_path / "sparse", names)
+    write_images(tmp_path / "images", names)
+    (tmp_path / "images" / "im3.jpg").unlink()
+    write_images(tmp_path / "images", ["im3.png"])
+    scene = load_scene(tmp_path)
+    assert [view.name for view in scene.views] == [name for name in names if name != "im3.jpg"]
+    assert any("im3.png: most photos have the suffix" in text for text in scene.messages)
+
+
+def test_a_set_of_photos_in_another_format_is_used_and_said(tmp_path):
+    names = [f"im{i}.jpg" for i in range(6)]
+    write_model(tmp_path / "sparse", names)
+    write_images(tmp_path / "images", [f"im{i}.png" for i in range(6)])
+    scene = load_scene(tmp_path)
+    assert files_of(scene) == {name: (tmp_path / "images" / name).with_suffix(".png") for name in names}
+    assert any("those with another are used (im0.png for im0.jpg)" in text for text in scene.messages)
+    Image.fromarray(np.full((HEIGHT, WIDTH), 4000, dtype=np.uint16)).save(tmp_path / "images" / "im1.png")
+    scene = load_scene(tmp_path)
+    assert len(scene.views) == 5 and any("im1.png: it has more than 8 bits" in text for text in scene.messages)
+
+
+def test_images_that_lie_beside_photos_are_not_photos_where_most_of_these_are_missing(tmp_path):
+    names = [f"im{i}.jpg" for i in range(6)]
+    write_model(tmp_path / "sparse", names)
+    write_images(tmp_path / "images", [*names[:2], *(f"im{i}.png" for i in range(6))])
+    with pytest.raises(UserError, match="4 of 6 images of the capture are not on disk"):
+        load_scene(tmp_path)
+
+
+def test_one_file_is_never_the_photo_of_two_images(tmp_path):
+    write_model(tmp_path / "sparse", ["a.png", "A.PNG", "b.png", "b.jpg", "c.png", "d.png", "e.png"])
+    write_images(tmp_path / "images", ["a.png", "b.png", "c.png", "d.png", "e.png"])
+    scene = load_scene(tmp_path)
+    assert [view.name for view in scene.views] == ["a.png", "b.png", "c.png", "d.png", "e.png"]
+
+
+@pytest.mark.parametrize(("form", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("text", [False, True])
+def test_names_match_in_either_normal_form_of_unicode(tmp_path, form, on_disk, text):
+    names = [f"Küche/Größe {i} é.png" for i in range(4)]
+    write_model(tmp_path / "sparse", [unicodedata.normalize(form, name) for name in names], text)
+    if text:
+        (tmp_path / "sparse" / "images.txt").write_bytes(text_model([unicodedata.normalize(form, n) for n in names]))
+    write_images(tmp_path / "images", [unicodedata.normalize(on_disk, name) for name in names])
+    assert len(load_scene(tmp_path).views) == 4
+
+
+@pytest.mark.parametrize(
+    ("code_page", "name"),
+    [("gbk", "微信截图_{}.png"), ("cp932", "写真 表{}.png"), ("cp949", "사진{}.png"), ("cp1251", "фото{}.png")],
+)
+@pytest.mark.parametrize("text", [False, True])
+def test_names_in_a_code_page_are_decoded_to_names_of_files(tmp_path, code_page, name, text):
+    names = [name.format(i) for i in range(4)]
+    write_model(tmp_path / "sparse", NAMES, text)
+    write_images(tmp_path / "images", names)
+    file = tmp_path / "sparse" / ("images.txt" if text else "images.bin")
+    content = file.read_bytes()
+    for old, new in zip(NAMES, names, strict=True):
+        content = content.replace(old.encode(), new.encode(code_page))
+    file.write_bytes(content)
+    scene = load_scene(tmp_path)
+    assert [view.name for view in scene.views] == sorted(names)
+    assert any("names of 4 images" in text and "code page" in text for text in scene.messages)
+
+
+def test_names_in_no_known_code_page_are_told_as_bytes(tmp_path):
+    folder = write_model(tmp_path / "sparse", NAMES)
+    write_images(tmp_path / "images", NAMES)
+    file = folder / "images.bin"
+    file.write_bytes(file.read_bytes().replace(b"im1.png", b"\xff\xfe1.png"))
+    scene = load_scene(tmp_path)
+    assert len(scene.views) == 3 and any(r"left out: \xff\xfe1.png" in text for text in scene.messages)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_names_that_lead_out_of_the_folder_are_read_as_they_are(tmp_path, absolute):
+    away = tmp_path / "away"
+    names = [f"{away}/{name}" if absolute else f"../../away/{name}" for name in NAMES]
+    write_model(tmp_path / "capture" / "sparse", names)
+    write_images(tmp_path / "capture" / "images", ["other.png"])
+    write_images(away, NAMES)
+    assert [view.name for view in load_scene(tmp_path / "capture").views] == names
+
+
+def test_folders_that_are_links_are_followed_and_cycles_are_not(tmp_path):
+    write_model(tmp_path / "sparse", [f"left/{name.upper()}" for name in NAMES])
+    write_images(tmp_path / "elsewhere", NAMES)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "left").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "images")
+    (tmp_path / "images" / "itself").symlink_to("itself")
+    scene = load_scene(tmp_path)
+    assert sorted(files_of(scene).values()) == [tmp_path / "images" / "left" / name for name in NAMES]
+
+
+def test_a_named_pipe_is_never_opened_and_is_named(capture):
+    (capture / "images" / "im1.png").unlink()
+    for path in ("images/im1.png", "images/extra.jpg", "test.txt", "sparse/0/points3D.ply", "sparse/0/points3D.txt"):
+        os.mkfifo(capture / path)
+    scene = load_scene(capture)
+    assert len(scene.views) == 3
+    assert any("left out: im1.png (im1.png: no regular file)" in text for text in scene.messages)
+    (capture / "sparse" / "0" / "images.bin").unlink()
+    os.mkfifo(capture / "sparse" / "0" / "images.bin")
+    with pytest.raises(UserError, match=r"images\.bin is missing"):
+        load_scene(capture)
+
+
+def test_many_entries_of_one_name_get_one_warning(tmp_path):
+    write_model(tmp_path / "sparse", NAMES)
+    write_images(tmp_path / "images", NAMES)
+    file = tmp_path / "sparse" / "images.txt"
+    entries = "".join(f"{i} 1 0 0 0 {i % 9} 0 4 1 im{i % 4}.png\n\n" for i in range(1, 20001))
+    file.write_text(entries)
+    (tmp_path / "sparse" / "images.bin").unlink()
+    scene = load_scene(tmp_path)
+    assert len(scene.views) == 4
+    sentences = [text for text in scene.messages if "more than once" in text]
+    assert len(sentences) == 1 and "4 images occur" in sentences[0] and "19996 are left out" in sentences[0]
+
+
+# --- text models -------------------------------------------------------------------------------------------------
+
+
+def text_model(names: list[str]) -> bytes:
+    """images.txt of cameras as in `pose`, without 2D points."""
+    lines = []
+    for number, name in enumerate(names, start=1):
+        x, y, z, w = pose(number).rotation.quat
+        lines += [f"{number} {w} {x} {y} {z} {0.3 * number} 0 4 1 {name}", ""]
+    return "\n".join([*lines, ""]).encode()
+
+
+@pytest.fixture
+def written(tmp_path) -> Path:
+    write_model(tmp_path / "sparse", NAMES, text=True)
+    write_images(tmp_path / "images", NAMES)
+    return tmp_path
+
+
+def assert_whole(scene) -> None:
+    """All images with their own poses, and all points."""
+    assert [view.name for view in scene.views] == NAMES and len(scene.points) == POINTS
+    for number, view in enumerate(scene.views, start=1):
+        assert view.camera.viewmat[:3].numpy() == pytest.approx(pose(number).matrix(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.rstrip(b"\n"),
+        lambda text: text.replace(b"\n\n", b"\n"),
+        lambda text: text.replace(b"\n\n", b"\n").rstrip(b"\n"),
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: text.replace(b"\n", b"\n\n"),
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: b"\xef\xbb\xbf# Image list\r\n" + text,
+        lambda text: text.replace(b"\n\n", b"\n# no points\n\n"),
+        lambda text: text.replace(b"\n\n", b"\n\n# the next\n"),
+        lambda text: text.replace(b"\n\n", b"\n \t\n"),
+        lambda text: text.replace(b"\n\n", b"\n1 2 -1 3.5 4 7\n"),
+        lambda text: text.replace(b"\n\n", b"\n\n1 2 -1 3.5 4 7\n"),
+        lambda text: text.replace(b" ", b"\t"),
+        lambda text: text.decode().encode("utf-16"),
+    ],
+    ids=range(14),
+)
+def test_images_txt_is_read_whole_however_its_lines_are_laid_out(written, change):
+    (written / "sparse" / "images.txt").write_bytes(change(text_model(NAMES)))
+    assert_whole(load_scene(written, DataConfig(normalize=False)))
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n"])
+def test_a_name_in_images_txt_is_all_that_follows_the_camera(tmp_path, end):
+    names = ["DSC 1.jpg", "DSC 1 (2).jpg", "DSC.jpg", "a b  c.jpg", "1 2 3.jpg", "0004.jpg"]
+    write_model(tmp_path / "sparse", names, text=True)
+    write_images(tmp_path / "images", names)
+    (tmp_path / "sparse" / "images.txt").write_bytes(text_model(names).replace(b"\n\n", end.encode()))
+    scene = load_scene(tmp_path, DataConfig(normalize=False))
+    assert [view.name for view in scene.views] == sorted(names)
+    for view in scene.views:
+        assert view.source.path.name == view.name
+        assert view.camera.viewmat[:3].numpy() == pytest.approx(pose(names.index(view.name) + 1).matrix(), abs=1e-6)
+
+
+def test_a_name_without_a_suffix_is_not_matched_by_stem(tmp_path):
+    write_model(tmp_path / "sparse", ["DSC_00", *NAMES])
+    write_images(tmp_path / "images", ["DSC_00.jpg", *NAMES])
+    scene = load_scene(tmp_path)
+    assert [view.name for view in scene.views] == NAMES and any("left out: DSC_00" in text for text in scene.messages)
+
+
+@pytest.mark.parametrize("names", ["Cameras.txt Images.txt Points3D.txt", "CAMERAS.TXT images.txt points3d.txt"])
+def test_files_of_a_model_may_begin_with_capitals(written, names):
+    folder = written / "sparse"
+    for old, new in zip(("cameras.txt", "images.txt", "points3D.txt"), names.split(), strict=True):
+        (folder / old).rename(folder / new)
+    assert_whole(load_scene(written, DataConfig(normalize=False)))
+
+
+@pytest.mark.parametrize("binary", [("cameras",), ("images",), ("cameras", "points3D"), ("points3D",)])
+def test_binary_and_text_files_of_one_model_may_be_mixed(written, binary):
+    folder = written / "sparse"
+    write_model(written / "other", NAMES)
+    for stem in binary:
+        (folder / f"{stem}.txt").unlink()
+        shutil.copy(written / "other" / f"{stem}.bin", folder)
+    scene = load_scene(written, DataConfig(normalize=False))
+    assert_whole(scene)
+    assert any("is read from" in text for text in scene.messages) == (len(set(binary) - {"points3D"}) == 1)
+
+
+@pytest.mark.parametrize("word", ["nan", "-nan(ind)", "1.#QNAN", "inf"])
+def test_points_that_are_not_finite_are_left_out_of_text_as_of_binary_models(written, word):
+    file = written / "sparse" / "points3D.txt"
+    lines = [line.split() for line in file.read_text().splitlines() if not line.startswith("#")]
+    lines[2][2] = word  # a coordinate
+    lines[3][7] = word  # the error
+    file.write_text("\n".join(" ".join(line) for line in lines))
+    scene = load_scene(written)
+    assert len(scene.points) == POINTS - 1
+    assert any(f"1 of {POINTS} points are not finite" in text for text in scene.messages)
+
+
+# --- models that are odd -----------------------------------------------------------------------------------------
+
+
+def test_a_camera_that_no_image_has_may_be_bad(tmp_path):
+    for text in (False, True):
+        root = tmp_path / str(text)
+        folder = write_model(root / "sparse", NAMES, text)
+        write_images(root / "images", NAMES)
+        if text:
+            with open(folder / "cameras.txt", "a") as file:
+                file.write("7 PINHOLE 0 0 nan 1 1 1\n8 NO_SUCH_MODEL 3 4 5\n9 PINHOLE 32 24 30\n")
+        else:
+            content = (folder / "cameras.bin").read_bytes()
+            bad = struct.pack("<IiQQ4d", 7, 1, 0, 0, np.nan, 1.0, 1.0, 1.0)
+            (folder / "cameras.bin").write_bytes(struct.pack("<Q", 2) + content[8:] + bad)
+        assert len(load_scene(root).views) == 4
+        file = folder / ("images.txt" if text else "images.bin")
+        old, new = (b" 1 im2.png", b" 7 im2.png") if text else (b"\1\0\0\0im2.png", b"\7\0\0\0im2.png")
+        file.write_bytes(file.read_bytes().replace(old, new))
+        with pytest.raises(UserError, match=r"cameras\.(txt|bin) is damaged: .*camera"):
+            load_scene(root)
+
+
+def test_tracks_that_lead_to_other_2d_points_are_said_and_nothing_is_lost(capture):
+    poke(capture / "sparse" / "0" / "points3D.bin", 59, "<II", 99, 3)  # of an image that is not there
+    file = capture / "sparse" / "0" / "images.bin"
+    content = file.read_bytes()
+    first = content.index(b"im1.png\0") + len("im1.png\0") + 8
+    poke(file, first + 16, "<Q", 11)  # a 2D point of another 3D point
+    scene = load_scene(capture)
+    assert len(scene.views) == 4 and len(scene.points) == POINTS
+    sentence = next(text for text in scene.messages if "disagrees with itself" in text)
+    assert f"2 of the {4 * POINTS} observations" in sentence and f"its {POINTS} points are used" in sentence
+
+
+def test_points_come_in_the_order_of_pycolmaps_map(capture):
+    model = pycolmap.Reconstruction(str(capture / "sparse" / "0"))
+    rgb = load_scene(capture).points.rgb
+    assert rgb.tolist() == [point.color.tolist() for point in model.points3D.values()]
+
+
+@pytest.mark.parametrize("lacking", ["images", "cameras"])
+@pytest.mark.parametrize("layout", ["sparse/0", "sparse", "."])
+@pytest.mark.parametrize("text", [False, True])
+def test_a_model_without_one_of_its_files_says_which(tmp_path, lacking, layout, text):
+    suffix = "txt" if text else "bin"
+    (write_model(tmp_path / layout, NAMES, text) / f"{lacking}.{suffix}").unlink()
+    write_images(tmp_path / "images", NAMES)
+    with pytest.raises(UserError, match=rf"is not whole: {lacking}\.{suffix} is missing; export it again"):
+        load_scene(tmp_path)
+
+
+def test_a_model_is_read_where_no_temporary_file_can_be_written(written, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(written / "nowhere"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (written / "sparse" / "points3D.txt").unlink()
+    assert len(load_scene(written, CONFIG).views) == 4
+
+
+@pytest.mark.parametrize("given", [".", "distorted", "distorted/sparse", "distorted/sparse/0"])
+def test_the_model_that_convert_py_of_inria_starts_from_has_its_photos_in_input(tmp_path, given):
+    write_model(tmp_path / "distorted" / "sparse" / "0", NAMES)
+    write_images(tmp_path / "input", NAMES)
+    write_images(tmp_path / "images", NAMES)
+    scene = load_scene(tmp_path / given)
+    assert files_of(scene) == {name: tmp_path / "input" / name for name in NAMES}
+    write_model(tmp_path / "sparse" / "0", NAMES)  # what it ends with
+    assert files_of(load_scene(tmp_path)) == {name: tmp_path / "images" / name for name in NAMES}
+
+
+@pytest.mark.parametrize("layout", ["dense/0", "dense"])
+def test_the_workspace_of_colmaps_automatic_reconstruction_is_read(tmp_path, layout):
+    write_model(tmp_path / layout / "sparse", NAMES)
+    write_images(tmp_path / layout / "images", NAMES)
+    for given in (tmp_path, tmp_path / "dense", tmp_path / layout, tmp_path / layout / "sparse"):
+        assert files_of(load_scene(given)) == {name: tmp_path / layout / "images" / name for name in NAMES}
+    write_model(tmp_path / "sparse" / "0", NAMES)  # of photos that lie elsewhere
+    scene = load_scene(tmp_path)
+    assert files_of(scene) == {name: tmp_path / layout / "images" / name for name in NAMES}
+    assert any("are not there; the model in" in text for text in scene.messages)
+    write_images(tmp_path / "images", NAMES)
+    assert files_of(load_scene(tmp_path)) == {name: tmp_path / "images" / name for name in NAMES}
+
+
+def test_of_several_workspaces_the_largest_is_used(tmp_path):
+    for place, count in (("0", 2), ("1", 4)):
+        write_model(tmp_path / "dense" / place / "sparse", NAMES[:count])
+        write_images(tmp_path / "dense" / place / "images", NAMES[:count])
+    scene = load_scene(tmp_path)
+    assert len(scene.views) == 4 and any("0: 2, 1: 4); 1 is used" in text for text in scene.messages)
+
+
+# --- test.txt ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"im1\nim3\n",
+        b"\xef\xbb\xbfim1.png\nim3.png",
+        b"im1.png\r\n\r\n  im3\r\n",
+        b"images/im1.png\nIM3.PNG\n",
+        "im1.png\nim3.png\n".encode("utf-16"),
+    ],
+)
+def test_test_txt_may_leave_out_suffixes_and_begin_with_a_byte_order_mark(capture, content):
+    (capture / "test.txt").write_bytes(content)
+    scene = load_scene(capture)
+    assert [scene.views[i].name for i in scene.test] == ["im1.png", "im3.png"]
+    assert not any("test.txt" in text for text in scene.messages)
+
+
+def test_names_in_test_txt_of_no_image_are_said(capture):
+    (capture / "test.txt").write_text("im1\nnone\nim9.png\n")
+    scene = load_scene(capture)
+    assert [scene.views[i].name for i in scene.test] == ["im1.png"]
+    assert any("2 of the 3 names in" in t and "(none, im9.png); they are ignored" in t for t in scene.messages)
+    (capture / "test.txt").write_text("none\n")
+    scene = load_scene(capture)
+    assert scene.test == (0,) and any("test.txt" in t and "the file is not used" in t for t in scene.messages)
+
+
+def test_a_name_in_test_txt_that_fits_several_images_is_not_guessed(tmp_path):
+    names = ["a/1.png", "b/1.png", "b/2.png", "b/3.png"]
+    write_model(tmp_path / "sparse", names)
+    write_images(tmp_path / "images", names)
+    (tmp_path / "test.txt").write_text("1\n2\n")
+    scene = load_scene(tmp_path)
+    assert [scene.views[i].name for i in scene.test] == ["b/2.png"]
+    assert any("of no image, or of several (1)" in text for text in scene.messages)

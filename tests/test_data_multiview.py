@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -223,6 +225,102 @@ def test_photos_of_several_moments_are_a_colmap_capture_as_before(tmp_path):
     assert colors_are_right(scene)
 
 
+@pytest.mark.parametrize("folders", ["cam{:02d}", "cam{}", "Cam_{:03d}"])
+@pytest.mark.parametrize("images", ["cam{}.png", "cam_{:02d}/0000.png", "calib/camera{:03d}.jpg"])
+def test_cameras_and_images_of_a_model_with_the_same_numbers_belong_together(tmp_path, folders, images):
+    viewmats = ring(CAMERAS)
+    write_frames(tmp_path)
+    for k, name in enumerate(NAMES):
+        (tmp_path / name).rename(tmp_path / folders.format(k))
+    write_colmap(tmp_path / "sparse", [images.format(k) for k in range(CAMERAS)], viewmats=viewmats)
+    scene = load_scene(tmp_path, PLAIN)
+    assert len(scene.views) == CAMERAS * FRAMES
+    for view in scene.views:
+        number = [folders.format(k) for k in range(CAMERAS)].index(view.name.split("/")[0])
+        assert view.camera.viewmat.numpy() == pytest.approx(viewmats[number], abs=1e-6)
+    assert not any("paired in order" in text for text in scene.messages)
+
+
+@pytest.mark.parametrize("images", ["cam{:02d}.png", "cam{}.png"])
+@pytest.mark.parametrize("from_one", ["model", "folders"])
+def test_cameras_numbered_from_0_and_images_from_1_are_paired_and_it_is_said(tmp_path, images, from_one):
+    viewmats = ring(CAMERAS)
+    write_frames(tmp_path)
+    if from_one == "folders":
+        for k in reversed(range(CAMERAS)):
+            (tmp_path / f"cam{k:02d}").rename(tmp_path / f"cam{k + 1:02d}")
+    first = 1 if from_one == "model" else 0
+    write_colmap(tmp_path / "sparse", [images.format(k + first) for k in range(CAMERAS)], viewmats=viewmats)
+    scene = load_scene(tmp_path, PLAIN)
+    for view in scene.views:
+        number = int(view.name[3:5]) - (1 - first)
+        assert view.camera.viewmat.numpy() == pytest.approx(viewmats[number], abs=1e-6)
+    sentence = next(text for text in scene.messages if "paired in order" in text)
+    assert f"numbered from {1 - first} (cam0{1 - first} to cam0{CAMERAS - first})" in sentence
+    assert "number them alike if that is wrong" in sentence
+
+
+def test_a_model_whose_images_fit_no_camera_says_how_to_name_them(tmp_path):
+    write_colmap(write_frames(tmp_path) / "sparse", [f"{k}.png" for k in range(CAMERAS)])
+    with pytest.raises(UserError, match=r"4 cameras \(cam00, .*\), but its COLMAP model does not .*, as in cam00\.png"):
+        load_scene(tmp_path, PLAIN)
+
+
+def rename_frames(root: Path, name) -> Path:
+    """Frames in folders whose names are what `name` makes of the number of the camera and that of the frame."""
+    write_bounds(write_frames(root))
+    for c, camera in enumerate(NAMES):
+        for frame in range(FRAMES):
+            (root / camera / "images" / f"{frame:04d}.png").rename(root / camera / "images" / name(c, frame))
+    return root
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        lambda c, k: f"frame_{k:04d}_cam{c:02d}.png",
+        lambda c, k: f"frame_{k}_{c}.png",
+        lambda c, k: f"cam{c:02d}_{k}_v2.png",
+        lambda c, k: f"{k:04d}_{1000 + 37 * k + c}.png",  # clocks of their own
+        lambda c, k: f"take7_{k:04d}_1080p.png",
+    ],
+)
+def test_the_number_of_a_frame_is_the_one_that_differs_from_frame_to_frame(tmp_path, name):
+    scene = load_scene(rename_frames(tmp_path, name), PLAIN)
+    assert len(scene.views) == CAMERAS * FRAMES
+    for view in scene.views:
+        assert view.name.split("/")[1] == name(NAMES.index(view.name[:5]), round(scene.time_axis.own(view.time)))
+    assert colors_are_right(scene)
+    assert not any("several numbers" in text for text in scene.messages)
+
+
+def test_of_several_numbers_that_would_do_the_last_is_taken_and_another_can_be_chosen(tmp_path):
+    rename_frames(tmp_path, lambda c, k: f"{10 * k:04d}_{k}.png")
+    scene = load_scene(tmp_path, PLAIN)
+    assert colors_are_right(scene) and any("have several numbers that differ" in text for text in scene.messages)
+    scene = load_scene(tmp_path, DataConfig(time_from_name=r"/(\d+)_", random_points=20))
+    assert scene.time_axis == TimeAxis(0.0, 40.0, "frames")
+
+
+def test_one_frame_of_each_camera_needs_no_number_that_differs(tmp_path):
+    write_bounds(write_frames(tmp_path, name="frame_{:04d}.png", frames=1))
+    for c, camera in enumerate(NAMES):
+        path = tmp_path / camera / "images" / "frame_0000.png"
+        path.rename(path.with_name(f"frame_0000_cam{c:02d}.png"))
+    assert len(load_scene(tmp_path, PLAIN).views) == CAMERAS
+
+
+def test_a_named_pipe_among_the_frames_is_left_out_and_named(tmp_path):
+    write_bounds(write_frames(tmp_path))
+    path = tmp_path / "cam02" / "images" / "0003.png"
+    path.unlink()
+    os.mkfifo(path)
+    os.mkfifo(tmp_path / "cam09.mp4")
+    scene = load_scene(tmp_path, PLAIN)
+    assert len(scene.views) == CAMERAS * (FRAMES - 1)
+    assert any("0003.png in" in text and "no regular file" in text for text in scene.messages)
+
+
 # --- videos ------------------------------------------------------------------------------------------------------
 
 
@@ -367,7 +465,27 @@ def test_what_is_wrong_in_the_bounds_is_named(tmp_path, rows, sentence):
         load_scene(tmp_path, PLAIN)
 
 
-@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+def archive() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, np.zeros((4, 17)))
+    return file.getvalue()
+
+
+HUGE = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 17), }".ljust(117) + b"\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no array",
+        b"\x93NUMPY\x01\x00",
+        archive(),
+        b"PK\3\4",
+        b"\x93NUMPY\x01\x00\x76\x00" + HUGE,
+        b"\x80\x04K\x01.",
+    ],
+)
 def test_a_file_of_bounds_that_is_no_array_is_named(tmp_path, content):
     (write_frames(tmp_path) / "poses_bounds.npy").write_bytes(content)
     with pytest.raises(UserError, match=r"poses_bounds\.npy cannot be read \(.+\)"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -278,6 +279,15 @@ def test_missing_files_are_named(tmp_path):
         shutil.rmtree(root / name) if name == "rgb" else (root / name).unlink()
         with pytest.raises(UserError, match=sentence):
             load_scene(root, PLAIN)
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "camera/000003.json"])
+def test_a_named_pipe_is_named_and_not_opened(tmp_path, name):
+    path = capture(tmp_path) / name
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=rf"{name} is no regular file"):
+        load_scene(tmp_path, PLAIN)
 
 
 def test_a_missing_image_is_left_out_and_most_of_them_missing_stops(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 
 import numpy as np
 import pycolmap
@@ -240,6 +242,39 @@ def test_images_without_poses_say_what_to_run(tmp_path):
 def test_a_folder_of_something_else_says_what_is_lacking(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(UserError, match="is no capture"):
+        load_scene(tmp_path)
+
+
+def test_the_captures_in_a_folder_of_several_are_named(tmp_path):
+    write_capture(tmp_path / "b")
+    write_images(tmp_path / "photos", ["a.jpg"])
+    with pytest.raises(UserError, match=r"is no capture, but .*/b is; give that"):
+        load_scene(tmp_path)
+    write_transforms(tmp_path / "a")
+    for name in ("1", "2"):
+        write_capture(tmp_path / name)
+    with pytest.raises(UserError, match=r"is no capture but a folder of 4: give one of them \(1, 2, a, b\)"):
+        load_scene(tmp_path)
+
+
+def test_a_named_pipe_is_no_capture_and_is_not_opened(tmp_path):
+    for name in ("pipe", "transforms.json", "dataset.json", "poses_bounds.npy"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="is no regular file and no folder, not a capture"):
+        load_scene(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is no capture"):
+        load_scene(tmp_path)
+
+
+def test_too_many_open_files_are_said_and_nothing_is_called_damaged(tmp_path, monkeypatch):
+    write_capture(tmp_path)
+    (tmp_path / "images" / "im03.png").rename(tmp_path / "images" / "im03.PNG")  # so that the folder is listed
+
+    def scandir(path):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"Cannot read the folder .*: Too many open files"):
         load_scene(tmp_path)
 
 

@@ -16,6 +16,8 @@ def load_json(file: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or holds something else.
     """
+    if file.exists() and not file.is_file():  # to open a named pipe may wait for ever
+        raise UserError(f"{file} is no regular file; export the capture again.")
     try:
         data = json.loads(file.read_bytes())
     except OSError as error:

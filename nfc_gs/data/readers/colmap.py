@@ -34,7 +34,7 @@ from nfc_gs.data.readers.colmap_files import (
     read_files,
 )
 from nfc_gs.data.readers.colmap_model import ModelImage, readable
-from nfc_gs.data.readers.colmap_photos import Photos, find_photos
+from nfc_gs.data.readers.colmap_photos import Photos, find_photos, with_slashes
 from nfc_gs.data.readers.reader import Reader
 from nfc_gs.data.readers.split_list import read_test_list
 
@@ -136,7 +136,7 @@ def _model_with_photos(root: Path, messages: ReaderMessages) -> tuple[Model, Pho
     tried: list[tuple[ModelData, Photos]] = []
     for layout in find_layouts(root):
         data = _largest(layout, messages)
-        photos = find_photos(root, layout.place, data.files.folder, [_slashes(image.name) for image in data.images])
+        photos = find_photos(root, layout.place, data.files.folder, [image.name for image in data.images])
         tried.append((data, photos))
         if 2 * photos.found > len(photos.names):
             if len(tried) > 1:
@@ -144,6 +144,8 @@ def _model_with_photos(root: Path, messages: ReaderMessages) -> tuple[Model, Pho
                     f"Most photos of the COLMAP model in {tried[0][0].files.folder} are not there; the model in "
                     f"{data.files.folder} is used, whose photos are in {photos.folder}."
                 )
+            elif layout.place != "plain":
+                messages.info(f"The COLMAP model in {data.files.folder} is used, with the photos in {photos.folder}.")
             return _model(data, messages), photos
     data, photos = tried[0]
     return _model(data, messages), photos
@@ -159,7 +161,8 @@ def _model(data: ModelData, messages: ReaderMessages) -> Model:
     for number, lens in data.lenses.items():
         check_lens(lens, f"Camera {number} of {folder}")
     images = [
-        PosedImage(_slashes(image.name), data.lenses[image.camera], _viewmat(image, folder)) for image in data.images
+        PosedImage(with_slashes(image.name), data.lenses[image.camera], _viewmat(image, folder))
+        for image in data.images
     ]
     xyz, rgb = point_cloud(data, messages)
     ply = folder / "points3D.ply"  # as other splat trainers leave behind
@@ -167,10 +170,6 @@ def _model(data: ModelData, messages: ReaderMessages) -> Model:
         messages.info(f"The points are read from {ply}.")
         xyz, rgb = read_ply_points(ply)
     return Model(folder, images, xyz, rgb)
-
-
-def _slashes(name: str) -> str:
-    return name.replace("\\", "/")
 
 
 def _largest(layout: Layout, messages: ReaderMessages) -> ModelData:
@@ -191,8 +190,8 @@ def _largest(layout: Layout, messages: ReaderMessages) -> ModelData:
             damage.append(error)
     if not models:
         raise damage[0]
-    for error in damage:
-        messages.warning(f"A model is passed over: {error}")
+    for sentence in (*layout.lacking, *damage):
+        messages.warning(f"A model is passed over: {sentence}")
     largest = max(models, key=lambda model: len(model.images))  # the first of equals
     if not largest.images:
         raise UserError(f"The COLMAP model in {largest.files.folder} has no registered image; run the mapper again.")

@@ -140,7 +140,8 @@ def read_points(path: Path) -> ModelPoints:
     """
     cursor = _Cursor(path)
     length_of = struct.Struct("<Q").unpack_from
-    to_length, head = _POINT_3D.fields["observations"][1], _POINT_3D.itemsize
+    head = _POINT_3D.itemsize
+    to_length = head - 8  # the number of observations comes last
     number = cursor.count(head, "points")
     starts = array("q")
     offset, data, size = cursor.offset, cursor.data, cursor.size

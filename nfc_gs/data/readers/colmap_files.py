@@ -37,10 +37,11 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class Layout:
-    """Models at one place of a capture."""
+    """Models at one place of a capture, and sentences on those there that lack a file."""
 
     place: Place
     models: list[Path]
+    lacking: list[str]
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,11 @@ def find_layouts(root: Path) -> list[Layout]:
     """The places below `root`, or `root` itself, that have models; the usual ones first."""
     layouts = []
     for place, bases in _places(root):
-        models = [model for base in bases for model in _models_in(base)]
+        folders = _folders(bases)
+        models = [folder for folder in folders if model_files(folder) is not None]
         if models:
-            layouts.append(Layout(place, models))
+            lacking = [sentence for folder in folders if (sentence := _lacking(folder)) is not None]
+            layouts.append(Layout(place, models, lacking))
     return layouts
 
 
@@ -81,10 +84,9 @@ def find_models(root: Path) -> list[Path]:
     return layouts[0].models if layouts else []
 
 
-def _models_in(base: Path) -> list[Path]:
-    if model_files(base) is not None:
-        return [base]
-    return [folder for folder in _numbered(base) if model_files(folder) is not None]
+def _folders(bases: list[Path]) -> list[Path]:
+    """Where models may be in these folders: they themselves, or else folders 0, 1, 2, ... in them."""
+    return [folder for base in bases for folder in ([base] if model_files(base) else [base, *_numbered(base)])]
 
 
 def _numbered(base: Path) -> list[Path]:
@@ -122,19 +124,20 @@ def _files_by_kind(folder: Path) -> dict[str, Path]:
 
 def lacking_files(root: Path) -> str | None:
     """What a model below `root` lacks to be one, as a sentence; None where there is none, or a whole one."""
-    for _, bases in _places(root):
-        for folder in (folder for base in bases for folder in (base, *_numbered(base))):
-            found = _files_by_kind(folder)
-            kind = "txt" if found and all(name.endswith(".txt") for name in found) else "bin"
-            lacking = [
-                f"{stem}.{kind}" for stem in ("cameras", "images") if not found.keys() & {f"{stem}.bin", f"{stem}.txt"}
-            ]
-            if found and lacking:
-                return (
-                    f"The COLMAP model in {folder} is not whole: {' and '.join(lacking)} "
-                    f"{'is' if len(lacking) == 1 else 'are'} missing; export it again with all its files."
-                )
-    return None
+    sentences = (_lacking(folder) for _, bases in _places(root) for folder in _folders(bases))
+    return next((sentence for sentence in sentences if sentence is not None), None)
+
+
+def _lacking(folder: Path) -> str | None:
+    found = _files_by_kind(folder)
+    kind = "txt" if found and all(name.endswith(".txt") for name in found) else "bin"
+    lacking = [f"{stem}.{kind}" for stem in ("cameras", "images") if not found.keys() & {f"{stem}.bin", f"{stem}.txt"}]
+    if not found or not lacking:
+        return None
+    return (
+        f"The COLMAP model in {folder} is not whole: {' and '.join(lacking)} "
+        f"{'is' if len(lacking) == 1 else 'are'} missing; export it again with all its files."
+    )
 
 
 def read_files(files: ModelFiles) -> ModelData:

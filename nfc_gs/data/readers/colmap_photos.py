@@ -48,16 +48,15 @@ class Photos:
 def find_photos(root: Path, place: Place, model: Path, names: Sequence[str]) -> Photos:
     """The photos of the model in the folder `model` of a capture, with these names in its file.
 
-    Names that are not UTF-8 are decoded with the code page that gives the names of most files.
+    Folders in names may be parted by backslashes. Names that are not UTF-8 are decoded with the code page that gives
+    the names of most files.
     """
     indexes: dict[Path, FileIndex] = {}
-    best = _in_folders(root, place, model, names, indexes)
+    best = _in_folders(root, place, model, [with_slashes(name) for name in names], indexes)
     lost = [name for name, path in zip(names, best.paths, strict=True) if path is None]
-    if all(name.isascii() for name in lost):
-        return replace(best, names=[readable(name) for name in best.names])
-    for code_page in _CODE_PAGES:
+    for code_page in () if all(name.isascii() for name in lost) else _CODE_PAGES:
         decoded = [_decoded(name, code_page) for name in names]
-        photos = _in_folders(root, place, model, decoded, indexes)
+        photos = _in_folders(root, place, model, [with_slashes(name) for name in decoded], indexes)
         if photos.found > best.found:
             changed = [new for old, new in zip(names, decoded, strict=True) if old != new]
             note = (
@@ -68,12 +67,14 @@ def find_photos(root: Path, place: Place, model: Path, names: Sequence[str]) -> 
     return replace(best, names=[readable(name) for name in best.names])
 
 
+def with_slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
 def _decoded(name: str, code_page: str) -> str:
     """The name whose bytes are in that code page; the name itself where they are not."""
-    if name.isascii():
-        return name
     try:
-        return name.encode("utf-8", "surrogateescape").decode(code_page).replace("\\", "/")
+        return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode(code_page)
     except UnicodeDecodeError:
         return name
 

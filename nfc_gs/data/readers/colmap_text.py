@@ -200,7 +200,7 @@ def _whole(path: Path, line: int, word: str) -> int:
 
 
 def _is_whole(word: str) -> bool:
-    return len(word) <= 20 and word.removeprefix("-").isdecimal()
+    return len(word) <= 18 and word.removeprefix("-").isdecimal()
 
 
 def _is_number(word: str) -> bool:

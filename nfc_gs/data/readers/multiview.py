@@ -116,12 +116,8 @@ def _by_numbers(
     """
     names = {_number_of_camera(camera.name): camera.name for camera in cameras}
     images = {_number_of_camera(image.name): image for image in model.images}
-    if len(names) < len(cameras) or len(images) < len(model.images) or len(names) != len(images):
-        return None
-    numbers, seen = ([n for n in sorted(side, key=str) if n is not None] for side in (names, images))
-    numbers.sort()
-    seen.sort()
-    if not numbers or len(numbers) != len(names) or len(seen) != len(images):
+    numbers, seen = (sorted(number for number in side if number is not None) for side in (names, images))
+    if not len(numbers) == len(cameras) == len(seen) == len(model.images):
         return None
     if numbers == seen:
         return {names[number]: [images[number]] for number in numbers}
@@ -130,10 +126,10 @@ def _by_numbers(
         return None
     pairs = {names[number]: [images[other]] for number, other in zip(numbers, seen, strict=True)}
     low, high = names[numbers[0]], names[numbers[-1]]
+    lowest, highest = (some_names([pairs[name][0].name]) for name in (low, high))
     messages.warning(
         f"The cameras are numbered from {first} ({low} to {high}) and the images of the COLMAP model from {last} "
-        f"({pairs[low][0].name} to {pairs[high][0].name}): they are paired in order, {low} with {pairs[low][0].name}; "
-        "number them alike if that is wrong."
+        f"({lowest} to {highest}): they are paired in order, {low} with {lowest}; number them alike if that is wrong."
     )
     return pairs
 

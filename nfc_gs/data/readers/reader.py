@@ -26,8 +26,8 @@ class Reader:
 
     Attributes:
         reads: what it reads, for sentences: "a COLMAP project".
-        recognises: whether a folder or file looks like one for this reader; opens no more than it must, and
-            raises nothing.
+        recognises: whether a folder or file looks like one for this reader; opens no more than it must;
+            UserError only where a folder cannot be read.
     """
 
     reads: str

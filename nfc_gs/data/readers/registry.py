@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture, folder_entries, image_files, is_file, some_names
+from nfc_gs.data.npy_file import load_numbers
 from nfc_gs.data.readers import colmap, llff, multiview, nerfies, transforms
 from nfc_gs.data.readers.camera_folders import find_cameras
 from nfc_gs.data.readers.colmap_files import lacking_files
@@ -85,6 +86,12 @@ def _not_recognised(path: Path) -> UserError:
         return UserError(
             f"{path} has {len(cameras)} cameras ({cameras[0].name}, {cameras[1].name}, ...) but no poses; "
             f"add {llff.BOUNDS}, or a COLMAP model of one image for each camera."
+        )
+    if is_file(path / llff.BOUNDS):
+        rows = load_numbers(path / llff.BOUNDS, 17, "for each camera or photo")
+        return UserError(
+            f"{path} has {llff.BOUNDS} with {len(rows)} poses, but neither as many photos in {path / 'images'} nor "
+            "cameras (cam00, cam01, ...) with their frames or videos; add them."
         )
     if next(image_files(path), None) is not None:
         return UserError(
