@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import socket
@@ -21,6 +22,7 @@ from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.heads.sh import start_sh
+from nfc_gs.viewer import server
 from nfc_gs.viewer.app import Viewer, free_port
 from nfc_gs.viewer.server import is_own
 from nfc_gs.viewer.source import Source
@@ -145,6 +147,14 @@ def test_a_port_in_use_is_passed_over_and_a_wrong_one_gets_a_sentence(scene: Sce
     for host, wrong in (("127.0.0.1", 0), ("127.0.0.1", 70_000), ("no.such.host.invalid", 8080), ("203.0.113.7", 8080)):
         with pytest.raises(UserError, match=r"[.]$"):
             free_port(host, wrong)
+
+
+def test_a_viser_that_starts_its_server_without_the_check_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_refusing", lambda refuses: contextlib.nullcontext([]))
+    port = free_port("127.0.0.1", 8780)
+    with pytest.raises(UserError, match=r"does not know viser .*install viser 1[.]1[.]$"):
+        server.Server("127.0.0.1", port)
+    until(lambda: free_port("127.0.0.1", port) == port)  # nothing listens there any more
 
 
 def test_an_address_of_ipv6_is_one_that_a_browser_takes(scene: SceneData) -> None:

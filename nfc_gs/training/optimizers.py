@@ -138,7 +138,8 @@ class VisibleAdam(_Adam):
     def bind(self, params: Mapping[str, Tensor]) -> None:
         """Use other parameters, of the shapes that the moments have (after `select` or `append`)."""
         for name, tensor in params.items():
-            assert tensor.shape == self.m[name].shape, f"{name}: {tuple(tensor.shape)} and {tuple(self.m[name].shape)}"
+            if tensor.shape != self.m[name].shape:
+                raise ValueError(f"{name} is {tuple(tensor.shape)}, but its moments are {tuple(self.m[name].shape)}")
         self.params = dict(params)
 
     def select(self, indices: Tensor) -> None:

@@ -15,6 +15,8 @@ import websockets.asyncio.server
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
+from nfc_gs.core.errors import UserError
+
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 """Names of this machine that no other one can take."""
 
@@ -37,8 +39,14 @@ class Server(viser.ViserServer):
         self.sharing = sharing
         self._address = host
         self._shared_at: str | None = None
-        with contextlib.redirect_stdout(io.StringIO()), _refusing(self._refuses):  # viser draws a table of its own
+        with contextlib.redirect_stdout(io.StringIO()), _refusing(self._refuses) as started:  # viser draws a table
             super().__init__(host, port, "nfc-gs", verbose=False)
+        if not started:
+            self.stop()
+            raise UserError(
+                f"The viewer does not know viser {viser.__version__}, whose server would answer every page that is "
+                "open in a browser; install viser 1.1."
+            )
 
     def request_share_url(self, verbose: bool = True) -> str | None:
         """The public address, as viser's method; None unless sharing was allowed."""
@@ -78,8 +86,11 @@ def is_own(origin: str | None, host: str | None, address: str) -> bool:
 
 
 @contextlib.contextmanager
-def _refusing(refuses: Callable[[Request], bool]) -> Iterator[None]:
-    """Let the one server that viser starts in the block refuse requests; viser itself has no setting for that."""
+def _refusing(refuses: Callable[[Request], bool]) -> Iterator[list[str]]:
+    """Let the one server that viser starts in the block refuse requests; viser itself has no setting for that.
+
+    Yields a list that is empty until the server has been started with this check.
+    """
     serve, started = websockets.asyncio.server.serve, []
 
     def serve_checked(*args: Any, process_request: Callable[..., Response | None], **settings: Any) -> Any:
@@ -88,13 +99,12 @@ def _refusing(refuses: Callable[[Request], bool]) -> Iterator[None]:
                 return connection.respond(http.HTTPStatus.FORBIDDEN, "This page is not the viewer's.\n")
             return process_request(connection, request)
 
-        started.append(True)
+        started.append("with the check")
         return serve(*args, process_request=answer, **settings)
 
     with _starting:
         websockets.asyncio.server.serve = serve_checked  # type: ignore[assignment, misc]
         try:
-            yield
+            yield started
         finally:
             websockets.asyncio.server.serve = serve  # type: ignore[misc]
-    assert started, "viser has started its server in another way, and nothing would be refused"
