@@ -9,7 +9,6 @@ Format: https://paulbourke.net/dataformats/ply/
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import re
 import stat
@@ -208,7 +207,7 @@ def _read_text(
     """`read_columns` of a file whose tables are text: a line for each entry."""
     file.seek(header.size)
     first = sum(other.count for other in header.before(element))
-    lines = itertools.islice(io.TextIOWrapper(file, encoding="latin-1"), first, first + element.count)
+    lines = (line.decode("latin-1") for line in itertools.islice(file, first, first + element.count))
     kinds = {name: kind for name, kind in element.types.items() if name in names and kind is not None}
     parts: dict[str, list[np.ndarray]] = {name: [np.empty(0, kind)] for name, kind in kinds.items()}
     places = {name: index for index, name in enumerate(element.types)}

@@ -121,7 +121,7 @@ def _huge_pixels(image: Image.Image, source: ImageSource) -> tuple[np.ndarray, n
 
     size = (source.width, source.height)
     with _huge:
-        image.draft(None, size[::-1] if source.turn else size)  # JPEG is decoded at a half, a quarter or an eighth
+        image.draft(None, (source.height, source.width) if source.turn else size)  # a JPEG at 1/2, 1/4 or 1/8
         if source.turn:
             image = _turned(image)
         if image.mode in ("1", "L", "P", "RGB") and not has_alpha(image):

@@ -98,10 +98,10 @@ def _report(
     lacking = [image.name for image in images if image.name not in found]
     if not found:
         example = next(image_files(folder), None)
-        names = (
-            "" if example is None else f" (it has {example.relative_to(folder).as_posix()}, the capture {lacking[0]})"
+        there = "no image" if example is None else example.relative_to(folder).as_posix()
+        messages.warning(
+            f"No file in {folder} has the name of an image (it has {there}, the capture {lacking[0]}); it is not used."
         )
-        messages.warning(f"No file in {folder} has the name of an image{names}; it is not used.")
     elif lacking and field == "mask":
         messages.warning(
             f"{len(found)} of {len(images)} images have a mask in {folder}; nothing is masked in the others "
