@@ -66,6 +66,8 @@ class RunFolder:
 
         Folders stay in which there is something else.
         """
+        if not self.lock.held:  # others may have made something of it
+            return
         start = self.path / TIMELAPSE
         with contextlib.suppress(OSError):
             for file in (*(self.path / name for name in _OF_A_RUN), start / f"{0:07d}.jpg"):
