@@ -41,7 +41,7 @@ from nfc_gs.runs.history import read_history
 from nfc_gs.runs.metrics import Metrics
 from nfc_gs.runs.names import LOOP_NAME, SPLAT_NAME, TEST_RENDERS
 from nfc_gs.runs.opening import LoadedModel, in_words, scene_of
-from nfc_gs.runs.run_folder import claim_free_folder, claim_run_folder, remove_leftovers_of
+from nfc_gs.runs.run_folder import check_is_capture, claim_free_folder, claim_run_folder, remove_leftovers_of
 from nfc_gs.runs.verdict import shortfall, verdict
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
@@ -440,6 +440,7 @@ def train(
                 f"train takes a path, a TrainConfig and as data= a DataConfig, but a {type(value).__name__} was given."
             )
     resolve(config)  # a wrong setting should show before the capture is read
+    check_is_capture(capture)
     with claim_run_folder(out) if out is not None else claim_free_folder(default_run_folder(capture)) as folder:
         clock = StageClock()
         with clock.counting("capture"):

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 from nfc_gs import __version__
 from nfc_gs.commands.options import Command
 from nfc_gs.commands.parsing import COMPLETION, completion_script, flags_of, parse_command, print_help
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.files import check_path
 from nfc_gs.core.signals import exit_code, raise_interrupted, signal_of, signals_call
 
 USER_ERROR = 2
@@ -157,7 +159,12 @@ def parse(words: Sequence[str]) -> Command:
             raise UserError(_unknown_option(name, flag))
         if equals and flags[flag]:
             raise UserError(f"{flag} takes no value; leave it out.")
-    return parse_command(name, kind, rest)
+    command = parse_command(name, kind, rest)
+    for value in vars(command).values():
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path):
+                check_path(path)
+    return command
 
 
 def _run(command: Command) -> int:

@@ -19,6 +19,7 @@ import torch
 from command_line import HERE, Cli, only_sentence
 from PIL import Image
 
+import nfc_gs
 from nfc_gs.cli import main
 
 TINY = ("--steps", "3", "--max-gaussians", "60", "--backend", "cpu", "--device", "cpu", "--eval-every", "0")
@@ -39,6 +40,28 @@ def damaged(capture: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("command", ["train", "info", "eval", "render"])
 def test_a_path_that_is_not_there_is_named(command: str, cli: Cli, tmp_path: Path) -> None:
     cli.error(command, tmp_path / "nowhere", naming="nowhere")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "n" * 300, "/".join(["d" * 200] * 30), "circle"], ids=range(4))
+def test_a_path_that_no_system_takes_is_reported(path: str, cli: Cli, capture: Path, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    odd = tmp_path / path
+    for words in (("train", odd), ("train", "--resume", odd), ("demo", "--out", odd), ("train", capture, "--out", odd)):
+        cli.error(*words, naming="path")
+    for command in ("info", "eval", "export", "render", "view"):
+        cli.error(command, odd, naming="path")
+    for command in ("export", "render"):
+        cli.error(command, run, "--out", odd, naming="path")
+    with pytest.raises(nfc_gs.UserError, match="path"):
+        nfc_gs.train(capture, out=odd)
+    with pytest.raises(nfc_gs.UserError, match="path"):
+        nfc_gs.load_model(odd)
+
+
+def test_a_run_in_the_place_of_a_capture_is_named(cli: Cli, run: Path, tmp_path: Path) -> None:
+    cli.error("train", run, "--out", tmp_path / "out", naming=("is a run, not a capture", f"--resume {run}"))
+    with pytest.raises(nfc_gs.UserError, match="is a run, not a capture"):
+        nfc_gs.train(run)
 
 
 def test_brackets_in_a_path_are_printed_as_they_are(cli: Cli, tmp_path: Path) -> None:

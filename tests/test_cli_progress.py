@@ -167,3 +167,21 @@ def test_durations_and_sizes_read_well(tmp_path: Path) -> None:
     (tmp_path / "sub" / "a").write_bytes(bytes(1500))
     (tmp_path / "b").write_bytes(bytes(20))
     assert size_on_disk(tmp_path) == "1.5 kB" and size_on_disk(tmp_path / "b") == "20 bytes"
+
+
+def test_the_final_measurement_says_now_and_then_how_far_it_is(capsys: pytest.CaptureFixture[str], time: Clock) -> None:
+    with Progress(Output()).measuring() as measured:
+        for count in range(1, 201):
+            time.now += 0.25
+            measured(count, 200)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{count} of 200 held-out views are measured" for count in (40, 80, 120, 160)]
+
+
+def test_on_a_terminal_the_final_measurement_has_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Progress(Output()).measuring() as measured:
+        measured(150, 200)
+    assert "150 of 200 held-out views are measured" in capsys.readouterr().out

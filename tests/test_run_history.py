@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tiny_scenes import tiny_config, tiny_scene
 
 from nfc_gs.export.report import write_report
 from nfc_gs.runs import history
+from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
 from nfc_gs.runs.history import History, read_history
 from nfc_gs.training.trainer import Trainer
 
@@ -43,6 +45,14 @@ def test_lines_that_cannot_be_written_are_worth_one_warning_and_come_with_the_ne
     lines.write(step=5)
     assert [line["step"] for line in read_history(tmp_path)] == [1, 2, 3, 4, 5]
     assert caplog.text.count("lacks lines for now, and training goes on. Cannot write") == 1
+
+
+def test_half_of_a_surrogate_pair_in_a_setting_is_shown_as_a_question_mark(tmp_path: Path) -> None:
+    Trainer(tiny_scene(), tiny_config(), tmp_path / "run", capture="tiny")
+    checkpoint = load_checkpoint(tmp_path / "run")
+    config = {**checkpoint.config, "hexplane": {"features": "\ud800"}}
+    save_checkpoint(tmp_path / "run" / "checkpoint.safetensors", replace(checkpoint, config=config))
+    assert "<dt>features</dt><dd>?</dd>" in write_report(tmp_path / "run").read_text(encoding="utf-8")
 
 
 def test_a_training_goes_on_without_its_history(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

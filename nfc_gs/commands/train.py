@@ -23,7 +23,7 @@ from nfc_gs.data.loading import load_scene
 from nfc_gs.runs.checkpoint import load_checkpoint
 from nfc_gs.runs.names import TENSORBOARD
 from nfc_gs.runs.opening import scene_again
-from nfc_gs.runs.run_folder import RunFolder, claim_free_folder, claim_run_folder, lock_run_folder
+from nfc_gs.runs.run_folder import RunFolder, check_is_capture, claim_free_folder, claim_run_folder, lock_run_folder
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.resolve import resolve
@@ -117,6 +117,7 @@ class Train(Command):
         if self.capture is None:
             raise UserError("Nothing to train on: give the folder of a capture, or a run to go on with: --resume RUN.")
         resolve(self.training)
+        check_is_capture(self.capture)
         return (
             claim_run_folder(self.out) if self.out is not None else claim_free_folder(default_run_folder(self.capture))
         )

@@ -41,6 +41,22 @@ def write_error(path: Path | str, error: OSError) -> UserError:
     return UserError(f"Cannot write {path}: {cause}.")
 
 
+def check_path(path: Path | str) -> None:
+    """Check that a path is one that the system takes, whether or not there is something.
+
+    Raises:
+        UserError: it holds a zero byte, is too long, or links lead around in a circle.
+    """
+    try:
+        Path(path).stat()
+    except ValueError:
+        raise UserError(f"{str(path)[:60]!r} is no path, since it holds a zero byte; give another.") from None
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            name = str(path) if len(str(path)) <= 60 else f"{str(path)[:57]}..."
+            raise UserError(f"The system does not take the path {name}: {error.strerror}; give another.") from None
+
+
 def make_folder(path: Path | str) -> Path:
     """Create a folder and its parents (no error if it is there) and return it.
 

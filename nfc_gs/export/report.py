@@ -73,7 +73,9 @@ def write_report(run: Path | str) -> Path:
         "style": (page / "style.css").read_text(encoding="utf-8"),
         "script": "".join((page / name).read_text(encoding="utf-8") for name in SCRIPTS),
     }
-    write_text(run / REPORT_NAME, _fill((page / "page.html").read_text(encoding="utf-8"), parts))
+    text = _fill((page / "page.html").read_text(encoding="utf-8"), parts)
+    text = text.encode("utf-8", "replace").decode()  # JSON can spell half of a surrogate pair
+    write_text(run / REPORT_NAME, text)
     return run / REPORT_NAME
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from nfc_gs.core import plain_json
 from nfc_gs.core.errors import UserError
-from nfc_gs.core.files import atomic_write, write_error
+from nfc_gs.core.files import atomic_write, check_path, write_error
 from nfc_gs.core.text import in_one_line
 from nfc_gs.data import stored
 from nfc_gs.data.scene import SceneData, TimeAxis
@@ -129,6 +129,7 @@ def checkpoint_path(path: Path | str) -> Path:
     Raises:
         UserError: there is no such file or folder, or the folder holds no checkpoint.
     """
+    check_path(path)
     given = Path(path)
     if given.is_dir():
         inside = given / CHECKPOINT_NAME

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.files import check_path
 from nfc_gs.core.plain_json import finite_number
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
@@ -92,6 +93,7 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     >>> splat.model.means.numpy().shape
     (300, 3)
     """
+    check_path(path)
     path, device = Path(path), resolve_device(device)
     if format_of(path) is not None:
         model = read_splats(path).to(device).requires_grad_(False)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.core.files import make_folder, remove_leftovers, write_error, write_text
+from nfc_gs.core.files import check_path, make_folder, remove_leftovers, write_error, write_text
 from nfc_gs.runs.checkpoint import checkpoint_path
 from nfc_gs.runs.lock import RunLock
 from nfc_gs.runs.names import (
@@ -66,6 +66,8 @@ class RunFolder:
 
         Folders stay in which there is something else.
         """
+        if not self.lock.held:  # others may have made something of it
+            return
         start = self.path / TIMELAPSE
         with contextlib.suppress(OSError):
             for file in (*(self.path / name for name in _OF_A_RUN), start / f"{0:07d}.jpg"):
@@ -89,6 +91,7 @@ def claim_run_folder(run: Path | str) -> RunFolder:
     Raises:
         UserError: it holds a run already, another process works in it, or it cannot be made.
     """
+    check_path(run)
     path = Path(run)
     if not (path / LOCK_NAME).exists():
         _check_holds_no_run(path)  # without a trace
@@ -162,6 +165,15 @@ def _check_holds_no_run(run: Path) -> None:
                 f"{run} holds a run already, and a run is never overwritten; choose another folder (--out), or go on "
                 f"with it: --resume {run}, in Python nfc_gs.Trainer.resume({str(run)!r})."
             )
+
+
+def check_is_capture(path: Path | str) -> None:
+    """Raise UserError for a run that is given in the place of a capture."""
+    check_path(path)
+    if (Path(path) / CHECKPOINT_NAME).is_file():
+        raise UserError(
+            f"{path} is a run, not a capture; give the folder of the photos, or go on with the run: --resume {path}."
+        )
 
 
 def remove_leftovers_of(run: Path) -> None:
