@@ -311,7 +311,8 @@ class Session:
         """
         if has_download_waiting(self.client):
             raise UserError("The last download is still on its way to your browser; try again when it is there.")
-        self.client.send_file_download(name, content, save_immediately=True)
+        if not self.closed:
+            self.client.send_file_download(name, content, save_immediately=True)
 
     def notify(self, title: str, body: str, color: Any = None) -> None:
         """Show a notification in the browser."""
