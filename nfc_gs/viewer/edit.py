@@ -12,6 +12,15 @@ from nfc_gs.model.gaussians import GaussianModel
 
 Point = tuple[float, float, float]
 
+DENSE = (0.04, 0.96)
+"""Shares of all opacity below the dense middle of a scene, and up to its end, along each axis."""
+
+MARGIN = 0.05
+"""How far the box around it reaches further, as a share of its sides."""
+
+MAX_SAMPLES = 200_000
+"""Gaussians that the box is measured with."""
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -62,3 +71,28 @@ class Edit:
 
 EVERYTHING = Edit()
 """The edit that keeps all Gaussians."""
+
+
+@torch.no_grad()
+def dense_box(model: GaussianModel) -> tuple[Point, Point]:
+    """Lowest and highest corner of a box around the dense middle of a model, in its frame, with sides above 0.
+
+    Along each axis it lies between percentiles (`DENSE`) of the centres, weighted by opacity, so that a few Gaussians
+    far out do not matter.
+    """
+    every = max(1, len(model) // MAX_SAMPLES)
+    means, weights = model.means[::every].double(), model.opacities[::every].double()
+    known = means.isfinite().all(1) & weights.isfinite()
+    means, weights = means[known], weights[known]
+    if len(means) == 0:
+        return (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)
+    corners = []
+    for axis in range(3):
+        values, order = means[:, axis].sort()
+        share = weights[order].cumsum(0)
+        places = torch.searchsorted(share, share.new_tensor(DENSE) * share[-1]).clamp(max=len(values) - 1)
+        low, high = values[places].tolist()
+        reach = max(MARGIN * (high - low), 1e-6)
+        corners.append((low - reach, high + reach))
+    (x0, x1), (y0, y1), (z0, z1) = corners
+    return (x0, y0, z0), (x1, y1, z1)

@@ -26,6 +26,7 @@ from nfc_gs.viewer.draw import (
     prepared,
     reproject,
     side_by_side,
+    value_at,
 )
 from nfc_gs.viewer.edit import EVERYTHING
 from nfc_gs.viewer.frame_rate import FrameRate
@@ -33,6 +34,9 @@ from nfc_gs.viewer.preview import thinned
 from nfc_gs.viewer.snapshot import Snapshot
 from nfc_gs.viewer.source import Source
 from nfc_gs.viewer.state import DisplaySettings, ViewState
+
+VALUE_SIDE = 33
+"""Side in pixels of the part of the picture from which the number of one pixel is taken."""
 
 DEPTH_RANGE_SIDE = 128
 """Longest side in pixels of the picture from which both sides of a border take their range of depths."""
@@ -110,7 +114,31 @@ class ViewRenderer:
         for steps in parts_steps:
             parts.append((yield from steps))
         depths = [part.depth for part in parts if part.depth is not None]
-        return Picture(side_by_side([part.rgb for part in parts]), np.concatenate(depths, axis=1) if depths else None)
+        return Picture(
+            side_by_side([part.rgb for part in parts]),
+            np.concatenate(depths, axis=1) if depths else None,
+            parts[0].depth_range,
+        )
+
+    def value_at(self, state: ViewState, camera: Camera, column: int, row: int) -> float | None:
+        """The number behind the color of a pixel of the picture, as `draw.value_at`; depths in the frame shown."""
+        for source, part in self.layout(state, camera):
+            if column < part.width:
+                return self._value_of(state, source, part, column, row)
+            column -= part.width
+        return None
+
+    def _value_of(self, state: ViewState, source: Source, camera: Camera, column: int, row: int) -> float | None:
+        """`value_at` for one source."""
+        settings, placement = self.settings_of(state, source), self.content.placement_of(source)
+        still = self._still_model(source, settings, state.time)
+        photo = self.content.photo(state.view) if state.show == "error" else None
+        if photo is not None:
+            photo = replace(photo, camera=placement.camera(photo.camera))
+        reach = VALUE_SIDE // 2
+        pixel = placement.camera(crop_camera(camera, column - reach, row - reach, VALUE_SIDE, VALUE_SIDE))
+        value = value_at(still.model, pixel, settings, self.content.options_of(source), time=still.time, photo=photo)
+        return value * placement.scale if value is not None and settings.show == "depth" else value
 
     def render_source(
         self,
@@ -305,6 +333,9 @@ def _share(few: GaussianModel, many: GaussianModel) -> float:
 def _with_depth_scaled(scale: float, steps: PictureSteps) -> PictureSteps:
     """The same picture with its depths in other units."""
     picture = yield from steps
+    if picture.depth_range is not None:
+        near, far = picture.depth_range
+        picture = replace(picture, depth_range=(near * scale, far * scale))
     if picture.depth is None:
         return picture
     return replace(picture, depth=np.where(picture.depth < FAR, picture.depth * np.float32(scale), FAR))

@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
-
-import viser
 
 from nfc_gs.viewer.content import Content
 from nfc_gs.viewer.panels.browser import BrowserPanel
@@ -16,11 +13,14 @@ from nfc_gs.viewer.panels.compare import ComparePanel
 from nfc_gs.viewer.panels.display import DisplayPanel
 from nfc_gs.viewer.panels.edit import EditPanel
 from nfc_gs.viewer.panels.help import HelpPanel
+from nfc_gs.viewer.panels.legend import LegendPanel
 from nfc_gs.viewer.panels.panel import Panel
 from nfc_gs.viewer.panels.path import PathPanel
 from nfc_gs.viewer.panels.screenshot import ScreenshotPanel
 from nfc_gs.viewer.panels.splats import SplatsPanel
 from nfc_gs.viewer.panels.status import StatusPanel
+from nfc_gs.viewer.panels.style import SHEET
+from nfc_gs.viewer.panels.tabs import Tabs
 from nfc_gs.viewer.panels.time import TimePanel
 from nfc_gs.viewer.panels.training import TrainingPanel
 from nfc_gs.viewer.panels.views import ViewsPanel
@@ -38,6 +38,7 @@ class Entry:
 
 PANELS = (
     Entry("", StatusPanel),
+    Entry("", LegendPanel),
     Entry("Training", TrainingPanel, lambda content: content.live is not None),
     Entry("Show", DisplayPanel),
     Entry("Show", SplatsPanel, lambda content: content.has_gaussians),
@@ -51,20 +52,30 @@ PANELS = (
     Entry("Edit", EditPanel, lambda content: content.has_gaussians),
     Entry("Help", HelpPanel),
 )
-"""All panels in the order of the page; those of a tab follow each other."""
+"""All panels in the order of the page, and of its tabs."""
+
+NARROW = 577
+"""A window that is narrower, in pixels, is a phone's: viser puts the panel over the lower part of the picture."""
 
 
 def add_panels(session: Session) -> list[Panel]:
     """Add the panels that suit what is shown to the page, and their keys; returns them in their order."""
     gui = session.client.gui
-    panels: list[Panel] = []
-    tabs: viser.GuiTabGroupHandle | None = None
-    shown = (entry for entry in PANELS if entry.is_shown(session.content))
-    for tab, entries in groupby(shown, lambda entry: entry.tab):
-        if tab and tabs is None:
-            tabs = gui.add_tab_group()
-        with tabs.add_tab(tab) if tabs is not None else contextlib.nullcontext():
-            panels += [_build(session, entry.panel) for entry in entries]
+    gui.add_html(SHEET)
+    shown = [entry for entry in PANELS if entry.is_shown(session.content)]
+    panels = [_build(session, entry.panel) for entry in shown if not entry.tab]
+    tabs = Tabs(session, list(dict.fromkeys(entry.tab for entry in shown if entry.tab)))
+    panels.append(tabs)
+    is_phone = 0 < session.window[0] < NARROW
+    with gui.add_folder("Controls", expand_by_default=False) if is_phone else contextlib.nullcontext():
+        tabs.build(gui)
+        for tab in tabs.names:
+            with tabs.add(tab):
+                for entry in shown:
+                    if entry.tab == tab:
+                        panels.append(_build(session, entry.panel))
+                        tabs.add_panel(tab, panels[-1])
+    tabs.open(tabs.names[0])
     for command in (command for panel in panels for command in panel.commands()):
         handle = gui.add_command(command.label, hotkey=command.key)  # type: ignore[arg-type]
         handle.on_trigger(session.guarded(lambda _, run=command.run: run()))

@@ -41,6 +41,9 @@ class Panel:
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """A control that `watch` was given has another value; `event.client` is None if the viewer itself set it."""
 
+    def on_tab(self, is_open: bool) -> None:
+        """The tab that it is in is opened, or another one."""
+
     def tick(self) -> None:
         """Bring texts and values up to date; called a few times a second."""
 

@@ -1,0 +1,65 @@
+"""The tabs of the page.
+
+viser's own tab groups do not say which tab is open. Here the server opens them, so that what belongs to a tab in the
+scene is seen with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import viser
+
+from nfc_gs.viewer.panels.panel import Panel
+from nfc_gs.viewer.panels.style import tab_mark
+from nfc_gs.viewer.session import Session
+
+
+class Tabs(Panel):
+    """A row of tabs, of which one is open.
+
+    Attributes:
+        names: of the tabs, in their order.
+        opened: the name of the open one.
+    """
+
+    def __init__(self, session: Session, names: Sequence[str]) -> None:
+        super().__init__(session)
+        self.names, self.opened = tuple(names), names[0]
+        self._folders: dict[str, viser.GuiFolderHandle] = {}
+        self._panels: dict[str, list[Panel]] = {name: [] for name in names}
+
+    def build(self, gui: viser.GuiApi) -> None:
+        """Add the row."""
+        self.mark = gui.add_html(tab_mark(self.names, self.opened))
+        self.row = gui.add_button_group("Tab", self.names)
+        self.row.on_click(self.session.guarded(self._on_click))
+
+    def add(self, name: str) -> viser.GuiFolderHandle:
+        """The container for the controls of a tab."""
+        self._folders[name] = self.session.client.gui.add_folder(None, visible=name == self.opened)
+        return self._folders[name]
+
+    def add_panel(self, name: str, panel: Panel) -> None:
+        """Let a panel know when its tab is opened or closed."""
+        self._panels[name].append(panel)
+
+    def open(self, name: str) -> None:
+        """Open a tab and close the other ones."""
+        if name not in self._folders:
+            return
+        closed, self.opened = self.opened, name
+        with self.session.client.atomic():
+            self.mark.content = tab_mark(self.names, name)
+            for other, folder in self._folders.items():
+                if folder.visible != (other == name):
+                    folder.visible = other == name
+        if closed != name:
+            for panel in self._panels[closed]:
+                panel.on_tab(False)
+        for panel in self._panels[name]:
+            panel.on_tab(True)
+
+    def _on_click(self, _: viser.GuiEvent[Any]) -> None:
+        self.open(self.row.value)
