@@ -42,6 +42,7 @@ class CropOutline:
         self._sphere: viser.IcosphereHandle | None = None
         self._faces: dict[tuple[int, bool], viser.TransformControlsHandle] = {}
         self._dragged: viser.TransformControlsHandle | None = None
+        self._corners = np.zeros(3), np.zeros(3)  # of the box
         self._lock = threading.RLock()  # callbacks of the page run in several threads
 
     @property
@@ -72,7 +73,7 @@ class CropOutline:
 
     def _draw_box(self, low: np.ndarray, high: np.ndarray) -> None:
         """Bring the box and its arrows to where they are to be; the arrow that is dragged is there."""
-        center = (low + high) / 2
+        center, self._corners = (low + high) / 2, (low, high)
         if self._box is None:
             self._box = self.session.client.scene.add_line_segments(
                 "/crop/box", _edges(low, high), COLOR, thickness=2.0, thickness_units="screen"
@@ -99,8 +100,12 @@ class CropOutline:
         )
 
         def drag(event: viser.TransformControlsEvent) -> None:
-            self._dragged = None if event.phase == "end" else face
+            self._dragged = face
             self._move_face(axis, is_high, float(face.position[axis]))
+            if event.phase == "end":
+                self._dragged = None
+                with self._lock:
+                    self._draw_box(*self._corners)  # the arrow may have been dragged further than its face goes
 
         @face.on_update
         async def _(event: viser.TransformControlsEvent) -> None:  # async keeps the order of the events

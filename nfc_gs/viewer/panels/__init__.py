@@ -61,7 +61,6 @@ NARROW = 577
 def add_panels(session: Session) -> list[Panel]:
     """Add the panels that suit what is shown to the page, and their keys; returns them in their order."""
     gui = session.client.gui
-    gui.add_html(SHEET)
     shown = [entry for entry in PANELS if entry.is_shown(session.content)]
     panels = [_build(session, entry.panel) for entry in shown if not entry.tab]
     tabs = Tabs(session, list(dict.fromkeys(entry.tab for entry in shown if entry.tab)))
@@ -75,6 +74,7 @@ def add_panels(session: Session) -> list[Panel]:
                     if entry.tab == tab:
                         panels.append(_build(session, entry.panel))
                         tabs.add_panel(tab, panels[-1])
+    gui.add_html(SHEET)
     tabs.open(tabs.names[0])
     for command in (command for panel in panels for command in panel.commands()):
         handle = gui.add_command(command.label, hotkey=command.key)  # type: ignore[arg-type]

@@ -61,7 +61,9 @@ class EditPanel(Panel):
             hint="Removes Gaussians with a longer axis: x stands for 10^x scene units. At the right end all are kept.",
         )  # fmt: skip
         self.count = gui.add_markdown("")
-        export = gui.add_button("Export as PLY", color="green", hint="Downloads what is left, in the capture's frame.")
+        export = gui.add_button(
+            "Export what is left as PLY", color="green", hint="Downloads what is left, in the capture's frame."
+        )
         self.watch(self.shape, self.low, self.high, self.center, self.radius, self.min_opacity, self.max_size)
         self.fit.on_click(self.session.guarded(lambda _: self._fit()))
         export.on_click(
@@ -78,11 +80,16 @@ class EditPanel(Panel):
             edit = self._edit()
             self._crop.draw(edit)
             self.session.update(edit=edit)
-            self.session.set_in_scene("crop", shape != "none")
+            self._show()
 
     def on_tab(self, is_open: bool) -> None:
         """Show the outline of the crop with the tab; the crop itself stays."""
         self._crop.visible = is_open
+        self._show()
+
+    def _show(self) -> None:
+        """Note whether the outline is seen, so that splats can hide it."""
+        self.session.set_in_scene("crop", self._crop.visible and self.shape.value != "none")
 
     def _move_face(self, axis: int, is_high: bool, place: float) -> None:
         """Move a face of the box, but not through the opposite one."""

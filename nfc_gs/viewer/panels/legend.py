@@ -83,7 +83,7 @@ def legend_html(scale: Scale, *values: float | None) -> str:
             share = min(max((value - scale.first) / max(scale.last - scale.first, 1e-9), 0.0), 1.0)
             style = f"position: absolute; left: calc({100 * share:.1f}% - 2px); top: -2px; bottom: -2px; width: 4px"
             mark = f'<div style="{style}; background: white; border: 1px solid black"></div>'
-    last = f"{scale.last:.3g}{' +' if scale.is_open else ''}"
+    last = f"{scale.last:.3g}{'+' if scale.is_open else ''}"
     return f"""<div style="padding: 0 0.75em 0.5em; font-size: 0.8em">
 <div style="display: flex; justify-content: space-between"><span>{scale.title}</span><span>{text}</span></div>
 <div style="position: relative; height: 0.8em; background: linear-gradient(to right, {colors})">{mark}</div>
