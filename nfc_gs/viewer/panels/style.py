@@ -8,11 +8,13 @@ SHEET = """<style>
 /* Tooltips stand left of the panel, at the height of their control, instead of over the control above it. */
 @media (min-width: 36.01em) {
   .mantine-Tooltip-tooltip[style*="15rem"] {
-    position: fixed !important; left: auto !important; right: 22.5rem !important;
+    position: fixed !important; left: auto !important; right: 23rem !important;
     width: fit-content !important; max-width: 15rem; translate: 0 calc(50% + 1.2rem);
   }
 }
-@media (max-width: 36em) { .mantine-Tooltip-tooltip[style*="15rem"] { display: none !important; } }
+@media (max-width: 36em) {
+  .mantine-Tooltip-tooltip[style*="15rem"] { display: none !important; }
+}
 .mantine-Tooltip-tooltip[style*="15rem"] .mantine-Tooltip-arrow { display: none; }
 /* viser's own "Save Canvas" and "Reset View" know nothing of screenshots, and of the start camera of this window. */
 div:has(> button .tabler-icon-home-move) { display: none !important; }
@@ -28,6 +30,9 @@ div:has(> .nfc-tabs) + div button {
   background: none;
 }
 div:has(> .nfc-tabs) + div button:hover { color: var(--mantine-color-text); }
+@media (max-width: 36em) {
+  div:has(> .nfc-tabs) + div button { padding: 0 0.1rem; font-size: 0.7rem; letter-spacing: -0.02em; }
+}
 </style>"""
 """What every page gets once, as a piece of HTML: viser lets no other style sheets in.
 
