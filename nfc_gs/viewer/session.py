@@ -248,6 +248,8 @@ class Session:
         Depth in scene units, splats per pixel, error (0..1) or entropy (bits); None where there is none.
         """
         width, height = self.window
+        if width == 0:
+            return None
         column, row = min(max(int(x * width), 0), width - 1), min(max(int(y * height), 0), height - 1)
         camera = self.pose.camera(width, height)
         return self.run(lambda: self.renderer.value_at(self.state, camera, column, row))

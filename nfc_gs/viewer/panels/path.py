@@ -184,7 +184,7 @@ class PathPanel(Panel):
                     "/path", points, closed=path.loop, thickness=2.0, thickness_units="screen", color=PLAIN,
                     visible=self._frustums.visible,
                 )  # fmt: skip
-            aspect = float(self.width.value) / float(self.height.value)
+            aspect = max(float(self.width.value), 1.0) / max(float(self.height.value), 1.0)
             for index, key in enumerate(path.keys[:MAX_MARKS]):
                 color, choose = CHOSEN if index == self.chosen else PLAIN, partial(self._choose_mark, index)
                 self._frustums.add(key.pose, aspect, color, self.session.guarded(choose))

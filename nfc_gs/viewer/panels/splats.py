@@ -30,7 +30,7 @@ class SplatsPanel(Panel):
             0.5,
             self.session.state.point_size,
             visible=False,
-            hint="Their diameter.",
+            hint="Diameter of a dot.",
         )
         self.watch(self.sh_degree, self.scale, self.points, self.point_size)
 

@@ -6,6 +6,7 @@ scene is seen with it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ class Tabs(Panel):
         self.names, self.opened = tuple(names), names[0]
         self._folders: dict[str, viser.GuiFolderHandle] = {}
         self._panels: dict[str, list[Panel]] = {name: [] for name in names}
+        self._opening = threading.Lock()  # held while a tab is opened: callbacks of the page run in several threads
 
     def build(self, gui: viser.GuiApi) -> None:
         """Add the row."""
@@ -49,17 +51,18 @@ class Tabs(Panel):
         """Open a tab and close the other ones."""
         if name not in self._folders:
             return
-        closed, self.opened = self.opened, name
-        with self.session.client.atomic():
-            self.mark.content = tab_mark(self.names, name)
-            for other, folder in self._folders.items():
-                if folder.visible != (other == name):
-                    folder.visible = other == name
-        if closed != name:
-            for panel in self._panels[closed]:
-                panel.on_tab(False)
-        for panel in self._panels[name]:
-            panel.on_tab(True)
+        with self._opening:
+            closed, self.opened = self.opened, name
+            with self.session.client.atomic():
+                self.mark.content = tab_mark(self.names, name)
+                for other, folder in self._folders.items():
+                    if folder.visible != (other == name):
+                        folder.visible = other == name
+            if closed != name:
+                for panel in self._panels[closed]:
+                    panel.on_tab(False)
+            for panel in self._panels[name]:
+                panel.on_tab(True)
 
     def _on_click(self, _: viser.GuiEvent[Any]) -> None:
         self.open(self.row.value)
