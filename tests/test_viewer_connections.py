@@ -20,10 +20,11 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
-from nfc_gs.viewer import connections, panels, server
+from nfc_gs.viewer import connections, server
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.connections import Listener, Notices, most_connections
 from nfc_gs.viewer.live import LiveTraining
+from nfc_gs.viewer.panels import panel
 from nfc_gs.viewer.panels.help import HelpPanel
 from nfc_gs.viewer.panels.path import PathPanel
 from nfc_gs.viewer.panels.status import StatusPanel
@@ -152,7 +153,7 @@ def test_a_panel_that_fails_costs_itself_alone_and_is_logged_once(
     def broken(self: PathPanel, gui: viser.GuiApi) -> None:
         raise RuntimeError("no path today")
 
-    monkeypatch.setattr(panels, "_failed", set())
+    monkeypatch.setattr(panel, "_failed", set())
     with opened(viewer) as (_, session):
         before = {control.label for control in controls(session)}
     monkeypatch.setattr(PathPanel, "build", broken)
@@ -174,7 +175,7 @@ def test_a_panel_that_cannot_follow_is_left_out_and_the_others_go_on(
     def broken(self: StatusPanel) -> None:
         raise RuntimeError("no status today")
 
-    monkeypatch.setattr(panels, "_failed", set())
+    monkeypatch.setattr(panel, "_failed", set())
     monkeypatch.setattr(StatusPanel, "tick", broken)
     monkeypatch.setattr(HelpPanel, "tick", lambda self: ticks.append(self))
     with opened(viewer):

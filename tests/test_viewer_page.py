@@ -27,6 +27,7 @@ from nfc_gs.viewer.draw import draw
 from nfc_gs.viewer.live import LiveTraining
 from nfc_gs.viewer.panels.browser import browser_splats
 from nfc_gs.viewer.panels.camera import CameraPanel
+from nfc_gs.viewer.panels.display import NAMES
 from nfc_gs.viewer.panels.path import PathPanel
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.state import DisplaySettings
@@ -72,6 +73,7 @@ class Page:
 
     def settle(self) -> np.ndarray:
         """What the window shows once it has its refined picture, [H, W, 3], without the panel on its right."""
+        self.page.mouse.move(5, SIZE[1] - 5)  # a tooltip beside the panel would be in the picture
         scheduler = self.viewer.scheduler
         quiet = [self.session.pictures_sent, time.monotonic()]
 
@@ -105,7 +107,7 @@ class Page:
         return panel_of(self.viewer, self.session, CameraPanel).mode.value == "fly"
 
     def tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name, exact=True).click()
+        self.page.get_by_role("button", name=name, exact=True).click()
 
     def choose(self, label: str, value: str) -> None:
         self.page.get_by_label(label, exact=True).first.click()
@@ -236,7 +238,7 @@ def test_flying_looks_around_and_goes_forward(page: Page) -> None:
 def test_each_control_of_showing_does_what_it_says(page: Page) -> None:
     seen = {"color": page.settle()}
     for show in ("depth", "alpha", "normals", "count", "bits", "entropy", "error", "bit"):
-        page.choose("Show", show)
+        page.choose("Show", NAMES[show])
         seen[show] = page.settle()
         assert page.session.state.show == show
     page.number("Bit plane", 6)
@@ -248,7 +250,7 @@ def test_each_control_of_showing_does_what_it_says(page: Page) -> None:
     page.check("Points")
     seen["points"] = page.settle()
     page.check("Points")
-    page.number("Scale of splats", 0.3)
+    page.number("Splat size (×)", 0.3)
     seen["small"] = page.settle()
     page.number("SH degree", 0)
     page.settle()
@@ -259,7 +261,7 @@ def test_each_control_of_showing_does_what_it_says(page: Page) -> None:
 
 
 def test_the_browser_draws_splats_itself(page: Page) -> None:
-    page.number("Scale of splats", 0.3)  # small ones are quickly drawn without a GPU
+    page.number("Splat size (×)", 0.3)  # small ones are quickly drawn without a GPU
     before = page.settle()
     page.check("Draw in the browser")
     until(lambda: page.session.state.browser_draws, page)
@@ -314,7 +316,7 @@ def test_keys_do_what_the_help_says_and_a_frustum_is_clicked(page: Page, scene: 
         ("n", lambda: session.state.view == 1),
         ("b", lambda: session.state.view == 0),
         ("r", lambda: np.allclose(session.pose.position, page.viewer.server.initial_camera.position, atol=1e-4)),
-        ("f", lambda: session.state.in_scene == {"frustums"}),
+        ("f", lambda: session.state.in_scene == {"cameras"}),
     ):
         press(key)
         until(is_done, page)
@@ -387,8 +389,8 @@ def test_two_sources_are_compared(page: Page) -> None:
     split = page.settle()
     page.tab("Show")
     page.page.get_by_text("Screenshot", exact=True).click()
-    page.number("Width", SIZE[0] / 2)
-    page.number("Height", SIZE[1] / 2)
+    page.number("Width (px)", SIZE[0] / 2)
+    page.number("Height (px)", SIZE[1] / 2)
     shot = np.asarray(Image.open(io.BytesIO(page.download("Download screenshot"))).convert("RGB")).astype(int)
     seen = split[::2, ::2]
     assert np.abs(shot[PICTURE[0].start // 2 :, : seen.shape[1]] - seen).mean() < 2.5  # it was drawn half as large
@@ -403,10 +405,8 @@ def test_two_sources_are_compared(page: Page) -> None:
 
 def test_the_camera_goes_to_views_and_photos_are_measured(page: Page, scene: SceneData) -> None:
     page.tab("Cameras")
-    page.check("Frustums")
-    page.settle()
-    assert page.session.state.in_scene == {"frustums"}
-    page.check("Frustums")
+    until(lambda: page.session.state.in_scene == {"cameras"}, page)
+    page.choose("Cameras", "never")
     until(lambda: not page.session.state.in_scene, page)
     page.choose("View", f"3: {scene.views[3].name}")
     page.settle()
@@ -424,7 +424,7 @@ def test_the_camera_goes_to_views_and_photos_are_measured(page: Page, scene: Sce
     page.page.wait_for_timeout(500)
     page.press("Go to JSON")
     until(lambda: np.allclose(page.session.pose.position, (0, 0, -2), atol=1e-6), page)
-    until(lambda: page.shown("Field of view") == "46", page)  # degrees of 0.8
+    until(lambda: page.shown("FOV (°)") == "46", page)  # degrees of 0.8
     assert page.session.pose.fov == pytest.approx(0.8, abs=1e-6)
     page.page.locator("textarea").first.fill("__import__('os').abort()")
     page.page.locator("textarea").first.blur()
@@ -444,8 +444,8 @@ def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Pa
     page.press("Add keyframe here")
     until(lambda: len(page.path_panel.path.keys) == 2 and page.session.state.in_scene == {"path"}, page)
     panel = page.path_panel
-    numbers = {"Seconds": (panel.seconds, 1.0), "Pictures per second": (panel.fps, 8)}
-    numbers |= {"Width": (panel.width, 64), "Height": (panel.height, 48)}
+    numbers = {"Duration (s)": (panel.seconds, 1.0), "Frames / s": (panel.fps, 8)}
+    numbers |= {"Width (px)": (panel.width, 64), "Height (px)": (panel.height, 48)}
     for label, (control, value) in numbers.items():
         page.number(label, value)
         until(lambda control=control, value=value: control.value == value, page)
@@ -460,8 +460,8 @@ def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Pa
     page.session.move_camera_to(page.session.pose.__class__((0.0, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 0.9))
     page.press("Preview")
     until(lambda: np.allclose(page.session.pose.position, (0.5, 0.0, -2.0), atol=1e-4), page)
-    page.press("remove")
-    until(lambda: len(page.path_panel.path.keys) == 1 and not page.session.state.in_scene, page)
+    page.press("Clear all")
+    until(lambda: not page.path_panel.path.keys and not page.session.state.in_scene, page)
 
 
 def test_screenshot_and_edited_splat_are_downloaded(page: Page, tmp_path: Path) -> None:
@@ -469,8 +469,8 @@ def test_screenshot_and_edited_splat_are_downloaded(page: Page, tmp_path: Path) 
 
     before = page.settle()
     page.page.get_by_text("Screenshot", exact=True).click()
-    page.number("Width", 200)
-    page.number("Height", 100)
+    page.number("Width (px)", 200)
+    page.number("Height (px)", 100)
     picture = Image.open(io.BytesIO(page.download("Download screenshot")))
     assert picture.size == (200, 100) and np.asarray(picture).std() > 10
     page.tab("Edit")

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from viewer_client import Client, Sway, bits_model, commands, controls, panel_of, scene_nodes, sources, texts, until
+from viewer_client import Sway, bits_model, scene_nodes, sources, texts, until
+from viewer_pages import Page, opened
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import StepDone
@@ -29,62 +30,10 @@ from nfc_gs.model.heads.sh import start_sh
 from nfc_gs.viewer.app import Viewer
 from nfc_gs.viewer.cameras import Pose, pose_from_json
 from nfc_gs.viewer.live import LiveTraining
-from nfc_gs.viewer.panels import browser, edit, path, views
-from nfc_gs.viewer.panels.path import PathPanel
+from nfc_gs.viewer.panels import browser, edit, path
 from nfc_gs.viewer.path import path_from_json
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source
-
-
-class Page:
-    """A page that is only its end of the connection, the session behind it, and the files and notes that it got."""
-
-    def __init__(self, viewer: Viewer) -> None:
-        self.viewer, self.client = viewer, Client(viewer)
-        self.files: dict[str, bytes] = {}
-        self.said: list[str] = []
-        self.client.move(0.0)
-        until(lambda: len(viewer.sessions) == 1)
-        self.session: Session = next(iter(viewer.sessions.values()))
-        self.session.client.send_file_download = lambda name, content, **_: self.files.update({name: content})  # type: ignore
-        self.session.notify = lambda title, body, color=None: self.said.append(body)  # type: ignore[method-assign]
-
-    def controls(self, label: str) -> list[Any]:
-        """Those of a name, in their order."""
-        return [handle for handle in controls(self.session) if handle.label == label]
-
-    def control(self, label: str, last: bool = False) -> Any:
-        """The first or the last of a name."""
-        return self.controls(label)[-1 if last else 0]
-
-    def set(self, label: str, value: Any, last: bool = False) -> None:
-        self.client.set(self.control(label, last), value)
-
-    def press(self, label: str) -> None:
-        self.client.set(self.control(label))
-
-    def key(self, key: str) -> None:
-        self.client.send("CommandTriggerMessage", uuid=commands(self.session)[key])
-
-    def node(self, name: str) -> Any:
-        return scene_nodes(self.session)[name]
-
-    @property
-    def path_panel(self) -> PathPanel:
-        return panel_of(self.viewer, self.session, PathPanel)
-
-    def add_keys(self, *places: float) -> None:
-        """Keyframes of a path at places along x."""
-        panel = self.path_panel
-        for x in places:
-            before = len(panel.path.keys)
-            self.session.move_camera_to(Pose((x, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 0.9))
-            self.key("K")
-            until(lambda before=before: len(panel.path.keys) == before + 1)
-
-    def places(self) -> list[float]:
-        """Where along x the keyframes of the path are."""
-        return [round(key.pose.position[0], 6) for key in self.path_panel.path.keys]
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +45,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> SceneData:
 def viewer(scene: SceneData) -> Iterator[Viewer]:
     with Viewer(sources(scene), port=8680, backend="cpu") as shown:
         yield shown
-
-
-def opened(viewer: Viewer) -> Iterator[Page]:
-    page = Page(viewer)
-    yield page
-    page.client.close()
-    until(lambda: not viewer.sessions)
 
 
 @pytest.fixture
@@ -118,12 +60,12 @@ def test_background_color_map_and_the_range_of_depths_are_those_chosen(page: Pag
     until(lambda: page.session.state.background == pytest.approx((1.0, 0.0, 0.2)))
     page.set("Show", "depth")
     until(lambda: page.session.state.show == "depth")
-    assert page.control("Color map").visible and not page.control("Nearest").visible
+    assert page.control("Color map").visible and not page.control("Near (units)").visible
     page.set("Color map", "viridis")
-    page.set("Automatic depth range", False)
-    until(lambda: page.control("Nearest").visible)
-    page.set("Nearest", 1.5)
-    page.set("Farthest", 4.0)
+    page.set("Auto range", False)
+    until(lambda: page.control("Near (units)").visible)
+    page.set("Near (units)", 1.5)
+    page.set("Far (units)", 4.0)
     until(lambda: page.session.state.depth_range == (1.5, 4.0) and page.session.state.colormap == "viridis")
 
 
@@ -143,13 +85,13 @@ def test_what_any_of_the_sources_has_can_be_shown(scene: SceneData) -> None:
     others = [Source("sh", sh_model(1)), Source("bits", bits_model(scene, 0.5)), Source("finer", sh_model(3))]
     with Viewer(others, port=8690, backend="cpu") as viewer:
         for page in opened(viewer):
-            assert {"bit", "bits", "entropy"} <= set(page.control("Show").options)
+            assert {"one bit plane", "all bit planes", "undecided bits"} <= set(page.control("Show").options)
             assert (page.control("SH degree").max, page.control("SH degree").value) == (3, 3)
-            page.set("Show", "bits")
+            page.set("Show", "all bit planes")
             until(lambda page=page: page.session.state.show == "bits")
     with Viewer([Source("sh", sh_model(1))], port=8690, backend="cpu") as viewer:
         for page in opened(viewer):
-            assert not {"bit", "bits", "entropy"} & set(page.control("Show").options)
+            assert not any("bit" in name for name in page.control("Show").options)
             assert page.control("SH degree").max == 1
 
 
@@ -205,37 +147,6 @@ def test_time_runs_at_its_speed_stops_at_its_end_and_goes_step_by_step(page: Pag
 # ---- cameras ----
 
 
-def test_a_click_on_a_frustum_moves_the_camera_there_and_its_size_is_chosen(page: Page, scene: SceneData) -> None:
-    page.key("F")
-    until(lambda: page.session.state.in_scene == {"frustums"})
-    page.set("Size of frustums", 0.5)
-    until(lambda: all(page.node(f"/cameras/{i}").scale == 0.5 for i in range(6)))
-    page.client.click(page.node("/cameras/4"))
-    centre = scene.views[4].camera.center
-    until(lambda: np.allclose(page.session.pose.position, centre, atol=1e-4))
-    until(lambda: page.control("View").value.startswith("4: "))
-    page.key("F")
-    until(lambda: not page.session.state.in_scene)
-
-
-def test_frustums_that_are_hidden_while_they_load_do_not_appear(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on, made, removed = threading.Event(), [], []
-
-    def slow(session: Session, index: int, *_: object) -> Any:
-        made.append(index)
-        assert go_on.wait(20.0)
-        return SimpleNamespace(remove=lambda: removed.append(index), scale=1.0)
-
-    monkeypatch.setattr(views, "_add_frustum", slow)
-    page.set("Frustums", True)
-    until(lambda: made == [0])
-    page.set("Frustums", False)
-    until(lambda: page.control("Frustums").value is False)
-    go_on.set()
-    until(lambda: removed != [] and not page.session.state.in_scene)
-    assert made == removed == [0]
-
-
 def test_the_camera_goes_through_the_views_turns_up_widens_and_is_shown_as_json(page: Page, scene: SceneData) -> None:
     first = page.session.state.view
     for key, view in (("N", first + 1), ("N", first + 2), ("B", first + 1)):
@@ -249,7 +160,7 @@ def test_the_camera_goes_through_the_views_turns_up_widens_and_is_shown_as_json(
     until(lambda: np.allclose(quat_to_matrix(torch.tensor(page.session.pose.wxyz).double()), turned, atol=1e-4))
     page.set("Up", "+z")
     until(lambda: np.allclose(page.session.client.camera.up_direction, (0, 0, 1)))
-    page.set("Field of view", 90)
+    page.set("FOV (°)", 90)
     until(lambda: page.session.pose.fov == pytest.approx(np.pi / 2))
     page.session.update(time=0.25)
     page.press("Show as JSON")
@@ -287,19 +198,19 @@ def test_keyframes_are_ordered_replaced_gone_to_and_removed(page: Page) -> None:
     page.set("Move it", "later")
     until(lambda: page.places() == [0.0, 2.0, 1.0])
     page.session.move_camera_to(Pose((5.0, 0.0, -3.0), (1.0, 0.0, 0.0, 0.0), 0.9))
-    page.set("Keyframe action", "replace")
+    page.set("Act on it", "replace")
     until(lambda: page.places() == [0.0, 5.0, 1.0])
     page.set("Keyframe", page.control("Keyframe").options[2])
     until(lambda: page.path_panel.chosen == 2)
-    page.set("Keyframe action", "go there")
+    page.set("Act on it", "go there")
     until(lambda: page.session.pose.position[0] == pytest.approx(1.0))
-    page.set("Keyframe action", "remove")
+    page.set("Act on it", "remove")
     until(lambda: page.places() == [0.0, 5.0])
 
 
 def test_a_path_is_saved_and_loaded_and_what_is_none_is_refused(page: Page) -> None:
     page.add_keys(0.0, 1.5)
-    page.set("Seconds", 2.5)
+    page.set("Duration (s)", 2.5)
     until(lambda: page.path_panel.path.seconds == 2.5)
     page.press("Download path as JSON")
     until(lambda: "path.json" in page.files)
@@ -308,7 +219,7 @@ def test_a_path_is_saved_and_loaded_and_what_is_none_is_refused(page: Page) -> N
     other = replace(saved, keys=saved.keys[:1], seconds=7.0, loop=True)
     page.client.upload(page.control("Load path"), other.to_json().encode())
     until(lambda: page.path_panel.path == other)
-    until(lambda: (page.control("Seconds").value, page.control("Closed loop").value) == (7.0, True))
+    until(lambda: (page.control("Duration (s)").value, page.control("Closed loop").value) == (7.0, True))
     for nonsense in (b"\xff\xfe", b"__import__('os')", json.dumps({"keys": []}).encode()):
         page.said.clear()
         page.client.upload(page.control("Load path"), nonsense)
@@ -320,11 +231,11 @@ def test_pictures_of_a_path_are_zipped_and_cancelled_and_too_many_are_refused(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page.add_keys(0.0, 1.0)
-    for label, value in (("Seconds", 1.0), ("Pictures per second", 8.0), ("File", "PNGs (zip)")):
+    for label, value in (("Duration (s)", 1.0), ("Frames / s", 8.0), ("File", "PNGs (zip)")):
         page.set(label, value)
-    for label, value in (("Width", 64), ("Height", 48)):  # screenshots have their own, which come first
+    for label, value in (("Width (px)", 64), ("Height (px)", 48)):  # screenshots have their own, which come first
         page.set(label, value, last=True)
-    until(lambda: page.path_panel.path.frame_count == 8 and page.control("Height", last=True).value == 48)
+    until(lambda: page.path_panel.path.frame_count == 8 and page.control("Height (px)", last=True).value == 48)
     page.press("Render and download")
     until(lambda: "path.zip" in page.files)
     with zipfile.ZipFile(io.BytesIO(page.files["path.zip"])) as archive:
@@ -345,7 +256,7 @@ def test_pictures_of_a_path_are_zipped_and_cancelled_and_too_many_are_refused(
         return one
 
     page.session.frame_drawer = slow  # type: ignore[method-assign]
-    page.set("Seconds", 100.0)  # which is more than a test waits for
+    page.set("Duration (s)", 100.0)  # which is more than a test waits for
     until(lambda: page.path_panel.path.frame_count == 800)
     page.press("Render and download")
     until(drawn.is_set)
@@ -356,7 +267,7 @@ def test_pictures_of_a_path_are_zipped_and_cancelled_and_too_many_are_refused(
     until(lambda: "No file was made." in page.said)
     until(lambda: not page.control("Cancel").visible and not page.path_panel.progress.visible)
     assert page.files == {}
-    page.set("Seconds", 1.0)
+    page.set("Duration (s)", 1.0)
     until(lambda: page.path_panel.path.frame_count == 8)
     monkeypatch.setitem(path.MAX_PIXELS, "PNGs (zip)", 8 * 64 * 48 - 1)
     page.press("Render and download")
@@ -373,12 +284,16 @@ def stands_still(page: Page) -> bool:
 
 def test_a_preview_goes_along_the_path_and_stops_time_and_itself(page: Page) -> None:
     page.add_keys(0.0, 4.0)
+    page.open("Path")
+    until(lambda: page.session.state.in_scene == {"path"})
     page.set("Play", True)
     until(lambda: page.session.state.playing)
     page.press("Preview")
     until(lambda: not page.session.state.playing and 0.1 < page.session.pose.position[0] < 3.0)
+    assert not page.session.state.in_scene and not page.node("/path").visible and not page.node("/keyframes").visible
     page.press("Preview")
     until(lambda: stands_still(page))
+    until(lambda: page.session.state.in_scene == {"path"} and page.node("/keyframes").visible)
     place = page.session.pose
     assert place.position[0] < 4.0
     until(lambda: page.viewer.scheduler.wait_time() is None)
@@ -390,18 +305,19 @@ def test_a_preview_goes_along_the_path_and_stops_time_and_itself(page: Page) -> 
 
 def test_box_and_thresholds_leave_what_they_say(page: Page) -> None:
     model = page.session.source.snapshot().model
+    page.open("Edit")
     page.set("Crop", "box")
-    page.set("Centre", [0.1, 0.0, 0.0])
-    page.set("Size", [1.0, 2.0, 3.0])
+    page.set("Box from", [-0.4, -1.0, -1.5])
+    page.set("Box to", [0.6, 1.0, 1.5])
     until(lambda: page.session.state.edit.box == ((-0.4, -1.0, -1.5), (0.6, 1.0, 1.5)))
-    until(lambda: page.session.state.in_scene == {"crop"})
+    until(lambda: page.session.state.in_scene == {"crop"} and page.node("/crop").visible)
     left = int(page.session.state.edit.kept(model).sum())
     until(lambda: any(f"{left} of 300 Gaussians are left" in text for text in texts(page.session)))
     assert 0 < left < 300
-    page.set("Least opacity", 0.5)
-    page.set("Largest size (log10)", -1.0)
+    page.set("Min opacity", 0.5)
+    page.set("Max size", -1.0)
     until(lambda: (page.session.state.edit.min_opacity, page.session.state.edit.max_scale) == (0.5, pytest.approx(0.1)))
-    page.set("Least opacity", 0.99)
+    page.set("Min opacity", 0.99)
     until(lambda: any("0 of 300 Gaussians are left" in text for text in texts(page.session)))
 
 
@@ -416,8 +332,8 @@ def test_what_is_left_is_counted_as_it_is_shown(page: Page) -> None:
     """At the time and of the source that is shown, and again whenever that changes."""
     session = page.session
     page.set("Crop", "box")
-    page.set("Centre", [0.0, 0.0, 0.0])
-    page.set("Size", [0.8, 9.0, 9.0])
+    page.set("Box from", [-0.4, -4.5, -4.5])
+    page.set("Box to", [0.4, 4.5, 4.5])
 
     def counted() -> int:
         until(lambda: session.state.edit.box == ((-0.4, -4.5, -4.5), (0.4, 4.5, 4.5)))
@@ -474,20 +390,20 @@ def test_the_outline_of_a_crop_and_a_path_are_drawn_by_one_callback_at_a_time(
     page: Page, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     scene = page.session.client.scene
-    outline = Alone(scene.add_box)
-    monkeypatch.setattr(scene, "add_box", outline)
+    outline = Alone(scene.add_transform_controls)
+    monkeypatch.setattr(scene, "add_transform_controls", outline)
     page.set("Crop", "box")
     for size in (1.0, 2.0, 3.0, 4.0):
-        page.set("Size", [size] * 3)
-    until(lambda: outline.calls >= 4)
+        page.set("Box to", [size] * 3)
+    until(lambda: outline.calls >= 6)
     page.add_keys(0.0, 1.0)
-    marks = Alone(scene.add_icosphere)
-    monkeypatch.setattr(scene, "add_icosphere", marks)
+    marks = Alone(scene.add_camera_frustum)
+    monkeypatch.setattr(scene, "add_camera_frustum", marks)
     for seconds in (1.0, 2.0, 3.0, 4.0):
-        page.set("Seconds", seconds)
+        page.set("Duration (s)", seconds)
     until(lambda: marks.calls >= 8)
     until(lambda: outline.now == marks.now == 0)
-    assert outline.most == marks.most == 1
+    assert outline.most == marks.most == 1 and outline.calls == 6
     assert [warning for warning in recwarn if "already removed" in str(warning.message)] == []
 
 

@@ -185,7 +185,7 @@ def test_depth_is_sent_while_things_are_in_the_scene_and_is_that_of_what_is_seen
     session, scheduler, clock, _ = looking(source)
     depths: list[np.ndarray | None] = []
     session.client.scene.set_background_image = lambda *_, depth, **__: depths.append(depth)
-    for kind, shown in (("frustums", True), ("path", True), ("frustums", False), ("path", False)):
+    for kind, shown in (("cameras", True), ("path", True), ("cameras", False), ("path", False)):
         session.set_in_scene(kind, shown)
         assert scheduler.run_due()
     assert [depth is None for depth in depths] == [False, False, False, True]

@@ -20,7 +20,7 @@ from nfc_gs.viewer import HOST, PORT
 from nfc_gs.viewer.connections import address_of
 from nfc_gs.viewer.content import Content
 from nfc_gs.viewer.live import LiveTraining
-from nfc_gs.viewer.panels import add_panels, log_failure
+from nfc_gs.viewer.panels import add_panels
 from nfc_gs.viewer.panels.panel import Panel
 from nfc_gs.viewer.scheduler import Scheduler
 from nfc_gs.viewer.server import Server

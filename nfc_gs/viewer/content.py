@@ -19,6 +19,12 @@ from nfc_gs.viewer.frames import Placement, place
 from nfc_gs.viewer.live import LiveTraining
 from nfc_gs.viewer.source import Source, Vector, frame_of, middle_and_radius, up_of
 
+HOME_ASPECT = 16 / 9
+"""Width / height of the window that the camera of a new page is for."""
+
+WIDEST_HOME = math.radians(100.0)
+"""Widest vertical field of view of that camera in a narrow window; a wider one distorts."""
+
 HOME_FOV = math.radians(75.0)
 """Vertical field of view of a new page's camera where there is no capture."""
 
@@ -153,10 +159,22 @@ class Content:
         x, y, z = middle
         return HomeCamera((x, y - 0.5 * radius, z - 4.0 * radius), middle, up, HOME_FOV)
 
+    def home_fov(self, aspect: float) -> float:
+        """Vertical field of view, radians, at which a window (aspect: width / height) shows the subject from `home`.
+
+        It is that of the home camera unless the window is too narrow for the first view's photo, or, without a view,
+        narrower than high; and at most `WIDEST_HOME`.
+        """
+        if self.scene is not None and self.scene.views:
+            fov = pose_of(self.scene.views[self.first_view].camera, aspect).fov
+        else:
+            fov = 2 * math.atan(math.tan(self.home.fov / 2) / min(aspect, 1.0))
+        return max(min(fov, WIDEST_HOME), self.home.fov)
+
 
 def _home_at(view: Camera, middle: Vector, radius: float, up: Vector) -> HomeCamera:
     """A page's camera where a view is, which turns around a point as far away as the middle of the content."""
-    pose = pose_of(view, 16 / 9)
+    pose = pose_of(view, HOME_ASPECT)
     forward, center = view.viewmat[2, :3].double(), view.center.double()
     distance = float((center - center.new_tensor(middle)).norm()) or radius
     x, y, z = (center + forward * distance).tolist()

@@ -14,7 +14,7 @@ from torch.nn import functional
 from nfc_gs.core import colormap
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.colormap import ERROR_FULL, ERROR_MAP
-from nfc_gs.core.constants import BITS
+from nfc_gs.core.constants import BITS, BLUR
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import Output, RadianceModel, RenderOptions, RenderOutput
 from nfc_gs.rendering.normals import normal_colors
@@ -45,10 +45,12 @@ class Picture:
     Attributes:
         rgb: [H, W, 3] uint8.
         depth: [H, W] float32 along the camera's z axis, scene units, `FAR` where nothing is; None if not measured.
+        depth_range: depths, scene units, with the first and the last color; None where colors are not depths.
     """
 
     rgb: np.ndarray
     depth: np.ndarray | None
+    depth_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,11 @@ def draw(
         background=settings.background if settings.show in ("color", "error") else BLACK,
         antialiased=options.antialiased and not settings.points,
     )
+    if settings.points and isinstance(model, GaussianModel):
+        model = sized_points(model, drawn, settings.point_size * samples)
     out = render_view(model, drawn, time, options, _outputs(settings.show, depth), settings.sh_degree)
+    if settings.show == "depth" and settings.depth_range is None:
+        settings = replace(settings, depth_range=_percentiles(_depth(out)))
     rgb = _colored(out, drawn, settings, photo)
     depths = _depth(out) if depth else None
     if settings.show == "bits":
@@ -143,7 +149,51 @@ def draw(
         rgb = functional.avg_pool2d(rgb.permute(2, 0, 1), samples).permute(1, 2, 0)
         depths = depths[samples // 2 :: samples, samples // 2 :: samples] if depths is not None else None
     pixels = rgb.clamp(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
-    return Picture(pixels.cpu().numpy(), None if depths is None else depths.cpu().numpy())
+    depth_range = settings.depth_range if settings.show == "depth" else None
+    return Picture(pixels.cpu().numpy(), None if depths is None else depths.cpu().numpy(), depth_range)
+
+
+@torch.no_grad()
+def sized_points(model: GaussianModel, camera: Camera, size: float) -> GaussianModel:
+    """Round Gaussians that are seen as dots of a diameter of `size` pixels, and at least of 1.3, as all are blurred.
+
+    The diameter is where half of the opacity is left, 2.355 standard deviations.
+    """
+    depth = model.means @ camera.viewmat[2, :3].to(model.means) + camera.viewmat[2, 3].to(model.means)
+    sigma = math.sqrt(max((size / 2.355) ** 2 - BLUR, 1e-12))  # pixels
+    log_scales = (depth.clamp(min=1e-6) * (sigma / camera.fy)).log().clamp(min=POINT_LOG_SCALE)
+    return GaussianModel(model.tensors() | {"log_scales": log_scales[:, None].expand(-1, 3)})
+
+
+@torch.no_grad()
+def value_at(
+    model: RadianceModel,
+    camera: Camera,
+    settings: DisplaySettings,
+    options: RenderOptions,
+    *,
+    time: float | None,
+    photo: Photo | None,
+) -> float | None:
+    """The number behind the color of a pixel, that of a camera of one pixel: depth (scene units), count, error (0..1) or entropy.
+
+    None where the settings show something else, and where there is no number: nothing is there, or no photo.
+    """
+    options = replace(options, background=settings.background if settings.show == "error" else BLACK)
+    if settings.points and isinstance(model, GaussianModel):
+        model = sized_points(model, camera, settings.point_size)
+    out = render_view(model, camera, time, options, _outputs(settings.show, False), settings.sh_degree)
+    if settings.show == "depth":
+        depth = float(_depth(out)[0, 0])
+        return depth if depth < FAR else None
+    if settings.show == "count":
+        return float(count_gaussians(out.alpha[..., 0])[0, 0])
+    if settings.show == "error" and photo is not None:
+        difference, covered = _errors(out, camera, photo)
+        return float(difference[0, 0]) if covered[0, 0] else None
+    if settings.show == "entropy" and out.bit_entropy is not None:
+        return float(out.bit_entropy[0, 0, 0])
+    return None
 
 
 def draw_tiled(
@@ -180,7 +230,7 @@ def draw_tiled(
             if depths is not None and drawn.depth is not None:
                 depths[place] = drawn.depth
             yield
-    return Picture(picture, depths)
+    return Picture(picture, depths, settings.depth_range if settings.show == "depth" else None)
 
 
 def _draw_bits_tiled(
@@ -255,7 +305,7 @@ def _colored(out: RenderOutput, camera: Camera, settings: DisplaySettings, photo
         return out.alpha.expand(-1, -1, 3)
     if settings.show == "depth":
         depth = _depth(out)
-        near, far = settings.depth_range or _percentiles(depth)
+        near, far = settings.depth_range or (0.0, 1.0)
         return colormap.apply((depth - near) / max(far - near, 1e-9), settings.colormap) * out.alpha
     if settings.show == "normals":
         assert out.normals is not None
@@ -263,8 +313,7 @@ def _colored(out: RenderOutput, camera: Camera, settings: DisplaySettings, photo
     if settings.show == "count":
         return colormap.apply(count_gaussians(out.alpha[..., 0]) / COUNT_FULL, settings.colormap)
     if settings.show == "error" and photo is not None:
-        truth, covered = (tensor.to(out.rgb.device) for tensor in reproject(photo, camera))
-        difference = (out.rgb.clamp(0, 1) - truth).abs().mean(-1)
+        difference, covered = _errors(out, camera, photo)
         return colormap.apply(difference / ERROR_FULL, ERROR_MAP) * covered[..., None]
     if settings.show in ("bit", "bits"):
         assert out.bits is not None
@@ -277,6 +326,12 @@ def _colored(out: RenderOutput, camera: Camera, settings: DisplaySettings, photo
         assert out.bit_entropy is not None
         return colormap.apply(out.bit_entropy[..., 0], settings.colormap)
     return out.rgb
+
+
+def _errors(out: RenderOutput, camera: Camera, photo: Photo) -> tuple[Tensor, Tensor]:
+    """Mean absolute difference [H, W] of the colors from a photo, 0..1, and bool [H, W] where the photo has a pixel."""
+    truth, covered = (tensor.to(out.rgb.device) for tensor in reproject(photo, camera))
+    return (out.rgb.clamp(0, 1) - truth).abs().mean(-1), covered
 
 
 def count_gaussians(alpha: Tensor) -> Tensor:

@@ -12,6 +12,15 @@ from nfc_gs.model.gaussians import GaussianModel
 
 Point = tuple[float, float, float]
 
+DENSE = 0.8
+"""Share of all opacity in the dense middle of a scene, along each axis."""
+
+MARGIN = 0.1
+"""How far the box around it reaches further, as a share of its sides."""
+
+MAX_SAMPLES = 200_000
+"""Gaussians that the box is measured with."""
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -62,3 +71,32 @@ class Edit:
 
 EVERYTHING = Edit()
 """The edit that keeps all Gaussians."""
+
+
+@torch.no_grad()
+def dense_box(model: GaussianModel) -> tuple[Point, Point]:
+    """Lowest and highest corner of a box around the dense middle of a model, in its frame, with sides above 0.
+
+    Along each axis it is the shortest interval that holds `DENSE` of the opacity at all centres, and a margin: what is
+    far out, however much of it there is on one side, does not matter.
+    """
+    every = max(1, len(model) // MAX_SAMPLES)
+    means, weights = model.means[::every].double(), model.opacities[::every].double()
+    known = means.isfinite().all(1) & weights.isfinite()
+    intervals = [_shortest_interval(means[known, axis], weights[known]) for axis in range(3)]
+    low, high = zip(*intervals, strict=True)
+    return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+
+def _shortest_interval(values: Tensor, weights: Tensor) -> tuple[float, float]:
+    """The shortest interval that holds `DENSE` of the weights, and a margin; (-1, 1) without values."""
+    if len(values) == 0:
+        return -1.0, 1.0
+    values, order = values.sort()
+    share = weights[order].cumsum(0) / weights.sum().clamp(min=1e-12)
+    begins = torch.cat([share.new_zeros(1), share[:-1]])
+    ends = torch.searchsorted(share, begins + DENSE - 1e-9)
+    first = int(torch.where(ends < len(values), values[ends.clamp(max=len(values) - 1)] - values, torch.inf).argmin())
+    low, high = float(values[first]), float(values[ends[first].clamp(max=len(values) - 1)])
+    reach = max(MARGIN * (high - low), 1e-6)
+    return low - reach, high + reach

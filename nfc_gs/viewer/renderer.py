@@ -25,6 +25,7 @@ from nfc_gs.viewer.draw import (
     prepared,
     reproject,
     side_by_side,
+    value_at,
 )
 from nfc_gs.viewer.edit import EVERYTHING
 from nfc_gs.viewer.frame_rate import FrameRate
@@ -109,7 +110,30 @@ class ViewRenderer:
         for steps in parts_steps:
             parts.append((yield from steps))
         depths = [part.depth for part in parts if part.depth is not None]
-        return Picture(side_by_side([part.rgb for part in parts]), np.concatenate(depths, axis=1) if depths else None)
+        return Picture(
+            side_by_side([part.rgb for part in parts]),
+            np.concatenate(depths, axis=1) if depths else None,
+            parts[0].depth_range,
+        )
+
+    def value_at(self, state: ViewState, camera: Camera, column: int, row: int) -> float | None:
+        """The number behind the color of a pixel of the picture, as `draw.value_at`; depths in the frame shown."""
+        for source, part in self.layout(state, camera):
+            if column < part.width:
+                return self._value_of(state, source, part, column, row)
+            column -= part.width
+        return None
+
+    def _value_of(self, state: ViewState, source: Source, camera: Camera, column: int, row: int) -> float | None:
+        """`value_at` for one source."""
+        settings, placement = self.settings_of(state, source), self.content.placement_of(source)
+        still = self._still_model(source, settings, state.time)
+        photo = self.content.photo(state.view) if state.show == "error" else None
+        if photo is not None:
+            photo = replace(photo, camera=placement.camera(photo.camera))
+        pixel = placement.camera(camera.crop(column, row, 1, 1))
+        value = value_at(still.model, pixel, settings, self.content.options_of(source), time=still.time, photo=photo)
+        return value * placement.scale if value is not None and settings.show == "depth" else value
 
     def render_source(
         self,
@@ -304,6 +328,9 @@ def _share(few: GaussianModel, many: GaussianModel) -> float:
 def _with_depth_scaled(scale: float, steps: PictureSteps) -> PictureSteps:
     """The same picture with its depths in other units."""
     picture = yield from steps
+    if picture.depth_range is not None:
+        near, far = picture.depth_range
+        picture = replace(picture, depth_range=(near * scale, far * scale))
     if picture.depth is None:
         return picture
     return replace(picture, depth=np.where(picture.depth < FAR, picture.depth * np.float32(scale), FAR))

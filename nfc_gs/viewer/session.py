@@ -83,6 +83,7 @@ class Session:
         pictures_sent: how many.
         picture: the last one that was sent; None before the first.
         moving_picture: the last one of a moving camera.
+        depth_range: depths (scene units) with the first and the last color of the last picture; None if it has none.
     """
 
     def __init__(self, client: viser.ClientHandle, content: Content, scheduler: Scheduler) -> None:
@@ -97,6 +98,7 @@ class Session:
         self.pictures_sent = 0
         self.picture: SentPicture | None = None
         self.moving_picture = SentPicture()
+        self.depth_range: tuple[float, float] | None = None
         self._state_lock = threading.RLock()
         self._played_at = self._flickered_at = 0.0
 
@@ -251,6 +253,18 @@ class Session:
         depth = float(picture.depth[4, 4])
         return depth if depth < FAR else None
 
+    def value_at(self, x: float, y: float) -> float | None:
+        """The number behind the color at a place of the picture, from (0, 0) at the upper left to (1, 1).
+
+        Depth in scene units, splats per pixel, error (0..1) or entropy (bits); None where there is none.
+        """
+        width, height = self.window
+        if width == 0:
+            return None
+        column, row = min(max(int(x * width), 0), width - 1), min(max(int(y * height), 0), height - 1)
+        camera = self.pose.camera(width, height)
+        return self.run(lambda: self.renderer.value_at(self.state, camera, column, row))
+
     def frame_drawer(self) -> Callable[[Camera, float | None], np.ndarray]:
         """A function that draws the shown source as it is now, whatever changes later.
 
@@ -261,7 +275,8 @@ class Session:
 
     def screenshot(self, camera: Camera) -> np.ndarray:
         """What is shown, without a photo, at any size, [H, W, 3] uint8."""
-        return self.run_steps(self.renderer.render_sources(self.state, camera, LARGE)).rgb
+        shown = _with_points_of(self.state, camera.height, self.window[1])
+        return self.run_steps(self.renderer.render_sources(shown, camera, LARGE)).rgb
 
     # ---- callbacks of the page ----
 
@@ -371,7 +386,9 @@ class Session:
     def _send_picture(self, size: tuple[int, int], quality: Quality) -> Generator[None, None, None]:
         """Draw the window at a size and send it to the browser."""
         start = perf_counter()
-        picture = yield from self.renderer.render(self.state, self.pose.camera(*size), quality)
+        shown = _with_points_of(self.state, size[1], self.window[1])
+        picture = yield from self.renderer.render(shown, self.pose.camera(*size), quality)
+        self.depth_range = picture.depth_range
         depth = picture.depth
         if depth is not None:
             stride = max(1, -(-max(size) // DEPTH_SIDE))
@@ -410,3 +427,8 @@ class Session:
             self.scheduler.forget(self.id)
             self.renderer.clear()
         return ended
+
+
+def _with_points_of(state: ViewState, height: int, window_height: int) -> ViewState:
+    """The state for a picture of another height than the window, whose points look as large as in the window."""
+    return replace(state, point_size=state.point_size * height / window_height) if window_height else state

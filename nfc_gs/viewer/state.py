@@ -30,6 +30,7 @@ class DisplaySettings:
         sh_degree: view dependence of Gaussians up to this degree, 0..3.
         splat_scale: factor of the size of all Gaussians.
         points: a dot in the place of each Gaussian.
+        point_size: diameter of the dots in pixels of the picture, at least about 1.
         colormap: of depth, count and entropy.
         depth_range: depths (scene units) with the first and the last color; None for the range in the picture.
         channel, bit: of the planes: 0..2 for red, green, blue; 0..7, most significant first.
@@ -41,6 +42,7 @@ class DisplaySettings:
     sh_degree: int = 3
     splat_scale: float = 1.0
     points: bool = False
+    point_size: float = 2.0
     colormap: MapName = "turbo"
     depth_range: tuple[float, float] | None = None
     channel: int = 0

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
-
-import viser
 
 from nfc_gs.viewer.content import Content
 from nfc_gs.viewer.panels.browser import BrowserPanel
@@ -17,17 +13,18 @@ from nfc_gs.viewer.panels.compare import ComparePanel
 from nfc_gs.viewer.panels.display import DisplayPanel
 from nfc_gs.viewer.panels.edit import EditPanel
 from nfc_gs.viewer.panels.help import HelpPanel
-from nfc_gs.viewer.panels.panel import Panel
+from nfc_gs.viewer.panels.legend import LegendPanel
+from nfc_gs.viewer.panels.panel import Panel, log_failure
 from nfc_gs.viewer.panels.path import PathPanel
 from nfc_gs.viewer.panels.screenshot import ScreenshotPanel
 from nfc_gs.viewer.panels.splats import SplatsPanel
 from nfc_gs.viewer.panels.status import StatusPanel
+from nfc_gs.viewer.panels.style import SHEET
+from nfc_gs.viewer.panels.tabs import Tabs
 from nfc_gs.viewer.panels.time import TimePanel
 from nfc_gs.viewer.panels.training import TrainingPanel
 from nfc_gs.viewer.panels.views import ViewsPanel
 from nfc_gs.viewer.session import Session
-
-logger = logging.getLogger("nfc_gs")
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,7 @@ class Entry:
 
 PANELS = (
     Entry("", StatusPanel),
+    Entry("", LegendPanel),
     Entry("Training", TrainingPanel, lambda content: content.live is not None),
     Entry("Show", DisplayPanel),
     Entry("Show", SplatsPanel, lambda content: content.has_gaussians),
@@ -54,10 +52,10 @@ PANELS = (
     Entry("Edit", EditPanel, lambda content: content.has_gaussians),
     Entry("Help", HelpPanel),
 )
-"""All panels in the order of the page; those of a tab follow each other."""
+"""All panels in the order of the page, and of its tabs."""
 
-_failed: set[type[Panel]] = set()
-"""Kinds whose failure is in the log: each page has its own, and a word on one is enough."""
+NARROW = 577
+"""A window that is narrower, in pixels, is a phone's: viser puts the panel over the lower part of the picture."""
 
 
 def add_panels(session: Session) -> list[Panel]:
@@ -66,15 +64,21 @@ def add_panels(session: Session) -> list[Panel]:
     A panel that fails costs itself alone: it is left out of what is returned, and the page and the log say so.
     """
     gui = session.client.gui
-    panels: list[Panel] = []
-    tabs: viser.GuiTabGroupHandle | None = None
-    shown = (entry for entry in PANELS if entry.is_shown(session.content))
-    for tab, entries in groupby(shown, lambda entry: entry.tab):
-        if tab and tabs is None:
-            tabs = gui.add_tab_group()
-        with tabs.add_tab(tab) if tabs is not None else contextlib.nullcontext():
-            panels += filter(None, [_built(session, entry.panel) for entry in entries])
-    return panels
+    shown = [entry for entry in PANELS if entry.is_shown(session.content)]
+    panels = [_built(session, entry.panel) for entry in shown if not entry.tab]
+    tabs = Tabs(session, list(dict.fromkeys(entry.tab for entry in shown if entry.tab)))
+    panels.append(tabs)
+    is_phone = 0 < session.window[0] < NARROW
+    with gui.add_folder("Controls", expand_by_default=False) if is_phone else contextlib.nullcontext():
+        tabs.build(gui)
+        for tab in tabs.names:
+            with tabs.add(tab):
+                inside = [_built(session, entry.panel) for entry in shown if entry.tab == tab]
+                tabs.add_panels(tab, filter(None, inside))
+                panels += inside
+    gui.add_html(SHEET)
+    tabs.open(tabs.names[0])
+    return list(filter(None, panels))
 
 
 def _built(session: Session, kind: type[Panel]) -> Panel | None:
@@ -93,10 +97,3 @@ def _built(session: Session, kind: type[Panel]) -> Panel | None:
             gui.add_markdown("**This panel failed.** The viewer's log says why.")
             return None
     return panel
-
-
-def log_failure(kind: type[Panel]) -> None:
-    """Log the exception that is being handled, once for each kind of panel."""
-    if kind not in _failed:
-        _failed.add(kind)
-        logger.exception("The viewer's %s failed; the rest of the page goes on.", kind.__name__)

@@ -12,6 +12,7 @@ import viser
 
 from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.viewer.cameras import pose_from_json, pose_to_json
+from nfc_gs.viewer.content import HOME_ASPECT
 from nfc_gs.viewer.panels.panel import Command, Panel
 from nfc_gs.viewer.session import Session
 
@@ -42,6 +43,14 @@ class CameraPanel(Panel):
         super().__init__(session)
         self.home = session.content.home
         self._last_degrees = 0
+        if self.home_fov != self.home.fov:
+            session.client.camera.fov = self.home_fov
+
+    @property
+    def home_fov(self) -> float:
+        """Vertical field of view at the start, radians, at which the subject fits the width of the window."""
+        width, height = self.session.window
+        return self.session.content.home_fov(width / height if height else HOME_ASPECT)
 
     def build(self, gui: viser.GuiApi) -> None:
         """Add the controls."""
@@ -56,7 +65,7 @@ class CameraPanel(Panel):
             "Up", tuple(UPS), initial_value="as captured", hint="The axis that a drag turns around."
         )
         self.fov = gui.add_slider(
-            "Field of view", 5, 150, 1, round(math.degrees(self.home.fov)), hint="Vertical, in degrees."
+            "FOV (°)", 5, 150, 1, round(math.degrees(self.home_fov)), hint="Field of view from the bottom to the top."
         )
         show = gui.add_button("Show as JSON", hint="Write this camera into the field below, to copy it.")
         self.text = gui.add_text("JSON", "", multiline=True, hint="A camera: position, wxyz (OpenCV axes), fov, time.")
@@ -96,7 +105,7 @@ class CameraPanel(Panel):
         camera, self.mode.value, self.up.value = self.session.client.camera, "orbit", "as captured"
         with self.session.client.atomic():
             camera.max_orbit_distance = MAX_DISTANCE
-            camera.fov, camera.up_direction = self.home.fov, self.home.up
+            camera.fov, camera.up_direction = self.home_fov, self.home.up
             camera.position = self.home.position
             camera.look_at = self.home.look_at
         self.session.request()

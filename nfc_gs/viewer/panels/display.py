@@ -10,9 +10,22 @@ import viser
 
 from nfc_gs.core.colormap import MAP_NAMES
 from nfc_gs.viewer.panels.panel import Command, Panel
-from nfc_gs.viewer.state import SHOWS
+from nfc_gs.viewer.state import SHOWS, Show
 
 CHANNELS = ("red", "green", "blue")
+
+NAMES: dict[Show, str] = {
+    "color": "color",
+    "alpha": "opacity",
+    "depth": "depth",
+    "normals": "normals",
+    "count": "splats per pixel",
+    "error": "error",
+    "bit": "one bit plane",
+    "bits": "all bit planes",
+    "entropy": "undecided bits",
+}
+"""What people read for what is shown."""
 
 
 class DisplayPanel(Panel):
@@ -22,21 +35,24 @@ class DisplayPanel(Panel):
         """Add what any of the sources can show."""
         content = self.session.content
         possible = {show for source in content.sources for show in source.snapshot().shows}
-        shows = [show for show in SHOWS if show in possible and (show != "error" or content.has_photos)]
+        shows: list[Show] = [show for show in SHOWS if show in possible and (show != "error" or content.has_photos)]
         self.show = gui.add_dropdown(
-            "Show", shows, initial_value="color",
-            hint="Error: difference from the photo of the view chosen under Cameras, where your camera should be. "
-            "Count: how many Gaussians cover a pixel, each by its falloff. Bits: the eight planes of a channel, most "
-            "significant first, and the picture. Entropy: how undecided the bits are.",
+            "Show", [NAMES[show] for show in shows], initial_value=NAMES["color"],
+            hint="Error: difference from the photo of the view chosen under Cameras; be there. Bit planes: the most "
+            "significant first.",
         )  # fmt: skip
         self.colormap = gui.add_dropdown(
-            "Color map", MAP_NAMES, initial_value="turbo", visible=False, hint="Of depth and count."
+            "Color map", MAP_NAMES, initial_value="turbo", visible=False, hint="Colors that stand for numbers."
         )
         self.auto_range = gui.add_checkbox(
-            "Automatic depth range", True, visible=False, hint="From the depths in the picture: 1 % to 99 %."
+            "Auto range", True, visible=False, hint="Colors span 1 % to 99 % of the depths in the picture."
         )
-        self.near = gui.add_number("Nearest", 0.0, min=0.0, step=0.01, visible=False, hint="Depth of the first color.")
-        self.far = gui.add_number("Farthest", 10.0, min=0.0, step=0.01, visible=False, hint="Depth of the last color.")
+        self.near = gui.add_number(
+            "Near (units)", 0.0, min=0.0, step=0.01, visible=False, hint="Depth of the first color."
+        )
+        self.far = gui.add_number(
+            "Far (units)", 10.0, min=0.0, step=0.01, visible=False, hint="Depth of the last color."
+        )
         self.channel = gui.add_dropdown(
             "Channel", CHANNELS, initial_value="red", visible=False, hint="Whose bits are shown."
         )
@@ -52,7 +68,8 @@ class DisplayPanel(Panel):
 
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """Show what is chosen, and only the controls that matter for it."""
-        show, auto = self.show.value, self.auto_range.value
+        show, auto = self.session.state.show, self.auto_range.value
+        show = next((show for show, name in NAMES.items() if name == self.show.value), show)
         self.colormap.visible = show in ("depth", "count", "entropy")
         self.auto_range.visible = show == "depth"
         self.near.visible = self.far.visible = show == "depth" and not auto
@@ -73,7 +90,7 @@ class DisplayPanel(Panel):
         return (Command("C", "Color or depth", self._toggle_depth),)
 
     def _toggle_depth(self) -> None:
-        self.show.value = "color" if self.session.state.show == "depth" else "depth"
+        self.show.value = NAMES["color" if self.session.state.show == "depth" else "depth"]
 
 
 def _bytes(color: tuple[float, float, float]) -> tuple[int, int, int]:

@@ -12,11 +12,18 @@ import viser
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.formats.ply import write_ply
+from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.runs.names import SPLAT_NAME
 from nfc_gs.viewer.cameras import three
-from nfc_gs.viewer.edit import EVERYTHING, Edit
+from nfc_gs.viewer.crop import CropOutline
+from nfc_gs.viewer.edit import EVERYTHING, Edit, Point, dense_box
 from nfc_gs.viewer.panels.panel import Panel
 from nfc_gs.viewer.session import Session
+
+ALL_SIZES = 3.0
+"""Where the slider of sizes, which shows logarithms, stands for no limit."""
+
+SIZE_MARKS = ((-3.0, "0.001"), (0.0, "1"), (ALL_SIZES, "all"))
 
 
 class EditPanel(Panel):
@@ -24,46 +31,78 @@ class EditPanel(Panel):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._outline: list[viser.SceneNodeHandle] = []
-        self._drawing = threading.Lock()  # held while the outline is drawn or removed
+        self._crop = CropOutline(session, self._move_face)
+        self._changing = threading.Lock()  # held while the edit is made that the controls say
         self._counted: object = None  # what the count on the page is of; None where everything is kept
         self._counting = threading.Lock()  # held while Gaussians are counted
 
     def build(self, gui: viser.GuiApi) -> None:
         """Add the controls."""
-        (x, y, z), radius = self.session.content.middle_and_radius()
-        reach, step, side = 10 * radius, max(radius / 100, 1e-4), 4 * radius
+        low, high = _dense_box_of(self.session)
+        longest = max(b - a for a, b in zip(low, high, strict=True))
+        step, center = _rounded(longest / 200), three((a + b) / 2 for a, b in zip(low, high, strict=True))
         self.shape = gui.add_dropdown(
-            "Crop", ("none", "box", "sphere"), initial_value="none", hint="Removes what lies outside."
+            "Crop", ("none", "box", "sphere"), initial_value="none",
+            hint="Removes what lies outside. The faces of the box have arrows to drag.",
+        )  # fmt: skip
+        self.low = gui.add_vector3("Box from", low, step=step, visible=False, hint="Lowest x, y, z, in scene units.")
+        self.high = gui.add_vector3("Box to", high, step=step, visible=False, hint="Highest x, y, z, in scene units.")
+        self.center = gui.add_vector3("Center", center, step=step, visible=False, hint="Of the sphere: x, y, z.")
+        self.radius = gui.add_slider(
+            "Radius", step, _rounded(5 * longest), step, _rounded(longest / 2), visible=False, hint="Scene units."
         )
-        self.centre = gui.add_vector3(
-            "Centre", (x, y, z), step=step, visible=False, hint="Of box or sphere, scene units."
+        self.fit = gui.add_button(
+            "Fit to the scene", color="gray", visible=False, hint="Box and sphere around the dense middle."
         )
-        self.size = gui.add_vector3("Size", (side, side, side), step=step, visible=False, hint="Sides of the box.")
-        self.radius = gui.add_slider("Radius", step, reach, step, 2 * radius, visible=False, hint="Of the sphere.")
-        self.min_opacity = gui.add_slider("Least opacity", 0.0, 1.0, 0.01, 0.0, hint="Removes fainter Gaussians.")
+        self.min_opacity = gui.add_slider("Min opacity", 0.0, 1.0, 0.01, 0.0, hint="Removes fainter Gaussians.")
         # The slider is logarithmic: large Gaussians are few and spread over many orders of magnitude.
         self.max_size = gui.add_slider(
-            "Largest size (log10)", -4.0, 3.0, 0.05, 3.0, hint="Removes larger Gaussians; 3 keeps all."
-        )
+            "Max size", -3.0, ALL_SIZES, 0.05, ALL_SIZES, marks=SIZE_MARKS,
+            hint="Removes Gaussians with a longer axis: x stands for 10^x scene units. At the right end all are kept.",
+        )  # fmt: skip
         self.count = gui.add_markdown("")
         export = gui.add_button(
-            "Export what is left as PLY", color="green", hint="Downloads it, in the capture's frame."
+            "Export what is left as PLY", color="green", hint="Downloads what is left, in the capture's frame."
         )
-        self.watch(self.shape, self.centre, self.size, self.radius, self.min_opacity, self.max_size)
+        self.watch(self.shape, self.low, self.high, self.center, self.radius, self.min_opacity, self.max_size)
+        self.fit.on_click(self.session.guarded(lambda _: self._fit()))
         export.on_click(
             self.session.in_background(lambda _: self._export(), busy="An export is being written already.")
         )
 
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """Show what the controls keep, and the outline of the crop."""
-        with self._drawing:
-            self.centre.visible = self.shape.value != "none"
-            self.size.visible, self.radius.visible = self.shape.value == "box", self.shape.value == "sphere"
+        with self._changing:
+            shape = self.shape.value
+            self.low.visible = self.high.visible = shape == "box"
+            self.center.visible = self.radius.visible = shape == "sphere"
+            self.fit.visible = shape != "none"
             edit = self._edit()
-            _draw_outline(self.session, self._outline, edit)
+            self._crop.draw(edit)
             self.session.update(edit=edit)
-            self.session.set_in_scene("crop", bool(self._outline))
+            self._show()
+
+    def on_tab(self, is_open: bool) -> None:
+        """Show the outline of the crop with the tab; the crop itself stays."""
+        self._crop.visible = is_open
+        self._show()
+
+    def _show(self) -> None:
+        """Note whether the outline is seen, so that splats can hide it."""
+        self.session.set_in_scene("crop", self._crop.visible and self.shape.value != "none")
+
+    def _move_face(self, axis: int, is_high: bool, place: float) -> None:
+        """Move a face of the box, but not through the opposite one."""
+        near, far = (self.high, self.low) if is_high else (self.low, self.high)
+        corner, other = list(near.value), far.value[axis]
+        corner[axis] = max(place, other) if is_high else min(place, other)
+        near.value = three(corner)
+
+    def _fit(self) -> None:
+        low, high = _dense_box_of(self.session)
+        self.low.value, self.high.value = low, high
+        self.center.value = three((a + b) / 2 for a, b in zip(low, high, strict=True))
+        self.radius.value = max(b - a for a, b in zip(low, high, strict=True)) / 2
 
     def tick(self) -> None:
         """Count what is kept anew where that may have changed, unless time runs."""
@@ -78,20 +117,21 @@ class EditPanel(Panel):
             gaussians = self.session.source.snapshot().gaussians
             total = 0 if gaussians is None else len(gaussians)
             text = f"{self.session.count_kept():,} of {total:,} Gaussians are left."
+            if self.session.state.edit.max_scale < math.inf:
+                text += f" None is larger than {self.session.state.edit.max_scale:.3g} scene units."
             self.count.content = text if self._counted else ""
         finally:
             self._counting.release()
 
     def _edit(self) -> Edit:
         """What the controls say."""
-        middle = three(self.centre.value)
-        half = [abs(float(value)) / 2 for value in self.size.value]
-        box = None
+        box = sphere = None
         if self.shape.value == "box":
-            low, high = zip(*((m - h, m + h) for m, h in zip(middle, half, strict=True)), strict=True)
+            low, high = zip(*(sorted(pair) for pair in zip(self.low.value, self.high.value, strict=True)), strict=True)
             box = (three(low), three(high))
-        sphere = (middle, float(self.radius.value)) if self.shape.value == "sphere" else None
-        scale = math.inf if self.max_size.value >= 3.0 else 10.0 ** float(self.max_size.value)
+        if self.shape.value == "sphere":
+            sphere = (three(self.center.value), float(self.radius.value))
+        scale = math.inf if self.max_size.value >= ALL_SIZES else 10.0 ** float(self.max_size.value)
         return Edit(box, sphere, float(self.min_opacity.value), scale)
 
     def _export(self) -> None:
@@ -105,16 +145,22 @@ class EditPanel(Panel):
             session.send_file(f"{source.name}.ply", file.read_bytes())
 
 
-def _draw_outline(session: Session, shown: list[viser.SceneNodeHandle], edit: Edit) -> None:
-    """Draw the crop shape in the browser's scene in place of those that are shown."""
-    while shown:
-        shown.pop().remove()
-    scene = session.client.scene
-    if edit.box is not None:
-        low, high = edit.box
-        sides = three(b - a for a, b in zip(low, high, strict=True))
-        middle = three((a + b) / 2 for a, b in zip(low, high, strict=True))
-        shown.append(scene.add_box("/crop", (255, 212, 59), sides, wireframe=True, position=middle))
-    if edit.sphere is not None:
-        middle, radius = edit.sphere
-        shown.append(scene.add_icosphere("/crop", radius, (255, 212, 59), wireframe=True, position=middle))
+def _dense_box_of(session: Session) -> tuple[Point, Point]:
+    """The box around the dense middle of the shown Gaussians, in the frame that is shown."""
+    source = session.source if session.source.snapshot().gaussians is not None else session.content.sources[0]
+    gaussians, placement = source.snapshot().gaussians, session.content.placement_of(source)
+    if gaussians is None:
+        middle, radius = session.content.middle_and_radius()
+        return three(value - radius for value in middle), three(value + radius for value in middle)
+    if placement.matrix is not None:
+        matrix = gaussians.means.new_tensor(placement.matrix)
+        means = gaussians.means.detach() @ matrix[:3, :3].T + matrix[:3, 3]
+        gaussians = GaussianModel(gaussians.tensors() | {"means": means})
+    low, high = dense_box(gaussians)
+    digits = 3 - math.ceil(math.log10(max(b - a for a, b in zip(low, high, strict=True))))
+    return three(round(value, digits) for value in low), three(round(value, digits) for value in high)
+
+
+def _rounded(value: float) -> float:
+    """A positive number to two digits."""
+    return float(f"{value:.2g}")

@@ -16,14 +16,15 @@ HELP = """
 | O | orbit or fly |
 | R | back to the start |
 | N, B | next, previous view of the capture |
-| F | frustums on, off |
+| F | cameras in the scene: show, hide |
 | P | play, pause |
 | K | add a keyframe |
 | C | color or depth |
 | V | compare on, off |
 | Ctrl-K | all commands |
 
-Every control has a tooltip: rest the mouse on it, beside its name.
+Every control has a tooltip: rest the mouse on it, beside its name. Where colors stand for numbers (depth, splats per
+pixel, error), click the picture to read one.
 
 The picture is drawn by the server: small while you move, in full and then refined when you rest.
 """

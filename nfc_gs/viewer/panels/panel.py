@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,6 +10,8 @@ from typing import Any, ClassVar
 import viser
 
 from nfc_gs.viewer.session import Session
+
+logger = logging.getLogger("nfc_gs")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class Panel:
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """A control that `watch` was given has another value; `event.client` is None if the viewer itself set it."""
 
+    def on_tab(self, is_open: bool) -> None:
+        """The tab that it is in is opened, or another one."""
+
     def tick(self) -> None:
         """Bring texts and values up to date; called a few times a second."""
 
@@ -52,3 +58,14 @@ class Panel:
         """Call `on_change` with each change of these controls; its errors are shown on the page."""
         for control in controls:
             control.on_update(self.session.guarded(self.on_change))
+
+
+_failed: set[type[Panel]] = set()
+"""Kinds whose failure is in the log: each page has its own, and a word on one is enough."""
+
+
+def log_failure(kind: type[Panel]) -> None:
+    """Log the exception that is being handled, once for each kind of panel."""
+    if kind not in _failed:
+        _failed.add(kind)
+        logger.exception("The viewer's %s failed; the rest of the page goes on.", kind.__name__)

@@ -7,6 +7,7 @@ import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -18,6 +19,7 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.video import write_png, write_video
 from nfc_gs.viewer.cameras import pose_of
+from nfc_gs.viewer.frustums import Frustums, frustum_size
 from nfc_gs.viewer.panels.panel import Command, Panel
 from nfc_gs.viewer.path import FPS, SECONDS, CameraPath, Key, path_from_json
 from nfc_gs.viewer.session import Session
@@ -28,8 +30,8 @@ LINE_POINTS = 120
 MAX_MARKS = 100
 """Keyframes that are shown in the scene; of longer paths the first ones."""
 
-MARK_SIZE = 0.05
-"""Radius of the balls that show them, as a share of the radius of what is shown."""
+CLEAR, UNDO = "Clear all", "Undo: bring the keyframes back"
+"""What the button that clears the path is called, before and after."""
 
 PLAIN, CHOSEN = (250, 82, 82), (255, 212, 59)
 """Colors of the path, and of the keyframe that the buttons act on."""
@@ -52,7 +54,10 @@ class PathPanel(Panel):
         super().__init__(session)
         self.path, self.chosen = CameraPath(), 0
         self._cancel, self._previewing = threading.Event(), threading.Event()
-        self._shown: list[viser.SceneNodeHandle] = []
+        self._frustums = Frustums(session, "/keyframes", frustum_size(session.content))
+        self._line: viser.SplineCatmullRomHandle | None = None
+        self._tab_is_open = False
+        self._cleared: tuple[Key, ...] = ()  # what the last "Clear all" removed
         self._drawing = threading.Lock()  # held while the path is drawn or removed
 
     def build(self, gui: viser.GuiApi) -> None:
@@ -63,15 +68,14 @@ class PathPanel(Panel):
             "Keyframe", ("none",), initial_value="none", hint="The one the buttons act on. Or click it in the scene."
         )
         order = gui.add_button_group("Move it", ("earlier", "later"), hint="Its place in the order.")
-        act = gui.add_button_group(
-            "Keyframe action", ("go there", "replace", "remove"), hint="Replace: by your camera."
-        )
+        act = gui.add_button_group("Act on it", ("go there", "replace", "remove"), hint="Replace: by your camera.")
+        self.clear = gui.add_button(CLEAR, color="gray", visible=False, hint="Remove all keyframes; can be undone.")
         self.seconds = gui.add_number(
-            "Seconds", 5.0, min=SECONDS[0], max=SECONDS[1], step=0.1, hint="Duration of the path."
+            "Duration (s)", 5.0, min=SECONDS[0], max=SECONDS[1], step=0.1, hint="Of the whole path."
         )
-        self.fps = gui.add_number("Pictures per second", 30.0, min=FPS[0], max=FPS[1], step=1.0, hint="Of the video.")
+        self.fps = gui.add_number("Frames / s", 30.0, min=FPS[0], max=FPS[1], step=1.0, hint="Of the video.")
         self.loop = gui.add_checkbox("Closed loop", False, hint="Come back to the first keyframe.")
-        self.shown = gui.add_checkbox("Show the path", True, hint="As a line with its keyframes, in the scene.")
+        self.shown = gui.add_checkbox("Show the path", True, hint="A line and its keyframes, while this tab is open.")
         preview = gui.add_button("Preview", hint="Go along the path once; again to stop.")
         self._build_video(gui)
         with gui.add_folder("Save and load", expand_by_default=False):
@@ -81,6 +85,7 @@ class PathPanel(Panel):
         self.keys.on_update(guarded(self._choose))
         order.on_click(guarded(lambda _: self._move(-1 if order.value == "earlier" else 1)))
         act.on_click(guarded(lambda _: self._act(act.value)))
+        self.clear.on_click(guarded(lambda _: self._clear()))
         self.watch(self.seconds, self.fps, self.loop, self.shown)
         start = session.in_background(lambda _: self._preview(), busy="The path is being previewed already.")
         preview.on_click(guarded(lambda event: self._previewing.clear() if self._previewing.is_set() else start(event)))
@@ -89,8 +94,8 @@ class PathPanel(Panel):
 
     def _build_video(self, gui: viser.GuiApi) -> None:
         with gui.add_folder("Video"):
-            self.width = gui.add_number("Width", 1280, min=16, max=7680, step=2, hint="Pixels.")
-            self.height = gui.add_number("Height", 720, min=16, max=4320, step=2, hint="Pixels.")
+            self.width = gui.add_number("Width (px)", 1280, min=16, max=7680, step=2, hint="Of the video.")
+            self.height = gui.add_number("Height (px)", 720, min=16, max=4320, step=2, hint="Of the video.")
             self.file_type = gui.add_dropdown("File", tuple(MAX_PIXELS), initial_value="MP4", hint="What is made.")
             render = gui.add_button("Render and download", color="green", hint="Draws the whole path.")
             self.cancel = gui.add_button("Cancel", visible=False, hint="Stop rendering.")
@@ -106,6 +111,11 @@ class PathPanel(Panel):
         self.path = replace(self.path, seconds=seconds, fps=fps, loop=bool(self.loop.value))
         self._draw()
 
+    def on_tab(self, is_open: bool) -> None:
+        """Show the path with the tab."""
+        self._tab_is_open = is_open
+        self._show()
+
     def commands(self) -> Sequence[Command]:
         """A key to add a keyframe."""
         return (Command("K", "Add a keyframe", self.add),)
@@ -114,6 +124,12 @@ class PathPanel(Panel):
         """Add a keyframe where the browser's camera is, after the others."""
         self.path = replace(self.path, keys=(*self.path.keys, self._here()))
         self.chosen = len(self.path.keys) - 1
+        self._changed()
+
+    def _clear(self) -> None:
+        """Remove all keyframes, or bring back those that were removed last."""
+        before, self.path = self.path.keys, replace(self.path, keys=() if self.path.keys else self._cleared)
+        self._cleared = before
         self._changed()
 
     def _here(self) -> Key:
@@ -151,41 +167,43 @@ class PathPanel(Panel):
         times = ["" if key.time is None else f" at time {key.time:.2f}" for key in self.path.keys]
         self.keys.options = tuple(f"{i + 1}{time}" for i, time in enumerate(times)) or ("none",)
         self.keys.value = self.keys.options[self.chosen]
+        self.clear.label, self.clear.visible = CLEAR if count else UNDO, bool(count or self._cleared)
         self._draw()
 
     def _draw(self) -> None:
-        """Draw the path as a line in the scene and its keyframes as balls, or remove them."""
+        """Draw the path as a line in the scene and its keyframes as frustums, in place of those before."""
         with self._drawing:
-            while self._shown:
-                self._shown.pop().remove()
+            self._frustums.clear()
+            if self._line is not None:
+                self._line.remove()
+                self._line = None
             path = self.path  # which others may change meanwhile, and then show
-            if self.shown.value and len(path.keys) > 1:
+            if len(path.keys) > 1:
                 points = np.stack([camera.center.numpy() for camera, _ in path.camera_frames(64, 36, LINE_POINTS)])
-                line = self.session.client.scene.add_spline_catmull_rom(
-                    "/path", points, closed=path.loop, thickness=3.0, thickness_units="screen", color=PLAIN
-                )
-                size = MARK_SIZE * self.session.content.middle_and_radius()[1]
-                marks = (self._mark(index, key, size) for index, key in enumerate(path.keys[:MAX_MARKS]))
-                self._shown += [line, *marks]
-            self.session.set_in_scene("path", bool(self._shown))
+                self._line = self.session.client.scene.add_spline_catmull_rom(
+                    "/path", points, closed=path.loop, thickness=2.0, thickness_units="screen", color=PLAIN,
+                    visible=self._frustums.visible,
+                )  # fmt: skip
+            aspect = max(float(self.width.value), 1.0) / max(float(self.height.value), 1.0)
+            for index, key in enumerate(path.keys[:MAX_MARKS]):
+                color, choose = CHOSEN if index == self.chosen else PLAIN, partial(self._choose_mark, index)
+                self._frustums.add(key.pose, aspect, color, self.session.guarded(choose))
+        self._show()
 
-    def _mark(self, index: int, key: Key, size: float) -> viser.IcosphereHandle:
-        """A keyframe as a ball in the scene, which is invisible from within; a click chooses it."""
-        mark = self.session.client.scene.add_icosphere(
-            f"/keyframes/{index}",
-            size,
-            CHOSEN if index == self.chosen else PLAIN,
-            cast_shadow=False,
-            receive_shadow=False,
-            position=key.pose.position,
-        )
+    def _show(self) -> None:
+        """Show what is drawn, or hide it: in other tabs, and while the path is previewed."""
+        with self._drawing:
+            is_shown = self._tab_is_open and bool(self.shown.value) and not self._previewing.is_set()
+            self._frustums.visible = is_shown
+            if self._line is not None and self._line.visible != is_shown:
+                self._line.visible = is_shown
+            self.session.set_in_scene("path", is_shown and len(self._frustums) > 0)
 
-        def choose(_: object) -> None:
+    def _choose_mark(self, index: int, _: object) -> None:
+        """Choose the keyframe that was clicked in the scene."""
+        if index < len(self.path.keys):
             self.chosen = index
             self._changed()
-
-        mark.on_click(self.session.guarded(choose))
-        return mark
 
     def _preview(self) -> None:
         """Go along the path at its own pace; frames are skipped where they come too slowly."""
@@ -193,6 +211,7 @@ class PathPanel(Panel):
         frames = self.path.camera_frames(max(width, 16), max(height, 16))
         self.session.update(playing=False)  # the path has times of its own
         self._previewing.set()
+        self._show()
         start = perf_counter()
         try:
             while self._previewing.is_set() and not self.session.closed:
@@ -205,6 +224,7 @@ class PathPanel(Panel):
                 sleep(1.0 / 30.0)
         finally:
             self._previewing.clear()
+            self._show()
 
     def render(self) -> None:
         """Draw the path into a file and send it to the browser."""

@@ -23,9 +23,9 @@ class ScreenshotPanel(Panel):
     def build(self, gui: viser.GuiApi) -> None:
         """Add the controls."""
         self.width = gui.add_number(
-            "Width", 1920, min=1, max=MAX_SIDE, step=1, hint="Pixels; large ones are drawn in tiles."
+            "Width (px)", 1920, min=1, max=MAX_SIDE, step=1, hint="Large pictures are drawn in tiles."
         )
-        self.height = gui.add_number("Height", 1080, min=1, max=MAX_SIDE, step=1, hint="Pixels.")
+        self.height = gui.add_number("Height (px)", 1080, min=1, max=MAX_SIDE, step=1, hint="Of the picture.")
         button = gui.add_button("Download screenshot", hint="What you see, as a PNG.")
         button.on_click(
             self.session.in_background(

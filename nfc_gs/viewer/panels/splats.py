@@ -20,15 +20,26 @@ class SplatsPanel(Panel):
             "SH degree", 0, max(1, degree), 1, degree, hint="View dependence of the colors: 0 has none."
         )
         self.scale = gui.add_slider(
-            "Scale of splats", 0.05, 2.0, 0.05, 1.0, hint="Factor of the size of every Gaussian."
+            "Splat size (×)", 0.05, 2.0, 0.05, 1.0, hint="Factor of the size of every Gaussian."
         )
-        self.points = gui.add_checkbox("Points", False, hint="A dot at the centre of each Gaussian instead of splats.")
-        self.watch(self.sh_degree, self.scale, self.points)
+        self.points = gui.add_checkbox("Points", False, hint="A dot at the center of each Gaussian instead of splats.")
+        self.point_size = gui.add_slider(
+            "Point size (px)",
+            1.0,
+            12.0,
+            0.5,
+            self.session.state.point_size,
+            visible=False,
+            hint="Diameter of a dot.",
+        )
+        self.watch(self.sh_degree, self.scale, self.points, self.point_size)
 
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """Draw them as the controls say."""
+        self.scale.visible, self.point_size.visible = not self.points.value, bool(self.points.value)
         self.session.update(
             sh_degree=int(self.sh_degree.value),
             splat_scale=float(self.scale.value),
             points=bool(self.points.value),
+            point_size=float(self.point_size.value),
         )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import viser
 
-from nfc_gs.core.rotation import matrix_to_quat
+from nfc_gs.data.scene import SceneData
+from nfc_gs.viewer.cameras import pose_of
+from nfc_gs.viewer.frustums import Frustums, frustum_size
 from nfc_gs.viewer.panels.panel import Command, Panel
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source
@@ -19,6 +20,9 @@ THUMBNAIL = 64
 """Longest side of the picture in a frustum, pixels."""
 
 STEPS = {"previous": -1, "this": 0, "next": 1}
+
+HERE, ALWAYS, NEVER = "in this tab", "always", "never"
+"""When the cameras are shown in the scene."""
 
 COLORS = {"train": (51, 154, 240), "test": (255, 146, 43)}
 
@@ -34,8 +38,9 @@ class ViewsPanel(Panel):
         self.scene = session.content.scene
         test = set(self.scene.test)
         self._names = [f"{i}: {view.name}{' (test)' if i in test else ''}" for i, view in enumerate(self.scene.views)]
-        self._shown: list[viser.CameraFrustumHandle] = []
-        self._drawing = threading.Lock()  # held while frustums are added or removed
+        self._frustums = Frustums(session, "/cameras", frustum_size(session.content))
+        self._tab_is_open = False
+        self._drawing = threading.Lock()  # held while frustums are added
         self._going = threading.RLock()  # held while the camera goes to a view: callbacks run in several threads
 
     def build(self, gui: viser.GuiApi) -> None:
@@ -45,20 +50,21 @@ class ViewsPanel(Panel):
             "View", self._names, initial_value=self._names[session.state.view],
             hint="Move your camera to where this photo was taken.",
         )  # fmt: skip
-        self.step = gui.add_button_group("Go to view", ("previous", "this", "next"), hint="Keys: B and N")
-        self.frustums = gui.add_checkbox(
-            "Frustums", False, hint="The cameras in the scene: blue to train on, orange held out. Click one. Key: F"
+        self.step = gui.add_button_group("Go to view", tuple(STEPS), hint="Keys: B and N")
+        self.when = gui.add_dropdown(
+            "Cameras", (HERE, ALWAYS, NEVER), initial_value=HERE,
+            hint="In the scene: blue to train on, orange held out. Click one to go there; the nearest hide. Key: F",
+        )  # fmt: skip
+        self.size = gui.add_slider(
+            "Size (×)", 0.2, 5.0, 0.1, 1.0, hint="Of the cameras in the scene; at 1 neighbours stay apart."
         )
-        size = round(min(max(0.06 * self.scene.extent, 0.01), 1.0), 2)
-        self.size = gui.add_slider("Size of frustums", 0.01, 1.0, 0.01, size, hint="Scene units.")
         if session.content.has_photos:
             self._build_photo(gui)
         self.watch(self.chosen)
-        self.step.on_click(
-            session.guarded(lambda _: self._step({"previous": -1, "this": 0, "next": 1}[self.step.value]))
-        )
-        self.frustums.on_update(session.guarded(lambda _: self._draw_frustums()))
-        self.size.on_update(session.guarded(lambda _: self._resize_frustums()))
+        self.step.on_click(session.guarded(lambda _: self._step(STEPS[self.step.value])))
+        self.when.on_update(session.guarded(lambda _: self._show_frustums()))
+        size = self._frustums.size
+        self.size.on_update(session.guarded(lambda _: self._frustums.resize(size * float(self.size.value))))
 
     def _build_photo(self, gui: viser.GuiApi) -> None:
         """The chosen view's photo over the picture, and how well the sources match the photos."""
@@ -84,8 +90,13 @@ class ViewsPanel(Panel):
         return (
             Command("N", "Next view", lambda: self._step(1)),
             Command("B", "Previous view", lambda: self._step(-1)),
-            Command("F", "Frustums", self._toggle_frustums),
+            Command("F", "Show or hide the cameras", self._toggle_frustums),
         )
+
+    def on_tab(self, is_open: bool) -> None:
+        """Show the cameras with the tab."""
+        self._tab_is_open = is_open
+        self._show_frustums()
 
     def go_to(self, index: int) -> None:
         """Move the camera to a view, counted on from the first one after the last."""
@@ -100,49 +111,40 @@ class ViewsPanel(Panel):
             self.go_to(self.session.state.view + by)
 
     def _toggle_frustums(self) -> None:
-        self.frustums.value = not self.frustums.value
+        self.when.value = NEVER if self._are_wanted() else ALWAYS
 
-    def _draw_frustums(self) -> None:
+    def _are_wanted(self) -> bool:
+        """Whether the cameras are to be seen now."""
+        return self.when.value == ALWAYS or (self.when.value == HERE and self._tab_is_open)
+
+    def _show_frustums(self) -> None:
+        """Show the cameras or hide them; they are added when they are shown for the first time."""
+        self._frustums.visible = self._are_wanted()
+        self.session.set_in_scene("cameras", self._frustums.visible)
+        if self._frustums.visible and len(self._frustums) < len(self.scene.views):
+            self.session.in_background(self._add_frustums)()
+
+    def _add_frustums(self) -> None:
+        """Add the cameras that are not in the scene yet, with their photos, which take time to read."""
         with self._drawing:
-            while self._shown:
-                self._shown.pop().remove()
-            for index in range(len(self._names)):
-                if self.session.closed or not self.frustums.value:  # photos take time to read; it may be unticked
+            for index in range(len(self._frustums), len(self.scene.views)):
+                if self.session.closed or not self._are_wanted():
                     break
+                camera = self.scene.views[index].camera
+                aspect = camera.width / camera.height
+                color = COLORS["test" if index in self.scene.test else "train"]
                 go_to = self.session.guarded(lambda _, index=index: self.go_to(index))
-                self._shown.append(_add_frustum(self.session, index, float(self.size.value), go_to))
-            self.session.set_in_scene("frustums", bool(self._shown))
-
-    def _resize_frustums(self) -> None:
-        for handle in tuple(self._shown):
-            handle.scale = float(self.size.value)
+                self._frustums.add(pose_of(camera, aspect), aspect, color, go_to, _thumbnail(self.scene, index))
 
 
-def _add_frustum(
-    session: Session, index: int, scale: float, on_click: Callable[[Any], None]
-) -> viser.CameraFrustumHandle:
-    """A camera of the capture in the browser's scene, with its photo if there is one."""
-    scene = session.content.scene
-    assert scene is not None
-    camera = scene.views[index].camera
-    divisor = 1
+def _thumbnail(scene: SceneData, index: int) -> np.ndarray | None:
+    """The photo of a view, small; None without photos."""
+    if not scene.has_photos:
+        return None
+    camera, divisor = scene.views[index].camera, 1
     while max(camera.width, camera.height) / (2 * divisor) >= THUMBNAIL:
         divisor *= 2
-    handle = session.client.scene.add_camera_frustum(
-        f"/cameras/{index}",
-        fov=2 * math.atan(camera.height / 2 / camera.fy),
-        aspect=camera.width / camera.height,
-        scale=scale,
-        thickness=1.5,
-        thickness_units="screen",
-        color=COLORS["test" if index in scene.test else "train"],
-        image=np.ascontiguousarray(scene.image(index, divisor).rgb) if scene.has_photos else None,
-        format="jpeg",
-        wxyz=matrix_to_quat(camera.viewmat[:3, :3].T).numpy(),
-        position=camera.center.numpy(),
-    )
-    handle.on_click(on_click)
-    return handle
+    return scene.image(index, divisor).rgb
 
 
 def psnr_text(session: Session, *sources: Source) -> str:
