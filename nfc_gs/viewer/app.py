@@ -21,7 +21,7 @@ from nfc_gs.viewer.connections import address_of
 from nfc_gs.viewer.content import Content
 from nfc_gs.viewer.live import LiveTraining
 from nfc_gs.viewer.panels import add_panels
-from nfc_gs.viewer.panels.panel import Panel
+from nfc_gs.viewer.panels.panel import Panel, log_failure
 from nfc_gs.viewer.scheduler import Scheduler
 from nfc_gs.viewer.server import Server
 from nfc_gs.viewer.session import Session
