@@ -95,6 +95,16 @@ def test_reading_a_colmap_model_leaves_the_handlers_of_the_program(capture: Path
     assert (done.returncode, done.stdout, "SIGTERM" in done.stderr) == (0, "ours\n", False), done.stderr
 
 
+def test_pycolmap_is_imported_where_the_handlers_are_kept_and_nowhere_else() -> None:
+    package = Path(nfc_gs.__file__).parent
+    importing = [
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if any(line.strip().startswith(("import pycolmap", "from pycolmap")) for line in path.read_text().splitlines())
+    ]
+    assert importing == ["data/colmap_library.py"]
+
+
 # ---- of the program ----
 
 

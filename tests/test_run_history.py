@@ -76,11 +76,14 @@ def test_a_training_goes_on_without_its_history(tmp_path: Path, caplog: pytest.L
         '{"step": true}',
         '{"step": -1}',
         '{"step": 2, "phases": 3}',
+        '{"step": 2, "test_psnr": "high"}',
+        '{"step": 2, "loss": null}',
+        '{"step": 2, "seconds": ' + "9" * 400 + "}",
         '{"step": 2, "\\ud800": 1}',
         "3",
         "",
     ],
-    ids=range(12),
+    ids=range(15),
 )
 def test_a_line_that_no_run_writes_is_left_out(line: str, tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text('{"step": 1}\n' + line + '\n{"step": 3}\n')

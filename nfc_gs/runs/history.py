@@ -15,6 +15,9 @@ from nfc_gs.runs.names import HISTORY_NAME
 
 logger = logging.getLogger("nfc_gs")
 
+_NUMBERS = ("seconds", "loss", "psnr", "test_psnr", "test_ssim")
+"""Fields of a line that hold a number if they are there; it may be infinite, as the PSNR of an exact image is."""
+
 POINTS = 400
 """About how many lines of training progress a run leaves, however long it is."""
 
@@ -105,10 +108,13 @@ def read_history(run: Path | str) -> list[dict[str, Any]]:
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
-    """What a line holds; None where it's none of a history."""
+    """What a line holds; None where it is none of a history."""
     try:
         line = plain_json.as_dict(plain_json.parse(text), "the line")
         plain_json.as_int(line.get("step"), "step")
+        for name in _NUMBERS:
+            if not isinstance(line.get(name), float):
+                plain_json.as_float(line.get(name, 0.0), name)
         if "phases" in line:
             plain_json.as_dict(line["phases"], "phases")
     except ValueError:
