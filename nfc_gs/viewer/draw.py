@@ -177,7 +177,8 @@ def value_at(
 ) -> float | None:
     """The number behind the color of a pixel: depth (scene units), count, error (0..1) or entropy.
 
-    The camera is that of the pixel alone. None where the settings show something else, and where there is no number: nothing is there, or no photo.
+    The camera is that of the pixel alone. None where the settings show something else, and where there is no number:
+    nothing is there, or no photo.
     """
     options = replace(options, background=settings.background if settings.show == "error" else BLACK)
     if settings.points and isinstance(model, GaussianModel):
