@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nfc_gs.data.capture import FileIndex, has_image_suffix, some_names
+from nfc_gs.data.image_files import is_deep
 from nfc_gs.data.readers.colmap_files import Place
 from nfc_gs.data.readers.colmap_model import readable
 
@@ -174,15 +175,4 @@ def _not_the_photos(others: dict[str, Path], found: dict[str, Path], files: File
     beside = sum(files.other_suffix(name) is not None for name in found if has_image_suffix(name))
     if found and 2 * beside > len(found):
         return dict.fromkeys(others, "such images lie beside photos, too")
-    return {name: "it has more than 8 bits" for name, path in others.items() if _is_deep(path)}
-
-
-def _is_deep(path: Path) -> bool:
-    """Whether an image holds numbers of more than 8 bits, such as depths."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.mode == "F" or image.mode.startswith("I")
-    except Exception:  # PIL raises whatever its parsers meet; who decodes the image says what is wrong with it
-        return False
+    return {name: "it has more than 8 bits" for name, path in others.items() if is_deep(path)}
