@@ -65,6 +65,7 @@ def add_panels(session: Session) -> list[Panel]:
     panels = [_build(session, entry.panel) for entry in shown if not entry.tab]
     tabs = Tabs(session, list(dict.fromkeys(entry.tab for entry in shown if entry.tab)))
     panels.append(tabs)
+    gui.add_html(SHEET)
     is_phone = 0 < session.window[0] < NARROW
     with gui.add_folder("Controls", expand_by_default=False) if is_phone else contextlib.nullcontext():
         tabs.build(gui)
@@ -74,7 +75,6 @@ def add_panels(session: Session) -> list[Panel]:
                     if entry.tab == tab:
                         panels.append(_build(session, entry.panel))
                         tabs.add_panel(tab, panels[-1])
-    gui.add_html(SHEET)
     tabs.open(tabs.names[0])
     for command in (command for panel in panels for command in panel.commands()):
         handle = gui.add_command(command.label, hotkey=command.key)  # type: ignore[arg-type]
