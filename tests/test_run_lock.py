@@ -228,6 +228,23 @@ def test_a_run_whose_lock_is_removed_takes_it_again(tmp_path: Path) -> None:
     assert trainer.steps_done == 4 and seen == [True] * 4
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs fork")
+def test_a_fork_does_not_train_in_the_folder_of_its_parent(tmp_path: Path) -> None:
+    trainer = new_trainer(tmp_path / "run")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            trainer.train()
+        except UserError as error:
+            code = 3 if f"Another process, pid {os.getppid()}, works" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    trainer.train()
+    assert trainer.steps_done == 4
+
+
 def test_a_trainer_that_is_forgotten_leaves_its_folder_to_others(tmp_path: Path) -> None:
     lock = RunLock(tmp_path)
     lock.acquire()
