@@ -196,7 +196,7 @@ def test_the_page_asks_nobody_else_and_no_other_page_can_show_it_in_a_frame(
     until(lambda: len(viewer.sessions) == 1, opened)
     session = next(iter(viewer.sessions.values()))
     for tab in ("Cameras", "Compare", "Path", "Edit", "Help", "Show"):
-        opened.get_by_role("tab", name=tab, exact=True).click()
+        opened.get_by_role("button", name=tab, exact=True).click()
     opened.get_by_label("Draw in the browser", exact=True).click()
     until(lambda: "/splats" in session.client.scene._handle_from_node_name, opened)
     opened.wait_for_timeout(2000)  # the splats are sorted
