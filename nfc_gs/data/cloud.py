@@ -89,9 +89,11 @@ def _visibility(xyz: np.ndarray, views: Sequence[CaptureView]) -> Visibility:
 def without_color(rgb: np.ndarray) -> np.ndarray:
     """Which points [P] have no color of their own, by their colors [P, 3] uint8.
 
-    They are the black ones where most are black, as LLFF's scripts leave them. Readers make points grey whose file has
-    no colors, and training starts well from these.
+    They are the black ones where most are black, as LLFF's scripts leave them, or all where all have one color. Readers
+    make points grey whose file has no colors, and training starts well from these.
     """
+    if len(rgb) and (rgb == rgb[0]).all() and (rgb[0] != NO_COLOR).any():
+        return np.ones(len(rgb), dtype=bool)
     black = (rgb == 0).all(axis=1)
     return black & (2 * black.sum() > len(rgb))
 
@@ -165,6 +167,9 @@ def colors_of_photos(scene: SceneData, xyz: np.ndarray) -> tuple[np.ndarray, np.
         if image.mask is not None:
             counts = image.mask[y, x] >= 128
             visible, x, y = visible[counts], x[counts], y[counts]
+        if scene.background is not None:  # nothing of the scene is where its color was laid
+            drawn = (image.rgb[y, x] != np.round(255.0 * np.array(scene.background))).any(axis=1)
+            visible, x, y = visible[drawn], x[drawn], y[drawn]
         total[visible] += image.rgb[y, x]
         count[visible] += 1
     return total / np.maximum(count, 1)[:, None], count > 0

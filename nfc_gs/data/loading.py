@@ -17,6 +17,7 @@ from nfc_gs.data.image_cache import ImageCache
 from nfc_gs.data.masks import with_moving_masks
 from nfc_gs.data.normalize import (
     Layout,
+    at_one_position,
     camera_centers,
     camera_layout,
     depth_range,
@@ -39,6 +40,9 @@ DEFAULT_TEST_EVERY = 8
 
 POINT_RANGE = 1e6
 """Points farther away than this many times the size of the camera layout are errors of SfM."""
+
+DEPTH_RANGE = 1e6
+"""Where the farthest depth is more than this many times the nearest, they are not believed."""
 
 CHECK_NOW_PIXELS = 32_000_000
 """Captures up to this size are decoded while they are opened, so that a damaged file is reported at once."""
@@ -139,6 +143,11 @@ def _place(capture: Capture, views: list[CaptureView], config: DataConfig, seed:
         xyz, rgb = xyz[:0], rgb[:0]
         capture, views = _without_far_views(capture, views, xyz)
     viewmats = np.stack([view.viewmat for view in views])
+    if at_one_position(viewmats):
+        capture.messages.warning(
+            "All cameras stand at one position, so the photos say nothing about depth; if they were taken from several "
+            "positions, those in the capture are wrong."
+        )
     layout = camera_layout(viewmats, xyz)
     transform = _transform(capture, layout, normalize=config.normalize)
     viewmats, xyz = transform_viewmats(viewmats, transform), transform_points(xyz, transform)
@@ -179,7 +188,7 @@ def _with_checked_colors(scene: SceneData, capture: Capture, placed: _Placed) ->
 
 def _depths(capture: Capture, layout: Layout, transform: np.ndarray) -> tuple[float, float]:
     """The nearest and farthest depth of the scene in the normalised frame, as the capture says or as its cameras do."""
-    if capture.depths is None:
+    if capture.depths is None or capture.depths[1] > DEPTH_RANGE * capture.depths[0]:
         return depth_range(layout, object_only=capture.alpha == "white")
     near, far = np.array(capture.depths) * np.cbrt(np.linalg.det(transform[:3, :3]))
     return float(near), float(far)

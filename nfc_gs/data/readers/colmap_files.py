@@ -91,8 +91,8 @@ def _folders(bases: list[Path]) -> list[Path]:
 
 
 def _numbered(base: Path) -> list[Path]:
-    folders = [Path(entry.path) for entry in folder_entries(base) if entry.name.isdecimal() and entry.is_dir()]
-    return sorted(folders, key=lambda path: int(path.name))
+    paths = [Path(entry.path) for entry in folder_entries(base) if entry.name.isdecimal()]
+    return sorted((path for path in paths if path.is_dir()), key=lambda path: int(path.name))
 
 
 def model_files(folder: Path) -> ModelFiles | None:

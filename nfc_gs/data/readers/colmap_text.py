@@ -1,7 +1,7 @@
 """The .txt files of a COLMAP model, as COLMAP, RealityCapture, Metashape and scripts write them.
 
-Errors name the line. Comments and empty lines may be anywhere, lines may end as in Windows, and a byte order mark may
-come first. In `images.txt` each image should be followed by a line of its 2D points, which is empty without any;
+Errors name the line. Comments and empty lines may be anywhere, lines may end as in Windows or in old files of Macs,
+and a byte order mark may come first. In `images.txt` each image should be followed by a line of its 2D points, which is empty without any;
 files that leave these lines out, or have more empty ones, are understood.
 
 Format: https://colmap.github.io/format.html
@@ -173,7 +173,10 @@ def read_text(path: Path) -> str:
 
 def _lines(path: Path, empty: bool = False) -> Iterator[tuple[int, str]]:
     """The number and text of each line but comments, and but empty ones if they are not asked for."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    content = read_text(path)
+    if "\n" not in content:
+        content = content.replace("\r", "\n")
+    for number, line in enumerate(content.split("\n"), start=1):
         text = line.lstrip()
         if not text.startswith("#") and (text or empty):
             yield number, line

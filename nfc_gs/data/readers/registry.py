@@ -5,6 +5,7 @@ To add a reader, write a module that makes a `Reader`, and add it to the table i
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,10 @@ READERS: tuple[Reader, ...] = (
     llff.READER,
 )
 """The first that recognises a path reads it: those that look for rarer files come first."""
+
+
+_MOST_TRIED = 1_000
+"""Of the folders in the folders of a path, so many are looked at for captures to name."""
 
 
 def read_capture(path: Path, *, factor: int | None = None, masks: bool = True) -> Capture:
@@ -73,7 +78,7 @@ def _not_recognised(path: Path) -> UserError:
     lacking = lacking_files(path)
     if lacking is not None:
         return UserError(lacking)
-    inside = [entry.name for entry in folder_entries(path) if _is_capture(Path(entry.path))]
+    inside = [str(capture.relative_to(path)) for capture in _captures_in(path)]
     if inside:
         some = some_names(inside, 8)
         return UserError(
@@ -99,6 +104,15 @@ def _not_recognised(path: Path) -> UserError:
         )
     kinds = ", ".join(reader.reads for reader in READERS)
     return UserError(f"{path} is no capture: it has no images and no camera poses; give the folder of one ({kinds}).")
+
+
+def _captures_in(folder: Path) -> list[Path]:
+    """The captures in a folder; where there are none, those in the folders in it."""
+    entries = [Path(entry.path) for entry in folder_entries(folder)]
+    below = (Path(inner.path) for entry in entries for inner in folder_entries(entry))
+    return [path for path in entries if _is_capture(path)] or [
+        path for path in itertools.islice(below, _MOST_TRIED) if _is_capture(path)
+    ]
 
 
 def _is_capture(path: Path) -> bool:
