@@ -1,8 +1,8 @@
 """The .txt files of a COLMAP model, as COLMAP, RealityCapture, Metashape and scripts write them.
 
 Errors name the line. Comments and empty lines may be anywhere, lines may end as in Windows or in old files of Macs,
-and a byte order mark may come first. In `images.txt` each image should be followed by a line of its 2D points, which is empty without any;
-files that leave these lines out, or have more empty ones, are understood.
+and a byte order mark may come first. In `images.txt` each image should be followed by a line of its 2D points, which
+is empty without any; files that leave these lines out, or have more empty ones, are understood.
 
 Format: https://colmap.github.io/format.html
 """
