@@ -372,8 +372,9 @@ def assert_whole(scene) -> None:
         lambda text: text.replace(b"\n\n", b"\n\n1 2 -1 3.5 4 7\n"),
         lambda text: text.replace(b" ", b"\t"),
         lambda text: text.decode().encode("utf-16"),
+        lambda text: text.replace(b"\n", b"\r"),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_images_txt_is_read_whole_however_its_lines_are_laid_out(written, change):
     (written / "sparse" / "images.txt").write_bytes(change(text_model(NAMES)))
@@ -522,3 +523,19 @@ def test_of_several_workspaces_the_largest_is_used(tmp_path):
         write_images(tmp_path / "dense" / place / "images", NAMES[:count])
     scene = load_scene(tmp_path)
     assert len(scene.views) == 4 and any("0: 2, 1: 4); 1 is used" in text for text in scene.messages)
+
+
+def test_a_link_to_itself_among_the_models_is_passed_over(capture):
+    (capture / "sparse" / "1").symlink_to("1")
+    assert len(load_scene(capture).views) == len(NAMES)
+
+
+def test_sentences_on_damage_keep_to_one_line_and_are_not_endless(capture):
+    file = capture / "sparse" / "0" / "images.bin"
+    content = file.read_bytes()
+    at = content.index(NAMES[0].encode())
+    poke(file, at - 60, "<4d", 0.0, 0.0, 0.0, 0.0)
+    file.write_bytes(file.read_bytes().replace(NAMES[0].encode(), b"\x1b[31m\n" + 3000 * b"a"))
+    with pytest.raises(UserError, match=r"the rotation of image \\x1b\[31m\\na{100,195} is no rotation") as error:
+        load_scene(capture)
+    assert str(error.value).isprintable() and len(str(error.value)) < 600

@@ -257,6 +257,13 @@ def test_the_captures_in_a_folder_of_several_are_named(tmp_path):
         load_scene(tmp_path)
 
 
+def test_captures_in_the_folders_of_a_folder_are_named_too(tmp_path):
+    for name in ("garden/spring", "garden/autumn", "house/all"):
+        write_capture(tmp_path / name)
+    with pytest.raises(UserError, match=r"a folder of 3: give one of them \(garden/autumn, garden/spring, house/all\)"):
+        load_scene(tmp_path)
+
+
 def test_a_named_pipe_is_no_capture_and_is_not_opened(tmp_path):
     for name in ("pipe", "transforms.json", "dataset.json", "poses_bounds.npy"):
         os.mkfifo(tmp_path / name)

@@ -249,9 +249,15 @@ def _is_special(path: Path) -> bool:
 
 
 def some_names(names: Sequence[str], most: int = 3) -> str:
-    """The first names of a list, for a sentence; what is no text in them is written as its bytes."""
-    listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-    return listed.encode("utf-8", "backslashreplace").decode("utf-8")
+    """The first names of a list, for a sentence of one line."""
+    listed = ", ".join(name[:200] for name in names[:most]) + (", ..." if len(names) > most else "")
+    return on_one_line(listed)
+
+
+def on_one_line(text: str) -> str:
+    """The text with escapes for what breaks lines, steers a terminal, or is no text."""
+    unwanted = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in unwanted else c for c in text)
 
 
 def unique_images(images: Iterable[CaptureImage], messages: ReaderMessages) -> list[CaptureImage]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nfc_gs.data.normalize import in_view, intrinsics_of
+from nfc_gs.data.normalize import camera_centers, camera_layout, in_view, intrinsics_of
 from nfc_gs.data.scene import PointCloud, SceneData
 from nfc_gs.data.views import CaptureView
 
@@ -23,6 +23,10 @@ in another frame. Fewer may have a wrong pose, or show the sky."""
 FEW_TESTED, MOST_TESTED = 1_000, 100_000_000
 """How many points are tested for visibility at first; how many pairs of a point and a camera where these say that the
 cloud does not fit, since a photo of a large scene may see none of a few."""
+
+BEYOND_FOCUS, NEAR_SHARE = 10.0, 0.01
+"""Where photos look at one place, SfM finds points there, and on what is before it and behind it; if not even this
+share of the points is nearer to the cameras than so many times that place, the points are in another unit."""
 
 COLOR_VIEWS = 32
 """Most photos that colors of points are taken from."""
@@ -75,6 +79,21 @@ def in_another_frame(xyz: np.ndarray, views: Sequence[CaptureView], enough: int)
     return found
 
 
+def beyond_focus(xyz: np.ndarray, views: Sequence[CaptureView], enough: int) -> bool:
+    """Whether points [P, 3] seem to be in another unit than the cameras of `views`.
+
+    That is where the cameras look at one place, and all points but few (and fewer than `enough` to start from) are much
+    farther away.
+    """
+    viewmats = np.stack([view.viewmat for view in views])
+    distance = camera_layout(viewmats, xyz).distance
+    if distance is None:
+        return False
+    away = np.linalg.norm(xyz - camera_centers(viewmats).mean(axis=0), axis=1)
+    near = int((away <= BEYOND_FOCUS * distance).sum())
+    return near < min(enough, NEAR_SHARE * len(xyz))
+
+
 def _visibility(xyz: np.ndarray, views: Sequence[CaptureView]) -> Visibility:
     seen, seeing = np.zeros(len(xyz), dtype=bool), set()
     for view in views:
@@ -89,11 +108,9 @@ def _visibility(xyz: np.ndarray, views: Sequence[CaptureView]) -> Visibility:
 def without_color(rgb: np.ndarray) -> np.ndarray:
     """Which points [P] have no color of their own, by their colors [P, 3] uint8.
 
-    They are the black ones where most are black, as LLFF's scripts leave them, or all where all have one color. Readers
-    make points grey whose file has no colors, and training starts well from these.
+    They are the black ones where most are black, as LLFF's scripts leave them. Readers make points grey whose file has
+    no colors, and training starts well from these.
     """
-    if len(rgb) and (rgb == rgb[0]).all() and (rgb[0] != NO_COLOR).any():
-        return np.ones(len(rgb), dtype=bool)
     black = (rgb == 0).all(axis=1)
     return black & (2 * black.sum() > len(rgb))
 

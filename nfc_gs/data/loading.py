@@ -10,7 +10,15 @@ import numpy as np
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture
-from nfc_gs.data.cloud import NO_COLOR, colors_disagree, in_another_frame, with_colors_of_photos, without_color
+from nfc_gs.data.cloud import (
+    BEYOND_FOCUS,
+    NO_COLOR,
+    beyond_focus,
+    colors_disagree,
+    in_another_frame,
+    with_colors_of_photos,
+    without_color,
+)
 from nfc_gs.data.config import FEW_POINTS, DataConfig, Downscale, check_config, parse_downscale
 from nfc_gs.data.ignored import check_ignored
 from nfc_gs.data.image_cache import ImageCache
@@ -201,15 +209,24 @@ def _finite_points(capture: Capture) -> tuple[np.ndarray, np.ndarray]:
 
 def _in_another_frame(capture: Capture, views: Sequence[CaptureView], xyz: np.ndarray, random: int) -> bool:
     """Whether the points are in another frame than the cameras, which a warning says."""
-    seen = in_another_frame(xyz, views, enough=random) if len(xyz) >= FEW_POINTS else None
-    if seen is None:
+    if len(xyz) < FEW_POINTS:
         return False
-    capture.messages.warning(
-        f"{100 * seen.share:.3g} % of the capture's {len(capture.xyz)} points are in view of a photo, and {seen.blind} "
-        f"of {seen.photos} photos see none: the points must be in another frame than the cameras. Training starts from "
-        f"{random} random ones."
-    )
-    return True
+    instead = f"Training starts from {random} random ones."
+    seen = in_another_frame(xyz, views, enough=random)
+    if seen is not None:
+        capture.messages.warning(
+            f"{100 * seen.share:.3g} % of the capture's {len(capture.xyz)} points are in view of a photo, and "
+            f"{seen.blind} of {seen.photos} photos see none: the points must be in another frame than the cameras. "
+            f"{instead}"
+        )
+        return True
+    if beyond_focus(xyz, views, enough=random):
+        capture.messages.warning(
+            f"Nearly all of the capture's {len(capture.xyz)} points are more than {BEYOND_FOCUS:.0f} times as far away "
+            f"as the place that the photos look at: the points must be in another unit than the cameras. {instead}"
+        )
+        return True
+    return False
 
 
 def _near_points(

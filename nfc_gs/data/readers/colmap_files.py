@@ -170,7 +170,7 @@ def _lenses(files: ModelFiles, cameras: Cameras, images: list[ModelImage]) -> di
         if camera is None:
             raise damage(
                 files.images,
-                f"image {image.name} refers to camera {image.camera}, which is not in {files.cameras.name}",
+                f"image {image.name[:200]} refers to camera {image.camera}, which is not in {files.cameras.name}",
             )
         if isinstance(camera, UserError):
             raise camera
