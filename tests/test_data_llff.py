@@ -68,6 +68,15 @@ def test_smaller_copies_alone_are_used_and_it_is_said(capture):
         assert any("images_8 at 1/8 of the size are used" in text for text in scene.messages)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_pose_that_overflows_holds_no_rotation(capture):
+    rows = np.load(capture / "poses_bounds.npy")
+    rows[1, 1] = 1e308
+    np.save(capture / "poses_bounds.npy", rows)
+    with pytest.raises(UserError, match=r"image IMG_10\.jpg: the pose holds no rotation"):
+        load_scene(capture)
+
+
 def test_bounds_beyond_reason_are_not_believed(capture):
     rows = np.load(capture / "poses_bounds.npy")
     rows[1, 15] = 1e-308

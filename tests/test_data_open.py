@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+from pathlib import Path
 
 import numpy as np
 import pycolmap
@@ -261,6 +262,29 @@ def test_captures_in_the_folders_of_a_folder_are_named_too(tmp_path):
     for name in ("garden/spring", "garden/autumn", "house/all"):
         write_capture(tmp_path / name)
     with pytest.raises(UserError, match=r"a folder of 3: give one of them \(garden/autumn, garden/spring, house/all\)"):
+        load_scene(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["sparse/0", "sparse", "images", "masks", "."])
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch, folder):
+    if folder == "masks":
+        write_capture(tmp_path)
+    else:  # what is in it cannot be seen
+        (tmp_path / "sparse" / "0").mkdir(parents=True)
+        write_images(tmp_path / "images", ["a.jpg"])
+    closed = tmp_path / folder
+    closed.mkdir(exist_ok=True)
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != closed)
+    with pytest.raises(UserError) as error:
+        load_scene(tmp_path)
+    assert str(error.value).startswith(f"The folder {closed} may not be read: permission is denied")
+
+
+def test_photos_in_a_folder_that_may_not_be_read_are_not_called_missing(tmp_path, monkeypatch):
+    (write_capture(tmp_path) / "images").rename(tmp_path / "elsewhere")
+    (tmp_path / "images").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path / "images")
+    with pytest.raises(UserError, match=r"The folder .*images may not be read"):
         load_scene(tmp_path)
 
 

@@ -185,6 +185,16 @@ def folder_entries(folder: Path) -> list[os.DirEntry[str]]:
         raise UserError(f"Cannot read the folder {folder}: {error.strerror or error}.") from None
 
 
+def check_readable(folder: Path) -> None:
+    """Refuse a folder that is there and may not be read; where there is none, nothing happens.
+
+    Raises:
+        UserError: permission is denied.
+    """
+    if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"The folder {folder} may not be read: permission is denied; change its permissions.")
+
+
 _MOST_LINKS = 3
 """Symbolic links to folders, one below the other, that are followed: more of them are a maze."""
 
@@ -228,10 +238,11 @@ def check_missing(missing: Sequence[str], total: int, where: Path, messages: Rea
         missing: their names, relative to the folder `where`.
 
     Raises:
-        UserError: more than half of them are missing.
+        UserError: more than half of them are missing, or the folder may not be read.
     """
     if not missing:
         return
+    check_readable(where)
     what = f"{len(missing)} of {total} images of the capture are not on disk below {where}"
     special = [name for name in missing if _is_special(where / name)]
     note = f" ({some_names(special)}: no regular file)" if special else ""

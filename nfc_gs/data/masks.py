@@ -15,6 +15,7 @@ from nfc_gs.data.capture import (
     CaptureImage,
     FileIndex,
     ReaderMessages,
+    check_readable,
     folder_entries,
     image_files,
     some_names,
@@ -50,11 +51,15 @@ def with_masks(
     A mask has the path of its image in the image folder: the same name, the name with '.png' added, or another
     extension. Where no path fits, the path below a folder `images`, or the bare name, will do if it is that of one
     image alone.
+
+    Raises:
+        UserError: the folder may not be read.
     """
     files = FileIndex(_in_any_case(folder))
     without = [image for image in images if image.mask is None] if field == "mask" else list(images)
     if not without or not files.folder.is_dir():
         return list(images)
+    check_readable(files.folder)
     found: dict[str, Path] = {}
     for image in without:
         path = find_mask(files, image.name)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import Capture, folder_entries, image_files, is_file, some_names
+from nfc_gs.data.capture import Capture, check_readable, folder_entries, image_files, is_file, some_names
 from nfc_gs.data.npy_file import load_numbers
 from nfc_gs.data.readers import colmap, llff, multiview, nerfies, transforms
 from nfc_gs.data.readers.camera_folders import find_cameras
@@ -71,10 +72,16 @@ def _check_path(path: Path) -> None:
 
 
 def _not_recognised(path: Path) -> UserError:
-    """What a path lacks to be a capture."""
+    """What a path lacks to be a capture.
+
+    Raises:
+        UserError: a folder in it may not be read.
+    """
     if not path.is_dir():
         what = "a file" if is_file(path) else "no regular file and no folder"
         return UserError(f"{path} is {what}, not a capture; give the folder of a capture or its transforms.json.")
+    for folder in (path, path / "sparse", path / "sparse" / "0", path / "images"):
+        check_readable(folder)
     lacking = lacking_files(path)
     if lacking is not None:
         return UserError(lacking)
@@ -116,4 +123,4 @@ def _captures_in(folder: Path) -> list[Path]:
 
 
 def _is_capture(path: Path) -> bool:
-    return path.is_dir() and any(reader.recognises(path) for reader in READERS)
+    return os.path.isdir(path) and any(reader.recognises(path) for reader in READERS)
