@@ -443,7 +443,7 @@ def test_a_camera_that_no_image_has_may_be_bad(tmp_path):
         write_images(root / "images", NAMES)
         if text:
             with open(folder / "cameras.txt", "a") as file:
-                file.write("7 PINHOLE 0 0 nan 1 1 1\n8 NO_SUCH_MODEL 3 4 5\n9 PINHOLE 32 24 30\n")
+                file.write("7 PINHOLE 0 0 nan 1 1 1\n8 NO_SUCH_MODEL 3 4 5\n9 PINHOLE 32 24 30\n10 PINHOLE\n11\n")
         else:
             content = (folder / "cameras.bin").read_bytes()
             bad = struct.pack("<IiQQ4d", 7, 1, 0, 0, np.nan, 1.0, 1.0, 1.0)
@@ -454,6 +454,15 @@ def test_a_camera_that_no_image_has_may_be_bad(tmp_path):
         file.write_bytes(file.read_bytes().replace(old, new))
         with pytest.raises(UserError, match=r"cameras\.(txt|bin) is damaged: .*camera"):
             load_scene(root)
+
+
+def test_a_camera_that_occurs_twice_is_refused_where_an_image_has_it(tmp_path):
+    folder = write_model(tmp_path / "sparse", NAMES, True)
+    write_images(tmp_path / "images", NAMES)
+    with open(folder / "cameras.txt", "a") as file:
+        file.write(f"1 PINHOLE {WIDTH} {HEIGHT} 90 90 8 6\n")
+    with pytest.raises(UserError, match=r"cameras\.txt is damaged: camera 1 occurs twice"):
+        load_scene(tmp_path)
 
 
 def test_tracks_that_lead_to_other_2d_points_are_said_and_nothing_is_lost(capture):

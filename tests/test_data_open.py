@@ -240,6 +240,23 @@ def test_images_without_poses_say_what_to_run(tmp_path):
         load_scene(tmp_path)
 
 
+def test_a_file_of_poses_for_testing_alone_is_named(tmp_path):
+    write_transforms(tmp_path, name="transforms_test.json")
+    with pytest.raises(
+        UserError, match=r"has transforms_test\.json, but neither .*give .*transforms_test\.json itself"
+    ):
+        load_scene(tmp_path)
+    assert len(load_scene(tmp_path / "transforms_test.json").views) == 9
+
+
+def test_it_is_said_which_of_two_files_of_poses_is_used(tmp_path):
+    for name in ("transforms.json", "transforms_train.json"):
+        write_transforms(tmp_path, name=name)
+    scene = load_scene(tmp_path)
+    assert scene.format == "a Blender or D-NeRF capture"
+    assert any(text.endswith("transforms_train.json is used.") for text in scene.messages)
+
+
 def test_a_folder_of_something_else_says_what_is_lacking(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(UserError, match="is no capture"):

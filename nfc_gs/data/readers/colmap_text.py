@@ -46,10 +46,10 @@ def read_cameras(path: Path) -> Cameras:
     cameras: Cameras = {}
     for line, text in _lines(path):
         words = text.split()
-        if len(words) < 4:
-            raise _ends_early(path, line)
         number = _whole(path, line, words[0])
         try:
+            if number in cameras:
+                raise damage(path, f"camera {number} occurs twice")
             cameras[number] = _lens(path, line, words[1:], known)
         except UserError as error:
             cameras[number] = error
@@ -57,6 +57,8 @@ def read_cameras(path: Path) -> Cameras:
 
 
 def _lens(path: Path, line: int, words: list[str], known: set[str]) -> Lens:
+    if len(words) < 3:
+        raise _ends_early(path, line)
     model, *rest = words
     if model not in known:
         raise damage(path, f"line {line} has the unknown camera model {model[:40]}")

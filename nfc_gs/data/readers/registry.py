@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,13 @@ def _not_recognised(path: Path) -> UserError:
         return UserError(
             f"{path} has {llff.BOUNDS} with {len(rows)} poses, but neither as many photos in {path / 'images'} nor "
             "cameras (cam00, cam01, ...) with their frames or videos; add them."
+        )
+    names = [entry.name for entry in folder_entries(path) if re.fullmatch(r"transforms.*\.json", entry.name)]
+    other = [name for name in names if is_file(path / name)]
+    if other:
+        return UserError(
+            f"{path} has {some_names(other)}, but neither transforms.json nor transforms_train.json; add one of them, "
+            f"or give {path / some_names(other[:1])} itself."
         )
     if next(image_files(path), None) is not None:
         return UserError(

@@ -91,6 +91,8 @@ def read_blender(path: Path, *, factor: int | None = None, masks: bool = True) -
     """
     root = path.parent if path.suffix.lower() == ".json" else path
     messages = ReaderMessages()
+    if is_file(root / "transforms.json"):
+        messages.info(f"{root} has {_BLENDER['train']} and transforms.json; {_BLENDER['train']} is used.")
     files = [_TransformsFile(root / _BLENDER["train"], None, masks, messages)]
     train, test = files[0].images(), []
     for split in ("test", "val"):
