@@ -383,7 +383,8 @@ def view(
         return open_source(thing) if isinstance(thing, (Path, str)) else Source("model", opened(thing)[0].copy())
 
     things = list(what) if isinstance(what, Sequence) and not isinstance(what, str) else [what]
-    viewer = Viewer([source(thing) for thing in things], host=host, port=port, trusted_origins=trusted_origins)
+    sources = [source(thing) for thing in things]
+    viewer = Viewer(sources, host=host, port=port, trusted_origins=trusted_origins, keeps_state=True)
     print(f"Viewer: {viewer.url}", flush=True)
     if open_browser:
         webbrowser.open(viewer.url)

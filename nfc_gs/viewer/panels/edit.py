@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,18 @@ class EditPanel(Panel):
         export.on_click(
             self.session.in_background(lambda _: self._export(), busy="An export is being written already.")
         )
+
+    def settings(self) -> Mapping[str, Any]:
+        """What outlasts the page."""
+        return {
+            "shape": self.shape,
+            "low": self.low,
+            "high": self.high,
+            "center": self.center,
+            "radius": self.radius,
+            "min_opacity": self.min_opacity,
+            "max_size": self.max_size,
+        }
 
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """Show what the controls keep, and the outline of the crop."""
