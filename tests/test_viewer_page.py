@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from viewer_client import panel_of, sources, until
+from viewer_client import panel_of, show_first_alone, sources, until
 
 from nfc_gs.core.events import StepDone
 from nfc_gs.data.builtin.captures import write_capture
@@ -154,7 +154,9 @@ def page(tab: tuple[Any, list[str]], viewer: Viewer) -> Iterator[Page]:
     problems.clear()
     opened.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
     opened.goto(viewer.url)
-    yield Page(opened, viewer, problems)
+    shown = Page(opened, viewer, problems)
+    show_first_alone(shown.session)
+    yield shown
     opened.goto("about:blank")
     until(lambda: not viewer.sessions, opened)
     assert problems == []
@@ -359,6 +361,11 @@ def test_a_training_is_seen_and_controlled(tab: tuple[Any, list[str]], scene: Sc
         page.number("Viewer's share", 0.5)
         until(lambda: live.budget.share == 0.5, page)
         page.press("Stop and save")
+        opened.get_by_text("It ends at step 40").wait_for()
+        page.press("Go on with the training")
+        opened.get_by_text("It ends at step 40").wait_for(state="hidden")
+        page.press("Stop and save")
+        page.press("End it and save")
         until(lambda: calls == ["save", "stop"], page)
         opened.goto("about:blank")
         until(lambda: not viewer.sessions, opened)

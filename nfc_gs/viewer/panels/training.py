@@ -40,7 +40,7 @@ class TrainingPanel(Panel):
         assert session.content.live is not None
         self.live = session.content.live
         self._ticks = 0
-        self._question: viser.GuiModalHandle | None = None
+        self._question: Any = None  # the modal window while it is open
 
     def build(self, gui: viser.GuiApi) -> None:
         """Add the controls."""
@@ -88,6 +88,8 @@ class TrainingPanel(Panel):
         for button in (self.pause, self.save, self.stop):
             if button.disabled != live.finished:
                 button.disabled = live.finished
+        if live.finished and self._ticks % PLOT_EVERY == 1 and not self.results.visible:
+            self._show_results()
         if live.last is None:
             return
         text = _progress_text(live, live.last)
@@ -96,8 +98,6 @@ class TrainingPanel(Panel):
         if self._ticks % PLOT_EVERY == 1 and len(live.psnr.steps) > 1:
             self.psnr.scales, self.psnr.data = _psnr_scales(live), psnr_data(live.psnr, live.test_psnr)
             self.loss.data = _data(live.loss)
-        if live.finished and self._ticks % PLOT_EVERY == 1 and not self.results.visible:
-            self._show_results()
 
     def _ask(self) -> None:
         """End the training if that is confirmed."""
@@ -110,8 +110,8 @@ class TrainingPanel(Panel):
                 f"It ends{step} and is saved: checkpoint, splat and report. It can be continued later from the "
                 "command line, with `--resume`."
             )
-            end = gui.add_button("End it and save", color="red")
-            go_on = gui.add_button("Go on with the training")
+            end = gui.add_button("End it and save", color="red", hint="After the current step.")
+            go_on = gui.add_button("Go on with the training", hint="Nothing is ended.")
         end.on_click(guarded(lambda _: self._answer(ends=True)))
         go_on.on_click(guarded(lambda _: self._answer(ends=False)))
 
