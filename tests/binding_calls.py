@@ -75,6 +75,10 @@ def render_inputs(arrays: dict[str, Any]) -> Any:
         composite_bits=False,
         width=W,
         height=H,
+        left=0,
+        top=0,
+        whole_width=W,
+        whole_height=H,
         antialiased=False,
         depth=True,
     )

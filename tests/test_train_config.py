@@ -176,7 +176,7 @@ def test_a_value_that_makes_no_sense_is_named(changes: dict[str, object], messag
         (ObjectiveOptions, "extra", {"edges": "much"}, "a dictionary of numbers by name"),
         (ObjectiveOptions, "extra", 0.5, "a dictionary of numbers by name"),
         (DataConfig, "background", (1.0, 1.0), "a tuple of 3 numbers or None"),
-        (DataConfig, "downscale", 2, "text"),
+        (DataConfig, "downscale", (2, 2), "text"),
         (DataConfig, "frame_stride", "2", "a whole number"),
     ],
 )

@@ -85,7 +85,7 @@ def are_in_one_line(page: Page) -> bool:
 
 def test_all_tabs_are_in_one_line_and_what_viser_doubles_is_gone(desktop: Page) -> None:
     desktop.tab("Help").wait_for()
-    assert are_in_one_line(desktop)
+    until(lambda: are_in_one_line(desktop), desktop.page)
     desktop.page.locator("svg.tabler-icon-adjustments").first.click()
     desktop.page.get_by_text("Scene tree").wait_for()
     for name in ("Save Canvas", "Reset View"):
@@ -112,9 +112,8 @@ def test_on_a_phone_the_panel_starts_small_and_opens_with_a_tap(phone: Page) -> 
     assert not phone.tab("Help").is_visible()
     controls.click()
     phone.tab("Help").wait_for()
-    assert title.bounding_box()["y"] < 0.75 * PHONE[1]
-    phone.page.wait_for_timeout(400)  # it unfolds
-    assert are_in_one_line(phone)
+    until(lambda: title.bounding_box()["y"] < 0.75 * PHONE[1], phone.page)
+    until(lambda: are_in_one_line(phone), phone.page)  # once it has unfolded
 
 
 def test_an_arrow_of_the_crop_is_dragged_with_the_mouse_and_a_number_is_read_with_a_click(

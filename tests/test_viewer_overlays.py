@@ -252,7 +252,7 @@ def test_the_number_of_a_pixel_is_that_of_its_color(show: str) -> None:
     photo = Photo(camera, np.full((36, 48, 3), 90, np.uint8)) if show == "error" else None
     ready = prepared(splats, None, settings)
     picture = draw(ready, camera, settings, CPU, photo=photo)
-    middle = value_at(ready, camera, settings, CPU, time=None, photo=photo)
+    middle = value_at(ready, camera.crop(24, 18, 1, 1), settings, CPU, time=None, photo=photo)
     assert middle is not None
     share = {"depth": (middle - 1.0) / 5.0, "count": middle / COUNT_FULL, "error": middle / ERROR_FULL}.get(
         show, middle
@@ -264,7 +264,7 @@ def test_the_number_of_a_pixel_is_that_of_its_color(show: str) -> None:
 
 
 def test_where_nothing_is_there_is_no_depth_and_a_color_is_no_number() -> None:
-    camera = POSE.camera(48, 36)
+    camera = POSE.camera(48, 36).crop(24, 18, 1, 1)
     away, here = one(z=-50.0), one()
     assert value_at(away, camera, DisplaySettings("depth"), CPU, time=None, photo=None) is None
     depth = value_at(here, camera, DisplaySettings("depth"), CPU, time=None, photo=None)

@@ -161,8 +161,10 @@ def _column_rates(rate: Rate, columns: int) -> list[float]:
 
 def mcmc_noise(means: Tensor, quats: Tensor, log_scales: Tensor, opacity_logits: Tensor, noise: Noise) -> None:
     """`training.density_ops.mcmc_noise_` with a counter-based generator, in place in `means`."""
-    arrays = (tensor.numpy() for tensor in (means, quats, log_scales, opacity_logits))
-    native.core().mcmc_noise(*arrays, noise.strength, noise.steepness, noise.opacity, noise.seed, noise.step)
+    geometry = (tensor.contiguous().numpy() for tensor in (quats, log_scales, opacity_logits))
+    native.core().mcmc_noise(
+        means.numpy(), *geometry, noise.strength, noise.steepness, noise.opacity, noise.seed, noise.step
+    )
 
 
 # ---- deformation --------------------------------------------------------------------------------------------------

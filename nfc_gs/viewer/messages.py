@@ -107,6 +107,39 @@ class SceneNodeDragMessage(_Message):
     owner: Name
 
 
+class ScenePointerMessage(_Message):
+    """The picture was clicked."""
+
+    event_type: Literal["click"]
+    ray_origin: Vector
+    ray_direction: Vector
+    screen_pos: tuple[tuple[Number, Number]]
+    modifier: Modifier
+
+
+class TransformControlsUpdateMessage(_Message):
+    """A handle in the scene is dragged."""
+
+    name: Name
+    wxyz: tuple[Number, Number, Number, Number]
+    position: Vector
+    owner: Name
+
+
+class TransformControlsDragStartMessage(_Message):
+    """The drag of a handle begins."""
+
+    name: Name
+    owner: Name
+
+
+class TransformControlsDragEndMessage(_Message):
+    """The drag of a handle ends."""
+
+    name: Name
+    owner: Name
+
+
 class FileTransferStartUpload(_Message):
     """A file is about to be uploaded."""
 
@@ -137,7 +170,9 @@ class ShareUrlDisconnect(_Message):
 
 PageMessage = (
     ViewerCameraMessage | GuiUpdateMessage | CommandTriggerMessage | SceneNodeClickMessage | SceneNodeDragMessage
-    | FileTransferStartUpload | FileTransferPart | ShareUrlRequest | ShareUrlDisconnect
+    | ScenePointerMessage | TransformControlsUpdateMessage | TransformControlsDragStartMessage
+    | TransformControlsDragEndMessage | FileTransferStartUpload | FileTransferPart | ShareUrlRequest
+    | ShareUrlDisconnect
 )  # fmt: skip
 """All that a page of the viewer sends."""
 
@@ -156,10 +191,10 @@ def decoded(data: bytes) -> PageMessage:
         message = _DECODER.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise RefusedError from None
-    if isinstance(message, ViewerCameraMessage):
-        for direction in (message.wxyz, message.up_direction):
-            if not sum(value * value for value in direction) > 1e-6:
-                raise RefusedError
+    directions = [message.wxyz] if isinstance(message, (ViewerCameraMessage, TransformControlsUpdateMessage)) else []
+    directions += [message.up_direction] if isinstance(message, ViewerCameraMessage) else []
+    if not all(sum(value * value for value in direction) > 1e-6 for direction in directions):
+        raise RefusedError
     return message
 
 

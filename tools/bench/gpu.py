@@ -20,7 +20,7 @@ On a machine with a GPU, in this order:
     python tools/bench/gpu_sanitize.py                          # does every kernel run, and are its results finite?
     python -c "import gsplat.cuda._backend"                     # compiles gsplat's kernels
     python -m pytest -m "gpu and not slow" -rs tests/test_gpu.py tests/test_render_backends.py \\
-        tests/test_render_bits.py tests/test_render_normals.py tests/test_cuda_training.py
+        tests/test_render_bits.py tests/test_render_normals.py tests/test_render_parts.py tests/test_cuda_training.py
     python tools/bench/bench.py gpu --garden test_garden.npz --train fox --json gpu.json    # minutes; less: --rounds 5
     python -m pytest -m "gpu and slow" -rs tests/test_gpu.py    # compute-sanitizer; does it train as well as the CPU?
 

@@ -72,6 +72,7 @@ def add_panels(session: Session) -> list[Panel]:
     panels = [_built(session, entry.panel) for entry in shown if not entry.tab]
     tabs = Tabs(session, list(dict.fromkeys(entry.tab for entry in shown if entry.tab)))
     panels.append(tabs)
+    gui.add_html(SHEET)
     is_phone = 0 < session.window[0] < NARROW
     with gui.add_folder("Controls", expand_by_default=False) if is_phone else contextlib.nullcontext():
         tabs.build(gui)
@@ -80,7 +81,6 @@ def add_panels(session: Session) -> list[Panel]:
                 inside = [_built(session, entry.panel) for entry in shown if entry.tab == tab]
                 tabs.add_panels(tab, filter(None, inside))
                 panels += inside
-    gui.add_html(SHEET)
     tabs.open(tabs.names[0])
     return list(filter(None, panels))
 
