@@ -357,7 +357,7 @@ def test_what_is_left_is_counted_as_it_is_shown(page: Page) -> None:
 def test_an_export_that_is_being_written_is_not_started_again(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on, started = threading.Event(), []
 
-    def slow(file: Path, *_: object) -> None:
+    def slow(file: Path, *_: object, **__: object) -> None:
         started.append(file)
         assert go_on.wait(20.0)
         file.write_bytes(b"ply")
