@@ -280,6 +280,32 @@ def test_tensors_that_do_not_fit_together_are_named(tmp_path: Path, name: str, s
         load_checkpoint(tmp_path / "c")
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
+def test_a_tensor_of_another_dtype_than_its_model_is_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    checkpoint = make_checkpoint()
+    tensors = dict(checkpoint.parts["model"].tensors)
+    tensors["quats"] = tensors["quats"].to(dtype)
+    save_checkpoint(tmp_path / "c", with_tensors(checkpoint, "model", tensors))
+    with pytest.raises(UserError, match=f"do not fit together: quats has dtype {dtype}"):
+        load_checkpoint(tmp_path / "c")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int64])
+def test_a_model_of_a_dtype_that_nothing_renders_is_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    checkpoint = make_checkpoint()
+    tensors = {name: tensor.to(dtype) for name, tensor in checkpoint.parts["model"].tensors.items()}
+    save_checkpoint(tmp_path / "c", with_tensors(checkpoint, "model", tensors))
+    with pytest.raises(UserError, match=f"has dtype {dtype}, expected float32 or float64"):
+        load_checkpoint(tmp_path / "c")
+
+
+@pytest.mark.parametrize("field", ["model_parts", "correction_parts"])
+def test_a_part_that_is_not_there_is_named(saved: Path, field: str) -> None:
+    rewrite_header(saved, {field: ["model", "poses of nobody"]})
+    with pytest.raises(UserError, match="do not fit together: there is no part 'poses of nobody'"):
+        load_checkpoint(saved)
+
+
 Tensors = dict[str, torch.Tensor]
 
 
@@ -335,9 +361,9 @@ def test_a_run_whose_plain_values_are_missing_or_odd_is_not_gone_on_with(
     [
         ({"family": "fog"}, r"holds a model of the family 'fog', which this nfc-gs does not have \(gaussians"),
         ({"model_parts": []}, "do not fit together: there is no model"),
-        ({"model_parts": ["other"]}, "do not fit together: 'other'"),
+        ({"model_parts": ["other"]}, "do not fit together: there is no part 'other'"),
         ({"model_parts": 3}, "broken header"),
-        ({"parts": {}}, "do not fit together: 'model'"),
+        ({"parts": {}}, "do not fit together: there is no part 'model'"),
         ({"parts": []}, "broken header"),
         ({"parts": {"model": 3}}, "broken header"),
     ],

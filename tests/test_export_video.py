@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -104,3 +106,24 @@ def test_a_machine_without_ffmpeg_gets_a_sentence(tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError, match=r"no ffmpeg is found; install it, or name the file \.gif"):
         write_video(tmp_path / "a.mp4", frames(), 10)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of the size of files")
+@pytest.mark.parametrize("limit", [60, 5000, 20_000])
+def test_an_mp4_that_the_disk_does_not_take_whole_is_an_error(tmp_path: Path, limit: int) -> None:
+    code = (
+        "import resource, sys\nimport numpy as np\nfrom nfc_gs.export.video import write_video\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "noise = np.random.default_rng(0)\n"
+        "write_video(sys.argv[1], (noise.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(20)))"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "a.mp4")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert "UserError: Cannot write" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_rate_of_frames_is_written_whole(tmp_path: Path) -> None:
+    for fps in (0.5, 23.976, 240.0, 1000.0):
+        write_video(tmp_path / "a.mp4", [np.full((16, 16, 3), 40 * k, np.uint8) for k in range(5)], fps)
+        assert len(decode(tmp_path / "a.mp4")[1]) == 5

@@ -85,10 +85,21 @@ def test_a_training_goes_on_without_its_history(tmp_path: Path, caplog: pytest.L
     ],
     ids=range(15),
 )
-def test_a_line_that_no_run_writes_is_left_out(line: str, tmp_path: Path) -> None:
+def test_a_line_that_no_run_writes_is_left_out_with_a_warning(
+    line: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "history.jsonl").write_text('{"step": 1}\n' + line + '\n{"step": 3}\n')
     assert read_history(tmp_path) == [{"step": 1}, {"step": 3}]
+    assert ("1 of 3 lines cannot be read (line 2) and are left out" in caplog.text) == bool(line)
     assert write_report(tmp_path).exists()
+
+
+def test_an_unfinished_line_at_the_end_is_left_out_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "history.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
+    assert read_history(tmp_path) == [{"step": 1}]
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("value", ["Infinity", "NaN", "1e999", "9" * 400, '"x"', "[]", "{}", "null", "true", "-1e308"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import filelock
@@ -18,7 +19,7 @@ from tiny_scenes import tiny_config, tiny_scene
 
 import nfc_gs
 from nfc_gs.core.errors import UserError
-from nfc_gs.core.events import TrainFinished
+from nfc_gs.core.events import Event, StepDone, TrainFinished
 from nfc_gs.runs.lock import RunLock
 from nfc_gs.runs.names import LOCK_NAME
 from nfc_gs.runs.run_folder import claim_free_folder, claim_run_folder, lock_run_folder
@@ -180,6 +181,51 @@ def test_two_new_runs_of_one_process_do_not_share_a_folder(tmp_path: Path) -> No
     with pytest.raises(UserError, match="holds a run already"):
         new_trainer(tmp_path / "run")
     assert trainer.train().reason == "done"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a folder in which a file is open stays")
+def test_a_run_whose_folder_is_removed_ends_without_a_trace(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    def remove(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 2:
+            shutil.rmtree(run)
+
+    with pytest.raises(UserError, match="was removed while it was at work"):
+        new_trainer(run, listeners=[remove]).train()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a folder in which a file is open stays")
+def test_a_run_whose_folder_is_removed_writes_nothing_into_that_of_another_process(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    def remove(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 2:
+            shutil.rmtree(run)
+            others.enter_context(held_elsewhere(run))
+
+    with ExitStack() as others:
+        with pytest.raises(UserError, match=r"Another process, pid \d+, works in"):
+            new_trainer(run, listeners=[remove]).train()
+        assert names(run) == [LOCK_NAME]
+        with pytest.raises(UserError, match="Another process"):
+            RunLock(run).acquire()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a file that is open stays")
+def test_a_run_whose_lock_is_removed_takes_it_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    seen: list[bool] = []
+
+    def remove(event: Event) -> None:
+        if isinstance(event, StepDone):
+            seen.append((run / LOCK_NAME).exists())
+            (run / LOCK_NAME).unlink(missing_ok=True)
+
+    trainer = new_trainer(run, listeners=[remove])
+    trainer.train()
+    assert trainer.steps_done == 4 and seen == [True] * 4
 
 
 def test_a_trainer_that_is_forgotten_leaves_its_folder_to_others(tmp_path: Path) -> None:

@@ -188,6 +188,12 @@ def test_a_value_of_the_wrong_kind_is_refused_when_the_configuration_is_made(
         kind(**{name: value})
 
 
+def test_a_long_value_of_the_wrong_kind_is_cut_short() -> None:
+    with pytest.raises(UserError, match="steps must be a whole number") as error:
+        TrainConfig(steps="x" * 100_000)  # type: ignore[arg-type]
+    assert len(str(error.value)) < 200
+
+
 def test_numbers_of_numpy_are_taken_and_saved_as_plain_ones() -> None:
     options = {"steps": np.int64(70), "sh_ramp": np.float32(0.25), "eval_every": 0, "antialiased": np.bool_(True)}
     config = TrainConfig(device="cpu", **options, rates=LearningRates(means=np.float64(1e-3)))

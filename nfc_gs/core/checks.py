@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.plain_json import in_short
 
 
 def check_shapes(**tensors: tuple[Tensor | None, str]) -> dict[str, int]:
@@ -111,7 +112,7 @@ def check_fields(config: Any) -> None:
         value = getattr(config, name)
         fitted = _fitted(value, hint)
         if fitted is _MISFIT:
-            raise UserError(f"{kind.__name__}({name}={value!r}): {name} must be {_in_words(hint)}.")
+            raise UserError(f"{kind.__name__}({name}={in_short(value)}): {name} must be {_in_words(hint)}.")
         if fitted is not value:
             object.__setattr__(config, name, fitted)
 

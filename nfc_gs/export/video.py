@@ -106,17 +106,28 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
             ffmpeg_log_level="error",
             output_params=["-crf", "17", "-preset", "medium", "-movflags", "+faststart", *color],
         )
+        count = 0
         try:
             writer.send(None)
-            for frame in chain([first], map(_even, frames)):
+            for count, frame in enumerate(chain([first], map(_even, frames)), start=1):  # noqa: B007
                 writer.send(frame)
         except OSError as error:  # a pipe to a dead ffmpeg: it wrote why, at length
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"Cannot write {path}: ffmpeg stopped ({reason}).") from None
         finally:
             writer.close()
-        if not temporary.exists() or temporary.stat().st_size == 0:
-            raise UserError(f"Cannot write {path}: ffmpeg wrote nothing; the disk may be full.")
+        if _frames_in(temporary) != count:  # ffmpeg's exit code is not to be had
+            raise UserError(f"Cannot write {path}: ffmpeg did not write it whole; the disk may be full.")
+
+
+def _frames_in(file: Path) -> int:
+    """How many frames a video holds; 0 of a file that is none."""
+    import imageio_ffmpeg
+
+    try:
+        return imageio_ffmpeg.count_frames_and_secs(str(file))[0]
+    except (RuntimeError, OSError):
+        return 0
 
 
 def _even(frame: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nfc_gs.core.checks import check_alike
 from nfc_gs.core.sh import MAX_DEGREE
 from nfc_gs.core.tensors import Array, as_tensor
 from nfc_gs.data.scene import PointCloud
@@ -74,7 +75,8 @@ class GaussianModel(nn.Module):
             tensors: are used as they are, not copied; NumPy arrays are copied to float32.
 
         Raises:
-            ValueError: a tensor is missing, there are those of several color heads, or the shapes do not fit together.
+            ValueError: a tensor is missing, there are those of several color heads, or shapes, dtypes or devices
+                do not fit together.
         """
         super().__init__()
         _check_present(GEOMETRY, tensors)
@@ -162,6 +164,8 @@ class GaussianModel(nn.Module):
         for name, shape in shapes.items():
             if tuple(tensors[name].shape) != shape:
                 raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {shape}")
+        check_alike({name: tensors[name] for name in shapes})
+        for name in shapes:
             setattr(self, name, nn.Parameter(tensors[name].detach().contiguous()))
 
     @property
@@ -249,6 +253,9 @@ class GaussianModel(nn.Module):
             raise ValueError("there is no model")
         deformation = _make_deformation(parts["deformation"]) if "deformation" in parts else None
         tensors = {name: tensor.to(device) for name, tensor in parts["model"].tensors.items()}
+        for name, tensor in tensors.items():
+            if tensor.dtype not in (torch.float32, torch.float64):
+                raise ValueError(f"{name} has dtype {tensor.dtype}, expected float32 or float64")
         return cls(tensors, None if deformation is None else deformation.to(device))
 
     def sizes(self) -> dict[str, int]:

@@ -306,6 +306,9 @@ def _check(file: Path, checkpoint: Checkpoint) -> None:
     try:
         if checkpoint.transform.shape != (4, 4) or len(checkpoint.background) != 3:
             raise ValueError("transform or background has another size")
+        for name in (*checkpoint.model_parts, *checkpoint.correction_parts):
+            if name not in checkpoint.parts:
+                raise ValueError(f"there is no part '{name}'")
         checkpoint.make_model()
         for name in checkpoint.correction_parts:
             if name in CORRECTIONS:

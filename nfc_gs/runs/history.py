@@ -92,9 +92,10 @@ class History:
 
 
 def read_history(run: Path | str) -> list[dict[str, Any]]:
-    """The lines of a run's history, oldest first; unfinished lines are skipped, no file gives no lines.
+    """The lines of a run's history, oldest first; no file gives no lines.
 
-    One that cannot be read gives no lines, and a warning.
+    A line at the end that is not finished, as a run that was killed leaves it, is skipped; others that cannot be read
+    are, too, with a warning. A file that cannot be read gives no lines, and a warning.
     """
     path = Path(run) / HISTORY_NAME
     try:
@@ -104,7 +105,14 @@ def read_history(run: Path | str) -> list[dict[str, Any]]:
     except OSError as error:
         logger.warning("%s cannot be read and is left out: %s.", path, error)
         return []
-    return [line for line in map(_parsed, text.split("\n")) if line is not None]
+    *whole, unfinished = text.split("\n")
+    lines = [_parsed(line) for line in whole]
+    odd = [number for number, line in enumerate(lines, 1) if line is None and whole[number - 1].strip()]
+    if odd:
+        logger.warning(
+            "%s: %d of %d lines cannot be read (line %d) and are left out.", path, len(odd), len(lines), odd[0]
+        )
+    return [line for line in [*lines, _parsed(unfinished)] if line is not None]
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

@@ -48,6 +48,7 @@ class RunLock:
     def __init__(self, folder: Path | str) -> None:
         self.folder, self.busy = Path(folder), False
         self._release: weakref.finalize | None = None
+        self._has_file = False
 
     @property
     def held(self) -> bool:
@@ -77,8 +78,19 @@ class RunLock:
                     )
                 holder.release()
             lock = self._lock_file(place / LOCK_NAME)
+            self._has_file = lock is not None
             self._release = weakref.finalize(self, _let_go, lock, place, os.getpid())
             _holders[place] = weakref.ref(self)
+
+    def is_lost(self) -> bool:
+        """Whether the folder, or the file of the lock that is held, was removed, perhaps for a run of another process.
+
+        That takes a look at the disk.
+        """
+        try:
+            return self._has_file and _owner(self.folder / LOCK_NAME) not in (None, os.getpid())
+        except FileNotFoundError:
+            return True
 
     def release(self) -> None:
         """Let others write."""
@@ -109,9 +121,20 @@ class RunLock:
 
 def _process_in(file: Path) -> str:
     """', pid 123,' where the file of a lock says which process holds it."""
-    with contextlib.suppress(OSError, ValueError):
-        return f", pid {int(file.read_text())},"
+    with contextlib.suppress(FileNotFoundError):
+        owner = _owner(file)
+        return "" if owner is None else f", pid {owner},"
     return ""
+
+
+def _owner(file: Path) -> int | None:
+    """The process that a lock's file names; None where it names none, or cannot be read. Raises FileNotFoundError."""
+    try:
+        return int(file.read_text())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError):
+        return None
 
 
 def _let_go(lock: FileLock | None, folder: Path, process: int) -> None:
@@ -120,7 +143,8 @@ def _let_go(lock: FileLock | None, folder: Path, process: int) -> None:
         return
     file = folder / LOCK_NAME
     with contextlib.suppress(OSError):
-        file.unlink(missing_ok=True)
+        if _owner(file) in (None, process):  # else the folder was removed, and this is the file of another's
+            file.unlink()
     if lock is not None:
         lock.release(force=True)
     if os.name != "posix":

@@ -51,12 +51,15 @@ class Timelapse:
             self._failed = True
             logger.warning("The time-lapse of the training does not go on: %s", error)
 
+    def is_due(self, progress: float) -> bool:
+        """Whether it is time for a picture."""
+        return _due(progress) > self._taken and not self._failed
+
     def take_if_due(self, step: int, progress: float) -> None:
         """Write a picture of the model after `step` steps if it is time for one."""
-        due = _due(progress)
-        if due <= self._taken or self._failed:
+        if not self.is_due(progress):
             return
-        self._taken = due
+        self._taken = _due(progress)
         try:
             make_folder(self._folder)
             _write_jpeg(self._folder / f"{step:07d}.jpg", self._picture())

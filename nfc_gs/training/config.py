@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_type_hints
 
 from nfc_gs.core.checks import CheckedFields
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.text import in_one_line
 from nfc_gs.model.heads.color_head import BitView
 from nfc_gs.model.heads.registry import HeadName
 from nfc_gs.model.hexplane import HexPlaneConfig
@@ -279,8 +280,8 @@ def _build(kind: type[_T], values: Any, prefix: str) -> _T:
     names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     given = set(values) if isinstance(values, Mapping) else set()
     if given != names:
+        other = in_one_line(min(given ^ names))
         raise UserError(
-            f"The saved configuration does not fit this version of nfc-gs (field {prefix}{sorted(given ^ names)[0]}); "
-            "start a new run."
+            f"The saved configuration does not fit this version of nfc-gs (field {prefix}{other}); start a new run."
         )
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

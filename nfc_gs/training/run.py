@@ -125,7 +125,7 @@ class Run:
             UserError: another process, or another training of this one, works in the folder or has gone on with the
                 run.
         """
-        self._hold()
+        self._hold(looks=True)
         lock = self._run_folder.lock
         was_busy, lock.busy = lock.busy, True
         try:
@@ -137,14 +137,26 @@ class Run:
         """Let others write into the folder; this run locks it again before it writes the next time."""
         self._run_folder.lock.release()
 
-    def _hold(self) -> None:
-        """Lock the folder if it is not, which `writing` may raise UserError for."""
+    def _hold(self, *, looks: bool = False) -> None:
+        """Lock the folder if it is not, which `writing` may raise UserError for.
+
+        Args:
+            looks: whether the lock is held still.
+        """
         lock = self._run_folder.lock
+        if lock.held and looks and lock.is_lost():
+            lock.release()
         if lock.held:
             return
+        removed = UserError(f"The run {self.folder} was removed while it was at work here; nothing more is saved.")
+        if not self.folder.is_dir():
+            raise removed
         lock.acquire()
-        if self._checkpoint_stamp != _stamp(self.folder / CHECKPOINT_NAME):
+        stamp = _stamp(self.folder / CHECKPOINT_NAME)
+        if self._checkpoint_stamp != stamp:
             lock.release()
+            if stamp is None:
+                raise removed
             raise UserError(
                 f"The run {self.folder} has been gone on with elsewhere since it was saved here; resume it: "
                 f"nfc_gs.Trainer.resume({str(self.folder)!r})."
@@ -219,7 +231,7 @@ class Run:
 
     def save(self) -> Path:
         """Write the checkpoint; returns its path. Raises UserError if it cannot be written."""
-        self._hold()
+        self._hold(looks=True)
         with self._clock.counting("saving"):
             return self._write(self._make_checkpoint())
 
@@ -229,7 +241,7 @@ class Run:
         Raises:
             UserError: a parameter is not finite.
         """
-        self._hold()
+        self._hold(looks=True)
         with self._clock.counting("saving"):
             checkpoint = self._make_checkpoint()
             try:
@@ -268,6 +280,7 @@ class Run:
             self.view_psnr[result.view] = psnr
         changed = self._history.changed(result.phases)
         if self._history.due(progress) or progress >= 1.0 or changed:
+            self._hold(looks=True)
             self._history.write(
                 step=self.steps_done,
                 seconds=round(self.seconds, 3),
@@ -296,11 +309,14 @@ class Run:
     def evaluated(self, psnr: float, ssim: float) -> None:
         """Report the metrics of the held-out views to the history and the listeners."""
         assert self._history is not None
-        self._hold()
+        self._hold(looks=True)
         self._history.write_evaluation(step=self.steps_done, seconds=self.seconds, test_psnr=psnr, test_ssim=ssim)
         self.emit(Evaluated(self.steps_done, psnr, ssim, self.seconds))
 
     def _take_picture(self) -> None:
+        if not self._timelapse.is_due(self.progress):
+            return
+        self._hold(looks=True)
         with self._clock.counting("timelapse"):
             self._timelapse.take_if_due(self.steps_done, self.progress)
 
