@@ -28,9 +28,10 @@ from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData, View
 from nfc_gs.export.loop_video import write_loop_video
 from nfc_gs.export.notebook import run_card, view_pictures
-from nfc_gs.export.paths import orbit, orbit_around
+from nfc_gs.export.paths import DEFAULT_UP, orbit, orbit_around
 from nfc_gs.export.report import write_report
 from nfc_gs.export.video import write_video
+from nfc_gs.formats.notes import notes_of_scene
 from nfc_gs.formats.registry import write_splats
 from nfc_gs.model.gate import gated
 from nfc_gs.model.gaussians import GaussianModel
@@ -288,7 +289,7 @@ def turntable(
     fps: float = 30.0,
     width: int | None = None,
     height: int | None = None,
-    up: tuple[float, float, float] = (0.0, -1.0, 0.0),
+    up: tuple[float, float, float] | None = None,
 ) -> Path:
     """Write a video in which the camera goes around once; of a moving model time runs from 0 to 1 meanwhile.
 
@@ -301,7 +302,7 @@ def turntable(
         frames: number of pictures.
         fps: pictures per second.
         width, height: in pixels; by default as the scene's first view, or 640 x 480. One of the two is enough.
-        up: of a model without a scene; -y in most splats, (0, 0, 1) in those of captures with +z up.
+        up: of a model without a scene; by default what its file says is up, else -y as in most splats.
 
     Returns:
         `path`.
@@ -319,6 +320,8 @@ def turntable(
     if scene is not None:
         cameras = orbit(scene, frames, width=width, height=height)
     elif isinstance(shown, GaussianModel):
+        if up is None:
+            up = (model.notes.up if isinstance(model, LoadedModel) else None) or DEFAULT_UP
         cameras = orbit_around(shown.means.detach(), frames, up=up, width=width, height=height)
     else:
         raise UserError(f"The model is of the family '{shown.family}' and has no cameras; give a scene=.")
@@ -380,7 +383,8 @@ def view(
         return open_source(thing) if isinstance(thing, (Path, str)) else Source("model", opened(thing)[0].copy())
 
     things = list(what) if isinstance(what, Sequence) and not isinstance(what, str) else [what]
-    viewer = Viewer([source(thing) for thing in things], host=host, port=port, trusted_origins=trusted_origins)
+    sources = [source(thing) for thing in things]
+    viewer = Viewer(sources, host=host, port=port, trusted_origins=trusted_origins, keeps_state=True)
     print(f"Viewer: {viewer.url}", flush=True)
     if open_browser:
         webbrowser.open(viewer.url)
@@ -513,7 +517,8 @@ def _write_results(trainer: Trainer, progress: Callable[[int, int], None] | None
     if isinstance(model, GaussianModel):
         with one_torch_thread(), trainer.clock.counting("export"), first_signal(note):
             still = model.at(START_TIME, trainer.operations)
-            write_splats(run.folder / SPLAT_NAME, still, trainer.scene.transform)
+            notes = notes_of_scene(trainer.scene, still.means, trainer.render_options.background)
+            write_splats(run.folder / SPLAT_NAME, still, trainer.scene.transform, notes=notes)
     metrics: Metrics | None = None
     if training_was_interrupted or run.interrupted_by is None:
         try:

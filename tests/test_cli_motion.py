@@ -23,6 +23,7 @@ from nfc_gs.data.builtin.captures import write_moving_capture
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.export.loop_video import loop_camera, write_loop_video
+from nfc_gs.formats.notes import up_of
 from nfc_gs.formats.ply import read_ply
 from nfc_gs.model.gate import gated
 from nfc_gs.model.radiance import RenderOptions
@@ -32,7 +33,7 @@ from nfc_gs.runs.names import CHECKPOINT_NAME
 from nfc_gs.runs.opening import load_model, open_run
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.evaluation import baked_at, evaluate
-from nfc_gs.viewer.source import open_source, up_of
+from nfc_gs.viewer.source import open_source
 
 QUICK = (
     "--hexplane.features",

@@ -89,6 +89,22 @@ def test_many_points_are_used_however_small_their_share_in_view_is(tmp_path: Pat
     assert len(load_scene(file, replace(FEW, random_points=500)).points) == 500
 
 
+@pytest.mark.parametrize("scale", [100.0, 1000.0])
+def test_points_in_millimetres_are_replaced_by_random_ones(tmp_path: Path, scale: float) -> None:
+    root = change_points(write_capture(tmp_path, points=60), lambda xyz: scale * xyz)
+    scene = load_scene(root, FEW)
+    assert len(scene.points) == 150 and np.abs(scene.points.xyz).max() < 20.0
+    assert len(scene.messages) == 1 and "must be in another unit than the cameras" in scene.messages[0]
+
+
+def test_a_distant_background_behind_a_few_near_points_is_used(tmp_path: Path) -> None:
+    def behind(xyz: np.ndarray) -> np.ndarray:
+        return xyz * np.where(np.arange(len(xyz)) % 10, 1000.0, 1.0)[:, None]
+
+    scene = load_scene(change_points(write_capture(tmp_path, points=60), behind), FEW)
+    assert len(scene.points) == 60 and scene.messages == ()
+
+
 def sky_and_ground(xyz: np.ndarray) -> np.ndarray:
     """Colors [P, 3] of points before photos that are bright above and dark below."""
     return np.where(xyz[:, 2:] > 0, 250, 10) * np.ones(3)
@@ -171,6 +187,16 @@ def test_what_is_masked_out_gives_points_no_color(tmp_path: Path) -> None:
     rgb = load_scene(root).points.rgb
     seen = (rgb == [30, 90, 60]).all(axis=1)
     assert seen.sum() > 15 and (rgb[~seen] == 128).all(), "grey, where only masked parts show a point"
+
+
+def test_a_color_that_is_laid_under_the_photos_is_none_of_the_points(tmp_path: Path) -> None:
+    file = write_transforms(tmp_path, mode="RGBA", ply_file_path="points.ply")
+    xyz = np.random.default_rng(0).uniform(-0.9, 0.9, size=(200, 3))
+    write_ply(tmp_path / "points.ply", xyz, np.zeros((200, 3)))
+    paint_images(tmp_path, (90, 90, 90, 0), (30, 90, 60, 255))
+    rgb = load_scene(file, DataConfig(background=(1.0, 1.0, 1.0))).points.rgb
+    seen = (rgb == [30, 90, 60]).all(axis=1)
+    assert seen.sum() > 15 and (rgb[~seen] == 128).all()
 
 
 def test_points_that_no_photo_sees_become_grey_and_others_keep_their_color() -> None:

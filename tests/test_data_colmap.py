@@ -372,8 +372,9 @@ def assert_whole(scene) -> None:
         lambda text: text.replace(b"\n\n", b"\n\n1 2 -1 3.5 4 7\n"),
         lambda text: text.replace(b" ", b"\t"),
         lambda text: text.decode().encode("utf-16"),
+        lambda text: text.replace(b"\n", b"\r"),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_images_txt_is_read_whole_however_its_lines_are_laid_out(written, change):
     (written / "sparse" / "images.txt").write_bytes(change(text_model(NAMES)))
@@ -442,7 +443,7 @@ def test_a_camera_that_no_image_has_may_be_bad(tmp_path):
         write_images(root / "images", NAMES)
         if text:
             with open(folder / "cameras.txt", "a") as file:
-                file.write("7 PINHOLE 0 0 nan 1 1 1\n8 NO_SUCH_MODEL 3 4 5\n9 PINHOLE 32 24 30\n")
+                file.write("7 PINHOLE 0 0 nan 1 1 1\n8 NO_SUCH_MODEL 3 4 5\n9 PINHOLE 32 24 30\n10 PINHOLE\n11\n")
         else:
             content = (folder / "cameras.bin").read_bytes()
             bad = struct.pack("<IiQQ4d", 7, 1, 0, 0, np.nan, 1.0, 1.0, 1.0)
@@ -453,6 +454,15 @@ def test_a_camera_that_no_image_has_may_be_bad(tmp_path):
         file.write_bytes(file.read_bytes().replace(old, new))
         with pytest.raises(UserError, match=r"cameras\.(txt|bin) is damaged: .*camera"):
             load_scene(root)
+
+
+def test_a_camera_that_occurs_twice_is_refused_where_an_image_has_it(tmp_path):
+    folder = write_model(tmp_path / "sparse", NAMES, True)
+    write_images(tmp_path / "images", NAMES)
+    with open(folder / "cameras.txt", "a") as file:
+        file.write(f"1 PINHOLE {WIDTH} {HEIGHT} 90 90 8 6\n")
+    with pytest.raises(UserError, match=r"cameras\.txt is damaged: camera 1 occurs twice"):
+        load_scene(tmp_path)
 
 
 def test_tracks_that_lead_to_other_2d_points_are_said_and_nothing_is_lost(capture):
@@ -522,3 +532,19 @@ def test_of_several_workspaces_the_largest_is_used(tmp_path):
         write_images(tmp_path / "dense" / place / "images", NAMES[:count])
     scene = load_scene(tmp_path)
     assert len(scene.views) == 4 and any("0: 2, 1: 4); 1 is used" in text for text in scene.messages)
+
+
+def test_a_link_to_itself_among_the_models_is_passed_over(capture):
+    (capture / "sparse" / "1").symlink_to("1")
+    assert len(load_scene(capture).views) == len(NAMES)
+
+
+def test_sentences_on_damage_keep_to_one_line_and_are_not_endless(capture):
+    file = capture / "sparse" / "0" / "images.bin"
+    content = file.read_bytes()
+    at = content.index(NAMES[0].encode())
+    poke(file, at - 60, "<4d", 0.0, 0.0, 0.0, 0.0)
+    file.write_bytes(file.read_bytes().replace(NAMES[0].encode(), b"\x1b[31m\n" + 3000 * b"a"))
+    with pytest.raises(UserError, match=r"the rotation of image \\x1b\[31m\\na{100,195} is no rotation") as error:
+        load_scene(capture)
+    assert str(error.value).isprintable() and len(str(error.value)) < 600

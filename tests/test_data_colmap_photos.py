@@ -117,7 +117,13 @@ def test_names_match_in_either_normal_form_of_unicode(tmp_path, form, on_disk, t
 
 @pytest.mark.parametrize(
     ("code_page", "name"),
-    [("gbk", "微信截图_{}.png"), ("cp932", "写真 表{}.png"), ("cp949", "사진{}.png"), ("cp1251", "фото{}.png")],
+    [
+        ("gbk", "微信截图_{}.png"),
+        ("cp932", "写真 表{}.png"),
+        ("cp949", "사진{}.png"),
+        ("cp1251", "фото{}.png"),
+        ("cp1257", "šūš{}.png"),
+    ],
 )
 @pytest.mark.parametrize("text", [False, True])
 def test_names_in_a_code_page_are_decoded_to_names_of_files(tmp_path, code_page, name, text):

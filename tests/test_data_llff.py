@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from capture_files import HEIGHT, WIDTH, ring, write_images
+from PIL import Image
 from videos import llff_row
 
 from nfc_gs.core.errors import UserError
@@ -55,3 +56,30 @@ def test_a_photo_more_or_less_than_poses_is_refused(capture):
     (capture / "poses_bounds.npy").write_bytes(b"PK\3\4")
     with pytest.raises(UserError, match=r"poses_bounds\.npy cannot be read \(it is a zip archive"):
         load_scene(capture)
+
+
+def test_smaller_copies_alone_are_used_and_it_is_said(capture):
+    (capture / "images").rename(capture / "images_8")
+    for file in (capture / "images_8").iterdir():
+        Image.open(file).resize((WIDTH // 8, HEIGHT // 8)).save(file)
+    for downscale, size in (("8", 4), ("auto", 4), ("16", 2)):
+        scene = load_scene(capture, DataConfig(downscale=downscale, random_points=20))
+        assert (scene.views[0].camera.width, scene.views[0].camera.fx) == (size, 30.0 * size / WIDTH)
+        assert any("images_8 at 1/8 of the size are used" in text for text in scene.messages)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_pose_that_overflows_holds_no_rotation(capture):
+    rows = np.load(capture / "poses_bounds.npy")
+    rows[1, 1] = 1e308
+    np.save(capture / "poses_bounds.npy", rows)
+    with pytest.raises(UserError, match=r"image IMG_10\.jpg: the pose holds no rotation"):
+        load_scene(capture)
+
+
+def test_bounds_beyond_reason_are_not_believed(capture):
+    rows = np.load(capture / "poses_bounds.npy")
+    rows[1, 15] = 1e-308
+    np.save(capture / "poses_bounds.npy", rows)
+    xyz = load_scene(capture, PLAIN).points.xyz
+    assert np.isfinite(xyz).all() and np.abs(xyz).max() < 100.0

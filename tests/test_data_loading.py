@@ -157,6 +157,12 @@ def test_a_split_whose_names_are_no_views_is_said_and_every_eighth_is_held_out(t
 # --- options -----------------------------------------------------------------------------------------------------
 
 
+def test_cameras_that_all_stand_at_one_position_are_pointed_out(tmp_path: Path) -> None:
+    turned = [np.block([[view[:3, :3], np.zeros((3, 1))], [np.zeros((1, 3)), 1.0]]) for view in ring(5)]
+    scene = load_scene(write_capture(tmp_path, 5, viewmats=turned, points=0), DataConfig(random_points=20))
+    assert sum("All cameras stand at one position" in text for text in scene.messages) == 1
+
+
 def test_a_factor_of_downscaling_may_be_a_number() -> None:
     for value, text in ((2, "2"), (2.5, "2.5"), (np.int64(4), "4")):
         assert DataConfig(downscale=value).downscale == text  # pyright: ignore[reportArgumentType]

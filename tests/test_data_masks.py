@@ -116,6 +116,12 @@ def test_masks_in_the_folder_of_their_images_are_found_though_names_leave_it_out
     assert masked(load_scene(tmp_path)) == {"im2.png": True}
 
 
+def test_the_folder_of_masks_may_begin_with_a_capital(tmp_path: Path) -> None:
+    write_capture(tmp_path, 3)
+    put(tmp_path / "Masks" / "IM01.PNG", half())
+    assert masked(load_scene(tmp_path)) == {"im01.png": True}
+
+
 def test_links_to_folders_of_masks_are_followed(tmp_path: Path) -> None:
     names = [f"cam/im{i}.jpg" for i in range(3)]
     write_colmap(tmp_path / "sparse", names)

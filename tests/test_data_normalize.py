@@ -212,6 +212,18 @@ def test_points_behind_faces_of_different_sizes_are_read(tmp_path, text):
     assert xyz.tolist() == [[k, 2 * k, 3] for k in range(9)] and rgb.tolist() == [[10 * k, 0, 255] for k in range(9)]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_nan_that_signals_is_a_point_that_is_left_out(tmp_path):
+    points = np.zeros(20, [(c, "<f4") for c in "xyz"])
+    points["x"] = np.random.default_rng(0).normal(size=20)
+    PlyData([PlyElement.describe(points, "vertex")], byte_order="<").write(str(tmp_path / "points.ply"))
+    content = bytearray((tmp_path / "points.ply").read_bytes())
+    content[-12 * 17 + 4 : -12 * 17 + 8] = b"\x00\x00\xa0\x7f"
+    (tmp_path / "points.ply").write_bytes(content)
+    xyz, _ = read_ply_points(tmp_path / "points.ply")
+    assert np.flatnonzero(np.isnan(xyz).any(axis=1)).tolist() == [3]
+
+
 def test_points_named_but_not_on_disk_are_replaced_by_random_ones(tmp_path):
     scene = load_scene(write_transforms(tmp_path, ply_file_path="gone.ply"), DataConfig(random_points=50))
     assert len(scene.points) == 50 and any("gone.ply" in text for text in scene.messages)

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+from pathlib import Path
 
 import numpy as np
 import pycolmap
@@ -239,6 +240,23 @@ def test_images_without_poses_say_what_to_run(tmp_path):
         load_scene(tmp_path)
 
 
+def test_a_file_of_poses_for_testing_alone_is_named(tmp_path):
+    write_transforms(tmp_path, name="transforms_test.json")
+    with pytest.raises(
+        UserError, match=r"has transforms_test\.json, but neither .*give .*transforms_test\.json itself"
+    ):
+        load_scene(tmp_path)
+    assert len(load_scene(tmp_path / "transforms_test.json").views) == 9
+
+
+def test_it_is_said_which_of_two_files_of_poses_is_used(tmp_path):
+    for name in ("transforms.json", "transforms_train.json"):
+        write_transforms(tmp_path, name=name)
+    scene = load_scene(tmp_path)
+    assert scene.format == "a Blender or D-NeRF capture"
+    assert any(text.endswith("transforms_train.json is used.") for text in scene.messages)
+
+
 def test_a_folder_of_something_else_says_what_is_lacking(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(UserError, match="is no capture"):
@@ -254,6 +272,36 @@ def test_the_captures_in_a_folder_of_several_are_named(tmp_path):
     for name in ("1", "2"):
         write_capture(tmp_path / name)
     with pytest.raises(UserError, match=r"is no capture but a folder of 4: give one of them \(1, 2, a, b\)"):
+        load_scene(tmp_path)
+
+
+def test_captures_in_the_folders_of_a_folder_are_named_too(tmp_path):
+    for name in ("garden/spring", "garden/autumn", "house/all"):
+        write_capture(tmp_path / name)
+    with pytest.raises(UserError, match=r"a folder of 3: give one of them \(garden/autumn, garden/spring, house/all\)"):
+        load_scene(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["sparse/0", "sparse", "images", "masks", "."])
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch, folder):
+    if folder == "masks":
+        write_capture(tmp_path)
+    else:  # what is in it cannot be seen
+        (tmp_path / "sparse" / "0").mkdir(parents=True)
+        write_images(tmp_path / "images", ["a.jpg"])
+    closed = tmp_path / folder
+    closed.mkdir(exist_ok=True)
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != closed)
+    with pytest.raises(UserError) as error:
+        load_scene(tmp_path)
+    assert str(error.value).startswith(f"The folder {closed} may not be read: permission is denied")
+
+
+def test_photos_in_a_folder_that_may_not_be_read_are_not_called_missing(tmp_path, monkeypatch):
+    (write_capture(tmp_path) / "images").rename(tmp_path / "elsewhere")
+    (tmp_path / "images").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path / "images")
+    with pytest.raises(UserError, match=r"The folder .*images may not be read"):
         load_scene(tmp_path)
 
 

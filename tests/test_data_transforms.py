@@ -148,6 +148,7 @@ def without(key):
         (without("file_path"), "frame 2: 'file_path' is missing"),
         (without("transform_matrix"), r"frame 2 \(images/f2.png\): 'transform_matrix' is missing"),
         (without("fl_x"), "neither 'fl_x' nor 'camera_angle_x' is given"),
+        (bad_frame(fl_x=0), "frame 2 .*neither 'fl_x' nor 'camera_angle_x' is given, or not above 0"),
         (bad_frame(fl_x="wide"), r"frame 2 .*: 'fl_x' is 'wide', not a finite number"),
         (bad_frame(fl_x=-5.0), "frame 2 .*focal length"),
         (bad_frame(cx=math.nan), "frame 2 .*: 'cx' is 'nan', not a finite number"),
@@ -443,3 +444,24 @@ def test_paths_that_are_no_text_are_refused(tmp_path, key, value):
     write(tmp_path, data)
     with pytest.raises(UserError, match=f"'{key}' is .*no file name"):
         load_scene(tmp_path)
+
+
+def test_of_files_that_fit_a_name_without_suffix_a_depth_map_is_not_the_photo(tmp_path):
+    write(tmp_path, capture(tmp_path, suffix=""))
+    for index in range(COUNT):
+        file = tmp_path / "images" / f"f{index}.png"
+        Image.open(file).save(file.with_suffix(".jpg"))
+        Image.fromarray(np.full((HEIGHT, WIDTH), 900, np.uint16)).save(file)
+    scene = load_scene(tmp_path, PLAIN)
+    assert [view.name for view in scene.views] == [f"f{index}.jpg" for index in range(COUNT)]
+    (sentence,) = [text for text in scene.messages if "have no suffix" in text]
+    assert sentence.startswith(f"{COUNT} names") and "f0.jpg, not f0.png" in sentence
+
+
+def test_a_name_without_end_does_not_fill_the_sentence(tmp_path):
+    data = capture(tmp_path)
+    data["frames"][1]["mask_path"] = 5000 * "a"
+    write(tmp_path, data)
+    with pytest.raises(UserError, match=r"the mask a+ is not on disk") as error:
+        load_scene(tmp_path)
+    assert len(str(error.value)) < 700

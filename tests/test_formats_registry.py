@@ -12,6 +12,7 @@ from random_models import random_model, similarity
 
 import nfc_gs
 from nfc_gs.core.errors import UserError
+from nfc_gs.formats.notes import Notes
 from nfc_gs.formats.ply import read_ply, write_ply
 from nfc_gs.formats.registry import FORMATS, format_of, read_splats, splat_suffixes, write_splats
 from nfc_gs.formats.splat_format import Holds, SplatFormat
@@ -47,7 +48,7 @@ def means_only(monkeypatch: pytest.MonkeyPatch) -> SplatFormat:
         table = torch.from_numpy(np.load(path, allow_pickle=False))
         return GaussianModel({**random_model(len(table), degree=0).tensors(), "means": table[:, :3]})
 
-    def write(path: Path, tensors: Mapping[str, torch.Tensor], offset: np.ndarray | None) -> None:
+    def write(path: Path, tensors: Mapping[str, torch.Tensor], notes: Notes) -> None:
         with open(path, "wb") as file:
             np.save(file, torch.cat([tensors["means"], tensors["sh_coeffs"].flatten(1)], dim=1).float().numpy())
 

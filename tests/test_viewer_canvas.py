@@ -9,7 +9,7 @@ import pytest
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
-from nfc_gs.viewer.canvas import FULL_RESOLUTION, at_full_resolution
+from nfc_gs.viewer.canvas import FULL_RESOLUTION, QUIET_SPLATS, at_full_resolution
 
 PAGE = b"<!doctype html><html><head><title>Viser</title></head><body></body></html>"
 
@@ -26,8 +26,8 @@ def test_a_page_begins_with_our_script_and_is_else_the_same(kind: str, zipped: b
     for _ in range(2):
         got = at_full_resolution(sent)
         body = gzip.decompress(got.body) if zipped else got.body
-        assert body.startswith(b"<!doctype html><html><head>" + FULL_RESOLUTION + b"<title>")
-        assert body.replace(FULL_RESOLUTION, b"") == PAGE
+        assert body.startswith(b"<!doctype html><html><head>" + FULL_RESOLUTION + QUIET_SPLATS + b"<title>")
+        assert body.replace(FULL_RESOLUTION + QUIET_SPLATS, b"") == PAGE
         assert got.headers.get_all("Content-Length") == [str(len(got.body))] and got.headers["X-Other"] == "kept"
         assert got.status_code == 200 and got.headers["Content-Type"] == kind
 

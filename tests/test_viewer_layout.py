@@ -154,3 +154,26 @@ def test_an_arrow_of_the_crop_is_dragged_with_the_mouse_and_a_number_is_read_wit
     until(lambda: "here: <b>" in legend.bar.content, page)
     page.get_by_text("here:").wait_for()
     assert session.pose == place
+
+
+def test_the_timeline_is_at_the_bottom_left_of_the_panel_and_the_names_are_beside_the_border(desktop: Page) -> None:
+    page, width, height = desktop.page, *DESKTOP
+    desktop.tab("Help").click()
+    play, time = page.get_by_text("Play", exact=True).first, page.get_by_text("Time", exact=True).first
+    panel = desktop.tab("Training").bounding_box()
+    slider = page.locator(".mantine-Slider-root:visible").first
+    until(lambda: slider.bounding_box()["y"] > height - 60, page)
+    for part in (play, time, slider):
+        box = part.bounding_box()
+        assert height - 60 < box["y"] < height and box["x"] + box["width"] < panel["x"]
+    slider.click()
+    until(lambda: 0.3 < desktop.session.state.time < 0.7, page)
+    page.get_by_text(" seconds").first.wait_for()
+    left, right = (page.locator(".nfc-half").nth(k).bounding_box() for k in (0, 1))
+    assert left["x"] + left["width"] < width / 2 < right["x"] and max(left["y"], right["y"]) < 40
+
+
+def test_the_timeline_of_a_phone_is_at_the_top_and_does_not_cover_the_panel(phone: Page) -> None:
+    slider = phone.page.locator(".mantine-Slider-root:visible").first
+    until(lambda: 60 < slider.bounding_box()["y"] < 140, phone.page)
+    assert slider.bounding_box()["width"] > 100

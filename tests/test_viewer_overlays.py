@@ -9,7 +9,7 @@ from time import sleep
 import numpy as np
 import pytest
 import torch
-from viewer_client import panel_of, scene_nodes, sources, texts, until
+from viewer_client import panel_of, scene_nodes, show_first_alone, sources, texts, until
 from viewer_models import CPU, POSE, many, model, one
 from viewer_pages import Page, opened
 
@@ -45,7 +45,9 @@ def viewer(scene: SceneData) -> Iterator[Viewer]:
 
 @pytest.fixture
 def page(viewer: Viewer) -> Iterator[Page]:
-    yield from opened(viewer)
+    for page in opened(viewer):
+        show_first_alone(page.session)
+        yield page
 
 
 # ---- cameras, keyframes and the crop in the scene ----

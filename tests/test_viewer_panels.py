@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from viewer_client import Sway, bits_model, scene_nodes, sources, texts, until
+from viewer_client import Sway, bits_model, scene_nodes, show_first_alone, sources, texts, until
 from viewer_pages import Page, opened
 
 from nfc_gs.core.errors import UserError
@@ -49,7 +49,9 @@ def viewer(scene: SceneData) -> Iterator[Viewer]:
 
 @pytest.fixture
 def page(viewer: Viewer) -> Iterator[Page]:
-    yield from opened(viewer)
+    for page in opened(viewer):
+        show_first_alone(page.session)
+        yield page
 
 
 # ---- what is shown ----
@@ -355,7 +357,7 @@ def test_what_is_left_is_counted_as_it_is_shown(page: Page) -> None:
 def test_an_export_that_is_being_written_is_not_started_again(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on, started = threading.Event(), []
 
-    def slow(file: Path, *_: object) -> None:
+    def slow(file: Path, *_: object, **__: object) -> None:
         started.append(file)
         assert go_on.wait(20.0)
         file.write_bytes(b"ply")
@@ -433,6 +435,13 @@ def test_a_training_is_paused_saved_stopped_and_given_its_share(scene: SceneData
             live.save_error = "The disk is full."
             until(lambda page=page: any("**Not saved**: The disk is full." in text for text in texts(page.session)))
             page.press("Stop and save")
+            until(lambda page=page: bool(page.controls("Go on with the training")))
+            page.press("Go on with the training")
+            until(lambda page=page: not page.controls("Go on with the training"))
+            assert calls == ["save"] and not live.stop_pressed
+            page.press("Stop and save")
+            until(lambda page=page: bool(page.controls("End it and save")))
+            page.press("End it and save")
             until(lambda: calls == ["save", "stop"] and live.stop_pressed)
             live.finished = True
             until(lambda page=page: page.control("Stop and save").disabled)

@@ -358,3 +358,25 @@ def test_a_video_is_of_what_was_shown_when_it_was_requested() -> None:
     for time, moment in ((None, 0.5), (0.25, 0.25)):
         drawn = called(scheduler, lambda time=time: draw_frame(camera, time))
         np.testing.assert_array_equal(drawn, draw(prepared(before, moment, state), camera, state, CPU).rgb)
+
+
+def test_what_is_far_away_or_huge_does_not_spoil_the_order_of_splats_in_the_browser() -> None:
+    near = many().tensors()
+    tensors = {name: value.clone() for name, value in near.items()}
+    tensors["means"][0] = torch.tensor([76_000.0, 0.0, 76_000.0])
+    tensors["log_scales"][0] = 6.0
+    tensors["log_scales"][1] = 60.0
+    tensors["means"][2] = torch.nan
+    tensors["opacity_logits"][3] = torch.nan
+    session, _, _, _ = looking(Source("far", GaussianModel(tensors)))
+    centers, covariances, colors, opacities = browser.browser_splats(session)
+    assert len(centers) == len(tensors["means"]) - 2, "what is not finite is left out"
+    assert all(np.isfinite(values).all() for values in (centers, covariances.astype(np.float16), colors, opacities))
+    middle = np.median(centers, axis=0)
+    distances = np.linalg.norm(centers - middle, axis=1)
+    assert distances.max() == pytest.approx(50.0 * np.median(distances), rel=0.05)
+    direction = (centers[0] - middle) / distances[0]
+    np.testing.assert_allclose(direction, np.array([1.0, 0.0, 1.0]) / np.sqrt(2.0), atol=1e-3)
+    seen = np.sqrt(np.linalg.eigvalsh(covariances[0])[-1]) / distances[0]
+    assert seen == pytest.approx(np.exp(6.0) / np.hypot(76_000.0, 76_000.0), rel=0.01), "it looks as large as before"
+    np.testing.assert_allclose(centers[2:], near["means"][4:].numpy(), atol=1e-4)

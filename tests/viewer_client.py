@@ -82,6 +82,13 @@ def panel_of(viewer: Viewer, session: Session, kind: type[P]) -> P:
     return panel
 
 
+def show_first_alone(session: Session) -> None:
+    """Show the first source on a page that begins with two beside each other."""
+    (mode,) = (handle for handle in controls(session) if handle.label == "Compare")
+    mode.value = "off"
+    until(lambda: session.state.compare == "off")
+
+
 def controls(session: Session) -> list[Any]:
     """What can be used on a page, in its order; viser has no public list of it. Progress bars are not among it."""
     handles = session.client.gui._gui_input_handle_from_uuid.values()

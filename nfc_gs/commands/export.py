@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 
 from nfc_gs.api import START_TIME
@@ -22,7 +21,7 @@ from nfc_gs.formats.registry import FORMATS, splat_suffixes, write_splats
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.runs.checkpoint import checkpoint_path, load_checkpoint, save_compact
 from nfc_gs.runs.names import CHECKPOINT_NAME, FRAMES_NAME, SPLAT_NAME
-from nfc_gs.runs.opening import load_model, open_run
+from nfc_gs.runs.opening import LoadedModel, load_model, open_run
 from nfc_gs.training.evaluation import baked_at, evaluate
 
 
@@ -87,10 +86,10 @@ class Export(Command):
         if self.frames is None:
             with one_torch_thread():
                 still = model.at(START_TIME if self.time is None else self.time)
-            write_splats(prepare_file(out), still, transform, sh_degree=self.sh_degree)
+            write_splats(prepare_file(out), still, transform, sh_degree=self.sh_degree, notes=loaded.notes)
             output.line(f"{len(model):,} Gaussians, {size_on_disk(out)}: {out}")
         else:
-            self._write_frames(out, model, transform)
+            self._write_frames(out, loaded)
             output.line(f"{self.frames} times of {len(model):,} Gaussians: {out}")
         if model.color_head.has_bits and not self.quiet:
             output.line(self._cost_of_baking())
@@ -121,8 +120,9 @@ class Export(Command):
         if self.out is None and not self.path.is_dir():
             raise UserError(f"{self.path} is not a run folder, so say where to write: --out FILE.ply.")
 
-    def _write_frames(self, folder: Path, model: GaussianModel, transform: np.ndarray) -> None:
-        assert self.frames is not None
+    def _write_frames(self, folder: Path, loaded: LoadedModel) -> None:
+        model, options = loaded.model, {"sh_degree": self.sh_degree, "notes": loaded.notes}
+        assert self.frames is not None and isinstance(model, GaussianModel)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(
                 f"Cannot write frames to {folder}: it is there already and not empty; choose another --out."
@@ -131,7 +131,7 @@ class Export(Command):
         for k in range(self.frames):
             with one_torch_thread():
                 still = model.at(k / max(1, self.frames - 1))
-            write_splats(folder / f"frame_{k:04d}.ply", still, transform, sh_degree=self.sh_degree, warn=k == 0)
+            write_splats(folder / f"frame_{k:04d}.ply", still, loaded.transform, warn=k == 0, **options)
 
     def _cost_of_baking(self) -> str:
         """What baking the bits costs, in words."""

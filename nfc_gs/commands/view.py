@@ -53,7 +53,7 @@ class Page:
         from nfc_gs.viewer.app import Viewer
 
         place = {"host": self.host, "port": self.port, "share": self.share, "trusted_origins": self.trusted_origin}
-        with Viewer(sources, **place, **options) as viewer:
+        with Viewer(sources, keeps_state=True, **place, **options) as viewer:
             if viewer.port_was_taken:
                 output.line(f"Port {self.port} is taken; the next free one is used.")
             output.address(f"Viewer: {viewer.url}")

@@ -185,6 +185,16 @@ def folder_entries(folder: Path) -> list[os.DirEntry[str]]:
         raise UserError(f"Cannot read the folder {folder}: {error.strerror or error}.") from None
 
 
+def check_readable(folder: Path) -> None:
+    """Refuse a folder that is there and may not be read; where there is none, nothing happens.
+
+    Raises:
+        UserError: permission is denied.
+    """
+    if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"The folder {folder} may not be read: permission is denied; change its permissions.")
+
+
 _MOST_LINKS = 3
 """Symbolic links to folders, one below the other, that are followed: more of them are a maze."""
 
@@ -228,10 +238,11 @@ def check_missing(missing: Sequence[str], total: int, where: Path, messages: Rea
         missing: their names, relative to the folder `where`.
 
     Raises:
-        UserError: more than half of them are missing.
+        UserError: more than half of them are missing, or the folder may not be read.
     """
     if not missing:
         return
+    check_readable(where)
     what = f"{len(missing)} of {total} images of the capture are not on disk below {where}"
     special = [name for name in missing if _is_special(where / name)]
     note = f" ({some_names(special)}: no regular file)" if special else ""
@@ -249,9 +260,15 @@ def _is_special(path: Path) -> bool:
 
 
 def some_names(names: Sequence[str], most: int = 3) -> str:
-    """The first names of a list, for a sentence; what is no text in them is written as its bytes."""
-    listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-    return listed.encode("utf-8", "backslashreplace").decode("utf-8")
+    """The first names of a list, for a sentence of one line."""
+    listed = ", ".join(name[:200] for name in names[:most]) + (", ..." if len(names) > most else "")
+    return on_one_line(listed)
+
+
+def on_one_line(text: str) -> str:
+    """The text with escapes for what breaks lines, steers a terminal, or is no text."""
+    unwanted = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in unwanted else c for c in text)
 
 
 def unique_images(images: Iterable[CaptureImage], messages: ReaderMessages) -> list[CaptureImage]:

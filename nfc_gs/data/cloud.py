@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nfc_gs.data.normalize import in_view, intrinsics_of
+from nfc_gs.data.normalize import camera_centers, camera_layout, in_view, intrinsics_of
 from nfc_gs.data.scene import PointCloud, SceneData
 from nfc_gs.data.views import CaptureView
 
@@ -23,6 +23,10 @@ in another frame. Fewer may have a wrong pose, or show the sky."""
 FEW_TESTED, MOST_TESTED = 1_000, 100_000_000
 """How many points are tested for visibility at first; how many pairs of a point and a camera where these say that the
 cloud does not fit, since a photo of a large scene may see none of a few."""
+
+BEYOND_FOCUS, NEAR_SHARE = 10.0, 0.01
+"""Where photos look at one place, SfM finds points there, and on what is before it and behind it; if not even this
+share of the points is nearer to the cameras than so many times that place, the points are in another unit."""
 
 COLOR_VIEWS = 32
 """Most photos that colors of points are taken from."""
@@ -73,6 +77,21 @@ def in_another_frame(xyz: np.ndarray, views: Sequence[CaptureView], enough: int)
         if step == 1:
             break
     return found
+
+
+def beyond_focus(xyz: np.ndarray, views: Sequence[CaptureView], enough: int) -> bool:
+    """Whether points [P, 3] seem to be in another unit than the cameras of `views`.
+
+    That is where the cameras look at one place, and all points but few (and fewer than `enough` to start from) are much
+    farther away.
+    """
+    viewmats = np.stack([view.viewmat for view in views])
+    distance = camera_layout(viewmats, xyz).distance
+    if distance is None:
+        return False
+    away = np.linalg.norm(xyz - camera_centers(viewmats).mean(axis=0), axis=1)
+    near = int((away <= BEYOND_FOCUS * distance).sum())
+    return near < min(enough, NEAR_SHARE * len(xyz))
 
 
 def _visibility(xyz: np.ndarray, views: Sequence[CaptureView]) -> Visibility:
@@ -165,6 +184,9 @@ def colors_of_photos(scene: SceneData, xyz: np.ndarray) -> tuple[np.ndarray, np.
         if image.mask is not None:
             counts = image.mask[y, x] >= 128
             visible, x, y = visible[counts], x[counts], y[counts]
+        if scene.background is not None:  # nothing of the scene is where its color was laid
+            drawn = (image.rgb[y, x] != np.round(255.0 * np.array(scene.background))).any(axis=1)
+            visible, x, y = visible[drawn], x[drawn], y[drawn]
         total[visible] += image.rgb[y, x]
         count[visible] += 1
     return total / np.maximum(count, 1)[:, None], count > 0

@@ -10,13 +10,22 @@ import numpy as np
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture
-from nfc_gs.data.cloud import NO_COLOR, colors_disagree, in_another_frame, with_colors_of_photos, without_color
+from nfc_gs.data.cloud import (
+    BEYOND_FOCUS,
+    NO_COLOR,
+    beyond_focus,
+    colors_disagree,
+    in_another_frame,
+    with_colors_of_photos,
+    without_color,
+)
 from nfc_gs.data.config import FEW_POINTS, DataConfig, Downscale, check_config, parse_downscale
 from nfc_gs.data.ignored import check_ignored
 from nfc_gs.data.image_cache import ImageCache
 from nfc_gs.data.masks import with_moving_masks
 from nfc_gs.data.normalize import (
     Layout,
+    at_one_position,
     camera_centers,
     camera_layout,
     depth_range,
@@ -39,6 +48,9 @@ DEFAULT_TEST_EVERY = 8
 
 POINT_RANGE = 1e6
 """Points farther away than this many times the size of the camera layout are errors of SfM."""
+
+DEPTH_RANGE = 1e6
+"""Where the farthest depth is more than this many times the nearest, they are not believed."""
 
 CHECK_NOW_PIXELS = 32_000_000
 """Captures up to this size are decoded while they are opened, so that a damaged file is reported at once."""
@@ -139,6 +151,11 @@ def _place(capture: Capture, views: list[CaptureView], config: DataConfig, seed:
         xyz, rgb = xyz[:0], rgb[:0]
         capture, views = _without_far_views(capture, views, xyz)
     viewmats = np.stack([view.viewmat for view in views])
+    if at_one_position(viewmats):
+        capture.messages.warning(
+            "All cameras stand at one position, so the photos say nothing about depth; if they were taken from several "
+            "positions, those in the capture are wrong."
+        )
     layout = camera_layout(viewmats, xyz)
     transform = _transform(capture, layout, normalize=config.normalize)
     viewmats, xyz = transform_viewmats(viewmats, transform), transform_points(xyz, transform)
@@ -179,7 +196,7 @@ def _with_checked_colors(scene: SceneData, capture: Capture, placed: _Placed) ->
 
 def _depths(capture: Capture, layout: Layout, transform: np.ndarray) -> tuple[float, float]:
     """The nearest and farthest depth of the scene in the normalised frame, as the capture says or as its cameras do."""
-    if capture.depths is None:
+    if capture.depths is None or capture.depths[1] > DEPTH_RANGE * capture.depths[0]:
         return depth_range(layout, object_only=capture.alpha == "white")
     near, far = np.array(capture.depths) * np.cbrt(np.linalg.det(transform[:3, :3]))
     return float(near), float(far)
@@ -192,15 +209,24 @@ def _finite_points(capture: Capture) -> tuple[np.ndarray, np.ndarray]:
 
 def _in_another_frame(capture: Capture, views: Sequence[CaptureView], xyz: np.ndarray, random: int) -> bool:
     """Whether the points are in another frame than the cameras, which a warning says."""
-    seen = in_another_frame(xyz, views, enough=random) if len(xyz) >= FEW_POINTS else None
-    if seen is None:
+    if len(xyz) < FEW_POINTS:
         return False
-    capture.messages.warning(
-        f"{100 * seen.share:.3g} % of the capture's {len(capture.xyz)} points are in view of a photo, and {seen.blind} "
-        f"of {seen.photos} photos see none: the points must be in another frame than the cameras. Training starts from "
-        f"{random} random ones."
-    )
-    return True
+    instead = f"Training starts from {random} random ones."
+    seen = in_another_frame(xyz, views, enough=random)
+    if seen is not None:
+        capture.messages.warning(
+            f"{100 * seen.share:.3g} % of the capture's {len(capture.xyz)} points are in view of a photo, and "
+            f"{seen.blind} of {seen.photos} photos see none: the points must be in another frame than the cameras. "
+            f"{instead}"
+        )
+        return True
+    if beyond_focus(xyz, views, enough=random):
+        capture.messages.warning(
+            f"Nearly all of the capture's {len(capture.xyz)} points are more than {BEYOND_FOCUS:.0f} times as far away "
+            f"as the place that the photos look at: the points must be in another unit than the cameras. {instead}"
+        )
+        return True
+    return False
 
 
 def _near_points(

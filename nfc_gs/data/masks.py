@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from nfc_gs.data.capture import Capture, CaptureImage, FileIndex, ReaderMessages, image_files, some_names
+from nfc_gs.data.capture import (
+    Capture,
+    CaptureImage,
+    FileIndex,
+    ReaderMessages,
+    check_readable,
+    folder_entries,
+    image_files,
+    some_names,
+)
 from nfc_gs.data.image_files import has_alpha, opened_image
 from nfc_gs.data.image_source import MaskFile, MaskReading
 
@@ -42,11 +51,15 @@ def with_masks(
     A mask has the path of its image in the image folder: the same name, the name with '.png' added, or another
     extension. Where no path fits, the path below a folder `images`, or the bare name, will do if it is that of one
     image alone.
+
+    Raises:
+        UserError: the folder may not be read.
     """
-    files = FileIndex(folder)
+    files = FileIndex(_in_any_case(folder))
     without = [image for image in images if image.mask is None] if field == "mask" else list(images)
-    if not without or not folder.is_dir():
+    if not without or not files.folder.is_dir():
         return list(images)
+    check_readable(files.folder)
     found: dict[str, Path] = {}
     for image in without:
         path = find_mask(files, image.name)
@@ -66,6 +79,14 @@ def with_masks(
         replace(image, **{field: found[image.name]}) if image.name in found and image.name not in own else image
         for image in images
     ]
+
+
+def _in_any_case(folder: Path) -> Path:
+    """The folder of that name, or else one whose name differs by the case of its letters."""
+    if folder.is_dir():
+        return folder
+    paths = [Path(entry.path) for entry in folder_entries(folder.parent) if entry.name.lower() == folder.name]
+    return next((path for path in paths if path.is_dir()), folder)
 
 
 def find_mask(masks: FileIndex, name: str) -> Path | None:

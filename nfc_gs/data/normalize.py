@@ -64,6 +64,13 @@ def camera_layout(viewmats: np.ndarray, points: np.ndarray) -> Layout:
     return Layout(mean if focus is None else focus, up / np.linalg.norm(up), size, distance)
 
 
+def at_one_position(viewmats: np.ndarray) -> bool:
+    """Whether all cameras [C, 4, 4] stand at the same place, but for rounding."""
+    centers = camera_centers(viewmats)
+    mean = centers.mean(axis=0)
+    return float(np.abs(centers - mean).max()) <= 1e-9 * max(1.0, float(np.abs(mean).max()))
+
+
 def far_cameras(viewmats: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
     """Which cameras [C, 4, 4] are absurdly far from the others and from the points [P, 3]: their poses must be wrong.
 

@@ -31,7 +31,8 @@ def read_ply_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"{path} has no property {', '.join(lacking)} for its vertices; export it again.")
     colored = numbers.issuperset(_COLORS)
     columns = read_columns(header, vertex, (*"xyz", *_COLORS) if colored else "xyz", "points")
-    xyz = np.stack([columns[name].astype(np.float64) for name in "xyz"], axis=1)
+    with np.errstate(invalid="ignore"):  # of a NaN that signals
+        xyz = np.stack([columns[name].astype(np.float64) for name in "xyz"], axis=1)
     if not colored:
         return xyz, np.full((len(xyz), 3), 128, dtype=np.uint8)
     rgb = np.stack([columns[name] for name in _COLORS], axis=1)

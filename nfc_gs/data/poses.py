@@ -10,10 +10,11 @@ FARTHEST = 1e12
 
 def nearest_rotation(matrix: np.ndarray) -> np.ndarray | None:
     """The rotation that a matrix [3, 3] is but for rounding and a positive scale; None where it is none."""
-    determinant = float(np.linalg.det(matrix))
+    with np.errstate(all="ignore"):  # it may overflow, and then is no rotation
+        determinant = float(np.linalg.det(matrix))
     u, _, vt = np.linalg.svd(matrix)
     scale = abs(determinant) ** (1 / 3)  # some exporters leave the scale of a parent object in the matrix
-    if scale < 1e-6 or determinant < 0 or np.abs(matrix / scale - u @ vt).max() > 0.02:
+    if not (scale >= 1e-6 and determinant > 0 and np.abs(matrix / scale - u @ vt).max() <= 0.02):  # NaN compares false
         return None
     return u @ vt
 

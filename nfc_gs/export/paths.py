@@ -14,6 +14,9 @@ from nfc_gs.core.camera import Camera, look_at, look_at_viewmat
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData
 
+DEFAULT_UP = (0.0, -1.0, 0.0)
+"""Up in most files of splats."""
+
 _FULL_CIRCLE_GAP = np.radians(120)
 """Cameras around a centre make a full circle if they leave no gap of azimuth wider than this."""
 
@@ -72,7 +75,7 @@ def orbit_around(
     points: Tensor,
     frames: int,
     *,
-    up: tuple[float, float, float] = (0.0, -1.0, 0.0),
+    up: tuple[float, float, float] = DEFAULT_UP,
     width: int | None = None,
     height: int | None = None,
 ) -> list[Camera]:
@@ -81,7 +84,7 @@ def orbit_around(
     Args:
         points: [N, 3], the centres of Gaussians for example.
         frames: number of cameras, >= 1; the last is one step before the first.
-        up: by default -y, as in most files of splats.
+        up: that of a file is `load_model(file).notes.up`; by default -y, as in most files of splats.
         width, height: of the pictures in pixels; 4 : 3, and 640 x 480 if none is given.
 
     Raises:

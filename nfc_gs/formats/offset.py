@@ -1,7 +1,8 @@
 """The offset of a splat file: what is subtracted from the capture's coordinates where float32 cannot hold them.
 
 Coordinates in UTM metres are millions, and float32 has steps of half a metre there. Such a file is in a local frame:
-the capture's minus an offset, which a JSON file beside it holds and, in a PLY, a comment of its header.
+the capture's minus an offset, which a JSON file beside it holds and, in a PLY, a comment of its header
+(`formats.notes`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from nfc_gs.core.files import atomic_write, write_error
 from nfc_gs.data.normalize import rounded_offset, too_far_for_float32
 
 WORD = "offset"
-"""The first word of the comment, and the name in the JSON object."""
+"""The name in the JSON object."""
 
 
 def file_offset(means: Tensor, transform: np.ndarray | None) -> np.ndarray | None:
@@ -90,24 +91,7 @@ def read_offset(path: Path) -> np.ndarray | None:
     return offset
 
 
-def offset_comment(offset: np.ndarray) -> str:
-    """The comment of a PLY that holds an offset, in full precision."""
-    return " ".join([WORD, *map(repr, offset.tolist())])
-
-
-def offset_in_comments(comments: Sequence[str]) -> np.ndarray | None:
-    """The offset that the comments of a PLY hold; None where there is none."""
-    for comment in comments:
-        word, *numbers = comment.split()
-        if word == WORD:
-            try:
-                return _numbers(numbers)
-            except ValueError:
-                continue
-    return None
-
-
-def _numbers(values: Sequence[float | str]) -> np.ndarray:
+def _numbers(values: Sequence[float]) -> np.ndarray:
     """Three finite numbers as an array; raises ValueError or TypeError where they are something else."""
     x, y, z = (float(value) for value in values)
     if not all(map(math.isfinite, (x, y, z))):

@@ -19,7 +19,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write
 from nfc_gs.core.ply import PlyElement, PlyHeader, read_columns, read_header, write_vertices
 from nfc_gs.core.sh import MAX_DEGREE
-from nfc_gs.formats.offset import offset_comment, offset_in_comments
+from nfc_gs.formats.notes import Notes, notes_in
 from nfc_gs.formats.splat_format import Holds, SplatFormat
 from nfc_gs.formats.writing import write_model
 from nfc_gs.model.gaussians import GaussianModel
@@ -35,7 +35,12 @@ _MIN_LOG_SCALE = -20.0  # in place of the infinite logarithm of a scale of 0
 
 
 def write_ply(
-    path: Path | str, model: GaussianModel, transform: np.ndarray | None = None, *, sh_degree: int | None = None
+    path: Path | str,
+    model: GaussianModel,
+    transform: np.ndarray | None = None,
+    *,
+    sh_degree: int | None = None,
+    notes: Notes | None = None,
 ) -> None:
     """Write a model in the standard 3DGS form; the colors of a bit head are baked (`GaussianModel.baked`).
 
@@ -43,15 +48,16 @@ def write_ply(
         transform: [4, 4] similarity from the world to the model's frame (`SceneData.transform`); the file
             holds the Gaussians in the world, or in a local frame (`formats.offset`). None where the two are one.
         sh_degree: SH degree of the file, 0..3; None for that of the model.
+        notes: what else is known, in the frame of the model: up, a first camera, the background.
 
     Raises:
         UserError: the file cannot be written.
     """
-    write_model(Path(path), FORMAT, model, transform, sh_degree=sh_degree)
+    write_model(Path(path), FORMAT, model, transform, sh_degree=sh_degree, notes=notes)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], offset: np.ndarray | None) -> None:
-    """Write Gaussians in the standard 3DGS form; see `splat_format.WriteSplats`. A comment holds the offset."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Notes) -> None:
+    """Write Gaussians in the standard 3DGS form; see `splat_format.WriteSplats`. Comments hold the notes."""
     quats = torch.nn.functional.normalize(tensors["quats"], dim=1)
     sh = tensors["sh_coeffs"]  # [N, K, 3]
     rest = sh[:, 1:].transpose(1, 2).flatten(1)  # [N, 3 (K - 1)]
@@ -67,7 +73,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], offset: np.ndarray 
     ]
     vertices = table.view([(name, "<f4") for name in names])[:, 0]
     with atomic_write(path) as temporary:
-        write_vertices(temporary, vertices, [] if offset is None else [offset_comment(offset)])
+        write_vertices(temporary, vertices, notes.comments())
 
 
 def read_ply(path: Path | str) -> GaussianModel:
@@ -88,9 +94,9 @@ def read_ply(path: Path | str) -> GaussianModel:
         return _model(path, {name: column.astype(np.float32) for name, column in columns.items()})
 
 
-def read_ply_offset(path: Path) -> np.ndarray | None:
-    """The offset [3] of the frame of a PLY, which a comment holds; see `splat_format.ReadOffset`."""
-    return offset_in_comments(read_header(path).comments)
+def read_ply_notes(path: Path) -> Notes:
+    """What the comments of a PLY hold; see `splat_format.ReadNotes`."""
+    return notes_in(read_header(path).comments)
 
 
 def _splat_element(header: PlyHeader) -> PlyElement:
@@ -161,5 +167,5 @@ FORMAT = SplatFormat(
     read=read_ply,
     write=write_tensors,
     holds=Holds(sh_degree=MAX_DEGREE),
-    read_offset=read_ply_offset,
+    read_notes=read_ply_notes,
 )

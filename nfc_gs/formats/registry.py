@@ -5,12 +5,14 @@ To add a format, write a module that makes a `SplatFormat`, and add it to the tu
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.formats import offset, ply, splat
+from nfc_gs.formats.notes import Notes
 from nfc_gs.formats.splat_format import SplatFormat
 from nfc_gs.formats.writing import write_model
 from nfc_gs.model.gaussians import GaussianModel
@@ -56,18 +58,19 @@ def read_splats(path: Path | str) -> GaussianModel:
     return found.read(path).requires_grad_(False)
 
 
-def read_offset(path: Path | str) -> np.ndarray | None:
-    """The offset [3] float64 that must be added to the centres of a splat file for the coordinates of its capture.
+def read_notes(path: Path | str) -> Notes:
+    """What a splat file says beside its Gaussians, in the frame of the file: offset, up, a first camera, background.
 
-    The file itself holds it, or one beside it (`formats.offset`); None where its frame is that of the capture.
+    The offset is the file's own, or that of a file beside it (`formats.offset`); it is None where the frame of the file
+    is that of the capture.
 
     Raises:
         UserError: no such file, or a damaged one.
     """
     path = Path(path)
     found = FORMATS.get(path.suffix.lower())
-    noted = None if found is None or found.read_offset is None else found.read_offset(path)
-    return offset.read_offset(path) if noted is None else noted
+    notes = Notes() if found is None or found.read_notes is None else found.read_notes(path)
+    return notes if notes.offset is not None else replace(notes, offset=offset.read_offset(path))
 
 
 def write_splats(
@@ -76,6 +79,7 @@ def write_splats(
     transform: np.ndarray | None = None,
     *,
     sh_degree: int | None = None,
+    notes: Notes | None = None,
     warn: bool = True,
 ) -> None:
     """Write a model in the format that the suffix names.
@@ -83,8 +87,9 @@ def write_splats(
     Args:
         transform: [4, 4] similarity from the world to the model's frame (`SceneData.transform`); the file
             holds the Gaussians in the world, or where float32 is too coarse for its coordinates in a local frame:
-            the world minus an offset, which is written beside it (`read_offset`). None where the two frames are one.
+            the world minus an offset, which is written beside it (`read_notes`). None where the two frames are one.
         sh_degree: SH degree of the file; None for that of the model, or the highest that the format holds.
+        notes: what else is known, in the frame of the model (`LoadedModel.notes`): up, a first camera, background.
         warn: log a warning where there is an offset.
 
     Raises:
@@ -107,4 +112,4 @@ def write_splats(
         sh_degree = highest if model.sh_degree > highest else None
     elif not 0 <= sh_degree <= highest:
         raise UserError(f"{path} cannot hold SH of degree {sh_degree}; a {found.name} holds 0 to {highest}.")
-    write_model(path, found, model, transform, sh_degree=sh_degree, warn=warn)
+    write_model(path, found, model, transform, sh_degree=sh_degree, notes=notes, warn=warn)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 from torch import Tensor
 
+from nfc_gs.formats.notes import Notes
 from nfc_gs.model.gaussians import GaussianModel
 
 
@@ -27,17 +27,17 @@ class WriteSplats(Protocol):
 
     `tensors` are those of `GaussianModel.tensors()` in the frame of the file, in float64 on the CPU: means,
     log_scales, quats (not normalised), opacity_logits, and sh_coeffs of the degree of the file. That frame is the
-    capture's, or the capture's minus the `offset` [3] float64, which a format notes if it can; it is written beside
-    the file in any case (`formats.offset`).
+    capture's, or the capture's minus the offset of the `notes`. A format writes down those that it can; the offset is
+    written beside the file in any case (`formats.offset`).
     """
 
-    def __call__(self, path: Path, tensors: Mapping[str, Tensor], offset: np.ndarray | None, /) -> None: ...
+    def __call__(self, path: Path, tensors: Mapping[str, Tensor], notes: Notes, /) -> None: ...
 
 
-class ReadOffset(Protocol):
-    """Reads the offset [3] that `WriteSplats` noted in a file; None where the file has none."""
+class ReadNotes(Protocol):
+    """Reads what `WriteSplats` wrote down of the notes."""
 
-    def __call__(self, path: Path, /) -> np.ndarray | None: ...
+    def __call__(self, path: Path, /) -> Notes: ...
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class SplatFormat:
         name: for people, in sentences such as "give a PLY".
         suffix: of its files, lower case with the dot.
         write: None where the format is only read.
-        read_offset: None where the format has no place for an offset.
+        read_notes: None where the format has no place for notes.
     """
 
     name: str
@@ -67,4 +67,4 @@ class SplatFormat:
     read: ReadSplats
     write: WriteSplats | None
     holds: Holds
-    read_offset: ReadOffset | None = None
+    read_notes: ReadNotes | None = None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.normalize import translation
+from nfc_gs.formats.notes import Notes
 from nfc_gs.formats.offset import file_offset, offset_file, write_offset
 from nfc_gs.formats.splat_format import SplatFormat
 from nfc_gs.formats.world import in_world_frame
@@ -24,6 +26,7 @@ def write_model(
     transform: np.ndarray | None,
     *,
     sh_degree: int | None = None,
+    notes: Notes | None = None,
     warn: bool = True,
 ) -> None:
     """Write a model in a format; arguments as those of `registry.write_splats`.
@@ -36,7 +39,10 @@ def write_model(
     offset = file_offset(model.means, transform)
     if transform is not None and offset is not None:
         transform = transform @ translation(offset)
-    splat_format.write(path, in_world_frame(model.baked(sh_degree).tensors(), transform), offset)
+    noted = replace(notes or Notes(), offset=offset)
+    if transform is not None:
+        noted = noted.moved(np.linalg.inv(transform))
+    splat_format.write(path, in_world_frame(model.baked(sh_degree).tensors(), transform), noted)
     write_offset(path, offset)
     if offset is not None and warn:
         x, y, z = offset.tolist()

@@ -36,6 +36,9 @@ TIMELAPSE = f"{RENDERS}/timelapse"
 LOOP_NAME = f"{RENDERS}/loop.mp4"
 """The looping video of a moving scene."""
 
+VIEWER_NAME = "viewer.json"
+"""Camera, keyframes and settings of the viewer, there once somebody changed them."""
+
 LOCK_NAME = ".lock"
 """There while a process works in the folder (`runs.lock`)."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import check_path
@@ -17,7 +18,9 @@ from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.normalize import same_frame, translation
 from nfc_gs.data.scene import SceneData
-from nfc_gs.formats.registry import format_of, read_offset, read_splats, splat_suffixes
+from nfc_gs.formats.notes import Notes, notes_of_scene
+from nfc_gs.formats.registry import format_of, read_notes, read_splats, splat_suffixes
+from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.ops.device import resolve_device
 from nfc_gs.rendering.registry import choose_device_and_backend, get_backend
@@ -37,6 +40,8 @@ class LoadedModel:
         transform: [4, 4] float64 similarity from the capture's world frame to the frame of the model; of a splat file,
             which holds the Gaussians in the frame of the capture, the identity, or a translation if it has an offset
             (`formats.offset`).
+        notes: what is up, where to begin to look, and the background, as far as a file says so, in the frame of the
+            model.
         checkpoint: the rest of what was saved; None of a splat file.
 
     >>> garden = nfc_gs.load_model("runs/garden")
@@ -52,6 +57,7 @@ class LoadedModel:
     model: RadianceModel
     options: RenderOptions
     transform: np.ndarray
+    notes: Notes
     checkpoint: Checkpoint | None = None
 
     @property
@@ -97,8 +103,10 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     path, device = Path(path), resolve_device(device)
     if format_of(path) is not None:
         model = read_splats(path).to(device).requires_grad_(False)
-        offset = read_offset(path)
-        return LoadedModel(path, model, RenderOptions(), np.eye(4) if offset is None else translation(-offset))
+        notes = read_notes(path)
+        transform = np.eye(4) if notes.offset is None else translation(-notes.offset)
+        options = RenderOptions() if notes.background is None else RenderOptions(background=notes.background)
+        return LoadedModel(path, model, options, transform, notes)
     if not path.exists():
         raise UserError(f"There is no {path}; give a run folder, a checkpoint or a splat file ({splat_suffixes()}).")
     if path.is_file() and path.suffix.lower() != ".safetensors":
@@ -107,7 +115,10 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
         )
     checkpoint = load_checkpoint(path)
     model = checkpoint.make_model(device).detached()
-    return LoadedModel(path, model, checkpoint.render_options(), checkpoint.transform, checkpoint)
+    options, scene = checkpoint.render_options(), checkpoint.scene
+    points = model.means if isinstance(model, GaussianModel) else torch.from_numpy(scene.points.xyz)
+    notes = notes_of_scene(scene, points, options.background)
+    return LoadedModel(path, model, options, checkpoint.transform, notes, checkpoint)
 
 
 @dataclass(frozen=True)

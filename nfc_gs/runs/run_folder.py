@@ -25,6 +25,7 @@ from nfc_gs.runs.names import (
     RENDERS,
     TENSORBOARD,
     TIMELAPSE,
+    VIEWER_NAME,
 )
 
 _OF_A_RUN = (CHECKPOINT_NAME, CONFIG_NAME, HISTORY_NAME)
@@ -70,7 +71,7 @@ class RunFolder:
             return
         start = self.path / TIMELAPSE
         with contextlib.suppress(OSError):
-            for file in (*(self.path / name for name in _OF_A_RUN), start / f"{0:07d}.jpg"):
+            for file in (*(self.path / name for name in (*_OF_A_RUN, VIEWER_NAME)), start / f"{0:07d}.jpg"):
                 file.unlink(missing_ok=True)
         if self._made:
             shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)

@@ -20,6 +20,7 @@ from nfc_gs.viewer import HOST, PORT
 from nfc_gs.viewer.connections import address_of
 from nfc_gs.viewer.content import Content
 from nfc_gs.viewer.live import LiveTraining
+from nfc_gs.viewer.memory import Memory, PageMemory
 from nfc_gs.viewer.panels import add_panels
 from nfc_gs.viewer.panels.panel import Panel, log_failure
 from nfc_gs.viewer.scheduler import Scheduler
@@ -47,6 +48,7 @@ class Viewer:
         port_was_taken: the given port was taken, and the page is at another one.
         sessions: the browsers that are connected, by client.
         panels: of their pages, by client.
+        memory: of the last page; None where nothing is kept.
         closed: it has ended.
     """
 
@@ -60,6 +62,7 @@ class Viewer:
         trusted_origins: Sequence[str] = (),
         backend: str | RasterBackend = "auto",
         live: LiveTraining | None = None,
+        keeps_state: bool = False,
     ) -> None:
         """Start the server.
 
@@ -70,6 +73,7 @@ class Viewer:
             trusted_origins: where else the page may be from, as "https://host": addresses of reverse proxies.
             backend: rasterizer of Gaussians, as `render` takes it.
             live: the training behind the first source.
+            keeps_state: new pages begin as the last one was left, for runs even after a restart (`viewer.memory`).
 
         Raises:
             UserError: there is nothing to show, or no port to show it at; or a trusted origin is none.
@@ -79,6 +83,8 @@ class Viewer:
         self.scheduler = Scheduler(context=one_torch_thread, budget=None if live is None else live.budget)
         self.sessions: dict[int, Session] = {}
         self.panels: dict[int, list[Panel]] = {}
+        self.memory = Memory(self.content.sources[0].folder) if keeps_state else None
+        self._pages: dict[int, PageMemory] = {}
         self.closed = False
         self._lock = threading.Lock()
         self._end = threading.Event()
@@ -142,11 +148,14 @@ class Viewer:
     def _connect(self, client: viser.ClientHandle) -> None:
         session = Session(client, self.content, self.scheduler)
         panels = add_panels(session)
+        page = PageMemory(panels)
+        if self.memory is not None:
+            session.guarded(page.restore)(self.memory.state)
         with self._lock:
             if self.closed or client.client_id not in self.server.get_clients():
                 session.close()
                 return
-            self.panels[client.client_id] = panels
+            self.panels[client.client_id], self._pages[client.client_id] = panels, page
             self.sessions[client.client_id] = session
 
         @client.camera.on_update
@@ -159,6 +168,7 @@ class Viewer:
         with self._lock:
             session = self.sessions.pop(client.client_id, None)
             self.panels.pop(client.client_id, None)
+            self._pages.pop(client.client_id, None)
         if session is not None:
             session.close()
 
@@ -178,6 +188,10 @@ class Viewer:
                     self._redraw()
                 for client, session in list(self.sessions.items()):
                     self._tick(session, self.panels.get(client, []))
+                if self.memory is not None and ticks % 2 == 0:
+                    for page in list(self._pages.values()):
+                        if (state := page.changed()) is not None:
+                            self.memory.keep(state)
                 if self.content.live is not None and self.sessions and ticks % 8 == 0:
                     self.content.live.request_snapshot()
             except Exception:

@@ -43,6 +43,12 @@ class Pose:
         return Camera(viewmat.float(), focal, focal, width / 2, height / 2, width, height)
 
 
+def rounded(pose: Pose) -> Pose:
+    """A pose to six digits, which are always the same however often a browser has sent it."""
+    numbers = [[float(f"{value:.6g}") for value in values] for values in (pose.position, pose.wxyz, (pose.fov,))]
+    return Pose(three(numbers[0]), (numbers[1][0], numbers[1][1], numbers[1][2], numbers[1][3]), numbers[2][0])
+
+
 def pose_of(camera: Camera, aspect: float) -> Pose:
     """The pose from which a window of this aspect (width / height) shows all of a camera's picture."""
     rotation = camera.viewmat[:3, :3].double().T

@@ -20,9 +20,19 @@ some seconds, as it takes the browser to be slow. Here the server decides how ma
 none that would make viser enlarge the canvas again.
 """
 
+QUIET_SPLATS = b"""<script>{
+  const error = console.error.bind(console);
+  console.error = (...what) => String(what[0]).includes("Computed radius is NaN") || error(...what);
+}</script>"""
+"""Keeps an error out of the browser's console that is none.
+
+The corners of the square that viser draws for each splat have two coordinates, and three.js reads a third when it looks
+for what is under the cursor: it finds a radius that is not a number, says so, and draws everything as it should.
+"""
+
 
 def at_full_resolution(response: Response) -> Response:
-    """An answer of viser's server; if it is a page, with `FULL_RESOLUTION` before all of its own scripts."""
+    """An answer of viser's server; if it is a page, with our scripts before all of its own."""
     if response.headers.get("Content-Type", "").partition(";")[0] != "text/html":
         return response
     body = _with_script(bytes(response.body), response.headers.get("Content-Encoding") == "gzip")
@@ -35,5 +45,5 @@ def at_full_resolution(response: Response) -> Response:
 @lru_cache(maxsize=4)
 def _with_script(page: bytes, zipped: bool) -> bytes:
     text = gzip.decompress(page) if zipped else page
-    text = text.replace(b"<head>", b"<head>" + FULL_RESOLUTION, 1)
+    text = text.replace(b"<head>", b"<head>" + FULL_RESOLUTION + QUIET_SPLATS, 1)
     return gzip.compress(text) if zipped else text

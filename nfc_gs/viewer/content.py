@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +11,19 @@ from functools import cached_property
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData
+from nfc_gs.export.paths import DEFAULT_UP
+from nfc_gs.formats.notes import first_view, up_of
 from nfc_gs.model.radiance import RenderOptions
 from nfc_gs.rendering.backend import RasterBackend
 from nfc_gs.viewer.cameras import pose_of
 from nfc_gs.viewer.draw import Photo
 from nfc_gs.viewer.frame_rate import TARGET_FPS
 from nfc_gs.viewer.frames import Placement, place
+from nfc_gs.viewer.guess import Guess, guessed_view
 from nfc_gs.viewer.live import LiveTraining
-from nfc_gs.viewer.source import Source, Vector, frame_of, middle_and_radius, up_of
+from nfc_gs.viewer.source import Source, Vector, frame_of, middle_and_radius
+
+logger = logging.getLogger("nfc_gs")
 
 HOME_ASPECT = 16 / 9
 """Width / height of the window that the camera of a new page is for."""
@@ -51,6 +57,7 @@ class Content:
         placements: where the sources lie in the frame that is shown, by name; the frame is that of the capture, or of
             the first source.
         time_axis: what the times 0 and 1 mean; None where nothing moves, or where it is not known.
+        guess: the view to begin with where neither a capture nor a file says anything of one; None else.
         target_fps: pictures per second while a camera moves.
     """
 
@@ -80,6 +87,7 @@ class Content:
         axes = [None if self.scene is None else self.scene.time_axis, *(source.time_axis for source in self.sources)]
         self.time_axis = next((axis for axis in axes if axis is not None), None)
         device = self.sources[0].snapshot().model.device.type
+        self.guess = self._guessed_view()
         self.target_fps = TARGET_FPS.get(device, TARGET_FPS["cpu"])
 
     @cached_property
@@ -130,7 +138,7 @@ class Content:
     @property
     def first_view(self) -> int:
         """Index of the view of the capture that is chosen at first: a held-out one if there are any; 0 without."""
-        return (self.scene.test or self.scene.train)[0] if self.scene is not None and self.scene.views else 0
+        return 0 if self.scene is None else first_view(self.scene)
 
     @property
     def has_photos(self) -> bool:
@@ -153,11 +161,32 @@ class Content:
     def home(self) -> HomeCamera:
         """The camera of a new page: that of the first view, or one that sees all of the content."""
         middle, radius = self.middle_and_radius()
-        up = up_of(self.scene)
         if self.scene is not None and self.scene.views:
-            return _home_at(self.scene.views[self.first_view].camera, middle, radius, up)
+            return _home_at(self.scene.views[self.first_view].camera, middle, radius, up_of(self.scene))
+        notes = self.sources[0].notes
+        up = notes.up or (DEFAULT_UP if self.guess is None else self.guess.up)
+        camera = notes.camera or (None if self.guess is None else self.guess.camera)
+        if camera is not None:
+            return HomeCamera(camera.position, camera.look_at, up, camera.fov)
         x, y, z = middle
         return HomeCamera((x, y - 0.5 * radius, z - 4.0 * radius), middle, up, HOME_FOV)
+
+    def _guessed_view(self) -> Guess | None:
+        """A view of the first source where it is not known how to look at it."""
+        first = self.sources[0]
+        gaussians, notes = first.snapshot().gaussians, first.notes
+        has_cameras = self.scene is not None and len(self.scene.views) > 0
+        if has_cameras or gaussians is None or (notes.up is not None and notes.camera is not None):
+            return None
+        guess = guessed_view(gaussians, notes.up)
+        if notes.up is None:
+            x, y, z = guess.up
+            why = "across what looks like the ground" if guess.has_ground else "as in most splats"
+            logger.info(
+                "%s does not say what is up: (%.2g, %.2g, %.2g) is taken, %s. To change it: Cameras, Up.",
+                first.name, x, y, z, why,
+            )  # fmt: skip
+        return guess
 
     def home_fov(self, aspect: float) -> float:
         """Vertical field of view, radians, at which a window (aspect: width / height) shows the subject from `home`.

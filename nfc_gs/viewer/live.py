@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from time import perf_counter
+from pathlib import Path
+from time import perf_counter, time
 from typing import Protocol
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import Evaluated, Event, StepDone, TrainFinished
 from nfc_gs.model.radiance import RadianceModel
+from nfc_gs.runs.names import REPORT_NAME, SPLAT_NAME
 from nfc_gs.viewer.scheduler import Budget
 from nfc_gs.viewer.source import Source
 
@@ -87,6 +89,7 @@ class LiveTraining:
         self.loss, self.psnr, self.test_psnr = Curve(), Curve(), Curve()
         self.on_snapshot: Callable[[], None] = lambda: None
         self._training, self._clock = training, clock
+        self._began = time()
         self._snapshot_requested, self._save_requested = threading.Event(), threading.Event()
         self._wake = threading.Condition()
         self._rate_since: tuple[float, int] | None = None
@@ -115,6 +118,15 @@ class LiveTraining:
         self.stop_pressed = True
         self._training.stop()
         self.resume()
+
+    def results(self) -> list[Path]:
+        """Report and splat of the training as files, once it is over and the report, the last of all, is written."""
+        folder = self.source.folder
+        if not self.finished or folder is None:
+            return []
+        files = [path for name in (REPORT_NAME, SPLAT_NAME) if (path := folder / name).is_file()]
+        is_there = len(files) > 0 and files[0].name == REPORT_NAME and files[0].stat().st_mtime >= self._began
+        return files if is_there else []
 
     def save(self) -> None:
         """Write a checkpoint after the current step of the training."""

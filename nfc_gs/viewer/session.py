@@ -87,12 +87,16 @@ class Session:
     """
 
     def __init__(self, client: viser.ClientHandle, content: Content, scheduler: Scheduler) -> None:
-        """A session that shows the first source, and has the second one beside it to compare."""
+        """A session that shows the first source, with the second one beside it if there are two."""
         self.client, self.content, self.scheduler = client, content, scheduler
         self.renderer = ViewRenderer(content)
         first, second = content.sources[0], content.sources[min(1, len(content.sources) - 1)]
         self.state = ViewState(
-            source=first.name, other=second.name, background=first.options.background, view=content.first_view
+            source=first.name,
+            other=second.name,
+            compare="split" if len(content.sources) == 2 else "off",
+            background=first.options.background,
+            view=content.first_view,
         )
         self.closed = False
         self.pictures_sent = 0

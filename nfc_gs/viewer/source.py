@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.scene import SceneData, TimeAxis
 from nfc_gs.export.paths import middle_and_radius as points_middle_and_radius
+from nfc_gs.formats.notes import Notes
 from nfc_gs.formats.registry import format_of
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.objective.terms import terms_in_words
@@ -25,6 +27,8 @@ from nfc_gs.viewer.snapshot import Snapshot
 logger = logging.getLogger("nfc_gs")
 
 Vector = tuple[float, float, float]
+
+NOTHING_KNOWN = Notes()
 
 PLAIN = RenderOptions()
 """How a model is rendered of which nothing else is known."""
@@ -42,6 +46,7 @@ class Source:
         folder: of its run, the only place where files are written; None for what is not a run.
         frame: the coordinate frame of the model; None where it is not known.
         previews: cheaper models for pictures that must come quickly.
+        notes: what its file says of up, the first camera and the background, in the frame of the model.
         facts: names and values to show, seed and objective for example.
     """
 
@@ -56,12 +61,14 @@ class Source:
         folder: Path | None = None,
         step: int | None = None,
         frame: CoordinateFrame | None = None,
+        notes: Notes = NOTHING_KNOWN,
     ) -> None:
         """Show a model; its tensors must not change any more. Without a `frame` it is in that of the scene."""
         self.name, self.scene, self.options = name, scene, options
         self.time_axis, self.folder = time_axis, folder
         self.frame = frame_of(scene) if frame is None and scene is not None else frame
         self.facts: dict[str, str] = {}
+        self.notes = notes
         self.previews = PreviewModels()
         self._snapshot = Snapshot(model, step, 0)
 
@@ -148,6 +155,8 @@ def facts_of(checkpoint: Checkpoint) -> dict[str, str]:
 def open_source(path: Path | str, *, capture: Path | None = None, device: str = "auto") -> Source:
     """Open a run folder, a checkpoint or a splat file.
 
+    A splat file that lies in a run folder is shown with the cameras and the background of that run.
+
     Args:
         capture: where the capture of a run lies now; None where it lay.
         device: where to draw: auto, cpu or cuda; auto takes a GPU if there is one.
@@ -159,8 +168,24 @@ def open_source(path: Path | str, *, capture: Path | None = None, device: str = 
     path, device = Path(path), resolve_device(device)
     if format_of(path) is None:
         return RunSource(path, capture, device)
-    loaded = load_model(path, device=device)
-    return Source(path.stem, loaded.model, frame=CoordinateFrame(loaded.transform, None))
+    loaded, checkpoint = load_model(path, device=device), _checkpoint_around(path)
+    options, notes, frame = loaded.options, loaded.notes, CoordinateFrame(loaded.transform, None)
+    if checkpoint is None:
+        return Source(path.stem, loaded.model, options=options, frame=frame, notes=notes)
+    scene, background = _scene_of(checkpoint, capture), checkpoint.render_options().background
+    frame = replace(frame, capture=str(scene.root.resolve()))
+    return Source(path.stem, loaded.model, scene=scene, options=replace(options, background=background), frame=frame)
+
+
+def _checkpoint_around(path: Path) -> Checkpoint | None:
+    """The checkpoint of the run in whose folder a splat file lies, or in a folder of that; None where there is none."""
+    for folder in path.resolve().parents[:2]:
+        if (folder / CHECKPOINT_NAME).is_file():
+            try:
+                return load_checkpoint(folder)
+            except UserError as error:
+                logger.warning("%s is shown without the cameras of its run. %s", path, error)
+    return None
 
 
 def _scene_of(checkpoint: Checkpoint, capture: Path | None) -> SceneData:
@@ -173,15 +198,6 @@ def _scene_of(checkpoint: Checkpoint, capture: Path | None) -> SceneData:
     except UserError as error:
         logger.warning("%s", error)
         return checkpoint.scene
-
-
-def up_of(scene: SceneData | None) -> Vector:
-    """The direction that is up: that of the cameras; without a capture, -y (most splats' convention)."""
-    if scene is None or not scene.views:
-        return (0.0, -1.0, 0.0)
-    ups = torch.stack([-view.camera.viewmat[1, :3] for view in scene.views])
-    x, y, z = torch.nn.functional.normalize(ups.mean(0), dim=0).tolist()
-    return (x, y, z)
 
 
 def middle_and_radius(source: Source) -> tuple[Vector, float]:

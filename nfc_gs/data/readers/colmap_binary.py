@@ -123,8 +123,8 @@ def read_images(path: Path) -> list[ModelImage]:
         name = cursor.text(f"the name of image {number}")
         if not name:
             cursor.fail(f"image {number} has no name")
-        check_pose(path, pose, f"image {name}")
-        length = cursor.count(_POINT_2D.itemsize, f"points in image {name}")
+        check_pose(path, pose, f"image {name[:200]}")
+        length = cursor.count(_POINT_2D.itemsize, f"points in image {name[:200]}")
         points = np.frombuffer(cursor.data, _POINT_2D, length, cursor.offset)["point"].copy() if length else NO_POINTS
         cursor.offset += _POINT_2D.itemsize * length
         images.append(ModelImage(number, tuple(pose), camera, name, points))

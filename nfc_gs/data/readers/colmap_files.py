@@ -91,8 +91,8 @@ def _folders(bases: list[Path]) -> list[Path]:
 
 
 def _numbered(base: Path) -> list[Path]:
-    folders = [Path(entry.path) for entry in folder_entries(base) if entry.name.isdecimal() and entry.is_dir()]
-    return sorted(folders, key=lambda path: int(path.name))
+    paths = [Path(entry.path) for entry in folder_entries(base) if entry.name.isdecimal()]
+    return sorted((path for path in paths if path.is_dir()), key=lambda path: int(path.name))
 
 
 def model_files(folder: Path) -> ModelFiles | None:
@@ -170,7 +170,7 @@ def _lenses(files: ModelFiles, cameras: Cameras, images: list[ModelImage]) -> di
         if camera is None:
             raise damage(
                 files.images,
-                f"image {image.name} refers to camera {image.camera}, which is not in {files.cameras.name}",
+                f"image {image.name[:200]} refers to camera {image.camera}, which is not in {files.cameras.name}",
             )
         if isinstance(camera, UserError):
             raise camera

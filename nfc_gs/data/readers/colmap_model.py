@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.capture import on_one_line
 from nfc_gs.data.lens import Lens
 
 NO_POINT = 2**64 - 1
@@ -61,8 +62,8 @@ class ModelPoints:
 
 
 def damage(path: Path, what: str) -> UserError:
-    """The error of a file with that fault; names in it that are not UTF-8 are written as their bytes."""
-    return UserError(f"{path} is damaged: {readable(what)}; export the COLMAP model again.")
+    """The error of a file with that fault; what is no text in names is written as its bytes."""
+    return UserError(f"{path} is damaged: {on_one_line(readable(what))}; export the COLMAP model again.")
 
 
 def readable(name: str) -> str:

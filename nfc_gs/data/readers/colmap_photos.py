@@ -17,7 +17,7 @@ _COPIES = (2, 4, 8)
 
 _CODE_PAGES = (
     *("gb18030", "cp932", "cp949", "big5hkscs"),  # Chinese, Japanese, Korean, Chinese with the old characters
-    *("cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "cp1258", "cp874"),
+    *("cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874"),
     *("cp437", "cp850", "cp866"),  # of the console
 )
 """What programs for Windows write instead of UTF-8."""

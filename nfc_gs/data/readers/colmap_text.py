@@ -1,8 +1,8 @@
 """The .txt files of a COLMAP model, as COLMAP, RealityCapture, Metashape and scripts write them.
 
-Errors name the line. Comments and empty lines may be anywhere, lines may end as in Windows, and a byte order mark may
-come first. In `images.txt` each image should be followed by a line of its 2D points, which is empty without any;
-files that leave these lines out, or have more empty ones, are understood.
+Errors name the line. Comments and empty lines may be anywhere, lines may end as in Windows or in old files of Macs,
+and a byte order mark may come first. In `images.txt` each image should be followed by a line of its 2D points, which
+is empty without any; files that leave these lines out, or have more empty ones, are understood.
 
 Format: https://colmap.github.io/format.html
 """
@@ -46,10 +46,10 @@ def read_cameras(path: Path) -> Cameras:
     cameras: Cameras = {}
     for line, text in _lines(path):
         words = text.split()
-        if len(words) < 4:
-            raise _ends_early(path, line)
         number = _whole(path, line, words[0])
         try:
+            if number in cameras:
+                raise damage(path, f"camera {number} occurs twice")
             cameras[number] = _lens(path, line, words[1:], known)
         except UserError as error:
             cameras[number] = error
@@ -57,6 +57,8 @@ def read_cameras(path: Path) -> Cameras:
 
 
 def _lens(path: Path, line: int, words: list[str], known: set[str]) -> Lens:
+    if len(words) < 3:
+        raise _ends_early(path, line)
     model, *rest = words
     if model not in known:
         raise damage(path, f"line {line} has the unknown camera model {model[:40]}")
@@ -173,7 +175,10 @@ def read_text(path: Path) -> str:
 
 def _lines(path: Path, empty: bool = False) -> Iterator[tuple[int, str]]:
     """The number and text of each line but comments, and but empty ones if they are not asked for."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    content = read_text(path)
+    if "\n" not in content:
+        content = content.replace("\r", "\n")
+    for number, line in enumerate(content.split("\n"), start=1):
         text = line.lstrip()
         if not text.startswith("#") and (text or empty):
             yield number, line

@@ -1,4 +1,4 @@
-"""Reader of LLFF captures: photos in `images`, and their poses in `poses_bounds.npy`.
+"""Reader of LLFF captures: photos in `images` (or `images_4`, `images_8`), and their poses in `poses_bounds.npy`.
 
 The same file holds the poses of the cameras of Neural 3D Video (see `multiview`).
 """
@@ -70,8 +70,17 @@ def _pose(matrix: np.ndarray, where: str) -> tuple[Lens, np.ndarray]:
 
 
 def is_llff(path: Path) -> bool:
-    """Whether a folder has `poses_bounds.npy` and photos in `images`."""
-    return is_file(path / BOUNDS) and bool(images_in(path / "images"))
+    """Whether a folder has `poses_bounds.npy` and photos in `images`, or smaller copies of them."""
+    return is_file(path / BOUNDS) and bool(_photos(path)[0])
+
+
+def _photos(root: Path) -> tuple[list[Path], int]:
+    """The files in `images`, else in the `images_<factor>` with the largest; and that factor."""
+    for factor in (1, 2, 4, 8):
+        files = images_in(root / (f"images_{factor}" if factor > 1 else "images"))
+        if files:
+            return files, factor
+    return [], 1
 
 
 def read_llff(root: Path, *, factor: int | None = None, masks: bool = True) -> Capture:
@@ -84,7 +93,12 @@ def read_llff(root: Path, *, factor: int | None = None, masks: bool = True) -> C
     Raises:
         UserError: naming the file and what is wrong.
     """
-    files = images_in(root / "images")
+    messages = ReaderMessages()
+    files, own = _photos(root)
+    if own > 1:
+        messages.warning(
+            f"There are no photos in {root / 'images'}: those in images_{own} at 1/{own} of the size are used."
+        )
     names = [file.name for file in files]
     bounds = read_bounds(root / BOUNDS, names, "image")
     copies = images_in(root / f"images_{factor}") if factor else []
@@ -95,11 +109,10 @@ def read_llff(root: Path, *, factor: int | None = None, masks: bool = True) -> C
             path=copies[place] if use_copies else files[place],
             lens=lens,
             viewmat=viewmat,
-            reduced=factor if use_copies and factor else 1,
+            reduced=factor if use_copies and factor else own,
         )
         for place, (name, (lens, viewmat)) in enumerate(zip(names, bounds.poses, strict=True))
     ]
-    messages = ReaderMessages()
     if masks:
         images = with_masks(images, root / "masks", messages)
     empty = np.zeros((0, 3))

@@ -5,12 +5,15 @@ To add a reader, write a module that makes a `Reader`, and add it to the table i
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.capture import Capture, folder_entries, image_files, is_file, some_names
+from nfc_gs.data.capture import Capture, check_readable, folder_entries, image_files, is_file, some_names
 from nfc_gs.data.npy_file import load_numbers
 from nfc_gs.data.readers import colmap, llff, multiview, nerfies, transforms
 from nfc_gs.data.readers.camera_folders import find_cameras
@@ -28,6 +31,10 @@ READERS: tuple[Reader, ...] = (
     llff.READER,
 )
 """The first that recognises a path reads it: those that look for rarer files come first."""
+
+
+_MOST_TRIED = 1_000
+"""Of the folders in the folders of a path, so many are looked at for captures to name."""
 
 
 def read_capture(path: Path, *, factor: int | None = None, masks: bool = True) -> Capture:
@@ -66,14 +73,20 @@ def _check_path(path: Path) -> None:
 
 
 def _not_recognised(path: Path) -> UserError:
-    """What a path lacks to be a capture."""
+    """What a path lacks to be a capture.
+
+    Raises:
+        UserError: a folder in it may not be read.
+    """
     if not path.is_dir():
         what = "a file" if is_file(path) else "no regular file and no folder"
         return UserError(f"{path} is {what}, not a capture; give the folder of a capture or its transforms.json.")
+    for folder in (path, path / "sparse", path / "sparse" / "0", path / "images"):
+        check_readable(folder)
     lacking = lacking_files(path)
     if lacking is not None:
         return UserError(lacking)
-    inside = [entry.name for entry in folder_entries(path) if _is_capture(Path(entry.path))]
+    inside = [str(capture.relative_to(path)) for capture in _captures_in(path)]
     if inside:
         some = some_names(inside, 8)
         return UserError(
@@ -93,6 +106,13 @@ def _not_recognised(path: Path) -> UserError:
             f"{path} has {llff.BOUNDS} with {len(rows)} poses, but neither as many photos in {path / 'images'} nor "
             "cameras (cam00, cam01, ...) with their frames or videos; add them."
         )
+    names = [entry.name for entry in folder_entries(path) if re.fullmatch(r"transforms.*\.json", entry.name)]
+    other = [name for name in names if is_file(path / name)]
+    if other:
+        return UserError(
+            f"{path} has {some_names(other)}, but neither transforms.json nor transforms_train.json; add one of them, "
+            f"or give {path / some_names(other[:1])} itself."
+        )
     if next(image_files(path), None) is not None:
         return UserError(
             f"{path} has images but no camera poses (no COLMAP model, no transforms.json); run COLMAP on it first."
@@ -101,5 +121,14 @@ def _not_recognised(path: Path) -> UserError:
     return UserError(f"{path} is no capture: it has no images and no camera poses; give the folder of one ({kinds}).")
 
 
+def _captures_in(folder: Path) -> list[Path]:
+    """The captures in a folder; where there are none, those in the folders in it."""
+    entries = [Path(entry.path) for entry in folder_entries(folder)]
+    below = (Path(inner.path) for entry in entries for inner in folder_entries(entry))
+    return [path for path in entries if _is_capture(path)] or [
+        path for path in itertools.islice(below, _MOST_TRIED) if _is_capture(path)
+    ]
+
+
 def _is_capture(path: Path) -> bool:
-    return path.is_dir() and any(reader.recognises(path) for reader in READERS)
+    return os.path.isdir(path) and any(reader.recognises(path) for reader in READERS)

@@ -91,6 +91,8 @@ def read_blender(path: Path, *, factor: int | None = None, masks: bool = True) -
     """
     root = path.parent if path.suffix.lower() == ".json" else path
     messages = ReaderMessages()
+    if is_file(root / "transforms.json"):
+        messages.info(f"{root} has {_BLENDER['train']} and transforms.json; {_BLENDER['train']} is used.")
     files = [_TransformsFile(root / _BLENDER["train"], None, masks, messages)]
     train, test = files[0].images(), []
     for split in ("test", "val"):
@@ -127,6 +129,7 @@ class _TransformsFile:
         self.stems: dict[str, set[str]] = {}  # file_path without its suffix -> names of images
         self.sizes: dict[Path, tuple[int, int]] = {}
         self.lenses: set[Lens] = set()  # those that are checked
+        self.ambiguous: list[str] = []  # files that are used, of several that fit a name without suffix
         self.half_given: list[str] = []  # images whose frames give the focal length along one axis only
 
     def images(self) -> list[CaptureImage]:
@@ -154,6 +157,11 @@ class _TransformsFile:
             self.messages.warning(
                 f"{len(again)} frames of {self.file.name} give an image that occurs more than once "
                 f"({some_names(list(dict.fromkeys(again)))}); only the first frame of each image is used."
+            )
+        if self.ambiguous:
+            self.messages.warning(
+                f"{len(self.ambiguous)} names of images in {self.file.name} have no suffix and fit several files; used "
+                f"are {some_names(self.ambiguous, 1)}."
             )
         if self.half_given:
             self.messages.warning(
@@ -198,16 +206,19 @@ class _TransformsFile:
 
     def _exact(self, name: str) -> Path | None:
         """The file of that name, which may be given without its suffix."""
-        path = self.root / name
-        for suffix in ("", ".png", ".jpg", ".jpeg"):
-            if is_file(Path(f"{path}{suffix}")):
-                return Path(os.path.normpath(f"{path}{suffix}"))
-        if has_image_suffix(name):
-            return None
-        return self.files.find(f"{name}.png")
+        path = Path(os.path.normpath(self.root / name))
+        if is_file(path):
+            return path
+        found = [file for suffix in (".png", ".jpg", ".jpeg") if is_file(file := Path(f"{path}{suffix}"))]
+        if len(found) > 1:
+            found.sort(key=is_deep)  # a depth map may lie beside the photo
+            self.ambiguous.append(f"{found[0].name}, not {found[1].name}")
+        if found:
+            return found[0]
+        return None if has_image_suffix(name) else self.files.find(f"{name}.png")
 
     def _capture_image(self, frame: dict[str, Any], index: int, path: Path, name: str) -> CaptureImage:
-        where = f"{self.file}, frame {index} ({frame['file_path']})"
+        where = f"{self.file}, frame {index} ({frame['file_path'][:200]})"
         reduced = 1
         copy = self._copy(path)
         lens = self._lens(frame, where, path)
@@ -240,7 +251,7 @@ class _TransformsFile:
             raise UserError(f"{where}: 'mask_path' is {ascii(given)[:40]}, no file name; mend or remove it.")
         path = self.files.find(given.replace("\\", "/"))
         if path is None:
-            raise UserError(f"{where}: the mask {given} is not on disk; put it there or remove 'mask_path'.")
+            raise UserError(f"{where}: the mask {given[:200]} is not on disk; put it there or remove 'mask_path'.")
         return path
 
     def _lens(self, frame: dict[str, Any], where: str, path: Path) -> Lens:
@@ -270,7 +281,7 @@ class _TransformsFile:
             raise UserError(f"{self.file}: 'ply_file_path' is {ascii(name)[:40]}, no file name; mend or remove it.")
         path = self.root / name.replace("\\", "/")
         if not is_file(path):
-            self.messages.warning(f"The points {path} that {self.file.name} names are not on disk.")
+            self.messages.warning(f"The points {str(path)[:400]} that {self.file.name} names are not on disk.")
             return none
         return read_ply_points(path)
 

@@ -71,7 +71,7 @@ def lens_of(fields: Fields, size: tuple[int, int], where: str) -> Lens:
     fy = _focal(fields, *_Y, height, where) or fx
     fx = fx or fy
     if not fx or not fy:
-        raise UserError(f"{where}: neither 'fl_x' nor 'camera_angle_x' is given; add the focal length.")
+        raise UserError(f"{where}: neither 'fl_x' nor 'camera_angle_x' is given, or not above 0; add the focal length.")
     centre = (value("cx", width / 2), value("cy", height / 2))
     k1, k2, k3, k4, p1, p2 = (value(key) for key in _TERMS)
     if model in _FISHEYE:

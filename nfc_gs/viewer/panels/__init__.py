@@ -12,6 +12,7 @@ from nfc_gs.viewer.panels.camera import CameraPanel
 from nfc_gs.viewer.panels.compare import ComparePanel
 from nfc_gs.viewer.panels.display import DisplayPanel
 from nfc_gs.viewer.panels.edit import EditPanel
+from nfc_gs.viewer.panels.halves import HalvesPanel
 from nfc_gs.viewer.panels.help import HelpPanel
 from nfc_gs.viewer.panels.legend import LegendPanel
 from nfc_gs.viewer.panels.panel import Panel, log_failure
@@ -22,6 +23,7 @@ from nfc_gs.viewer.panels.status import StatusPanel
 from nfc_gs.viewer.panels.style import SHEET
 from nfc_gs.viewer.panels.tabs import Tabs
 from nfc_gs.viewer.panels.time import TimePanel
+from nfc_gs.viewer.panels.timeline import TimelinePanel
 from nfc_gs.viewer.panels.training import TrainingPanel
 from nfc_gs.viewer.panels.views import ViewsPanel
 from nfc_gs.viewer.session import Session
@@ -39,6 +41,8 @@ class Entry:
 PANELS = (
     Entry("", StatusPanel),
     Entry("", LegendPanel),
+    Entry("", HalvesPanel, lambda content: len(content.sources) > 1),
+    Entry("", TimelinePanel, lambda content: content.changes_with_time),
     Entry("Training", TrainingPanel, lambda content: content.live is not None),
     Entry("Show", DisplayPanel),
     Entry("Show", SplatsPanel, lambda content: content.has_gaussians),

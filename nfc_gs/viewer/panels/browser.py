@@ -8,15 +8,24 @@ from typing import Any
 import numpy as np
 import torch
 import viser
+from torch import Tensor
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.rotation import quat_to_matrix
 from nfc_gs.core.sh import sh0_to_rgb
+from nfc_gs.export.paths import middle_and_radius
 from nfc_gs.viewer.panels.panel import Panel
 from nfc_gs.viewer.session import Session
 
 BROWSER_LIMIT = 1_000_000
 """Most Gaussians that are sent to a browser; of more, those that are seen best."""
+
+
+REACH = 50.0
+"""Farthest that splats are from the middle of all in the browser, in median distances from it."""
+
+MAX_AXIS = 240.0
+"""Longest axis, scene units: viser sends covariances as float16, whose largest number is 65,504."""
 
 
 class BrowserPanel(Panel):
@@ -98,11 +107,36 @@ def browser_splats(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray
         kept = weight.topk(BROWSER_LIMIT).indices
         model = type(model)({name: tensor[kept] for name, tensor in model.tensors().items()})
     axes = quat_to_matrix(model.quats).nan_to_num() * (model.scales * state.splat_scale)[:, None, :]
+    known = model.means.isfinite().all(1) & axes.isfinite().flatten(1).all(1) & model.opacities.isfinite()
     colors = sh0_to_rgb(model.tensors()["sh_coeffs"][:, 0]).clamp(0, 1)
     means, placement = model.means, session.content.placement_of(session.content.source(state.source))
     if placement.matrix is not None:
         matrix = means.new_tensor(placement.matrix)
         means, axes = means @ matrix[:3, :3].T + matrix[:3, 3], matrix[:3, :3] @ axes
-    tensors = (means, axes @ axes.transpose(1, 2), colors, model.opacities[:, None])
-    centers, covariances, rgbs, opacities = (tensor.float().cpu().numpy() for tensor in tensors)
-    return centers, covariances, rgbs, opacities
+    means, axes, colors, opacities = (tensor[known] for tensor in (means, axes, colors, model.opacities[:, None]))
+    means, axes = _drawn_near(means, axes)
+    tensors = (means, axes @ axes.transpose(1, 2), colors.nan_to_num(), opacities)
+    centers, covariances, rgbs, alphas = (tensor.float().cpu().numpy() for tensor in tensors)
+    return centers, covariances, rgbs, alphas
+
+
+def _drawn_near(means: Tensor, axes: Tensor) -> tuple[Tensor, Tensor]:
+    """What is far from the middle, brought to `REACH` and made smaller: from the middle it looks the same.
+
+    The browser sorts by depth in as many steps as 16 bits have, from the nearest to the farthest: a single one that is
+    far leaves one step for all that is near.
+
+    Args:
+        means: [N, 3], finite.
+        axes: [N, 3, 3], whose columns are the axes of the Gaussians; finite.
+    """
+    if len(means) == 0:
+        return means, axes
+    middle, radius = middle_and_radius(means)
+    middle = middle.to(means)
+    offsets, reach = means - middle, REACH * radius
+    nearer = (reach / offsets.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)
+    axes = axes * nearer[:, None, None]
+    longest = axes.norm(dim=1).amax(1)
+    axes = axes * (min(reach, MAX_AXIS) / longest.clamp(min=1e-12)).clamp(max=1.0)[:, None, None]
+    return middle + offsets * nearer[:, None], axes

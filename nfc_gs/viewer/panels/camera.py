@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 import viser
 
 from nfc_gs.core.rotation import quat_to_matrix
-from nfc_gs.viewer.cameras import pose_from_json, pose_to_json
+from nfc_gs.viewer.cameras import pose_from, pose_from_json, pose_to_json, rounded
 from nfc_gs.viewer.content import HOME_ASPECT
 from nfc_gs.viewer.panels.panel import Command, Panel
 from nfc_gs.viewer.session import Session
@@ -75,6 +76,10 @@ class CameraPanel(Panel):
         show.on_click(guarded(lambda _: self._show_json()))
         go.on_click(guarded(lambda _: self._go_to_json()))
 
+    def settings(self) -> Mapping[str, Any]:
+        """What outlasts the page."""
+        return {"up": self.up}
+
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """Move as the controls say; the viewer itself sets them where they follow the camera."""
         session, camera = self.session, self.session.client.camera
@@ -88,6 +93,19 @@ class CameraPanel(Panel):
         else:
             camera.fov = math.radians(float(self.fov.value))
             session.request()
+
+    def kept(self) -> Any:
+        """Where the camera is, unless it is where it was at first."""
+        pose, home = self.session.pose, self.home
+        forward = quat_to_matrix(torch.tensor(pose.wxyz, dtype=torch.float64))[:, 2].numpy()
+        ahead = np.asarray(home.look_at) - home.position
+        distance = float(np.linalg.norm(ahead))
+        is_there = math.dist(pose.position, home.position) < 1e-3 * distance
+        return None if is_there and forward @ ahead > 0.9999 * distance else asdict(rounded(pose))
+
+    def restore(self, kept: Any) -> None:
+        """Move the camera to where it was."""
+        self.session.move_camera_to(pose_from(kept, "The last camera")[0])
 
     def tick(self) -> None:
         """Let the slider follow the field of view of a camera at rest: not the echo of a slider that is dragged."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ class ComparePanel(Panel):
         """Add the controls, and the border to the browser's scene."""
         session, names = self.session, tuple(source.name for source in self.session.content.sources)
         self.mode = gui.add_dropdown(
-            "Compare", ("off", "split", "flicker"), initial_value="off",
+            "Compare", ("off", "split", "flicker"), initial_value=session.state.compare,
             hint="Split: left and right of a border, which you drag on the picture. Flicker: in turn. Key: V",
         )  # fmt: skip
         self.left = gui.add_dropdown(
@@ -42,6 +42,11 @@ class ComparePanel(Panel):
             measure.on_click(session.guarded(lambda _: self._show_psnr()))
         self.watch(self.mode, self.left, self.right, self.split)
         self._add_border()
+        self._show_notes()
+
+    def settings(self) -> Mapping[str, Any]:
+        """What outlasts the page."""
+        return {"mode": self.mode, "left": self.left, "right": self.right, "split": self.split}
 
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """Compare as the controls say."""
@@ -54,12 +59,17 @@ class ComparePanel(Panel):
             other=self.right.value,
             split=float(self.split.value),
         )
-        placements = [session.content.placement_of(source) for source in dict.fromkeys((session.source, session.other))]
-        self.notes.content = "  \n".join(placement.note for placement in placements if placement.note)
-        self.notes.visible = bool(self.notes.content) and session.state.compare != "off"
+        self._show_notes()
         if event.target in (self.left, self.right):
             self.result.visible = False  # it was of others
         self._move_border()
+
+    def _show_notes(self) -> None:
+        """Say what is not known of how the two lie beside each other."""
+        session = self.session
+        placements = [session.content.placement_of(source) for source in dict.fromkeys((session.source, session.other))]
+        self.notes.content = "  \n".join(placement.note for placement in placements if placement.note)
+        self.notes.visible = bool(self.notes.content) and session.state.compare != "off"
 
     def commands(self) -> Sequence[Command]:
         """A key to compare."""

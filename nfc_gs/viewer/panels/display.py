@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import viser
@@ -65,6 +65,19 @@ class DisplayPanel(Panel):
         self.watch(
             self.show, self.colormap, self.auto_range, self.near, self.far, self.channel, self.bit, self.background
         )
+
+    def settings(self) -> Mapping[str, Any]:
+        """What outlasts the page."""
+        return {
+            "show": self.show,
+            "colormap": self.colormap,
+            "auto_range": self.auto_range,
+            "near": self.near,
+            "far": self.far,
+            "channel": self.channel,
+            "bit": self.bit,
+            "background": self.background,
+        }
 
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """Show what is chosen, and only the controls that matter for it."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import viser
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.formats.notes import Notes, StartCamera
 from nfc_gs.formats.ply import write_ply
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.runs.names import SPLAT_NAME
@@ -69,6 +72,18 @@ class EditPanel(Panel):
         export.on_click(
             self.session.in_background(lambda _: self._export(), busy="An export is being written already.")
         )
+
+    def settings(self) -> Mapping[str, Any]:
+        """What outlasts the page."""
+        return {
+            "shape": self.shape,
+            "low": self.low,
+            "high": self.high,
+            "center": self.center,
+            "radius": self.radius,
+            "min_opacity": self.min_opacity,
+            "max_size": self.max_size,
+        }
 
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """Show what the controls keep, and the outline of the crop."""
@@ -141,8 +156,16 @@ class EditPanel(Panel):
             raise UserError(f"{source.name} has no Gaussians, which are all that a PLY can hold.")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / SPLAT_NAME
-            write_ply(file, kept, None if source.frame is None else source.frame.transform)
+            write_ply(file, kept, None if source.frame is None else source.frame.transform, notes=self._notes())
             session.send_file(f"{source.name}.ply", file.read_bytes())
+
+    def _notes(self) -> Notes:
+        """What an exported file says: up, the background that is chosen, and to begin where the camera is now."""
+        session, home = self.session, self.session.content.home
+        camera = StartCamera(session.pose.position, three(session.client.camera.look_at), session.pose.fov)
+        notes = Notes(up=home.up, camera=camera, background=session.state.background)
+        matrix = session.content.placement_of(session.source).matrix
+        return notes if matrix is None else notes.moved(np.linalg.inv(matrix))
 
 
 def _dense_box_of(session: Session) -> tuple[Point, Point]:

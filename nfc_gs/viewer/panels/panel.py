@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -53,6 +53,21 @@ class Panel:
     def commands(self) -> Sequence[Command]:
         """What keys do here; called after `build`."""
         return ()
+
+    def settings(self) -> Mapping[str, Any]:
+        """Controls whose values outlast the page, by names; called after `build`."""
+        return {}
+
+    def kept(self) -> Any:
+        """What else outlasts the page, as JSON has it; None for nothing."""
+        return None
+
+    def restore(self, kept: Any) -> None:
+        """Bring back what `kept` returned, or what else may be in its place.
+
+        Raises:
+            UserError: it is something else.
+        """
 
     def watch(self, *controls: Any) -> None:
         """Call `on_change` with each change of these controls; its errors are shown on the page."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -104,12 +104,33 @@ class PathPanel(Panel):
         render.on_click(self.session.in_background(lambda _: self.render(), busy=busy))
         self.cancel.on_click(self.session.guarded(lambda _: self._cancel.set()))
 
+    def settings(self) -> Mapping[str, Any]:
+        """What outlasts the page."""
+        return {
+            "seconds": self.seconds,
+            "fps": self.fps,
+            "loop": self.loop,
+            "width": self.width,
+            "height": self.height,
+            "file_type": self.file_type,
+        }
+
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """Give the path its duration and shape."""
         seconds = min(max(float(self.seconds.value), SECONDS[0]), SECONDS[1])
         fps = min(max(float(self.fps.value), FPS[0]), FPS[1])
         self.path = replace(self.path, seconds=seconds, fps=fps, loop=bool(self.loop.value))
         self._draw()
+
+    def kept(self) -> Any:
+        """The keyframes, if there are any."""
+        return self.path.to_json() if self.path.keys else None
+
+    def restore(self, kept: Any) -> None:
+        """Bring back keyframes."""
+        if not isinstance(kept, str):
+            raise UserError("The last camera path is no text.")
+        self._take(path_from_json(kept))
 
     def on_tab(self, is_open: bool) -> None:
         """Show the path with the tab."""
@@ -294,6 +315,10 @@ class PathPanel(Panel):
             path = path_from_json(content.decode("utf-8"))
         except UnicodeDecodeError:
             raise UserError("The file is not JSON; load one that was saved here.") from None
+        self._take(path)
+
+    def _take(self, path: CameraPath) -> None:
+        """Show another path."""
         self.path, self.chosen = path, 0
         self.seconds.value, self.fps.value, self.loop.value = path.seconds, path.fps, path.loop
         self._changed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import viser
@@ -33,6 +34,10 @@ class SplatsPanel(Panel):
             hint="Diameter of a dot.",
         )
         self.watch(self.sh_degree, self.scale, self.points, self.point_size)
+
+    def settings(self) -> Mapping[str, Any]:
+        """What outlasts the page."""
+        return {"sh_degree": self.sh_degree, "scale": self.scale, "points": self.points, "point_size": self.point_size}
 
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """Draw them as the controls say."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,10 @@ class ViewsPanel(Panel):
 
         overlay.on_update(session.guarded(lambda _: session.update(overlay=float(overlay.value))))
         measure.on_click(session.guarded(show_psnr))
+
+    def settings(self) -> Mapping[str, Any]:
+        """What outlasts the page."""
+        return {"when": self.when, "size": self.size}
 
     def on_change(self, event: viser.GuiEvent[Any]) -> None:
         """Go to the view that is chosen, unless it was chosen by going there."""
