@@ -120,14 +120,14 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
             raise UserError(f"Cannot write {path}: ffmpeg did not write it whole; the disk may be full.")
 
 
-def _frames_in(file: Path) -> int:
-    """How many frames a video holds; 0 of a file that is none."""
+def _frames_in(file: Path) -> int | None:
+    """How many frames a video holds; None of a file that is none."""
     import imageio_ffmpeg
 
     try:
         return imageio_ffmpeg.count_frames_and_secs(str(file))[0]
     except (RuntimeError, OSError):
-        return 0
+        return None
 
 
 def _even(frame: np.ndarray) -> np.ndarray:
