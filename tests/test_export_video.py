@@ -13,6 +13,7 @@ from PIL import Image
 from videos import decode
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.export import video
 from nfc_gs.export.video import write_png, write_video
 
 
@@ -127,3 +128,14 @@ def test_every_rate_of_frames_is_written_whole(tmp_path: Path) -> None:
     for fps in (0.5, 23.976, 240.0, 1000.0):
         write_video(tmp_path / "a.mp4", [np.full((16, 16, 3), 40 * k, np.uint8) for k in range(5)], fps)
         assert len(decode(tmp_path / "a.mp4")[1]) == 5
+
+
+def test_a_folder_of_frames_that_is_interrupted_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Path, image: np.ndarray) -> None:
+        write_png(path, image)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video, "write_png", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_video(tmp_path / "frames", [np.zeros((4, 4, 3), np.uint8)] * 3)
+    assert list(tmp_path.iterdir()) == []

@@ -154,8 +154,8 @@ def _write_folder(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
     written: list[Path] = []
     try:
         for index, frame in enumerate(chain([first], frames)):
-            write_png(path / f"frame_{index:05d}.png", frame)
             written.append(path / f"frame_{index:05d}.png")
+            write_png(written[-1], frame)
     except BaseException:
         for name in written:
             name.unlink(missing_ok=True)
