@@ -374,6 +374,24 @@ def test_a_model_that_is_none_is_told(saved: Path, change: dict[str, object], sa
         load_checkpoint(saved)
 
 
+@pytest.mark.parametrize(
+    "transform",
+    [
+        np.diag([-1.0, 1.0, 1.0, 1.0]),
+        np.diag([1.0, 2.0, 1.0, 1.0]),
+        np.diag([0.0, 0.0, 0.0, 1.0]),
+        np.diag([1e200, 1e200, 1e200, 1.0]),
+        np.diag([1.0, 1.0, 1.0, 2.0]),
+        np.eye(4)[[0, 1, 3, 2]],
+    ],
+    ids=["mirrors", "stretches", "collapses", "overflows", "projects", "permutes"],
+)
+def test_a_transform_that_is_no_similarity_is_refused(saved: Path, transform: np.ndarray) -> None:
+    rewrite_header(saved, {"transform": transform.tolist()})
+    with pytest.raises(UserError, match="the transform from the capture is no similarity"):
+        load_checkpoint(saved)
+
+
 def test_a_header_with_missing_or_odd_fields_is_broken(saved: Path) -> None:
     rewrite_header(saved, {"transform": "identity"})
     with pytest.raises(UserError, match="broken header"):

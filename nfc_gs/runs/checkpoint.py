@@ -309,6 +309,8 @@ def _check(file: Path, checkpoint: Checkpoint) -> None:
         for name in (*checkpoint.model_parts, *checkpoint.correction_parts):
             if name not in checkpoint.parts:
                 raise ValueError(f"there is no part '{name}'")
+        if not _is_similarity(checkpoint.transform):
+            raise ValueError("the transform from the capture is no similarity")
         checkpoint.make_model()
         for name in checkpoint.correction_parts:
             if name in CORRECTIONS:
@@ -317,6 +319,16 @@ def _check(file: Path, checkpoint: Checkpoint) -> None:
         raise UserError(
             f"The tensors of the checkpoint {file} do not fit together: {in_one_line(error)}; use another one."
         ) from None
+
+
+def _is_similarity(transform: np.ndarray) -> bool:
+    """Whether [4, 4] finite numbers turn, move and scale by a positive factor."""
+    linear = transform[:3, :3]
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared = linear.T @ linear  # scale^2 times the identity
+        scale = squared.trace() / 3
+        rotates = np.abs(squared - scale * np.eye(3)).max() <= 1e-3 * scale and np.linalg.det(linear) > 0.0
+        return bool(rotates and 0.0 < scale < math.inf and (transform[3] == (0.0, 0.0, 0.0, 1.0)).all())
 
 
 def _read_header(file: Path) -> dict[str, Any]:
