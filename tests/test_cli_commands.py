@@ -297,38 +297,51 @@ def test_info_knows_a_run_whose_capture_is_gone(run: Path, capsys: pytest.Captur
     assert "8: 6 to train on, 2 held out" in out and "the capture is not there any more" in out
 
 
-def test_metrics_that_cannot_be_read_are_reported(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (run / "metrics.json").write_text("{")
-    assert nfc("info", run) == 0
-    out, err = capsys.readouterr()
-    assert "metrics.json cannot be read" in err and "Test PSNR" not in out and "12 of 12" in out
-
-
 @pytest.mark.parametrize(
-    "content",
-    ["[]", "3", "null", '{"test": 3}', '{"timings": []}', "[" * 200_000, '{"test": {"psnr": ' + "9" * 5000 + "}}"],
-    ids=range(7),
+    ("content", "why"),
+    [
+        ("{", "Expecting"),
+        ("[]", "its content is [], not an object"),
+        ('{"test": 3}', "test is 3, not an object"),
+        ('{"timings": []}', "timings is [], not an object"),
+        ('{"timings": {"view": "long"}}', "timings.view is 'long', not a finite number"),
+        ("[" * 200_000, "nested too deep"),
+        ('{"steps": -1}', "steps is -1, not a whole number"),
+        ('{"train_seconds": Infinity}', "train_seconds is inf, not a finite number"),
+        ('{"peak_memory_mb": NaN}', "peak_memory_mb is nan, not a finite number"),
+        (f'{{"test": {{"psnr": {"9" * 400}}}}}', "test.psnr is a huge number, not a finite number"),
+        ('{"test": {"views": [{"name": "a", "psnr": true}]}}', "test.views[0].psnr is True, not a finite number"),
+        ('{"test": {"views": ["a"]}}', "test.views[0] is 'a', not an object"),
+        ('{"test": {"time_axis": 3}}', "test.time_axis is 3, not an object"),
+    ],
+    ids=range(13),
 )
-def test_metrics_of_other_types_are_left_out_with_a_warning(
-    content: str, run: Path, capsys: pytest.CaptureFixture[str]
+def test_damaged_metrics_are_refused_and_not_written_over(
+    content: str, why: str, run: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run / "metrics.json").write_text(content)
-    assert nfc("info", run) == 0
-    out, err = capsys.readouterr()
-    assert "metrics.json cannot be read and is left out" in err and "Test PSNR" not in out
-    assert write_report(run).exists()
+    for words in (("info", run), ("eval", run), ("train", "--resume", run)):
+        assert nfc(*words) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "metrics.json is damaged: " in err and why in err and "remove it" in err
+    assert (run / "metrics.json").read_text() == content
+    assert write_report(run).exists() and "metrics.json cannot be read and is left out" in caplog.text
+    (run / "metrics.json").unlink()
     assert nfc("eval", run) == 0 and read_metrics(run)["steps"] == 12
 
 
-@pytest.mark.parametrize("value", ["Infinity", "NaN", "1e999", "9" * 400, '"high"', "[]", "{}", "true", "-1e308"])
-def test_odd_values_of_metrics_are_unknown(value: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = f'{{"psnr": {value}, "ssim": {value}, "time_axis": {value}, "views": [{{"name": "a", "psnr": {value}}}]}}'
-    content = f'{{"test": {figures}, "steps": {value}, "train_seconds": {value}, "peak_memory_mb": {value}, '
-    (run / "metrics.json").write_text(content + f'"timings": {{"view": {value}}}, "gaussians": {value}}}')
+def test_a_damaged_history_is_refused_and_not_written_over(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    history = run / "history.jsonl"
+    whole = history.read_text()
+    history.write_text(whole + "[" * 200_000 + '\n{"step": 12}\n')
+    damaged = history.read_text()
+    for words in (("info", run), ("eval", run), ("train", "--resume", run)):
+        assert nfc(*words) == 2
+        number = whole.count("\n") + 1
+        assert f"history.jsonl is damaged: line {number} of it cannot be read; remove" in capsys.readouterr().err
+    assert history.read_text() == damaged
+    history.write_text(whole + '{"step": 12, "lo')  # as a run that is killed leaves it
     assert nfc("info", run) == 0
-    assert write_report(run).exists()
-    assert nfc("eval", run) == 0 and nfc("train", "--resume", run) == 0
-    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_settings_for_people_are_not_read_again(run: Path) -> None:

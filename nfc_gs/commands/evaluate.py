@@ -22,7 +22,7 @@ from nfc_gs.export.report import write_report
 from nfc_gs.runs.lock import FolderInUseError, RunLock
 from nfc_gs.runs.metrics import Metrics
 from nfc_gs.runs.names import TEST_RENDERS
-from nfc_gs.runs.opening import OpenRun, open_run
+from nfc_gs.runs.opening import OpenRun, check_results, open_run
 from nfc_gs.training.evaluation import evaluate
 
 logger = logging.getLogger("nfc_gs")
@@ -61,6 +61,7 @@ class Eval(Command):
 
     def run(self) -> int:
         """Measure; returns the exit code."""
+        check_results(self.path)
         run = open_run(self.path, capture=self.capture, device=self.device, backend=self.backend)
         if not run.scene.test:
             raise UserError(f"{self.path} has no held-out views to measure; train with --test-every 8, say.")

@@ -34,7 +34,7 @@ from nfc_gs.rendering.registry import choose_device_and_backend
 from nfc_gs.runs.checkpoint import Checkpoint
 from nfc_gs.runs.metrics import read_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME
-from nfc_gs.runs.opening import capture_is_there, check_same_scene, load_model, scene_of
+from nfc_gs.runs.opening import capture_is_there, check_results, check_same_scene, load_model, scene_of
 from nfc_gs.training.config import ResolvedConfig
 from nfc_gs.training.config_check import check
 from nfc_gs.training.deformation import sizes_in_words
@@ -268,6 +268,7 @@ def _run(path: Path) -> list[Fact]:
 
 def _measured(run: Path) -> list[Fact]:
     """What the held-out views of a run gave, if they were measured; nothing of a checkpoint without its run."""
+    check_results(run)
     test = read_metrics(run).get("test") if run.is_dir() else None
     values = test if isinstance(test, dict) else {}
     rows = [("Test PSNR", "psnr", decibels), ("Test SSIM", "ssim", ratio), ("Moving PSNR", "moving_psnr", decibels)]

@@ -22,7 +22,7 @@ from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
 from nfc_gs.runs.checkpoint import load_checkpoint
 from nfc_gs.runs.names import TENSORBOARD
-from nfc_gs.runs.opening import scene_again
+from nfc_gs.runs.opening import check_results, scene_again
 from nfc_gs.runs.run_folder import RunFolder, check_is_capture, claim_free_folder, claim_run_folder, lock_run_folder
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.config import TrainConfig
@@ -123,13 +123,14 @@ class Train(Command):
         )
 
     def _check_resume(self, run: Path) -> None:
-        """Raise UserError for options that do not go with --resume."""
+        """Raise UserError for options that do not go with --resume, and for a run whose results are damaged."""
         if self.out is not None and self.out.resolve() != run.resolve():
             raise UserError(f"--resume {run} goes on in its own folder; leave out --out {self.out}.")
         changed = [*_changed(self.training, TrainConfig())]
         changed += [name.replace("--background", "--image-background") for name in _changed(self.data, DataConfig())]
         if changed:
             raise UserError(f"--resume goes on with the settings of its run; leave out {', '.join(changed)}.")
+        check_results(run)
 
     def _new_run(self, folder: RunFolder, listeners: list[Listener]) -> Trainer:
         capture = Path(self.capture or "")

@@ -99,20 +99,41 @@ def read_history(run: Path | str) -> list[dict[str, Any]]:
     """
     path = Path(run) / HISTORY_NAME
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        lines, odd = _read(path)
     except FileNotFoundError:
         return []
     except OSError as error:
         logger.warning("%s cannot be read and is left out: %s.", path, error)
         return []
-    *whole, unfinished = text.split("\n")
+    if odd:
+        logger.warning("%s: line %s cannot be read, and is left out.", path, ", ".join(map(str, odd[:3])))
+    return lines
+
+
+def check_history(run: Path | str) -> None:
+    """Refuse a damaged history before it is written anew.
+
+    Raises:
+        UserError: a line that is finished cannot be read.
+    """
+    path = Path(run) / HISTORY_NAME
+    try:
+        _, odd = _read(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
+    if odd:
+        which = f"line {odd[0]} of it cannot be read" if len(odd) == 1 else f"{len(odd)} lines cannot (line {odd[0]})"
+        raise UserError(f"{path} is damaged: {which}; remove such lines.")
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The lines of a history, and the numbers of those that are finished and cannot be read. Raises OSError."""
+    *whole, unfinished = path.read_text(encoding="utf-8", errors="replace").split("\n")
     lines = [_parsed(line) for line in whole]
     odd = [number for number, line in enumerate(lines, 1) if line is None and whole[number - 1].strip()]
-    if odd:
-        logger.warning(
-            "%s: %d of %d lines cannot be read (line %d) and are left out.", path, len(odd), len(lines), odd[0]
-        )
-    return [line for line in [*lines, _parsed(unfinished)] if line is not None]
+    return [line for line in [*lines, _parsed(unfinished)] if line is not None], odd
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

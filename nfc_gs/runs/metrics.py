@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from nfc_gs.core import plain_json
+from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import write_text
 from nfc_gs.core.text import in_one_line
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.runs.names import METRICS_NAME
 
 logger = logging.getLogger("nfc_gs")
+
+
+_OF_TRAINING = ("train_seconds", "peak_memory_mb")
+_OF_VIEWS = ("psnr", "ssim", "lpips", "time", "moving_psnr", "moving_pixels", "flat_psnr", "alpha")
+"""Figures in `metrics.json`: of the training, and of one view or the mean of all."""
 
 
 @dataclass(frozen=True)
@@ -180,21 +186,51 @@ def test_values(metrics: Metrics) -> dict[str, Any]:
 
 
 def read_metrics(run: Path) -> dict[str, Any]:
-    """The content of a run's `metrics.json`; empty if there is none, or (with a warning) if it cannot be read.
-
-    Numbers that are not finite, or too large for any figure, are None. The figures of the held-out views ("test") are
-    an object if they are there, and so are the "timings".
-    """
+    """The content of a run's `metrics.json`; empty if there is none, or (with a warning) if it is damaged."""
     path = run / METRICS_NAME
     try:
-        content = plain_json.as_dict(plain_json.parse(path.read_text(encoding="utf-8")), "its content")
-        for name in ("test", "timings"):
-            plain_json.as_dict(content.get(name, {}), name)
+        return _parsed(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         logger.warning("%s cannot be read and is left out: %s.", path, in_one_line(error))
         return {}
+
+
+def check_metrics(run: Path) -> None:
+    """Refuse a damaged `metrics.json` before it is written anew, or figures of it are shown.
+
+    Raises:
+        UserError: it is no JSON, or a figure in it is none.
+    """
+    path = run / METRICS_NAME
+    try:
+        _parsed(path)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged: {in_one_line(error)}; remove it, and nfc-gs eval {run} writes it anew."
+        ) from None
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """The content of a `metrics.json`; raises ValueError, which names what is odd in it, or OSError."""
+    content = plain_json.as_dict(plain_json.parse(path.read_text(encoding="utf-8")), "its content")
+    for name, value in plain_json.as_dict(content.get("timings", {}), "timings").items():
+        plain_json.as_float(value, f"timings.{name}")
+    plain_json.as_int(content.get("steps", 0), "steps")
+    test = plain_json.as_dict(content.get("test", {}), "test")
+    views = plain_json.as_list(test.get("views", []), "test.views")
+    parts = {"": (content, _OF_TRAINING), "test.": (test, _OF_VIEWS)}
+    for index, view in enumerate(views):
+        parts[f"test.views[{index}]."] = (plain_json.as_dict(view, f"test.views[{index}]"), _OF_VIEWS)
+    for where, (part, names) in parts.items():
+        for name in names:
+            if part.get(name) is not None:  # which stands for what is not finite, as the PSNR of an exact image
+                plain_json.as_float(part[name], f"{where}{name}")
+    if "time_axis" in test:
+        plain_json.as_dict(test["time_axis"], "test.time_axis")
     return finite(content)
 
 

@@ -25,7 +25,8 @@ from nfc_gs.model.radiance import RadianceModel, RenderOptions
 from nfc_gs.ops.device import resolve_device
 from nfc_gs.rendering.registry import choose_device_and_backend, get_backend
 from nfc_gs.runs.checkpoint import RUN_PART, Checkpoint, load_checkpoint
-from nfc_gs.runs.metrics import Metrics, TrainingRecord, read_metrics, write_metrics
+from nfc_gs.runs.history import check_history
+from nfc_gs.runs.metrics import Metrics, TrainingRecord, check_metrics, read_metrics, write_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME
 
 
@@ -170,6 +171,17 @@ def timings_so_far(run: Path, checkpoint: Checkpoint) -> Mapping[str, float]:
     if metrics.get("steps") != checkpoint.step or not isinstance(later, dict):
         return saved
     return {name: value for name, value in later.items() if isinstance(value, float) and value >= 0.0}
+
+
+def check_results(run: Path) -> None:
+    """Refuse a run whose `metrics.json` or history is damaged, before they are shown or written anew.
+
+    Raises:
+        UserError: one of them is.
+    """
+    if run.is_dir():
+        check_metrics(run)
+        check_history(run)
 
 
 def open_run(path: Path, *, capture: Path | None, device: str, backend: str, images: bool = True) -> OpenRun:
