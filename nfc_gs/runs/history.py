@@ -124,8 +124,8 @@ def check_history(run: Path | str) -> None:
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
     if odd:
-        which = f"line {odd[0]} of it cannot be read" if len(odd) == 1 else f"{len(odd)} lines cannot (line {odd[0]})"
-        raise UserError(f"{path} is damaged: {which}; remove such lines.")
+        lines = f"line {odd[0]}" if len(odd) == 1 else f"{len(odd)} lines (the first is line {odd[0]})"
+        raise UserError(f"{path} is damaged: {lines} of it cannot be read; remove what is damaged.")
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
