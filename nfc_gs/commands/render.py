@@ -86,7 +86,7 @@ class Render(Command):
     """Images per second of a video."""
 
     width: int | None = None
-    """Width in pixels. By default that of the capture; one of width and height is enough."""
+    """Width in pixels. By default that of the images as trained on; one of width and height is enough."""
 
     height: int | None = None
     """Height in pixels."""

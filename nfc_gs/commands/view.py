@@ -75,7 +75,7 @@ class View(Command):
     """
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_SPLAT [MORE]")]
-    """Run folders, checkpoints, PLY or .splat files."""
+    """Run folders, checkpoints, compact files that export wrote, PLY or .splat files."""
 
     page: Annotated[Page, tyro.conf.arg(name="viewer")] = field(default_factory=Page)
     """Where the page is."""
