@@ -61,9 +61,18 @@ def test_a_folder_without_any_name_of_an_image_is_pointed_out_by_every_reader(tm
         write_transforms(tmp_path, name="transforms.json" if kind == "transforms" else "transforms_train.json")
     put(tmp_path / "masks" / "im00_mask.png", half())
     scene = load_scene(tmp_path, PLAIN)
-    (sentence,) = said(scene, "No file in", "masks")
+    (sentence,) = said(scene, "no file in it", "masks")
     assert "im00_mask.png" in sentence and scene.views[0].name in sentence
     assert not said(load_scene(tmp_path, DataConfig(masks=False)), "masks")
+
+
+def test_an_empty_folder_and_one_of_another_name_are_pointed_out(tmp_path: Path) -> None:
+    write_capture(tmp_path)
+    put(tmp_path / "mask" / "im00.png", half())
+    assert said(load_scene(tmp_path, PLAIN), "mask is not used: masks are looked for in a folder masks")
+    assert not said(load_scene(tmp_path, DataConfig(masks=False)), "mask")
+    (tmp_path / "masks").mkdir()
+    assert said(load_scene(tmp_path, PLAIN), "masks holds no images; nothing is masked by it")
 
 
 def test_it_is_said_when_only_some_images_have_a_mask(tmp_path: Path) -> None:
@@ -93,7 +102,7 @@ def test_a_bare_name_is_no_mask_of_images_in_several_folders(tmp_path: Path) -> 
     write_images(tmp_path / "images", names)
     put(tmp_path / "masks" / "im1.png", half())
     scene = load_scene(tmp_path)
-    assert masked(scene) == {} and said(scene, "No file in", "im1.png", "left/im0.jpg")
+    assert masked(scene) == {} and said(scene, "no file in it", "im1.png", "left/im0.jpg")
 
 
 def test_a_bare_name_that_only_one_image_has_is_its_mask(tmp_path: Path) -> None:

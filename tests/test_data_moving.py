@@ -120,7 +120,7 @@ def test_a_capture_whose_images_lie_in_a_folder_of_that_name_has_none(tmp_path: 
 
 def test_a_folder_without_any_name_of_an_image_is_pointed_out(tmp_path: Path) -> None:
     write_mask(write_capture(tmp_path), "2.png")
-    assert any("No file in" in text and "moving" in text for text in load_scene(tmp_path).messages)
+    assert any("no file in it" in text and "moving" in text for text in load_scene(tmp_path).messages)
 
 
 def test_a_wrong_or_damaged_file_is_refused_by_name(tmp_path: Path) -> None:

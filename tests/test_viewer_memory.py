@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from viewer_client import Client, bits_model, panel_of, until
 
@@ -54,13 +55,15 @@ def change(viewer: Viewer, session: Session) -> None:
     """What a user does to a page."""
     panel_of(viewer, session, DisplayPanel).show.value = "depth"
     panel_of(viewer, session, SplatsPanel).scale.value = 0.5
-    session.move_camera_to(replace(session.pose, position=(1.0, 2.0, 3.0)))
+    session.move_camera_to(replace(session.pose, position=(1.0, 2.0, 3.0)), orbit_distance=0.75)
     panel_of(viewer, session, PathPanel).add()
 
 
 def check(viewer: Viewer, session: Session) -> None:
     until(lambda: session.state.show == "depth" and session.state.splat_scale == 0.5)
     assert session.pose.position == pytest.approx((1.0, 2.0, 3.0))
+    turning_point = np.add(session.pose.position, 0.75 * session.pose.forward)
+    np.testing.assert_allclose(session.client.camera.look_at, turning_point, atol=1e-5)
     (key,) = panel_of(viewer, session, PathPanel).path.keys
     assert key.pose.position == pytest.approx((1.0, 2.0, 3.0))
 

@@ -58,6 +58,9 @@ def with_masks(
     files = FileIndex(_in_any_case(folder))
     without = [image for image in images if image.mask is None] if field == "mask" else list(images)
     if not without or not files.folder.is_dir():
+        other = folder.with_name("mask")  # the name that NeuS gives it
+        if without and field == "mask" and next(image_files(other), None) is not None:
+            messages.warning(f"{other} is not used: masks are looked for in a folder {folder.name}; rename it.")
         return list(images)
     check_readable(files.folder)
     found: dict[str, Path] = {}
@@ -119,10 +122,13 @@ def _report(
     lacking = [image.name for image in images if image.name not in found]
     if not found:
         example = next(image_files(folder), None)
-        there = "no image" if example is None else example.relative_to(folder).as_posix()
-        messages.warning(
-            f"No file in {folder} has the name of an image (it has {there}, the capture {lacking[0]}); it is not used."
-        )
+        if example is None:
+            messages.warning(f"{folder} holds no images; nothing is masked by it.")
+        else:
+            messages.warning(
+                f"{folder} is not used: no file in it has the name of an image. It holds "
+                f"{example.relative_to(folder).as_posix()}, and the capture {lacking[0]}; name them alike."
+            )
     elif lacking and field == "mask":
         messages.warning(
             f"{len(found)} of {len(images)} images have a mask in {folder}; nothing is masked in the others "

@@ -33,6 +33,11 @@ class Pose:
     wxyz: tuple[float, float, float, float]
     fov: float
 
+    @property
+    def forward(self) -> np.ndarray:
+        """Where it looks in the scene, [3] float64, unit."""
+        return quat_to_matrix(torch.tensor(self.wxyz, dtype=torch.float64))[:, 2].numpy()
+
     def camera(self, width: int, height: int) -> Camera:
         """The camera of a window of this size, its principal point in the middle."""
         rotation = quat_to_matrix(torch.tensor(self.wxyz, dtype=torch.float64)).T

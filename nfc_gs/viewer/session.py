@@ -194,13 +194,19 @@ class Session:
 
     # ---- the camera ----
 
-    def move_camera_to(self, pose: Pose, time: float | None = None) -> None:
-        """Put the browser's camera somewhere, at a time if one is given, and draw."""
+    def move_camera_to(self, pose: Pose, time: float | None = None, *, orbit_distance: float | None = None) -> None:
+        """Put the browser's camera somewhere, at a time if one is given, and draw.
+
+        Args:
+            orbit_distance: of the point that drags turn the camera around; None for that of now.
+        """
         if time is not None:
             self._replace(time=time)
         with self.client.atomic():
             self.client.camera.fov = pose.fov
             self.client.camera.position = pose.position
+            if orbit_distance is not None:  # viser keeps the distance when the rotation changes
+                self.client.camera.look_at = np.add(pose.position, orbit_distance * pose.forward)
             self.client.camera.wxyz = pose.wxyz
         self.request()
 

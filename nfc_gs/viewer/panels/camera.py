@@ -8,11 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 import viser
 
-from nfc_gs.core.rotation import quat_to_matrix
-from nfc_gs.viewer.cameras import pose_from, pose_from_json, pose_to_json, rounded
+from nfc_gs.viewer.cameras import numbers, pose_from, pose_from_json, pose_to_json, rounded
 from nfc_gs.viewer.content import HOME_ASPECT
 from nfc_gs.viewer.panels.panel import Command, Panel
 from nfc_gs.viewer.session import Session
@@ -97,15 +95,21 @@ class CameraPanel(Panel):
     def kept(self) -> Any:
         """Where the camera is, unless it is where it was at first."""
         pose, home = self.session.pose, self.home
-        forward = quat_to_matrix(torch.tensor(pose.wxyz, dtype=torch.float64))[:, 2].numpy()
         ahead = np.asarray(home.look_at) - home.position
         distance = float(np.linalg.norm(ahead))
         is_there = math.dist(pose.position, home.position) < 1e-3 * distance
-        return None if is_there and forward @ ahead > 0.9999 * distance else asdict(rounded(pose))
+        if is_there and pose.forward @ ahead > 0.9999 * distance:
+            return None
+        if self.mode.value == "orbit":
+            camera = self.session.client.camera
+            distance = float(np.linalg.norm(camera.look_at - camera.position))
+        return {**asdict(rounded(pose)), "orbit_distance": float(f"{distance:.6g}")}
 
     def restore(self, kept: Any) -> None:
-        """Move the camera to where it was."""
-        self.session.move_camera_to(pose_from(kept, "The last camera")[0])
+        """Move the camera to where it was, and let drags turn it around the same point."""
+        pose, _ = pose_from(kept, "The last camera")
+        (distance,) = numbers(kept, "orbit_distance", 1, "The last camera")
+        self.session.move_camera_to(pose, orbit_distance=min(max(distance, 1e-6), MAX_DISTANCE))
 
     def tick(self) -> None:
         """Let the slider follow the field of view of a camera at rest: not the echo of a slider that is dragged."""
@@ -149,7 +153,7 @@ def set_turning_point(session: Session, *, fly: bool) -> None:
     """
     camera, pose = session.client.camera, session.pose
     position = np.asarray(pose.position)
-    forward = quat_to_matrix(torch.tensor(pose.wxyz, dtype=torch.float64))[:, 2].numpy()
+    forward = pose.forward
     if fly:
         distance = max(FLY_DISTANCE, 1e-4 * float(np.abs(position).max()))  # viser overlooks changes of 1e-5
     else:
