@@ -204,7 +204,7 @@ def test_keyframes_are_ordered_replaced_gone_to_and_removed(page: Page) -> None:
     until(lambda: page.places() == [0.0, 5.0, 1.0])
 
     def third_is_chosen() -> bool:
-        page.set("Keyframe", page.control("Keyframe").options[2])  # again, should the list have been made anew meanwhile
+        page.set("Keyframe", page.control("Keyframe").options[2])  # again, where the list is made anew
         return page.path_panel.chosen == 2
 
     until(third_is_chosen)
