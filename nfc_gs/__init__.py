@@ -26,7 +26,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nfc_gs.api import TrainedRun, evaluate, finish, render, train, turntable, view
+    from nfc_gs.api import TrainedRun, evaluate, render, train, turntable, view
     from nfc_gs.core.camera import Camera, look_at
     from nfc_gs.core.errors import UserError
     from nfc_gs.data.builtin.captures import write_demo_capture
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from nfc_gs.model.gaussians import GaussianModel
     from nfc_gs.model.radiance import RenderOptions, RenderOutput
     from nfc_gs.objective.terms import Comparison, Term
+    from nfc_gs.results import finish
     from nfc_gs.runs.metrics import Metrics
     from nfc_gs.runs.opening import LoadedModel, load_model
     from nfc_gs.training.companion import Companion
@@ -94,7 +95,7 @@ _LAZY = {
     "Trainer": "nfc_gs.training.trainer",
     "UserError": "nfc_gs.core.errors",
     "evaluate": "nfc_gs.api",
-    "finish": "nfc_gs.api",
+    "finish": "nfc_gs.results",
     "load_model": "nfc_gs.runs.opening",
     "load_scene": "nfc_gs.data.loading",
     "look_at": "nfc_gs.core.camera",

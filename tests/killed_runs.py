@@ -21,7 +21,7 @@ import torch
 from safetensors import safe_open
 from tiny_scenes import tiny_config, tiny_scene
 
-from nfc_gs.api import finish
+from nfc_gs.results import finish
 from nfc_gs.runs import history
 from nfc_gs.training import run as run_module
 from nfc_gs.training.trainer import Trainer

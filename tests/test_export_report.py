@@ -17,12 +17,12 @@ from PIL import Image
 from report_runs import EVIL, data_of, fake_run, picture, save_view
 from tiny_scenes import ImagesInMemory, tiny_config, tiny_scene
 
-from nfc_gs.api import finish
 from nfc_gs.core.errors import UserError
 from nfc_gs.export.report import write_report
 from nfc_gs.export.report_files import read_views
 from nfc_gs.export.report_history import read_curves
 from nfc_gs.export.report_pictures import color_error, picture_files
+from nfc_gs.results import finish
 from nfc_gs.runs.metrics import read_metrics
 from nfc_gs.training.trainer import Trainer
 

@@ -17,12 +17,12 @@ from chromium import opened
 from report_runs import data_of
 from tiny_scenes import stop_after, tiny_config, tiny_scene
 
-from nfc_gs.api import finish
 from nfc_gs.core.colormap import apply
 from nfc_gs.core.events import CheckpointSaved
 from nfc_gs.data.scene import SceneData
 from nfc_gs.export.report import write_report
 from nfc_gs.export.report_sections.times import percentages
+from nfc_gs.results import finish
 from nfc_gs.runs.families import FAMILIES
 from nfc_gs.runs.names import CHECKPOINT_NAME, METRICS_NAME
 from nfc_gs.training.registry import TRAINABLE_FAMILIES

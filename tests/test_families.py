@@ -12,11 +12,11 @@ import torch
 from tiny_scenes import assert_same_bits, tiny_config, tiny_scene
 from toy_family import ToyField, ToyTraining, register
 
-from nfc_gs.api import finish
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.events import StepDone
 from nfc_gs.objective.presets import ObjectiveOptions
+from nfc_gs.results import finish
 from nfc_gs.runs.checkpoint import load_checkpoint, save_compact
 from nfc_gs.runs.families import FAMILIES, render
 from nfc_gs.runs.history import read_history

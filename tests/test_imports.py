@@ -29,7 +29,7 @@ LAYERS = (
     {"formats"},
     {"runs"},
     {"training", "export"},
-    {"viewer"},
+    {"viewer", "results"},
     {"api"},
     {"__init__"},
     {"commands"},

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import tyro
 
-from nfc_gs.api import add_loop_video
 from nfc_gs.commands.console import Output, decibels, ratio, table
 from nfc_gs.commands.options import Command
 from nfc_gs.commands.progress import Progress
@@ -19,6 +18,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.export.report import write_report
+from nfc_gs.results import add_loop_video
 from nfc_gs.runs.lock import FolderInUseError, RunLock
 from nfc_gs.runs.metrics import Metrics
 from nfc_gs.runs.names import TEST_RENDERS

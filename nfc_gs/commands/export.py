@@ -8,7 +8,6 @@ from typing import Annotated
 
 import tyro
 
-from nfc_gs.api import START_TIME
 from nfc_gs.commands.console import Output, size_on_disk
 from nfc_gs.commands.options import Command
 from nfc_gs.commands.runs import cost_of_baking, prepare_file
@@ -19,6 +18,7 @@ from nfc_gs.core.sh import MAX_DEGREE
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.formats.registry import FORMATS, splat_suffixes, write_splats
 from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.results import START_TIME
 from nfc_gs.runs.checkpoint import checkpoint_path, load_checkpoint, save_compact
 from nfc_gs.runs.names import CHECKPOINT_NAME, FRAMES_NAME, SPLAT_NAME
 from nfc_gs.runs.opening import LoadedModel, load_model, open_run

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nfc_gs.api import finish
 from nfc_gs.commands.console import Output, decibels, ratio, table
 from nfc_gs.commands.progress import Progress
 from nfc_gs.core.files import make_folder
@@ -17,6 +16,7 @@ from nfc_gs.core.text import duration
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.ops import native
+from nfc_gs.results import finish
 from nfc_gs.runs.metrics import Metrics, read_metrics, test_values
 from nfc_gs.runs.names import REPORT_NAME, SPLAT_NAME
 from nfc_gs.runs.verdict import verdict
