@@ -6,6 +6,12 @@
 #include "stages.h"
 
 namespace nfc {
+namespace {
+
+constexpr size_t kPartialPadding = 64;  // floats that a vector may read beyond the last entry
+
+}  // namespace
+
 
 void RenderScratch::attach(RenderJob& job) {
   const size_t n = size_t(job.count);
@@ -16,13 +22,13 @@ void RenderScratch::attach(RenderJob& job) {
   job.colors = colors_.reserve(n * job.channels);
   job.tile_used = tile_used_.reserve(size_t(job.tiles_x) * job.tiles_y);
   job.tile_begin = tile_begin_.get(), job.tile_entries = tile_entries_.get();
-  job.splat_rank = splat_rank_.get(), job.entry_begin = entry_begin_.get();
+  job.entry_begin = entry_begin_.get();
 }
 
 void RenderScratch::forward(RenderJob& job) {
   const Kernels& k = kernels();
   attach(job);
-  tile_top_ = job.tile_top, tiles_x_ = job.tiles_x, tiles_ = job.tiles_x * job.tiles_y;
+  tile_left_ = job.tile_left, tile_top_ = job.tile_top, tiles_x_ = job.tiles_x, tiles_ = job.tiles_x * job.tiles_y;
   {
     StageTimer timer(kProject);
     parallel_ranges(job.count, kRowsPerPiece, [&](int begin, int end) { k.project(job, begin, end); });
@@ -40,7 +46,7 @@ void RenderScratch::backward(RenderJob& job, float* v_viewmat, float* v_backgrou
   const Kernels& k = kernels();
   attach(job);
   const int tiles = tiles_, blocks = pieces_of(job.count, kCameraBlock);
-  job.partial = partial_.reserve(entries_ * size_t(kMoments + job.channels));
+  job.partial = partial_.reserve(entries_ * size_t(job.moments() + job.channels) + kPartialPadding);
   job.tile_background = v_background ? tile_background_.reserve(size_t(tiles) * job.channels) : nullptr;
   job.camera_partial = camera_partial_.reserve(12 * size_t(blocks));
   {
@@ -66,16 +72,19 @@ void RenderScratch::backward(RenderJob& job, float* v_viewmat, float* v_backgrou
 }
 
 size_t RenderScratch::evaluated_pairs() const {
-  size_t rows = 0;
+  constexpr int kBlock = 4;
+  size_t blocks = 0;
   for (int tile = 0; tile < tiles_; ++tile) {
-    const int top = (tile_top_ + tile / tiles_x_) * kTile;
+    const int top = (tile_top_ + tile / tiles_x_) * kTile, left = (tile_left_ + tile % tiles_x_) * kTile;
     const uint32_t begin = tile_begin_.get()[tile];
     for (uint32_t slot = begin; slot < begin + tile_used_.get()[tile]; ++slot) {
       const SplatRecord& s = records_.get()[tile_entries_.get()[slot].splat];
-      rows += size_t(std::max(0, std::min(s.row_end, top + kTile) - std::max(s.row_begin, top)));
+      const int rows = pieces_of(std::min(s.row_end - top, kTile), kBlock) - std::max(s.row_begin - top, 0) / kBlock;
+      const int columns = pieces_of(std::min(s.column_end - left, kTile), kBlock) - std::max(s.column_begin - left, 0) / kBlock;
+      blocks += size_t(std::max(0, rows)) * size_t(std::max(0, columns));
     }
   }
-  return rows * kTile;
+  return blocks * kBlock * kBlock;
 }
 
 }  // namespace nfc

@@ -13,6 +13,12 @@ namespace nfc {
 inline namespace NFC_ISA {
 namespace {
 
+// Where the gradients of the color's parameters go: rows of arrays, which are the job's or those of a vector alone.
+struct ColorGradients {
+  float *sh_coeffs, *bit_logits, *bit_shifts;
+  Rows rows;
+};
+
 struct ViewDirection {
   Vec3<Vf> unit;
   Vf inv_length;
@@ -103,7 +109,7 @@ inline void view_color(const RenderJob& job, const ViewDirection& view, const Ro
 
 template <int Width>
 inline Vec3<Vf> bit_color_backward(const RenderJob& job, const Rows& rows, const Vf* basis,
-                                           const Vec3<Vf>* basis_gradient, const Vf* v_color) {
+                                   const Vec3<Vf>* basis_gradient, const Vf* v_color, const ColorGradients& to) {
   Vf logits[kColorBits], shifts[Width] = {}, v_shifts[Width] = {}, p[kColorBits];
   load_columns(job.bit_logits, kColorBits, kColorBits, rows, logits);
   Harmonics<Width, 1> harmonics(job, job.bit_shifts, rows);
@@ -117,25 +123,25 @@ inline Vec3<Vf> bit_color_backward(const RenderJob& job, const Rows& rows, const
     const int shift = Width == 3 ? i / kBits : i;
     v_shifts[shift] = v_shifts[shift] + v_logit;
   }
-  store_columns(job.v_bit_logits, kColorBits, kColorBits, rows, logits);
-  return harmonics.backward(basis, basis_gradient, v_shifts, job.v_bit_shifts, rows);
+  store_columns(to.bit_logits, kColorBits, kColorBits, to.rows, logits);
+  return harmonics.backward(basis, basis_gradient, v_shifts, to.bit_shifts, to.rows);
 }
 
 // From the gradient of the color (before the clamp of an SH color): writes that of the coefficients and returns that of
 // the mean, through the direction.
 inline Vec3<Vf> view_color_backward(const RenderJob& job, const ViewDirection& view, const Rows& rows,
-                                            const Vf* v_color) {
+                                    const Vf* v_color, const ColorGradients& to) {
   const Vec3<Vf> d = view.unit;
   Vf basis[kMaxBases];
   Vec3<Vf> basis_gradient[kMaxBases], v_unit;
   sh_basis(job.sh_degree, d.x, d.y, d.z, basis);
   sh_basis_gradient(job.sh_degree, d.x, d.y, d.z, basis_gradient);
   if (job.sh_coeffs) {
-    v_unit = Harmonics<3, 0>(job, job.sh_coeffs, rows).backward(basis, basis_gradient, v_color, job.v_sh_coeffs, rows);
+    v_unit = Harmonics<3, 0>(job, job.sh_coeffs, rows).backward(basis, basis_gradient, v_color, to.sh_coeffs, to.rows);
   } else if (job.shift_columns == 3) {
-    v_unit = bit_color_backward<3>(job, rows, basis, basis_gradient, v_color);
+    v_unit = bit_color_backward<3>(job, rows, basis, basis_gradient, v_color, to);
   } else {
-    v_unit = bit_color_backward<kColorBits>(job, rows, basis, basis_gradient, v_color);
+    v_unit = bit_color_backward<kColorBits>(job, rows, basis, basis_gradient, v_color, to);
   }
   const Vf radial = dot(v_unit, d);
   return {(v_unit.x - radial * d.x) * view.inv_length, (v_unit.y - radial * d.y) * view.inv_length,

@@ -13,7 +13,8 @@ namespace nfc {
 constexpr int kTilePixels = kTile * kTile;
 constexpr int kMaxChannels = 64;
 constexpr int kMaxChannelsAtOnce = 4;  // composited in one pass over a tile's splats
-constexpr int kMoments = 8;  // geometric sums of a splat over the pixels of a tile (see raster.inl)
+constexpr int kPlainMoments = 6;  // geometric sums of a splat over the pixels of a tile (see raster.inl) ...
+constexpr int kAllMoments = 8;    // ... and with absolute gradients
 constexpr int kMaxBases = 16;
 
 // One (tile, Gaussian) pair; `entry` is its index in the list of all pairs ordered by Gaussian, in which the backward
@@ -29,6 +30,23 @@ struct CameraArgs {
   int whole_width, whole_height;
 };
 
+struct AdamJob {
+  int rows, columns;
+  float* value;
+  const float* gradient;
+  float *first, *second;
+  const uint8_t* visible;                   // [rows] or null: all
+  const float* rates;                       // [columns]
+  AdamConstants constants;
+};
+
+// A step of Adam on the visible Gaussians, which the backward pass takes instead of writing their gradients. The jobs
+// hold no gradients; those of parameters that there are not hold nothing.
+struct SplatAdam {
+  AdamJob means, quats, log_scales, opacity_logits, sh_coeffs, bit_logits, bit_shifts;
+  float opacity_weight, scale_weight;  // of the sums of all opacities and scales, which are minimised beside the loss
+};
+
 // Everything one rendering reads, keeps and writes. Arrays are row-major; null if not requested.
 struct RenderJob {
   CameraArgs camera;
@@ -36,6 +54,7 @@ struct RenderJob {
   int color_channels, feature_channels;  // color: 3; 24 if the bits themselves are composited; 0 for none
   int channels;                          // color + features + depth (1 or 0)
   bool antialiased, depth;
+  bool raw;  // scales are logarithms and opacities logits, and so are their gradients
   const float *means, *quats, *scales, *opacities, *features, *background;
   // Color, one of two: sh_coeffs [N, sh_bases, 3]; or bit_logits [N, 24] and bit_shifts [N, sh_bases - 1,
   // shift_columns], where shift_columns is 3 (a shift for the eight logits of a channel) or 24 (one for each logit).
@@ -49,8 +68,7 @@ struct RenderJob {
   int tiles_x, tiles_y;     // how many it meets
   const uint32_t* tile_begin;     // [tiles + 1] ranges of tile_entries
   const TileEntry* tile_entries;  // [M] nearest first within a tile
-  const uint32_t* splat_rank;     // [N] index of a visible Gaussian in the order of depth
-  const uint32_t* entry_begin;    // [visible + 1] by rank: the entries of a Gaussian
+  const uint32_t* entry_begin;    // [N + 1] the entries of a Gaussian
   uint32_t* tile_used;            // [tiles] entries blended before the tile was opaque
 
   // results
@@ -60,12 +78,14 @@ struct RenderJob {
 
   // backward
   bool absgrad;
+  int moments() const { return absgrad ? kAllMoments : kPlainMoments; }
   const float *v_out, *v_alpha, *v_depth;
-  float* partial;          // [M, kMoments + channels]
+  float* partial;          // [M, moments + channels]
   float* tile_background;  // [tiles, channels] or null
   float* camera_partial;   // [blocks of kCameraBlock Gaussians, 12]
   float *v_means, *v_quats, *v_scales, *v_opacities, *v_features, *v_means2d, *v_means2d_abs;
   float *v_sh_coeffs, *v_bit_logits, *v_bit_shifts;  // of the color in use; null for the others
+  const SplatAdam* adam;  // null, or what takes the gradients of `raw` splats: then v_means to v_bit_shifts are null
 };
 
 constexpr int kCameraBlock = 1024;  // Gaussians of one item of work, over which the view matrix's gradient is summed
@@ -117,16 +137,6 @@ struct SimilarityJob {
 };
 
 constexpr int kStrip = 64;  // values of a row that are blurred down their columns at once
-
-struct AdamJob {
-  int rows, columns;
-  float* value;
-  const float* gradient;
-  float *first, *second;
-  const uint8_t* visible;                   // [rows] or null: all
-  const float* rates;                       // [columns]
-  AdamConstants constants;
-};
 
 constexpr int kMaxLevels = 8;
 

@@ -1,4 +1,5 @@
-// Rasterization of one 16 x 16 tile, forward and backward. A row of a tile is 16 / kLanes vectors of pixels.
+// Rasterization of one 16 x 16 tile, forward and backward. A vector holds a block of pixels, four columns wide: small
+// splats reach few of them. What is kept of a tile's pixels lies in memory block after block.
 //
 // The sign of the transmittance T says whether a pixel is finished: a finished pixel holds -T. The backward pass goes
 // front to back like the forward pass and so computes the same T, bit for bit; what lies behind a splat is the finished
@@ -12,7 +13,14 @@ namespace nfc {
 inline namespace NFC_ISA {
 namespace {
 
-constexpr int kRowVectors = kTile / kLanes;
+constexpr int kBlockColumns = 4, kBlockRows = kLanes / kBlockColumns;
+constexpr int kBlocksAcross = kTile / kBlockColumns, kBlocksDown = kTile / kBlockRows;
+
+// Where a pixel of a tile lies in memory; the pixels of a block follow each other.
+inline int pixel_at(int row, int column) {
+  const int block = row / kBlockRows * kBlocksAcross + column / kBlockColumns;
+  return block * kLanes + row % kBlockRows * kBlockColumns + column % kBlockColumns;
+}
 
 // A tile of the whole picture: its first pixel, and which of its columns and rows lie inside the window.
 struct TileView {
@@ -37,16 +45,18 @@ inline size_t row_index(const RenderJob& job, const TileView& v, int row) {
   return size_t(v.y + row - c.top) * c.width + size_t(v.x + v.column_begin - c.left);
 }
 
-// The rows and vectors of a tile that a splat can reach; pixels outside would fail the alpha test.
+// The blocks of a tile that a splat can reach, [top, bottom) of those below each other and [left, right) of those side
+// by side; pixels outside would fail the alpha test.
 struct Reach {
-  int row_begin, row_end, vector_begin, vector_end;
+  int left, top, right, bottom;
 };
 
 inline Reach reach(const SplatRecord& s, const TileView& v) {
   Reach r;
-  r.row_begin = clamp_int(s.row_begin - v.y, 0, v.row_end), r.row_end = clamp_int(s.row_end - v.y, 0, v.row_end);
-  r.vector_begin = clamp_int(s.column_begin - v.x, 0, kTile) / kLanes;
-  r.vector_end = (clamp_int(s.column_end - v.x, 0, kTile) + kLanes - 1) / kLanes;
+  r.left = clamp_int(s.column_begin - v.x, 0, kTile) / kBlockColumns;
+  r.right = (clamp_int(s.column_end - v.x, 0, kTile) + kBlockColumns - 1) / kBlockColumns;
+  r.top = clamp_int(s.row_begin - v.y, 0, v.row_end) / kBlockRows;
+  r.bottom = (clamp_int(s.row_end - v.y, 0, v.row_end) + kBlockRows - 1) / kBlockRows;
   return r;
 }
 
@@ -59,19 +69,19 @@ inline void prefetch_splat(const RenderJob& job, uint32_t slot, uint32_t end) {
   NFC_PREFETCH(job.colors + size_t(i) * job.channels);
 }
 
-// Uncapped alpha of a vector of pixels, and whether it counts; u = p dx + q dy, base = log2(opacity) - (r dy)^2. Where
-// it does not count the exponent may be out of range and the alpha anything.
-inline Vf splat_alpha(Vf u, float base, Mask* counts) {
+// log2 of the uncapped alpha of a block of pixels, given u = p dx + q dy and base = log2(opacity) - (r dy)^2, and
+// whether it counts.
+inline Vf splat_exponent(Vf u, Vf base, Mask* counts) {
   const float log2_alpha_min = -7.9943534f;  // log2(1 / 255)
   const Vf exponent = base - u * u;
   *counts = exponent >= broadcast(log2_alpha_min);
-  return exp_2(exponent);
+  return exponent;
 }
 
 inline void start_transmittance(const TileView& v, float* T) {
   for (int i = 0; i < kTilePixels; ++i) T[i] = -1.0f;
   for (int row = v.row_begin; row < v.row_end; ++row)
-    for (int column = 0; column < v.columns; ++column) T[kTile * row + v.column_begin + column] = 1.0f;
+    for (int column = 0; column < v.columns; ++column) T[pixel_at(row, v.column_begin + column)] = 1.0f;
 }
 
 inline bool all_finished(const float* T) {
@@ -84,11 +94,22 @@ inline bool all_finished(const float* T) {
   return finished;
 }
 
-inline Vf column_centres(const TileView& v, int vector) {
-  float x[kLanes];
-  for (int i = 0; i < kLanes; ++i) x[i] = float(v.x + vector * kLanes + i) + 0.5f;
-  return load(x);
-}
+// The centres of the pixels of a tile's blocks.
+struct Centres {
+  Vf x[kBlocksAcross], y[kBlocksDown];
+
+  explicit Centres(const TileView& v) {
+    float lanes[kLanes];
+    for (int block = 0; block < kBlocksAcross; ++block) {
+      for (int i = 0; i < kLanes; ++i) lanes[i] = float(v.x + block * kBlockColumns + i % kBlockColumns) + 0.5f;
+      x[block] = load(lanes);
+    }
+    for (int block = 0; block < kBlocksDown; ++block) {
+      for (int i = 0; i < kLanes; ++i) lanes[i] = float(v.y + block * kBlockRows + i / kBlockColumns) + 0.5f;
+      y[block] = load(lanes);
+    }
+  }
+};
 
 // What the expected depth is divided by.
 inline float covered(float alpha) { return alpha > 1e-10f ? alpha : 1e-10f; }
@@ -100,8 +121,7 @@ void raster_channels(const RenderJob& job, int tile, int first) {
   alignas(64) float T[kTilePixels], sum[D][kTilePixels];
   start_transmittance(view, T);
   memset(sum, 0, sizeof sum);
-  Vf centre[kRowVectors];
-  for (int k = 0; k < kRowVectors; ++k) centre[k] = column_centres(view, k);
+  const Centres centres(view);
 
   const uint32_t begin = job.tile_begin[tile], end = job.tile_begin[tile + 1];
   uint32_t slot = begin;
@@ -112,15 +132,16 @@ void raster_channels(const RenderJob& job, int tile, int first) {
     const SplatRecord& s = job.records[i];
     const float* color = job.colors + size_t(i) * job.channels + first;
     const Reach to = reach(s, view);
-    for (int k = to.vector_begin; k < to.vector_end; ++k) {
-      const Vf pdx = s.p * (centre[k] - s.mean_x);
-      for (int row = to.row_begin; row < to.row_end; ++row) {
-        const float dy = float(view.y + row) + 0.5f - s.mean_y;
-        const float v = s.r * dy;
+    Vf pdx[kBlocksAcross];
+    for (int i = to.left; i < to.right; ++i) pdx[i] = s.p * (centres.x[i] - s.mean_x);
+    for (int j = to.top; j < to.bottom; ++j) {
+      const Vf dy = centres.y[j] - s.mean_y, v = s.r * dy, base = s.log2_opacity - v * v;
+      for (int i = to.left; i < to.right; ++i) {
         Mask counts;
-        Vf alpha = splat_alpha(pdx + s.q * dy, s.log2_opacity - v * v, &counts);
-        alpha = select(counts, minimum(alpha, broadcast(NFC_ALPHA_MAX)), Vf{});
-        const int pixel = kTile * row + kLanes * k;
+        const Vf exponent = splat_exponent(multiply_add(broadcast(s.q), dy, pdx[i]), base, &counts);
+        if (!any(counts)) continue;
+        const Vf alpha = select(counts, minimum(exp_2(exponent), broadcast(NFC_ALPHA_MAX)), Vf{});
+        const int pixel = (j * kBlocksAcross + i) * kLanes;
         const Vf t = load(T + pixel), next = t - t * alpha;
         const Mask live = next >= broadcast(NFC_TRANSMITTANCE_MIN);
         const Vf weight = select(live, alpha * t, Vf{});
@@ -134,22 +155,22 @@ void raster_channels(const RenderJob& job, int tile, int first) {
   const int out_channels = job.channels - (job.depth ? 1 : 0);
   for (int row = view.row_begin; row < view.row_end; ++row) {
     const size_t at = row_index(job, view, row);
-    const int first_pixel = kTile * row + view.column_begin;
+    int pixel[kTile];
     float left[kTile];
     for (int column = 0; column < view.columns; ++column) {
-      left[column] = fabsf(T[first_pixel + column]);
+      pixel[column] = pixel_at(row, view.column_begin + column);
+      left[column] = fabsf(T[pixel[column]]);
       job.out_alpha[at + column] = 1.0f - left[column];
     }
     for (int c = 0; c < D; ++c) {
-      const float* total = sum[c] + first_pixel;
       if (first + c == out_channels) {
         for (int column = 0; column < view.columns; ++column)
-          job.out_depth[at + column] = total[column] / covered(1.0f - left[column]);
+          job.out_depth[at + column] = sum[c][pixel[column]] / covered(1.0f - left[column]);
       } else {
         const float behind = job.background ? job.background[first + c] : 0.0f;
         float* out = job.out + at * out_channels + first + c;
         for (int column = 0; column < view.columns; ++column)
-          out[column * out_channels] = total[column] + left[column] * behind;
+          out[column * out_channels] = sum[c][pixel[column]] + left[column] * behind;
       }
     }
   }
@@ -173,26 +194,27 @@ inline void load_gradients(const RenderJob& job, int tile, const TileView& view,
   float v_background[D] = {};
   for (int row = view.row_begin; row < view.row_end; ++row) {
     const size_t at = row_index(job, view, row);
-    const int first_pixel = kTile * row + view.column_begin;
     const float* alpha = job.out_alpha + at;
-    float* behind = g->behind + first_pixel;
+    int pixel[kTile];
+    for (int column = 0; column < view.columns; ++column) pixel[column] = pixel_at(row, view.column_begin + column);
     for (int c = 0; c < D; ++c) {
-      float* v = g->v[c] + first_pixel;
+      float* v = g->v[c];
       if (first + c == out_channels) {
         if (!job.v_depth) continue;
         for (int column = 0; column < view.columns; ++column) {  // depth = sum / covered(alpha)
-          v[column] = job.v_depth[at + column] / covered(alpha[column]);
-          behind[column] += job.out_depth[at + column] * job.v_depth[at + column];
+          v[pixel[column]] = job.v_depth[at + column] / covered(alpha[column]);
+          g->behind[pixel[column]] += job.out_depth[at + column] * job.v_depth[at + column];
         }
       } else if (job.v_out) {
         const float* out = job.out + at * out_channels + first + c;
         const float* v_out = job.v_out + at * out_channels + first + c;
         for (int column = 0; column < view.columns; ++column) {
-          v[column] = v_out[column * out_channels];
-          behind[column] += out[column * out_channels] * v[column];
+          v[pixel[column]] = v_out[column * out_channels];
+          g->behind[pixel[column]] += out[column * out_channels] * v_out[column * out_channels];
         }
         if (job.tile_background) {
-          for (int column = 0; column < view.columns; ++column) v_background[c] += (1.0f - alpha[column]) * v[column];
+          for (int column = 0; column < view.columns; ++column)
+            v_background[c] += (1.0f - alpha[column]) * v_out[column * out_channels];
         }
       }
     }
@@ -201,7 +223,7 @@ inline void load_gradients(const RenderJob& job, int tile, const TileView& view,
         float v_alpha = job.v_alpha ? job.v_alpha[at + column] : 0.0f;
         if (job.v_depth && alpha[column] > 1e-10f)
           v_alpha -= job.v_depth[at + column] * job.out_depth[at + column] / alpha[column];
-        behind[column] -= (1.0f - alpha[column]) * v_alpha;
+        g->behind[pixel[column]] -= (1.0f - alpha[column]) * v_alpha;
       }
     }
   }
@@ -215,11 +237,11 @@ inline void load_gradients(const RenderJob& job, int tile, const TileView& view,
 // gradients of its channels.
 template <int D, bool Abs>
 void raster_channels_backward(const RenderJob& job, int tile, int first) {
+  constexpr int kMoments = Abs ? kAllMoments : kPlainMoments, kSums = kMoments + D;
   const TileView view = tile_view(job, tile);
   PixelGradients<D> g;
   load_gradients<D>(job, tile, view, first, &g);
-  Vf centre[kRowVectors];
-  for (int k = 0; k < kRowVectors; ++k) centre[k] = column_centres(view, k);
+  const Centres centres(view);
 
   const int stride = kMoments + job.channels;
   const uint32_t begin = job.tile_begin[tile], end = job.tile_begin[tile + 1], used = begin + job.tile_used[tile];
@@ -229,17 +251,21 @@ void raster_channels_backward(const RenderJob& job, int tile, int first) {
     const SplatRecord& s = job.records[i];
     const float* color = job.colors + size_t(i) * job.channels + first;
     const Reach to = reach(s, view);
-    Vf moment[6] = {}, absolute[2] = {}, v_color[D] = {};
-    for (int k = to.vector_begin; k < to.vector_end; ++k) {
-      const Vf dx = centre[k] - s.mean_x, pdx = s.p * dx;
-      Vf g0 = {}, g1 = {}, g2 = {};  // sums down the columns of g, g dy, g dy^2
-      for (int row = to.row_begin; row < to.row_end; ++row) {
-        const float dy = float(view.y + row) + 0.5f - s.mean_y;
-        const float v = s.r * dy;
+    Vf total[kSums] = {};
+    Vf* const absolute = total + kPlainMoments;
+    Vf* const v_color = total + kMoments;
+    Vf dx[kBlocksAcross], pdx[kBlocksAcross];
+    for (int i = to.left; i < to.right; ++i) dx[i] = centres.x[i] - s.mean_x, pdx[i] = s.p * dx[i];
+    for (int j = to.top; j < to.bottom; ++j) {
+      const Vf dy = centres.y[j] - s.mean_y, v = s.r * dy, base = s.log2_opacity - v * v;
+      Vf g0 = {}, g1 = {}, g2 = {};  // sums along the row of blocks of g, g dx, g dx^2
+      for (int i = to.left; i < to.right; ++i) {
         Mask counts;
-        const Vf uncapped = splat_alpha(pdx + s.q * dy, s.log2_opacity - v * v, &counts);
+        const Vf exponent = splat_exponent(multiply_add(broadcast(s.q), dy, pdx[i]), base, &counts);
+        if (!any(counts)) continue;
+        const Vf uncapped = exp_2(exponent);
         const Vf alpha = select(counts, minimum(uncapped, broadcast(NFC_ALPHA_MAX)), Vf{});
-        const int pixel = kTile * row + kLanes * k;
+        const int pixel = (j * kBlocksAcross + i) * kLanes;
         const Vf t = load(g.T + pixel), next = t - t * alpha;
         const Mask live = next >= broadcast(NFC_TRANSMITTANCE_MIN);
         const Vf weight = select(live, alpha * t, Vf{});
@@ -257,27 +283,28 @@ void raster_channels_backward(const RenderJob& job, int tile, int first) {
         Vf ga = blended - alpha * behind * reciprocal(1.0f - alpha);
         ga = select(both(live, uncapped < broadcast(NFC_ALPHA_MAX)), ga, Vf{});
         g0 = g0 + ga;
-        const Vf gy = ga * dy;
-        g1 = g1 + gy;
-        g2 = g2 + gy * dy;
+        const Vf gx = ga * dx[i];
+        g1 = g1 + gx;
+        g2 = g2 + gx * dx[i];
         if (Abs) {
-          const Vf to_x = ga * (s.conic_a * dx + s.conic_b * dy), to_y = ga * (s.conic_b * dx + s.conic_c * dy);
+          const Vf to_x = ga * (s.conic_a * dx[i] + s.conic_b * dy), to_y = ga * (s.conic_b * dx[i] + s.conic_c * dy);
           absolute[0] = absolute[0] + maximum(to_x, -to_x);
           absolute[1] = absolute[1] + maximum(to_y, -to_y);
         }
       }
-      moment[0] = moment[0] + g0, moment[2] = moment[2] + g1, moment[5] = moment[5] + g2;
-      const Vf gx = g0 * dx;
-      moment[1] = moment[1] + gx, moment[3] = moment[3] + gx * dx, moment[4] = moment[4] + g1 * dx;
+      total[0] = total[0] + g0, total[1] = total[1] + g1, total[3] = total[3] + g2;
+      const Vf gy = g0 * dy;
+      total[2] = total[2] + gy, total[5] = total[5] + gy * dy, total[4] = total[4] + g1 * dy;
     }
+    alignas(64) float sums[kSums + kLanes];
+    sum_lanes<kSums>(total, sums);
     float* out = job.partial + size_t(job.tile_entries[slot].entry) * stride;
     if (first == 0) {
-      for (int j = 0; j < 6; ++j) out[j] = sum_lanes(moment[j]);
-      for (int j = 0; j < 2; ++j) out[6 + j] = Abs ? sum_lanes(absolute[j]) : 0.0f;
+      memcpy(out, sums, kSums * sizeof(float));
     } else {
-      for (int j = 0; j < 6; ++j) out[j] += sum_lanes(moment[j]);
+      for (int j = 0; j < kPlainMoments; ++j) out[j] += sums[j];
+      memcpy(out + kMoments + first, sums + kMoments, D * sizeof(float));
     }
-    for (int c = 0; c < D; ++c) out[kMoments + first + c] = sum_lanes(v_color[c]);
   }
   for (uint32_t slot = used; slot < end; ++slot) {
     float* out = job.partial + size_t(job.tile_entries[slot].entry) * stride;

@@ -177,6 +177,33 @@ NFC_HD Vf square_root(Vf a) {
 NFC_HD Vf reciprocal(Vf a) { return 1.0f / a; }
 #endif
 
+// a b + c, rounded once where the machine can.
+#if defined(__AVX512F__) && defined(__GNUC__)
+NFC_HD Vf multiply_add(Vf a, Vf b, Vf c) { return (Vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+#elif defined(__FMA__) && defined(__GNUC__)
+NFC_HD Vf multiply_add(Vf a, Vf b, Vf c) { return (Vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+#else
+NFC_HD Vf multiply_add(Vf a, Vf b, Vf c) { return a * b + c; }
+#endif
+
+// Whether a lane is set.
+#if defined(__AVX512F__) && defined(__GNUC__)
+NFC_HD bool any(Mask mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
+#elif defined(__AVX2__) && defined(__GNUC__)
+NFC_HD bool any(Mask mask) { return _mm256_movemask_ps((__m256)mask) != 0; }
+#elif defined(__SSE2__) && defined(__GNUC__)
+NFC_HD bool any(Mask mask) { return _mm_movemask_ps((__m128)mask) != 0; }
+#elif defined(__ARM_NEON) && defined(__aarch64__) && defined(__GNUC__)
+NFC_HD bool any(Mask mask) { return vmaxvq_u32((uint32x4_t)mask) != 0; }
+#else
+NFC_HD bool any(Mask mask) {
+  int32_t lanes[kLanes], all = 0;
+  memcpy(lanes, &mask, sizeof lanes);
+  for (int i = 0; i < kLanes; ++i) all |= lanes[i];
+  return all != 0;
+}
+#endif
+
 // -|a|
 #if defined(__GNUC__)
 NFC_HD Vf negative(Vf a) { return from_bits(bits(a) | INT32_MIN); }
@@ -214,6 +241,15 @@ NFC_HD Vf exp_2(Vf t) {
   p = p * f + 6.931469670e-1f;
   p = p * f + 1.000000072f;
   return from_bits(add_bits(bits(p), shift_left(bits(shifted), 23)));
+}
+
+// exp(a), relative error below 4e-7, for a held between -86 and 87; NaN, as arithmetic makes it, stays NaN.
+NFC_HD Vf exponential(Vf a) {
+  a = maximum(broadcast(-86.0f), minimum(broadcast(87.0f), a));
+  const float round = 12582912.0f;  // as in exp_2
+  const Vf shifted = a * 1.442695041f + round, n = shifted - round;
+  const Vf rest = (a - n * 0.693359375f) + n * 2.121944400e-4f;  // ln 2 in two parts, of which the first is short
+  return from_bits(add_bits(bits(exp_2(rest * 1.442695041f)), shift_left(bits(shifted), 23)));
 }
 
 // 1 / (1 + exp(-a)). NaN, as arithmetic makes it, stays NaN: minimum and maximum return their second argument then.
@@ -279,6 +315,19 @@ NFC_HD float sum_lanes(Vf a) {
   return x[0];
 }
 #endif
+
+// The sums of the lanes of `Count` vectors, each in the order of sum_lanes. Writes whole vectors: `sums` has room for
+// Count rounded up to a multiple of kLanes.
+template <int Count>
+NFC_HD void sum_lanes(const Vf* values, float* sums) {
+  for (int first = 0; first < Count; first += kLanes) {
+    Vf v[kLanes];
+    for (int i = 0; i < kLanes; ++i) v[i] = first + i < Count ? values[first + i] : Vf{};
+    for (int left = kLanes / 2; left > 0; left /= 2)
+      for (int i = 0; i < left; ++i) v[i] = zip_low(v[i], v[i + left]) + zip_high(v[i], v[i + left]);
+    store(sums + first, v[0]);
+  }
+}
 
 }  // namespace NFC_ISA
 }  // namespace nfc
