@@ -130,7 +130,7 @@ def test_a_quaternion_of_zero_gets_no_noise(operations: Operations) -> None:
 
 def test_regulariser_gradients_are_those_of_autograd() -> None:
     model = make_model()
-    (0.01 * model.opacities.mean() + 0.02 * model.scales.mean()).backward()
+    (0.01 * model.opacities.sum() + 0.02 * model.scales.sum()).backward()
     grads = {name: torch.zeros_like(tensor) for name, tensor in model.tensors().items()}
     density_ops.add_regulariser_gradients_(model.tensors(), grads, 0.01, 0.02)
     assert model.opacity_logits.grad is not None and model.log_scales.grad is not None

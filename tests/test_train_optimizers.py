@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from splat_scenes import make_camera
 
+from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops import native
 from nfc_gs.ops.operations import CPU, REFERENCE, Operations
+from nfc_gs.rendering.pipeline import render
+from nfc_gs.training.density_ops import add_regulariser_gradients_
 from nfc_gs.training.optimizers import DenseAdam, VisibleAdam
 
 needs_core = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
@@ -168,3 +174,130 @@ def test_dense_adam_is_torchs_adam_for_tensors_of_any_shape(operations: Operatio
         reference.step()
     for name in shapes:
         assert torch.allclose(ours[name], theirs[name], atol=1e-6), name
+
+
+def splats_to_train(head: str, n: int = 700) -> GaussianModel:
+    """Gaussians of all sorts: seen, beside the picture and behind the camera."""
+    g = torch.Generator().manual_seed(3)
+    colors = {
+        "sh": {"sh_coeffs": (16, 3)},
+        "sh0": {"sh_coeffs": (1, 3)},
+        "shared": {"bit_logits": (24,), "bit_shifts": (15, 3)},
+        "full": {"bit_logits": (24,), "bit_shifts": (8, 24)},
+        "bits0": {"bit_logits": (24,), "bit_shifts": (0, 3)},
+    }[head]
+    shapes = {"means": (3,), "log_scales": (3,), "quats": (4,), "opacity_logits": (), **colors}
+    tensors = {name: torch.randn(n, *shape, generator=g) for name, shape in shapes.items()}
+    tensors["log_scales"] = 0.5 * tensors["log_scales"] - 2.0
+    return GaussianModel(tensors)
+
+
+SPLAT_RATES = {
+    "means": 1e-2,
+    "log_scales": 5e-3,
+    "quats": 1e-3,
+    "opacity_logits": 5e-2,
+    "sh_coeffs": (2e-2, 1e-3, 3),
+    "bit_logits": 3e-3,
+    "bit_shifts": 5e-4,
+}
+
+
+def train_splats(
+    head: str, fused: bool, weights: tuple[float, float] = (0.0, 0.0), steps: int = 4, **settings: bool
+) -> dict[str, torch.Tensor]:
+    """Parameters and moments after some steps on pictures of noise; all that depends on how they were moved."""
+    model, camera = splats_to_train(head), make_camera(60, 50).to(dtype=torch.float32)
+    adam = VisibleAdam(model.tensors())
+    g = torch.Generator().manual_seed(5)
+    for step in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = None
+        consumer = adam.consumer(SPLAT_RATES, *weights) if fused else None
+        out = render(
+            model, camera, backend="cpu", sh_degree=min(step, model.sh_degree), consumer=consumer, **settings
+        )
+        (out.rgb * torch.randn(out.rgb.shape, generator=g)).sum().backward()
+        if consumer is None:
+            grads = {name: getattr(model, name).grad for name in model.parameter_names}
+            add_regulariser_gradients_(model.tensors(), grads, *weights)
+            adam.step(grads, out.info.visible, SPLAT_RATES)
+        else:
+            assert consumer.taken and all(parameter.grad is None for parameter in model.parameters())
+    assert adam.steps == steps and 0 < int(out.info.visible.sum()) < len(model)
+    return {**model.tensors(), **adam.state()}
+
+
+@needs_core
+@pytest.mark.parametrize("head", ["sh", "sh0", "shared", "full", "bits0"])
+def test_the_step_taken_in_the_backward_pass_gives_the_bits_of_a_step_after_it(head: str) -> None:
+    apart = train_splats(head, fused=False)
+    together = train_splats(head, fused=True)
+    for name, tensor in apart.items():
+        assert torch.equal(tensor, together[name]), name
+
+
+@needs_core
+def test_the_step_in_the_backward_pass_minimises_the_regularisers_too() -> None:
+    weights = (1e-2, 3e-2)
+    apart, together = train_splats("sh", False, weights), train_splats("sh", True, weights)
+    without = train_splats("sh", True)
+    for name, tensor in apart.items():
+        torch.testing.assert_close(together[name], tensor, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(without["log_scales"], apart["log_scales"], rtol=1e-4, atol=1e-5)
+
+
+@needs_core
+@pytest.mark.usefixtures("same_core_afterwards")
+@pytest.mark.parametrize("settings", [{}, {"antialiased": True}, {"absgrad": True}], ids=["plain", "antialiased", "abs"])
+def test_the_step_in_the_backward_pass_is_the_same_bits_for_any_number_of_threads(settings: dict[str, bool]) -> None:
+    results = []
+    for threads in (1, 2, 3):
+        native.set_threads(threads)
+        results.append(train_splats("sh", fused=True, weights=(1e-2, 1e-2), **settings))
+    for other in results[1:]:
+        assert all(torch.equal(tensor, other[name]) for name, tensor in results[0].items())
+
+
+@needs_core
+@pytest.mark.usefixtures("same_core_afterwards")
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("head", ["sh", "full"])
+def test_every_instruction_set_takes_the_same_step_together_and_apart(name: str, head: str) -> None:
+    if not native.core().use_instruction_set(name):
+        pytest.skip(f"this machine has no {name}")
+    apart, together = train_splats(head, fused=False), train_splats(head, fused=True)
+    for key, tensor in apart.items():
+        torch.testing.assert_close(together[key], tensor, rtol=1e-5, atol=1e-7)
+
+
+@needs_core
+def test_gradients_of_pose_and_background_are_the_same_beside_a_step() -> None:
+    found = []
+    for fused in (False, True):
+        model, camera = splats_to_train("sh"), make_camera(60, 50).to(dtype=torch.float32)
+        viewmat, background = camera.viewmat.clone().requires_grad_(), torch.rand(3).fill_(0.3).requires_grad_()
+        consumer = VisibleAdam(model.tensors()).consumer(SPLAT_RATES) if fused else None
+        posed = replace(camera, viewmat=viewmat)
+        out = render(model, posed, backend="cpu", background=background, consumer=consumer)
+        out.rgb.square().sum().backward()
+        found.append((viewmat.grad, background.grad))
+    for one, other in zip(*found, strict=True):
+        assert one is not None and torch.equal(one, other)
+
+
+@needs_core
+def test_a_consumer_takes_the_gradients_of_one_backward_pass() -> None:
+    model, camera = splats_to_train("sh"), make_camera(60, 50).to(dtype=torch.float32)
+    consumer = VisibleAdam(model.tensors()).consumer(SPLAT_RATES)
+    out = render(model, camera, backend="cpu", consumer=consumer)
+    out.rgb.sum().backward(retain_graph=True)
+    with pytest.raises(AssertionError, match="one backward pass"):
+        out.rgb.sum().backward()
+
+
+def test_a_backend_without_the_step_refuses_a_consumer() -> None:
+    model, camera = splats_to_train("sh"), make_camera(60, 50).to(dtype=torch.float32)
+    consumer = VisibleAdam(model.tensors()).consumer(SPLAT_RATES)
+    with pytest.raises(ValueError, match="backend 'torch' cannot feed a consumer"):
+        render(model, camera, backend="torch", consumer=consumer)

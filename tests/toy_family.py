@@ -130,11 +130,16 @@ class ToyTraining:
         target = torch.cat(colors)[None]
         return [RaySample(target, None, "a batch of rays", None, None, torch.cat(origins), torch.cat(directions))]
 
-    def render(self, sample: Sample, step: int, progress: float, outputs: tuple[Output, ...]) -> RenderOutput:
+    def render(
+        self, sample: Sample, step: int, progress: float, outputs: tuple[Output, ...], *, may_consume: bool = False
+    ) -> RenderOutput:
         assert isinstance(sample, RaySample)
         images = self.model.march(sample.origins, sample.directions, torch.zeros(3))
         rgb, alpha, depth = (image[None] for image in images)
         return RenderOutput(rgb, alpha, depth)
+
+    def consumed(self) -> bool:
+        return False
 
     def parameters(self) -> Mapping[str, Tensor]:
         return {"grid": self.model.grid}

@@ -18,7 +18,7 @@ struct RenderInputs {
   bool composite_bits;
   Floats viewmat, intrinsics;
   int width, height, left, top, whole_width, whole_height;
-  bool antialiased, depth;
+  bool antialiased, depth, raw;
   Array<int32_t> radii;
   Floats means2d, out, out_alpha;
   MaybeFloats out_depth;
@@ -48,7 +48,7 @@ struct RenderInputs {
       throw std::invalid_argument("the camera's part does not fit into its picture");
     j.camera.width = width, j.camera.height = height, j.camera.left = left, j.camera.top = top;
     j.camera.whole_width = whole_width, j.camera.whole_height = whole_height;
-    j.antialiased = antialiased, j.depth = depth;
+    j.antialiased = antialiased, j.depth = depth, j.raw = raw;
     j.means = means.data(), j.quats = quats.data(), j.scales = scales.data(), j.opacities = opacities.data();
     check(background, {composited}, "background");
     j.background = pointer(background);
@@ -90,10 +90,79 @@ struct RenderInputs {
 // Gradients of the results, which are read, and of the inputs, which are written.
 struct RenderGradients {
   MaybeFloats v_out, v_alpha, v_depth;
-  Floats v_means, v_quats, v_scales, v_opacities;
+  MaybeFloats v_means, v_quats, v_scales, v_opacities;
   MaybeFloats v_sh_coeffs, v_bit_logits, v_bit_shifts, v_features, v_viewmat, v_background;
-  Floats v_means2d;
-  MaybeFloats v_means2d_abs;
+  MaybeFloats v_means2d, v_means2d_abs;
+};
+
+// beta1 and beta2 in double precision, so that 1 - beta is rounded once; the corrections are 1 / (1 - beta^t).
+void make_constants(nfc::AdamConstants* self, double beta1, double beta2, float epsilon, float correction1,
+                    float correction2) {
+  new (self) nfc::AdamConstants{float(beta1), float(beta2), float(1.0 - beta1), float(1.0 - beta2),
+                                epsilon,      correction1,  correction2};
+}
+
+// A parameter that the backward pass moves, its moments, and the learning rate of each column.
+struct AdamParameter {
+  Floats value, first, second;
+  std::vector<float> rates;
+
+  // `values` is what was rendered.
+  nfc::AdamJob job(const Floats& values, const nfc::AdamConstants& constants, const char* name) const {
+    if (value.data() != values.data() || value.size() != values.size())
+      throw std::invalid_argument(std::string(name) + " is not what was rendered");
+    if (values.size() != rates.size() * values.shape(0))
+      throw std::invalid_argument(std::string("the rates do not fit ") + name);
+    check_size(first, values.size(), name), check_size(second, values.size(), name);
+    nfc::AdamJob j{};
+    j.rows = int(values.shape(0)), j.columns = int(rates.size()), j.constants = constants, j.rates = rates.data();
+    j.value = value.data(), j.first = first.data(), j.second = second.data();
+    return j;
+  }
+};
+
+// The step of Adam that a backward pass takes instead of writing the gradients of splats.
+struct SplatAdam {
+  AdamParameter means, quats, log_scales, opacity_logits;
+  std::optional<AdamParameter> sh_coeffs, bit_logits, bit_shifts;
+  nfc::AdamConstants constants;
+  float opacity_weight, scale_weight;
+
+  SplatAdam(AdamParameter means, AdamParameter quats, AdamParameter log_scales, AdamParameter opacity_logits,
+            std::optional<AdamParameter> sh_coeffs, std::optional<AdamParameter> bit_logits,
+            std::optional<AdamParameter> bit_shifts, const nfc::AdamConstants& constants, float opacity_weight,
+            float scale_weight)
+      : means(std::move(means)),
+        quats(std::move(quats)),
+        log_scales(std::move(log_scales)),
+        opacity_logits(std::move(opacity_logits)),
+        sh_coeffs(std::move(sh_coeffs)),
+        bit_logits(std::move(bit_logits)),
+        bit_shifts(std::move(bit_shifts)),
+        constants(constants),
+        opacity_weight(opacity_weight),
+        scale_weight(scale_weight) {}
+
+  nfc::SplatAdam job(const RenderInputs& inputs) const {
+    if (!inputs.raw || inputs.features) throw std::invalid_argument("adam moves raw splats without features");
+    nfc::SplatAdam j{};
+    j.means = means.job(inputs.means, constants, "means"), j.quats = quats.job(inputs.quats, constants, "quats");
+    j.log_scales = log_scales.job(inputs.scales, constants, "log_scales");
+    j.opacity_logits = opacity_logits.job(inputs.opacities, constants, "opacity_logits");
+    set(j.sh_coeffs, sh_coeffs, inputs.sh_coeffs, "sh_coeffs");
+    set(j.bit_logits, bit_logits, inputs.bit_logits, "bit_logits");
+    set(j.bit_shifts, bit_shifts, inputs.bit_shifts, "bit_shifts");
+    j.opacity_weight = opacity_weight, j.scale_weight = scale_weight;
+    return j;
+  }
+
+ private:
+  void set(nfc::AdamJob& job, const std::optional<AdamParameter>& parameter, const MaybeFloats& values,
+           const char* name) const {
+    if (parameter.has_value() != values.has_value())
+      throw std::invalid_argument(std::string(name) + " is rendered and not moved, or moved and not rendered");
+    if (parameter && values->size()) job = parameter->job(*values, constants, name);
+  }
 };
 
 // The memory of a rendering, and which one it is.
@@ -122,7 +191,8 @@ void check_gradient(const MaybeFloats& gradient, const MaybeFloats& value, bool 
                                 shape_of(*value));
 }
 
-void backward(RenderScratch& scratch, const RenderInputs& inputs, const RenderGradients& g) {
+void backward(RenderScratch& scratch, const RenderInputs& inputs, const RenderGradients& g,
+              const SplatAdam* adam) {
   nfc::RenderJob job = inputs.job();
   if (scratch.number != inputs.number)
     throw std::invalid_argument("backward takes the inputs of the last forward pass with this scratch, and got others");
@@ -131,24 +201,30 @@ void backward(RenderScratch& scratch, const RenderInputs& inputs, const RenderGr
   check(g.v_out, {rows, columns, composited}, "v_out"), check(g.v_alpha, {rows, columns, 1}, "v_alpha");
   if (g.v_depth && !job.depth) throw std::invalid_argument("v_depth is the gradient of nothing");
   check(g.v_depth, {rows, columns, 1}, "v_depth");
-  check(g.v_means, {n, 3}, "v_means"), check(g.v_quats, {n, 4}, "v_quats"), check(g.v_scales, {n, 3}, "v_scales");
-  check(g.v_opacities, {n}, "v_opacities"), check(g.v_viewmat, {4, 4}, "v_viewmat");
+  check_gradient(g.v_means, inputs.means, !adam, "v_means"), check_gradient(g.v_quats, inputs.quats, !adam, "v_quats");
+  check_gradient(g.v_scales, inputs.scales, !adam, "v_scales");
+  check_gradient(g.v_opacities, inputs.opacities, !adam, "v_opacities"), check(g.v_viewmat, {4, 4}, "v_viewmat");
   check(g.v_means2d, {n, 2}, "v_means2d"), check(g.v_means2d_abs, {n, 2}, "v_means2d_abs");
-  check_gradient(g.v_sh_coeffs, inputs.sh_coeffs, true, "v_sh_coeffs");
-  check_gradient(g.v_bit_logits, inputs.bit_logits, true, "v_bit_logits");
-  check_gradient(g.v_bit_shifts, inputs.bit_shifts, true, "v_bit_shifts");
+  check_gradient(g.v_sh_coeffs, inputs.sh_coeffs, !adam, "v_sh_coeffs");
+  check_gradient(g.v_bit_logits, inputs.bit_logits, !adam, "v_bit_logits");
+  check_gradient(g.v_bit_shifts, inputs.bit_shifts, !adam, "v_bit_shifts");
   check_gradient(g.v_features, inputs.features, false, "v_features");
   check_gradient(g.v_background, inputs.background, false, "v_background");
   job.v_bit_logits = pointer(g.v_bit_logits), job.v_bit_shifts = pointer(g.v_bit_shifts);
   job.v_out = pointer(g.v_out), job.v_alpha = pointer(g.v_alpha), job.v_depth = pointer(g.v_depth);
-  job.v_means = g.v_means.data(), job.v_quats = g.v_quats.data(), job.v_scales = g.v_scales.data();
-  job.v_opacities = g.v_opacities.data(), job.v_sh_coeffs = pointer(g.v_sh_coeffs);
+  job.v_means = pointer(g.v_means), job.v_quats = pointer(g.v_quats), job.v_scales = pointer(g.v_scales);
+  job.v_opacities = pointer(g.v_opacities), job.v_sh_coeffs = pointer(g.v_sh_coeffs);
   job.v_features = pointer(g.v_features);
-  job.v_means2d = g.v_means2d.data(), job.v_means2d_abs = pointer(g.v_means2d_abs);
+  job.v_means2d = pointer(g.v_means2d), job.v_means2d_abs = pointer(g.v_means2d_abs);
+  if (adam && (job.v_means || job.v_quats || job.v_scales || job.v_opacities || job.v_sh_coeffs || job.v_bit_logits ||
+               job.v_bit_shifts))
+    throw std::invalid_argument("gradients that adam takes are not written");
   job.absgrad = job.v_means2d_abs != nullptr;
   if (job.absgrad && job.channels > nfc::kMaxChannelsAtOnce)
     throw std::invalid_argument("absolute gradients need at most 4 channels");
   float *v_viewmat = pointer(g.v_viewmat), *v_background = pointer(g.v_background);
+  nfc::SplatAdam step;
+  if (adam) step = adam->job(inputs), job.adam = &step;
   nb::gil_scoped_release release;
   scratch.memory.backward(job, v_viewmat, v_background);
 }
@@ -158,29 +234,43 @@ void backward(RenderScratch& scratch, const RenderInputs& inputs, const RenderGr
 void bind_render(nb::module_& m) {
   nb::class_<RenderInputs>(m, "RenderInputs")
       .def(nb::init<Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, int,
-                    bool, Floats, Floats, int, int, int, int, int, int, bool, bool, Array<int32_t>, Floats, Floats,
-                    Floats, MaybeFloats>(),
+                    bool, Floats, Floats, int, int, int, int, int, int, bool, bool, bool, Array<int32_t>, Floats,
+                    Floats, Floats, MaybeFloats>(),
            array("means"), array("quats"), array("scales"), array("opacities"), array("sh_coeffs").none(),
            array("bit_logits").none(), array("bit_shifts").none(), array("features").none(),
            array("background").none(), nb::arg("sh_degree"), nb::arg("composite_bits"), array("viewmat"),
            array("intrinsics"), nb::arg("width"), nb::arg("height"), nb::arg("left"), nb::arg("top"),
            nb::arg("whole_width"), nb::arg("whole_height"), nb::arg("antialiased"), nb::arg("depth"),
-           array("radii"), array("means2d"), array("out"),
-           array("out_alpha"), array("out_depth").none());
+           nb::arg("raw"), array("radii"), array("means2d"), array("out"), array("out_alpha"),
+           array("out_depth").none());
   nb::class_<RenderGradients>(m, "RenderGradients")
-      .def(nb::init<MaybeFloats, MaybeFloats, MaybeFloats, Floats, Floats, Floats, Floats, MaybeFloats, MaybeFloats,
-                    MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, Floats, MaybeFloats>(),
+      .def(nb::init<MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats,
+                    MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats, MaybeFloats,
+                    MaybeFloats>(),
            array("v_out").none(), array("v_alpha").none(), array("v_depth").none(),
-           array("v_means"), array("v_quats"), array("v_scales"),
-           array("v_opacities"), array("v_sh_coeffs").none(),
+           array("v_means").none(), array("v_quats").none(), array("v_scales").none(),
+           array("v_opacities").none(), array("v_sh_coeffs").none(),
            array("v_bit_logits").none(), array("v_bit_shifts").none(),
            array("v_features").none(), array("v_viewmat").none(),
-           array("v_background").none(), array("v_means2d"),
+           array("v_background").none(), array("v_means2d").none(),
            array("v_means2d_abs").none());
+  nb::class_<nfc::AdamConstants>(m, "AdamConstants").def("__init__", &make_constants, nb::arg("beta1"),
+                                                         nb::arg("beta2"), nb::arg("epsilon"), nb::arg("correction1"),
+                                                         nb::arg("correction2"));
+  nb::class_<AdamParameter>(m, "AdamParameter")
+      .def(nb::init<Floats, Floats, Floats, std::vector<float>>(), array("value"), array("first"), array("second"),
+           nb::arg("rates"));
+  nb::class_<SplatAdam>(m, "SplatAdam")
+      .def(nb::init<AdamParameter, AdamParameter, AdamParameter, AdamParameter, std::optional<AdamParameter>,
+                    std::optional<AdamParameter>, std::optional<AdamParameter>, const nfc::AdamConstants&, float,
+                    float>(),
+           nb::arg("means"), nb::arg("quats"), nb::arg("log_scales"), nb::arg("opacity_logits"),
+           nb::arg("sh_coeffs").none(), nb::arg("bit_logits").none(), nb::arg("bit_shifts").none(),
+           nb::arg("constants"), nb::arg("opacity_weight"), nb::arg("scale_weight"));
   nb::class_<RenderScratch>(m, "RenderScratch")
       .def(nb::init<>())
       .def("forward", &forward)
-      .def("backward", &backward)
+      .def("backward", &backward, nb::arg("inputs"), nb::arg("gradients"), nb::arg("adam").none() = nb::none())
       .def_prop_ro("entries", [](const RenderScratch& scratch) { return scratch.memory.entries(); })
       .def("evaluated_pairs", [](const RenderScratch& scratch) { return scratch.memory.evaluated_pairs(); });
 }

@@ -135,6 +135,10 @@ class Objective:
         config.check_names(self.terms)
         return {**dict.fromkeys(self.terms, 0.0), **config.weights(), **self._own_weights}
 
+    def is_built_in(self, config: ObjectiveConfig) -> bool:
+        """Whether all terms with these weights are ours, and so depend on nothing but the rendering."""
+        return all(self.terms[name] is BUILT_IN.get(name) for name, weight in self.weights(config).items() if weight)
+
     def __call__(self, comparison: Comparison, config: ObjectiveConfig | None = None) -> LossResult:
         """Compare a rendering with a photograph.
 

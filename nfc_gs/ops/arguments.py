@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,35 @@ class AdamConstants:
     eps: float
     correction1: float
     correction2: float
+
+
+@dataclass(frozen=True)
+class SplatStep:
+    """A step of Adam on the visible Gaussians of a rendering, for a backward pass that takes it at once.
+
+    The gradient is that of the loss + opacity_weight * sum(opacities) + scale_weight * sum(scales).
+
+    Attributes:
+        params, m, v: the parameters and their moments by name, which are changed in place.
+        rates: learning rate by name.
+        constants: of this step.
+        opacity_weight, scale_weight: of the regularisers.
+    """
+
+    params: Mapping[str, Tensor]
+    m: Mapping[str, Tensor]
+    v: Mapping[str, Tensor]
+    rates: Mapping[str, Rate]
+    constants: AdamConstants
+    opacity_weight: float = 0.0
+    scale_weight: float = 0.0
+
+
+def column_rates(rate: Rate, columns: int) -> list[float]:
+    """The learning rate of each column of a flattened row."""
+    if isinstance(rate, tuple):
+        return [rate[0]] * rate[2] + [rate[1]] * (columns - rate[2])
+    return [rate] * columns
 
 
 @dataclass(frozen=True)

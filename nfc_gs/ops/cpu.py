@@ -14,7 +14,7 @@ from torch import Tensor
 from nfc_gs.core.constants import SSIM_C1, SSIM_C2
 from nfc_gs.core.ssim_window import ssim_window
 from nfc_gs.ops import native
-from nfc_gs.ops.arguments import AdamConstants, LossWeights, Noise, Rate
+from nfc_gs.ops.arguments import AdamConstants, LossWeights, Noise, Rate, column_rates
 
 WIDTH_MULTIPLE = 16
 """Features of planes and widths of layers must be multiples of this."""
@@ -144,19 +144,13 @@ def adam_step(
             m[name].numpy(),
             v[name].numpy(),
             rows,
-            _column_rates(rates[name], columns),
+            column_rates(rates[name], columns),
             constants.beta1,
             constants.beta2,
             constants.eps,
             1.0 / constants.correction1,
             1.0 / constants.correction2,
         )
-
-
-def _column_rates(rate: Rate, columns: int) -> list[float]:
-    if isinstance(rate, tuple):
-        return [rate[0]] * rate[2] + [rate[1]] * (columns - rate[2])
-    return [rate] * columns
 
 
 def mcmc_noise(means: Tensor, quats: Tensor, log_scales: Tensor, opacity_logits: Tensor, noise: Noise) -> None:

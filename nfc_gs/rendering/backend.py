@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.checks import check_alike, check_shapes
 from nfc_gs.core.sh import MAX_DEGREE, sh_bases
 from nfc_gs.model.target_encoding import COLOR_BITS
+from nfc_gs.ops.arguments import SplatStep
 
 
 class _Colored:
@@ -113,7 +114,8 @@ class SplatInfo:
         radii: [N, 2] int32, half extents in pixels of the box that bounds the splat (x, y), rounded up; 0 if invisible.
         means2d: [N, 2] projected centres in pixels of the camera (of the part, if it is cropped), detached; meaningful
             where visible.
-        means2d_grad: [N, 2] gradient of the loss with respect to means2d (pixels), or None before backward.
+        means2d_grad: [N, 2] gradient of the loss with respect to means2d (pixels), or None before backward, and where
+            a `GradientConsumer` took the gradients.
         means2d_absgrad: [N, 2] sum over pixels of absolute values of the same, with `absgrad`; else None.
     """
 
@@ -146,6 +148,18 @@ class RasterOutput:
     info: SplatInfo = field(repr=False)
 
 
+class GradientConsumer(Protocol):
+    """Takes the gradients of splats where a backward pass computes them: they are never stored.
+
+    An optimizer hands one down with a rendering whose gradient nothing else asks for. A backward pass that has begun
+    moves the parameters; the splats have no gradients then.
+    """
+
+    def take(self) -> SplatStep:
+        """The step to take; called once, by the backward pass. It moves the tensors that were rendered."""
+        ...
+
+
 class RasterBackend(ABC):
     """Renders splats. `torch_backend.TorchBackend` is the specification of what every backend computes.
 
@@ -157,6 +171,7 @@ class RasterBackend(ABC):
         devices: the types of torch devices whose tensors it takes, "cpu" or "cuda".
         reference: it is the specification: whatever is computed beside it is the reference's, too.
         trains: its renderings are differentiable, so that a model can be trained with it.
+        feeds_consumers: its backward pass can move the splats (`GradientConsumer`); it implements `_render_feeding`.
     """
 
     name: ClassVar[str]
@@ -164,9 +179,15 @@ class RasterBackend(ABC):
     devices: ClassVar[tuple[str, ...]]
     reference: ClassVar[bool] = False
     trains: ClassVar[bool] = True
+    feeds_consumers: ClassVar[bool] = False
 
     def render(
-        self, splats: Splats | RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None = None
+        self,
+        splats: Splats | RawSplats,
+        camera: Camera,
+        settings: RasterSettings,
+        background: Tensor | None = None,
+        consumer: GradientConsumer | None = None,
     ) -> RasterOutput:
         """Render `splats` as `camera` sees them.
 
@@ -174,6 +195,8 @@ class RasterBackend(ABC):
 
         Args:
             background: [D], blended behind the splats: features += (1 - alpha) * background. None for none.
+            consumer: takes the gradients of raw splats, all of which are leaves, in place of their `grad`; for a
+                backend that `feeds_consumers`.
 
         Raises:
             ValueError: shapes, dtypes or devices do not fit together, or the backend does not composite as many
@@ -181,6 +204,10 @@ class RasterBackend(ABC):
             UserError: the backend does not take tensors of this dtype or device.
         """
         check_inputs(splats, camera, settings, background)
+        if consumer is not None:
+            if not self.feeds_consumers or not isinstance(splats, RawSplats) or splats.features is not None:
+                raise ValueError(f"backend '{self.name}' cannot feed a consumer the gradients of these splats")
+            return self._render_feeding(consumer, splats, camera, settings, background)
         if isinstance(splats, RawSplats):
             return self._render_raw(splats, camera, settings, background)
         return self._render(splats, camera, settings, background)
@@ -196,6 +223,17 @@ class RasterBackend(ABC):
     ) -> RasterOutput:
         """The same of splats that are not activated yet."""
         return self._render(splats.activated(), camera, settings, background)
+
+    def _render_feeding(
+        self,
+        consumer: GradientConsumer,
+        splats: RawSplats,
+        camera: Camera,
+        settings: RasterSettings,
+        background: Tensor | None,
+    ) -> RasterOutput:
+        """The same with a backward pass that feeds a consumer."""
+        raise NotImplementedError
 
 
 def color_channels(splats: Splats | RawSplats, settings: RasterSettings) -> int:

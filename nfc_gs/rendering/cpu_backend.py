@@ -12,10 +12,13 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import native
+from nfc_gs.ops.arguments import SplatStep, column_rates
 from nfc_gs.rendering.backend import (
+    GradientConsumer,
     RasterBackend,
     RasterOutput,
     RasterSettings,
+    RawSplats,
     SplatInfo,
     Splats,
     color_channels,
@@ -42,13 +45,39 @@ class CpuBackend(RasterBackend):
     name = "cpu"
     summary = "our compiled core"
     devices = ("cpu",)
+    feeds_consumers = True
 
     def __init__(self) -> None:
         self._core = native.core()
         self._unused: list[Any] = []
 
     def _render(
-        self, splats: Splats, camera: Camera, settings: RasterSettings, background: Tensor | None
+        self, splats: Splats | RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
+    ) -> RasterOutput:
+        return self._draw(splats, camera, settings, background, None)
+
+    def _render_raw(
+        self, splats: RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
+    ) -> RasterOutput:
+        return self._draw(splats, camera, settings, background, None)
+
+    def _render_feeding(
+        self,
+        consumer: GradientConsumer,
+        splats: RawSplats,
+        camera: Camera,
+        settings: RasterSettings,
+        background: Tensor | None,
+    ) -> RasterOutput:
+        return self._draw(splats, camera, settings, background, consumer)
+
+    def _draw(
+        self,
+        splats: Splats | RawSplats,
+        camera: Camera,
+        settings: RasterSettings,
+        background: Tensor | None,
+        consumer: GradientConsumer | None,
     ) -> RasterOutput:
         if splats.means.dtype != torch.float32 or splats.means.device.type != "cpu":
             raise UserError(
@@ -60,7 +89,8 @@ class CpuBackend(RasterBackend):
         )
         inputs = inputs_of(splats, background, camera)
         channels = color_channels(splats, settings)
-        call = _Call(self, camera, settings, info, channels, tuple(inputs), keep=torch.is_grad_enabled())
+        raw, keep = isinstance(splats, RawSplats), torch.is_grad_enabled()
+        call = _Call(self, camera, settings, info, channels, tuple(inputs), keep, raw, consumer)
         features, alpha, depth = _Render.apply(*inputs.values(), call)
         return RasterOutput(features, alpha, depth, info)
 
@@ -81,6 +111,8 @@ class _Call:
     Attributes:
         inputs: the names of these tensors, in order.
         keep: a backward pass may follow.
+        raw: scales and opacities are not activated yet.
+        consumer: takes the gradients of the splats.
     """
 
     backend: CpuBackend
@@ -90,6 +122,8 @@ class _Call:
     color_channels: int
     inputs: tuple[str, ...]
     keep: bool
+    raw: bool
+    consumer: GradientConsumer | None
 
 
 class _Render(torch.autograd.Function):
@@ -134,22 +168,24 @@ class _Render(torch.autograd.Function):
         if scratch is None:  # a second backward pass through the same graph: the memory has been returned
             scratch = call.backend.take_scratch()
             scratch.forward(ctx.render_inputs)
-        v_inputs = {  # the core always computes those of the splats
-            name: None if tensor is None or (name in _OPTIONAL and not needed[name]) else torch.empty_like(tensor)
+        left_out = {name for name in inputs if (not needed[name] if name in _OPTIONAL else call.consumer is not None)}
+        v_inputs = {  # without a consumer the core always computes those of the splats
+            name: None if tensor is None or name in left_out else torch.empty_like(tensor)
             for name, tensor in inputs.items()
         }
         v_out, v_alpha, v_depth = (None if grad is None else grad.contiguous() for grad in grads)
-        v_means2d = torch.empty_like(call.info.means2d)
-        v_means2d_abs = torch.empty_like(v_means2d) if call.settings.absgrad else None
+        v_means2d = torch.empty_like(call.info.means2d) if call.consumer is None else None
+        v_means2d_abs = torch.empty_like(call.info.means2d) if call.settings.absgrad else None
         gradients = native.core().RenderGradients(
             v_out=_array(v_out),
             v_alpha=_array(v_alpha),
             v_depth=_array(v_depth),
             v_means2d=_array(v_means2d),
             v_means2d_abs=_array(v_means2d_abs),
-            **{f"v_{name}": _array(gradient) for name, gradient in v_inputs.items()},
+            **{f"v_{_CORE_NAMES.get(name, name)}": _array(gradient) for name, gradient in v_inputs.items()},
         )
-        scratch.backward(ctx.render_inputs, gradients)
+        adam = None if call.consumer is None else _splat_adam(call.consumer.take())
+        scratch.backward(ctx.render_inputs, gradients, adam)
         call.info.means2d_grad, call.info.means2d_absgrad = v_means2d, v_means2d_abs
         ctx.scratch = None
         call.backend.return_scratch(scratch)
@@ -159,13 +195,42 @@ class _Render(torch.autograd.Function):
 _OPTIONAL = ("background", "viewmat")
 """Inputs whose gradients the core leaves out if they are not needed."""
 
+_CORE_NAMES = {"log_scales": "scales", "opacity_logits": "opacities"}
+"""What the core calls the inputs that it can take before activation and after."""
+
+
+def _splat_adam(step: SplatStep) -> Any:
+    """The core's view of a step of Adam; it shares the memory of parameters and moments."""
+    core, constants = native.core(), step.constants
+
+    def parameter(name: str) -> Any:
+        if name not in step.params:
+            return None
+        arrays = (_array(tensors[name]) for tensors in (step.params, step.m, step.v))
+        row = step.params[name].shape[1:].numel()
+        return core.AdamParameter(*arrays, rates=column_rates(step.rates[name], row))
+
+    names = ("means", "quats", "log_scales", "opacity_logits", "sh_coeffs", "bit_logits", "bit_shifts")
+    return core.SplatAdam(
+        **{name: parameter(name) for name in names},
+        constants=core.AdamConstants(
+            constants.beta1,
+            constants.beta2,
+            constants.eps,
+            1.0 / constants.correction1,
+            1.0 / constants.correction2,
+        ),
+        opacity_weight=step.opacity_weight,
+        scale_weight=step.scale_weight,
+    )
+
 
 def _render_inputs(call: _Call, inputs: dict[str, Tensor | None], outputs: tuple[Tensor | None, ...]) -> Any:
     """The core's view of one rendering's inputs and outputs; it shares their memory."""
     camera, frame, settings = call.camera, call.camera.frame, call.settings
     out, out_alpha, out_depth = outputs
     return native.core().RenderInputs(
-        **{name: _array(tensor) for name, tensor in inputs.items()},
+        **{_CORE_NAMES.get(name, name): _array(tensor) for name, tensor in inputs.items()},
         intrinsics=np.array([camera.fx, camera.fy, frame.cx, frame.cy], dtype=np.float32),
         width=camera.width,
         height=camera.height,
@@ -177,6 +242,7 @@ def _render_inputs(call: _Call, inputs: dict[str, Tensor | None], outputs: tuple
         composite_bits=settings.bits,
         antialiased=settings.antialiased,
         depth=settings.depth,
+        raw=call.raw,
         radii=_array(call.info.radii),
         means2d=_array(call.info.means2d),
         out=_array(out),

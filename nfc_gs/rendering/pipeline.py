@@ -11,7 +11,7 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import Output, RenderOutput, check_rendered
 from nfc_gs.model.target_encoding import decode_colors, entropy, even_bits
 from nfc_gs.ops.operations import operations_for
-from nfc_gs.rendering.backend import RasterBackend, RasterSettings, RawSplats
+from nfc_gs.rendering.backend import GradientConsumer, RasterBackend, RasterSettings, RawSplats
 from nfc_gs.rendering.normals import composited_normals
 from nfc_gs.rendering.registry import AUTO, get_backend
 
@@ -29,6 +29,7 @@ def render(
     sh_degree: int | None = None,
     antialiased: bool = False,
     absgrad: bool = False,
+    consumer: GradientConsumer | None = None,
 ) -> RenderOutput:
     """Render a model as a camera sees it, differentiably.
 
@@ -42,6 +43,8 @@ def render(
         sh_degree: use SH up to this degree; None for all that the model has.
         antialiased: Mip-Splatting's opacity compensation.
         absgrad: also compute absolute gradients of the projected means (ADC).
+        consumer: takes the gradients of the model's tensors in place of their `grad`; for a static model, a backend
+            that `feeds_consumers`, and no normals.
 
     Raises:
         UserError: the backend does not exist or cannot work on this machine, or bits are asked of a model that has
@@ -67,7 +70,7 @@ def render(
         background = even_bits(background)  # decodes to the background; any other bits that do are not continuous in it
     camera = camera.to(model.device, model.means.dtype)
     settings = RasterSettings(degree, "depth" in outputs, bits, antialiased=antialiased, absgrad=absgrad)
-    out = engine.render(splats, camera, settings, background)
+    out = engine.render(splats, camera, settings, background, consumer)
     # All channels are colors: a slice of them would copy the image's gradient once more.
     rendered = RenderOutput(decode_colors(out.features) if bits else out.features, out.alpha, out.depth, info=out.info)
     if "normals" in outputs:

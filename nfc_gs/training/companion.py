@@ -51,6 +51,12 @@ class Companion:
     name: ClassVar[str] = ""
     correction: ViewCorrection = NO_CORRECTION
 
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether it reads, changes or adds to the gradients of the model's parameters, which then are stored."""
+        kind = type(self)
+        return kind.gradients is not Companion.gradients or kind.loss is not Companion.loss
+
     def time_window(self, progress: float) -> Window | None:
         """The times whose views are sampled now; None for all."""
         return None

@@ -75,8 +75,13 @@ class DensityControl:
         """Whether Gaussians are added, moved or removed in this part of the run."""
         return self.config.density != "none" and self.clock.open(progress)
 
+    def regularisers(self) -> tuple[float, float]:
+        """The weights of the sums of all opacities and of all scales in the loss, beside the objective."""
+        return 0.0, 0.0
+
     def add_gradients(self, grads: Mapping[str, Tensor]) -> None:
-        """Add the gradients of this control's own loss terms to `grads`; called after each backward pass."""
+        """Add the gradients of the regularisers to `grads`; called after each backward pass that stores them."""
+        density_ops.add_regulariser_gradients_(self.optimizer.params, grads, *self.regularisers())
 
     def observe(self, info: SplatInfo, width: int, height: int, samples: int = 1) -> None:
         """Collect statistics of a rendering [W x H pixels] after its backward pass.
@@ -134,9 +139,10 @@ class DensityControl:
 class McmcControl(DensityControl):
     """Gaussians as samples of a Markov chain: dead ones move to living ones, new ones are copies, noise explores."""
 
-    def add_gradients(self, grads: Mapping[str, Tensor]) -> None:
-        mcmc = self.config.mcmc
-        density_ops.add_regulariser_gradients_(self.optimizer.params, grads, mcmc.opacity_reg, mcmc.scale_reg)
+    def regularisers(self) -> tuple[float, float]:
+        """Means over all Gaussians (and axes)."""
+        mcmc, count = self.config.mcmc, len(self.model)
+        return mcmc.opacity_reg / count, mcmc.scale_reg / (3 * count)
 
     @torch.no_grad()
     def act(self, step: int, progress: float, means_rate: float) -> None:

@@ -206,13 +206,13 @@ def mcmc_noise_(
 def add_regulariser_gradients_(
     tensors: Tensors, grads: Mapping[str, Tensor], opacity_weight: float, scale_weight: float
 ) -> None:
-    """Add the gradients of opacity_weight * mean(opacities) + scale_weight * mean(scales) to `grads`, in place.
+    """Add the gradients of opacity_weight * sum(opacities) + scale_weight * sum(scales) to `grads`, in place.
 
     Written out by hand: two passes over small tensors instead of a graph each step.
     """
     logits, log_scales = tensors["opacity_logits"], tensors["log_scales"]
     if opacity_weight:
         opacities = logits.sigmoid()
-        grads["opacity_logits"].addcmul_(opacities, 1.0 - opacities, value=opacity_weight / logits.numel())
+        grads["opacity_logits"].addcmul_(opacities, 1.0 - opacities, value=opacity_weight)
     if scale_weight:
-        grads["log_scales"].add_(log_scales.exp(), alpha=scale_weight / log_scales.numel())
+        grads["log_scales"].add_(log_scales.exp(), alpha=scale_weight)

@@ -35,8 +35,19 @@ class ModelTraining(Protocol):
         """
         ...
 
-    def render(self, sample: Sample, step: int, progress: float, outputs: tuple[Output, ...]) -> RenderOutput:
-        """The model at the pixels of a sample, differentiable in `parameters`."""
+    def render(
+        self, sample: Sample, step: int, progress: float, outputs: tuple[Output, ...], *, may_consume: bool = False
+    ) -> RenderOutput:
+        """The model at the pixels of a sample, differentiable in `parameters`.
+
+        Args:
+            may_consume: nothing but `update` asks for the gradients of the parameters, and they come from this
+                rendering alone: its backward pass may move the parameters at once.
+        """
+        ...
+
+    def consumed(self) -> bool:
+        """Whether the backward pass of this step has moved the parameters, so that there are no gradients."""
         ...
 
     def parameters(self) -> Mapping[str, Tensor]:
@@ -49,7 +60,8 @@ class ModelTraining(Protocol):
         """Move the parameters.
 
         Args:
-            gradients: of the loss, by name, zero where it does not depend on a parameter; may be changed in place.
+            gradients: of the loss, by name, zero where it does not depend on a parameter; may be changed in place. None
+                where they have been `consumed`.
             outputs, samples: what was rendered in this step.
         """
         ...

@@ -18,7 +18,7 @@ from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.config import ResolvedConfig
 from nfc_gs.training.deformation import new_deformation
 from nfc_gs.training.density import make_density_control
-from nfc_gs.training.optimizers import VisibleAdam
+from nfc_gs.training.optimizers import AdamConsumer, VisibleAdam
 from nfc_gs.training.resolve import evaluation_background
 from nfc_gs.training.samples import Sample, ViewSample
 from nfc_gs.training.schedules import generator_for, learning_rates, sh_degree_at
@@ -66,15 +66,22 @@ class GaussianTraining:
         self.density = make_density_control(config, model, self.optimizer, scene.extent, operations)
         self._views = TrainingViews(scene, config)
         self._backend = get_backend(config.backend)
+        self._consumer: AdamConsumer | None = None
         self._background = torch.tensor(evaluation_background(config, scene), device=config.device)
 
     def samples(self, step: int, progress: float, window: Window | None) -> Sequence[Sample]:
         """One view."""
         return [self._views.sample(step, progress, window)]
 
-    def render(self, sample: Sample, step: int, progress: float, outputs: tuple[Output, ...]) -> RenderOutput:
+    def render(
+        self, sample: Sample, step: int, progress: float, outputs: tuple[Output, ...], *, may_consume: bool = False
+    ) -> RenderOutput:
         """The view, with the SH degree of this part of the run."""
         assert isinstance(sample, ViewSample)
+        still = self.model.deformation is None or sample.time is None
+        fused = may_consume and still and "normals" not in outputs and self._backend.feeds_consumers
+        rates = learning_rates(self._config, progress, self._scene.extent)
+        self._consumer = self.optimizer.consumer(rates, *self.density.regularisers()) if fused else None
         return render(
             self.model,
             sample.camera,
@@ -85,7 +92,12 @@ class GaussianTraining:
             sh_degree=sh_degree_at(self._config, progress),
             antialiased=self._config.antialiased,
             absgrad=self.density.absgrad,
+            consumer=self._consumer,
         )
+
+    def consumed(self) -> bool:
+        """Whether the backward pass of the last rendering has moved the Gaussians."""
+        return self._consumer is not None and self._consumer.taken
 
     def background(self, step: int) -> Tensor:
         """[3] color behind the Gaussians in this step."""
@@ -101,7 +113,9 @@ class GaussianTraining:
     def update(
         self, gradients: dict[str, Tensor], outputs: Sequence[RenderOutput], samples: Sequence[Sample], progress: float
     ) -> None:
-        """Move those Gaussians that a view has seen."""
+        """Move those Gaussians that a view has seen, unless the backward pass has."""
+        if self.consumed():
+            return
         self.density.add_gradients(gradients)
         visible = outputs[0].info.visible
         for output in outputs[1:]:
@@ -113,7 +127,7 @@ class GaussianTraining:
     ) -> None:
         """Density control."""
         for output, sample in zip(outputs, samples, strict=True):
-            if output.info.means2d_grad is not None:
+            if output.info.means2d_grad is not None or output.info.means2d_absgrad is not None:
                 height, width = sample.target.shape[:2]
                 self.density.observe(output.info, width, height, len(samples))
         means_rate = learning_rates(self._config, progress, self._scene.extent)["means"]

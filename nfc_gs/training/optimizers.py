@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.checks import check_same_shapes
-from nfc_gs.ops.arguments import AdamConstants, Rate
+from nfc_gs.ops.arguments import AdamConstants, Rate, SplatStep
 from nfc_gs.ops.operations import Operations, operations_for
 
 Tensors = Mapping[str, Tensor]
@@ -135,6 +135,21 @@ class VisibleAdam(_Adam):
         constants = self._next_step()
         self._adam_step(self.params, grads, self.m, self.v, visible, rates, constants)
 
+    def consumer(
+        self, rates: Mapping[str, Rate], opacity_weight: float = 0.0, scale_weight: float = 0.0
+    ) -> AdamConsumer:
+        """What takes the gradients of one backward pass, in place of a later `step` with them.
+
+        Args:
+            rates: learning rate by parameter name.
+            opacity_weight, scale_weight: of the sums of all opacities and scales, minimised beside the loss.
+        """
+        return AdamConsumer(self, rates, opacity_weight, scale_weight)
+
+    def _splat_step(self, rates: Mapping[str, Rate], opacity_weight: float, scale_weight: float) -> SplatStep:
+        """One more step, for a backward pass to take."""
+        return SplatStep(self.params, self.m, self.v, rates, self._next_step(), opacity_weight, scale_weight)
+
     def bind(self, params: Mapping[str, Tensor]) -> None:
         """Use other parameters, of the shapes that the moments have (after `select` or `append`)."""
         for name, tensor in params.items():
@@ -159,3 +174,23 @@ class VisibleAdam(_Adam):
         for moments in (self.m, self.v):
             for name in names if names is not None else moments:
                 moments[name].index_fill_(0, indices, 0.0)
+
+
+class AdamConsumer:
+    """A step of `VisibleAdam` that a backward pass takes where it computes gradients (`backend.GradientConsumer`).
+
+    Attributes:
+        taken: whether a backward pass has moved the parameters.
+    """
+
+    def __init__(
+        self, optimizer: VisibleAdam, rates: Mapping[str, Rate], opacity_weight: float, scale_weight: float
+    ) -> None:
+        self._optimizer, self._rates, self._weights = optimizer, rates, (opacity_weight, scale_weight)
+        self.taken = False
+
+    def take(self) -> SplatStep:
+        """The step, which counts from now on."""
+        assert not self.taken, "a consumer takes the gradients of one backward pass"
+        self.taken = True
+        return self._optimizer._splat_step(self._rates, *self._weights)

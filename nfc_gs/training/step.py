@@ -98,8 +98,9 @@ class Step:
         outputs: list[RenderOutput] = []
         losses: list[LossResult] = []
         values: list[float] = []
+        may_consume = len(samples) == 1 and self._gradients_are_free(config)
         for sample in samples:
-            output = self._render(sample, step, progress, outputs_wanted)
+            output = self._render(sample, step, progress, outputs_wanted, may_consume)
             clock.lap("render")
             loss = self._loss(output, sample, config, step, progress)
             if read_loss:
@@ -110,12 +111,7 @@ class Step:
             outputs.append(output)
             losses.append(loss)
         self._backward_of_companions(step, progress)
-        gradients = {
-            name: parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-            for name, parameter in self.training.parameters().items()
-        }
-        for companion in self.companions:
-            companion.gradients(gradients)
+        gradients = {} if self.training.consumed() else self._gradients()
         clock.lap("backward")
         self.training.update(gradients, outputs, samples, progress)
         for companion in self.companions:
@@ -170,6 +166,20 @@ class Step:
             phases |= companion.phases(step, progress)
         return phases
 
+    def _gradients_are_free(self, config: ObjectiveConfig) -> bool:
+        """Whether nothing but the model's optimizer asks for the gradients of the model's parameters."""
+        return self.objective.is_built_in(config) and not any(each.needs_gradients for each in self.companions)
+
+    def _gradients(self) -> dict[str, Tensor]:
+        """The gradients of the model's parameters as the companions have them."""
+        gradients = {
+            name: parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+            for name, parameter in self.training.parameters().items()
+        }
+        for companion in self.companions:
+            companion.gradients(gradients)
+        return gradients
+
     def _clear_gradients(self) -> None:
         for parameter in self.training.parameters().values():
             parameter.grad = None
@@ -177,8 +187,10 @@ class Step:
             for parameter in companion.parameters().values():
                 parameter.grad = None
 
-    def _render(self, sample: Sample, step: int, progress: float, outputs: tuple[Output, ...]) -> RenderOutput:
-        output = self.training.render(sample, step, progress, outputs)
+    def _render(
+        self, sample: Sample, step: int, progress: float, outputs: tuple[Output, ...], may_consume: bool
+    ) -> RenderOutput:
+        output = self.training.render(sample, step, progress, outputs, may_consume=may_consume)
         check_rendered(output, outputs, self.training.model.family)
         for companion in self.companions:
             output = companion.output(output, sample)

@@ -139,7 +139,6 @@ void raster_channels(const RenderJob& job, int tile, int first) {
       for (int i = to.left; i < to.right; ++i) {
         Mask counts;
         const Vf exponent = splat_exponent(multiply_add(broadcast(s.q), dy, pdx[i]), base, &counts);
-        if (!any(counts)) continue;
         const Vf alpha = select(counts, minimum(exp_2(exponent), broadcast(NFC_ALPHA_MAX)), Vf{});
         const int pixel = (j * kBlocksAcross + i) * kLanes;
         const Vf t = load(T + pixel), next = t - t * alpha;
@@ -262,7 +261,6 @@ void raster_channels_backward(const RenderJob& job, int tile, int first) {
       for (int i = to.left; i < to.right; ++i) {
         Mask counts;
         const Vf exponent = splat_exponent(multiply_add(broadcast(s.q), dy, pdx[i]), base, &counts);
-        if (!any(counts)) continue;
         const Vf uncapped = exp_2(exponent);
         const Vf alpha = select(counts, minimum(uncapped, broadcast(NFC_ALPHA_MAX)), Vf{});
         const int pixel = (j * kBlocksAcross + i) * kLanes;

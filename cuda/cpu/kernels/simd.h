@@ -186,24 +186,6 @@ NFC_HD Vf multiply_add(Vf a, Vf b, Vf c) { return (Vf)_mm256_fmadd_ps((__m256)a,
 NFC_HD Vf multiply_add(Vf a, Vf b, Vf c) { return a * b + c; }
 #endif
 
-// Whether a lane is set.
-#if defined(__AVX512F__) && defined(__GNUC__)
-NFC_HD bool any(Mask mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
-#elif defined(__AVX2__) && defined(__GNUC__)
-NFC_HD bool any(Mask mask) { return _mm256_movemask_ps((__m256)mask) != 0; }
-#elif defined(__SSE2__) && defined(__GNUC__)
-NFC_HD bool any(Mask mask) { return _mm_movemask_ps((__m128)mask) != 0; }
-#elif defined(__ARM_NEON) && defined(__aarch64__) && defined(__GNUC__)
-NFC_HD bool any(Mask mask) { return vmaxvq_u32((uint32x4_t)mask) != 0; }
-#else
-NFC_HD bool any(Mask mask) {
-  int32_t lanes[kLanes], all = 0;
-  memcpy(lanes, &mask, sizeof lanes);
-  for (int i = 0; i < kLanes; ++i) all |= lanes[i];
-  return all != 0;
-}
-#endif
-
 // -|a|
 #if defined(__GNUC__)
 NFC_HD Vf negative(Vf a) { return from_bits(bits(a) | INT32_MIN); }
