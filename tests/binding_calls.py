@@ -68,7 +68,7 @@ GRADIENT_ARRAYS = (
 """The gradients that may be left out."""
 
 
-def render_inputs(arrays: dict[str, Any]) -> Any:
+def render_inputs(arrays: dict[str, Any], raw: bool = False) -> Any:
     return core.RenderInputs(
         **{**dict.fromkeys(RENDER_ARRAYS), **arrays},
         sh_degree=1,
@@ -81,6 +81,7 @@ def render_inputs(arrays: dict[str, Any]) -> Any:
         whole_height=H,
         antialiased=False,
         depth=True,
+        raw=raw,
     )
 
 
@@ -95,6 +96,38 @@ def backward_of(inputs: dict[str, Any]) -> Callable[..., None]:
         scratch.backward(given, core.RenderGradients(**{**dict.fromkeys(GRADIENT_ARRAYS), **arrays}))
 
     return backward
+
+
+def step_of(inputs: dict[str, Any]) -> Callable[..., None]:
+    """A backward pass that moves the means with the moments that are given."""
+
+    def parameter(name: str, first: np.ndarray, second: np.ndarray) -> Any:
+        value = inputs[name]
+        return core.AdamParameter(value, first, second, rates=[1e-3] * (value.size // N))
+
+    def step(first: np.ndarray, second: np.ndarray) -> None:
+        scratch, given = core.RenderScratch(), render_inputs(inputs, raw=True)
+        scratch.forward(given)
+        names = {"quats": "quats", "log_scales": "scales", "opacity_logits": "opacities", "sh_coeffs": "sh_coeffs"}
+        others = {
+            name: parameter(of, np.zeros_like(inputs[of]), np.zeros_like(inputs[of])) for name, of in names.items()
+        }
+        adam = core.SplatAdam(
+            means=parameter("means", first, second), **others, bit_logits=None, bit_shifts=None,
+            constants=core.AdamConstants(0.9, 0.999, 1e-15, 10.0, 1000.0), opacity_weight=0.1, scale_weight=0.1,
+        )  # fmt: skip
+        results = {"v_out": inputs["out"], "v_alpha": inputs["out_alpha"], "v_depth": inputs["out_depth"]}
+        missing = [f"v_{name}" for name in ("means", "quats", "scales", "opacities")] + ["v_means2d"]
+        gradients = core.RenderGradients(**{**dict.fromkeys((*GRADIENT_ARRAYS, *missing)), **results})
+        scratch.backward(given, gradients, adam)
+
+    return step
+
+
+def without_features() -> dict[str, Any]:
+    arrays = render_arrays()
+    del arrays["features"], arrays["background"]
+    return {**arrays, "out": floats(H, W, 3)}
 
 
 def planes() -> list[np.ndarray]:
@@ -116,6 +149,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
     "forward with bits": (forward, bit_arrays(), {}),
     "backward": (backward_of(render_arrays()), gradient_arrays(render_arrays()), {}),
     "backward with bits": (backward_of(bit_arrays()), gradient_arrays(bit_arrays()), {}),
+    "backward with a step": (step_of(without_features()), {"first": floats(N, 3), "second": floats(N, 3)}, {}),
     "photometric_loss": (
         core.photometric_loss,
         {"rendered": floats(H, W, 3), "target": octets(H, W, 3), "mask": octets(H, W), "gradient": floats(H, W, 3)},
@@ -212,6 +246,7 @@ def misfits(array: np.ndarray) -> dict[str, Any]:
 
 FITS = {
     *(("adam", name, "flat") for name in ("value", "gradient", "first", "second")),
+    *(("backward with a step", name, what) for name in ("first", "second") for what in ("flat", "one more dimension")),
     *(("adam", name, "one more dimension") for name in ("value", "gradient", "first", "second")),
     ("hexplane", "planes", "one more row"),
 }

@@ -301,3 +301,14 @@ def test_a_backend_without_the_step_refuses_a_consumer() -> None:
     consumer = VisibleAdam(model.tensors()).consumer(SPLAT_RATES)
     with pytest.raises(ValueError, match="backend 'torch' cannot feed a consumer"):
         render(model, camera, backend="torch", consumer=consumer)
+
+
+def test_reordered_rows_take_their_moments_with_them_and_stay_in_their_memory() -> None:
+    params = make_params(5)
+    adam = VisibleAdam(params)
+    adam.step(make_grads(params, 0), torch.ones(5, dtype=torch.bool), RATES)
+    before = {name: tensor.clone() for name, tensor in {**params, **adam.state()}.items()}
+    order = torch.tensor([3, 0, 4, 1, 2])
+    adam.reorder(order)
+    for name, tensor in {**params, **adam.state()}.items():
+        assert torch.equal(tensor, before[name][order]), name

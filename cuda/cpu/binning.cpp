@@ -18,6 +18,8 @@ size_t box_tiles(const SplatRecord& s) {
   return size_t(std::max(rows, 0)) * size_t(std::max(columns, 0));
 }
 
+constexpr size_t kAhead = 16;  // how far ahead memory is fetched that is read in the order of depth
+
 constexpr int kDigitBits = 11, kDigits = 1 << kDigitBits;
 
 // Where the chunks of a list begin: many for a long list, so that threads can share the work, few for a short one.
@@ -129,11 +131,16 @@ void RenderScratch::bin(const RenderJob& job) {
     std::memset(count, 0, tiles * sizeof(uint32_t));
     const size_t begin = chunk_begin(chunk), end = chunk_begin(chunk + 1);
     size_t room = 0;
-    for (size_t k = begin; k < end; ++k) room += box_tiles(job.records[order[k]]);
+    for (size_t k = begin; k < end; ++k) {
+      if (k + kAhead < end) NFC_PREFETCH(job.records + order[k + kAhead]);
+      room += box_tiles(job.records[order[k]]);
+    }
     uint32_t* list = chunk_tiles_[chunk].reserve(room);
     const size_t size = kernels().list_tiles(job, order + begin, int(end - begin), first_tile + begin, count, list);
-    for (size_t k = begin; k < end; ++k)
+    for (size_t k = begin; k < end; ++k) {
+      if (k + kAhead < end) NFC_PREFETCH(entry_begin + order[k + kAhead]);
       entry_begin[order[k]] = uint32_t(k + 1 < end ? first_tile[k + 1] : size) - first_tile[k];
+    }
     chunk_size_[chunk] = size;
   });
   size_t total = 0;
@@ -160,7 +167,9 @@ void RenderScratch::bin(const RenderJob& job) {
     const int chunk = chunk_of(item);
     uint32_t* next = histogram + size_t(chunk) * tiles;
     const uint32_t* tile = chunk_tiles_[chunk].get();
-    for (size_t k = chunk_begin(chunk); k < chunk_begin(chunk + 1); ++k) {
+    const size_t end = chunk_begin(chunk + 1);
+    for (size_t k = chunk_begin(chunk); k < end; ++k) {
+      if (k + kAhead < end) NFC_PREFETCH(entry_begin + order[k + kAhead]);
       const uint32_t splat = order[k];
       for (uint32_t entry = entry_begin[splat]; entry < entry_begin[splat + 1]; ++entry)
         tile_entries[next[*tile++]++] = {splat, entry};

@@ -1,6 +1,5 @@
 #include "optimize.h"
 
-#include "../include/nfc_gs/mcmc.h"
 #include "dispatch.h"
 #include "parallel.h"
 #include "stages.h"
@@ -16,12 +15,10 @@ void adam_step(const AdamJob& job) {
 void mcmc_noise(int count, float* means, const float* quats, const float* log_scales, const float* opacity_logits,
                 float strength, float sharpness, float threshold, uint64_t seed, uint64_t step) {
   StageTimer timer(kNoise);
-  const NoiseConstants constants = noise_constants(strength, sharpness, threshold, seed, step);
-  parallel_ranges(count, kRowsPerPiece, [&](int begin, int end) {
-    for (int i = begin; i < end; ++i)
-      explore(constants, unsigned(i), quats + 4 * size_t(i), log_scales + 3 * size_t(i), opacity_logits[i],
-              means + 3 * size_t(i));
-  });
+  const Kernels& k = kernels();
+  const NoiseJob job = {means, quats, log_scales, opacity_logits,
+                        noise_constants(strength, sharpness, threshold, seed, step)};
+  parallel_ranges(count, kRowsPerPiece, [&](int begin, int end) { k.noise(job, begin, end); });
 }
 
 }  // namespace nfc

@@ -126,9 +126,7 @@ class DensityControl:
 
     def _reorder(self) -> None:
         """Put neighbours side by side, which makes steps faster and changes nothing else."""
-        order = density_ops.morton_order(self.optimizer.params["means"])
-        self.optimizer.select(order)
-        self._replace(density_ops.select_rows(self.optimizer.params, order))
+        self.optimizer.reorder(density_ops.morton_order(self.optimizer.params["means"]))
 
     def _replace(self, tensors: Mapping[str, Tensor]) -> None:
         """Put other tensors into model and optimizer, whose moments already have the new length."""

@@ -163,6 +163,12 @@ class VisibleAdam(_Adam):
             for name in moments:
                 moments[name] = moments[name].index_select(0, indices)
 
+    def reorder(self, order: Tensor) -> None:
+        """Put parameters and moments into this order of the same rows, in place, a tensor at a time."""
+        for tensors in (self.params, self.m, self.v):
+            for tensor in tensors.values():
+                tensor.copy_(tensor.index_select(0, order))
+
     def append(self, count: int) -> None:
         """Add `count` rows of zero moments; `bind` the longer parameters next."""
         for moments in (self.m, self.v):

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../../include/nfc_gs/adam.h"
+#include "../../include/nfc_gs/mcmc.h"
 #include "../../include/nfc_gs/splat.h"
 
 namespace nfc {
@@ -137,6 +138,12 @@ struct SimilarityJob {
 };
 
 constexpr int kStrip = 64;  // values of a row that are blurred down their columns at once
+
+struct NoiseJob {
+  float* means;
+  const float *quats, *log_scales, *opacity_logits;
+  NoiseConstants constants;
+};
 
 constexpr int kMaxLevels = 8;
 

@@ -6,6 +6,7 @@
 #include "loss.inl"
 #include "metrics.inl"
 #include "network.inl"
+#include "noise.inl"
 #include "project.inl"
 #include "raster.inl"
 #include "table.h"
@@ -32,6 +33,7 @@ constexpr Kernels make_table() {
   table.squared_error = squared_error;
   table.similarity = similarity;
   table.adam = adam;
+  table.noise = noise;
   table.hexplane = hexplane;
   table.hexplane_backward = hexplane_backward;
   table.hexplane_scatter = hexplane_scatter;

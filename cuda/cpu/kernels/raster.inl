@@ -69,6 +69,16 @@ inline void prefetch_splat(const RenderJob& job, uint32_t slot, uint32_t end) {
   NFC_PREFETCH(job.colors + size_t(i) * job.channels);
 }
 
+// The same of the memory that the sums over an entry are written to.
+inline void prefetch_sums(const RenderJob& job, uint32_t slot, uint32_t end) {
+  constexpr uint32_t kAhead = 8;
+  if (slot + kAhead >= end) return;
+  const int stride = job.moments() + job.channels;
+  const float* sums = job.partial + size_t(job.tile_entries[slot + kAhead].entry) * stride;
+  NFC_PREFETCH(sums);
+  NFC_PREFETCH(sums + stride - 1);
+}
+
 // log2 of the uncapped alpha of a block of pixels, given u = p dx + q dy and base = log2(opacity) - (r dy)^2, and
 // whether it counts.
 inline Vf splat_exponent(Vf u, Vf base, Mask* counts) {
@@ -246,6 +256,7 @@ void raster_channels_backward(const RenderJob& job, int tile, int first) {
   const uint32_t begin = job.tile_begin[tile], end = job.tile_begin[tile + 1], used = begin + job.tile_used[tile];
   for (uint32_t slot = begin; slot < used; ++slot) {
     prefetch_splat(job, slot, end);
+    prefetch_sums(job, slot, end);
     const uint32_t i = job.tile_entries[slot].splat;
     const SplatRecord& s = job.records[i];
     const float* color = job.colors + size_t(i) * job.channels + first;

@@ -23,6 +23,7 @@ struct Kernels {
   double (*squared_error)(const SimilarityJob&, int begin, int end);
   double (*similarity)(const SimilarityJob&, int begin, int end, double* ring);
   void (*adam)(const AdamJob&, int begin, int end);
+  void (*noise)(const NoiseJob&, int begin, int end);
   void (*hexplane)(const HexPlaneJob&, int begin, int end);
   void (*hexplane_backward)(const HexPlaneJob&, int begin, int end);
   void (*hexplane_scatter)(const HexPlaneJob&, int plane);
