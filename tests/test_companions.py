@@ -28,6 +28,7 @@ from nfc_gs.runs.checkpoint import load_checkpoint, save_compact
 from nfc_gs.runs.families import render
 from nfc_gs.runs.opening import open_run
 from nfc_gs.training.companion import Companion
+from nfc_gs.training.config import DensityName
 from nfc_gs.training.optimizers import DenseAdam
 from nfc_gs.training.samples import Sample
 from nfc_gs.training.trainer import Trainer
@@ -99,6 +100,37 @@ def known_correction() -> Iterator[None]:
     CORRECTIONS["exposure"] = lambda part: Exposure(part.tensors["logarithms"])
     yield
     del CORRECTIONS["exposure"]
+
+
+class GradientReader(Companion):
+    """Notes how large the gradients of the centres are."""
+
+    name: ClassVar[str] = "reader"
+
+    def __init__(self) -> None:
+        self.largest: list[float] = []
+
+    def gradients(self, gradients: dict[str, Tensor]) -> None:
+        self.largest.append(float(gradients["means"].abs().max()))
+
+
+@pytest.mark.parametrize("density", ["none", "adc", "mcmc"])
+def test_a_companion_that_reads_gradients_gets_them_and_the_training_stays_the_same(
+    density: DensityName, tmp_path: Path
+) -> None:
+    reader, trained = GradientReader(), {}
+    for name, companions in (("alone", []), ("read", [reader])):
+        config = tiny_config(density=density, steps=6)
+        trainer = Trainer(tiny_scene(), config, tmp_path / name, capture="tiny", companions=companions)
+        for _ in range(6):
+            trainer.step()
+        trained[name] = trainer.model.tensors()
+    assert len(reader.largest) == 6 and min(reader.largest) > 0.0
+    for name, tensor in trained["alone"].items():
+        if density == "mcmc":  # its regularisers are rounded otherwise
+            torch.testing.assert_close(trained["read"][name], tensor, rtol=1e-3, atol=1e-4)
+        else:
+            assert torch.equal(trained["read"][name], tensor), name
 
 
 def uneven_scene() -> SceneData:

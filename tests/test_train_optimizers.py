@@ -214,9 +214,7 @@ def train_splats(
         for parameter in model.parameters():
             parameter.grad = None
         consumer = adam.consumer(SPLAT_RATES, *weights) if fused else None
-        out = render(
-            model, camera, backend="cpu", sh_degree=min(step, model.sh_degree), consumer=consumer, **settings
-        )
+        out = render(model, camera, backend="cpu", sh_degree=min(step, model.sh_degree), consumer=consumer, **settings)
         (out.rgb * torch.randn(out.rgb.shape, generator=g)).sum().backward()
         if consumer is None:
             grads = {name: getattr(model, name).grad for name in model.parameter_names}
@@ -249,7 +247,9 @@ def test_the_step_in_the_backward_pass_minimises_the_regularisers_too() -> None:
 
 @needs_core
 @pytest.mark.usefixtures("same_core_afterwards")
-@pytest.mark.parametrize("settings", [{}, {"antialiased": True}, {"absgrad": True}], ids=["plain", "antialiased", "abs"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"antialiased": True}, {"absgrad": True}], ids=["plain", "antialiased", "abs"]
+)
 def test_the_step_in_the_backward_pass_is_the_same_bits_for_any_number_of_threads(settings: dict[str, bool]) -> None:
     results = []
     for threads in (1, 2, 3):

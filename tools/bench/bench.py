@@ -2,6 +2,8 @@
 
 python tools/bench/bench.py cpu                       the CPU core on the built-in capture
 python tools/bench/bench.py cpu --capture FOLDER      ... on another capture
+python tools/bench/bench.py scale                     the CPU core on up to a million Gaussians: speed and memory
+python tools/bench/bench.py scale --against CHECKOUT  ... beside that of another checkout
 python tools/bench/bench.py nfc                       what classification costs beside regression
 python tools/bench/bench.py motion                    what motion costs, in training and in playing
 python tools/bench/bench.py motion --run RUN          ... playing a trained splat, on its capture
@@ -21,10 +23,10 @@ import tyro
 
 from nfc_gs.core.errors import UserError
 
-BENCHMARKS = ("cpu", "nfc", "motion", "gpu", "viewer", "quality")
+BENCHMARKS = ("cpu", "scale", "nfc", "motion", "gpu", "viewer", "quality")
 """Each is a module beside this one, with its options (`Options`) and the function that takes them (`run`)."""
 
-ALWAYS = ("cpu", "nfc")
+ALWAYS = ("cpu", "scale", "nfc")
 """These need no package that another benchmark does without."""
 
 
