@@ -13,8 +13,8 @@ from typing import Any
 import viser
 
 from nfc_gs.viewer.panels.panel import Panel, log_failure
-from nfc_gs.viewer.panels.style import tab_mark
 from nfc_gs.viewer.session import Session
+from nfc_gs.viewer.style import tab_mark
 
 
 class Tabs(Panel):

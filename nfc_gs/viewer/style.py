@@ -34,32 +34,51 @@ div:has(> .nfc-tabs) + div button:hover { color: var(--mantine-color-text); }
 @media (max-width: 36em) {
   div:has(> .nfc-tabs) + div button { padding: 0 0.1rem; font-size: 0.7rem; letter-spacing: -0.02em; }
 }
-/* The timeline: a bar at the bottom of the picture, left of the panel; the two controls after it lie in it. */
+/* The window of what lies over the picture has no frame, header or size, and lets the mouse through. */
+[data-floating-window]:has(.nfc-over) {
+  height: 0 !important; border: 0; box-shadow: none; background: none; pointer-events: none;
+}
+[data-floating-window]:has(.nfc-over) > [data-dock-resize],
+[data-floating-window]:has(.nfc-over) [data-dock-griphandle],
+[data-floating-window]:has(.nfc-over) [data-dock-strip],
+.mantine-Tabs-root:has(.nfc-over) > [aria-expanded] { display: none !important; }
+.mantine-Tabs-root:has(.nfc-over) { height: 0; }
+/* On a phone it is a part of viser's panel, and stays where it is while that is minimized. */
+[style*="display: none"]:has(.nfc-over) { display: block !important; opacity: 1 !important; }
+/* viser's notes are below what is at the top of the picture. */
+.mantine-Notifications-root { top: 3rem !important; }
+/* The timeline: a bar at the bottom of the picture, left of the panel; on a phone, whose panel is at the bottom, at the
+   top. The two controls after it lie in it: a button, and a slider without its label and its number. */
 .nfc-timeline, div:has(> .nfc-timeline) + div, div:has(> .nfc-timeline) + div + div {
-  position: fixed !important; bottom: 0.9rem; height: 2.4rem; z-index: 5; margin: 0 !important;
+  position: fixed !important; bottom: 0.9rem; height: 2.4rem; z-index: 5; margin: 0 !important; padding: 0 !important;
+  display: flex; align-items: center; box-sizing: border-box; pointer-events: auto;
 }
 .nfc-timeline {
   left: 1rem; width: min(60rem, 100vw - 24rem); z-index: 4; border-radius: 0.4rem; opacity: 0.9;
-  background: var(--mantine-color-body); display: flex; align-items: center; justify-content: flex-end;
-  padding-right: 0.8rem; font-size: 0.8rem; box-sizing: border-box; pointer-events: none;
+  background: var(--mantine-color-body); justify-content: flex-end; padding-right: 0.8rem !important;
+  font-size: 0.8rem; font-variant-numeric: tabular-nums; pointer-events: none;
 }
-div:has(> .nfc-timeline) + div { left: 1.2rem; width: 9rem; padding-top: 0.5rem !important; }
-div:has(> .nfc-timeline) + div + div {
-  left: 10rem; width: calc(min(60rem, 100vw - 24rem) - 17rem); padding-top: 0.5rem !important;
-}
+div:has(> .nfc-timeline) + div { left: 1.3rem; width: 6.5rem; }
+div:has(> .nfc-timeline) + div + div { left: 8.6rem; width: calc(min(60rem, 100vw - 24rem) - 15.6rem); }
+div:has(> .nfc-timeline) + div + div > * { width: 100%; }
+div:has(> .nfc-timeline) + div + div div:has(> p > label),
+div:has(> .nfc-timeline) + div + div .mantine-NumberInput-root,
+div:has(> .nfc-timeline) + div + div .mantine-Slider-markLabel { display: none; }
 @media (max-width: 36em) {
-  .nfc-timeline, div:has(> .nfc-timeline) + div, div:has(> .nfc-timeline) + div + div { bottom: auto; top: 3rem; }
-  .nfc-timeline {
-    left: 0.6rem; width: calc(100vw - 1.2rem); height: 4.4rem; align-items: flex-start; padding-top: 0.6rem;
-  }
-  div:has(> .nfc-timeline) + div { left: 0.7rem; }
-  div:has(> .nfc-timeline) + div + div { left: 0.7rem; width: calc(100vw - 1.4rem); top: 5rem; }
+  .mantine-Notifications-root { top: 5.8rem !important; }
+  .nfc-timeline, div:has(> .nfc-timeline) + div, div:has(> .nfc-timeline) + div + div { bottom: auto; top: 2.8rem; }
+  .nfc-timeline { left: 0.6rem; width: calc(100vw - 1.2rem); }
+  div:has(> .nfc-timeline) + div { left: 0.8rem; }
+  div:has(> .nfc-timeline) + div + div { left: 7.9rem; width: calc(100vw - 14.9rem); }
 }
 </style>"""
-"""What every page gets once, as a piece of HTML: viser lets no other style sheets in.
+"""HTML at the end of viser's page (`viewer.canvas`).
 
 It relies on the class names of viser 1.1. Where they differ, the page looks as viser draws it, and all controls work.
 """
+
+OVERLAY_MARK = '<i class="nfc-over"></i>'
+"""HTML that makes the window that it is in invisible, but for what has a place of its own over the picture."""
 
 
 def timeline_bar(text: str) -> str:
