@@ -120,8 +120,8 @@ def test_the_status_line_is_about_the_picture_that_is_seen(monkeypatch: pytest.M
     while scheduler.run_due():
         read()
     assert lines[0] == "waiting for the first picture"
-    assert lines[1] == "32 x 24 in 0 ms, 12.5 % of the Gaussians while you move"  # half of the window, at first
-    assert lines[2] == "64 x 48 in 0 ms" and lines[-1] == "64 x 48 in 0 ms, 4 samples per pixel"
+    assert lines[1] == "32 x 24 in 0 ms, 12.5 % of Gaussians"  # half of the window, at first
+    assert lines[2] == "64 x 48 in 0 ms" and lines[-1] == "64 x 48 in 0 ms, 4 samples/pixel"
 
 
 def test_while_a_training_runs_a_picture_at_rest_is_whole_in_tiles_and_not_refined(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 SHEET = """<style>
@@ -17,6 +17,17 @@ SHEET = """<style>
   .mantine-Tooltip-tooltip[style*="15rem"] { display: none !important; }
 }
 .mantine-Tooltip-tooltip[style*="15rem"] .mantine-Tooltip-arrow { display: none; }
+/* The same for buttons, which viser gives none: `button_hints` has their texts. */
+@media (min-width: 36.01em) {
+  button[id]::after {
+    position: fixed; right: 23rem; max-width: 15rem; padding: 0.3rem 0.6rem; z-index: 100; pointer-events: none;
+    border-radius: var(--mantine-radius-default); background: var(--mantine-color-gray-2); color: black;
+    font-size: var(--mantine-font-size-sm); font-weight: 400; line-height: 1.55; white-space: normal; text-align: left;
+  }
+  button[id]:hover::after { animation: 0.01s 0.5s both nfc-appear; }
+  div:has(> .nfc-timeline) + div button[id]::after { right: auto; left: 1rem; bottom: 3.6rem; }
+}
+@keyframes nfc-appear { from { visibility: hidden; } to { visibility: visible; } }
 /* viser's own "Save Canvas" and "Reset View" know nothing of screenshots, and of the start camera of this window. */
 div:has(> button .tabler-icon-home-move) { display: none !important; }
 /* A row of buttons after the mark is a row of tabs, in one line. */
@@ -84,6 +95,17 @@ OVERLAY_MARK = '<i class="nfc-over"></i>'
 def timeline_bar(text: str) -> str:
     """HTML of the timeline, with a text at its right; the two controls after it lie in it."""
     return f'<div class="nfc-timeline">{escape(text)}</div>'
+
+
+def button_hints(hints: Mapping[str, str]) -> str:
+    """HTML that gives buttons, by their ids, the tooltips that viser shows of all other controls."""
+    rules = (f'button[id="{id}"]:hover::after {{ content: "{_css_text(hint)}" / ""; }}' for id, hint in hints.items())
+    return f"<style>{''.join(rules)}</style>"
+
+
+def _css_text(text: str) -> str:
+    """A text as it is written within quotes in CSS in a page."""
+    return "".join(char if char.isalnum() or char in " .,:;()-" else f"\\{ord(char):x} " for char in text)
 
 
 def tab_mark(names: Sequence[str], selected: str) -> str:

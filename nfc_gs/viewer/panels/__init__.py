@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import viser
+
 from nfc_gs.viewer.content import Content
 from nfc_gs.viewer.panels.browser import BrowserPanel
 from nfc_gs.viewer.panels.camera import CameraPanel
@@ -26,7 +28,7 @@ from nfc_gs.viewer.panels.timeline import TimelinePanel
 from nfc_gs.viewer.panels.training import TrainingPanel
 from nfc_gs.viewer.panels.views import ViewsPanel
 from nfc_gs.viewer.session import Session
-from nfc_gs.viewer.style import OVERLAY_MARK
+from nfc_gs.viewer.style import OVERLAY_MARK, button_hints
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Entry:
 
 
 OVER = "Over the picture"
-"""Where a panel is seen even while viser's window with the tabs is minimized, which removes from the page what is in it."""
+"""Where a panel is seen even while viser's window with the tabs is minimized, which removes what it has."""
 
 PANELS = (
     Entry("", StatusPanel),
@@ -85,6 +87,7 @@ def add_panels(session: Session) -> list[Panel]:
                 tabs.add_panels(tab, filter(None, inside))
                 panels += inside
     tabs.open(tabs.names[0])
+    gui.add_html(button_hints(_hints_of_buttons(gui)))
     return list(filter(None, panels))
 
 
@@ -99,6 +102,13 @@ def _over_the_picture(session: Session, entries: Sequence[Entry]) -> list[Panel 
     window.float(x=15, y=60, width=300)
     window.expand()  # on a phone it begins collapsed
     return panels
+
+
+def _hints_of_buttons(gui: viser.GuiApi) -> dict[str, str]:
+    """What the buttons of a page do, by their ids in the page; viser has no public list of its controls."""
+    buttons = (viser.GuiButtonHandle, viser.GuiUploadButtonHandle)
+    controls = gui._gui_input_handle_from_uuid.items()
+    return {id: control.hint for id, control in controls if isinstance(control, buttons) and control.hint}
 
 
 def _built(session: Session, kind: type[Panel]) -> Panel | None:

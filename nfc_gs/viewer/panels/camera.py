@@ -41,7 +41,9 @@ class CameraPanel(Panel):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._last_degrees = 0
-        if self.home != session.content.home:
+        start = session.content.home
+        began = math.dist(session.pose.position, start.position) < 1e-3 * math.dist(start.position, start.look_at)
+        if began and self.home != start:  # a page that has connected again keeps its camera
             self._go_home()
 
     @property
