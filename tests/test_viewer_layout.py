@@ -189,7 +189,8 @@ def test_the_timeline_is_at_the_bottom_left_of_the_panel_and_the_names_are_besid
     panel = desktop.tab("Training").bounding_box()
     slider = page.locator(".mantine-Slider-root:visible").first
     until(lambda: slider.bounding_box()["y"] > height - 60, page)
-    for part in (play_button(page), slider, page.get_by_text("0.00 seconds").first):
+    play_button(page).wait_for()
+    for part in (play_button(page), slider, page.locator(".nfc-timeline")):
         box = part.bounding_box()
         assert height - 60 < box["y"] < height and box["x"] + box["width"] < panel["x"]
     assert not page.get_by_text("Time", exact=True).first.is_visible(), "the time is there once"

@@ -96,7 +96,7 @@ def test_a_reload_opens_the_tab_that_was_open(scene: SceneData) -> None:
         with page(viewer) as session:
             assert panel_of(viewer, session, Tabs).opened == "Path"
             panel_of(viewer, session, PathPanel).add()
-            until(lambda: scene_nodes(session)["/keyframes/0"].visible)
+            until(lambda: scene_nodes(session)["/keyframes"].visible)
 
 
 def test_a_page_that_is_only_opened_leaves_nothing(scene: SceneData, tmp_path: Path) -> None:

@@ -404,24 +404,16 @@ def test_a_very_narrow_window_shows_it_from_farther_back_but_not_from_far_outsid
 
 
 def test_a_page_begins_at_the_camera_for_its_window_and_on_a_phone_without_controls(viewer: Viewer) -> None:
-    home = viewer.content.home
-    start = {"position": home.position, "look_at": home.look_at, "fov": home.fov}
     for width, height, is_phone in ((200, 844, True), (390, 844, True), (1280, 800, False)):
         there = viewer.content.home_in(width / height)
-        page = Page(viewer, image_width=width, image_height=height, **start)
-        until(lambda page=page, there=there: page.session.pose.fov == pytest.approx(there.fov, abs=1e-6))
-        np.testing.assert_allclose(page.session.pose.position, there.position, atol=1e-5)
+        page = Page(viewer, image_width=width, image_height=height)
+        if is_phone:  # on others viser's own start is that of the server
+            assert page.session.pose.fov == pytest.approx(there.fov, abs=1e-6)
+            np.testing.assert_allclose(page.session.pose.position, there.position, atol=1e-5)
         assert any(folder.label == "Controls" for folder in page.folders()) is is_phone
         page.session.client.camera.fov = 0.3
         page.key("R")
         until(lambda page=page, there=there: page.session.pose.fov == pytest.approx(there.fov))
+        np.testing.assert_allclose(page.session.pose.position, there.position, atol=1e-5)
         page.client.close()
         until(lambda: not viewer.sessions)
-
-
-def test_a_page_that_connects_again_somewhere_else_stays_there(viewer: Viewer) -> None:
-    page = Page(viewer, image_width=200, image_height=844, fov=0.7)
-    until(lambda: page.session.pictures_sent > 0)
-    assert page.session.pose.position == (0.0, 0.0, -3.0) and page.session.pose.fov == 0.7
-    page.client.close()
-    until(lambda: not viewer.sessions)

@@ -287,8 +287,8 @@ class Connection(ServerConnection):
 
     def _drop_silent(self) -> None:
         self._gate.notices.give(
-            "A connection to the viewer sent no camera within %.0f s and was closed; a tab that nobody looks at connects "
-            "again when somebody does.",
+            "A connection to the viewer sent no camera within %.0f s and was closed; a tab that nobody looks at "
+            "connects again when somebody does.",
             FIRST_CAMERA_SECONDS,
         )
         self.transport.abort()

@@ -201,6 +201,8 @@ class Content:
         far as `MOVES_BACK` allows.
         """
         home, needed = self.home, self._fov_needed(aspect)
+        if needed < home.fov + 1e-6:
+            return home
         fov = max(min(needed, WIDEST_HOME), home.fov)
         back = math.tan(needed / 2) / math.tan(fov / 2)
         if back <= 1.0:

@@ -41,9 +41,7 @@ class CameraPanel(Panel):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._last_degrees = 0
-        start = session.content.home
-        began = math.dist(session.pose.position, start.position) < 1e-3 * math.dist(start.position, start.look_at)
-        if began and self.home != start:  # a page that has connected again keeps its camera
+        if self.home != session.content.home:
             self._go_home()
 
     @property
