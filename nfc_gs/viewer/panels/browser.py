@@ -76,7 +76,7 @@ class BrowserPanel(Panel):
                 raise
 
     def _send_splats(self) -> None:
-        """Replace the picture by its background and splats, unless `draw_in_browser` was called with False meanwhile."""
+        """Replace the picture by splats on its background, unless `draw_in_browser` was called with False meanwhile."""
         session = self.session
         splats = browser_splats(session)
 
