@@ -173,8 +173,8 @@ def check_is_capture(path: Path | str) -> None:
     check_path(path)
     if (Path(path) / CHECKPOINT_NAME).is_file():
         raise UserError(
-            f"{path} is a run, not a capture; give the folder of the photos, or go on with the run: --resume {path}, in "
-            f"Python nfc_gs.Trainer.resume({str(path)!r})."
+            f"{path} is a run, not a capture; give the folder of the photos, or go on with the run: --resume {path}, "
+            f"in Python nfc_gs.Trainer.resume({str(path)!r})."
         )
 
 
