@@ -283,15 +283,22 @@ def test_the_browser_draws_splats_itself(page: Page) -> None:
 
 def test_time_moves_the_scene_and_plays(page: Page) -> None:
     before = page.settle()
-    page.number("Time", 0.8)
-    until(lambda: page.session.state.time == 0.8, page)
+    track = page.page.locator("div:has(> .nfc-timeline) + div + div .mantine-Slider-track")
+    box = track.bounding_box()
+    track.click(position={"x": 0.8 * box["width"], "y": box["height"] / 2})
+    until(lambda: abs(page.session.state.time - 0.8) < 0.03, page)
     assert differs(before, page.settle())
-    assert page.page.get_by_text("9.60 seconds").is_visible()
+    there = page.session.state.time
+    page.page.get_by_text(f"{12 * there:.2f} seconds").wait_for()
     page.press("◀ back")
-    until(lambda: page.session.state.time == pytest.approx(0.8 - 1 / 60), page)
+    until(lambda: page.session.state.time == pytest.approx(there - 1 / 60), page)
     page.page.keyboard.press("p")
     until(lambda: page.session.state.playing and page.session.state.time < 0.5, page)  # from the start again
     page.page.keyboard.press("p")
+    until(lambda: not page.session.state.playing, page)
+    page.page.get_by_role("button", name="Play", exact=True).click()
+    until(lambda: page.session.state.playing, page)
+    page.page.get_by_role("button", name="Pause", exact=True).click()
     until(lambda: not page.session.state.playing, page)
 
 
