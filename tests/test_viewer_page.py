@@ -452,6 +452,7 @@ def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Pa
 
     page.tab("Path")
     page.press("Add keyframe here")
+    until(lambda: len(page.path_panel.path.keys) == 1, page)
     page.session.move_camera_to(page.session.pose.__class__((0.5, 0.0, -2.0), (1.0, 0.0, 0.0, 0.0), 0.9))
     until(lambda: np.allclose(page.session.pose.position, (0.5, 0.0, -2.0), atol=1e-4), page)
     page.settle()
