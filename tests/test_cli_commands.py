@@ -252,7 +252,6 @@ def test_render_and_export_say_that_they_replace_a_file(
     rendering = ("render", run, "--frames", 2, "--width", 32)
     for words, replaces in (
         ((*rendering, "--out", tmp_path / "film.gif"), "replaces the earlier file"),
-        ((*rendering, "--out", tmp_path / "frames"), "earlier images of the same names"),
         (
             ("render", run, "--what", "test", "--out", tmp_path / "views"),
             "earlier images of the same names",
