@@ -41,7 +41,7 @@ from nfc_gs.training.trainer import Trainer
 def runtime(request: pytest.FixtureRequest) -> Runtime:
     """The emulator, and a GPU where there is one."""
     try:
-        return Emulator() if request.param == "emulated" else CudaRuntime()
+        return Emulator() if request.param == "emulated" else CudaRuntime(torch.device("cuda"))
     except UserError as error:
         pytest.skip(str(error))
 

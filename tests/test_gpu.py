@@ -145,9 +145,7 @@ def test_drawing_again_and_again_takes_no_more_memory(gpu: Engine):
 
 def test_splats_that_are_not_on_the_gpu_are_refused():
     splats = cast(make_splats(), torch.float32)
-    with pytest.raises(
-        UserError, match=r"Backend 'cuda' draws float32 tensors on 'cuda:\d', not torch.float32 on 'cpu'"
-    ):
+    with pytest.raises(UserError, match=r"Backend 'cuda' draws float32 tensors on 'cuda', not torch.float32 on 'cpu'"):
         get_backend("cuda").render(splats, make_camera().to(dtype=torch.float32), RasterSettings())
 
 

@@ -472,7 +472,7 @@ def run(args: Options) -> None:
     garden = None if args.garden is None else read_garden(args.garden)
     trained = None if args.run is None else run_scene(args.run, args.capture)
     capture = None if args.train is None else load_scene(args.train, DataConfig())
-    runtime, timer = CudaRuntime(), CudaTimer()
+    runtime, timer = CudaRuntime(torch.device("cuda")), CudaTimer()
     rates = measure_rates(timer)
     facts = device_facts(rates)
     console.print(", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str)))
