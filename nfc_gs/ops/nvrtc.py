@@ -251,9 +251,13 @@ def driver_version() -> str:
     """The driver and the newest CUDA it knows, such as "580.65.06, CUDA 13.0".
 
     Raises:
-        UserError: NVIDIA's Python packages are not installed.
+        UserError: NVIDIA's Python packages are not installed, or there is no driver.
     """
-    _, number = _module("cuda.bindings.driver").cuDriverGetVersion()
+    driver = _module("cuda.bindings.driver")
+    try:
+        _, number = driver.cuDriverGetVersion()
+    except Exception as error:  # of the loader
+        raise UserError(f"NVIDIA's driver does not load ({in_one_line(error)}); install it.") from None
     cuda = f"CUDA {number // 1000}.{number % 1000 // 10}"
     try:
         release = _module("cuda.core.system").get_kernel_mode_driver_version()

@@ -157,7 +157,10 @@ def _in_words(problems: dict[str, str]) -> str:
     names: dict[str, list[str]] = {}
     for name, problem in problems.items():
         names.setdefault(problem, []).append(f"'{name}'")
-    return "; ".join(f"{', '.join(those)} ({problem})" for problem, those in names.items())
+    return "; ".join(
+        f"{', '.join(those[:-1])}{' and ' if those[1:] else ''}{those[-1]} ({problem})"
+        for problem, those in names.items()
+    )
 
 
 def _class_of(name: str) -> type[RasterBackend]:

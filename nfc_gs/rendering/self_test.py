@@ -1,8 +1,10 @@
 """Whether our kernels compute what the reference computes on a GPU, before `auto` uses them there.
 
-The comparison itself, `nfc_gs.training.self_test`, needs losses and optimizers, which are layers above this one. It
-runs as a process of its own, since an illegal access would leave this one without a usable GPU. Its verdict is kept in
-the folder of compiled kernels.
+    python -m nfc_gs.rendering.self_test cuda:0
+
+compares them (`rendering.kernel_comparison`), prints {"passed": true, "reason": "", "lasting": true} and exits with 0,
+or with 1 if they failed. `self_test` runs that as a process of its own, since an illegal access would leave this one
+without a usable GPU, and keeps the verdict in the folder of compiled kernels.
 """
 
 from __future__ import annotations
@@ -25,16 +27,17 @@ from nfc_gs.core.files import atomic_write, make_folder
 from nfc_gs.core.text import in_one_line
 from nfc_gs.ops import nvrtc
 from nfc_gs.ops.device import gpu_problem
+from nfc_gs.rendering.kernel_comparison import DifferenceError, compare
 
 _log = logging.getLogger("nfc_gs")
 
-PROGRAM = "nfc_gs.training.self_test"
-"""The module that compares; it prints one JSON object, {"passed", "reason", "lasting"}."""
+PROGRAM = "nfc_gs.rendering.self_test"
+"""The module that compares."""
 
 TIME_LIMIT = 120.0
 """Seconds that it may take: it imports torch and compiles the kernels, which together take about ten."""
 
-_CALLERS = ("ops/gpu.py", "ops/kernel_args.py", "rendering/cuda_backend.py", "training/self_test.py")
+_CALLERS = ("ops/gpu.py", "ops/kernel_args.py", "rendering/cuda_backend.py", "rendering/kernel_comparison.py")
 """Files of the package whose changes make a verdict void, beside the kernels."""
 
 _FROM_OUTSIDE = ("SIGHUP", "SIGINT", "SIGKILL", "SIGTERM")
@@ -168,3 +171,32 @@ def _last_words(ended: subprocess.CompletedProcess[str]) -> str:
     how = signal.Signals(-ended.returncode).name if ended.returncode < 0 else f"exit code {ended.returncode}"
     lines = [line for line in ended.stderr.splitlines() if line.strip()]
     return f"{how}: {in_one_line(lines[-1])}" if lines else how
+
+
+# ---- in the process that compares ---------------------------------------------------------------------------------
+
+
+def main(device: str) -> int:
+    """Compare, and print the verdict; returns the exit code."""
+    reason, lasting = compared(torch.device(device))
+    print(json.dumps({"passed": not reason, "reason": reason, "lasting": lasting}), flush=True)
+    return 1 if reason else 0
+
+
+def compared(device: torch.device) -> tuple[str, bool]:
+    """Why the kernels fail on a GPU, "" if they do not, and whether that will be so the next time, too."""
+    try:
+        compare(nvrtc.runtime_for(device))
+    except DifferenceError as difference:
+        return f"its self-test failed: {difference}", True
+    except torch.OutOfMemoryError:
+        return "its self-test found too little free memory on the GPU", False
+    except UserError as error:
+        return str(error).removesuffix("."), True
+    except Exception as error:  # whatever torch, the driver or the loader says of kernels that do wrong
+        return f"its self-test failed: {in_one_line(error)}", True
+    return "", True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
