@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from nfc_gs.cli import main
 from nfc_gs.core.errors import UserError
+from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.ops import device as devices
 from nfc_gs.ops.device import gpu_problem, resolve_device
 
@@ -112,3 +117,61 @@ def test_a_gpu_on_which_the_smallest_computation_fails_is_found_out(
     monkeypatch.setattr(torch, "arange", lambda end, device: torch.zeros(4))
     devices._trial_problem.cache_clear()
     assert gpu_problem("cuda:0") == "torch sees the GPU 0 but it computes 2 * (1 + 2 + 3) = 0"
+
+
+# ---- from the command line ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Path:
+    return write_capture(tmp_path / "capture", views=4, width=32, height=24)
+
+
+@needs_no_gpu
+def test_a_training_on_a_gpu_that_cannot_be_used_ends_with_one_sentence_that_names_every_backend(
+    claimed: None, capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why = gpu_problem("cuda")
+    for device in ("cuda", "cuda:1"):
+        assert main(["train", str(capture), "--out", str(tmp_path / "run"), "--device", device]) == 2
+        assert capsys.readouterr().err == (
+            f"error: No backend works on the device '{device}': 'cuda', 'gsplat' and 'torch' ({why}); "
+            "use --device cpu.\n"
+        )
+    assert not (tmp_path / "run").exists()
+    assert main(["train", str(capture), "--out", str(tmp_path / "run"), "--device", "cuda", "--backend", "cuda"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --device cuda: {why}; use --device cpu, or install a torch build for this GPU.\n"
+    )
+
+
+@needs_no_gpu
+def test_by_default_such_a_training_runs_on_the_cpu_and_says_why(
+    claimed: None, capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", str(capture), "--out", str(run), "--steps", "2", "--max-gaussians", "40"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count(f"warning: Computing on the CPU, because {gpu_problem('cuda')}.\n") == 1
+    assert "on cpu (" in captured.out
+
+
+IMPORTED = """
+import sys
+import torch
+before = {name for name in sys.modules if name.split('.')[0] == 'cuda'}
+from nfc_gs.cli import main
+code = main(sys.argv[1:])
+print(sorted({name for name in sys.modules if name.split('.')[0] == 'cuda'} - before), code)
+"""
+
+
+@needs_no_gpu
+@pytest.mark.parametrize(
+    "words", [("info",), ("info", "--devices"), ("train", "capture", "--steps", "2")], ids=" ".join
+)
+def test_without_a_gpu_nothing_of_nvidias_is_imported(words: tuple[str, ...], capture: Path, tmp_path: Path) -> None:
+    """But for what torch imports itself."""
+    program = [sys.executable, "-c", IMPORTED, *words]
+    ended = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.stdout.splitlines()[-1:] == ["[] 0"], ended.stderr

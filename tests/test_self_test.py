@@ -74,6 +74,7 @@ def test_kernels_that_work_pass_and_all_of_a_training_step_are_launched() -> Non
     assert runtime.launched == set(KERNELS)
 
 
+@pytest.mark.slow
 @needs_core
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_kernel_whose_last_block_does_nothing_fails(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
