@@ -64,8 +64,8 @@ Programs and libraries inside these packages
   numpy, scipy    bring OpenBLAS (BSD-3-Clause) and libgfortran (GPL-3.0 with the GCC runtime exception).
   torch           for CUDA brings NVIDIA's libraries (packages nvidia-*, cuda-toolkit), which are proprietary, under
                   NVIDIA's own licences; the GPU kernels are compiled by NVRTC, which is one of them.
-  cuda-bindings   is Apache-2.0 in the versions 13.x that are listed here as far as their metadata say so; versions
-                  12.x, which a torch for CUDA 12 may ask for, are under the proprietary NVIDIA Software License.
+  cuda-bindings   is Apache-2.0 in its latest releases (12.9.10, 13.5.0); earlier ones, such as 13.0.3, are proprietary,
+                  under the NVIDIA Software License.
 """
 
 

@@ -1,6 +1,6 @@
 """`bench.py gpu`: the backend `cuda` beside gsplat, bits beside direct colors, and kernels beside their lower bounds.
 
-It needs a GPU, the extra `cuda` (pip install "nfc-gs[cuda]"), and gsplat with its kernels, without which ours are
+It needs a GPU, a torch for CUDA, and gsplat with its kernels, without which ours are
 measured alone. What is compiled at first use is compiled before anything is measured.
 
     python tools/bench/bench.py gpu --garden test_garden.npz --json gpu.json
