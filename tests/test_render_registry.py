@@ -112,7 +112,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
     monkeypatch.setattr(registry, "use_references", lambda device, why: machine.refused.update({str(device): why}))
     monkeypatch.setattr(registry, "_instances", {})
     monkeypatch.setattr(GsplatBackend, "__init__", lambda self: machine.load_gsplat())
-    caches = (registry._auto_on_gpu, devices._log_once)
+    caches = (registry._auto_on_gpu, registry._our_problem, devices._log_once)
     for cache in caches:
         cache.cache_clear()
     yield machine
@@ -136,7 +136,7 @@ def test_auto_takes_our_backend_if_its_self_test_passes_and_says_so_once(gpu: Gp
 def test_auto_takes_gsplat_where_our_kernels_fail_which_then_nothing_uses(gpu: Gpu, caplog: pytest.LogCaptureFixture):
     gpu.failed = "its self-test failed: the image differs"
     assert choose_device_and_backend("cuda:1") == ("cuda:1", "gsplat")
-    assert gpu.refused == {"cuda:1": gpu.failed}
+    assert gpu.refused == {"cuda:1": gpu.failed} and gpu.tested == ["cuda:1"]
     assert said(caplog) == [f"Backend 'gsplat' on cuda:1, because of the others: 'cuda' ({gpu.failed})."]
 
 
@@ -164,7 +164,7 @@ def test_where_nothing_works_one_sentence_names_every_backend(gpu: Gpu, caplog: 
 def test_with_gsplat_by_name_our_kernels_are_tested_too_since_losses_use_them(gpu: Gpu):
     gpu.failed = "its self-test failed: Adam differs"
     assert choose_device_and_backend("cuda", "gsplat") == ("cuda", "gsplat")
-    assert gpu.refused == {"cuda": gpu.failed}
+    assert gpu.refused == {"cuda:0": gpu.failed} and gpu.tested == ["cuda:0"]
     gpu.refused.clear()
     assert choose_device_and_backend("cuda", "cuda") == ("cuda", "cuda") and not gpu.refused
 

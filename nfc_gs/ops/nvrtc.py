@@ -117,6 +117,7 @@ def compile_source(source: str, architecture: str, channels: int = 0, to: Form =
     Raises:
         UserError: NVRTC is not installed, or the sources do not compile with it.
     """
+    compiler_name()  # loads the NVRTC that fits
     core = _module("cuda.core")
     folder = source_folder() / "gpu"
     log = _Log()

@@ -76,7 +76,7 @@ def choose_device_and_backend(device: str = "auto", backend: str = "auto") -> tu
         chosen = resolve_device("cpu" if device == "auto" and only == ("cpu",) else device)
     name = backend_for(backend, chosen)
     if name == GsplatBackend.name:
-        _our_problem(torch.device(chosen))
+        _our_problem(nvrtc.with_index(torch.device(chosen)))
     return chosen, name
 
 
@@ -135,6 +135,7 @@ def _problem(name: str, device: torch.device) -> str:
     return ""
 
 
+@functools.cache
 def _our_problem(device: torch.device) -> str:
     """Why our kernels do not work on a GPU, "" if they do; where they do not, nothing uses them from now on."""
     verdict = self_test(device)
