@@ -103,8 +103,8 @@ def test_the_version_of_the_compiler_has_its_patch_level():
 
 def test_a_source_compiles_to_machine_code_or_ptx_without_a_gpu():
     needs_nvrtc()
-    cubin, ptx = (compile_source("binning", "sm_80", to=form).code for form in ("cubin", "ptx"))
-    assert cubin.startswith(b"\x7fELF")
+    assert compile_source("binning", "sm_80").code.startswith(b"\x7fELF")
+    ptx = compile_source("binning", "sm_80", to="ptx").code
     assert b".target sm_80" in ptx and b".entry find_tiles" in ptx and b"\0" not in ptx
 
 
@@ -341,7 +341,9 @@ def test_without_a_gpu_the_backend_says_what_to_do():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     for make in (lambda: CudaRuntime(GPU), CudaBackend):
-        with pytest.raises(UserError, match=r"Backend 'cuda' is not available: torch sees no GPU.*use the backend"):
+        with pytest.raises(
+            UserError, match=r"Backend 'cuda' is not available: .*torch sees no GPU here.*use the backend"
+        ):
             make()
 
 

@@ -35,7 +35,7 @@ def emulated() -> Emulator:
 
 
 class Watched(Emulator):
-    """An emulator that knows what was launched, and can leave out the last block of one kernel."""
+    """An emulator that knows what was launched, and runs only half of the blocks of one kernel, none of one."""
 
     def __init__(self, lame: str = "") -> None:
         super().__init__()
@@ -45,25 +45,14 @@ class Watched(Emulator):
         self, source: str, kernel: str, args: ctypes.Structure, blocks: int, threads: int, channels: int = 0
     ) -> None:
         self.launched.add(kernel)
-        super().launch(source, kernel, args, blocks - (kernel == self.lame), threads, channels)
+        super().launch(source, kernel, args, blocks // 2 if kernel == self.lame else blocks, threads, channels)
 
 
-KERNELS = (
-    "project_splats",
-    "write_entries",
-    "find_tiles",
-    "raster",
-    "pixel_gradients",
-    "raster_backward",
-    "project_splats_backward",
-    "loss",
-    "loss_values",
-    "loss_gradient",
-    "bit_loss",
-    "bit_loss_gradient",
-    "adam",
+STAGES = (
+    *("project_splats", "write_entries", "find_tiles", "raster", "pixel_gradients", "raster_backward"),
+    *("project_splats_backward", "loss", "loss_values", "loss_gradient", "bit_loss", "bit_loss_gradient", "adam"),
 )
-"""Those that a training step of a static scene launches."""
+"""With what the names of the kernels of a training step begin."""
 
 
 @needs_core
@@ -71,24 +60,28 @@ def test_kernels_that_work_pass_and_all_of_a_training_step_are_launched() -> Non
     emulated()
     runtime = Watched()
     compare(runtime)
-    assert runtime.launched == set(KERNELS)
+    for stage in STAGES:
+        assert any(kernel.startswith(stage) for kernel in runtime.launched), stage
 
 
 @pytest.mark.slow
 @needs_core
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_a_kernel_whose_last_block_does_nothing_fails(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that nobody writes to holds NaN or the largest integer here, so that it cannot be right by chance."""
+def test_each_kernel_fails_if_half_of_its_blocks_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that nobody writes to holds NaN or 0 here, so that it cannot be right by chance."""
     emulated()
     empty, new_empty = torch.empty, torch.Tensor.new_empty
 
     def filled(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.fill_(float("nan") if tensor.is_floating_point() else 0)
 
+    whole = Watched()
+    compare(whole)
     monkeypatch.setattr(torch, "empty", lambda *args, **options: filled(empty(*args, **options)))
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **options: filled(new_empty(*args, **options)))
-    with pytest.raises((DifferenceError, emulator.KernelError)):
-        compare(Watched(lame=kernel))
+    for kernel in sorted(whole.launched):
+        with pytest.raises((DifferenceError, emulator.KernelError)):
+            compare(Watched(lame=kernel))
+            print(f"{kernel} was not missed")  # shown if nothing was raised
 
 
 @needs_core

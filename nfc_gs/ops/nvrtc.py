@@ -114,6 +114,8 @@ def options(source: str, architecture: str, channels: int = 0) -> dict[str, Any]
 def compile_source(source: str, architecture: str, channels: int = 0, to: Form = "cubin") -> Compiled:
     """Compile one of `SOURCES` for an architecture such as "sm_90"; needs no GPU.
 
+    Its PTX is that of compute_90, which drivers compile for newer GPUs, too.
+
     Raises:
         UserError: NVRTC is not installed, or the sources do not compile with it.
     """
@@ -286,8 +288,7 @@ def target_for(major: int, minor: int) -> tuple[str, Form]:
             "or use another backend."
         )
     newest = max(older)
-    form: Form = "cubin" if newest // 10 == major else "ptx"
-    return f"sm_{newest}", form
+    return f"sm_{newest}", "cubin" if newest // 10 == major else "ptx"
 
 
 def load_or_compile(

@@ -81,8 +81,8 @@ class CudaBackend(RasterBackend):
         if runtime is None:  # kernels are loaded by the first rendering, since only that knows the GPU
             if not torch.cuda.is_available():
                 raise UserError(
-                    f"Backend 'cuda' is not available: {gpu_problem('cuda')}, and it needs an NVIDIA GPU and a CUDA "
-                    "build of torch; use the backend 'cpu'."
+                    "Backend 'cuda' is not available: it needs an NVIDIA GPU and a CUDA build of torch, and "
+                    f"{gpu_problem('cuda')}; use the backend 'cpu'."
                 )
             compiler_name()
 
