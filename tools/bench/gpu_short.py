@@ -99,7 +99,9 @@ def gpu_parts(plan: Plan) -> list[Part]:
         training_part(plan),
         measuring_part("bits", plan, bits, read=read_bits, limit=45),
         compiling_part(),
-        measuring_part("in turn", plan, both, read=read_peer(plan.gaussians), limit=75, after=COMPILE_GSPLAT),
+        measuring_part(
+            "ours and gsplat in turn", plan, both, read=read_peer(plan.gaussians), limit=75, after=COMPILE_GSPLAT
+        ),
         tests_part("tests beside gsplat", ("-k", "gsplat", TEST_FILES[-1]), limit=40, least=10, after=COMPILE_GSPLAT),
     ]
 

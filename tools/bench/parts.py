@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -157,15 +158,19 @@ def run_parts(parts: Sequence[Part], results: Results, budget: float) -> int:
         The exit code: 0 if something ran and all that ran passed, else 1.
     """
     end = time.monotonic() + budget
-    with _signal_as_exception():
-        for part in parts:
-            left = end - time.monotonic()
-            reason = _why_not(part, results.outcomes, left, budget)
-            outcome = Outcome(part.name, "not run", reason=reason) if reason else _run(part, left, results)
-            results.add(outcome)
-            if part.measured is not None:  # which the outcome holds
-                part.measured.unlink(missing_ok=True)
-            results.say(results.table())
+    try:
+        with _signal_as_exception():
+            for part in parts:
+                left = end - time.monotonic()
+                reason = _why_not(part, results.outcomes, left, budget)
+                outcome = Outcome(part.name, "not run", reason=reason) if reason else _run(part, left, results)
+                results.add(outcome)
+                if part.measured is not None:  # which the outcome holds
+                    part.measured.unlink(missing_ok=True)
+                if not reason and part is not parts[-1]:
+                    results.say(results.table())
+    finally:
+        results.say(results.table())
     for outcome in results.outcomes:
         if outcome.verdict == "not run":
             results.say(f"Not run: {outcome.part}: {outcome.reason}")
@@ -190,7 +195,7 @@ def _run(part: Part, left: float, results: Results) -> Outcome:
     limit = min(part.limit, left)
     command = tuple(part.command(limit))
     shortened = f"Its limit was {limit:.0f} s instead of {part.limit:g} s." if limit < part.limit else ""
-    results.say(f"\n==== {part.name} (at most {limit:.0f} s): {' '.join(command)}")
+    results.say(f"\n==== {part.name} (at most {limit:.0f} s): {shlex.join(command)}")
     if part.measured is not None:
         part.measured.unlink(missing_ok=True)
     begin, start = results.text.stat().st_size, time.monotonic()
@@ -203,7 +208,7 @@ def _run(part: Part, left: float, results: Results) -> Outcome:
         raise
     seconds, output, measured = time.monotonic() - start, _read_end(results.text, begin), _measured(part)
     reading = _reading(part, output, measured)
-    verdict, why = _verdict(code, limit, reading)
+    verdict, why = _verdict(code, limit, reading, output)
     if verdict != "passed":
         results.say(f"---- {part.name}: {verdict}. {why}")
         console.print("\n".join(output.splitlines()[-LAST_LINES:]), markup=False, highlight=False)
@@ -218,16 +223,17 @@ def _reading(part: Part, output: str, measured: Mapping[str, Any]) -> Reading:
         return Reading("", f"Its results cannot be read ({type(error).__name__}: {error}).")
 
 
-def _verdict(code: int | None, limit: float, reading: Reading) -> tuple[Verdict, str]:
+def _verdict(code: int | None, limit: float, reading: Reading, output: str) -> tuple[Verdict, str]:
     """A verdict and its reason, from an exit code (None: killed at the limit) and what the results say."""
     if code is None:
         return "timed out", f"It was killed after {limit:.0f} s."
     if code < 0:
         name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-        return "failed", f"It crashed by {name}."
-    if reading.wrong:
-        return "failed", reading.wrong
-    return ("failed", f"It ended with exit code {code}.") if code else ("passed", "")
+        return "failed", f"It crashed by {name}. {reading.wrong}".strip()
+    if code > 0:
+        last = [line for line in output.splitlines() if line.strip()][-1:]
+        return "failed", " ".join([reading.wrong, f"It ended with exit code {code}:", *last]).strip()
+    return ("failed", reading.wrong) if reading.wrong else ("passed", "")
 
 
 def run_limited(
