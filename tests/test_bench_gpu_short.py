@@ -220,6 +220,14 @@ def test_a_benchmark_that_is_ended_keeps_what_it_knows_and_leaves_no_process(tmp
     assert wait_until(lambda: not is_running(pid))
 
 
+def test_a_part_finds_the_modules_that_the_benchmark_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "only_here.py").write_text("WHERE = 'found'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", os.environ.get("PYTHONPATH", "")]))
+    code, outcomes, _ = run(tmp_path, fake("importing", "import only_here, measuring; print(only_here.WHERE)"))
+    assert code == 0 and outcomes[0]["figures"] == "found"
+
+
 def test_a_name_that_leaves_none_for_the_text_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match=r"gpu.txt, but must end in .json"):
         parts.Results(tmp_path / "gpu.txt", {})
@@ -257,7 +265,7 @@ def test_each_test_on_a_gpu_is_in_one_part(tmp_path: Path):
     collected = {}
     for name in ("tests on the GPU", "tests beside gsplat"):
         words = [*by_name[name], "--collect-only", "-qq"]
-        ended = subprocess.run(words, capture_output=True, text=True, cwd=TOOLS.parent)
+        ended = subprocess.run(words, capture_output=True, text=True, cwd=parts.HERE)
         collected[name] = {line for line in ended.stdout.splitlines() if "::" in line}
     first, second = collected.values()
     assert len(first) > 250 and not first & second
@@ -289,7 +297,7 @@ def gpu_in_software(monkeypatch: pytest.MonkeyPatch) -> None:
     train = gpu.measure_training
     on_cpu = {"device": "cpu", "backend": "cpu"}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(gpu, "CudaRuntime", Emulator)
+    monkeypatch.setattr(gpu, "CudaRuntime", lambda *_: Emulator())
     monkeypatch.setattr(gpu, "CudaTimer", FakeTimer)
     monkeypatch.setattr(gpu, "measure_rates", lambda timer: bounds.Rates(1e9, 1e9))
     monkeypatch.setattr(gpu, "device_facts", lambda rates: {"device": "emulator"})
@@ -358,19 +366,15 @@ def test_a_scene_that_was_not_measured_is_a_failure_with_its_reason():
 
 
 @pytest.mark.parametrize(
-    ("output", "figures", "wrong"),
+    ("output", "wrong"),
     [
-        ("", "", "It printed no verdict."),
-        ('{"passed": true, "reason": "", "gpu": "X", "driver": "580", "kernels": "ab"}', "X, driver 580", ""),
-        (
-            'Warning\n{"passed": false, "reason": "NaN.", "gpu": "X", "driver": "1", "kernels": ""}',
-            "X, driver 1",
-            "NaN.",
-        ),
+        ("", "It printed no verdict."),
+        ('{"passed": true, "reason": ""}\n', ""),
+        ('A warning\n{"passed": false, "reason": "the loss differs"}\n', "the loss differs"),
     ],
 )
-def test_the_verdict_of_the_self_test_is_read(output: str, figures: str, wrong: str):
-    assert short.read_self_test(output, {}) == parts.Reading(figures, wrong)
+def test_the_verdict_of_the_self_test_is_read(output: str, wrong: str):
+    assert short.read_self_test(output, {}) == parts.Reading("", wrong)
 
 
 def test_tests_are_counted_as_pytest_prints_them(tmp_path: Path):
@@ -384,10 +388,9 @@ def test_left_out(): pytest.skip("for a reason that is as long as it is unintere
     file = tmp_path / "tests" / "test_these.py"
     file.parent.mkdir()
     file.write_text(code, "utf-8")
-    words = short.tests_part("tests", ("tests/test_these.py",), limit=1.0).command(1.0)
+    words = short.tests_part("tests", "not nothing", (str(file),), limit=1.0).command(1.0)
     words[words.index("gpu and not slow")] = ""
-    options = ["-c", str(TOOLS.parent / "pyproject.toml"), "--rootdir", str(tmp_path)]
-    ended = subprocess.run([*words, *options], capture_output=True, text=True, cwd=tmp_path)
+    ended = subprocess.run([*words, "--rootdir", str(tmp_path)], capture_output=True, text=True, cwd=parts.HERE)
     assert short.read_tests(ended.stdout, {}) == parts.Reading("2 passed, 1 failed, 1 skipped"), ended.stdout
     killed = ended.stdout.partition("test_bad")[0]
     assert short.read_tests(killed, {}) == parts.Reading("2 passed")
@@ -458,3 +461,32 @@ def test_the_short_form_runs_all_parts_and_its_exit_code_is_theirs(
     content = json.loads(json_file.read_text("utf-8"))
     assert [part["part"] for part in content["parts"]] == ["one", "fox"] and content["parts"][0]["figures"] == "7"
     assert content["torch"].startswith(torch.__version__) and "GPU: " in printed.getvalue()
+
+
+# ---- what is carried along ----------------------------------------------------------------------------------------
+
+
+def test_wheels_are_fetched_for_the_machine_and_counted_with_what_else_is_carried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    asked = []
+
+    def pip(command: list[str]) -> Any:
+        asked.append(command)
+        Path(command[command.index("-d") + 1], "some.whl").write_bytes(bytes(3 * 2**20))
+        return subprocess.CompletedProcess(command, 0)
+
+    wheels = load("bench/gpu_wheels")
+    monkeypatch.setattr(wheels.subprocess, "run", pip)
+    (tmp_path / "fox" / "images").mkdir(parents=True)
+    (tmp_path / "fox" / "images" / "1.png").write_bytes(bytes(2**20))
+    words = [str(tmp_path), "--python", "3.13", "--cuda", "12", "--there", "pycolmap", "gsplat"]
+    assert wheels.main(words) == 0
+    assert asked[0][asked[0].index("--python-version") + 1] == "3.13"
+    assert {"tyro", "cuda-bindings==12.*"} <= set(asked[0])
+    assert not [word for word in asked[0] if word.startswith(("pycolmap", "gsplat"))]
+    assert capsys.readouterr().out.split("\n")[:3] == ["   3.0 MiB  some.whl", "   1.0 MiB  fox", "   4.0 MiB in all"]
+    assert wheels.main([*words, "--limit", "3.5"]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path} is over the limit of 3.5 MiB; leave something out.\n"
+    monkeypatch.setattr(wheels.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 7))
+    assert wheels.main(words) == 7

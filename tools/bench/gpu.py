@@ -15,7 +15,7 @@ compiled at first use, need a folder of their own, since those of all versions a
 
 On a machine with a GPU, in this order:
 
-    python -m pip install --no-build-isolation --no-deps -e .   # needs a C++ compiler
+    python tools/bench/bench.py gpu --short --train fox         # eight minutes: the first of all that follows
     nfc-gs info --devices                                       # are the GPU, its driver and NVRTC found?
     python tools/bench/gpu_sanitize.py                          # does every kernel run, and are its results finite?
     python -c "import gsplat.cuda._backend"                     # compiles gsplat's kernels
@@ -24,15 +24,7 @@ On a machine with a GPU, in this order:
     python tools/bench/bench.py gpu --garden test_garden.npz --train fox --json gpu.json    # minutes; less: --rounds 5
     python -m pytest -m "gpu and slow" -rs tests/test_gpu.py    # compute-sanitizer; does it train as well as the CPU?
 
-Without a network that machine needs wheels, fetched elsewhere by `pip download --no-deps --only-binary=:all:
---python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 -d wheels NAME` and installed by
-`pip install --no-index --no-deps wheels/*.whl`. Beside torch with CUDA, numpy, rich, pyyaml and pytest these are: tyro,
-docstring-parser and typeguard; nanobind, scikit-build-core, pathspec, cmake and ninja, which build the package;
-cuda-core (1.0 or later), cuda-pathfinder and the cuda-bindings of torch's CUDA; gsplat 1.5.3, whose wheel holds the
-sources of its kernels, jaxtyping and wadler-lindig. Runs, and the tests that train (tests/test_cuda_training.py, those
-that are slow), take pycolmap, plyfile, pillow, scipy and safetensors, too. gsplat's kernels compile where nvcc is, in
-minutes that TORCH_CUDA_ARCH_LIST=9.0 (the GPU's own capability) and MAX_JOBS shorten; the folder TORCH_EXTENSIONS_DIR
-can be kept for the next time.
+`tools/bench/README.md` says what to carry to a machine without a network, and how.
 """
 
 from __future__ import annotations

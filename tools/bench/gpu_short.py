@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from parts import Part, Reading, Results, run_parts
+from parts import HERE, Part, Reading, Results, run_parts
 
-BENCH = Path(__file__).with_name("bench.py")
-SANITIZE = Path(__file__).with_name("gpu_sanitize.py")
+ROOT, BENCH, SANITIZE = HERE.parents[1], HERE / "bench.py", HERE / "gpu_sanitize.py"
 
 TEST_FILES = (
     "tests/test_render_backends.py",
@@ -92,8 +91,10 @@ def gpu_parts(plan: Plan) -> list[Part]:
     bits = scene_options(plan, (plan.bits,), ("bits",))
     both = scene_options(plan, plan.gaussians, ("compare",), ("gsplat",))
     return [
-        Part("self-test", fixed(sys.executable, "-m", "nfc_gs.rendering.self_test", "cuda"), read_self_test, limit=60),
-        tests_part("tests on the GPU", ("-k", "not gsplat", *TEST_FILES), limit=120, least=20),
+        Part(
+            "self-test", fixed(sys.executable, "-m", "nfc_gs.rendering.self_test", "cuda:0"), read_self_test, limit=60
+        ),
+        tests_part("tests on the GPU", "not gsplat", TEST_FILES, limit=120, least=20),
         memcheck_part(),
         measuring_part("ours", plan, ours, read=read_ours(plan.gaussians), limit=75),
         training_part(plan),
@@ -102,7 +103,7 @@ def gpu_parts(plan: Plan) -> list[Part]:
         measuring_part(
             "ours and gsplat in turn", plan, both, read=read_peer(plan.gaussians), limit=75, after=COMPILE_GSPLAT
         ),
-        tests_part("tests beside gsplat", ("-k", "gsplat", TEST_FILES[-1]), limit=40, least=10, after=COMPILE_GSPLAT),
+        tests_part("tests beside gsplat", "gsplat", TEST_FILES[-1:], limit=40, least=10, after=COMPILE_GSPLAT),
     ]
 
 
@@ -135,17 +136,18 @@ def measuring_part(name: str, plan: Plan, options: Sequence[str], **rest: Any) -
     return Part(name, command, measured=measured, least=20, **rest)
 
 
-def tests_part(name: str, options: Sequence[str], **rest: Any) -> Part:
+def tests_part(name: str, keyword: str, files: Sequence[str], **rest: Any) -> Part:
     """A part of the tests, whose names are printed as they end.
 
     Args:
-        options: of pytest.
+        keyword: of the names of the tests, as pytest's -k takes it.
+        files: below the root of the repository.
         rest: fields of `Part`.
     """
-    words = ["-m", "pytest", "-vv", "--tb=short", "-p", "no:cacheprovider", "-m"]
+    words = ["-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT, *["-vv", "--tb=short"]]
+    words += ["-p", "no:cacheprovider", "-m", "gpu and not slow", "-k", keyword, *(ROOT / file for file in files)]
     missing = "" if has("pytest") else "pytest is not installed."
-    command = fixed(sys.executable, *words, "gpu and not slow", *options)
-    return Part(name, command, read_tests, missing=missing, **rest)
+    return Part(name, fixed(sys.executable, *words), read_tests, missing=missing, **rest)
 
 
 def memcheck_part() -> Part:
@@ -276,12 +278,12 @@ def read_self_test(output: str, _: Mapping[str, Any]) -> Reading:
     if not lines:
         return Reading("", "It printed no verdict.")
     verdict = json.loads(lines[-1])
-    return Reading(f"{verdict['gpu']}, driver {verdict['driver']}", "" if verdict["passed"] else verdict["reason"])
+    return Reading("", "" if verdict["passed"] else verdict["reason"])
 
 
 def read_tests(output: str, _: Mapping[str, Any]) -> Reading:
     """How many tests ended how, of as many as ended before pytest did."""
-    found = Counter(re.findall(r"^tests/\S+::.* (PASSED|FAILED|SKIPPED|ERROR)\b", output, re.M))
+    found = Counter(re.findall(r"^\S*tests/\S+::.* (PASSED|FAILED|SKIPPED|ERROR)\b", output, re.M))
     words = ", ".join(f"{found[end]} {end.lower()}" for end in ("PASSED", "FAILED", "ERROR", "SKIPPED") if found[end])
     return Reading(words, "" if found["PASSED"] else "No test passed.")
 

@@ -28,8 +28,8 @@ from rich.table import Table
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, make_folder, write_error
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The root of the repository, in which all parts run."""
+HERE = Path(__file__).resolve().parent
+"""Where all parts run: `python -m` adds its folder to those of modules, and here they are those of the benchmark."""
 
 Verdict = Literal["passed", "failed", "timed out", "not run"]
 
@@ -239,7 +239,7 @@ def _verdict(code: int | None, limit: float, reading: Reading, output: str) -> t
 def run_limited(
     command: Sequence[str], limit: float, output: BinaryIO, environment: Mapping[str, str] | None = None
 ) -> int | None:
-    """Run a command in the root of the repository, and kill it with its children when it ends or is over its limit.
+    """Run a command, and kill it with its children when it ends or is over its limit.
 
     Args:
         limit: seconds.
@@ -250,9 +250,12 @@ def run_limited(
         The exit code, -N after a signal N; None if it was killed at the limit; 127 if there is no such program.
     """
     variables = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment or {})
+    if "PYTHONPATH" in variables:  # from the folder that it is relative to
+        folders = variables["PYTHONPATH"].split(os.pathsep)
+        variables["PYTHONPATH"] = os.pathsep.join(str(Path(folder).resolve()) for folder in folders if folder)
     try:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=variables,
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=HERE, env=variables,
             start_new_session=True,
         )  # fmt: skip
     except OSError as error:
