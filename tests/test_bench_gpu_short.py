@@ -129,6 +129,8 @@ def test_a_crash_costs_its_own_part_alone(tmp_path: Path, printed: io.StringIO):
 
 
 def test_results_that_are_wrong_or_cannot_be_read_make_a_part_fail(tmp_path: Path):
+    half = tmp_path / "half.json"
+
     def broken(output: str, measured: Any) -> Any:
         return parts.Reading(measured["psnr"])
 
@@ -136,9 +138,11 @@ def test_results_that_are_wrong_or_cannot_be_read_make_a_part_fail(tmp_path: Pat
         tmp_path,
         fake("wrong", "print(3)", read=lambda output, measured: parts.Reading(output.strip(), "It is not 2.")),
         fake("unreadable", "print(3)", read=broken),
+        fake("half written", f"open({str(half)!r}, 'w').write('{{'); print(4)", measured=half),
     )
     assert code == 1
-    assert [(outcome["verdict"], outcome["figures"]) for outcome in outcomes] == [("failed", "3"), ("failed", "")]
+    found = [(outcome["verdict"], outcome["figures"]) for outcome in outcomes]
+    assert found == [("failed", "3"), ("failed", ""), ("passed", "4")] and outcomes[2]["measured"] == {}
     assert outcomes[0]["reason"] == "It is not 2."
     assert outcomes[1]["reason"] == "Its results cannot be read (KeyError: 'psnr')."
 

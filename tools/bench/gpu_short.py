@@ -41,6 +41,9 @@ TEST_FILES = (
 PACKAGES = ("cuda-core", "cuda-bindings", "cuda-pathfinder", "gsplat", "pycolmap", "pytest", "nfc-gs")
 """Their versions are noted."""
 
+SELF_TEST = "nfc_gs.rendering.self_test"
+"""The module that compares our kernels with the reference."""
+
 COMPILE_GSPLAT = "compiling gsplat"
 
 AROUND_TRAINING = 40.0

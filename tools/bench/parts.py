@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, BinaryIO, Literal
 
 from measuring import console, make_table
@@ -226,7 +227,7 @@ def _reading(part: Part, output: str, measured: Mapping[str, Any]) -> Reading:
 def _verdict(code: int | None, limit: float, reading: Reading, output: str) -> tuple[Verdict, str]:
     """A verdict and its reason, from an exit code (None: killed at the limit) and what the results say."""
     if code is None:
-        return "timed out", f"It was killed after {limit:.0f} s."
+        return "timed out", f"It was killed after {limit:.0f} s. {reading.wrong}".strip()
     if code < 0:
         name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
         return "failed", f"It crashed by {name}. {reading.wrong}".strip()
@@ -280,17 +281,26 @@ def _read_end(path: Path, begin: int) -> str:
 
 
 def _measured(part: Part) -> dict[str, Any]:
-    """The content of the JSON file of a part; it is empty if there is no such file."""
+    """The content of the JSON file of a part; it is empty if there is no such file, or nothing of that kind in it."""
     if part.measured is None or not part.measured.is_file():
         return {}
-    return json.loads(part.measured.read_text("utf-8"))
+    try:
+        found = json.loads(part.measured.read_text("utf-8"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager
 def _signal_as_exception() -> Iterator[None]:
-    """While the block lasts SIGTERM ends it as Ctrl-C does: by an exception."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """While the block lasts, SIGTERM and SIGHUP end it as Ctrl-C does: by an exception."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
