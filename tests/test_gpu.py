@@ -34,7 +34,7 @@ from nfc_gs.training.trainer import Trainer
 pytestmark = pytest.mark.gpu
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED, SCRIPT = ROOT.parent / "shared" / "data", ROOT / "tools" / "gpu_sanitize.py"
+SHARED, SCRIPT = ROOT.parent / "shared" / "data", ROOT / "tools" / "bench" / "gpu_sanitize.py"
 
 
 @pytest.fixture(autouse=True)
