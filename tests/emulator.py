@@ -1,4 +1,5 @@
-"""Runs the kernels of `cuda/gpu` without a GPU, compiled as C++ over `cuda/emulate/device.h`."""
+"""Runs the kernels of `cuda/gpu` without a GPU: as C++ over `cuda/emulate/device.h`, or the PTX that NVRTC makes of them,
+translated to C++ by `cuda/emulate/ptx.py`."""
 
 from __future__ import annotations
 
@@ -7,17 +8,26 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import torch
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.ops.nvrtc import definitions
+from nfc_gs.ops import nvrtc
 
 CUDA = Path(__file__).resolve().parents[1] / "cuda"
+
+sys.path.insert(0, str(CUDA / "emulate"))
+from ptx import supported_architectures, translate  # noqa: E402
+
+KERNELS_VARIABLE = "NFC_GS_EMULATOR_KERNELS"
+"""Environment variable: what the emulator runs. `sources` (the default), or the PTX for an architecture: `oldest` or
+`newest` of those that NVRTC knows, or a name such as `compute_90`."""
 
 SANITIZE_VARIABLE = "NFC_GS_EMULATOR_SANITIZE"
 """Environment variable: if set, kernels are compiled with AddressSanitizer, whose library must be preloaded."""
@@ -28,18 +38,38 @@ class KernelError(Exception):
 
 
 class Emulator:
-    """A `nvrtc.Runtime` on the CPU. Each source is compiled once per process and number of channels."""
+    """A `nvrtc.Runtime` on the CPU. Each source is compiled once per process and number of channels.
+
+    Raises:
+        UserError: there is no C++ compiler; or NVRTC is not installed, where PTX is to be run.
+    """
 
     device = torch.device("cpu")
 
     def __init__(self) -> None:
         if shutil.which(_compiler()) is None or not (CUDA / "gpu").is_dir():
             raise UserError("the emulator needs a C++ compiler and the sources in cuda/")
+        self.architecture = chosen_architecture()
 
     def launch(
         self, source: str, kernel: str, args: ctypes.Structure, blocks: int, threads: int, channels: int = 0
     ) -> None:
-        run(compiled(CUDA / "gpu" / f"{source}.cu", channels), kernel, args, blocks, threads)
+        library = compiled(CUDA / "gpu" / f"{source}.cu", channels, self.architecture)
+        run(library, kernel, args, blocks, threads)
+
+
+def chosen_architecture() -> str:
+    """The architecture whose PTX is to be run, or "" for the sources: see `KERNELS_VARIABLE`.
+
+    Raises:
+        UserError: it is to be PTX, and NVRTC is not installed.
+    """
+    chosen = os.environ.get(KERNELS_VARIABLE, "sources")
+    if chosen == "sources":
+        return ""
+    nvrtc.compiler_name()
+    ends = {"oldest": 0, "newest": -1}
+    return supported_architectures()[ends[chosen]] if chosen in ends else chosen
 
 
 def run(library: ctypes.CDLL, kernel: str, args: ctypes.Structure, blocks: int, threads: int) -> None:
@@ -58,17 +88,29 @@ def run(library: ctypes.CDLL, kernel: str, args: ctypes.Structure, blocks: int, 
 
 
 @functools.cache
-def compiled(path: Path, channels: int = 0) -> ctypes.CDLL:
-    """A file of kernels as a library."""
+def compiled(path: Path, channels: int = 0, architecture: str = "") -> ctypes.CDLL:
+    """A file of kernels as a library: its C++, or its PTX for an architecture."""
+    if architecture:
+        options = ["-fwrapv"]
+        code = _folder() / f"{path.stem}-{channels}-{architecture}.cpp"
+        code.write_text(translate(ptx_of(path, channels, architecture)), "utf-8")
+    else:
+        options = ["-include", str(CUDA / "emulate" / "device.h")]
+        options += [f"-D{definition}" for definition in nvrtc.definitions(channels)]
+        code = path
     library = _folder() / f"{path.stem}-{channels}-{uuid.uuid4().hex[:8]}.so"  # a name is loaded only once
-    command = [_compiler(), "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC"]
-    command += ["-include", str(CUDA / "emulate" / "device.h")]
-    command += [f"-D{definition}" for definition in definitions(channels)]
+    command = [_compiler(), "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", *options]
     if SANITIZE_VARIABLE in os.environ:
         command += ["-fsanitize=address"]
-    built = subprocess.run([*command, "-x", "c++", str(path), "-o", str(library)], capture_output=True, text=True)
+    built = subprocess.run([*command, "-x", "c++", str(code), "-o", str(library)], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     return ctypes.CDLL(str(library))
+
+
+def ptx_of(path: Path, channels: int, architecture: str) -> str:
+    """What NVRTC makes of a file in a folder `gpu`, with the options of the package."""
+    with mock.patch.object(nvrtc, "source_folder", lambda: path.parents[1]):
+        return nvrtc.compile_source(path.stem, architecture, channels, to="ptx").code.decode()
 
 
 def _compiler() -> str:
@@ -87,16 +129,17 @@ class Values(ctypes.Structure):
     _fields_ = (("values", ctypes.c_void_p), ("count", ctypes.c_int))
 
 
-def build_kernels(folder: Path, bodies: Sequence[str], threads: int = 64) -> ctypes.CDLL:
+def build_kernels(folder: Path, bodies: Sequence[str], threads: int = 64, architecture: str = "") -> ctypes.CDLL:
     """Kernels with these bodies, called kernel_0, kernel_1 and so on, for the emulator."""
-    source = folder / "kernels.cu"
+    source = folder / "gpu" / "kernels.cu"
+    source.parent.mkdir(exist_ok=True)
     kernels = [
         f"NFC_KERNEL(kernel_{k}, Values, {threads}) {{ const int i = threadIdx.x; (void)args; {body} }}"
         for k, body in enumerate(bodies)
     ]
     struct = "struct Values { float* values; int count; };"
     source.write_text("\n".join([f'#include "{CUDA}/gpu/kernel.h"', struct, *kernels]) + "\n")
-    return compiled(source)
+    return compiled(source, architecture=architecture)
 
 
 def launch_kernel(library: ctypes.CDLL, values: torch.Tensor, kernel: int = 0) -> None:

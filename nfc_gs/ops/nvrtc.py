@@ -17,7 +17,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -59,11 +59,11 @@ class Compiled:
     """A source compiled for an architecture.
 
     Attributes:
-        cubin: what the driver loads.
+        code: the cubin, or the PTX, that the driver loads.
         log: what the assembler says of each kernel's registers, shared memory and spills.
     """
 
-    cubin: bytes
+    code: bytes
     log: str
 
 
@@ -96,8 +96,10 @@ def options(source: str, architecture: str, channels: int = 0) -> dict[str, Any]
     }
 
 
-def compile_source(source: str, architecture: str, channels: int = 0) -> Compiled:
-    """Compile one of `SOURCES` for an architecture such as "sm_90"; needs no GPU.
+def compile_source(
+    source: str, architecture: str, channels: int = 0, to: Literal["cubin", "ptx"] = "cubin"
+) -> Compiled:
+    """Compile one of `SOURCES` for an architecture such as "sm_90", or "compute_90" for PTX; needs no GPU.
 
     Raises:
         UserError: NVRTC is not installed, or the sources do not compile with it.
@@ -110,13 +112,29 @@ def compile_source(source: str, architecture: str, channels: int = 0) -> Compile
             name=f"{source}.cu", include_path=[str(folder)], **options(source, architecture, channels)
         )
         program = core.Program((folder / f"{source}.cu").read_text("utf-8"), "c++", given)
-        cubin = bytes(program.compile("cubin", logs=log).code)
+        code = bytes(program.compile("cubin", logs=log).code) if to == "cubin" else _ptx(program, given)
     except Exception as error:  # whatever the loader of NVRTC or NVRTC itself says
         raise UserError(
             f"The GPU kernels in {source}.cu do not compile for {architecture} ({error}); install the NVRTC that "
             'belongs to torch\'s CUDA (pip install "cuda-core[cu12]" or "cuda-core[cu13]") or use the backend \'cpu\'.'
         ) from None
-    return Compiled(cubin, log.text)
+    return Compiled(code, log.text)
+
+
+def _ptx(program: Any, options: Any) -> bytes:
+    """The PTX of a program of cuda.core, whose own `compile("ptx")` needs a driver."""
+    nvrtc = _module("cuda.bindings.nvrtc")
+    given = options.as_bytes("nvrtc")
+    (status,) = nvrtc.nvrtcCompileProgram(program.handle, len(given), given)
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        _, size = nvrtc.nvrtcGetProgramLogSize(program.handle)
+        log = bytearray(size)
+        nvrtc.nvrtcGetProgramLog(program.handle, log)
+        raise RuntimeError(log.decode(errors="replace").rstrip("\0\n"))
+    _, size = nvrtc.nvrtcGetPTXSize(program.handle)
+    code = bytearray(size)
+    nvrtc.nvrtcGetPTX(program.handle, code)
+    return bytes(code).rstrip(b"\0")
 
 
 class _Log:
@@ -210,7 +228,7 @@ def load_or_compile(
     if not afresh:
         with contextlib.suppress(OSError):
             return path.read_bytes(), True
-    cubin = compile_source(source, architecture, channels).cubin
+    cubin = compile_source(source, architecture, channels).code
     try:
         make_folder(path.parent)
         with atomic_write(path) as temporary:
