@@ -1,5 +1,5 @@
-"""Runs the kernels of `cuda/gpu` without a GPU: as C++ over `cuda/emulate/device.h`, or the PTX that NVRTC makes of them,
-translated to C++ by `cuda/emulate/ptx.py`."""
+"""Runs the kernels of `cuda/gpu` without a GPU: their sources as C++ over `cuda/emulate/device.h`, or the PTX that
+NVRTC makes of them, which `cuda/emulate/ptx.py` translates to C++."""
 
 from __future__ import annotations
 
@@ -85,6 +85,15 @@ def run(library: ctypes.CDLL, kernel: str, args: ctypes.Structure, blocks: int, 
     failure = library.emulate_launch(function, ctypes.c_uint(blocks), ctypes.c_uint(threads), ctypes.byref(args))
     if failure is not None:
         raise KernelError(f"{kernel}, {failure.decode()}")
+
+
+def nvrtc_folder() -> str:
+    """Where NVRTC is, or "" if PTX is not to be run."""
+    if not chosen_architecture():
+        return ""
+    from cuda.pathfinder import load_nvidia_dynamic_lib  # which may be missing
+
+    return str(Path(load_nvidia_dynamic_lib("nvrtc").abs_path).parent)
 
 
 @functools.cache

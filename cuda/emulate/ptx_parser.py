@@ -138,7 +138,9 @@ def parse(text: str) -> Module:
     outside.append((end, text[end:]))
     variables = []
     for start, part in outside:
-        part = re.sub(r"^\s*\.(version|target|address_size)\b[^\n]*", lambda found: " " * len(found[0]), part, flags=re.M)
+        part = re.sub(
+            r"^\s*\.(version|target|address_size)\b[^\n]*", lambda found: " " * len(found[0]), part, flags=re.M
+        )
         for statement in re.finditer(r"[^\s;][^;]*", part):
             variables.append(_variable(statement[0].strip(), f"line {line_of(start + statement.start())}"))
     return Module(variables, kernels)
