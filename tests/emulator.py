@@ -72,7 +72,7 @@ def chosen_architecture() -> str:
     return supported_architectures()[ends[chosen]] if chosen in ends else chosen
 
 
-def run(library: ctypes.CDLL, kernel: str, args: ctypes.Structure, blocks: int, threads: int) -> None:
+def run(library: ctypes.CDLL, kernel: str, args: ctypes.Structure | ctypes.Array, blocks: int, threads: int) -> None:
     """Run one kernel.
 
     Raises:
@@ -100,18 +100,20 @@ def nvrtc_folder() -> str:
 def compiled(path: Path, channels: int = 0, architecture: str = "") -> ctypes.CDLL:
     """A file of kernels as a library: its C++, or its PTX for an architecture."""
     if architecture:
-        options = ["-fwrapv"]
         code = _folder() / f"{path.stem}-{channels}-{architecture}.cpp"
         code.write_text(translate(ptx_of(path, channels, architecture)), "utf-8")
-    else:
-        options = ["-include", str(CUDA / "emulate" / "device.h")]
-        options += [f"-D{definition}" for definition in nvrtc.definitions(channels)]
-        code = path
-    library = _folder() / f"{path.stem}-{channels}-{uuid.uuid4().hex[:8]}.so"  # a name is loaded only once
-    command = [_compiler(), "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", *options]
+        return compiled_cpp(code)
+    definitions = [f"-D{definition}" for definition in nvrtc.definitions(channels)]
+    return compiled_cpp(path, ["-include", str(CUDA / "emulate" / "device.h"), *definitions])
+
+
+def compiled_cpp(path: Path, options: Sequence[str] = ()) -> ctypes.CDLL:
+    """A file of C++ as a library."""
+    library = _folder() / f"{path.stem}-{uuid.uuid4().hex[:8]}.so"  # a name is loaded only once
+    command = [_compiler(), "-std=c++17", "-O1", "-ffp-contract=off", "-fwrapv", "-shared", "-fPIC", *options]
     if SANITIZE_VARIABLE in os.environ:
         command += ["-fsanitize=address"]
-    built = subprocess.run([*command, "-x", "c++", str(code), "-o", str(library)], capture_output=True, text=True)
+    built = subprocess.run([*command, "-x", "c++", str(path), "-o", str(library)], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     return ctypes.CDLL(str(library))
 

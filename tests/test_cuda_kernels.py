@@ -102,7 +102,10 @@ WRONG = [  # and what is said of it, where `a[N]` is a value
         "args.values[i] = a[i ^ 16];",
         r"a[16] is read with no barrier after thread 16 wrote it",
     ),
-    ("NFC_SHARED(float, a, 63); a[i] = i; __syncthreads(); args.values[i] = a[62 - i];", r"thread 63: a[63] is out of bounds of its 63 values"),
+    (
+        "NFC_SHARED(float, a, 63); a[i] = i; __syncthreads(); args.values[i] = a[62 - i];",
+        r"thread 63: a[63] is out of bounds of its 63 values",
+    ),
     ("if (i % 32 < 7) __syncwarp();", "not all threads reach __syncwarp"),
     ("if (i == 3) return; __syncwarp();", "not all threads reach __syncwarp"),
     ("if (i % 2) __syncthreads(); else __syncthreads_count(true);", "wait in __syncthreads"),
