@@ -27,7 +27,7 @@ from ptx import supported_architectures, translate  # noqa: E402
 
 KERNELS_VARIABLE = "NFC_GS_EMULATOR_KERNELS"
 """Environment variable: what the emulator runs. `sources` (the default), or the PTX for an architecture: `oldest` or
-`newest` of those that NVRTC knows, or a name such as `compute_90`."""
+`newest` of those that NVRTC knows, or a name such as `sm_90`."""
 
 SANITIZE_VARIABLE = "NFC_GS_EMULATOR_SANITIZE"
 """Environment variable: if set, kernels are compiled with AddressSanitizer, whose library must be preloaded."""

@@ -374,6 +374,7 @@ T __shfl_xor_sync(unsigned mask, T value, int by) {
 }
 
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 inline float __int_as_float(int bits) {
   float value;

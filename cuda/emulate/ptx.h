@@ -1,5 +1,5 @@
-// What PTX instructions do, in C++ over device.h: ptx.py writes calls of these. A register is an unsigned integer of its
-// size, a predicate a bool; operands are converted to the type of the instruction before they arrive here.
+// What PTX instructions do, in C++ over device.h: ptx.py writes calls of these. A register is an unsigned integer of
+// its size, a predicate a bool; operands are converted to the type of the instruction before they arrive here.
 //
 // Semantics: NVIDIA, "Parallel Thread Execution ISA", chapter "Instruction Set".
 #pragma once
@@ -250,8 +250,9 @@ class SharedMemory {
 
   template <class T>
   T load(uint64_t address) {
+    const auto read = [](Shadow& s, auto place) { check_read(s, place); };
     T value;
-    std::memcpy(&value, access(uint32_t(address), sizeof(T), [](Shadow& s, auto place) { check_read(s, place); }), sizeof(T));
+    std::memcpy(&value, access(uint32_t(address), sizeof(T), read), sizeof(T));
     return value;
   }
 
@@ -282,7 +283,7 @@ class SharedMemory {
     std::vector<Shadow> shadows;
   };
 
-  // The array, counted from 0, that an address belongs to, and the place within it: see `shared_address` of ptx.py.
+  // The array, counted from 0, that an address belongs to, and the place within it: see `symbols` in ptx.py.
   static int array_of(uint32_t address) { return int((address + (1u << 19)) >> 20) - 1; }
 
   auto place_of(uint32_t address) {

@@ -1,8 +1,8 @@
 """Translates the PTX that NVRTC makes of `cuda/gpu` to C++ over `ptx.h`, to run it without a GPU.
 
-    python cuda/emulate/ptx.py --list             the instructions in our kernels, for all architectures of NVRTC
-    python cuda/emulate/ptx.py --list compute_75  for this one, or several
-    python cuda/emulate/ptx.py raster.ptx         the C++ of a file of PTX
+    python cuda/emulate/ptx.py --list        the instructions in our kernels, for all architectures
+    python cuda/emulate/ptx.py --list sm_75  for this one, or several
+    python cuda/emulate/ptx.py raster.ptx    the C++ of a file of PTX
 
 `ptx_parser.py` reads the text, and most of what instructions compute is in `ptx_rules.py`. An instruction or modifier
 that is in neither that table nor a method here is an error.
@@ -62,7 +62,7 @@ class Writer:
             self.symbols[variable.name] = f"{hex(((place + 1) << 20) + variable.align)}u"
         self.symbols[kernel.parameter] = "uint64_t(arguments)"
         self.labels = {each.name for each in kernel.code if isinstance(each, Label)}
-        self.unit = 4  # of shared memory: the smallest access
+        self.unit = 4  # the smallest access to shared memory, in bytes
         self.forms: dict[str, Callable[[Instruction], str]] = {
             "mov": self.mov, "ld": self.load, "st": self.store, "cvt": self.convert, "setp": self.compare,
             "set": self.compare, "bra": self.branch, "brx": self.branch_by_index, "shfl": self.shuffle,
@@ -85,7 +85,7 @@ class Writer:
         declared = [f"  {kind} {', '.join(names)};" for kind, names in registers.items()]
         for v in kernel.variables:
             if v.space == "local":
-                declared.append(f"  alignas({max(v.align, 8)}) unsigned char {identifier(v.name)}[{v.size}];")
+                declared.append(f"  alignas({v.align}) unsigned char {identifier(v.name)}[{v.size}];")
         arrays = ", ".join(f'{{"{readable(v.name)}", {v.align}, {v.size}}}' for v in self.shared)
         return "\n".join(
             [
@@ -277,8 +277,8 @@ class Writer:
 
     def atomic(self, instruction: Instruction) -> str:
         operations = [m for m in instruction.modifiers if m in ATOMICS]
-        to, given = ("_", instruction.operands) if instruction.op == "red" else (
-            instruction.operands[0], instruction.operands[1:])  # fmt: skip
+        operands = instruction.operands if instruction.op == "atom" else ("_", *instruction.operands)
+        to, *given = operands  # `red` has no result
         if len(operations) != 1 or len(given) != (3 if operations == ["cas"] else 2):
             raise self.unknown(instruction)
         memory, _, before = self.memory(instruction, given[0], (operations[0],))
@@ -310,9 +310,10 @@ class Writer:
             raise self.unknown(instruction)
         target = cpp_type(to)
         if to[0] == "f":
-            value = f"rounded({ROUNDING[mode]}, [](auto a) {{ return {target}(a); }}, {value})" if ROUNDING[mode] else (
-                f"{target}({value})")  # fmt: skip
-            value = f"saturated({value})" if saturate else value
+            converted = f"{target}({value})"
+            if ROUNDING[mode]:
+                converted = f"rounded({ROUNDING[mode]}, [](auto a) {{ return {target}(a); }}, {value})"
+            value = f"saturated({converted})" if saturate else converted
             value = f"flushed({value})" if flush else value
         elif source[0] == "f":
             value = f"to_integer<{target}>({value})"
@@ -347,8 +348,8 @@ class Writer:
             return self.write(instruction, operands[0], to, f"{value}{further} ? {'1' if to[0] == 'f' else '-1'} : 0")
         first, _, second = operands[0].partition("|")
         opposite = self.write(instruction, second, "pred", f"!{value}{further}") if second else ""
-        # the opposite is written first: `first` may not be among its operands
-        return f"const bool is = {value}{further}; {opposite} {self.write(instruction, first, 'pred', 'is')}"
+        holds = self.write(instruction, first, "pred", "holds")
+        return f"const bool holds = {value}{further}; {opposite} {holds}"
 
     def shuffle(self, instruction: Instruction) -> str:
         """`shfl.sync.MODE.b32 d|p, a, b, c, mask`."""
@@ -420,20 +421,24 @@ def supported_architectures() -> list[str]:
     """What NVRTC compiles for, oldest first."""
     from cuda.bindings import nvrtc  # which only what compiles needs, and may be missing
 
-    return [f"compute_{number}" for number in nvrtc.nvrtcGetSupportedArchs()[1]]
+    return [f"sm_{number}" for number in nvrtc.nvrtcGetSupportedArchs()[1]]
 
 
 def listing(architectures: list[str]) -> list[str]:
     """A line for each instruction in our kernels: how often it occurs, and in PTX for which architectures.
 
+    Args:
+        architectures: those of tools/cubins.py if there are none.
+
     Raises:
         PtxError: one of them is not known here.
         UserError: NVRTC is not installed.
     """
-    from cubins import jobs
+    from cubins import ARCHITECTURES, jobs
 
     from nfc_gs.ops.nvrtc import compile_source
 
+    architectures = architectures or list(ARCHITECTURES)
     counts: Counter[str] = Counter()
     seen: dict[str, set[str]] = defaultdict(set)
     for source, architecture, channels in jobs(tuple(architectures)):
@@ -458,7 +463,7 @@ def main() -> int:
     try:
         if args.list:
             sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-            print("\n".join(listing(args.names or supported_architectures())))
+            print("\n".join(listing(args.names)))
         else:
             print(translate(Path(args.names[0]).read_text("utf-8")), end="")
     except PtxError as error:

@@ -35,6 +35,10 @@ CACHE_VARIABLE = "NFC_GS_CACHE"
 """Environment variable with the folder of compiled kernels; the user's cache folder if unset."""
 
 
+Form = Literal["cubin", "ptx"]
+"""What a source is compiled to: machine code for one GPU, or PTX, which the driver compiles for newer ones."""
+
+
 class Runtime(Protocol):
     """Something that runs kernels: a GPU, or in tests the emulator of `cuda/emulate`."""
 
@@ -59,7 +63,7 @@ class Compiled:
     """A source compiled for an architecture.
 
     Attributes:
-        code: the cubin, or the PTX, that the driver loads.
+        code: what the driver loads.
         log: what the assembler says of each kernel's registers, shared memory and spills.
     """
 
@@ -96,10 +100,8 @@ def options(source: str, architecture: str, channels: int = 0) -> dict[str, Any]
     }
 
 
-def compile_source(
-    source: str, architecture: str, channels: int = 0, to: Literal["cubin", "ptx"] = "cubin"
-) -> Compiled:
-    """Compile one of `SOURCES` for an architecture such as "sm_90", or "compute_90" for PTX; needs no GPU.
+def compile_source(source: str, architecture: str, channels: int = 0, to: Form = "cubin") -> Compiled:
+    """Compile one of `SOURCES` for an architecture such as "sm_90"; needs no GPU.
 
     Raises:
         UserError: NVRTC is not installed, or the sources do not compile with it.
@@ -112,7 +114,9 @@ def compile_source(
             name=f"{source}.cu", include_path=[str(folder)], **options(source, architecture, channels)
         )
         program = core.Program((folder / f"{source}.cu").read_text("utf-8"), "c++", given)
-        code = bytes(program.compile("cubin", logs=log).code) if to == "cubin" else _ptx(program, given)
+        code = bytes(program.compile("cubin", logs=log).code)
+        if to == "ptx":  # of the same compilation; cuda.core's own way to PTX asks the driver, which needs a GPU
+            code = _ptx_of(program.handle)
     except Exception as error:  # whatever the loader of NVRTC or NVRTC itself says
         raise UserError(
             f"The GPU kernels in {source}.cu do not compile for {architecture} ({error}); install the NVRTC that "
@@ -121,20 +125,12 @@ def compile_source(
     return Compiled(code, log.text)
 
 
-def _ptx(program: Any, options: Any) -> bytes:
-    """The PTX of a program of cuda.core, whose own `compile("ptx")` needs a driver."""
+def _ptx_of(program: Any) -> bytes:
+    """The PTX of a program that NVRTC has compiled."""
     nvrtc = _module("cuda.bindings.nvrtc")
-    given = options.as_bytes("nvrtc")
-    (status,) = nvrtc.nvrtcCompileProgram(program.handle, len(given), given)
-    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        _, size = nvrtc.nvrtcGetProgramLogSize(program.handle)
-        log = bytearray(size)
-        nvrtc.nvrtcGetProgramLog(program.handle, log)
-        raise RuntimeError(log.decode(errors="replace").rstrip("\0\n"))
-    _, size = nvrtc.nvrtcGetPTXSize(program.handle)
-    code = bytearray(size)
-    nvrtc.nvrtcGetPTX(program.handle, code)
-    return bytes(code).rstrip(b"\0")
+    text = bytes(nvrtc.nvrtcGetPTXSize(program)[1])
+    nvrtc.nvrtcGetPTX(program, text)
+    return text.rstrip(b"\0")
 
 
 class _Log:
