@@ -35,7 +35,7 @@ from nfc_gs.results import finish
 from nfc_gs.runs import families
 from nfc_gs.runs.metrics import Metrics
 from nfc_gs.runs.opening import LoadedModel, in_words, scene_of
-from nfc_gs.runs.run_folder import check_is_capture, claim_free_folder, claim_run_folder
+from nfc_gs.runs.run_folder import check_is_capture, claim_free_folder, claim_run_folder, image_cache_of
 from nfc_gs.runs.verdict import verdict
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
@@ -436,7 +436,7 @@ def train(
     with claim_run_folder(out) if out is not None else claim_free_folder(default_run_folder(capture)) as folder:
         clock = StageClock()
         with clock.counting("capture"):
-            scene = load_scene(capture, data, seed=config.seed)
+            scene = load_scene(capture, data, seed=config.seed, copies=image_cache_of(folder.path))
         trainer = Trainer(
             scene,
             config,

@@ -27,7 +27,7 @@ from nfc_gs.runs.checkpoint import GIVEN_PART, RESERVED_PARTS, RUN_PART, Checkpo
 from nfc_gs.runs.metrics import Metrics, TrainingRecord, peak_memory_mb, write_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME, CONFIG_NAME
 from nfc_gs.runs.opening import check_same_scene, scene_of, timings_so_far
-from nfc_gs.runs.run_folder import RunFolder, claim_run_folder, lock_run_folder, write_config
+from nfc_gs.runs.run_folder import RunFolder, claim_run_folder, image_cache_of, lock_run_folder, write_config
 from nfc_gs.runs.timelapse import timelapse_picture
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
@@ -160,7 +160,7 @@ class Trainer:
                 resolve_device(config.device)
                 if scene is None:
                     with clock.counting("capture"):
-                        scene = scene_of(checkpoint)
+                        scene = scene_of(checkpoint, copies=image_cache_of(folder.path))
                 check_same_scene(scene, checkpoint)
                 _check_has_views(scene, Path(checkpoint.capture))
                 trainer = cls.__new__(cls)
