@@ -230,8 +230,9 @@ def evaluate(
     *,
     lpips: bool = False,
     save_to: Path | str | None = None,
+    most: int | None = None,
 ) -> Metrics:
-    """Render every held-out view at full size and compare it with its photo.
+    """Render the held-out views at full size and compare them with their photos.
 
     Args:
         model: as `render` has it.
@@ -239,6 +240,7 @@ def evaluate(
             `load_model` returns.
         lpips: also LPIPS; where it cannot be had, a sentence in the log says so.
         save_to: folder for `<name>.png` and `<name>_truth.png` of every view.
+        most: measure so many views at most, chosen at random, always the same ones; by default all.
 
     Raises:
         UserError: an image cannot be read, or not be written, or there is no scene.
@@ -265,7 +267,8 @@ def evaluate(
             )
         scene = scene.in_frame(model.transform)
     with one_torch_thread():
-        return measure(shown, scene, options, lpips=lpips, save_to=None if save_to is None else Path(save_to))
+        folder = None if save_to is None else Path(save_to)
+        return measure(shown, scene, options, lpips=lpips, save_to=folder, most=most)
 
 
 def turntable(

@@ -189,8 +189,14 @@ def _packed(key: str, image: ViewImage) -> list[np.ndarray]:
         parts.append(np.packbits(image.mask.reshape(-1) >= 128))
     header = np.zeros(1, _HEADER)
     header["key"], header["size"], header["masked"] = key, image.rgb.shape[:2], image.mask is not None
-    header["crc"] = functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
+    header["crc"] = _checksum(header, parts)
     return [header.view(np.uint8), *parts]
+
+
+def _checksum(header: np.ndarray, parts: Iterable[np.ndarray]) -> int:
+    """Of a header [1] but for its own checksum, and of what follows it."""
+    start = zlib.crc32(header.view(np.uint8)[:-4].data)
+    return functools.reduce(lambda crc, part: zlib.crc32(part.data, crc), parts, start)
 
 
 def _read(path: Path, key: str) -> ViewImage | None:
@@ -201,12 +207,12 @@ def _read(path: Path, key: str) -> ViewImage | None:
         return None
     if len(content) < _HEADER.itemsize:
         return None
-    header, payload = content[: _HEADER.itemsize].view(_HEADER)[0], content[_HEADER.itemsize :]
-    height, width = (int(side) for side in header["size"])
-    pixels, masked = height * width, bool(header["masked"])
-    if header["key"] != key.encode() or len(payload) != 3 * pixels + masked * -(-pixels // 8):
+    header, payload = content[: _HEADER.itemsize].view(_HEADER), content[_HEADER.itemsize :]
+    if header["key"][0] != key.encode() or header["crc"][0] != _checksum(header, [payload]):
         return None
-    if zlib.crc32(payload) != header["crc"]:
+    (height, width), masked = header["size"][0].tolist(), bool(header["masked"][0])
+    pixels = height * width
+    if len(payload) != 3 * pixels + masked * -(-pixels // 8):
         return None
     mask = None
     if masked:

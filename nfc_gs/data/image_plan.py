@@ -108,9 +108,9 @@ def _open_copies(
     except UserError as error:
         messages.warning(f"No decoded copies of the images are kept. {error}")
         return None
-    there = f"{gigabytes(copies.own_bytes)} of them are there. " if copies.own_bytes else ""
+    there = f", {gigabytes(copies.own_bytes)} are there already" if copies.own_bytes else ""
     messages.info(
-        f"Decoded copies of the images are kept in {folder} (at most {config.copies_gb:g} GB, --copies-gb), so that none "
-        f"has to be decoded twice. {there}The folder may be removed at any time."
+        f"Decoded copies of the images are kept in {folder} (at most {config.copies_gb:g} GB, --copies-gb{there}); the "
+        "folder may be removed at any time."
     )
     return copies
