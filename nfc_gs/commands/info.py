@@ -19,8 +19,11 @@ from nfc_gs.commands.console import Output, bytes_on_disk, decibels, ratio, size
 from nfc_gs.commands.options import Command
 from nfc_gs.commands.runs import device_in_words
 from nfc_gs.core.errors import UserError
-from nfc_gs.core.text import duration
+from nfc_gs.core.memory import available_memory
+from nfc_gs.core.text import duration, gigabytes
 from nfc_gs.data.config import DataConfig, FrameOptions
+from nfc_gs.data.image_cache import picture_bytes
+from nfc_gs.data.image_plan import image_memory
 from nfc_gs.data.images import describe_processing
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.readers.registry import READERS
@@ -79,7 +82,7 @@ class Info(Command):
       everything    kind (capture, run, checkpoint, splat, installation,
                     devices), path, bytes, device_here, backend_here
       a capture     views, train_views, test_views, cameras, image_sizes,
-                    points, time_axis
+                    image_bytes, points, time_axis
       a run         those of its capture; capture, steps, total_steps,
                     train_seconds, budget_seconds, device, backend, preset,
                     seed, method, objective, psnr, ssim, moving_psnr
@@ -198,6 +201,7 @@ def _capture(path: Path, config: DataConfig) -> list[Fact]:
         _views(len(scene.train), len(scene.test)),
         *_cameras(scene.views),
         _photos(scene),
+        _memory(scene.views, config),
         Fact("Points", f"{len(scene.points):,}", {"points": len(scene.points)}),
         *_times(scene.time_axis, f", {count} of them"),
     ]
@@ -231,6 +235,13 @@ def _cameras(views: Sequence[View]) -> list[Fact]:
 
 def _photos(scene: SceneData) -> Fact:
     return Fact("Images are", ", ".join(describe_processing(scene.views)) or "taken as they are")
+
+
+def _memory(views: Sequence[View], config: DataConfig) -> Fact:
+    """What decoded images take, and how much memory is used for them."""
+    size, limit = sum(picture_bytes(view) for view in views), image_memory(config, available_memory())
+    text = f"{gigabytes(size)}; {gigabytes(limit)} of memory are used for them (--cache-gb)"
+    return Fact("Decoded images", text, {"image_bytes": size})
 
 
 def _run(path: Path) -> list[Fact]:

@@ -193,7 +193,7 @@ def write_metrics(run: Path, metrics: Metrics, record: TrainingRecord) -> Path:
 def test_values(metrics: Metrics) -> dict[str, Any]:
     """What `metrics.json` says of the held-out views; numbers may not be finite."""
     test: dict[str, Any] = {"psnr": metrics.psnr, "ssim": metrics.ssim}
-    if metrics.held_out is not None:
+    if metrics.held_out:
         test |= {"measured": len(metrics.views), "held_out": metrics.held_out}
     if metrics.lpips is not None:
         test["lpips"] = metrics.lpips
