@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lenses import lens_of
+from photos import noise, save, view_of
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.data import image_plan
@@ -79,14 +81,9 @@ def test_images_that_are_slow_to_decode_are_copied_though_they_fit_into_memory(
 
 
 def test_undistorting_is_work_too(tmp_path: Path) -> None:
-    from lenses import lens_of
-    from photos import noise, save, source_of
-    from test_data_images import view_of
-
     path, lens = save(tmp_path / "a.png", noise(20, 30)), lens_of("OPENCV")
     plain = decoding_work([view_of(path)])
     assert plain == 600 and decoding_work([view_of(path, lens=lens)]) > plain
-    assert source_of(path).lens is None
 
 
 def test_a_place_that_cannot_be_written_is_said_and_costs_nothing_else(

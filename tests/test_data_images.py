@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photos import noise, save, source_of
+from photos import noise, save, source_of, view_of
 from PIL import Image
 
-from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.data import image_cache
 from nfc_gs.data.image_cache import ImageCache, Throttle
@@ -27,12 +25,7 @@ from nfc_gs.data.image_copies import ImageCopies
 from nfc_gs.data.image_files import read_header
 from nfc_gs.data.image_source import ImageSource, MaskFile
 from nfc_gs.data.images import area_average, decode, shrink
-from nfc_gs.data.scene import View, ViewImage
-
-
-def view_of(path: Path, **changes) -> View:
-    source = source_of(path, **changes)
-    return View(path.name, Camera(torch.eye(4), 1.0, 1.0, 0.0, 0.0, source.width, source.height), source)
+from nfc_gs.data.scene import ViewImage
 
 
 def naive_area_average(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
