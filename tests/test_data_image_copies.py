@@ -153,7 +153,7 @@ def take_that_of_another(path: Path) -> None:
 @pytest.mark.parametrize("damage", [cut, lengthen, flip_a_pixel, turn_its_sides, empty, take_that_of_another])
 def test_a_damaged_copy_is_noticed_and_made_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     source, decoder = source_of(save(tmp_path / "a.png", noise(12, 10))), Decoder()
-    copies = ImageCopies(tmp_path / "copies", MEGABYTE)
+    copies = ImageCopies(tmp_path / "copies", 12 * 10 * 3 + 80)
     copies.image(source)
     damage(files(copies.folder)[0])
     for _ in range(2):

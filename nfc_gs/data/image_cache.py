@@ -20,6 +20,10 @@ DECODING_BYTES, RESAMPLING_BYTES = 10, 60
 """For each pixel of a file, and of a picture that is undistorted, measured."""
 
 
+LEAST_DECODING = 300_000_000
+"""Bytes for decoding, however small the bound: those of an image of 24 megapixels, and of small ones beside it."""
+
+
 class ImageCache:
     """Decoded pictures of the views of one scene, within a bound of memory.
 
@@ -28,14 +32,14 @@ class ImageCache:
 
     Args:
         cache_gb: bound in 10^9 bytes. The newest picture is kept even if it alone is larger. What decoding itself
-            needs comes on top: a quarter of the bound, or what one image needs.
+            needs comes on top: a quarter of the bound, or `LEAST_DECODING`, or what one image needs.
         threads: decoding threads; by default one per processor, at most 4.
         copies: where decoded pictures are on disk; None to decode what was dropped again.
     """
 
     def __init__(self, cache_gb: float = 2.0, threads: int | None = None, *, copies: ImageCopies | None = None) -> None:
         self._limit, self._copies = int(cache_gb * 1e9), copies
-        self._decoding = Throttle(self._limit // 4)
+        self._decoding = Throttle(max(self._limit // 4, LEAST_DECODING))
         self._threads = threads or max(1, min(4, os.cpu_count() or 1))
         self._lock = threading.Lock()
         self._images: OrderedDict[tuple[str, int], ViewImage] = OrderedDict()

@@ -26,6 +26,7 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder, remove_leftovers, write_error
@@ -46,7 +47,7 @@ FORMAT = 1
 """Of the files, and of what `decode` makes of a photo: a new number leaves the old copies aside."""
 
 _PACKAGES = ("pillow", "numpy", "scipy", "torch", "pycolmap", "imageio-ffmpeg")
-"""What decodes and resamples: other versions may round in another way."""
+"""What decodes and resamples; another version may round in another way."""
 
 _TAG = """Signature: 8a477f597d28d172789f06886806bc55
 # Decoded copies of photos, made by nfc-gs. The folder may be removed at any time; they are made again when needed.
@@ -89,16 +90,17 @@ class ImageCopies:
         found = []
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             found = [(each.stat(), each.name) for each in entries if each.name.endswith(SUFFIX) and each.is_file()]
-        self._bytes = sum(stat.st_size for stat, _ in found)
-        for name in own.intersection(name for _, name in found):
-            with contextlib.suppress(OSError):
-                os.utime(folder / name)
-        oldest = sorted((stat.st_mtime_ns, stat.st_size, name) for stat, name in found)
-        ours = [(size, name) for _, size, name in oldest if name in own]
-        self._others = [(size, name) for _, size, name in reversed(oldest) if name not in own]  # the oldest is the last
+        self._sizes = {name: stat.st_size for stat, name in found}
+        self._bytes = sum(self._sizes.values())
+        newest = [name for _, name in sorted(((stat.st_mtime_ns, name) for stat, name in found), reverse=True)]
+        ours = [name for name in newest if name in own]
+        self._others = [name for name in newest if name not in own]
         self._remove(self._others, 0)
         self._remove(ours, 0)
-        self.own_bytes = sum(size for size, _ in ours)
+        self.own_bytes = sum(self._sizes[name] for name in ours)
+        for name in ours:
+            with contextlib.suppress(OSError):
+                os.utime(folder / name)
 
     def image(self, source: ImageSource, make: Callable[[ImageSource], ViewImage] = decode) -> ViewImage:
         """The picture of a view from its copy, or else from `make`, and a copy of it is left.
@@ -119,10 +121,12 @@ class ImageCopies:
         parts = _packed(key, image)
         size = sum(part.nbytes for part in parts)
         with self._lock:
-            self._remove(self._others, size)
-            if not self._may_write or self._bytes + size > self._limit:
+            more = size - self._sizes.get(path.name, 0)  # a damaged copy is replaced
+            self._remove(self._others, more)
+            if not self._may_write or self._bytes + more > self._limit:
                 return
-            self._bytes += size
+            self._sizes[path.name] = size
+            self._bytes += more
         temporary = path.with_name(f".{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial{SUFFIX}")
         try:
             if shutil.disk_usage(self.folder).free - size < LEAST_FREE:
@@ -136,13 +140,13 @@ class ImageCopies:
                 temporary.unlink(missing_ok=True)
             self._stop_writing(str(write_error(path, error)))
 
-    def _remove(self, copies: list[tuple[int, str]], size: int) -> None:
+    def _remove(self, names: list[str], size: int) -> None:
         """Remove copies, the last of the list first, until there is room for `size` more bytes."""
-        while self._bytes + size > self._limit and copies:
-            gone, name = copies.pop()
+        while self._bytes + size > self._limit and names:
+            name = names.pop()
             with contextlib.suppress(OSError):
                 (self.folder / name).unlink(missing_ok=True)
-            self._bytes -= gone
+            self._bytes -= self._sizes.pop(name)
 
     def _stop_writing(self, why: str) -> None:
         with self._lock:
@@ -173,7 +177,8 @@ def _key(source: ImageSource) -> str:
 
 @functools.cache
 def _versions() -> tuple[str, ...]:
-    versions = []
+    """Of what decodes and resamples, and the instructions it does it with."""
+    versions = [torch.backends.cpu.get_cpu_capability()]
     for name in _PACKAGES:
         try:
             versions.append(metadata.version(name))
