@@ -31,6 +31,11 @@ from nfc_gs.runs.history import read_history
 from nfc_gs.training import trainer
 from nfc_gs.training.trainer import Trainer
 
+
+def in_one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 # ---- the whole ----
 
 
@@ -134,7 +139,8 @@ def test_ctrl_c_while_views_are_measured_still_leaves_the_rest(
 
 def test_resume_refuses_other_settings_and_folders(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nfc("train", "--resume", run, "--steps", 50, "--masks", "--rates.means", 1) == 2
-    assert "--steps, --rates" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--steps, --rates" in said and "begin a new run: leave out --resume" in said
     assert nfc("train", "--resume", run, "--out", run.parent / "other") == 2
     assert "--out" in capsys.readouterr().err
     assert nfc("train", "--resume", run, "--out", run) == 0
@@ -143,7 +149,8 @@ def test_resume_refuses_other_settings_and_folders(run: Path, capsys: pytest.Cap
 def test_a_finished_run_can_be_resumed_without_harm(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "splat.ply").read_bytes()
     assert nfc("train", "--resume", run) == 0
-    assert "complete" in capsys.readouterr().out
+    said = in_one_line(capsys.readouterr().out)
+    assert "complete and is not trained any further (for that, begin a new one without --resume)" in said
     assert (run / "splat.ply").read_bytes() == before and read_metrics(run)["steps"] == 12
 
 
@@ -273,6 +280,26 @@ def test_render_writes_a_folder_of_frames(what: str, run: Path, tmp_path: Path) 
 def test_render_writes_videos(name: str, run: Path, tmp_path: Path) -> None:
     assert nfc("render", run, "--frames", 4, "--width", 32, "--height", 32, "--out", tmp_path / "new" / name) == 0
     assert (tmp_path / "new" / name).stat().st_size > 500
+
+
+def test_render_and_export_say_that_they_replace_a_file(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rendering = ("render", run, "--frames", 2, "--width", 32)
+    for words, replaces in (
+        ((*rendering, "--out", tmp_path / "film.gif"), "replaces the earlier file"),
+        (
+            ("render", run, "--what", "test", "--out", tmp_path / "views"),
+            "earlier images of the same names",
+        ),
+        (("export", run, "--out", tmp_path / "a.ply"), "replaces the earlier file"),
+        (("export", run, "--out", tmp_path / "a.safetensors"), "replaces the earlier file"),
+    ):
+        said = []
+        for _ in range(2):
+            assert nfc(*words) == 0
+            said.append(in_one_line(capsys.readouterr().out))
+        assert "replace" not in said[0] and replaces in said[1]
 
 
 def test_an_image_of_another_shape_is_cut_out_of_the_middle() -> None:

@@ -84,6 +84,11 @@ def in_words(model: RadianceModel) -> str:
     return ", ".join([f"{count} {what}", *degree, *(["moving"] if model.changes_with_time else [])])
 
 
+def what_opens() -> str:
+    """What `load_model` opens, in words for sentences that say what to give."""
+    return f"a run folder, a checkpoint or compact file (.safetensors), or a splat file ({splat_suffixes()})"
+
+
 def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     """The model of a run folder, a checkpoint, a compact file (.safetensors) or a splat file (.ply, .splat).
 
@@ -110,11 +115,9 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
         options = RenderOptions() if notes.background is None else RenderOptions(background=notes.background)
         return LoadedModel(path, model, options, transform, notes)
     if not path.exists():
-        raise UserError(f"There is no {path}; give a run folder, a checkpoint or a splat file ({splat_suffixes()}).")
+        raise UserError(f"There is no {path}; give {what_opens()}.")
     if path.is_file() and path.suffix.lower() != ".safetensors":
-        raise UserError(
-            f"{path} holds no model; give a run folder, a checkpoint (.safetensors) or a splat ({splat_suffixes()})."
-        )
+        raise UserError(f"{path} holds no model; give {what_opens()}.")
     checkpoint = load_checkpoint(path)
     model = checkpoint.make_model(device).detached()
     options, scene = checkpoint.render_options(), checkpoint.scene
