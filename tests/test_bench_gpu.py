@@ -152,7 +152,7 @@ def test_bits_begin_at_the_colors_of_the_scene():
 
 
 class CountingEmulator(Emulator):
-    """Counts how often the rasterizer computes an alpha."""
+    """Counts how often the rasterizer computes an exponent."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -160,9 +160,9 @@ class CountingEmulator(Emulator):
         text = (CUDA / "gpu" / "raster.cu").read_text("utf-8")
         text = text.replace('#include "', f'#include "{CUDA}/gpu/')
         text = text.replace("namespace nfc {", 'extern "C" long long pairs = 0;\nnamespace nfc {', 1)
-        assert text.count("  Blend b;\n") == 1
+        assert text.count("  Offset o;\n") == 1
         self.source = folder / "raster.cu"
-        self.source.write_text(text.replace("  Blend b;\n", "  Blend b;\n  ++pairs;\n"), "utf-8")
+        self.source.write_text(text.replace("  Offset o;\n", "  Offset o;\n  ++pairs;\n"), "utf-8")
 
     def launch(self, source: str, kernel: str, args: Any, blocks: int, threads: int, channels: int = 0) -> None:
         if source != "raster":
@@ -201,20 +201,20 @@ def test_pairs_are_those_that_the_kernels_compute(counting: CountingEmulator, op
     if opaque:
         assert work.started < work.buckets and work.drawn < work.visible and work.reached < work.entries
     else:  # nothing becomes opaque: every entry is read by every pixel of its tile
-        assert work.backward_pairs == counting.pairs["raster_backward"] == work.reached * 256 - outside(work, scene)
+        assert work.backward_pairs == counting.pairs["raster_backward"] == lanes_at_work(work, scene)
         assert work.reached == work.entries and work.drawn <= work.visible
 
 
-def outside(work: Any, scene: Any) -> int:
-    """Pixels of tiles that lie beyond the picture, for every entry."""
+def lanes_at_work(work: Any, scene: Any) -> int:
+    """For each 32 entries of a tile: 32 lanes, as long as its pixels inside the picture go through them."""
     camera = scene.cameras[0]
     picture = render(scene.model, camera, backend="emulated").rgb
-    begin = picture.grad_fn.call.buffers["tile_begin"].diff().view(-(-camera.height // 16), -1)
+    entries = picture.grad_fn.call.buffers["tile_begin"].diff().view(-(-camera.height // 16), -1)
     inside = torch.ones(camera.height, camera.width)
     full = torch.nn.functional.pad(inside, (0, -camera.width % 16, 0, -camera.height % 16))
     pixels = full.unfold(0, 16, 16).unfold(1, 16, 16).sum((-1, -2))
-    assert int(begin.sum()) == work.entries
-    return int((begin * (256 - pixels)).sum())
+    assert int(entries.sum()) == work.entries
+    return int((-(-entries // 32) * 32 * (pixels + 31)).sum())
 
 
 def test_bytes_are_those_of_the_arrays(emulator: Emulator):
@@ -231,7 +231,8 @@ def test_bytes_are_those_of_the_arrays(emulator: Emulator):
         "means2d": 8 * 80,
         "order": 8 * 80, "entry_end": 8 * 80, "entry_begin": 8 * 80, "entry_splat": 4 * entries,
         "entry_tile": 2 * entries, "slot_tile": 2 * entries, "slot_entry": 8 * entries, "slot_splat": 4 * entries,
-        "tile_begin": 4 * (tiles + 1), "bucket_tile": 4 * buckets, "bucket_transmittance": 1024 * buckets,
+        "tile_begin": 4 * (tiles + 1), "tile_reached": 4 * tiles, "bucket_tile": 4 * buckets,
+        "bucket_transmittance": 1024 * buckets,
         "bucket_sum": 3 * 1024 * buckets, "out": 12 * pixels, "out_alpha": 4 * pixels, "v_out": 12 * pixels,
         "v_pixel": 3 * 1024 * tiles, "behind": 1024 * tiles, "partial": 4 * (8 + 3) * entries, "camera_partial": 48,
         "v_means": 12 * 80, "v_quats": 16 * 80, "v_log_scales": 12 * 80, "v_opacity_logits": 4 * 80,
@@ -244,10 +245,10 @@ def test_bytes_are_those_of_the_arrays(emulator: Emulator):
     assert work.bytes_of("project_splats_backward") == project_backward
     assert work.bytes_of("pixel_gradients") == (12 + 4 + 12) * pixels + 4 * 1024 * tiles
     assert work.reached == entries and work.pairs_of("project_splats") == 0
-    raster = 4 * 7 + 4 * entries + 76 * work.drawn + 4 * buckets + 4096 * work.started + 16 * pixels
+    raster = 4 * 7 + 4 * 6 + 4 * entries + 76 * work.drawn + 4 * buckets + 4096 * work.started + 16 * pixels
     assert work.bytes_of("raster") == pytest.approx(raster)
     by_bytes, by_pairs = bounds.Rates(bandwidth=1e9, instructions=1e10).lower_bounds(work, "raster")
-    assert by_bytes == pytest.approx(1e-9 * raster) and by_pairs == pytest.approx(1e-9 * work.forward_pairs)
+    assert by_bytes == pytest.approx(1e-9 * raster) and by_pairs == pytest.approx(8e-10 * work.forward_pairs)
 
 
 def test_the_arrays_of_the_kernels_are_those_of_their_sources():
@@ -260,7 +261,12 @@ def test_the_arrays_of_the_kernels_are_those_of_their_sources():
         text = "".join((CUDA / "gpu" / file).read_text("utf-8") for file in files)
         used = set(re.findall(r"\bargs\.(\w+)", text)) & ARRAYS
         kernels = re.findall(r"NFC_KERNEL\((\w+)", (CUDA / "gpu" / source).read_text("utf-8"))
-        listed = {name for kernel in kernels for names in bounds.KERNEL_ARRAYS[kernel] for name in names.split()}
+        listed = {
+            name
+            for kernel in map(bounds.kernel_of, kernels)
+            for names in bounds.KERNEL_ARRAYS[kernel]
+            for name in names.split()
+        }
         assert listed == used, source
 
 

@@ -94,13 +94,25 @@ struct Shadow {
   int writer = -1, reader = -1, write_barrier = -1, read_barrier = -1, write_warp_barrier = -1, read_warp_barrier = -1;
 };
 
+// In the place of a thread: several of different warps, or of one warp between two of its barriers.
 constexpr int kSeveral = -2;
+inline int several_of(int warp) { return kSeveral - 1 - warp; }
+
+// The warp of a thread or of several; -1 for several warps and for none.
+inline int warp_of_any(int other) { return other >= 0 ? warp_of(other) : other < kSeveral ? kSeveral - 1 - other : -1; }
 
 // Whether something that `other` did after these barriers happened before what this thread does now.
 inline bool ordered(int other, int barrier, int warp_barrier) {
   if (other == block.current || barrier != block.barriers) return true;
-  return other >= 0 && warp_of(other) == warp_of(block.current) &&
-         warp_barrier != block.warp_barriers[size_t(warp_of(block.current))];
+  const int warp = warp_of(block.current);
+  return warp_of_any(other) == warp && warp_barrier != block.warp_barriers[size_t(warp)];
+}
+
+// Who has read a value after these barriers, once this thread has read it, too.
+inline int joined(int reader, int barrier, int warp_barrier) {
+  if (reader == -1 || ordered(reader, barrier, warp_barrier)) return block.current;
+  const int warp = warp_of(block.current);
+  return warp_of_any(reader) == warp ? several_of(warp) : kSeveral;
 }
 
 template <class T, int Size>
@@ -135,10 +147,8 @@ class Shared {
     if (!ordered(s.writer, s.write_barrier, s.write_warp_barrier)) {
       fail(place(index) + " is read with no barrier after thread " + std::to_string(s.writer) + " wrote it");
     }
-    const int warp_barrier = block.warp_barriers[size_t(warp_of(block.current))];
-    const bool again = s.read_barrier == block.barriers && s.reader != block.current;
-    s.reader = again ? kSeveral : block.current;
-    s.read_barrier = block.barriers, s.read_warp_barrier = warp_barrier;
+    s.reader = joined(s.reader, s.read_barrier, s.read_warp_barrier);
+    s.read_barrier = block.barriers, s.read_warp_barrier = block.warp_barriers[size_t(warp_of(block.current))];
     return values_[index];
   }
 
@@ -320,6 +330,7 @@ T __shfl_xor_sync(unsigned mask, T value, int by) {
 }
 
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 inline float __int_as_float(int bits) {
   float value;

@@ -50,8 +50,15 @@ CHANNELS_AT_ONCE = WIDTHS[-1]
 
 PROJECT_THREADS, BINNING_THREADS, BACKWARD_THREADS = 128, 256, 128
 TILE_PIXELS = TILE_SIZE * TILE_SIZE
-RECORD_FLOATS, MOMENTS, BUCKET, CAMERA_TERMS = 16, 8, 32, 12
+RECORD_FLOATS, MOMENTS, WARP, CAMERA_TERMS = 16, 8, 32, 12
 """Sizes of cuda/gpu/render.h."""
+
+BUCKET_SIZES = (256, 128, 64, 32)
+"""Splats of a tile that one warp of the backward pass may take, one after the other. The state of all pixels is kept at
+the start of each bucket, 1024 bytes and as many for each channel; so large buckets need little memory ..."""
+
+BACKWARD_WARPS = 2**14
+"""... and small ones give work to more warps: so many are enough, some four times what the largest GPUs run at once."""
 
 MAX_NARROW_TILES = 2**15 - 1
 """Up to this many tiles (an image of 3840 x 2160 has 32400) their indices are sorted as 16 bits, else as 32."""
@@ -240,6 +247,17 @@ def _passes(job: RenderArgs) -> tuple[int, range]:
     return width, range(0, job.channels, width)
 
 
+def _bucket_size(entries: int) -> int:
+    """Splats of a bucket: as many as leave enough buckets."""
+    return next((size for size in BUCKET_SIZES if entries >= size * BACKWARD_WARPS), BUCKET_SIZES[-1])
+
+
+def bytes_of_an_entry(channels: int, bucket_splats: int) -> int:
+    """What a pair of a tile and a splat takes for the backward pass: its sums, and its part of the state of pixels."""
+    state = TILE_PIXELS * (1 + channels) // bucket_splats
+    return 4 * (MOMENTS + channels + state)
+
+
 def _draw(call: _Call, job: RenderArgs) -> tuple[Tensor | None, ...]:
     """Run the forward kernels; returns features, alpha, depth, radii and means2d as in `RasterOutput`."""
     radii = call.new(job.count, 2, dtype=torch.int32)
@@ -259,7 +277,9 @@ def _draw(call: _Call, job: RenderArgs) -> tuple[Tensor | None, ...]:
     depth = call.new(*size, 1) if job.depth else None
     job.set(out=features, out_alpha=alpha, **({} if depth is None else {"out_depth": depth}))
     if call.keep:
-        job.set(buckets=job.entries // BUCKET + job.tiles_x * job.tiles_y)
+        tiles, bucket_splats = job.tiles_x * job.tiles_y, _bucket_size(job.entries)
+        job.set(bucket_splats=bucket_splats, buckets=job.entries // bucket_splats + tiles)
+        call.keep_new(job, "tile_reached", tiles, dtype=torch.int32)
         call.keep_new(job, "bucket_tile", job.buckets, dtype=torch.int32, fill=-1)
         call.keep_new(job, "bucket_transmittance", job.buckets, TILE_PIXELS)
         call.keep_new(job, "bucket_sum", job.buckets, job.channels, TILE_PIXELS)
@@ -329,7 +349,7 @@ def _draw_backward(
     tiles = job.tiles_x * job.tiles_y
     width, firsts = _passes(job)
     v_pixel, behind = call.new(tiles, width, TILE_PIXELS), call.new(tiles, TILE_PIXELS)
-    partial = call.new(job.entries, MOMENTS + job.channels, fill=0)
+    partial = call.new(job.entries, MOMENTS + job.channels)
     camera_partial = call.new(_blocks(job.count, PROJECT_THREADS), CAMERA_TERMS)
     v_means2d = call.new(job.count, 2)
     v_means2d_abs = call.new(job.count, 2) if job.absgrad else None
@@ -340,8 +360,9 @@ def _draw_backward(
     for first in firsts:
         job.set(first_channel=first)
         launch("raster", "pixel_gradients", job, tiles, TILE_PIXELS, width)
-        blocks = _blocks(job.buckets, BACKWARD_THREADS // BUCKET)
-        launch("raster", "raster_backward", job, blocks, BACKWARD_THREADS, width)
+        blocks = _blocks(job.buckets, BACKWARD_THREADS // WARP)
+        kernel = "raster_backward_absgrad" if job.absgrad else "raster_backward"
+        launch("raster", kernel, job, blocks, BACKWARD_THREADS, width)
     launch("project", "project_splats_backward", job, len(camera_partial), PROJECT_THREADS)
     assert call.info is not None
     call.info.means2d_grad, call.info.means2d_absgrad = v_means2d, v_means2d_abs
