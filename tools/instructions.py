@@ -7,6 +7,7 @@ a pixel and a splat at once:
 - idle: backward, a step in which no lane has a pixel.
 - evaluated: the exponents of 32 pairs, of which none counts.
 - blended: the same, where at least one of them counts.
+- listing, queueing: backward, what comes before 32 splats and before 32 steps, for 32 pixels.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 import sass
 
+from nfc_gs.ops.nvrtc import compile_source
 from nfc_gs.rendering.cuda_backend import BUCKET_SIZES, bytes_of_an_entry
 
 CHANNELS = 3
@@ -42,6 +44,8 @@ class Figure:
     budget: int
 
 
+LISTING, QUEUEING = "raster backward: listing 32 pixels", "raster backward: queueing 32 pixels"
+
 BUDGETS = {
     "raster: skipped": 30,
     "raster: evaluated": 23,
@@ -50,6 +54,8 @@ BUDGETS = {
     "raster backward: idle": 36,
     "raster backward: evaluated": 36,
     "raster backward: blended": 72,
+    LISTING: 150,
+    QUEUEING: 150,
     "raster backward: registers": 66,
     "projection backward: registers": 157,
     "bytes of an entry for the backward pass": 60,
@@ -66,6 +72,16 @@ def instruction_figures(disassembly: str, architecture: str) -> list[Figure]:
     kernels = sass.kernels(disassembly)
     values = _forward(kernels["raster"]) | _backward(kernels["raster_backward"])
     return [Figure(name, architecture, value, BUDGETS[name]) for name, value in values.items()]
+
+
+def rasterizer_costs(architecture: str) -> dict[str, int]:
+    """The values of `instruction_figures`, of what is compiled for this.
+
+    Raises:
+        UserError: it cannot be compiled or disassembled.
+    """
+    disassembly = sass.disassemble(compile_source("raster", architecture, CHANNELS).cubin)
+    return {figure.name: figure.value for figure in instruction_figures(disassembly, architecture)}
 
 
 def register_figures(registers: dict[str, int], architecture: str) -> list[Figure]:
@@ -91,10 +107,13 @@ def _forward(blocks: list[sass.Block]) -> dict[str, int]:
 
 def _backward(blocks: list[sass.Block]) -> dict[str, int]:
     steps = sass.loop_around(blocks, ALPHA_TEST)
+    around = next(loop for loop in sass.loops(blocks) if loop.members > steps.members)
     return {
         "raster backward: idle": _per_pair(steps, steps.shortest()),
         "raster backward: evaluated": _evaluated(steps),
         "raster backward: blended": _per_pair(steps, steps.longest()),
+        LISTING: sass.loop_around(blocks, "POPC").longest(),
+        QUEUEING: around.longest(avoiding=steps.members),
     }
 
 

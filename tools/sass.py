@@ -98,9 +98,16 @@ class Loop:
             raise UserError("the disassembly has no such iteration")
         return min(fitting)
 
-    def longest(self) -> int:
-        """Instructions of the longest iteration."""
-        return max(cost for cost, _ in self._costs(frozenset()))
+    def longest(self, avoiding: frozenset[int] = frozenset()) -> int:
+        """Instructions of the longest iteration that passes none of `avoiding`.
+
+        Raises:
+            UserError: there is none.
+        """
+        costs = [cost for cost, _ in self._costs(avoiding)]
+        if not costs:
+            raise UserError("the disassembly has no such iteration")
+        return max(costs)
 
     def _costs(self, avoiding: frozenset[int]) -> list[tuple[int, frozenset[int]]]:
         """Instructions and blocks of every iteration that goes through no block twice."""

@@ -292,7 +292,7 @@ NFC_HD float behind_at_start(const RenderArgs& args, int tile, int bucket, int i
 // Collects, for every entry, the sums over its pixels of g = alpha v_alpha times 1, dx, dy, dx^2, dx dy, dy^2 (all that
 // the gradients of opacity, mean and conic need), of |gradient of the mean|, and the gradients of its channels.
 template <bool kAbsgrad>
-NFC_HD void bucket_backward(const RenderArgs& args) {
+static NFC_HD void bucket_backward(const RenderArgs& args) {
   constexpr int kWarps = kBackwardThreads / kWarp;
   NFC_SHARED(PixelState, states, kWarps * kPlaces);
   NFC_SHARED(unsigned char, pixels, kWarps * kTilePixels);  // of the list: their indices in the tile

@@ -173,14 +173,14 @@ class _Render(torch.autograd.Function):
             name: None if tensor is None or name in ("background", "viewmat") else torch.empty_like(tensor)
             for name, tensor in inputs.items()
         }
-        v_camera = _draw_backward(call, job, v_inputs, v_out, v_alpha, v_depth)
+        v_camera = _draw_backward(call, job, v_inputs, v_out, v_alpha, v_depth, camera=needed["viewmat"])
         if background is not None and needed["background"]:
             alpha = ctx.saved_tensors[len(inputs) + 1]  # which follows the inputs and the features
             v_background = torch.zeros_like(background) if v_out is None else ((1 - alpha) * v_out).sum((0, 1))
             v_inputs["background"] = v_background
-        if viewmat is not None and needed["viewmat"]:
+        if viewmat is not None and v_camera is not None:
             v_viewmat = torch.zeros_like(viewmat)
-            v_viewmat[:3] = v_camera
+            v_viewmat[:3] = v_camera.sum(0).reshape(3, 4)
             v_inputs["viewmat"] = v_viewmat
         return (*v_inputs.values(), None)
 
@@ -334,15 +334,18 @@ def _draw_backward(
     v_out: Tensor | None,
     v_alpha: Tensor | None,
     v_depth: Tensor | None,
-) -> Tensor:
+    *,
+    camera: bool,
+) -> Tensor | None:
     """Run the backward kernels.
 
     Args:
         v_inputs: gradients of the splats by the names of `_Call.inputs`; filled in.
         v_out, v_alpha, v_depth: gradients of features, alpha and depth.
+        camera: whether the gradient of the view matrix is wanted.
 
     Returns:
-        [3, 4] the gradient of the first rows of the view matrix.
+        [blocks, 12] the gradient of the first three rows of the view matrix, to be summed up.
     """
     job.set(v_out=v_out, v_alpha=v_alpha, v_depth=v_depth)
     job.set(**{f"v_{name}": gradient for name, gradient in v_inputs.items() if gradient is not None})
@@ -350,7 +353,8 @@ def _draw_backward(
     width, firsts = _passes(job)
     v_pixel, behind = call.new(tiles, width, TILE_PIXELS), call.new(tiles, TILE_PIXELS)
     partial = call.new(job.entries, MOMENTS + job.channels)
-    camera_partial = call.new(_blocks(job.count, PROJECT_THREADS), CAMERA_TERMS)
+    blocks = _blocks(job.count, PROJECT_THREADS)
+    camera_partial = call.new(blocks, CAMERA_TERMS) if camera else None
     v_means2d = call.new(job.count, 2)
     v_means2d_abs = call.new(job.count, 2) if job.absgrad else None
     job.set(v_pixel=v_pixel, behind=behind, partial=partial, camera_partial=camera_partial, v_means2d=v_means2d)
@@ -360,10 +364,11 @@ def _draw_backward(
     for first in firsts:
         job.set(first_channel=first)
         launch("raster", "pixel_gradients", job, tiles, TILE_PIXELS, width)
-        blocks = _blocks(job.buckets, BACKWARD_THREADS // WARP)
-        kernel = "raster_backward_absgrad" if job.absgrad else "raster_backward"
-        launch("raster", kernel, job, blocks, BACKWARD_THREADS, width)
-    launch("project", "project_splats_backward", job, len(camera_partial), PROJECT_THREADS)
+        warps, kernel = BACKWARD_THREADS // WARP, "raster_backward" + "_absgrad" * job.absgrad
+        launch("raster", kernel, job, _blocks(job.buckets, warps), BACKWARD_THREADS, width)
+    bits = v_inputs.get("bit_logits") is not None
+    kernel = "project_splats_backward" + "_bits" * bits + "_antialiased" * job.antialiased
+    launch("project", kernel, job, blocks, PROJECT_THREADS)
     assert call.info is not None
     call.info.means2d_grad, call.info.means2d_absgrad = v_means2d, v_means2d_abs
-    return camera_partial.sum(0).reshape(3, 4)
+    return camera_partial
