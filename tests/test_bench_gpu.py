@@ -35,6 +35,7 @@ ARRAYS = {name for name, kind, *_ in RenderArgs._fields_ if kind is ctypes.c_voi
 
 measuring, scenes, bounds = load("bench/measuring"), load("bench/gpu_scenes"), load("bench/gpu_bounds")
 variants, gpu, sanitize = load("bench/gpu_variants"), load("bench/gpu"), load("bench/gpu_sanitize")
+pairs = load("bench/pairs")
 
 
 class FakeTimer:
@@ -205,6 +206,23 @@ def test_pairs_are_those_that_the_kernels_compute(counting: CountingEmulator, op
         assert work.reached == work.entries and work.drawn <= work.visible
 
 
+@pytest.mark.parametrize("opaque", [False, True], ids=["faint", "opaque"])
+def test_events_counted_on_the_cpu_are_those_of_the_kernels(counting: CountingEmulator, opaque: bool):
+    scene = small_scene(300)
+    with torch.no_grad():
+        scene.model.opacity_logits.fill_(4.0 if opaque else -4.0)
+        scene.model.log_scales += 1.0 if opaque else 0.0
+    work = work_of(scene.model, scene, counting)
+    model, camera = scene.model, scene.cameras[0]
+    splats = pairs.Splats(model.means, model.quats, model.log_scales.exp(), model.opacity_logits.sigmoid())
+    events = pairs.count(pairs.tiling(splats, camera), camera)
+    assert (events.visible, events.entries, events.reached) == (work.visible, work.entries, work.reached)
+    rel = 0.01 if opaque else 0.0  # two layers of alpha 0.99 leave what rounding makes of the threshold
+    assert 32 * events.evaluated == pytest.approx(counting.pairs["raster"], rel=rel)
+    assert 32 * events.steps == pytest.approx(counting.pairs["raster_backward"], rel=rel)
+    assert 0 < events.blended <= events.evaluated and 0 < events.blended_steps <= events.steps - events.idle_steps
+
+
 def lanes_at_work(work: Any, scene: Any) -> int:
     """For each 32 entries of a tile: 32 lanes, as long as its pixels inside the picture go through them."""
     camera = scene.cameras[0]
@@ -234,14 +252,14 @@ def test_bytes_are_those_of_the_arrays(emulator: Emulator):
         "tile_begin": 4 * (tiles + 1), "tile_reached": 4 * tiles, "bucket_tile": 4 * buckets,
         "bucket_transmittance": 1024 * buckets,
         "bucket_sum": 3 * 1024 * buckets, "out": 12 * pixels, "out_alpha": 4 * pixels, "v_out": 12 * pixels,
-        "v_pixel": 3 * 1024 * tiles, "behind": 1024 * tiles, "partial": 4 * (8 + 3) * entries, "camera_partial": 48,
+        "v_pixel": 3 * 1024 * tiles, "behind": 1024 * tiles, "partial": 4 * (8 + 3) * entries,
         "v_means": 12 * 80, "v_quats": 16 * 80, "v_log_scales": 12 * 80, "v_opacity_logits": 4 * 80,
         "v_sh_coeffs": 192 * 80, "v_means2d": 8 * 80,
     }  # fmt: skip
     assert work.arrays == expected
     project = 64 + 44 * 80 + 192 * 60 + 64 * 60 + (8 + 8 + 4 + 4) * 80 + 12 * 60
     assert work.bytes_of("project_splats") == project
-    project_backward = 64 + (8 + 236 + 8) * 80 + (44 + 192 + 4 + 8 + 12) * 60 + 44 * entries + 48
+    project_backward = 64 + (8 + 236 + 8) * 80 + (44 + 192 + 4 + 8 + 12) * 60 + 44 * entries
     assert work.bytes_of("project_splats_backward") == project_backward
     assert work.bytes_of("pixel_gradients") == (12 + 4 + 12) * pixels + 4 * 1024 * tiles
     assert work.reached == entries and work.pairs_of("project_splats") == 0

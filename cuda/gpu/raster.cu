@@ -243,7 +243,7 @@ NFC_HD void blend_backward(const BackwardSplat& s, const Offset& o, const Color&
   const float uncapped = exp2f(o.exponent), alpha = minimum(uncapped, NFC_ALPHA_MAX);
   const float next = fmaf(-state.T, alpha, state.T);
   if (next < NFC_TRANSMITTANCE_MIN) {
-    state.T = -state.T;
+    state.T = 0.0f;
     return;
   }
   const float weight = alpha * state.T;

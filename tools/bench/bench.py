@@ -6,6 +6,7 @@ python tools/bench/bench.py nfc                       what classification costs 
 python tools/bench/bench.py motion                    what motion costs, in training and in playing
 python tools/bench/bench.py motion --run RUN          ... playing a trained splat, on its capture
 python tools/bench/bench.py gpu --garden NPZ          our GPU kernels beside gsplat's, and beside what bounds them
+python tools/bench/bench.py pairs --run RUN           what a GPU has to do for a scene, counted on a CPU
 python tools/bench/bench.py viewer                    the viewer: pictures per second, their delay, its cost
 python tools/bench/bench.py quality CAPTURE [MORE]    PSNR after 250, 500, ... 8,000 training steps
 """
@@ -21,7 +22,7 @@ import tyro
 
 from nfc_gs.core.errors import UserError
 
-BENCHMARKS = ("cpu", "nfc", "motion", "gpu", "viewer", "quality")
+BENCHMARKS = ("cpu", "nfc", "motion", "gpu", "pairs", "viewer", "quality")
 """Each is a module beside this one, with its options (`Options`) and the function that takes them (`run`)."""
 
 ALWAYS = ("cpu", "nfc")
