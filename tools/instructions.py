@@ -23,8 +23,12 @@ CHANNELS = 3
 ARCHITECTURES = ("sm_89", "sm_90")
 """Of consumers' GPUs and of data centres; for these the instructions are counted."""
 
-PROJECTION_BACKWARD = "project_splats_backward"
-"""The kernel of most trainings."""
+KERNELS = {
+    "raster": "raster",
+    "raster backward": "raster_backward",
+    "projection backward": "project_splats_backward",
+}
+"""The kernels of most trainings whose registers have a budget."""
 
 ALPHA_TEST = r"FSETP\S* .*, -7\.9943"
 """The comparison of an exponent with log2(1 / 255)."""
@@ -90,8 +94,7 @@ def register_figures(registers: dict[str, int], architecture: str) -> list[Figur
     Args:
         registers: of every kernel.
     """
-    kernels = {"raster": "raster", "raster backward": "raster_backward", "projection backward": PROJECTION_BACKWARD}
-    names = {f"{name}: registers": registers[kernel] for name, kernel in kernels.items()}
+    names = {f"{name}: registers": registers[kernel] for name, kernel in KERNELS.items()}
     return [Figure(name, architecture, value, BUDGETS[name]) for name, value in names.items()]
 
 

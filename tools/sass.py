@@ -137,11 +137,16 @@ def disassemble(cubin: bytes) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.cubin"
         path.write_bytes(cubin)
-        return subprocess.run([_disassembler(), "-c", str(path)], capture_output=True, text=True, check=True).stdout
+        return subprocess.run([disassembler(), "-c", str(path)], capture_output=True, text=True, check=True).stdout
 
 
 @functools.cache
-def _disassembler() -> str:
+def disassembler() -> str:
+    """The path of NVIDIA's disassembler: that of its Python package, or else one on the PATH.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         for file in importlib.metadata.files(PACKAGE) or ():
             if file.name in ("nvdisasm", "nvdisasm.exe"):
