@@ -57,8 +57,8 @@ BUCKET_SIZES = (256, 128, 64, 32)
 """Splats of a tile that one warp of the backward pass may take, one after the other. The state of all pixels is kept at
 the start of each bucket, 1024 bytes and as many for each channel; so large buckets need little memory ..."""
 
-BACKWARD_WARPS = 2**14
-"""... and small ones give work to more warps: so many are enough, some four times what the largest GPUs run at once."""
+BACKWARD_WARPS = 2**13
+"""... and small ones give work to more warps: so many are enough, about twice what the largest GPUs run at once."""
 
 MAX_NARROW_TILES = 2**15 - 1
 """Up to this many tiles (an image of 3840 x 2160 has 32400) their indices are sorted as 16 bits, else as 32."""
@@ -247,8 +247,8 @@ def _passes(job: RenderArgs) -> tuple[int, range]:
     return width, range(0, job.channels, width)
 
 
-def _bucket_size(entries: int) -> int:
-    """Splats of a bucket: as many as leave enough buckets."""
+def bucket_size(entries: int) -> int:
+    """Splats of a bucket (`BUCKET_SIZES`) for a picture: as many as leave enough buckets."""
     return next((size for size in BUCKET_SIZES if entries >= size * BACKWARD_WARPS), BUCKET_SIZES[-1])
 
 
@@ -277,7 +277,7 @@ def _draw(call: _Call, job: RenderArgs) -> tuple[Tensor | None, ...]:
     depth = call.new(*size, 1) if job.depth else None
     job.set(out=features, out_alpha=alpha, **({} if depth is None else {"out_depth": depth}))
     if call.keep:
-        tiles, bucket_splats = job.tiles_x * job.tiles_y, _bucket_size(job.entries)
+        tiles, bucket_splats = job.tiles_x * job.tiles_y, bucket_size(job.entries)
         job.set(bucket_splats=bucket_splats, buckets=job.entries // bucket_splats + tiles)
         call.keep_new(job, "tile_reached", tiles, dtype=torch.int32)
         call.keep_new(job, "bucket_tile", job.buckets, dtype=torch.int32, fill=-1)

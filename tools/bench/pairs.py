@@ -23,7 +23,7 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import ALPHA_MAX, ALPHA_MIN, TILE_SIZE, TRANSMITTANCE_MIN
 from nfc_gs.core.errors import UserError
 from nfc_gs.rendering.backend import Splats
-from nfc_gs.rendering.cuda_backend import TILE_PIXELS, WARP, _bucket_size, bytes_of_an_entry
+from nfc_gs.rendering.cuda_backend import TILE_PIXELS, WARP, bucket_size, bytes_of_an_entry
 from nfc_gs.rendering.projection import is_visible, project
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # tools/, for the instructions
@@ -288,7 +288,7 @@ def run(options: Options) -> None:
     print(f"{scene.name}, {width} x {height}, {len(cameras)} views; a mean view:")
     for name in (f.name for f in fields(Events)):
         print(f"{name.replace('_', ' '):<24} {getattr(total, name) / len(cameras):>16,.0f}")
-    size = bytes_of_an_entry(3, _bucket_size(total.entries // len(cameras)))
+    size = bytes_of_an_entry(3, bucket_size(total.entries // len(cameras)))
     print(f"{'bytes for backward':<24} {size * total.entries / len(cameras):>16,.0f}")
     for name, value in instructions_of(total).items():
         print(f"{f'instructions {name}':<24} {value / len(cameras):>16,.0f}")
