@@ -43,7 +43,7 @@ class Entry:
 
 
 COMMANDS = {
-    "demo": Entry("nfc_gs.commands.demo", "Demo", "Train on a small built-in scene, in 90 seconds."),
+    "demo": Entry("nfc_gs.commands.demo", "Demo", "Train on a small built-in scene, in a minute and a half."),
     "train": Entry("nfc_gs.commands.train", "Train", "Train on a capture: photos with known cameras."),
     "view": Entry("nfc_gs.commands.view", "View", "Show runs and splat files in the browser."),
     "eval": Entry("nfc_gs.commands.evaluate", "Eval", "Measure how well a run renders its held-out views."),

@@ -83,7 +83,7 @@ def test_every_file_that_the_viewer_shows_is_opened_without_gradients(
 def test_a_path_without_a_model_gets_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     for path, sentence in (
-        ("nowhere", "There is no .*nowhere; give a run folder, a checkpoint or a splat file"),
+        ("nowhere", "There is no .*nowhere; give a run folder, a checkpoint or compact file .*, or a splat file"),
         ("notes.txt", "notes.txt holds no model; give a run folder, a checkpoint"),
         (".", "is not a run: it holds no checkpoint"),
         ("gone.ply", "gone.ply"),

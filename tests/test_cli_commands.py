@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,12 +22,19 @@ from plyfile import PlyData
 
 import nfc_gs
 from nfc_gs import api, cli
-from nfc_gs.commands import demo, train
+from nfc_gs.commands import demo, info, train
 from nfc_gs.commands.render import sized
 from nfc_gs.core.events import Event, StepDone
 from nfc_gs.export.report import write_report
+from nfc_gs.ops import nvrtc
+from nfc_gs.rendering.self_test import Verdict
 from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
 from nfc_gs.training.trainer import Trainer
+
+
+def in_one_line(text: str) -> str:
+    return " ".join(text.split())
+
 
 # ---- the whole ----
 
@@ -130,7 +139,8 @@ def test_ctrl_c_while_views_are_measured_still_leaves_the_rest(
 
 def test_resume_refuses_other_settings_and_folders(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nfc("train", "--resume", run, "--steps", 50, "--masks", "--rates.means", 1) == 2
-    assert "--steps, --rates" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--steps, --rates" in said and "begin a new run: leave out --resume" in said
     assert nfc("train", "--resume", run, "--out", run.parent / "other") == 2
     assert "--out" in capsys.readouterr().err
     assert nfc("train", "--resume", run, "--out", run) == 0
@@ -139,7 +149,8 @@ def test_resume_refuses_other_settings_and_folders(run: Path, capsys: pytest.Cap
 def test_a_finished_run_can_be_resumed_without_harm(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "splat.ply").read_bytes()
     assert nfc("train", "--resume", run) == 0
-    assert "complete" in capsys.readouterr().out
+    said = in_one_line(capsys.readouterr().out)
+    assert "complete and is not trained any further (for that, begin a new one without --resume)" in said
     assert (run / "splat.ply").read_bytes() == before and read_metrics(run)["steps"] == 12
 
 
@@ -239,6 +250,26 @@ def test_render_writes_videos(name: str, run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "new" / name).stat().st_size > 500
 
 
+def test_render_and_export_say_that_they_replace_a_file(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rendering = ("render", run, "--frames", 2, "--width", 32)
+    for words, replaces in (
+        ((*rendering, "--out", tmp_path / "film.gif"), "replaces the earlier file"),
+        (
+            ("render", run, "--what", "test", "--out", tmp_path / "views"),
+            "earlier images of the same names",
+        ),
+        (("export", run, "--out", tmp_path / "a.ply"), "replaces the earlier file"),
+        (("export", run, "--out", tmp_path / "a.safetensors"), "replaces the earlier file"),
+    ):
+        said = []
+        for _ in range(2):
+            assert nfc(*words) == 0
+            said.append(in_one_line(capsys.readouterr().out))
+        assert "replace" not in said[0] and replaces in said[1]
+
+
 def test_an_image_of_another_shape_is_cut_out_of_the_middle() -> None:
     camera = nfc_gs.Camera(torch.eye(4), fx=60.0, fy=62.0, cx=30.0, cy=25.0, width=64, height=48)
     assert sized(camera, 48, 48) == replace(camera, cx=22.0, width=48)
@@ -288,6 +319,34 @@ def test_info_lists_the_gpus_their_compiler_and_what_is_compiled(
     assert nfc("info", "--devices") == 0
     out = capsys.readouterr().out
     assert "GPU" in out and "Compiler" in out and "1 for sm_75, 2 for sm_90" in out
+
+
+def test_info_tells_the_verdict_of_the_self_test_of_each_gpu_and_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[int | None, bool]] = []
+
+    def self_test(device: torch.device, *, retest: bool) -> Verdict:
+        asked.append((device.index, retest))
+        if device.index == 0:
+            return Verdict(True, "", "Tesla", "580.65.06, CUDA 13.0", "0")
+        return Verdict(False, "its self-test failed: the image differs", "Tesla", "580.65.06, CUDA 13.0", "0")
+
+    found = SimpleNamespace(name="Tesla", major=9, minor=0, total_memory=2**30)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
+    monkeypatch.setattr(info, "self_test", self_test)
+    monkeypatch.setattr(nvrtc, "compiler_name", lambda: "NVRTC 13.0.88")
+    assert nfc("info", "--devices") == 0
+    out = capsys.readouterr().out
+    assert "passed (driver 580.65.06, CUDA 13.0)" in out and "NVRTC 13.0.88" in out
+    assert "not passed: its self-test failed: the image differs" in out
+    assert nfc("info", "--devices", "--retest", "--json") == 0
+    gpus = json.loads(capsys.readouterr().out)["gpus"]
+    assert [gpu["self_test"]["passed"] for gpu in gpus] == [True, False]
+    assert asked == [(0, False), (1, False), (0, True), (1, True)]
+    assert nfc("info", "--retest") == 2
+    assert capsys.readouterr().err == ("error: --retest goes with --devices; write nfc-gs info --devices --retest.\n")
 
 
 def test_info_knows_a_run_whose_capture_is_gone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,7 +187,11 @@ def test_every_option_reads_its_default_back(name: str) -> None:
         ),
         ("eval", "nfc-gs eval needs a RUN; see nfc-gs eval --help."),
         ("eval --lpip run", "nfc-gs eval has no option --lpip; did you mean --lpips?"),
-        ("view --port 80", "There is nothing to look at; give a run folder or a splat (.ply or .splat)."),
+        (
+            "view --port 80",
+            "There is nothing to look at; give a run folder, a checkpoint or compact file (.safetensors), or a splat "
+            "file (.ply or .splat).",
+        ),
         ("render --outputs", "nfc-gs render needs a RUN; see nfc-gs render --help."),
         ("eval x y", "'y' is one word too many here; see nfc-gs eval --help."),
         ("view a --port 9000 b", "'b' is one word too many here; see nfc-gs view --help."),

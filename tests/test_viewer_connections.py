@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import viser
 from viewer_client import Client, controls, sources, texts, until
+from viser import _messages as viser_messages
 from websockets.exceptions import ConnectionClosed
 
 from nfc_gs.core.errors import UserError
@@ -362,3 +363,25 @@ def test_large_and_unfinished_uploads_are_refused_with_a_sentence_and_kept_nowhe
         assert "at most 4 MB" in said[0] and "try again" in said[24] and len(unfinished) == 2
         assert caplog.text.count("An upload to the viewer was refused") == 1
     assert not unfinished and not viewer.server._gate.uploads
+
+
+def test_visers_own_notes_on_uploads_and_on_webgl_are_removed(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed: list[str] = []
+    remove = viser_messages.RemoveNotificationMessage
+
+    def removing(name: str) -> viser_messages.Message:
+        removed.append(name)
+        return remove(name)
+
+    monkeypatch.setattr(viser_messages, "RemoveNotificationMessage", removing)
+    with opened(viewer) as (client, session):
+        until(lambda: removed == ["webgl-software-rendering"])
+        button = control(session, "Load path")._impl.uuid  # type: ignore[attr-defined]
+        fields = {"source_component_uuid": button, "filename": "a", "mime_type": "b"}
+        for name, parts, size in (("large", 9, 2**24), ("empty", 0, 0), ("whole", 2, 8)):
+            client.send("FileTransferStartUpload", transfer_uuid=name, part_count=parts, size_bytes=size, **fields)
+        until(lambda: removed[1:] == ["upload-large", "upload-empty"])
+        for index in (0, 1):
+            part = {"source_component_uuid": button, "transfer_uuid": "whole", "part_index": index, "content": b"1234"}
+            client.send("FileTransferPart", **part)
+        until(lambda: removed[3:] == ["upload-whole"])

@@ -156,24 +156,112 @@ def test_an_arrow_of_the_crop_is_dragged_with_the_mouse_and_a_number_is_read_wit
     assert session.pose == place
 
 
+def play_button(page: Any) -> Any:
+    return page.get_by_role("button", name="Play", exact=True)
+
+
+def is_on_top(element: Any) -> bool:
+    """Whether the middle of an element is what a click there meets."""
+    return element.evaluate(
+        """e => {
+          const box = e.getBoundingClientRect();
+          return e.contains(document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2));
+        }"""
+    )
+
+
+def is_seen(page: Any, selector: str) -> bool:
+    """Whether what a selector finds is in sight, though clicks go through it."""
+    return page.locator(selector).first.evaluate(
+        """e => {
+          const box = e.getBoundingClientRect();
+          e.style.pointerEvents = "auto";
+          const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+          e.style.pointerEvents = "";
+          return box.width > 0 && (e === top || e.contains(top));
+        }"""
+    )
+
+
 def test_the_timeline_is_at_the_bottom_left_of_the_panel_and_the_names_are_beside_the_border(desktop: Page) -> None:
     page, width, height = desktop.page, *DESKTOP
     desktop.tab("Help").click()
-    play, time = page.get_by_text("Play", exact=True).first, page.get_by_text("Time", exact=True).first
     panel = desktop.tab("Training").bounding_box()
     slider = page.locator(".mantine-Slider-root:visible").first
     until(lambda: slider.bounding_box()["y"] > height - 60, page)
-    for part in (play, time, slider):
+    play_button(page).wait_for()
+    for part in (play_button(page), slider, page.locator(".nfc-timeline")):
         box = part.bounding_box()
         assert height - 60 < box["y"] < height and box["x"] + box["width"] < panel["x"]
+    assert not page.get_by_text("Time", exact=True).first.is_visible(), "the time is there once"
     slider.click()
     until(lambda: 0.3 < desktop.session.state.time < 0.7, page)
-    page.get_by_text(" seconds").first.wait_for()
     left, right = (page.locator(".nfc-half").nth(k).bounding_box() for k in (0, 1))
     assert left["x"] + left["width"] < width / 2 < right["x"] and max(left["y"], right["y"]) < 40
 
 
-def test_the_timeline_of_a_phone_is_at_the_top_and_does_not_cover_the_panel(phone: Page) -> None:
-    slider = phone.page.locator(".mantine-Slider-root:visible").first
-    until(lambda: 60 < slider.bounding_box()["y"] < 140, phone.page)
+def test_the_timeline_of_a_phone_is_at_the_top_and_nothing_covers_it_or_the_names(phone: Page) -> None:
+    page = phone.page
+    slider = page.locator(".mantine-Slider-root:visible").first
+    until(lambda: 40 < slider.bounding_box()["y"] < 100, page)
     assert slider.bounding_box()["width"] > 100
+    phone.session.notify("A note", "of the viewer")
+    page.get_by_text("of the viewer").wait_for()
+    assert not page.get_by_text("Software WebGL").is_visible()
+    assert is_on_top(play_button(page)) and is_on_top(slider)
+    assert is_seen(page, ".nfc-half >> nth=0") and is_seen(page, ".nfc-half >> nth=1")
+    page.get_by_text("of the viewer").wait_for(state="hidden")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_timeline_and_names_stay_while_visers_panel_is_minimized_which_loses_nothing(
+    browser: Any, viewer: Viewer, size: tuple[int, int]
+) -> None:
+    opened = Page(browser, viewer, size)
+    page, title = opened.page, opened.page.get_by_text("nfc-gs", exact=True).first
+    if size == PHONE:
+        page.get_by_text("Controls", exact=True).click()
+    opened.tab("Compare").click()
+    page.get_by_label("Compare", exact=True).first.wait_for()
+    title.click()
+    until(lambda: not opened.tab("Compare").is_visible() or opened.tab("Compare").bounding_box()["y"] > size[1], page)
+    until(lambda: is_on_top(play_button(page)), page)
+    assert is_seen(page, ".nfc-half >> nth=0") and is_seen(page, ".nfc-half >> nth=1")
+    play_button(page).click()
+    until(lambda: opened.session.state.playing, page)
+    page.get_by_role("button", name="Pause", exact=True).click()
+    until(lambda: not opened.session.state.playing, page)
+    title.click()
+    page.get_by_label("Compare", exact=True).first.wait_for()
+    opened.close(viewer)
+
+
+def test_buttons_have_tooltips_and_keep_their_names(desktop: Page) -> None:
+    page = desktop.page
+    desktop.tab("Path").click()
+    button = page.get_by_role("button", name="Preview", exact=True)
+    button.hover()
+    after = "e => ['content', 'visibility', 'left', 'width'].map(k => getComputedStyle(e, '::after')[k])"
+    until(lambda: button.evaluate(after)[1] == "visible", page)
+    content, _, left, width = button.evaluate(after)
+    assert "Go along the path once" in content
+    assert float(left[:-2]) + float(width[:-2]) <= desktop.tab("Training").bounding_box()["x"], (
+        "it is left of the panel"
+    )
+
+
+def test_a_file_that_is_refused_is_not_called_uploaded(desktop: Page) -> None:
+    page = desktop.page
+    desktop.tab("Path").click()
+    page.get_by_text("Save and load", exact=True).click()
+    for name, content, reason in (
+        ("large.json", b" " * (5 * 2**20), "at most 4 MB"),
+        ("odd.json", b"{}", "is no camera path"),
+    ):
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Load path", exact=True).click()
+        chooser.value.set_files({"name": name, "mimeType": "application/json", "buffer": content})
+        page.get_by_text(f"{name} is not loaded").wait_for()
+        page.get_by_text(reason).wait_for()
+        page.wait_for_timeout(500)
+        assert not page.get_by_text("uploaded successfully").is_visible()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from viewer_client import Client, bits_model, panel_of, until
+from viewer_client import Client, bits_model, panel_of, scene_nodes, until
 
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import load_scene
@@ -22,6 +22,7 @@ from nfc_gs.viewer.panels.camera import CameraPanel
 from nfc_gs.viewer.panels.display import DisplayPanel
 from nfc_gs.viewer.panels.path import PathPanel
 from nfc_gs.viewer.panels.splats import SplatsPanel
+from nfc_gs.viewer.panels.tabs import Tabs
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.source import Source
 
@@ -87,6 +88,17 @@ def test_a_reload_keeps_keyframes_camera_and_settings_and_a_restart_does_for_run
             assert session.state.show == "color" and not panel_of(viewer, session, PathPanel).path.keys
 
 
+def test_a_reload_opens_the_tab_that_was_open(scene: SceneData) -> None:
+    with opened(scene, None) as viewer:
+        with page(viewer) as session:
+            panel_of(viewer, session, Tabs).open("Path")
+            until(lambda: viewer.memory is not None and viewer.memory.state == {"Tabs": {"kept": "Path"}})
+        with page(viewer) as session:
+            assert panel_of(viewer, session, Tabs).opened == "Path"
+            panel_of(viewer, session, PathPanel).add()
+            until(lambda: scene_nodes(session)["/keyframes"].visible)
+
+
 def test_a_page_that_is_only_opened_leaves_nothing(scene: SceneData, tmp_path: Path) -> None:
     with opened(scene, tmp_path) as viewer, page(viewer) as session:
         ticked = panel_of(viewer, session, CameraPanel)
@@ -124,6 +136,8 @@ def set_to(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         set_to("PathPanel", {"kept": [1], "seconds": -5}),
         set_to("CameraPanel", {"kept": {"position": [1e300, 0, 0], "wxyz": [0, 0, 0, 0], "fov": 9}}),
         set_to("CameraPanel", {"kept": None}),
+        lambda state: state.update(Tabs={"kept": "Nowhere"}),
+        lambda state: state.update(Tabs={"kept": ["Path"]}),
         lambda state: state.update(SplatsPanel=[], DisplayPanel=3, PathPanel=None),
     ],
 )
@@ -150,3 +164,24 @@ def test_a_file_that_is_something_else_is_left_out(scene: SceneData, tmp_path: P
     with opened(scene, tmp_path) as viewer, page(viewer) as session:
         assert session.state.show == "color" and viewer.memory is not None and viewer.memory.state == {}
     assert "viewer.json is left out" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_page_that_lost_its_connection_connects_again_and_is_as_it_was(scene: SceneData, browser: Any) -> None:
+    with opened(scene, None) as viewer:
+        tab = browser.new_page(viewport={"width": 900, "height": 600})
+        tab.goto(viewer.url)
+        until(lambda: len(viewer.sessions) == 1, tab)
+        (first,) = viewer.sessions.values()
+        until(lambda: first.pictures_sent > 0, tab)
+        change(viewer, first)
+        panel_of(viewer, first, Tabs).open("Edit")
+        until(lambda: viewer.memory is not None and len(viewer.memory.state) == 5, tab)
+        (connection,) = viewer.server._websock_server._live_connections.values()
+        connection.loop.call_soon_threadsafe(connection.transport.abort)
+        until(lambda: first.closed and len(viewer.sessions) == 1, tab)
+        (second,) = viewer.sessions.values()
+        assert second is not first
+        check(viewer, second)
+        assert panel_of(viewer, second, Tabs).opened == "Edit"
+        tab.close()

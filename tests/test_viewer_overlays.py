@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from time import sleep
 
 import numpy as np
@@ -369,23 +371,49 @@ def test_one_tab_is_open_and_a_name_that_is_none_opens_nothing(page: Page) -> No
     assert "nth-child(5)" in tabs.mark.content
 
 
-def test_a_narrow_window_shows_all_of_the_first_view_and_starts_without_controls(
+def test_a_narrow_window_shows_all_of_the_first_view(viewer: Viewer, scene: SceneData) -> None:
+    content, view = viewer.content, scene.views[viewer.content.first_view].camera
+    home = content.home
+    assert content.home_in(16 / 9).fov == pytest.approx(home.fov)
+    for aspect in (0.8, 1.0, 1.3):
+        needed = max(pose_of(view, aspect).fov, home.fov)
+        assert content.home_in(aspect) == replace(home, fov=pytest.approx(needed))
+    assert home.fov < content.home_in(0.46).fov <= WIDEST_HOME
+    splats = Content([Source("alone", many())], backend="cpu")
+    assert splats.home_in(2.0) == splats.home and splats.home.fov < splats.home_in(0.5).fov
+
+
+def test_a_very_narrow_window_shows_it_from_farther_back_but_not_from_far_outside_the_capture(
     viewer: Viewer, scene: SceneData
 ) -> None:
     content, view = viewer.content, scene.views[viewer.content.first_view].camera
-    assert content.home_fov(16 / 9) == pytest.approx(content.home.fov)
-    for aspect in (0.8, 1.0, 1.3):
-        assert content.home_fov(aspect) == pytest.approx(max(pose_of(view, aspect).fov, content.home.fov))
-    assert content.home.fov < content.home_fov(0.46) <= WIDEST_HOME
-    assert content.home_fov(0.01) == WIDEST_HOME
-    splats = Content([Source("alone", many())], backend="cpu")
-    assert splats.home_fov(2.0) == splats.home.fov < splats.home_fov(0.5)
-    for width, height, is_phone in ((390, 844, True), (1280, 800, False)):
+    home, (middle, _) = content.home, content.middle_and_radius()
+    near = np.linalg.norm(np.subtract(home.position, home.look_at))
+
+    def distance(aspect: float) -> float:
+        there = content.home_in(aspect)
+        assert there.fov == WIDEST_HOME and there.look_at == home.look_at and there.up == home.up
+        ahead, away = np.subtract(home.look_at, home.position), np.subtract(there.look_at, there.position)
+        assert np.dot(ahead, away) == pytest.approx(np.linalg.norm(ahead) * np.linalg.norm(away)), "straight back"
+        return float(np.linalg.norm(away))
+
+    narrow = math.tan(pose_of(view, 1.0).fov / 2) / math.tan(WIDEST_HOME / 2)  # whose width just fits
+    assert distance(narrow / 1.2) == pytest.approx(1.2 * near, rel=1e-3)
+    farthest = max(math.dist(scene.views[index].camera.center.tolist(), middle) for index in scene.train)
+    assert distance(0.01) == pytest.approx(max(2 * farthest, near))
+
+
+def test_a_page_begins_at_the_camera_for_its_window_and_on_a_phone_without_controls(viewer: Viewer) -> None:
+    for width, height, is_phone in ((200, 844, True), (390, 844, True), (1280, 800, False)):
+        there = viewer.content.home_in(width / height)
         page = Page(viewer, image_width=width, image_height=height)
-        assert page.session.pose.fov == pytest.approx(content.home_fov(width / height), abs=1e-6) or not is_phone
+        if is_phone:  # on others viser's own start is that of the server
+            assert page.session.pose.fov == pytest.approx(there.fov, abs=1e-6)
+            np.testing.assert_allclose(page.session.pose.position, there.position, atol=1e-5)
         assert any(folder.label == "Controls" for folder in page.folders()) is is_phone
         page.session.client.camera.fov = 0.3
         page.key("R")
-        until(lambda page=page, w=width, h=height: page.session.pose.fov == pytest.approx(content.home_fov(w / h)))
+        until(lambda page=page, there=there: page.session.pose.fov == pytest.approx(there.fov))
+        np.testing.assert_allclose(page.session.pose.position, there.position, atol=1e-5)
         page.client.close()
         until(lambda: not viewer.sessions)

@@ -283,15 +283,22 @@ def test_the_browser_draws_splats_itself(page: Page) -> None:
 
 def test_time_moves_the_scene_and_plays(page: Page) -> None:
     before = page.settle()
-    page.number("Time", 0.8)
-    until(lambda: page.session.state.time == 0.8, page)
+    track = page.page.locator("div:has(> .nfc-timeline) + div + div .mantine-Slider-track")
+    box = track.bounding_box()
+    track.click(position={"x": 0.8 * box["width"], "y": box["height"] / 2})
+    until(lambda: abs(page.session.state.time - 0.8) < 0.03, page)
     assert differs(before, page.settle())
-    assert page.page.get_by_text("9.60 seconds").is_visible()
+    there = page.session.state.time
+    page.page.get_by_text(f"{12 * there:.2f} seconds").wait_for()
     page.press("◀ back")
-    until(lambda: page.session.state.time == pytest.approx(0.8 - 1 / 60), page)
+    until(lambda: page.session.state.time == pytest.approx(there - 1 / 60), page)
     page.page.keyboard.press("p")
     until(lambda: page.session.state.playing and page.session.state.time < 0.5, page)  # from the start again
     page.page.keyboard.press("p")
+    until(lambda: not page.session.state.playing, page)
+    page.page.get_by_role("button", name="Play", exact=True).click()
+    until(lambda: page.session.state.playing, page)
+    page.page.get_by_role("button", name="Pause", exact=True).click()
     until(lambda: not page.session.state.playing, page)
 
 
@@ -361,9 +368,9 @@ def test_a_training_is_seen_and_controlled(tab: tuple[Any, list[str]], scene: Sc
         page.number("Viewer's share", 0.5)
         until(lambda: live.budget.share == 0.5, page)
         page.press("Stop and save")
-        opened.get_by_text("It ends at step 40").wait_for()
+        opened.get_by_text("It ends after the current step").wait_for()
         page.press("Go on with the training")
-        opened.get_by_text("It ends at step 40").wait_for(state="hidden")
+        opened.get_by_text("It ends after the current step").wait_for(state="hidden")
         page.press("Stop and save")
         page.press("End it and save")
         until(lambda: calls == ["save", "stop"], page)
@@ -445,6 +452,7 @@ def test_a_path_becomes_a_video_that_plays_and_pictures(page: Page, tmp_path: Pa
 
     page.tab("Path")
     page.press("Add keyframe here")
+    until(lambda: len(page.path_panel.path.keys) == 1, page)
     page.session.move_camera_to(page.session.pose.__class__((0.5, 0.0, -2.0), (1.0, 0.0, 0.0, 0.0), 0.9))
     until(lambda: np.allclose(page.session.pose.position, (0.5, 0.0, -2.0), atol=1e-4), page)
     page.settle()

@@ -137,9 +137,9 @@ def test_time_runs_at_its_speed_stops_at_its_end_and_goes_step_by_step(page: Pag
     page.set("Loop", False)
     page.set("Speed", 2.0)
     until(lambda: (page.session.state.loop, page.session.state.speed) == (False, 2.0))
-    page.set("Play", True)
+    page.press("Play")
     until(lambda: page.session.state.time == 1.0 and not page.session.state.playing)
-    until(lambda: page.control("Play").value is False)
+    until(lambda: page.controls("Play"))
     page.set("Frame", "◀ back")
     until(lambda: page.session.state.time == pytest.approx(1.0 - 1 / 60))  # the capture has no times
     page.set("Frame", "next ▶")
@@ -228,9 +228,20 @@ def test_a_path_is_saved_and_loaded_and_what_is_none_is_refused(page: Page) -> N
     until(lambda: (page.control("Duration (s)").value, page.control("Closed loop").value) == (7.0, True))
     for nonsense in (b"\xff\xfe", b"__import__('os')", json.dumps({"keys": []}).encode()):
         page.said.clear()
+        page.titles.clear()
         page.client.upload(page.control("Load path"), nonsense)
         until(lambda: len(page.said) == 1)
-        assert "JSON" in page.said[0] and page.path_panel.path == other
+        assert "JSON" in page.said[0] and "file.json is not loaded" in page.titles and page.path_panel.path == other
+
+
+def test_a_path_takes_no_more_keyframes_than_one_that_is_loaded(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path, "MAX_KEYS", 2)
+    page.add_keys(0.0, 1.0)
+    page.key("K")
+    until(lambda: page.said == ["The camera path has 2 keyframes, the most that it takes; remove some first."])
+    page.press("Add keyframe here")
+    until(lambda: len(page.said) == 2)
+    assert page.places() == [0.0, 1.0]
 
 
 def test_pictures_of_a_path_are_zipped_and_cancelled_and_too_many_are_refused(
@@ -292,7 +303,7 @@ def test_a_preview_goes_along_the_path_and_stops_time_and_itself(page: Page) -> 
     page.add_keys(0.0, 4.0)
     page.open("Path")
     until(lambda: page.session.state.in_scene == {"path"})
-    page.set("Play", True)
+    page.press("Play")
     until(lambda: page.session.state.playing)
     page.press("Preview")
     until(lambda: not page.session.state.playing and 0.1 < page.session.pose.position[0] < 3.0)

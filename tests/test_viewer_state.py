@@ -73,8 +73,13 @@ def test_the_timeline_is_there_whatever_tab_is_open(scene: SceneData) -> None:
             page.set("Time", 0.5)
             until(lambda page=page: page.session.state.time == 0.5)
             until(lambda timeline=timeline: "6.00 seconds" in timeline.bar.content)
-            page.set("Play", True)
+            page.press("Play")
             until(lambda page=page: page.session.state.playing and page.session.state.time > 0.5)
+            until(lambda page=page: page.controls("Pause") and not page.controls("Play"))
+            page.press("Pause")
+            until(lambda page=page: not page.session.state.playing and page.controls("Play"))
+            page.key("P")
+            until(lambda page=page: page.controls("Pause"))
     with Viewer([Source("still", random_model(5))], port=8860, backend="cpu") as viewer:
         for page in opened(viewer):
             assert not page.controls("Play") and not page.controls("Time")

@@ -23,12 +23,13 @@ class Page:
         self.viewer, self.client = viewer, Client(viewer)
         self.files: dict[str, bytes] = {}
         self.said: list[str] = []
+        self.titles: list[str] = []
         before = set(viewer.sessions)
         self.client.move(0.0, **camera)
         until(lambda: len(viewer.sessions) > len(before))
         self.session: Session = next(session for id, session in viewer.sessions.items() if id not in before)
         self.session.client.send_file_download = lambda name, content, **_: self.files.update({name: content})  # type: ignore
-        self.session.notify = lambda title, body, color=None: self.said.append(body)  # type: ignore[method-assign]
+        self.session.notify = lambda title, body, color=None: (self.titles.append(title), self.said.append(body))  # type: ignore
 
     def controls(self, label: str) -> list[Any]:
         """Those of a name, in their order."""

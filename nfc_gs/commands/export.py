@@ -10,7 +10,7 @@ import tyro
 
 from nfc_gs.commands.console import Output, size_on_disk
 from nfc_gs.commands.options import Command
-from nfc_gs.commands.runs import cost_of_baking, prepare_file
+from nfc_gs.commands.runs import cost_of_baking, prepare_file, replacement_note
 from nfc_gs.commands.shared_options import MovedCapture
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
@@ -73,8 +73,9 @@ class Export(Command):
                     f"--out {out} is {'the checkpoint itself' if itself else 'the checkpoint of a run'}, from which "
                     "training goes on; name another file."
                 )
+            note = replacement_note(out)
             save_compact(prepare_file(out), load_checkpoint(self.path))
-            output.line(f"{size_on_disk(out)}, all that rendering needs: {out}")
+            output.line(f"{size_on_disk(out)}, all that rendering needs: {out}{note}")
             output.result(str(out))
             return 0
         loaded = load_model(self.path)
@@ -86,8 +87,9 @@ class Export(Command):
         if self.frames is None:
             with one_torch_thread():
                 still = model.at(START_TIME if self.time is None else self.time)
+            note = replacement_note(out)
             write_splats(prepare_file(out), still, transform, sh_degree=self.sh_degree, notes=loaded.notes)
-            output.line(f"{len(model):,} Gaussians, {size_on_disk(out)}: {out}")
+            output.line(f"{len(model):,} Gaussians, {size_on_disk(out)}: {out}{note}")
         else:
             self._write_frames(out, loaded)
             output.line(f"{self.frames} times of {len(model):,} Gaussians: {out}")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nfc_gs.commands.console import Output
 from nfc_gs.commands.options import Command
-from nfc_gs.commands.runs import prepare_file
+from nfc_gs.commands.runs import prepare_file, replacement_note
 from nfc_gs.commands.shared_options import Device, MovedCapture, RunBackend
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import BITS
@@ -131,6 +131,7 @@ class Render(Command):
         times = self._times(run, len(cameras))
         views = self._views(run, len(cameras))
         out = self.out or run.folder / RENDERS / ("views" if self.what == "test" else f"{self.what}.mp4")
+        note = replacement_note(out)
         with one_torch_thread(), torch.no_grad():
             if self.what != "test":  # those are compared with photos
                 run = _fastest_model(run, times)
@@ -141,7 +142,7 @@ class Render(Command):
                 _write_views(run, out, images)
             else:
                 write_video(prepare_file(out), images, self.fps)
-        return out, f"{len(cameras)} images of {cameras[0].width} x {cameras[0].height}: {out}"
+        return out, f"{len(cameras)} images of {cameras[0].width} x {cameras[0].height}: {out}{note}"
 
     def _count(self, run: OpenRun) -> int:
         """The number of images of an orbit, a path or a still."""

@@ -26,10 +26,10 @@ from nfc_gs.training.trainer import Trainer
 
 def device_in_words(device: str, backend: str) -> str:
     """The device and how it computes: 'cpu (2 threads, avx512)', 'cuda (NVIDIA ..., backend gsplat)'."""
-    if device == "cuda":
+    if device.startswith("cuda"):
         import torch
 
-        return f"cuda ({torch.cuda.get_device_name()}, backend {backend})"
+        return f"{device} ({torch.cuda.get_device_name(device)}, backend {backend})"
     if backend != "cpu":
         return f"{device} (backend {backend})"
     threads = native.threads()
@@ -65,7 +65,10 @@ def train_and_finish(
         f"on {device_in_words(config.device, config.backend)}, method {config.method}, preset {config.preset}."
     )
     if trainer.progress >= 1.0:
-        output.line("The run is complete; its results are measured and written anew.")
+        output.line(
+            "The run is complete and is not trained any further (for that, begin a new one without --resume); its "
+            "results are measured and written anew."
+        )
     with progress.shown():
         finished = trainer.train()
     with progress.measuring() as measured:
@@ -170,3 +173,13 @@ def prepare_file(path: Path) -> Path:
     """Make the folder in which a file shall be written; returns the path."""
     make_folder(path.parent)
     return path
+
+
+def replacement_note(path: Path) -> str:
+    """What to add to the line about a file, or about a folder of PNG files, that replaces an earlier one.
+
+    To be called before anything is written.
+    """
+    if path.is_dir():
+        return " (earlier images of the same names are replaced)" if any(path.glob("*.png")) else ""
+    return " (replaces the earlier file)" if path.is_file() else ""

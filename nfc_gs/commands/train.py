@@ -129,7 +129,10 @@ class Train(Command):
         changed = [*_changed(self.training, TrainConfig())]
         changed += [name.replace("--background", "--image-background") for name in _changed(self.data, DataConfig())]
         if changed:
-            raise UserError(f"--resume goes on with the settings of its run; leave out {', '.join(changed)}.")
+            raise UserError(
+                f"--resume goes on with the settings of its run, to the end that it began with; leave out "
+                f"{', '.join(changed)}. To train for longer or in another way, begin a new run: leave out --resume."
+            )
         check_results(run)
 
     def _new_run(self, folder: RunFolder, listeners: list[Listener]) -> Trainer:

@@ -17,8 +17,8 @@ from nfc_gs.commands.progress import Progress
 from nfc_gs.commands.runs import train_and_finish
 from nfc_gs.commands.shared_options import Device, MovedCapture
 from nfc_gs.core.errors import UserError
-from nfc_gs.formats.registry import splat_suffixes
 from nfc_gs.objective.terms import terms_in_words
+from nfc_gs.runs.opening import what_opens
 from nfc_gs.training.trainer import Trainer
 from nfc_gs.viewer import HOST, PORT
 
@@ -90,7 +90,7 @@ class View(Command):
         from nfc_gs.viewer.source import open_source
 
         if not self.paths:
-            raise UserError(f"There is nothing to look at; give a run folder or a splat ({splat_suffixes()}).")
+            raise UserError(f"There is nothing to look at; give {what_opens()}.")
         device, backend = choose_device_and_backend(self.device)
         sources = [open_source(path, capture=self.capture, device=device) for path in self.paths]
         with self.page.shows(sources, Output(), backend=backend) as viewer, contextlib.suppress(KeyboardInterrupt):

@@ -163,8 +163,8 @@ def _check_holds_no_run(run: Path) -> None:
     for name in _OF_A_RUN:
         if (run / name).exists():
             raise UserError(
-                f"{run} holds a run already, and a run is never overwritten; choose another folder (--out), or go on "
-                f"with it: --resume {run}, in Python nfc_gs.Trainer.resume({str(run)!r})."
+                f"{run} holds a run already, and a run is never overwritten; choose another folder (--out, in Python "
+                f"out), or go on with it: --resume {run}, in Python nfc_gs.Trainer.resume({str(run)!r})."
             )
 
 
@@ -173,7 +173,8 @@ def check_is_capture(path: Path | str) -> None:
     check_path(path)
     if (Path(path) / CHECKPOINT_NAME).is_file():
         raise UserError(
-            f"{path} is a run, not a capture; give the folder of the photos, or go on with the run: --resume {path}."
+            f"{path} is a run, not a capture; give the folder of the photos, or go on with the run: --resume {path}, "
+            f"in Python nfc_gs.Trainer.resume({str(path)!r})."
         )
 
 

@@ -17,7 +17,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.rendering.backend import RasterBackend
 from nfc_gs.viewer import HOST, PORT
-from nfc_gs.viewer.connections import address_of
+from nfc_gs.viewer.connections import SOFTWARE_NOTE, address_of, hide_note
 from nfc_gs.viewer.content import Content
 from nfc_gs.viewer.live import LiveTraining
 from nfc_gs.viewer.memory import Memory, PageMemory
@@ -146,6 +146,7 @@ class Viewer:
         self.close()
 
     def _connect(self, client: viser.ClientHandle) -> None:
+        hide_note(client, SOFTWARE_NOTE)
         session = Session(client, self.content, self.scheduler)
         panels = add_panels(session)
         page = PageMemory(panels)

@@ -1,4 +1,4 @@
-"""The canvas of viser's page, which is changed on its way to the browser."""
+"""viser's page, which gets scripts and a style sheet of ours on its way to the browser."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from functools import lru_cache
 
 from websockets.datastructures import Headers
 from websockets.http11 import Response
+
+from nfc_gs.viewer.style import SHEET
 
 FULL_RESOLUTION = b"""<script>{
   const address = new URL(location);
@@ -31,11 +33,25 @@ for what is under the cursor: it finds a radius that is not a number, says so, a
 """
 
 
-def at_full_resolution(response: Response) -> Response:
-    """An answer of viser's server; if it is a page, with our scripts before all of its own."""
+LIVE_OVERLAY = b"""<script>
+  new MutationObserver((changes) => changes.forEach(({ target }) => {
+    if (target.inert && target.querySelector(".nfc-over")) {
+      target.inert = false;
+      target.removeAttribute("aria-hidden");
+    }
+  })).observe(document, { subtree: true, attributeFilter: ["inert"] });
+</script>"""
+"""Keeps what lies over the picture usable on a phone while viser's panel is minimized, which makes all in it inert."""
+
+SCRIPTS = FULL_RESOLUTION + QUIET_SPLATS + LIVE_OVERLAY
+"""At the beginning of the page."""
+
+
+def with_additions(response: Response) -> Response:
+    """An answer of viser's server; if it is a page, with our scripts before all of its own, and with our styles."""
     if response.headers.get("Content-Type", "").partition(";")[0] != "text/html":
         return response
-    body = _with_script(bytes(response.body), response.headers.get("Content-Encoding") == "gzip")
+    body = _with_additions(bytes(response.body), response.headers.get("Content-Encoding") == "gzip")
     headers = Headers(response.headers)
     del headers["Content-Length"]
     headers["Content-Length"] = str(len(body))
@@ -43,7 +59,9 @@ def at_full_resolution(response: Response) -> Response:
 
 
 @lru_cache(maxsize=4)
-def _with_script(page: bytes, zipped: bool) -> bytes:
+def _with_additions(page: bytes, zipped: bool) -> bytes:
     text = gzip.decompress(page) if zipped else page
-    text = text.replace(b"<head>", b"<head>" + FULL_RESOLUTION + QUIET_SPLATS, 1)
+    text = text.replace(b"<head>", b"<head>" + SCRIPTS, 1)
+    before, body, after = text.rpartition(b"</body>")
+    text = before + SHEET.encode("utf-8") + body + after
     return gzip.compress(text) if zipped else text

@@ -63,6 +63,10 @@ MESSAGES_PER_SECOND, MESSAGES_AT_ONCE = 200.0, 400.0
 MAX_FRAGMENTS = 1000
 """Of a message."""
 
+SOFTWARE_NOTE = "webgl-software-rendering"
+"""viser's name for its note that the browser draws without a GPU. The note never closes and covers the picture, which
+the server draws."""
+
 MAX_WAITING = 20_000
 """Messages that wait to be sent to a page; while there are more, nothing that it sends is passed on."""
 
@@ -259,8 +263,8 @@ class Connection(ServerConnection):
             message.updates.value = value_for(control, message.updates.value)
         elif isinstance(message, FileTransferStartUpload):
             self._start_upload(client, message)
-        elif isinstance(message, FileTransferPart):
-            self._uploads.add(message)
+        elif isinstance(message, FileTransferPart) and self._uploads.add(message):
+            hide_note(client, upload_note(message.transfer_uuid))  # what became of the file, its panel says
 
     def _start_upload(self, client: viser.ClientHandle, message: FileTransferStartUpload) -> None:
         """Let a file come, or tell the user why not.
@@ -273,6 +277,8 @@ class Connection(ServerConnection):
             raise RefusedError
         try:
             self._uploads.start(message)
+            if message.size_bytes == 0:  # it is whole already
+                hide_note(client, upload_note(message.transfer_uuid))
         except RefusedError as refused:
             if str(refused):
                 self._gate.notices.give("An upload to the viewer was refused. %s", refused)
@@ -281,7 +287,9 @@ class Connection(ServerConnection):
 
     def _drop_silent(self) -> None:
         self._gate.notices.give(
-            "A connection to the viewer sent no camera within %.0f s and was closed.", FIRST_CAMERA_SECONDS
+            "A connection to the viewer sent no camera within %.0f s and was closed; a tab that nobody looks at "
+            "connects again when somebody does.",
+            FIRST_CAMERA_SECONDS,
         )
         self.transport.abort()
 
@@ -331,6 +339,7 @@ def has_download_waiting(client: viser.ClientHandle) -> bool:
 
 def end_upload(client: viser.ClientHandle, message: FileTransferStartUpload, reason: str) -> None:
     """Tell the user why a file is not taken, and the page that there is nothing more to wait for."""
+    hide_note(client, upload_note(message.transfer_uuid))
     client._websock_connection.queue_message(
         viser_messages.FileTransferPartAck(
             source_component_uuid=message.source_component_uuid,
@@ -339,4 +348,15 @@ def end_upload(client: viser.ClientHandle, message: FileTransferStartUpload, rea
             total_bytes=message.size_bytes,
         )
     )
-    client.add_notification("The file is not loaded", reason, auto_close_seconds=8.0, color="red")
+    client.add_notification(f"{message.filename} is not loaded", reason, auto_close_seconds=8.0, color="red")
+
+
+def upload_note(transfer: str) -> str:
+    """viser's name for its note on an upload. Once every byte is there, it says "uploaded successfully", even of a file
+    that is refused."""
+    return f"upload-{transfer}"
+
+
+def hide_note(client: viser.ClientHandle, name: str) -> None:
+    """Remove one of viser's own notes from a page."""
+    client._websock_connection.queue_message(viser_messages.RemoveNotificationMessage(name))

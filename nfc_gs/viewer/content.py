@@ -15,6 +15,7 @@ from nfc_gs.export.paths import DEFAULT_UP
 from nfc_gs.formats.notes import first_view, up_of
 from nfc_gs.model.radiance import RenderOptions
 from nfc_gs.rendering.backend import RasterBackend
+from nfc_gs.runs.opening import what_opens
 from nfc_gs.viewer.cameras import pose_of
 from nfc_gs.viewer.draw import Photo
 from nfc_gs.viewer.frame_rate import TARGET_FPS
@@ -30,6 +31,10 @@ HOME_ASPECT = 16 / 9
 
 WIDEST_HOME = math.radians(100.0)
 """Widest vertical field of view of that camera in a narrow window; a wider one distorts."""
+
+MOVES_BACK = 2.0
+"""In a narrow window the camera of a new page moves back to at most so many times the distance that the capture's
+farthest camera has from the middle of the content. Nothing is known of what is there: there may be a wall."""
 
 HOME_FOV = math.radians(75.0)
 """Vertical field of view of a new page's camera where there is no capture."""
@@ -74,7 +79,7 @@ class Content:
             UserError: there is no source.
         """
         if not sources:
-            raise UserError("There is nothing to look at; give a run folder, a PLY or a .splat.")
+            raise UserError(f"There is nothing to look at; give {what_opens()}.")
         self.sources, self.backend, self.live = with_unique_names(sources), backend, live
         scenes = [source.scene for source in self.sources if source.scene is not None]
         self.scene: SceneData | None = next(
@@ -188,17 +193,37 @@ class Content:
             )  # fmt: skip
         return guess
 
-    def home_fov(self, aspect: float) -> float:
-        """Vertical field of view, radians, at which a window (aspect: width / height) shows the subject from `home`.
+    def home_in(self, aspect: float) -> HomeCamera:
+        """The camera of a new page in a window of this aspect (width / height).
 
-        It is that of the home camera unless the window is too narrow for the first view's photo, or, without a view,
-        narrower than high; and at most `WIDEST_HOME`.
+        It is `home` unless the window is too narrow for the first view's photo, or, without a view, narrower than high.
+        Then its field of view is wider, up to `WIDEST_HOME`; where that is not enough, it moves back from `look_at`, as
+        far as `MOVES_BACK` allows.
         """
+        home, needed = self.home, self._fov_needed(aspect)
+        if needed < home.fov + 1e-6:
+            return home
+        fov = max(min(needed, WIDEST_HOME), home.fov)
+        back = math.tan(needed / 2) / math.tan(fov / 2)
+        if back <= 1.0:
+            return replace(home, fov=fov)
+        distance = math.dist(home.position, home.look_at)
+        farthest = max(distance, MOVES_BACK * self._farthest_camera(distance))
+        scale = min(back, farthest / distance)
+        x, y, z = (scale * place + (1 - scale) * at for place, at in zip(home.position, home.look_at, strict=True))
+        return replace(home, position=(x, y, z), fov=fov)
+
+    def _fov_needed(self, aspect: float) -> float:
+        """Vertical field of view, radians, at which a window of this aspect shows the subject from `home`."""
         if self.scene is not None and self.scene.views:
-            fov = pose_of(self.scene.views[self.first_view].camera, aspect).fov
-        else:
-            fov = 2 * math.atan(math.tan(self.home.fov / 2) / min(aspect, 1.0))
-        return max(min(fov, WIDEST_HOME), self.home.fov)
+            return pose_of(self.scene.views[self.first_view].camera, aspect).fov
+        return 2 * math.atan(math.tan(self.home.fov / 2) / min(aspect, 1.0))
+
+    def _farthest_camera(self, default: float) -> float:
+        """Distance of the farthest training camera from the middle of the content; `default` without any."""
+        views = [] if self.scene is None else [self.scene.views[index] for index in self.scene.train]
+        middle, _ = self.middle_and_radius()
+        return max((math.dist(view.camera.center.tolist(), middle) for view in views), default=default)
 
 
 def _home_at(view: Camera, middle: Vector, radius: float, up: Vector) -> HomeCamera:

@@ -337,8 +337,8 @@ class Uploads:
         self._unfinished[message.transfer_uuid] = _Upload(message.part_count, message.size_bytes)
         self._everyone.add((id(self), message.transfer_uuid))
 
-    def add(self, message: FileTransferPart) -> None:
-        """Let a part of a file come.
+    def add(self, message: FileTransferPart) -> bool:
+        """Let a part of a file come; whether it is the last one.
 
         Raises:
             RefusedError: no such part is missing, or the file gets larger than it said.
@@ -350,8 +350,10 @@ class Uploads:
             raise RefusedError
         upload.parts.add(message.part_index)
         upload.bytes_left -= len(message.content)
-        if len(upload.parts) == upload.part_count:
+        is_whole = len(upload.parts) == upload.part_count
+        if is_whole:
             self._forget(message.transfer_uuid)
+        return is_whole
 
     def close(self) -> None:
         """Forget all uploads: the page has gone."""

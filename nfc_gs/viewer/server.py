@@ -19,7 +19,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.viewer.canvas import at_full_resolution
+from nfc_gs.viewer.canvas import with_additions
 from nfc_gs.viewer.connections import Connection, Gate, Listener, most_connections
 from nfc_gs.viewer.messages import MAX_MESSAGE_BYTES
 
@@ -174,7 +174,7 @@ def _checked_server(gate: Gate, refuses: Callable[[Request], bool]) -> Iterator[
             if refuses(request):
                 return connection.respond(http.HTTPStatus.FORBIDDEN, "This page is not the viewer's.\n")
             response = process_request(connection, request)
-            return None if response is None else at_full_resolution(response)
+            return None if response is None else with_additions(response)
 
         started.append("with the checks")
         gate.listener = Listener(host, port, most_connections(), gate.notices)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import viser
 
 from nfc_gs.viewer.content import Content
 from nfc_gs.viewer.panels.browser import BrowserPanel
@@ -20,29 +22,32 @@ from nfc_gs.viewer.panels.path import PathPanel
 from nfc_gs.viewer.panels.screenshot import ScreenshotPanel
 from nfc_gs.viewer.panels.splats import SplatsPanel
 from nfc_gs.viewer.panels.status import StatusPanel
-from nfc_gs.viewer.panels.style import SHEET
 from nfc_gs.viewer.panels.tabs import Tabs
 from nfc_gs.viewer.panels.time import TimePanel
 from nfc_gs.viewer.panels.timeline import TimelinePanel
 from nfc_gs.viewer.panels.training import TrainingPanel
 from nfc_gs.viewer.panels.views import ViewsPanel
 from nfc_gs.viewer.session import Session
+from nfc_gs.viewer.style import OVERLAY_MARK, button_hints
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A panel, the tab it is in ("" for above the tabs), and when a page has it."""
+    """A panel, the tab it is in ("" for above the tabs, `OVER` for over the picture), and when a page has it."""
 
     tab: str
     panel: type[Panel]
     is_shown: Callable[[Content], bool] = lambda _: True
 
 
+OVER = "Over the picture"
+"""Where a panel is seen even while viser's window with the tabs is minimized, which removes what it has."""
+
 PANELS = (
     Entry("", StatusPanel),
     Entry("", LegendPanel),
-    Entry("", HalvesPanel, lambda content: len(content.sources) > 1),
-    Entry("", TimelinePanel, lambda content: content.changes_with_time),
+    Entry(OVER, HalvesPanel, lambda content: len(content.sources) > 1),
+    Entry(OVER, TimelinePanel, lambda content: content.changes_with_time),
     Entry("Training", TrainingPanel, lambda content: content.live is not None),
     Entry("Show", DisplayPanel),
     Entry("Show", SplatsPanel, lambda content: content.has_gaussians),
@@ -70,9 +75,9 @@ def add_panels(session: Session) -> list[Panel]:
     gui = session.client.gui
     shown = [entry for entry in PANELS if entry.is_shown(session.content)]
     panels = [_built(session, entry.panel) for entry in shown if not entry.tab]
-    tabs = Tabs(session, list(dict.fromkeys(entry.tab for entry in shown if entry.tab)))
+    panels += _over_the_picture(session, [entry for entry in shown if entry.tab == OVER])
+    tabs = Tabs(session, list(dict.fromkeys(entry.tab for entry in shown if entry.tab not in ("", OVER))))
     panels.append(tabs)
-    gui.add_html(SHEET)
     is_phone = 0 < session.window[0] < NARROW
     with gui.add_folder("Controls", expand_by_default=False) if is_phone else contextlib.nullcontext():
         tabs.build(gui)
@@ -82,7 +87,28 @@ def add_panels(session: Session) -> list[Panel]:
                 tabs.add_panels(tab, filter(None, inside))
                 panels += inside
     tabs.open(tabs.names[0])
+    gui.add_html(button_hints(_hints_of_buttons(gui)))
     return list(filter(None, panels))
+
+
+def _over_the_picture(session: Session, entries: Sequence[Entry]) -> list[Panel | None]:
+    """Panels in a window of viser's of their own, which the style sheet makes invisible."""
+    if not entries:
+        return []
+    window = session.client.gui.add_panel()
+    with window.add_tab(OVER):
+        session.client.gui.add_html(OVERLAY_MARK)
+        panels = [_built(session, entry.panel) for entry in entries]
+    window.float(x=15, y=60, width=300)
+    window.expand()  # on a phone it begins collapsed
+    return panels
+
+
+def _hints_of_buttons(gui: viser.GuiApi) -> dict[str, str]:
+    """What the buttons of a page do, by their ids in the page; viser has no public list of its controls."""
+    buttons = (viser.GuiButtonHandle, viser.GuiUploadButtonHandle)
+    controls = gui._gui_input_handle_from_uuid.items()
+    return {id: control.hint for id, control in controls if isinstance(control, buttons) and control.hint}
 
 
 def _built(session: Session, kind: type[Panel]) -> Panel | None:

@@ -76,13 +76,14 @@ class BrowserPanel(Panel):
                 raise
 
     def _send_splats(self) -> None:
-        """Replace the picture by splats, unless `draw_in_browser` was called with False meanwhile."""
+        """Replace the picture by splats on its background, unless `draw_in_browser` was called with False meanwhile."""
         session = self.session
         splats = browser_splats(session)
 
         def clear() -> None:  # after a picture that is just being sent
             if session.state.browser_draws:
-                session.client.scene.set_background_image(None)
+                color = 255 * np.asarray(session.state.background) + 0.5
+                session.client.scene.set_background_image(np.full((2, 2, 3), color, np.uint8), "png")
 
         session.run(clear)
         if session.state.browser_draws:

@@ -11,7 +11,7 @@ import numpy as np
 import viser
 
 from nfc_gs.viewer.cameras import numbers, pose_from, pose_from_json, pose_to_json, rounded
-from nfc_gs.viewer.content import HOME_ASPECT
+from nfc_gs.viewer.content import HOME_ASPECT, HomeCamera
 from nfc_gs.viewer.panels.panel import Command, Panel
 from nfc_gs.viewer.session import Session
 
@@ -40,16 +40,15 @@ class CameraPanel(Panel):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.home = session.content.home
         self._last_degrees = 0
-        if self.home_fov != self.home.fov:
-            session.client.camera.fov = self.home_fov
+        if self.home != session.content.home:
+            self._go_home()
 
     @property
-    def home_fov(self) -> float:
-        """Vertical field of view at the start, radians, at which the subject fits the width of the window."""
+    def home(self) -> HomeCamera:
+        """The camera at the start, in the window as it is now."""
         width, height = self.session.window
-        return self.session.content.home_fov(width / height if height else HOME_ASPECT)
+        return self.session.content.home_in(width / height if height else HOME_ASPECT)
 
     def build(self, gui: viser.GuiApi) -> None:
         """Add the controls."""
@@ -64,7 +63,7 @@ class CameraPanel(Panel):
             "Up", tuple(UPS), initial_value="as captured", hint="The axis that a drag turns around."
         )
         self.fov = gui.add_slider(
-            "FOV (°)", 5, 150, 1, round(math.degrees(self.home_fov)), hint="Field of view from the bottom to the top."
+            "FOV (°)", 5, 150, 1, round(math.degrees(self.home.fov)), hint="Field of view from the bottom to the top."
         )
         show = gui.add_button("Show as JSON", hint="Write this camera into the field below, to copy it.")
         self.text = gui.add_text("JSON", "", multiline=True, hint="A camera: position, wxyz (OpenCV axes), fov, time.")
@@ -124,13 +123,17 @@ class CameraPanel(Panel):
 
     def reset(self) -> None:
         """Bring the camera and its controls back to where they were at first."""
-        camera, self.mode.value, self.up.value = self.session.client.camera, "orbit", "as captured"
+        self.mode.value, self.up.value = "orbit", "as captured"
+        self._go_home()
+        self.session.request()
+
+    def _go_home(self) -> None:
+        camera, home = self.session.client.camera, self.home
         with self.session.client.atomic():
             camera.max_orbit_distance = MAX_DISTANCE
-            camera.fov, camera.up_direction = self.home_fov, self.home.up
-            camera.position = self.home.position
-            camera.look_at = self.home.look_at
-        self.session.request()
+            camera.fov, camera.up_direction = home.fov, home.up
+            camera.position = home.position
+            camera.look_at = home.look_at
 
     def _toggle_mode(self) -> None:
         self.mode.value = "orbit" if self.mode.value == "fly" else "fly"

@@ -21,7 +21,7 @@ from nfc_gs.export.video import write_png, write_video
 from nfc_gs.viewer.cameras import pose_of
 from nfc_gs.viewer.frustums import Frustums, frustum_size
 from nfc_gs.viewer.panels.panel import Command, Panel
-from nfc_gs.viewer.path import FPS, SECONDS, CameraPath, Key, path_from_json
+from nfc_gs.viewer.path import FPS, MAX_KEYS, SECONDS, CameraPath, Key, path_from_json
 from nfc_gs.viewer.session import Session
 
 LINE_POINTS = 120
@@ -90,7 +90,7 @@ class PathPanel(Panel):
         start = session.in_background(lambda _: self._preview(), busy="The path is being previewed already.")
         preview.on_click(guarded(lambda event: self._previewing.clear() if self._previewing.is_set() else start(event)))
         save.on_click(guarded(lambda _: self._save()))
-        load.on_upload(guarded(lambda _: self._load(load.value.content)))
+        load.on_upload(guarded(lambda _: self._load(load.value.name, load.value.content)))
 
     def _build_video(self, gui: viser.GuiApi) -> None:
         with gui.add_folder("Video"):
@@ -142,7 +142,13 @@ class PathPanel(Panel):
         return (Command("K", "Add a keyframe", self.add),)
 
     def add(self) -> None:
-        """Add a keyframe where the browser's camera is, after the others."""
+        """Add a keyframe where the browser's camera is, after the others.
+
+        Raises:
+            UserError: the path has as many as it may have.
+        """
+        if len(self.path.keys) >= MAX_KEYS:
+            raise UserError(f"The camera path has {MAX_KEYS:,} keyframes, the most that it takes; remove some first.")
         self.path = replace(self.path, keys=(*self.path.keys, self._here()))
         self.chosen = len(self.path.keys) - 1
         self._changed()
@@ -310,12 +316,17 @@ class PathPanel(Panel):
         content = self.path.to_json().encode("utf-8")
         self.session.send_file("path.json", content)
 
-    def _load(self, content: bytes) -> None:
+    def _load(self, name: str, content: bytes) -> None:
+        """Show the path of a file, or say why it is not loaded."""
         try:
             path = path_from_json(content.decode("utf-8"))
         except UnicodeDecodeError:
-            raise UserError("The file is not JSON; load one that was saved here.") from None
-        self._take(path)
+            self.session.notify(f"{name} is not loaded", "It is not JSON; load a file that was saved here.", "red")
+        except UserError as error:
+            self.session.notify(f"{name} is not loaded", str(error), "red")
+        else:
+            self._take(path)
+            self.session.notify("The path is loaded", f"{len(path.keys):,} keyframes: {name}")
 
     def _take(self, path: CameraPath) -> None:
         """Show another path."""

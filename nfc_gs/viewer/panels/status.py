@@ -15,7 +15,7 @@ class StatusPanel(Panel):
         self.line = gui.add_markdown("")
 
     def tick(self) -> None:
-        """Name the source, its step and size, and the picture that is seen."""
+        """Name the source, its step and size, and the picture that is seen; short, as another line moves all below."""
         source, picture = self.session.source, self.session.picture
         snapshot = source.snapshot()
         step = "" if snapshot.step is None else f" · step {snapshot.step:,}"
@@ -23,9 +23,9 @@ class StatusPanel(Panel):
         if picture is not None:
             how = f"{picture.width} x {picture.height} in {1000 * picture.seconds:.0f} ms"
             if picture.samples > 1:
-                how += f", {picture.samples} samples per pixel"
+                how += f", {picture.samples} samples/pixel"
             if picture.share < 1.0:
-                how += f", {100 * picture.share:.3g} % of the Gaussians while you move"
+                how += f", {100 * picture.share:.3g} % of Gaussians"
         if self.session.state.browser_draws:
             how = "drawn by the browser"
         text = f"**{source.name}**{step} · {snapshot.size_text}  \n{how}"

@@ -12,9 +12,10 @@ from typing import Any
 
 import viser
 
+from nfc_gs.core.errors import UserError
 from nfc_gs.viewer.panels.panel import Panel, log_failure
-from nfc_gs.viewer.panels.style import tab_mark
 from nfc_gs.viewer.session import Session
+from nfc_gs.viewer.style import tab_mark
 
 
 class Tabs(Panel):
@@ -37,6 +38,16 @@ class Tabs(Panel):
         self.mark = gui.add_html(tab_mark(self.names, self.opened))
         self.row = gui.add_button_group("Tab", self.names)
         self.row.on_click(self.session.guarded(self._on_click))
+
+    def kept(self) -> Any:
+        """The open tab, unless it is the first."""
+        return None if self.opened == self.names[0] else self.opened
+
+    def restore(self, kept: Any) -> None:
+        """Open a tab again."""
+        if kept not in self.names:
+            raise UserError("The last tab is none of this page.")
+        self.open(kept)
 
     def add(self, name: str) -> viser.GuiFolderHandle:
         """The container for the controls of a tab."""

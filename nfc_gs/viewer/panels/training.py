@@ -104,11 +104,10 @@ class TrainingPanel(Panel):
         if self.live.finished or self._question is not None:
             return
         gui, guarded = self.session.client.gui, self.session.guarded
-        step = "" if self.live.last is None else f" at step {self.live.last.step:,}"
         with gui.add_modal("End the training?") as self._question:
             gui.add_markdown(
-                f"It ends{step} and is saved: checkpoint, splat and report. It can be continued later from the "
-                "command line, with `--resume`."
+                "It ends after the current step and is saved: checkpoint, splat and report. It can be "
+                "continued later from the command line, with `--resume`."
             )
             end = gui.add_button("End it and save", color="red", hint="After the current step.")
             go_on = gui.add_button("Go on with the training", hint="Nothing is ended.")
