@@ -114,7 +114,7 @@ def figures(usages: list[Usage], architectures: tuple[str, ...]) -> list[Figure]
     """
     found = []
     for architecture in [name for name in architectures if name in instructions.ARCHITECTURES]:
-        cubin = compile_source("raster", architecture, instructions.CHANNELS).cubin
+        cubin = compile_source("raster", architecture, instructions.CHANNELS).code
         registers = {
             usage.kernel: usage.registers
             for usage in usages

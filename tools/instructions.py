@@ -84,7 +84,7 @@ def rasterizer_costs(architecture: str) -> dict[str, int]:
     Raises:
         UserError: it cannot be compiled or disassembled.
     """
-    disassembly = sass.disassemble(compile_source("raster", architecture, CHANNELS).cubin)
+    disassembly = sass.disassemble(compile_source("raster", architecture, CHANNELS).code)
     return {figure.name: figure.value for figure in instruction_figures(disassembly, architecture)}
 
 

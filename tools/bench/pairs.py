@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gpu_scenes import BenchScene, garden_scene, read_garden, run_scene
+from gpu_scenes import BenchScene, read_garden, run_scene, tiled_scene
 
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import ALPHA_MAX, ALPHA_MIN, TILE_SIZE, TRANSMITTANCE_MIN
@@ -300,4 +300,4 @@ def _scene(options: Options) -> BenchScene:
     if options.run is not None:
         return run_scene(options.run, options.capture)
     assert options.garden is not None
-    return garden_scene(*read_garden(options.garden), options.gaussians)
+    return tiled_scene("garden", *read_garden(options.garden), options.gaussians)
