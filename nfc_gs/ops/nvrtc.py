@@ -38,6 +38,10 @@ second walks through them, and both must round alike to find the same."""
 CACHE_VARIABLE = "NFC_GS_CACHE"
 """Environment variable with the folder of compiled kernels; the user's cache folder if unset."""
 
+APPROXIMATE = ("raster",)
+"""Those in which quotients and powers of two may be off by two units in the last place, and numbers below 1e-38 are
+zero: what they blend is at least 1/255 opaque."""
+
 
 Form = Literal["cubin", "ptx"]
 """What a source is compiled to: machine code for one GPU, or PTX, which the driver compiles for newer ones."""
@@ -106,6 +110,8 @@ def options(source: str, architecture: str, channels: int = 0) -> dict[str, Any]
         "arch": architecture,
         "std": "c++17",
         "fma": source not in UNFUSED,
+        "ftz": source in APPROXIMATE,
+        "prec_div": source not in APPROXIMATE,
         "define_macro": definitions(channels) or None,
         "ptxas_options": ["-v"],
     }
