@@ -108,15 +108,15 @@ def test_what_fails_when_the_browser_is_to_draw_is_shown_and_undone(
 
     with monkeypatch.context() as patch:
         patch.setattr(browser, "browser_splats", fails)
-        page.set("Draw in browser", True)
+        page.set("Browser draws", True)
         until(lambda: page.said == ["These splats cannot be sent."])
-    assert not page.session.state.browser_draws and page.control("Draw in browser").value is False
+    assert not page.session.state.browser_draws and page.control("Browser draws").value is False
     pictures = page.session.pictures_sent
     page.client.move(0.3)
     until(lambda: page.session.pictures_sent > pictures)
-    page.set("Draw in browser", True)
+    page.set("Browser draws", True)
     until(lambda: "/splats" in scene_nodes(page.session))
-    page.set("Draw in browser", False)
+    page.set("Browser draws", False)
     until(lambda: "/splats" not in scene_nodes(page.session) and not page.session.state.browser_draws)
 
 
