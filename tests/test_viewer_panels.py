@@ -308,8 +308,8 @@ def test_a_preview_goes_along_the_path_and_stops_time_and_itself(page: Page) -> 
     page.press("Preview")
     until(lambda: not page.session.state.playing and 0.1 < page.session.pose.position[0] < 3.0)
     assert not page.session.state.in_scene and not page.node("/path").visible and not page.node("/keyframes").visible
-    page.press("Preview")
-    until(lambda: stands_still(page))
+    page.press("Stop the preview")
+    until(lambda: stands_still(page) and page.controls("Preview"))
     until(lambda: page.session.state.in_scene == {"path"} and page.node("/keyframes").visible)
     place = page.session.pose
     assert place.position[0] < 4.0
