@@ -34,7 +34,8 @@ from nfc_gs.rendering.registry import get_backend
 ARRAYS = {name for name, kind, *_ in RenderArgs._fields_ if kind is ctypes.c_void_p}
 
 measuring, scenes, bounds = load("bench/measuring"), load("bench/gpu_scenes"), load("bench/gpu_bounds")
-variants, gpu, sanitize = load("bench/gpu_variants"), load("bench/gpu"), load("bench/gpu_sanitize")
+variants, kernels = load("bench/gpu_variants"), load("bench/gpu_kernels")
+gpu, sanitize = load("bench/gpu"), load("bench/gpu_sanitize")
 
 
 class FakeTimer:
@@ -137,6 +138,17 @@ def test_a_picture_of_another_aspect_ratio_is_stretched_or_cropped():
     assert (stretched.width, stretched.height, stretched.fx, stretched.fy) == (80, 80, 80, 160)
     (cut,) = replace(scene, crops=True).resized_cameras(80, 80, 3)
     assert (cut.width, cut.height, cut.fx, cut.fy) == (80, 80, 160, 160)
+
+
+def test_the_synthetic_scene_fills_the_cube_and_is_the_same_every_time():
+    first, second = scenes.synthetic_points(2000), scenes.synthetic_points(2000)
+    assert (first.xyz == second.xyz).all() and (first.rgb == second.rgb).all() and first.xyz.shape == (2000, 3)
+    assert (np.abs(first.xyz) <= 2).all() and first.rgb.std() > 30
+    scene = scenes.tiled_scene("synthetic", first, scenes.synthetic_cameras(), 5000)
+    assert scene.name == "synthetic, 5 k Gaussians" and len(scene.model) == 5000
+    for camera in scene.resized_cameras(64, 36, 3):
+        out = render(scene.model, camera, backend="cpu")
+        assert out.alpha.mean() > 0.1 and out.info.visible.float().mean() > 0.1
 
 
 def test_bits_begin_at_the_colors_of_the_scene():
@@ -447,16 +459,16 @@ def test_a_step_leaves_the_gaussians_as_they_are():
 
 def test_kernels_are_timed_one_by_one_and_shown_with_their_lower_bounds(emulator: Emulator, tmp_path: Path):
     scene, timer = small_scene(30), FakeTimer()
-    found = gpu.profile(scene.model, view_of(scene), emulator, timer, rounds=2)
-    kernels = {"project_splats", "write_entries", "find_tiles", "raster", "pixel_gradients", "raster_backward",
+    found = kernels.profile(scene.model, view_of(scene), emulator, timer, rounds=2)
+    launched = {"project_splats", "write_entries", "find_tiles", "raster", "pixel_gradients", "raster_backward",
                "project_splats_backward"}  # fmt: skip
     sorts = {"torch.sort, float32", "torch.sort, int16", "torch.cumsum, int32"}
-    assert set(found.samples.values) == kernels | sorts | {gpu.LOSS, gpu.ADAM, gpu.REST, gpu.TOTAL}
-    assert all(found.samples.values[name] == [1.0, 1.0] for name in kernels | sorts | {gpu.LOSS, gpu.ADAM})
+    assert set(found.samples.values) == launched | sorts | {kernels.LOSS, kernels.ADAM, kernels.REST, kernels.TOTAL}
+    assert all(found.samples.values[name] == [1.0, 1.0] for name in launched | sorts | {kernels.LOSS, kernels.ADAM})
     # Twenty-four events of twelve calls lie between the two of the whole: 25 seconds, of which twelve are in the calls.
-    assert found.samples.values[gpu.TOTAL] == [25.0, 25.0] and found.samples.values[gpu.REST] == [13.0, 13.0]
+    assert found.samples.values[kernels.TOTAL] == [25.0, 25.0] and found.samples.values[kernels.REST] == [13.0, 13.0]
     rates = bounds.Rates(bandwidth=1e6, instructions=1e6)
-    shown = text_of(gpu.kernel_table("Title", found, rates))
+    shown = text_of(kernels.kernel_table("Title", found, rates))
     assert all(name in shown for name in found.samples.values) and "Lower bounds are estimates" in shown
     recorded = json.loads(json.dumps(found.record(rates)))
     assert recorded["lower_bounds"]["raster"]["pairs"] == found.workload.forward_pairs > 0
@@ -493,10 +505,13 @@ def test_the_lanes_of_a_multiprocessor_are_those_of_its_generation():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "nothing to measure; give --garden"),
-        ({"garden": Path("x"), "views": 0}, "--views is 0"),
-        ({"garden": Path("x"), "gaussians": (5, 0)}, "--gaussians is 0"),
-        ({"garden": Path("x"), "sizes": ((40, -1),)}, "--sizes is -1"),
+        ({}, "nothing to measure; give --short, --garden"),
+        ({"short": True, "budget": 0.0}, "--budget is 0"),
+        ({"garden": Path("nowhere.npz")}, "--garden is nowhere.npz, which is not there"),
+        ({"short": True, "train": Path("nowhere")}, "--train is nowhere, which is not there"),
+        ({"synthetic": True, "views": 0}, "--views is 0"),
+        ({"synthetic": True, "gaussians": (5, 0)}, "--gaussians is 0"),
+        ({"synthetic": True, "sizes": ((40, -1),)}, "--sizes is -1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,10 +22,12 @@ from plyfile import PlyData
 
 import nfc_gs
 from nfc_gs import api, cli
-from nfc_gs.commands import demo, train
+from nfc_gs.commands import demo, info, train
 from nfc_gs.commands.render import sized
 from nfc_gs.core.events import Event, StepDone
 from nfc_gs.export.report import write_report
+from nfc_gs.ops import nvrtc
+from nfc_gs.rendering.self_test import Verdict
 from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
 from nfc_gs.training.trainer import Trainer
 
@@ -315,6 +319,34 @@ def test_info_lists_the_gpus_their_compiler_and_what_is_compiled(
     assert nfc("info", "--devices") == 0
     out = capsys.readouterr().out
     assert "GPU" in out and "Compiler" in out and "1 for sm_75, 2 for sm_90" in out
+
+
+def test_info_tells_the_verdict_of_the_self_test_of_each_gpu_and_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[int | None, bool]] = []
+
+    def self_test(device: torch.device, *, retest: bool) -> Verdict:
+        asked.append((device.index, retest))
+        if device.index == 0:
+            return Verdict(True, "", "Tesla", "580.65.06, CUDA 13.0", "0")
+        return Verdict(False, "its self-test failed: the image differs", "Tesla", "580.65.06, CUDA 13.0", "0")
+
+    found = SimpleNamespace(name="Tesla", major=9, minor=0, total_memory=2**30)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
+    monkeypatch.setattr(info, "self_test", self_test)
+    monkeypatch.setattr(nvrtc, "compiler_name", lambda: "NVRTC 13.0.88")
+    assert nfc("info", "--devices") == 0
+    out = capsys.readouterr().out
+    assert "passed (driver 580.65.06, CUDA 13.0)" in out and "NVRTC 13.0.88" in out
+    assert "not passed: its self-test failed: the image differs" in out
+    assert nfc("info", "--devices", "--retest", "--json") == 0
+    gpus = json.loads(capsys.readouterr().out)["gpus"]
+    assert [gpu["self_test"]["passed"] for gpu in gpus] == [True, False]
+    assert asked == [(0, False), (1, False), (0, True), (1, True)]
+    assert nfc("info", "--retest") == 2
+    assert capsys.readouterr().err == ("error: --retest goes with --devices; write nfc-gs info --devices --retest.\n")
 
 
 def test_info_knows_a_run_whose_capture_is_gone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

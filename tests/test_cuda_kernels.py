@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,19 @@ from typing import Any
 
 import pytest
 import torch
-from emulator import CUDA, SANITIZE_VARIABLE, Emulator, KernelError, build_kernels, compiled, launch_kernel, run
+from emulator import (
+    CUDA,
+    KERNELS_VARIABLE,
+    SANITIZE_VARIABLE,
+    Emulator,
+    KernelError,
+    build_kernels,
+    chosen_architecture,
+    compiled,
+    launch_kernel,
+    nvrtc_folder,
+    run,
+)
 from splat_scenes import (
     Engine,
     OtherDevice,
@@ -59,50 +72,98 @@ args.values[i] = v;
 
 WARP_BARRIER = "NFC_SHARED(float, a, 64); a[i] = i; __syncwarp(); args.values[i] = a[i ^ 1];"
 
-WRONG = [
-    ("NFC_SHARED(float, a, 64); a[i] = 1; args.values[i] = a[63 - i];", r"a\[63\] is read before it is written"),
+HALVES = """
+const unsigned half = i % 32 < 16 ? 0xffffu : 0xffff0000u; float v = -1.0f;
+if (i % 32 < 16) { v = float(__ballot_sync(half, i % 2 == 0)); } else { v = __shfl_sync(half, float(i), 31); }
+NFC_SHARED(float, a, 64); a[i] = v; __syncwarp(half); args.values[i] = a[i ^ 1];
+"""
+
+WARP_BARRIER_AFTER_READING = """
+NFC_SHARED(float, a, 64); a[i] = i; __syncwarp(); float v = a[i / 32 * 32]; __syncwarp();
+if (i % 32 == 0) a[i] = 5.0f; __syncwarp(); args.values[i] = v + a[i / 32 * 32];
+"""
+
+WRONG = [  # and what is said of it, where `a[N]` is a value
+    ("NFC_SHARED(float, a, 64); a[i] = i; args.values[i] = a[63 - i];", r"a[63] is read before it is written"),
     (
-        "NFC_SHARED(float, a, 64); a[63 - i] = 1; args.values[i] = a[63];",
-        r"a\[63\] is read with no barrier after thread 0",
+        "NFC_SHARED(float, a, 64); a[63 - i] = i; args.values[i] = a[63];",
+        r"a[63] is read with no barrier after thread 0",
     ),
     (
-        "NFC_SHARED(float, a, 64); a[i % 32] = 1;",
-        r"thread 32: a\[0\] is written with no barrier after thread 0 wrote it",
+        "NFC_SHARED(float, a, 64); a[i % 32] = i; __syncthreads(); args.values[i] = a[i % 32];",
+        r"thread 32: a[0] is written with no barrier after thread 0 wrote it",
     ),
     (
-        "NFC_SHARED(float, a, 64); a[i] = 1; __syncthreads(); args.values[i] = a[0]; if (i == 63) a[0] = 2;",
-        r"thread 63: a\[0\] is written with no barrier after another thread read it",
+        "NFC_SHARED(float, a, 64); a[i] = i; __syncthreads(); args.values[i] = a[0]; if (i == 63) a[0] = 2;",
+        r"thread 63: a[0] is written with no barrier after another thread read it",
     ),
-    ("NFC_SHARED(float, a, 63); a[i] = 1;", r"thread 63: a\[63\] is out of bounds of its 63 values"),
+    (
+        "NFC_SHARED(float, a, 64); a[i] = i; __syncwarp(i % 32 < 16 ? 0xffffu : 0xffff0000u); "
+        "args.values[i] = a[i ^ 16];",
+        r"a[16] is read with no barrier after thread 16 wrote it",
+    ),
+    (
+        "NFC_SHARED(float, a, 63); a[i] = i; __syncthreads(); args.values[i] = a[62 - i];",
+        r"thread 63: a[63] is out of bounds of its 63 values",
+    ),
     ("if (i % 32 < 7) __syncwarp();", "not all threads reach __syncwarp"),
     ("if (i == 3) return; __syncwarp();", "not all threads reach __syncwarp"),
     ("if (i % 2) __syncthreads(); else __syncthreads_count(true);", "wait in __syncthreads"),
-    ("args.values[i] = __shfl_sync(0xffu, 1.0f, 0);", "a mask that is not full"),
-]
+    ("args.values[i] = __shfl_sync(0xffu, float(i), 0);", "thread 8: SHUFFLE with a mask that leaves out its own lane"),
+    ("args.values[i] = __shfl_sync(i % 32 < 16 ? 0xffffu : 0xffff0000u, float(i), 0);",
+     "thread 16: SHUFFLE from a lane that the mask leaves out"),
+    ("if (i % 32 < 16) __syncwarp(i % 32 < 8 ? 0xffffu : 0xff00u);", "wait in __syncwarp with different masks"),
+]  # fmt: skip
+
+RIGHT = [EXCHANGE, WARP_BARRIER, HALVES, WARP_BARRIER_AFTER_READING]
 
 
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return build_kernels(tmp_path_factory.mktemp("kernels"), [body for body, _ in WRONG] + [EXCHANGE, WARP_BARRIER])
+def message(words: str, kernels: str) -> str:
+    """What is said of shared memory, by the emulator of sources or that of PTX, which knows bytes alone."""
+    words = words.replace("SHUFFLE", "__shfl_sync" if kernels == "sources" else "shfl.sync.idx")
+    if kernels != "sources":
+        words = re.sub(r"(\d+) values", lambda count: f"{4 * int(count[1])} bytes", words)
+        words = re.sub(r"a\[(\d+)\]", lambda place: f"a[byte {4 * int(place[1])}]", words)
+    return re.escape(words)
 
 
-def test_threads_exchange_values_by_shared_memory_shuffles_and_votes(kernels: ctypes.CDLL):
+@pytest.fixture(scope="module", params=["sources", "oldest", "newest"])
+def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ctypes.CDLL]:
+    """The kernels above, of their sources and of their PTX."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv(KERNELS_VARIABLE, request.param)
+        try:
+            architecture = chosen_architecture()
+        except UserError as error:
+            pytest.skip(str(error))
+    bodies = [body for body, _ in WRONG] + RIGHT
+    return request.param, build_kernels(tmp_path_factory.mktemp("kernels"), bodies, architecture=architecture)
+
+
+def values_of(kernels: tuple[str, ctypes.CDLL], body: str) -> list[float]:
     values = torch.zeros(64)
-    launch_kernel(kernels, values, len(WRONG))
+    launch_kernel(kernels[1], values, len(WRONG) + RIGHT.index(body))
+    return values.tolist()
+
+
+def test_threads_exchange_values_by_shared_memory_shuffles_and_votes(kernels: tuple[str, ctypes.CDLL]):
     before = [max(i - 1, i // 32 * 32) for i in range(64)]
-    assert values.tolist() == [63 - i + 1000 * before[i] + 3e5 + 5e6 for i in range(64)]
+    assert values_of(kernels, EXCHANGE) == [63 - i + 1000 * before[i] + 3e5 + 5e6 for i in range(64)]
 
 
-def test_a_barrier_of_the_warp_orders_its_threads(kernels: ctypes.CDLL):
-    values = torch.zeros(64)
-    launch_kernel(kernels, values, len(WRONG) + 1)
-    assert values.tolist() == [i ^ 1 for i in range(64)]
+def test_a_barrier_of_the_warp_orders_its_threads(kernels: tuple[str, ctypes.CDLL]):
+    assert values_of(kernels, WARP_BARRIER) == [i ^ 1 for i in range(64)]
+    assert values_of(kernels, WARP_BARRIER_AFTER_READING) == [i // 32 * 32 + 5 for i in range(64)]
+
+
+def test_parts_of_a_warp_exchange_values_and_wait_for_each_other_alone(kernels: tuple[str, ctypes.CDLL]):
+    assert values_of(kernels, HALVES) == [0x5555 if i % 32 < 16 else i // 32 * 32 + 31 for i in range(64)]
 
 
 @pytest.mark.parametrize("kernel", range(len(WRONG)), ids=[words for _, words in WRONG])
-def test_a_kernel_that_does_wrong_is_caught(kernels: ctypes.CDLL, kernel: int):
-    with pytest.raises(KernelError, match=WRONG[kernel][1]):
-        launch_kernel(kernels, torch.zeros(64), kernel)
+def test_a_kernel_that_does_wrong_is_caught(kernels: tuple[str, ctypes.CDLL], kernel: int):
+    with pytest.raises(KernelError, match=message(WRONG[kernel][1], kernels[0])):
+        launch_kernel(kernels[1], torch.zeros(64), kernel)
 
 
 SANITIZED = """
@@ -139,6 +200,7 @@ def test_address_sanitizer_finds_nothing_in_our_kernels_and_a_write_beyond_the_e
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "CXX": "g++",
         SANITIZE_VARIABLE: "1",
+        "LD_LIBRARY_PATH": nvrtc_folder(),  # whose own search for its parts AddressSanitizer's dlopen breaks
     }
     code = SANITIZED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
@@ -195,14 +257,15 @@ class Together(Emulator):
         super().__init__()
         text = (CUDA / "gpu" / "project.cu").read_text("utf-8").replace('#include "', f'#include "{CUDA}/gpu/')
         assert text.count("kThreadEntries = 256;") == 1
-        self.source, self.most = folder / "project.cu", 0
+        self.source, self.most = folder / "gpu" / "project.cu", 0
+        self.source.parent.mkdir()
         self.source.write_text(text.replace("kThreadEntries = 256;", "kThreadEntries = 3;"), "utf-8")
 
     def launch(self, source: str, kernel: str, args: Any, blocks: int, threads: int, channels: int = 0) -> None:
         if source != "project":
             super().launch(source, kernel, args, blocks, threads, channels)
             return
-        run(compiled(self.source), kernel, args, blocks, threads)
+        run(compiled(self.source, 0, self.architecture), kernel, args, blocks, threads)
         self.most = max((ctypes.c_int * args.count).from_address(args.touched))
 
 

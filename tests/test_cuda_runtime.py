@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from enum import Enum
@@ -18,7 +21,9 @@ import torch
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import nvrtc
 from nfc_gs.ops.kernel_args import LossArgs
-from nfc_gs.ops.nvrtc import CudaRuntime, architecture_for, options, source_folder
+from nfc_gs.ops.nvrtc import CudaRuntime, compile_source, options, runtime_for, source_folder, target_for
+from nfc_gs.rendering import cuda_backend
+from nfc_gs.rendering.cuda_backend import CudaBackend
 
 # ---- compiling ----------------------------------------------------------------------------------------------------
 
@@ -27,7 +32,7 @@ def keeping(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[bytes]:
     """Let the cache be in a folder, and a compiler give other bytes each time; returns those that it has given."""
     made: list[bytes] = []
 
-    def compile_source(source: str, architecture: str, channels: int) -> nvrtc.Compiled:
+    def compile_source(source: str, architecture: str, channels: int, to: str) -> nvrtc.Compiled:
         made.append(f"cubin {len(made) + 1}".encode())
         return nvrtc.Compiled(made[-1], "")
 
@@ -53,10 +58,14 @@ def test_a_compiled_source_is_kept_until_source_options_or_compiler_change(
     assert nvrtc.cached_kernels() == {"sm_80": 1, "sm_90": 3}
     monkeypatch.setattr(nvrtc, "UNFUSED", ("raster",))
     assert get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 5"
+    assert get("raster", "sm_90", 3, "NVRTC 13.0", "ptx") == b"cubin 6"
+    before = nvrtc.kernels_hash("sm_90", "cubin", "NVRTC 13.0")
     other = tmp_path / "numeric.h"
     other.write_text("// changed")
     monkeypatch.setattr(nvrtc, "_texts", lambda: (other,))
-    assert get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 6"
+    assert get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 7"
+    hashes = {nvrtc.kernels_hash(*each) for each in (("sm_90", "cubin", "13.0"), ("sm_90", "cubin", "13.1"))}
+    assert len({before, *hashes}) == 3
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -78,6 +87,54 @@ def needs_nvrtc() -> None:
         nvrtc.compiler_name()
     except UserError as error:
         pytest.skip(str(error))
+
+
+def test_the_version_of_the_compiler_has_its_patch_level():
+    """Two patch levels may compile differently, so that the cache must tell them apart."""
+    needs_nvrtc()
+    from importlib import metadata
+
+    name = nvrtc.compiler_name()
+    assert re.fullmatch(r"NVRTC \d+\.\d+\.\d+", name)
+    found = [each.version for each in metadata.distributions(name="nvidia-cuda-nvrtc")]
+    if found:
+        assert name == f"NVRTC {found[0]}"
+
+
+def test_a_source_compiles_to_machine_code_or_ptx_without_a_gpu():
+    needs_nvrtc()
+    assert compile_source("binning", "sm_80").code.startswith(b"\x7fELF")
+    ptx = compile_source("binning", "sm_80", to="ptx").code
+    assert b".target sm_80" in ptx and b".entry find_tiles" in ptx and b"\0" not in ptx
+
+
+def test_nvrtc_is_found_where_python_imports_from_that_of_torchs_cuda_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """NVIDIA's own search misses what `pip install --target` put on PYTHONPATH."""
+    needs_nvrtc()
+    if not sys.platform.startswith("linux"):
+        pytest.skip("NVRTC is loaded by us on Linux alone")
+    for file in ("nvidia/cu13/lib/libnvrtc.so.13", "nvidia/cuda_nvrtc/lib/libnvrtc.so.12"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+        (tmp_path / file).with_name("libnvrtc-builtins.so.1").touch()
+    loaded: list[str] = []
+    load = ctypes.CDLL
+
+    def watch(name: Any, *args: Any, **options: Any) -> Any:
+        if not str(name).startswith(str(tmp_path)):
+            return load(name, *args, **options)
+        return loaded.append(Path(name).name)
+
+    monkeypatch.setattr(ctypes, "CDLL", watch)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for version, expected in {"12.6": "libnvrtc.so.12", "13.0": "libnvrtc.so.13", None: "libnvrtc.so.13"}.items():
+        monkeypatch.setattr(torch.version, "cuda", version)
+        nvrtc.compiler_name.cache_clear()
+        loaded.clear()
+        nvrtc.compiler_name()
+        assert loaded == ["libnvrtc-builtins.so.1", expected]
 
 
 @pytest.mark.parametrize("source", ["project", "binning"])
@@ -105,20 +162,28 @@ def test_where_tiles_are_counted_and_listed_no_operations_are_fused(source: str)
 @pytest.mark.parametrize(
     ("capability", "known", "expected"),
     [
-        ((9, 0), [75, 80, 90, 100], "sm_90"),
-        ((8, 9), [75, 80, 86, 90], "sm_86"),
-        ((10, 3), [90, 100, 101, 120], "sm_101"),
-        ((12, 1), [90, 100, 120], "sm_120"),
-        ((12, 0), [90, 121], "sm_120"),  # which the compiler will refuse in its own words
-        ((7, 0), None, "sm_70"),
+        ((9, 0), [75, 80, 90, 100], ("sm_90", "cubin")),
+        ((8, 9), [75, 80, 86, 90], ("sm_86", "cubin")),
+        ((10, 3), [90, 100, 101, 120], ("sm_101", "cubin")),
+        ((12, 1), [90, 100, 120], ("sm_120", "cubin")),
+        ((12, 0), [75, 90, 121], ("sm_90", "ptx")),  # 12.1 is newer than 12.0
+        ((13, 0), [90, 100, 120], ("sm_120", "ptx")),
+        ((7, 0), None, ("sm_70", "cubin")),
     ],
 )
-def test_a_gpu_that_the_compiler_does_not_know_gets_what_also_runs_on_it(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], known: list[int] | None, expected: str
+def test_a_gpu_that_the_compiler_does_not_know_gets_what_also_runs_on_it_or_ptx(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], known: list[int] | None, expected: tuple[str, str]
 ):
     compiler = SimpleNamespace(nvrtcGetSupportedArchs=lambda: (0, known))
     monkeypatch.setattr(nvrtc, "_module", lambda name: compiler)
-    assert architecture_for(*capability) == expected
+    assert target_for(*capability) == expected
+
+
+def test_a_gpu_that_is_older_than_the_compiler_knows_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nvrtc, "_module", lambda name: SimpleNamespace(nvrtcGetSupportedArchs=lambda: (0, [75, 90])))
+    monkeypatch.setattr(nvrtc, "compiler_name", lambda: "NVRTC 13.0.88")
+    with pytest.raises(UserError, match=r"NVRTC 13\.0\.88 compiles for compute capability 7\.5 and .* has 6\.1; inst"):
+        target_for(6, 1)
 
 
 # ---- loading and launching ----------------------------------------------------------------------------------------
@@ -137,7 +202,7 @@ class Driver:
 
     def __init__(self) -> None:
         self.mine = threading.local()
-        self.launches = 0
+        self.launches: list[tuple[str, int]] = []  # the context and the stream of each
 
     def cuCtxGetCurrent(self) -> tuple[Status, Any]:  # noqa: N802
         return Status.CUDA_SUCCESS, getattr(self.mine, "context", None)
@@ -146,10 +211,11 @@ class Driver:
         self.mine.context = context
         return (Status.CUDA_SUCCESS,)
 
-    def cuLaunchKernel(self, *_: Any) -> tuple[Status]:  # noqa: N802
-        if getattr(self.mine, "context", None) is None:
+    def cuLaunchKernel(self, *args: Any) -> tuple[Status]:  # noqa: N802
+        context = getattr(self.mine, "context", None)
+        if context is None:
             return (Status.CUDA_ERROR_INVALID_CONTEXT,)
-        self.launches += 1
+        self.launches.append((context, args[8]))
         return (Status.CUDA_SUCCESS,)
 
 
@@ -159,57 +225,74 @@ class Loader:
     refuses = False
 
     def __init__(self) -> None:
-        self.ObjectCode = SimpleNamespace(from_cubin=self.from_cubin)
+        self.ObjectCode = SimpleNamespace(
+            from_cubin=lambda code: self.load(code, "cubin"), from_ptx=lambda code: self.load(code, "ptx")
+        )
         self.loaded: list[str] = []
+        self.forms: list[str] = []
 
-    def from_cubin(self, cubin: bytes) -> Any:
+    def load(self, code: bytes, form: str) -> Any:
         def get_kernel(name: str) -> Any:
-            if self.refuses or not cubin.startswith(b"cubin"):
+            if self.refuses or not code.startswith(b"cubin"):
                 raise RuntimeError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
             self.loaded.append(name)
+            self.forms.append(form)
             return SimpleNamespace(handle=7)
 
         return SimpleNamespace(get_kernel=get_kernel)
 
 
+CAPABILITIES = {0: (9, 0), 1: (8, 0), 2: (12, 0)}
+"""Of the three GPUs of `stand_ins`; NVRTC knows the first two."""
+
+
 @pytest.fixture
-def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Driver, Loader]:
-    """In the place of a GPU, of its driver and of what compiles for it."""
+def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Driver, Loader]]:
+    """In the place of three GPUs, of their driver and of what compiles for them."""
     driver, loader = Driver(), Loader()
     modules = {
         "cuda.core": loader,
         "cuda.bindings.driver": driver,
-        "cuda.bindings.nvrtc": SimpleNamespace(nvrtcGetSupportedArchs=lambda: (0, [90])),
+        "cuda.bindings.nvrtc": SimpleNamespace(nvrtcGetSupportedArchs=lambda: (0, [80, 90])),
     }
-    # torch's CUDA makes a context when it first needs one, in the thread that needs it.
-    stream = SimpleNamespace(cuda_stream=0, synchronize=lambda: driver.cuCtxSetCurrent("torch's"))
+
+    def stream(device: torch.device) -> Any:
+        """torch's CUDA makes a context when it first needs one, in the thread that needs it."""
+        start = lambda: driver.cuCtxSetCurrent(f"torch's of GPU {device.index}")  # noqa: E731
+        return SimpleNamespace(cuda_stream=10 + device.index, synchronize=start)
+
     monkeypatch.setattr(nvrtc, "_module", modules.__getitem__)
     monkeypatch.setattr(nvrtc, "compiler_name", lambda: "NVRTC 13.0")
+    monkeypatch.setattr(nvrtc, "gpu_problem", lambda device: "")
     keeping(monkeypatch, tmp_path / "cache")
     for name, value in {
-        "is_available": lambda: True,
         "current_device": lambda: 0,
-        "get_device_capability": lambda device: (9, 0),
-        "current_stream": lambda device: stream,
+        "get_device_capability": lambda device: CAPABILITIES[device.index],
+        "current_stream": stream,
         "device": lambda device: nullcontext(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    return driver, loader
+    nvrtc._runtime_of.cache_clear()
+    yield driver, loader
+    nvrtc._runtime_of.cache_clear()
+
+
+GPU = torch.device("cuda")
 
 
 def test_kernels_run_in_torchs_context_from_any_thread(stand_ins: tuple[Driver, Loader]):
     """Autograd's threads have none until torch's CUDA needs one there."""
-    runtime = CudaRuntime()
+    runtime = CudaRuntime(GPU)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(runtime.launch, "loss", "loss_gradient", LossArgs(), 1, 256).result()
-    assert stand_ins[0].launches == 1
+    assert len(stand_ins[0].launches) == 1
 
 
 def test_a_kernel_that_two_threads_need_at_once_is_compiled_and_loaded_once(
     stand_ins: tuple[Driver, Loader], monkeypatch: pytest.MonkeyPatch
 ):
     """A second one in its place would unload the first, which may be running."""
-    runtime, compiles, both = CudaRuntime(), nvrtc.compile_source, threading.Barrier(2)
+    runtime, compiles, both = CudaRuntime(GPU), nvrtc.compile_source, threading.Barrier(2)
 
     def slow(*args: Any) -> nvrtc.Compiled:
         time.sleep(0.1)
@@ -223,46 +306,58 @@ def test_a_kernel_that_two_threads_need_at_once_is_compiled_and_loaded_once(
     with ThreadPoolExecutor(2) as pool:
         for job in [pool.submit(launch) for _ in range(2)]:
             job.result()
-    assert stand_ins[1].loaded == ["adam", "loss"] and stand_ins[0].launches == 2
+    assert stand_ins[1].loaded == ["adam", "loss"] and len(stand_ins[0].launches) == 2
 
 
 def test_a_damaged_file_of_the_cache_is_compiled_afresh_and_replaced(stand_ins: tuple[Driver, Loader]):
-    CudaRuntime()
+    CudaRuntime(GPU)
     (file,) = nvrtc.cache_folder().iterdir()
     file.write_bytes(b"half of a cub")
-    CudaRuntime()
+    CudaRuntime(GPU)
     assert file.read_bytes() == b"cubin 2" and stand_ins[1].loaded == ["adam", "adam"]
-    CudaRuntime()
+    CudaRuntime(GPU)
     assert file.read_bytes() == b"cubin 2"
 
 
 def test_a_driver_that_refuses_kernels_is_noticed_at_once_and_in_one_sentence(stand_ins: tuple[Driver, Loader]):
     stand_ins[1].refuses = True
     with pytest.raises(UserError, match=r"does not load what NVRTC 13.0 compiled for sm_90 \(CUDA_ERROR_UNS.*update"):
-        CudaRuntime()
+        CudaRuntime(GPU)
+
+
+def test_each_gpu_has_its_own_kernels_context_and_stream(stand_ins: tuple[Driver, Loader]):
+    driver, loader = stand_ins
+    first, second, newest = (runtime_for(torch.device("cuda", index)) for index in range(3))
+    assert [each.device.index for each in (first, second, newest)] == [0, 1, 2]
+    assert (first.architecture, second.architecture, newest.architecture) == ("sm_90", "sm_80", "sm_90")
+    assert loader.forms == ["cubin", "cubin", "ptx"]  # which the driver compiles for a GPU that NVRTC does not know
+    assert runtime_for(torch.device("cuda", 1)) is second and runtime_for(GPU) is first
+    for runtime in (second, first, newest, second):
+        runtime.launch("loss", "loss", LossArgs(), 1, 256)
+    assert driver.launches == [(f"torch's of GPU {index}", 10 + index) for index in (1, 0, 2, 1)]
 
 
 def test_without_a_gpu_the_backend_says_what_to_do():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(UserError, match=r"Backend 'cuda' is not available: it needs an NVIDIA GPU.*use the backend"):
-        CudaRuntime()
+    for make in (lambda: CudaRuntime(GPU), CudaBackend):
+        with pytest.raises(
+            UserError, match=r"Backend 'cuda' is not available: .*torch sees no GPU here.*use the backend"
+        ):
+            make()
 
 
-def test_there_is_no_runtime_for_the_cpu_nor_without_nvidias_compiler(monkeypatch: pytest.MonkeyPatch):
-    assert nvrtc.runtime_for(torch.device("cpu")) is None
-    made = []
+def test_the_backend_draws_on_the_gpu_of_the_tensors(stand_ins: tuple[Driver, Loader], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda_backend, "compiler_name", lambda: "NVRTC 13.0")
+    asked: list[torch.device] = []
 
-    def make() -> None:
-        made.append(1)
-        raise UserError("no compiler")
+    def stop(device: torch.device) -> None:
+        asked.append(device)
+        raise UserError("far enough")
 
-    monkeypatch.setattr(nvrtc, "CudaRuntime", make)
-    monkeypatch.setattr(torch.cuda, "device", lambda index: torch.no_grad())
-    nvrtc._runtime_of.cache_clear()
-    try:
-        device = torch.device("cuda", 0)
-        assert nvrtc.runtime_for(device) is None and nvrtc.runtime_for(device) is None
-        assert made == [1]  # it is not looked for in every step
-    finally:
-        nvrtc._runtime_of.cache_clear()
+    monkeypatch.setattr(cuda_backend, "runtime_for", stop)
+    means = SimpleNamespace(dtype=torch.float32, device=torch.device("cuda", 1))
+    with pytest.raises(UserError, match="far enough"):
+        CudaBackend()._render(SimpleNamespace(means=means), None, None, None)  # type: ignore[arg-type]
+    assert asked == [torch.device("cuda", 1)]

@@ -41,7 +41,7 @@ from nfc_gs.training.trainer import Trainer
 def runtime(request: pytest.FixtureRequest) -> Runtime:
     """The emulator, and a GPU where there is one."""
     try:
-        return Emulator() if request.param == "emulated" else CudaRuntime()
+        return Emulator() if request.param == "emulated" else CudaRuntime(torch.device("cuda"))
     except UserError as error:
         pytest.skip(str(error))
 
@@ -323,7 +323,9 @@ def test_a_training_by_gpu_kernels_alone_goes_as_on_the_cpu(tmp_path: Path, monk
         trainer.train()
         psnrs[backend] = psnr(trainer)
         assert psnrs[backend] > before + 0.5
-    assert psnrs["emulated"] == pytest.approx(psnrs["cpu"], abs=0.1)
+    # The multiplications and additions that NVRTC fuses round once instead of twice, which parts the runs sooner.
+    limit = 0.15 if emulator.architecture else 0.1
+    assert psnrs["emulated"] == pytest.approx(psnrs["cpu"], abs=limit)
 
 
 # ---- which operations are used --------------------------------------------------------------------------------------

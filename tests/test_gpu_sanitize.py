@@ -63,3 +63,11 @@ def test_without_a_gpu_the_script_says_so_in_one_sentence(capsys: pytest.Capture
     assert printed.out == "" and printed.err.startswith(
         "error: Backend 'cuda' is not available: it needs an NVIDIA GPU"
     )
+
+
+def test_the_smallest_scenes_are_asked_for_by_an_option(monkeypatch: pytest.MonkeyPatch):
+    sizes = []
+    monkeypatch.setattr(sanitize, "CudaBackend", lambda: get_backend("cpu"))
+    monkeypatch.setattr(sanitize, "run", lambda backend, device, **size: sizes.append(size) or 0)
+    assert sanitize.main(["--smallest"]) == sanitize.main() == 0
+    assert sizes == [{"count": 40, "width": 40, "height": 24}, {}]

@@ -11,8 +11,7 @@ from tiny_scenes import all_tensors, tiny_config, tiny_scene
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import native, nvrtc, operations
-from nfc_gs.ops.device import resolve_device
-from nfc_gs.ops.operations import CPU, REFERENCE, operations_for
+from nfc_gs.ops.operations import CPU, REFERENCE, operations_for, use_references
 from nfc_gs.training.deformation import DeformationCompanion
 from nfc_gs.training.trainer import Trainer
 
@@ -25,12 +24,24 @@ def test_the_reference_has_no_accelerated_operation() -> None:
     assert len(given) == 10, "another number of operations: follow 'Adding one' in cuda/README.md, then change the 10"
 
 
-def test_without_the_core_and_without_nvidias_compiler_there_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_compiler(device: torch.device) -> None:
+    raise UserError("there is no compiler")
+
+
+def test_without_the_core_and_without_nvidias_compiler_there_is_the_reference_and_a_line_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     operations._fastest.cache_clear()
     try:
         monkeypatch.setattr(native, "available", lambda: False)
-        monkeypatch.setattr(nvrtc, "runtime_for", lambda device: None)
-        assert operations_for("cpu") is operations_for(torch.device("cuda", 3)) is REFERENCE
+        monkeypatch.setattr(nvrtc, "runtime_for", without_compiler)
+        for _ in range(2):
+            assert operations_for("cpu") is operations_for(torch.device("cuda", 3)) is REFERENCE
+        said = [record.getMessage() for record in caplog.records]
+        assert said == [
+            "Losses, Adam, noise, relocation and HexPlane run on cuda:3 by PyTorch's own operations, which is slower: "
+            "there is no compiler"
+        ]  # once, and not in every step
     finally:
         operations._fastest.cache_clear()
 
@@ -46,11 +57,20 @@ def test_a_gpu_has_one_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
         operations._fastest.cache_clear()
 
 
-def test_a_device_that_is_not_there_says_what_to_do() -> None:
-    assert resolve_device("cpu") == "cpu"
-    assert resolve_device() == resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(UserError, match=r"There is no device 'tpu'; choose auto, cpu or cuda\."):
-        resolve_device("tpu")
+def test_kernels_that_failed_their_self_test_are_not_used_any_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    operations._fastest.cache_clear()
+    gpu = torch.device("cuda", 5)
+    try:
+        monkeypatch.setattr(nvrtc, "runtime_for", lambda device: object())
+        monkeypatch.setattr(operations, "_refused", {})
+        assert operations_for(gpu).name == operations_for("cuda:6").name == "gpu"
+        use_references(gpu, "its self-test failed")
+        assert operations_for(gpu) is REFERENCE and operations_for("cuda:6").name == "gpu"
+        assert "on cuda:5 by PyTorch's own operations, which is slower: its self-test failed" in caplog.text
+    finally:
+        operations._fastest.cache_clear()
 
 
 def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

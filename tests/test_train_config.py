@@ -20,6 +20,7 @@ from nfc_gs.model.hexplane import HexPlaneConfig
 from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.objective.presets import LAMBDA, METHODS, ObjectiveOptions
 from nfc_gs.objective.terms import TERMS, Term
+from nfc_gs.training import resolve as resolving
 from nfc_gs.training.config import AdcConfig, LearningRates, McmcConfig, RefineConfig, ResolvedConfig, TrainConfig
 from nfc_gs.training.resolve import affordable_gaussians, evaluation_background, parse_duration, resolve
 from nfc_gs.training.schedules import (
@@ -301,6 +302,13 @@ def test_bits_go_with_adc_as_long_as_they_are_decoded() -> None:
 def test_asking_for_a_gpu_where_there_is_none_says_what_to_do() -> None:
     with pytest.raises(UserError, match="torch sees no GPU here; use --device cpu"):
         resolve(TrainConfig(device="cuda"))
+
+
+def test_the_number_of_a_gpu_stays_in_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolving, "choose_device_and_backend", lambda device, backend: (device, "cuda"))
+    resolved = resolve(TrainConfig(device="cuda:1"))
+    assert (resolved.device, resolved.backend, resolved.preset) == ("cuda:1", "cuda", "quality")
+    assert ResolvedConfig.from_dict(resolved.to_dict()) == resolved
 
 
 def test_held_out_views_are_measured_on_the_background_of_the_configuration_or_the_capture() -> None:

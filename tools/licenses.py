@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 
-EXTRAS = ("cuda", "metrics", "paper", "tensorboard", "test", "dev")
+EXTRAS = ("metrics", "paper", "tensorboard", "test", "dev")
 
 SPDX = {
     "Apache Software License": "Apache-2.0",
@@ -38,6 +38,7 @@ NOT_IN_METADATA = {"gsplat": "Apache-2.0"}
 
 ELSEWHERE = {
     "absl-py": "Apache-2.0",
+    "backports-strenum": "MIT",
     "colorama": "BSD-3-Clause",
     "exceptiongroup": "MIT",
     "grpcio": "Apache-2.0",
@@ -61,8 +62,10 @@ Programs and libraries inside these packages
                   OpenImageIO (Apache-2.0), SuiteSparse among others, whose CHOLMOD is in part and SPQR as a whole
                   GPL-2.0-or-later.
   numpy, scipy    bring OpenBLAS (BSD-3-Clause) and libgfortran (GPL-3.0 with the GCC runtime exception).
-  torch           for CUDA brings NVIDIA's libraries (packages nvidia-*, cuda-*), whose licences are NVIDIA's own; the
-                  GPU kernels are compiled by NVRTC, which is one of them.
+  torch           for CUDA brings NVIDIA's libraries (packages nvidia-*, cuda-toolkit), which are proprietary, under
+                  NVIDIA's own licences; the GPU kernels are compiled by NVRTC, which is one of them.
+  cuda-bindings   is Apache-2.0 in its latest releases (12.9.10, 13.5.0); earlier ones, such as 13.0.3, are proprietary,
+                  under the NVIDIA Software License.
 """
 
 
@@ -123,8 +126,8 @@ def requirements(package: metadata.Distribution, extra: str) -> Iterable[Require
 
 
 def is_nvidia(name: str) -> bool:
-    """Whether a package is one of NVIDIA's that come with torch for CUDA; they are named together."""
-    return name.startswith(("nvidia-", "cuda-"))
+    """Whether a package is one of NVIDIA's libraries, which come with torch for CUDA; they are named together."""
+    return name.startswith("nvidia-") or name == "cuda-toolkit"
 
 
 def canonical(name: str) -> str:

@@ -5,6 +5,8 @@
 // warp in different operations, and in shared memory: places out of bounds, values read before they are written, and
 // two threads at one value with no barrier between them, one of them writing. Accesses out of bounds of global memory
 // are AddressSanitizer's to find. Not seen: races in global memory.
+//
+// ptx.h runs what NVRTC makes of the same kernels over the same blocks, threads and checks.
 #pragma once
 
 #include <ucontext.h>
@@ -40,16 +42,18 @@ struct Thread {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
   State state;
-  const char* operation;  // the barrier or exchange it waits in
-  unsigned exchanges;     // how many it took part in: the parity chooses the mailbox
+  const char* operation;      // the barrier or exchange it waits in
+  uint32_t mask;              // the lanes that take part in the exchange
+  uint32_t given;             // to the other lanes ...
+  uint32_t received[kLanes];  // ... and by them
+  int met[kLanes];            // when each lane of the warp was last known to wait, in exchanges of the warp
 };
 
 struct Block {
   ucontext_t scheduler;
   std::vector<Thread> threads;
   int current = 0, barriers = 0;
-  std::vector<int> warp_barriers;    // by warp
-  std::vector<uint32_t> mailbox[2];  // by thread
+  std::vector<int> exchanges;  // by warp: how many there were, which is its clock
   int votes[2] = {0, 0};
   std::string failure;
   unsigned long long id = 0;  // differs for every block that is run
@@ -75,32 +79,72 @@ inline void wait(State state, const char* operation) {
 }
 
 inline int warp_of(int thread) { return thread / kLanes; }
+inline int lane() { return block.current % kLanes; }
+inline Thread& me() { return block.threads[size_t(block.current)]; }
+inline int& clock_of_warp() { return block.exchanges[size_t(warp_of(block.current))]; }
 
-// The value that each lane of this warp gave, by lane; all lanes must take part.
-inline const uint32_t* exchange(uint32_t value, const char* operation, unsigned mask) {
-  if (mask != 0xffffffffu) fail(std::string(operation) + " with a mask that is not full");
-  Thread& me = block.threads[size_t(block.current)];
-  std::vector<uint32_t>& box = block.mailbox[me.exchanges++ % 2];
-  box[size_t(block.current)] = value;
+// The values that the lanes of `mask` gave, by lane; all of them must take part, with the same mask.
+inline const uint32_t* exchange(uint32_t value, const char* operation, uint32_t mask) {
+  if (!(mask >> lane() & 1)) fail(std::string(operation) + " with a mask that leaves out its own lane");
+  const int present = std::min(kLanes, int(block.threads.size()) - warp_of(block.current) * kLanes);
+  me().given = value, me().mask = mask & (0xffffffffu >> (kLanes - present));
   wait(State::kAtWarp, operation);
-  return box.data() + warp_of(block.current) * kLanes;
+  return me().received;
 }
 
-inline int lane() { return block.current % kLanes; }
-
-// One value of shared memory, watched.
+// One value of shared memory, watched: who wrote and read it last, after how many barriers of the block, and when by
+// the clock of the warp.
 struct Shadow {
   unsigned long long written_in = 0;  // block
-  int writer = -1, reader = -1, write_barrier = -1, read_barrier = -1, write_warp_barrier = -1, read_warp_barrier = -1;
+  int writer = -1, write_barrier = -1, write_time = -1;
+  int reading_warp = -1, read_barrier = -1, read_time = -1;
+  uint32_t readers = 0;  // lanes of that warp
+  bool atomic = false;   // the last write
 };
 
 constexpr int kSeveral = -2;
 
-// Whether something that `other` did after these barriers happened before what this thread does now.
-inline bool ordered(int other, int barrier, int warp_barrier) {
-  if (other == block.current || barrier != block.barriers) return true;
-  return other >= 0 && warp_of(other) == warp_of(block.current) &&
-         warp_barrier != block.warp_barriers[size_t(warp_of(block.current))];
+// Whether what these lanes of a warp did, the last of it at `time` and after `barrier`, precedes what this thread does.
+inline bool ordered(int warp, uint32_t lanes, int barrier, int time) {
+  if (barrier != block.barriers) return true;
+  if (warp != warp_of(block.current)) return false;
+  for (int other = 0; other < kLanes; ++other)
+    if ((lanes >> other & 1) && other != lane() && me().met[other] <= time) return false;
+  return true;
+}
+
+inline bool ordered_after_write(const Shadow& s) {
+  return ordered(warp_of(s.writer), 1u << s.writer % kLanes, s.write_barrier, s.write_time);
+}
+
+// Notes that the thread reads a value; `place` names it in a message.
+template <class Place>
+void check_read(Shadow& s, const Place& place) {
+  if (s.written_in != block.id) fail(place() + " is read before it is written");
+  if (!ordered_after_write(s)) {
+    fail(place() + " is read with no barrier after thread " + std::to_string(s.writer) + " wrote it");
+  }
+  const int warp = warp_of(block.current);
+  if (s.read_barrier != block.barriers) s.reading_warp = warp, s.readers = 0;
+  if (s.reading_warp != warp) s.reading_warp = kSeveral;
+  s.readers |= 1u << lane();
+  s.read_barrier = block.barriers, s.read_time = clock_of_warp();
+}
+
+// Notes that the thread writes a value. Atomic operations do not race with each other.
+template <class Place>
+void check_write(Shadow& s, const Place& place, bool atomic = false) {
+  if (s.written_in == block.id) {
+    if (!(atomic && s.atomic) && !ordered_after_write(s)) {
+      fail(place() + " is written with no barrier after thread " + std::to_string(s.writer) + " wrote it");
+    }
+    if (!ordered(s.reading_warp, s.readers, s.read_barrier, s.read_time)) {
+      fail(place() + " is written with no barrier after another thread read it");
+    }
+  }
+  s = Shadow();
+  s.written_in = block.id, s.writer = block.current, s.atomic = atomic;
+  s.write_barrier = block.barriers, s.write_time = clock_of_warp();
 }
 
 template <class T, int Size>
@@ -130,28 +174,12 @@ class Shared {
   std::string place(long long index) const { return std::string(name_) + "[" + std::to_string(index) + "]"; }
 
   T read(int index) {
-    Shadow& s = shadow_[index];
-    if (s.written_in != block.id) fail(place(index) + " is read before it is written");
-    if (!ordered(s.writer, s.write_barrier, s.write_warp_barrier)) {
-      fail(place(index) + " is read with no barrier after thread " + std::to_string(s.writer) + " wrote it");
-    }
-    const int warp_barrier = block.warp_barriers[size_t(warp_of(block.current))];
-    const bool again = s.read_barrier == block.barriers && s.reader != block.current;
-    s.reader = again ? kSeveral : block.current;
-    s.read_barrier = block.barriers, s.read_warp_barrier = warp_barrier;
+    check_read(shadow_[index], [&] { return place(index); });
     return values_[index];
   }
 
   T write(int index, T value) {
-    Shadow& s = shadow_[index];
-    if (s.written_in == block.id && !ordered(s.writer, s.write_barrier, s.write_warp_barrier)) {
-      fail(place(index) + " is written with no barrier after thread " + std::to_string(s.writer) + " wrote it");
-    }
-    if (s.written_in == block.id && !ordered(s.reader, s.read_barrier, s.read_warp_barrier)) {
-      fail(place(index) + " is written with no barrier after another thread read it");
-    }
-    s = Shadow{block.id, block.current, -1, block.barriers, -1,
-               block.warp_barriers[size_t(warp_of(block.current))], -1};
+    check_write(shadow_[index], [&] { return place(index); });
     return values_[index] = value;
   }
 
@@ -168,8 +196,7 @@ inline void run_thread() {
 
 inline void start_block(unsigned count) {
   block.threads.resize(count);
-  block.warp_barriers.assign((count + kLanes - 1) / kLanes, 0);
-  for (auto& box : block.mailbox) box.assign((count + kLanes - 1) / kLanes * kLanes, 0);
+  block.exchanges.assign((count + kLanes - 1) / kLanes, 0);
   block.votes[0] = block.votes[1] = 0, block.barriers = 0;
   ++block.id;
   for (Thread& thread : block.threads) {
@@ -178,48 +205,73 @@ inline void start_block(unsigned count) {
     thread.context.uc_stack.ss_sp = thread.stack.get();
     thread.context.uc_stack.ss_size = kStackBytes;
     thread.context.uc_link = nullptr;
-    thread.state = State::kReady, thread.operation = "", thread.exchanges = 0;
+    thread.state = State::kReady, thread.operation = "";
+    std::fill_n(thread.met, kLanes, 0);
     makecontext(&thread.context, run_thread, 0);
   }
 }
 
-// Whether the threads [begin, end) that are not done all wait in `state`; fails if they wait in different operations.
-inline bool all_wait(size_t begin, size_t end, State state, bool may_be_done) {
+// Whether these threads, but for those that are done where that is allowed, all wait in `state`; fails if they wait in
+// different operations.
+inline bool all_wait(const std::vector<Thread*>& threads, State state, bool may_be_done) {
   const char* operation = nullptr;
-  for (size_t i = begin; i < end; ++i) {
-    const Thread& thread = block.threads[i];
-    if (thread.state == State::kDone && may_be_done) continue;
-    if (thread.state != state) return false;
-    if (operation && std::strcmp(operation, thread.operation) != 0) {
-      block.failure = "threads wait in " + std::string(operation) + " and in " + thread.operation;
+  for (const Thread* thread : threads) {
+    if (thread->state == State::kDone && may_be_done) continue;
+    if (thread->state != state) return false;
+    if (operation && std::strcmp(operation, thread->operation) != 0) {
+      block.failure = "threads wait in " + std::string(operation) + " and in " + thread->operation;
       return false;
     }
-    operation = thread.operation;
+    operation = thread->operation;
   }
   return operation != nullptr;
 }
 
-inline void release(size_t begin, size_t end) {
-  for (size_t i = begin; i < end; ++i)
-    if (block.threads[i].state != State::kDone) block.threads[i].state = State::kReady;
+inline void release(const std::vector<Thread*>& threads) {
+  for (Thread* thread : threads)
+    if (thread->state != State::kDone) thread->state = State::kReady;
+}
+
+// Completes the exchange that `first` waits in, if all lanes of its mask do; they then know what each other has done.
+inline bool complete_exchange(size_t warp, const Thread& first) {
+  Thread* const begin = &block.threads[warp * kLanes];
+  std::vector<Thread*> group;
+  for (int other = 0; other < kLanes; ++other)
+    if (first.mask >> other & 1) group.push_back(begin + other);
+  if (!all_wait(group, State::kAtWarp, false)) return false;
+  uint32_t given[kLanes] = {};
+  int met[kLanes] = {};
+  for (const Thread* thread : group) {
+    if (thread->mask != first.mask) {
+      block.failure = std::string("lanes wait in ") + first.operation + " with different masks";
+      return false;
+    }
+    given[thread - begin] = thread->given;
+    for (int other = 0; other < kLanes; ++other) met[other] = std::max(met[other], thread->met[other]);
+  }
+  ++block.exchanges[warp];
+  for (const Thread* thread : group) met[thread - begin] = block.exchanges[warp];
+  for (Thread* thread : group) {
+    std::copy_n(given, kLanes, thread->received);
+    std::copy_n(met, kLanes, thread->met);
+  }
+  release(group);
+  return true;
 }
 
 // Lets the threads that wait for each other go on; false if there are none.
 inline bool release_waiting() {
-  const size_t count = block.threads.size();
   bool released = false;
-  for (size_t begin = 0; begin < count; begin += kLanes) {
-    const size_t end = std::min(count, begin + kLanes);
-    if (!all_wait(begin, end, State::kAtWarp, false)) continue;
-    ++block.warp_barriers[begin / kLanes];
-    release(begin, end), released = true;
-  }
-  if (!released && block.failure.empty() && all_wait(0, count, State::kAtBlock, true)) {
-    ++block.barriers;
-    block.votes[block.barriers % 2] = 0;  // of the barrier to come
-    release(0, count), released = true;
-  }
-  return released;
+  for (size_t i = 0; i < block.threads.size() && block.failure.empty(); ++i)
+    if (block.threads[i].state == State::kAtWarp) released |= complete_exchange(i / kLanes, block.threads[i]);
+  if (released || !block.failure.empty()) return released;
+  std::vector<Thread*> all;
+  for (Thread& thread : block.threads) all.push_back(&thread);
+  if (!all_wait(all, State::kAtBlock, true)) return false;
+  ++block.barriers;
+  block.votes[block.barriers % 2] = 0;  // of the barrier to come
+  release(all);
+  return true;
 }
 
 inline void run_block() {
@@ -282,7 +334,7 @@ inline unsigned __ballot_sync(unsigned mask, bool vote) {
 }
 
 inline bool __any_sync(unsigned mask, bool vote) { return __ballot_sync(mask, vote) != 0; }
-inline bool __all_sync(unsigned mask, bool vote) { return __ballot_sync(mask, vote) == mask; }
+inline bool __all_sync(unsigned mask, bool vote) { return __ballot_sync(mask, vote) == emulate::me().mask; }
 
 namespace emulate {
 
@@ -292,7 +344,9 @@ T fetch(unsigned mask, T value, int from, const char* operation) {
   uint32_t bits;
   std::memcpy(&bits, &value, 4);
   const uint32_t* all = exchange(bits, operation, mask);
-  const uint32_t found = from >= 0 && from < kLanes ? all[from] : bits;
+  const bool own = from < 0 || from >= kLanes;
+  if (!own && !(mask >> from & 1)) fail(std::string(operation) + " from a lane that the mask leaves out");
+  const uint32_t found = own ? bits : all[from];
   std::memcpy(&value, &found, 4);
   return value;
 }
@@ -320,6 +374,7 @@ T __shfl_xor_sync(unsigned mask, T value, int by) {
 }
 
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 inline float __int_as_float(int bits) {
   float value;

@@ -31,6 +31,7 @@ from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.ops import native, nvrtc
 from nfc_gs.rendering.registry import choose_device_and_backend
+from nfc_gs.rendering.self_test import Verdict, self_test
 from nfc_gs.runs.checkpoint import Checkpoint
 from nfc_gs.runs.metrics import read_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME
@@ -91,7 +92,10 @@ class Info(Command):
     """A capture, a run folder, a checkpoint or a splat file."""
 
     devices: bool = False
-    """List the GPUs, what compiles kernels for them, and which kernels are compiled."""
+    """List the GPUs, whether our kernels pass their self-test there, what compiles them, and which are compiled."""
+
+    retest: bool = False
+    """With --devices: run the self-tests again, whatever their last verdicts."""
 
     json: bool = False
     """Print one JSON object, with null for what is not known."""
@@ -114,8 +118,10 @@ class Info(Command):
 
     def _facts(self) -> tuple[str, list[Fact]]:
         """What is described, and the facts."""
+        if self.retest and not self.devices:
+            raise UserError("--retest goes with --devices; write nfc-gs info --devices --retest.")
         if self.devices:
-            return "Devices", _devices()
+            return "Devices", _devices(self.retest)
         if self.path is None:
             return "Installation", _installation()
         path, suffix = self.path, self.path.suffix.lower()
@@ -171,23 +177,38 @@ def _installation() -> list[Fact]:
     return facts
 
 
-def _devices() -> list[Fact]:
+def _devices(retest: bool) -> list[Fact]:
     facts, gpus = [], []
     for i in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(i)
         name, architecture = found.name, f"sm_{found.major}{found.minor}"
-        gpus.append({"name": name, "architecture": architecture, "bytes": found.total_memory})
+        verdict = self_test(torch.device("cuda", i), retest=retest)
+        outcome = {"passed": verdict.passed, "reason": verdict.reason, "driver": verdict.driver}
+        gpus.append({"name": name, "architecture": architecture, "bytes": found.total_memory, "self_test": outcome})
         facts.append(Fact(f"GPU {i}", f"{name}, {architecture}, {found.total_memory / 2**30:.1f} GiB"))
-    facts = [*facts, Fact("GPUs", str(len(gpus)) if gpus else NO_GPU, {"gpus": gpus})]
-    try:
-        compiler = nvrtc.compiler_name()
-        facts.append(Fact("Compiler", compiler, {"compiler": compiler}))
-    except UserError as error:
-        facts.append(Fact("Compiler", str(error), {"compiler": None}))
+        facts.append(Fact(f"Self-test {i}", verdict_in_words(verdict)))
+    facts = [*facts, Fact("GPUs", str(len(gpus)) if gpus else NO_GPU, {"gpus": gpus}), _compiler(bool(gpus))]
     kernels, folder = nvrtc.cached_kernels(), nvrtc.cache_folder()
     counts = ", ".join(f"{count} for {name}" for name, count in kernels.items())
     values = {"compiled_kernels": kernels, "cache": str(folder)}
     return [*facts, Fact("Compiled kernels", f"{counts or 'none yet'} ({folder})", values)]
+
+
+def _compiler(needed: bool) -> Fact:
+    """What compiles kernels; without a GPU nothing of NVIDIA's is imported to find out."""
+    if not needed:
+        return Fact("Compiler", "not loaded without a GPU", {"compiler": None})
+    try:
+        return Fact("Compiler", nvrtc.compiler_name(), {"compiler": nvrtc.compiler_name()})
+    except UserError as error:
+        return Fact("Compiler", str(error), {"compiler": None})
+
+
+def verdict_in_words(verdict: Verdict) -> str:
+    """What a self-test found: 'passed (driver 580.65.06, CUDA 13.0)'."""
+    if not verdict.passed:
+        return f"not passed: {verdict.reason}"
+    return f"passed (driver {verdict.driver})"
 
 
 def _capture(path: Path, config: DataConfig) -> list[Fact]:

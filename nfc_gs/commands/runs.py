@@ -26,10 +26,10 @@ from nfc_gs.training.trainer import Trainer
 
 def device_in_words(device: str, backend: str) -> str:
     """The device and how it computes: 'cpu (2 threads, avx512)', 'cuda (NVIDIA ..., backend gsplat)'."""
-    if device == "cuda":
+    if device.startswith("cuda"):
         import torch
 
-        return f"cuda ({torch.cuda.get_device_name()}, backend {backend})"
+        return f"{device} ({torch.cuda.get_device_name(device)}, backend {backend})"
     if backend != "cpu":
         return f"{device} (backend {backend})"
     threads = native.threads()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from nfc_gs.rendering.registry import BACKEND_HELP, BACKEND_NAMES
 
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
-    tyro.conf.arg(help="Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."),
+    str,
+    tyro.conf.arg(
+        metavar="{auto,cpu,cuda,cuda:N}",
+        help="Where to compute: auto, cpu, cuda or cuda:N (the GPU of that number); auto takes a GPU if there is one.",
+    ),
 ]
 """Type of `--device`."""
 

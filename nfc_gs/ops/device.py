@@ -1,24 +1,115 @@
-"""Which device computes."""
+"""Which device computes, and whether torch can compute on it."""
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+import logging
+import os
+import re
 
 import torch
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.core.text import in_one_line
+
+_log = logging.getLogger("nfc_gs")
 
 
-def resolve_device(device: str = "auto") -> Literal["cpu", "cuda"]:
-    """The device that `device` ("auto", "cpu" or "cuda") means on this machine; auto takes a GPU if torch sees one.
+def resolve_device(device: str = "auto") -> str:
+    """The device that `device` ("auto", "cpu", "cuda" or "cuda:N") means on this machine: "cpu", "cuda" or "cuda:N".
+
+    "cuda" is torch's current GPU, the first one unless `torch.cuda.set_device` says otherwise. "auto" takes that if
+    torch can compute on it. Where torch sees one and cannot compute on it, that is logged once and "auto" is the CPU.
 
     Raises:
-        UserError: no such device, or a GPU is asked for and torch sees none.
+        UserError: there is no such device, or a GPU is asked for and torch cannot compute on it.
     """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; use --device cpu, or install a torch build with CUDA.")
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"There is no device '{device}'; choose auto, cpu or cuda.")
-    return "cuda" if device == "cuda" else "cpu"
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    gpu = "cuda" if device == "auto" else visible_gpu(device)
+    problem = gpu_problem(gpu)
+    if problem and device != "auto":
+        raise UserError(f"--device {device}: {problem}; use --device cpu, or install a torch build for this GPU.")
+    if problem:
+        _log_once(f"Computing on the CPU, because {problem}.")
+    return "cpu" if problem else gpu
+
+
+def visible_gpu(device: str) -> str:
+    """`device` ("cuda" or "cuda:N"), if torch sees such a GPU, whether or not it can compute on it.
+
+    Raises:
+        UserError: it sees none, or the name is of another kind.
+    """
+    match = re.fullmatch(r"cuda(?::(\d{1,4}))?", str(device))
+    if match is None:
+        raise UserError(f"There is no device '{device}'; choose auto, cpu, cuda or cuda:N with the number of a GPU.")
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"--device {device}: {_NO_GPU}{_visible()}; use --device cpu, or install a torch build with CUDA."
+        )
+    count = torch.cuda.device_count()
+    if match[1] is not None and int(match[1]) >= count:
+        seen = "only cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise UserError(f"--device {device}: torch sees {seen}{_visible()}; choose one of these.")
+    return "cuda" if match[1] is None else f"cuda:{int(match[1])}"
+
+
+_NO_GPU = "torch sees no GPU here"
+
+
+def _visible() -> str:
+    """What restricts the GPUs that torch sees, in parentheses."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if value is None else f" (CUDA_VISIBLE_DEVICES is '{in_one_line(value, 80)}')"
+
+
+def gpu_problem(device: torch.device | str) -> str:
+    """Why torch cannot compute on a GPU, a clause without a full stop; "" if it can."""
+    if not torch.cuda.is_available():
+        return _NO_GPU + _visible()
+    index = torch.device(device).index
+    return _start_problem() or _trial_problem(torch.cuda.current_device() if index is None else index)
+
+
+@functools.cache
+def _start_problem() -> str:
+    """Why torch's CUDA does not start, "" if it does."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return f"torch sees a GPU but cannot use it ({in_one_line(error)})"
+    return ""
+
+
+@functools.cache
+def _trial_problem(index: int) -> str:
+    """Why a small computation on a GPU fails, "" if it does not."""
+    try:
+        found = torch.cuda.get_device_properties(index)
+        capability, oldest = 10 * found.major + found.minor, _oldest_architecture()
+        if capability < oldest:
+            return (
+                f"the GPU {index} ({found.name}) has compute capability {_dotted(capability)}, and torch "
+                f"{torch.__version__} is built for {_dotted(oldest)} and newer"
+            )
+        values = torch.arange(4.0, device=torch.device("cuda", index))
+        total = float((2 * values).sum())
+    except (RuntimeError, AssertionError) as error:  # no kernel for this GPU, no memory, a driver too old
+        return f"torch sees the GPU {index} but cannot compute on it ({in_one_line(error)})"
+    return "" if total == 12.0 else f"torch sees the GPU {index} but it computes 2 * (1 + 2 + 3) = {total:g}"
+
+
+def _oldest_architecture() -> int:
+    """The smallest compute capability that this build of torch has machine code for, 10 * major + minor."""
+    numbers = [re.match(r"sm_(\d+)", name) for name in torch.cuda.get_arch_list()]
+    return min((int(match[1]) for match in numbers if match), default=0)
+
+
+def _dotted(capability: int) -> str:
+    return f"{capability // 10}.{capability % 10}"
+
+
+@functools.cache
+def _log_once(text: str) -> None:
+    _log.warning("%s", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nfc_gs.core.errors import UserError
 from nfc_gs.ops import cpu, gpu, native, nvrtc
 from nfc_gs.ops.arguments import AdamConstants, LossWeights, Noise, Rate
+
+_log = logging.getLogger("nfc_gs")
 
 PHOTOMETRIC_TERMS = ("l1", "mse", "ssim", "ce")
 """The terms of the objective that `Operations.photometric_loss` computes."""
@@ -127,20 +131,44 @@ def operations_for(
     """The operations for tensors of this device and dtype, always the same object.
 
     Returns:
-        `REFERENCE` if `reference` is asked for or the dtype is not float32; else those of the GPU, if NVIDIA's compiler
-        works there; else the compiled core's, on the CPU and if it loads; else `REFERENCE`.
+        `REFERENCE` if `reference` is asked for or the dtype is not float32; else those of the GPU, if our kernels work
+        there, and if not `REFERENCE`, which is logged once with the reason; else the compiled core's, on the CPU and if
+        it loads; else `REFERENCE`.
     """
     if reference or dtype != torch.float32:
         return REFERENCE
     device = torch.device(device)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
-    return _fastest(device)
+    return _fastest(nvrtc.with_index(device) if device.type == "cuda" else device)
+
+
+def use_references(device: torch.device, reason: str) -> None:
+    """Compute on a GPU by the references from now on, because our kernels failed their self-test there.
+
+    Args:
+        reason: for people, a sentence or a part of one without a full stop.
+    """
+    device = nvrtc.with_index(device)
+    if _refused.get(device) != reason:
+        _refused[device] = reason
+        _fastest.cache_clear()
+
+
+_refused: dict[torch.device, str] = {}
+"""GPUs whose operations are the references, and why."""
 
 
 @functools.cache
 def _fastest(device: torch.device) -> Operations:
-    runtime = nvrtc.runtime_for(device)
-    if runtime is not None:
-        return gpu_operations(runtime)
-    return CPU if device.type == "cpu" and native.available() else REFERENCE
+    if device.type != "cuda":
+        return CPU if device.type == "cpu" and native.available() else REFERENCE
+    try:
+        if device in _refused:
+            raise UserError(_refused[device])
+        return gpu_operations(nvrtc.runtime_for(device))
+    except UserError as error:
+        _log.warning(
+            "Losses, Adam, noise, relocation and HexPlane run on %s by PyTorch's own operations, which is slower: %s",
+            device,
+            error,
+        )
+        return REFERENCE

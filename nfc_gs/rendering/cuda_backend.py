@@ -28,8 +28,9 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import TILE_SIZE
 from nfc_gs.core.errors import UserError
+from nfc_gs.ops.device import gpu_problem
 from nfc_gs.ops.kernel_args import RenderArgs
-from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
+from nfc_gs.ops.nvrtc import Runtime, compiler_name, runtime_for
 from nfc_gs.rendering.backend import (
     RasterBackend,
     RasterOutput,
@@ -62,7 +63,7 @@ which ends beyond them, must not overflow."""
 
 
 class CudaBackend(RasterBackend):
-    """Renders float32 splats on a GPU; the same image and the same gradients in every run.
+    """Renders float32 splats on the GPU of their tensors; the same image and the same gradients in every run.
 
     Raises:
         UserError: there is no GPU, or NVIDIA's compiler is not installed.
@@ -74,22 +75,31 @@ class CudaBackend(RasterBackend):
 
     def __init__(self, runtime: Runtime | None = None) -> None:
         """Args:
-        runtime: what runs the kernels; torch's current GPU if None.
+        runtime: what runs the kernels; that of the tensors' GPU if None.
         """
-        self._runtime = CudaRuntime() if runtime is None else runtime
+        self._runtime = runtime
+        if runtime is None:  # kernels are loaded by the first rendering, since only that knows the GPU
+            if not torch.cuda.is_available():
+                raise UserError(
+                    "Backend 'cuda' is not available: it needs an NVIDIA GPU and a CUDA build of torch, and "
+                    f"{gpu_problem('cuda')}; use the backend 'cpu'."
+                )
+            compiler_name()
 
     def _render(
         self, splats: Splats | RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
     ) -> RasterOutput:
-        device = self._runtime.device
-        if splats.means.dtype != torch.float32 or splats.means.device != device:
+        device = splats.means.device
+        expected = torch.device("cuda") if self._runtime is None else self._runtime.device
+        if splats.means.dtype != torch.float32 or device.type != expected.type:
             raise UserError(
-                f"Backend 'cuda' draws float32 tensors on '{device}', not {splats.means.dtype} on "
-                f"'{splats.means.device}'; convert them or choose another backend."
+                f"Backend 'cuda' draws float32 tensors on '{expected}', not {splats.means.dtype} on '{device}'; "
+                "convert them or choose another backend."
             )
+        runtime = runtime_for(device) if self._runtime is None else self._runtime
         inputs = inputs_of(splats, background, camera)
         channels = color_channels(splats, settings)
-        call = _Call(self._runtime, camera, settings, channels, tuple(inputs), keep=torch.is_grad_enabled())
+        call = _Call(runtime, camera, settings, channels, tuple(inputs), keep=torch.is_grad_enabled())
         features, alpha, depth, radii, means2d = _Render.apply(*inputs.values(), call)
         call.info = SplatInfo(radii, means2d)
         return RasterOutput(features, alpha, depth, call.info)

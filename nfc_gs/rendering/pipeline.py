@@ -13,7 +13,7 @@ from nfc_gs.model.target_encoding import decode_colors, entropy, even_bits
 from nfc_gs.ops.operations import operations_for
 from nfc_gs.rendering.backend import RasterBackend, RasterSettings, RawSplats
 from nfc_gs.rendering.normals import composited_normals
-from nfc_gs.rendering.registry import AUTO, get_backend
+from nfc_gs.rendering.registry import auto_backend, get_backend
 
 Background = Tensor | tuple[float, float, float] | None
 
@@ -47,7 +47,7 @@ def render(
         UserError: the backend does not exist or cannot work on this machine, or bits are asked of a model that has
             none.
     """
-    backend = AUTO[model.device.type] if backend == "auto" else backend
+    backend = auto_backend(model.device) if backend == "auto" else backend
     engine = get_backend(backend) if isinstance(backend, str) else backend
     degree = model.sh_degree if sh_degree is None else min(sh_degree, model.sh_degree)
     bits = "bits" in outputs or "bit_entropy" in outputs

@@ -92,7 +92,7 @@ def load_model(path: Path | str, *, device: str = "cpu") -> LoadedModel:
     """The model of a run folder, a checkpoint, a compact file (.safetensors) or a splat file (.ply, .splat).
 
     Args:
-        device: where it will be: cpu, cuda, or auto for a GPU if there is one.
+        device: where it will be: cpu, cuda, cuda:N, or auto for a GPU if there is one.
 
     Raises:
         UserError: there is no such file, it is none of these, or it is broken.
@@ -200,7 +200,10 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str, ima
             there.
     """
     checkpoint = load_checkpoint(path)
-    device, chosen_backend = choose_device_and_backend(device, backend)
+    own = checkpoint.config
+    if backend == "auto" and _kind(own.get("device")) == _kind(resolve_device(device)):
+        backend = str(own.get("backend", backend))
+    device, backend = choose_device_and_backend(device, backend)
     scene = scene_again(checkpoint, capture, images=images)
     check_same_times(scene, checkpoint)
     if checkpoint.correction_parts and _names(scene) != _names(checkpoint.scene):
@@ -208,16 +211,19 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str, ima
             f"The capture {scene.root} has other views than when the run began, which learnt corrections of views; "
             "restore it."
         )
-    if backend == "auto" and checkpoint.config.get("device") == device:
-        chosen_backend = str(checkpoint.config.get("backend", chosen_backend))
     return OpenRun(
         folder=_folder_of(path),
         checkpoint=checkpoint,
         model=checkpoint.make_model(device),
         device=device,
-        options=checkpoint.render_options(get_backend(chosen_backend)),
+        options=checkpoint.render_options(get_backend(backend)),
         scene=scene,
     )
+
+
+def _kind(device: object) -> str:
+    """cpu or cuda, of the name of a device."""
+    return str(device).partition(":")[0]
 
 
 def _folder_of(path: Path) -> Path:

@@ -168,9 +168,10 @@ class TrainConfig(CheckedFields):
     seed: int = 0
     """The same seed and number of steps give the same result."""
     device: str = "auto"
-    """Where to compute: auto, cpu or cuda; auto takes a GPU if there is one."""
+    """Where to compute: auto, cpu, cuda or cuda:N (the GPU of that number); auto takes a GPU if there is one."""
     backend: str = "auto"
-    """The rasterizer, a name of `rendering.registry.BACKEND_NAMES`; auto takes the fast one of the device. With torch
+    """The rasterizer, a name of `rendering.registry.BACKEND_NAMES`; auto takes the fastest that works on
+    the device. With torch
     everything else is the readable reference, too."""
     sh_degree: int | None = None
     """Degree of the view-dependent color, 0 (none) to 3. By default the preset's."""
@@ -238,7 +239,8 @@ class TrainConfig(CheckedFields):
 class ResolvedConfig(TrainConfig):
     """A `TrainConfig` in which nothing is left open: the fields that are narrower than there."""
 
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
     budget_seconds: float | None = None
     """The time budget in seconds; None with a number of steps, of which exactly one of the two is given."""
     max_gaussians: int = 0

@@ -20,9 +20,8 @@ from nfc_gs.model.corrections import NO_CORRECTION
 from nfc_gs.model.radiance import Part, RadianceModel, RenderOptions
 from nfc_gs.objective.objective import Objective
 from nfc_gs.objective.terms import Comparison, Term
-from nfc_gs.ops.device import resolve_device
 from nfc_gs.ops.operations import operations_for
-from nfc_gs.rendering.registry import BACKENDS, get_backend
+from nfc_gs.rendering.registry import BACKENDS, choose_device_and_backend, get_backend
 from nfc_gs.runs.checkpoint import GIVEN_PART, RESERVED_PARTS, RUN_PART, Checkpoint, load_checkpoint
 from nfc_gs.runs.metrics import Metrics, TrainingRecord, peak_memory_mb, write_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME, CONFIG_NAME
@@ -157,7 +156,7 @@ class Trainer:
                 checkpoint = load_checkpoint(folder.path)
                 config = ResolvedConfig.from_dict(checkpoint.config)
                 check(config)
-                resolve_device(config.device)
+                choose_device_and_backend(config.device, config.backend)
                 if scene is None:
                     with clock.counting("capture"):
                         scene = scene_of(checkpoint)

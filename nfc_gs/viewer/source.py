@@ -159,7 +159,7 @@ def open_source(path: Path | str, *, capture: Path | None = None, device: str = 
 
     Args:
         capture: where the capture of a run lies now; None where it lay.
-        device: where to draw: auto, cpu or cuda; auto takes a GPU if there is one.
+        device: where to draw: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.
 
     Raises:
         UserError: there is no such file, or it is broken. A capture that cannot be read is logged, and its photos are

@@ -5,6 +5,7 @@ python tools/bench/bench.py cpu --capture FOLDER      ... on another capture
 python tools/bench/bench.py nfc                       what classification costs beside regression
 python tools/bench/bench.py motion                    what motion costs, in training and in playing
 python tools/bench/bench.py motion --run RUN          ... playing a trained splat, on its capture
+python tools/bench/bench.py gpu --short               what is to be known of a GPU at first contact, in 8 minutes
 python tools/bench/bench.py gpu --garden NPZ          our GPU kernels beside gsplat's, and beside what bounds them
 python tools/bench/bench.py viewer                    the viewer: pictures per second, their delay, its cost
 python tools/bench/bench.py quality CAPTURE [MORE]    PSNR after 250, 500, ... 8,000 training steps
@@ -22,13 +23,14 @@ import tyro
 from nfc_gs.core.errors import UserError
 
 BENCHMARKS = ("cpu", "nfc", "motion", "gpu", "viewer", "quality")
-"""Each is a module beside this one, with its options (`Options`) and the function that takes them (`run`)."""
+"""Each is a module beside this one, with its options (`Options`) and the function that takes them (`run`),
+which returns the exit code or nothing."""
 
 ALWAYS = ("cpu", "nfc")
 """These need no package that another benchmark does without."""
 
 
-def benchmarks(chosen: str) -> dict[str, tuple[type, Callable[[Any], None]]]:
+def benchmarks(chosen: str) -> dict[str, tuple[type, Callable[[Any], int | None]]]:
     """Options and function of every benchmark by name.
 
     Args:
@@ -46,11 +48,10 @@ def main() -> int:
     options = {name: options for name, (options, _) in found.items()}
     command = tyro.extras.subcommand_cli_from_dict(options, description=__doc__)
     try:
-        dict(found.values())[type(command)](command)
+        return dict(found.values())[type(command)](command) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

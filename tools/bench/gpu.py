@@ -1,6 +1,6 @@
 """`bench.py gpu`: the backend `cuda` beside gsplat, bits beside direct colors, and kernels beside their lower bounds.
 
-It needs a GPU, the extra `cuda` (pip install "nfc-gs[cuda]"), and gsplat with its kernels, without which ours are
+It needs a GPU, a torch for CUDA, and gsplat with its kernels, without which ours are
 measured alone. What is compiled at first use is compiled before anything is measured.
 
     python tools/bench/bench.py gpu --garden test_garden.npz --json gpu.json
@@ -15,7 +15,7 @@ compiled at first use, need a folder of their own, since those of all versions a
 
 On a machine with a GPU, in this order:
 
-    python -m pip install --no-build-isolation --no-deps -e .   # needs a C++ compiler
+    python tools/bench/bench.py gpu --short --train fox         # eight minutes: the first of all that follows
     nfc-gs info --devices                                       # are the GPU, its driver and NVRTC found?
     python tools/bench/gpu_sanitize.py                          # does every kernel run, and are its results finite?
     python -c "import gsplat.cuda._backend"                     # compiles gsplat's kernels
@@ -24,15 +24,7 @@ On a machine with a GPU, in this order:
     python tools/bench/bench.py gpu --garden test_garden.npz --train fox --json gpu.json    # minutes; less: --rounds 5
     python -m pytest -m "gpu and slow" -rs tests/test_gpu.py    # compute-sanitizer; does it train as well as the CPU?
 
-Without a network that machine needs wheels, fetched elsewhere by `pip download --no-deps --only-binary=:all:
---python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 -d wheels NAME` and installed by
-`pip install --no-index --no-deps wheels/*.whl`. Beside torch with CUDA, numpy, rich, pyyaml and pytest these are: tyro,
-docstring-parser and typeguard; nanobind, scikit-build-core, pathspec, cmake and ninja, which build the package;
-cuda-core (1.0 or later), cuda-pathfinder and the cuda-bindings of torch's CUDA; gsplat 1.5.3, whose wheel holds the
-sources of its kernels, jaxtyping and wadler-lindig. Runs, and the tests that train (tests/test_cuda_training.py, those
-that are slow), take pycolmap, plyfile, pillow, scipy and safetensors, too. gsplat's kernels compile where nvcc is, in
-minutes that TORCH_CUDA_ARCH_LIST=9.0 (the GPU's own capability) and MAX_JOBS shorten; the folder TORCH_EXTENSIONS_DIR
-can be kept for the next time.
+`tools/bench/README.md` says what to carry to a machine without a network, and how.
 """
 
 from __future__ import annotations
@@ -46,18 +38,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import gpu_short
 import torch
-from gpu_bounds import (
-    KERNEL_ARRAYS,
-    DeviceTimer,
-    Rates,
-    TimingRuntime,
-    Workload,
-    array_sizes,
-    count_workload,
-    measure_rates,
-)
-from gpu_scenes import BenchScene, garden_scene, read_garden, run_scene
+from gpu_bounds import DeviceTimer, Rates, measure_rates
+from gpu_kernels import kernel_table, profile
+from gpu_scenes import BenchScene, read_garden, run_scene, synthetic_cameras, synthetic_points, tiled_scene
 from gpu_variants import (
     STAGES,
     BenchView,
@@ -70,15 +55,16 @@ from gpu_variants import (
     our_variant,
     print_skipped,
 )
-from measuring import Samples, check_counts, console, make_table, median_and_quartiles
+from measuring import check_counts, console, make_table, median_and_quartiles
 from rich.table import Table
 
+from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import atomic_write, make_folder
+from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
-from nfc_gs.data.scene import SceneData
-from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.data.scene import PointCloud, SceneData
 from nfc_gs.objective.objective import ObjectiveConfig
 from nfc_gs.objective.presets import METHODS
 from nfc_gs.ops.nvrtc import CudaRuntime, Runtime
@@ -105,8 +91,6 @@ PEER_AIM, MEMORY_AIM = 1.5, 1.0
 TRAINING_AIM = 60.0
 """Seconds of a training on fox, a small capture, are to be at most this."""
 
-LOSS, ADAM, REST, TOTAL = "loss", "Adam", "rest (torch, waiting for launches)", "training step"
-
 
 @dataclass(frozen=True)
 class Options:
@@ -116,14 +100,25 @@ class Options:
     the loss is the same code for all. Ratios are taken within each round; medians and quartiles are shown.
     """
 
+    short: bool = False
+    """What is to be known of a GPU at first contact: self-test, tests, memcheck, ours beside gsplat, a training, and
+    bits, each in a process with a limit of time. Of the other options it takes --budget, --garden, --train and
+    --json, whose files (gpu-short.json if not given, and the same name with .txt) are written after each part."""
+    budget: float = 480.0
+    """Seconds that --short may take; later parts get what is left, or are not run."""
     garden: Path | None = None
     """gsplat's test scene, its file assets/test_garden.npz, to be tiled."""
+    synthetic: bool = False
+    """Tile synthetic points instead, which need no file."""
     run: Path | None = None
     """A trained run, of a static scene, to measure on as well."""
     capture: Path | None = None
     """Folder of the capture of the run, if it was moved."""
     train: Path | None = None
-    """A capture to train on, as `nfc-gs train` does on a GPU: seconds, and the PSNR that it ends with."""
+    """A capture to train on, as `nfc-gs train` does on a GPU: seconds, and the PSNR that it ends with. built-in draws
+    the built-in one."""
+    train_time: str | None = None
+    """The time budget of that training, as 60s; without it the training takes the number of steps of its preset."""
     parts: tuple[Part, ...] = ("compare", "bits", "kernels")
     """What to measure; bits are measured at the first of the sizes alone."""
     peers: tuple[Peer, ...] = ("gsplat", "gsplat packed")
@@ -138,6 +133,10 @@ class Options:
     """How often everything is measured in turn."""
     json: Path | None = None
     """A JSON file of all that was measured, rewritten after each part."""
+
+
+BUILT_IN = "built-in"
+"""What `--train` takes for the built-in capture."""
 
 
 class Record:
@@ -266,87 +265,6 @@ def aim_table(aims: Sequence[Aim]) -> Table:
     return table
 
 
-# ---- kernels --------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Profile:
-    """A training step, kernel by kernel.
-
-    Attributes:
-        samples: seconds by kernel, of the whole step (`TOTAL`) and of the rest of it (`REST`), by round.
-        workload: what the rendering computed.
-    """
-
-    samples: Samples
-    workload: Workload
-
-    def record(self, rates: Rates) -> dict[str, Any]:
-        """All of it, for JSON."""
-        bounds = {
-            kernel: {
-                "bytes": self.workload.bytes_of(kernel),
-                "pairs": self.workload.pairs_of(kernel),
-                "seconds": rates.lower_bounds(self.workload, kernel),
-            }
-            for kernel in KERNEL_ARRAYS
-        }
-        return {"seconds": self.samples.values, "lower_bounds": bounds, "workload": asdict(self.workload)}
-
-
-def profile(model: GaussianModel, view: BenchView, runtime: Runtime, timer: DeviceTimer, rounds: int) -> Profile:
-    """Time the kernels of training steps on one view, and count the work of its rendering."""
-    timing, samples = TimingRuntime(runtime, timer), Samples()
-    variant = our_variant(OURS, model, CudaBackend(timing))
-    with array_sizes() as sizes:
-        picture = variant.forward(view)
-        workload = count_workload(picture, sizes)
-        torch.autograd.backward(picture, view.v_rgb)  # fills in the sizes of its arrays
-    del picture
-    variant.clear()
-    timing.take_seconds()
-    for turn in range(-1, rounds):  # the first round warms up
-        start = timer.event()
-        with timing.timed_sorts():
-            rgb, visible = variant.rasterize(model, view)
-        with timing.timed(LOSS):
-            loss = variant.loss(rgb, view)
-        loss.backward()
-        with timing.timed(ADAM):
-            variant.adam(visible)
-        total = timer.seconds(start, timer.event())
-        variant.clear()
-        found = timing.take_seconds()
-        found |= {REST: total - sum(found.values()), TOTAL: total}
-        for name, seconds in found.items() if turn >= 0 else ():
-            samples.add(name, seconds)
-    return Profile(samples, workload)
-
-
-def kernel_table(title: str, found: Profile, rates: Rates) -> Table:
-    """Each kernel with its two lower bounds, and the higher one as a part of its time."""
-    work = found.workload
-    caption = (
-        f"{work.visible:,} of {work.gaussians:,} Gaussians in view, {work.drawn:,} drawn; {work.entries:,} entries, "
-        f"{work.reached:,} read. Lower bounds are estimates: every array once at {rates.bandwidth / 1e9:.0f} GB/s (a "
-        f"copy, measured); alpha alone at {rates.instructions / 1e12:.1f} T instructions/s (units x highest clock)."
-    )
-    heads = ("", "ms", "share", "MB", "at least, ms", "M pairs", "at least, ms", "of the time")
-    table = make_table(title, heads, caption)
-    total = found.samples.median(TOTAL)
-    for name in found.samples.values:
-        seconds = found.samples.median(name)
-        row = [name, f"{1e3 * seconds:.3f}", f"{seconds / total:.0%}"]
-        if name in KERNEL_ARRAYS:
-            by_bytes, by_pairs = rates.lower_bounds(work, name)
-            pairs = work.pairs_of(name)
-            row += [f"{work.bytes_of(name) / 1e6:.1f}", f"{1e3 * by_bytes:.3f}"]
-            row += [f"{pairs / 1e6:.1f}", f"{1e3 * by_pairs:.3f}"] if pairs else ["", ""]
-            row.append(f"{max(by_bytes, by_pairs) / seconds:.0%}")
-        table.add_row(*row)
-    return table
-
-
 # ---- everything -----------------------------------------------------------------------------------------------------
 
 
@@ -382,15 +300,18 @@ def check(args: Options) -> None:
         raise UserError(
             "bench.py gpu needs an NVIDIA GPU and a CUDA build of torch, and torch sees none; run it where one is."
         )
-    if args.garden is None and args.run is None and args.train is None:
+    if not (args.garden or args.synthetic or args.run or args.train or args.short):
         raise UserError(
-            "There is nothing to measure; give --garden test_garden.npz (gsplat's test scene), --run RUN or --train "
-            "CAPTURE."
+            "There is nothing to measure; give --short, --garden test_garden.npz (gsplat's test scene), --synthetic, "
+            "--run RUN or --train CAPTURE."
         )
-    counts = [(name, getattr(args, name)) for name in ("views", "rounds")]
+    counts = [(name, getattr(args, name)) for name in ("views", "rounds", "budget")]
     counts += [("gaussians", count) for count in args.gaussians]
     counts += [("sizes", side) for size in args.sizes for side in size]
     check_counts(counts)
+    for name, path in (("garden", args.garden), ("train", args.train)):
+        if path is not None and not path.exists() and str(path) != BUILT_IN:
+            raise UserError(f"--{name} is {path}, which is not there; give a path that is.")
 
 
 @dataclass(frozen=True)
@@ -456,37 +377,75 @@ def measure_training(scene: SceneData, benchmark: Benchmark, **settings: Any) ->
             trainer.train()
             return trainer
 
-        trained("warm-up", steps=20)
+        trained("warm-up", steps=20, time_budget=None)
         trainer = trained("run")
         seconds, psnr = trainer.seconds, trainer.evaluate().psnr or float("nan")
     found = {"steps": trainer.steps_done, **trainer.model.sizes(), "seconds": seconds, "psnr": psnr}
+    found["steps per second"] = trainer.steps_done / seconds
     console.print(f"Training on {scene.root.name}: " + ", ".join(f"{name} {value:g}" for name, value in found.items()))
     benchmark.record.set("training", {"capture": scene.root.name} | found)
-    what = f"{scene.root.name}: seconds of a training, which ends at {psnr:.2f} dB"
-    benchmark.aims.append(Aim(what, TRAINING_AIM, seconds, seconds <= TRAINING_AIM))
+    if settings.get("time_budget") is None:
+        what = f"{scene.root.name}: seconds of a training, which ends at {psnr:.2f} dB"
+        benchmark.aims.append(Aim(what, TRAINING_AIM, seconds, seconds <= TRAINING_AIM))
 
 
-def run(args: Options) -> None:
-    """Measure and print."""
+def capture_scene(capture: Path, folder: Path) -> SceneData:
+    """A capture; the built-in one is drawn in `folder`."""
+    if str(capture) == BUILT_IN and not capture.exists():
+        capture = write_capture(folder / BUILT_IN)
+    return load_scene(capture, DataConfig())
+
+
+def run_short(args: Options) -> int:
+    """Run all parts of the short form; returns the exit code."""
+    garden, capture = (None if path is None else path.resolve() for path in (args.garden, args.train))
+    if args.train is not None and str(args.train) == BUILT_IN and not args.train.exists():
+        capture = None
+    json_file = args.json or Path("gpu-short.json")
+    return gpu_short.run(gpu_short.Plan(json_file.resolve(), capture, garden), args.budget)
+
+
+def run(args: Options) -> int:
+    """Measure and print; returns the exit code."""
     check(args)
-    garden = None if args.garden is None else read_garden(args.garden)
-    trained = None if args.run is None else run_scene(args.run, args.capture)
-    capture = None if args.train is None else load_scene(args.train, DataConfig())
-    runtime, timer = CudaRuntime(), CudaTimer()
+    if args.short:
+        return run_short(args)
+    with tempfile.TemporaryDirectory() as folder:
+        scenes = [] if args.garden is None else [("garden", *read_garden(args.garden))]
+        scenes += [("synthetic", synthetic_points(), synthetic_cameras())] if args.synthetic else []
+        trained = None if args.run is None else run_scene(args.run, args.capture)
+        capture = None if args.train is None else capture_scene(args.train, Path(folder))
+        measure_all(scenes, trained, capture, args)
+    return 0
+
+
+def measure_all(
+    scenes: Sequence[tuple[str, PointCloud, tuple[Camera, ...]]],
+    trained: BenchScene | None,
+    capture: SceneData | None,
+    args: Options,
+) -> None:
+    """Measure and print.
+
+    Args:
+        scenes: name, points and cameras of each that is tiled.
+        trained: a trained run.
+        capture: to train on.
+    """
+    runtime, timer = CudaRuntime(torch.device("cuda")), CudaTimer()
     rates = measure_rates(timer)
     facts = device_facts(rates)
     console.print(", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str)))
     record = Record(args.json, facts | {"arguments": {name: str(value) for name, value in asdict(args).items()}})
     benchmark = Benchmark(runtime, timer, rates, record)
     try:
-        if garden is not None:
-            points, cameras = garden
+        for name, points, cameras in scenes:
             for count in args.gaussians:
-                measure_scene(garden_scene(points, cameras, count), args, benchmark)
+                measure_scene(tiled_scene(name, points, cameras, count), args, benchmark)
         if trained is not None:
             measure_scene(trained, args, benchmark)
         if capture is not None:
-            measure_training(capture, benchmark, device="cuda", backend="cuda")
+            measure_training(capture, benchmark, device="cuda", backend="cuda", time_budget=args.train_time)
     finally:
         if benchmark.aims:
             console.print(aim_table(benchmark.aims))

@@ -1,5 +1,7 @@
 """The scenes of `bench.py gpu` and `gpu_sanitize.py`: tiled points, of any number of Gaussians, and trained runs.
 
+The points to be tiled are those of gsplat's garden, or, where that file is not at hand, synthetic ones.
+
 A module, not a command.
 
 The tiled scene follows gsplat's profiling of its file `assets/test_garden.npz`: the cloud is
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 
 from nfc_gs.commands.render import sized
-from nfc_gs.core.camera import Camera
+from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.sh import C0
 from nfc_gs.data.scene import PointCloud
@@ -89,6 +91,36 @@ def read_garden(path: Path) -> tuple[PointCloud, tuple[Camera, ...]]:
     return PointCloud(xyz, rgb), cameras
 
 
+def synthetic_points(count: int = 100_000, seed: int = 0) -> PointCloud:
+    """Points on surfaces in the cube: a wavy ground, which goes on from copy to copy, and nine spheres on it.
+
+    Args:
+        count: number of points; three fifths of them lie on the ground.
+    """
+    generator = np.random.default_rng(seed)
+    ground = generator.uniform(-CUBE, CUBE, (3 * count // 5, 3))
+    ground[:, 2] = 0.15 * np.sin(np.pi / CUBE * ground[:, 0]) * np.cos(np.pi / CUBE * ground[:, 1]) - 1.0
+    centers, radii = generator.uniform((-1.5, -1.5, -1.0), (1.5, 1.5, 0.5), (9, 3)), generator.uniform(0.2, 0.5, 9)
+    sphere = generator.integers(0, len(radii), count - len(ground))
+    directions = generator.normal(size=(len(sphere), 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    xyz = np.concatenate([ground, centers[sphere] + radii[sphere, None] * directions])
+    rgb = 127.5 + 90.0 * np.sin(5.0 * xyz) + generator.normal(0.0, 15.0, xyz.shape)
+    return PointCloud(xyz.astype(np.float32), rgb.clip(0, 255).astype(np.uint8))
+
+
+def synthetic_cameras(count: int = 3, width: int = 640, height: int = 360) -> tuple[Camera, ...]:
+    """Cameras on a circle above the cube in the middle, which look at it; 65 degrees wide."""
+    target, up = torch.tensor([0.0, 0.0, -0.7]), torch.tensor([0.0, 0.0, 1.0])
+    cameras = []
+    for angle in torch.linspace(0.0, 2.0 * torch.pi, count + 1)[:-1]:
+        eye = torch.stack([2.2 * angle.cos(), 2.2 * angle.sin(), torch.tensor(0.6)])
+        focal = 0.785 * width
+        viewmat = look_at_viewmat(eye, target, up)
+        cameras.append(Camera(viewmat, focal, focal, width / 2, height / 2, width, height))
+    return tuple(cameras)
+
+
 def ring_of_cells(count: int) -> np.ndarray:
     """[count, 2] whole numbers: the cells of a square grid from the middle outwards, ring by ring."""
     reach = int(np.ceil((np.sqrt(count) - 1) / 2))
@@ -130,13 +162,13 @@ def random_geometry(xyz: np.ndarray, seed: int = 0) -> dict[str, Tensor]:
     }
 
 
-def garden_scene(points: PointCloud, cameras: tuple[Camera, ...], count: int) -> BenchScene:
-    """The tiled scene with `count` Gaussians."""
+def tiled_scene(name: str, points: PointCloud, cameras: tuple[Camera, ...], count: int) -> BenchScene:
+    """The tiled scene of this name with `count` Gaussians."""
     cloud = tiled(points, count)
     head = start_sh(torch.from_numpy(cloud.rgb).float() / 255, SH_DEGREE)
     head["sh_coeffs"][:, 1:].normal_(0.0, VIEW_DEPENDENCE, generator=torch.Generator().manual_seed(1))
     model = GaussianModel(random_geometry(cloud.xyz) | head)
-    return BenchScene(f"garden, {in_words(count)}", model, cameras, crops=False)
+    return BenchScene(f"{name}, {in_words(count)}", model, cameras, crops=False)
 
 
 def run_scene(run: Path, capture: Path | None) -> BenchScene:

@@ -401,7 +401,7 @@ def render_milliseconds(trainer: Trainer) -> float:
                     backend=config.backend,
                     antialiased=config.antialiased,
                 )
-                if config.device == "cuda":
+                if config.device != "cpu":
                     torch.cuda.synchronize()
                 seconds = perf_counter() - start
             times.append(1e3 * seconds)
