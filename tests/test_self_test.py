@@ -107,6 +107,7 @@ def test_a_kernel_that_computes_something_else_fails_and_the_reason_names_it(
             path = broken / "gpu" / "raster.cu"
             return emulator.run(emulator.compiled(path, channels), kernel, args, blocks, threads)
 
+    monkeypatch.setattr(module, "gpu_problem", lambda device: "")
     monkeypatch.setattr(nvrtc, "runtime_for", lambda device: Broken())
     reason, lasting = compared(torch.device("cuda", 0))
     words = "its self-test failed: the image of colored splats differs from the reference by "
@@ -127,8 +128,15 @@ def test_what_goes_wrong_beside_the_comparison_is_a_reason(
     def fail(device: torch.device) -> None:
         raise error
 
+    monkeypatch.setattr(module, "gpu_problem", lambda device: "")
     monkeypatch.setattr(nvrtc, "runtime_for", fail)
     assert compared(torch.device("cuda", 0)) == expected
+
+
+def test_a_gpu_that_the_process_cannot_use_now_says_nothing_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where another process has it for itself."""
+    monkeypatch.setattr(module, "gpu_problem", lambda device: "all devices are busy")
+    assert compared(torch.device("cuda", 0)) == ("all devices are busy", False)
 
 
 def test_the_program_prints_its_verdict_and_its_exit_code_is_the_same() -> None:
@@ -244,10 +252,14 @@ def test_a_verdict_that_contradicts_itself_is_found_anew(answers: Answers, tmp_p
         ("os.kill(os.getpid(), signal.SIGSEGV)", "its self-test crashed (SIGSEGV)", True),
         ("os.kill(os.getpid(), signal.SIGKILL)", "its self-test crashed (SIGKILL)", False),
         ("sys.exit('no torch')", "its self-test crashed (exit code 1: no torch)", True),
+        ("os.kill(os.getpid(), 45)", "its self-test crashed (signal 45)", True),
+        ("sys.stderr.buffer.write(b'caf\\xe9'); sys.exit(3)", "its self-test crashed (exit code 3: caf\ufffd)", True),
         ("print('{}')", "its self-test crashed (exit code 0)", True),
+        (saying(False, ""), "its self-test crashed (exit code 0)", True),
+        (saying(True, "it failed"), "its self-test crashed (exit code 0)", True),
         ("time.sleep(60)", "its self-test did not end within 3 seconds", False),
     ],
-    ids=["failed", "memory", "crashed", "killed", "broken", "mute", "slow"],
+    ids=["failed", "memory", "crashed", "killed", "broken", "unnamed", "no text", "mute", "no reason", "both", "slow"],
 )
 def test_a_failure_is_kept_unless_it_may_pass_by_itself(
     body: str,
@@ -280,6 +292,8 @@ def test_a_cache_that_cannot_be_written_is_named_and_the_verdict_stands(
 ) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert self_test("cuda").passed and str(tmp_path / "cache") in caplog.text
+    answers(saying(False, "too little memory", lasting=False))
+    assert self_test("cuda").reason == "too little memory"
 
 
 def test_a_gpu_or_a_compiler_that_does_not_work_is_a_verdict_without_a_process(
