@@ -125,9 +125,7 @@ def test_cuda_that_breaks_while_it_starts_is_a_reason_too(claimed: None, monkeyp
         raise torch.cuda.DeferredCudaCallError("CUDA call failed lazily\n\nCUDA call was originally invoked at: ...")
 
     monkeypatch.setattr(torch.cuda, "init", fail)
-    assert gpu_problem("cuda:1") == (
-        "torch sees a GPU but cannot use it (CUDA call failed lazily)"
-    )
+    assert gpu_problem("cuda:1") == ("torch sees a GPU but cannot use it (CUDA call failed lazily)")
 
 
 # ---- from the command line ----------------------------------------------------------------------------------------

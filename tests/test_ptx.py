@@ -481,7 +481,10 @@ def test_what_is_not_known_is_an_error_that_names_it_with_its_kernel_and_line(st
     [
         (".func helper() { ret; }", "line 1: '.func helper"),
         (".visible .entry bare(.param .u64 a) { ret; }", "kernel bare, line 1: it needs launch bounds"),
-        (".visible .entry flat(.param .u64 a) .maxntid 8, 8, 1 { ret; }", "kernel flat, line 1: it needs launch bounds"),
+        (
+            ".visible .entry flat(.param .u64 a) .maxntid 8, 8, 1 { ret; }",
+            "kernel flat, line 1: it needs launch bounds",
+        ),
         (".global .u64 pointer = other;", "line 1: a value of pointer is not a number"),
         (kernel("open", "ret")[:-3], "the text ends within a kernel"),
         (kernel("loose", "ret"), "kernel loose, line 4: it does not end with a semicolon"),

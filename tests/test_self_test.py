@@ -84,34 +84,50 @@ def test_each_kernel_fails_if_half_of_its_blocks_do_nothing(monkeypatch: pytest.
             print(f"{kernel} was not missed")  # shown if nothing was raised
 
 
+BREAKS = {
+    "opacities capped": (
+        "raster", "include/nfc_gs/constants.h", "NFC_ALPHA_MAX 0.99f", "NFC_ALPHA_MAX 0.6f",
+        "the image of colored splats differs from the reference by ",
+    ),
+    "decoded bits": (
+        "project", "gpu/color.h", "+= place_value(index % kBits) * p;", "+= place_value(index % kBits) * 0.9f * p;",
+        "the image of decoded bits differs from the reference by ",
+    ),
+    "last value of Adam": (
+        "optimize", "gpu/optimize.cu", "if (k >= size) continue;", "if (k + 1 >= size) continue;",
+        "the step of Adam for quats differs from the reference by ",
+    ),
+}  # fmt: skip
+"""Source whose kernels are broken, file, what is replaced by what, and how the reason begins."""
+
+
 @needs_core
+@pytest.mark.parametrize("name", BREAKS)
 def test_a_kernel_that_computes_something_else_fails_and_the_reason_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Opacities capped at 0.6 instead of 0.99, in the rasterizer alone."""
     emulated()
+    broken_source, file, before, after, reason_begins = BREAKS[name]
     broken = tmp_path / "cuda"
     for folder in ("gpu", "include"):
         shutil.copytree(CUDA / folder, broken / folder)
-    header = broken / "include" / "nfc_gs" / "constants.h"
-    changed = header.read_text().replace("NFC_ALPHA_MAX 0.99f", "NFC_ALPHA_MAX 0.6f")
-    assert changed != header.read_text()
-    header.write_text(changed)
+    changed = (broken / file).read_text().replace(before, after)
+    assert changed != (broken / file).read_text()
+    (broken / file).write_text(changed)
 
     class Broken(Emulator):
         def launch(
             self, source: str, kernel: str, args: ctypes.Structure, blocks: int, threads: int, channels: int = 0
         ) -> None:
-            if source != "raster":
+            if source != broken_source:
                 return super().launch(source, kernel, args, blocks, threads, channels)
-            path = broken / "gpu" / "raster.cu"
+            path = broken / "gpu" / f"{source}.cu"
             return emulator.run(emulator.compiled(path, channels), kernel, args, blocks, threads)
 
     monkeypatch.setattr(module, "gpu_problem", lambda device: "")
     monkeypatch.setattr(nvrtc, "runtime_for", lambda device: Broken())
     reason, lasting = compared(torch.device("cuda", 0))
-    words = "its self-test failed: the image of colored splats differs from the reference by "
-    assert lasting and reason.startswith(words) and reason.endswith(" of its norm")
+    assert lasting and reason.startswith(f"its self-test failed: {reason_begins}") and reason.endswith(" of its norm")
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def compare(runtime: Runtime) -> None:
     gradients = _compare_renderings("colored splats", _splats(generator, bits=False), colors, runtime, generator)
     bits = RasterSettings(depth=True, bits=True)
     _compare_renderings("splats with bits", _splats(generator, bits=True), bits, runtime, generator)
-    _compare_renderings("decoded bits", _splats(generator, bits=True), RasterSettings(), runtime, generator)
+    _compare_renderings("decoded bits", _splats(generator, bits=True), RasterSettings(depth=True), runtime, generator)
     _compare_losses(operations, runtime, generator)
     _compare_adam(_splats(generator, bits=False), gradients, operations, runtime, generator)
 

@@ -299,12 +299,12 @@ def _measured(part: Part) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _signal_as_exception() -> Iterator[None]:
-    """While the block lasts, SIGTERM and SIGHUP end it as Ctrl-C does: by an exception."""
+    """While the block lasts, Ctrl-C, SIGTERM and SIGHUP end it by an exception that prints nothing."""
 
     def end(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
