@@ -135,7 +135,7 @@ def parse(text: str) -> Module:
         names = re.findall(r"\.param\s[^,]*?([\w$]+)\s*(?:\[\d+\])?\s*(?:,|$)", parameters.strip())
         if threads is None or len(names) != 1:
             raise PtxError(
-                f"kernel {name}, line {line_of(entry.start())}: it needs launch bounds along x and one argument, a struct"
+                f"kernel {name}, line {line_of(entry.start())}: it needs launch bounds (along x) and one struct"
             )
         kernels.append(Kernel(name, names[0], int(threads[1])))
         _Body(kernels[-1], line_of).read(text, entry.end(), end)

@@ -182,7 +182,8 @@ def _installation() -> list[Fact]:
 def _devices(retest: bool) -> list[Fact]:
     facts, gpus = [], []
     for i in range(gpu_count()):
-        text, values = NO_NAME, dict.fromkeys(("name", "architecture", "bytes"))
+        text = NO_NAME
+        values: dict[str, Any] = dict.fromkeys(("name", "architecture", "bytes"))
         found = gpu_properties(i)
         if found is not None:
             architecture, size = f"sm_{found.major}{found.minor}", found.total_memory
