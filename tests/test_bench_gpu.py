@@ -531,6 +531,7 @@ def test_the_lanes_of_a_multiprocessor_are_those_of_its_generation():
     [
         ({}, "nothing to measure; give --short, --garden"),
         ({"short": True, "budget": 0.0}, "--budget is 0"),
+        ({"short": True, "budget": float("nan")}, "--budget is nan"),
         ({"garden": Path("nowhere.npz")}, "--garden is nowhere.npz, which is not there"),
         ({"short": True, "train": Path("nowhere")}, "--train is nowhere, which is not there"),
         ({"synthetic": True, "views": 0}, "--views is 0"),

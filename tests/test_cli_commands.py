@@ -369,6 +369,7 @@ def test_info_tells_the_verdict_of_the_self_test_of_each_gpu_and_repeats_it(
         return Verdict(False, "its self-test failed: the image differs", "Tesla", "580.65.06, CUDA 13.0", "0")
 
     found = SimpleNamespace(name="Tesla", major=9, minor=0, total_memory=2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
     monkeypatch.setattr(info, "self_test", self_test)

@@ -33,6 +33,7 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.ops import native, nvrtc
+from nfc_gs.ops.device import gpu_count, gpu_properties
 from nfc_gs.rendering.registry import choose_device_and_backend
 from nfc_gs.rendering.self_test import Verdict, self_test
 from nfc_gs.runs.checkpoint import Checkpoint
@@ -44,6 +45,7 @@ from nfc_gs.training.config_check import check
 from nfc_gs.training.deformation import sizes_in_words
 
 NO_GPU = "none that torch sees"
+NO_NAME = "torch cannot say which one"
 
 TITLES = {"Installation": "nfc-gs"}
 """Titles of tables that are not the kind of what is described."""
@@ -171,8 +173,8 @@ def _installation() -> list[Fact]:
         facts.append(Fact("CPU core", f"{values['instruction_set']}, threads: {values['threads']}", values))
     except UserError as error:
         facts.append(Fact("CPU core", str(error), {"instruction_set": None, "threads": None}))
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    facts.append(Fact("GPU", ", ".join(gpus) or NO_GPU, {"gpus": gpus}))
+    gpus = [found.name if found else None for found in map(gpu_properties, range(gpu_count()))]
+    facts.append(Fact("GPU", ", ".join(name or NO_NAME for name in gpus) or NO_GPU, {"gpus": gpus}))
     try:
         facts.append(_device_here("Device auto"))
     except UserError as error:
@@ -182,14 +184,18 @@ def _installation() -> list[Fact]:
 
 def _devices(retest: bool) -> list[Fact]:
     facts, gpus = [], []
-    for i in range(torch.cuda.device_count()):
-        found = torch.cuda.get_device_properties(i)
-        name, architecture = found.name, f"sm_{found.major}{found.minor}"
+    for i in range(gpu_count()):
+        text = NO_NAME
+        values: dict[str, Any] = dict.fromkeys(("name", "architecture", "bytes"))
+        found = gpu_properties(i)
+        if found is not None:
+            architecture, size = f"sm_{found.major}{found.minor}", found.total_memory
+            text = f"{found.name}, {architecture}, {size / 2**30:.1f} GiB"
+            values = {"name": found.name, "architecture": architecture, "bytes": size}
         verdict = self_test(torch.device("cuda", i), retest=retest)
         outcome = {"passed": verdict.passed, "reason": verdict.reason, "driver": verdict.driver}
-        gpus.append({"name": name, "architecture": architecture, "bytes": found.total_memory, "self_test": outcome})
-        facts.append(Fact(f"GPU {i}", f"{name}, {architecture}, {found.total_memory / 2**30:.1f} GiB"))
-        facts.append(Fact(f"Self-test {i}", verdict_in_words(verdict)))
+        gpus.append({**values, "self_test": outcome})
+        facts += [Fact(f"GPU {i}", text), Fact(f"Self-test {i}", verdict_in_words(verdict))]
     facts = [*facts, Fact("GPUs", str(len(gpus)) if gpus else NO_GPU, {"gpus": gpus}), _compiler(bool(gpus))]
     kernels, folder = nvrtc.cached_kernels(), nvrtc.cache_folder()
     counts = ", ".join(f"{count} for {name}" for name, count in kernels.items())

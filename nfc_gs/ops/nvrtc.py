@@ -176,13 +176,23 @@ def _module(name: str) -> Any:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept."""
+    """Where compiled kernels are kept.
+
+    Raises:
+        UserError: no folder is chosen, and the user has no home.
+    """
     chosen = os.environ.get(CACHE_VARIABLE, "").strip()
     if chosen:
         return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "nfc-gs" / "kernels"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nfc-gs" / "kernels"
+    windows = sys.platform == "win32"
+    parent = os.environ.get("LOCALAPPDATA" if windows else "XDG_CACHE_HOME")
+    try:
+        caches = Path(parent or Path.home() / ("AppData/Local" if windows else ".cache"))
+    except RuntimeError:
+        raise UserError(
+            f"The user has no home folder, in which compiled kernels are kept; let {CACHE_VARIABLE} name a folder."
+        ) from None
+    return caches / "nfc-gs" / "kernels"
 
 
 def cached_name(source: str, architecture: str, channels: int, compiler: str, to: Form = "cubin") -> str:
@@ -417,6 +427,6 @@ def with_index(device: torch.device) -> torch.device:
 
 def cached_kernels() -> dict[str, int]:
     """How many compiled sources the cache holds for each architecture."""
-    compiled = (path for form in get_args(Form) for path in cache_folder().glob(f"*-sm_*-*.{form}"))
+    compiled = (path for form in get_args(Form) for path in cache_folder().glob(f"[!.]*-sm_*-*.{form}"))
     architectures = (path.name.split("-")[1] for path in compiled)
     return dict(sorted(Counter(architectures).items()))
