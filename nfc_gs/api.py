@@ -35,7 +35,7 @@ from nfc_gs.results import finish
 from nfc_gs.runs import families
 from nfc_gs.runs.metrics import Metrics
 from nfc_gs.runs.opening import LoadedModel, in_words, scene_of
-from nfc_gs.runs.run_folder import check_is_capture, claim_free_folder, claim_run_folder
+from nfc_gs.runs.run_folder import check_is_capture, claim_free_folder, claim_run_folder, image_cache_of
 from nfc_gs.runs.verdict import verdict
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
@@ -230,8 +230,9 @@ def evaluate(
     *,
     lpips: bool = False,
     save_to: Path | str | None = None,
+    most: int | None = None,
 ) -> Metrics:
-    """Render every held-out view at full size and compare it with its photo.
+    """Render the held-out views at full size and compare them with their photos.
 
     Args:
         model: as `render` has it.
@@ -239,6 +240,7 @@ def evaluate(
             `load_model` returns.
         lpips: also LPIPS; where it cannot be had, a sentence in the log says so.
         save_to: folder for `<name>.png` and `<name>_truth.png` of every view.
+        most: measure so many views at most, chosen at random, always the same ones; by default all.
 
     Raises:
         UserError: an image cannot be read, or not be written, or there is no scene.
@@ -265,7 +267,8 @@ def evaluate(
             )
         scene = scene.in_frame(model.transform)
     with one_torch_thread():
-        return measure(shown, scene, options, lpips=lpips, save_to=None if save_to is None else Path(save_to))
+        folder = None if save_to is None else Path(save_to)
+        return measure(shown, scene, options, lpips=lpips, save_to=folder, most=most)
 
 
 def turntable(
@@ -436,7 +439,7 @@ def train(
     with claim_run_folder(out) if out is not None else claim_free_folder(default_run_folder(capture)) as folder:
         clock = StageClock()
         with clock.counting("capture"):
-            scene = load_scene(capture, data, seed=config.seed)
+            scene = load_scene(capture, data, seed=config.seed, copies=image_cache_of(folder.path))
         trainer = Trainer(
             scene,
             config,

@@ -11,6 +11,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.signals import Interrupted, first_signal_calls, signal_of
 from nfc_gs.core.threads import one_torch_thread
+from nfc_gs.data.sampler import MEASURED_AT_THE_END
 from nfc_gs.data.scene import SceneData
 from nfc_gs.export.loop_video import write_loop_video
 from nfc_gs.export.report import write_report
@@ -86,7 +87,7 @@ def _write_results(trainer: Trainer, progress: Callable[[int, int], None] | None
     if training_was_interrupted or run.interrupted_by is None:
         try:
             with first_signal(cut_short):
-                metrics = trainer.evaluate(save_to=run.folder / TEST_RENDERS, progress=progress)
+                metrics = trainer.evaluate(run.folder / TEST_RENDERS, progress=progress, most=MEASURED_AT_THE_END)
         except KeyboardInterrupt as error:
             if training_was_interrupted:
                 raise

@@ -41,7 +41,7 @@ def test_the_benchmark_of_a_gpu_runs_without_what_only_others_need():
 
 def test_every_benchmark_is_offered():
     bench = load("bench/bench")
-    assert list(bench.benchmarks("--help")) == ["cpu", "scale", "nfc", "motion", "gpu", "viewer", "quality"]
+    assert list(bench.benchmarks("--help")) == ["cpu", "scale", "nfc", "motion", "gpu", "pairs", "viewer", "quality"]
     assert list(bench.benchmarks("gpu")) == ["cpu", "scale", "nfc", "gpu"]
     assert all(f"bench.py {name} " in bench.__doc__ for name in bench.benchmarks(""))
 

@@ -36,6 +36,7 @@ ARRAYS = {name for name, kind, *_ in RenderArgs._fields_ if kind is ctypes.c_voi
 measuring, scenes, bounds = load("bench/measuring"), load("bench/gpu_scenes"), load("bench/gpu_bounds")
 variants, kernels = load("bench/gpu_variants"), load("bench/gpu_kernels")
 gpu, sanitize = load("bench/gpu"), load("bench/gpu_sanitize")
+pairs = load("bench/pairs")
 
 
 class FakeTimer:
@@ -164,7 +165,7 @@ def test_bits_begin_at_the_colors_of_the_scene():
 
 
 class CountingEmulator(Emulator):
-    """Counts how often the rasterizer computes an alpha."""
+    """Counts how often the rasterizer computes an exponent."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -172,9 +173,9 @@ class CountingEmulator(Emulator):
         text = (CUDA / "gpu" / "raster.cu").read_text("utf-8")
         text = text.replace('#include "', f'#include "{CUDA}/gpu/')
         text = text.replace("namespace nfc {", 'extern "C" long long pairs = 0;\nnamespace nfc {', 1)
-        assert text.count("  Blend b;\n") == 1
+        assert text.count("  Offset o;\n") == 1
         self.source = folder / "raster.cu"
-        self.source.write_text(text.replace("  Blend b;\n", "  Blend b;\n  ++pairs;\n"), "utf-8")
+        self.source.write_text(text.replace("  Offset o;\n", "  Offset o;\n  ++pairs;\n"), "utf-8")
 
     def launch(self, source: str, kernel: str, args: Any, blocks: int, threads: int, channels: int = 0) -> None:
         if source != "raster":
@@ -213,20 +214,37 @@ def test_pairs_are_those_that_the_kernels_compute(counting: CountingEmulator, op
     if opaque:
         assert work.started < work.buckets and work.drawn < work.visible and work.reached < work.entries
     else:  # nothing becomes opaque: every entry is read by every pixel of its tile
-        assert work.backward_pairs == counting.pairs["raster_backward"] == work.reached * 256 - outside(work, scene)
+        assert work.backward_pairs == counting.pairs["raster_backward"] == lanes_at_work(work, scene)
         assert work.reached == work.entries and work.drawn <= work.visible
 
 
-def outside(work: Any, scene: Any) -> int:
-    """Pixels of tiles that lie beyond the picture, for every entry."""
+@pytest.mark.parametrize("opaque", [False, True], ids=["faint", "opaque"])
+def test_events_counted_on_the_cpu_are_those_of_the_kernels(counting: CountingEmulator, opaque: bool):
+    scene = small_scene(300)
+    with torch.no_grad():
+        scene.model.opacity_logits.fill_(4.0 if opaque else -4.0)
+        scene.model.log_scales += 1.0 if opaque else 0.0
+    work = work_of(scene.model, scene, counting)
+    model, camera = scene.model, scene.cameras[0]
+    splats = pairs.Splats(model.means, model.quats, model.log_scales.exp(), model.opacity_logits.sigmoid())
+    events = pairs.count(pairs.tiling(splats, camera), camera)
+    assert (events.visible, events.entries, events.reached) == (work.visible, work.entries, work.reached)
+    rel = 0.01 if opaque else 0.0  # two layers of alpha 0.99 leave what rounding makes of the threshold
+    assert 32 * events.evaluated == pytest.approx(counting.pairs["raster"], rel=rel)
+    assert 32 * events.steps == pytest.approx(counting.pairs["raster_backward"], rel=rel)
+    assert 0 < events.blended <= events.evaluated and 0 < events.blended_steps <= events.steps - events.idle_steps
+
+
+def lanes_at_work(work: Any, scene: Any) -> int:
+    """For each 32 entries of a tile: 32 lanes, as long as its pixels inside the picture go through them."""
     camera = scene.cameras[0]
     picture = render(scene.model, camera, backend="emulated").rgb
-    begin = picture.grad_fn.call.buffers["tile_begin"].diff().view(-(-camera.height // 16), -1)
+    entries = picture.grad_fn.call.buffers["tile_begin"].diff().view(-(-camera.height // 16), -1)
     inside = torch.ones(camera.height, camera.width)
     full = torch.nn.functional.pad(inside, (0, -camera.width % 16, 0, -camera.height % 16))
     pixels = full.unfold(0, 16, 16).unfold(1, 16, 16).sum((-1, -2))
-    assert int(begin.sum()) == work.entries
-    return int((begin * (256 - pixels)).sum())
+    assert int(entries.sum()) == work.entries
+    return int((-(-entries // 32) * 32 * (pixels + 31)).sum())
 
 
 def test_bytes_are_those_of_the_arrays(emulator: Emulator):
@@ -243,23 +261,24 @@ def test_bytes_are_those_of_the_arrays(emulator: Emulator):
         "means2d": 8 * 80,
         "order": 8 * 80, "entry_end": 8 * 80, "entry_begin": 8 * 80, "entry_splat": 4 * entries,
         "entry_tile": 2 * entries, "slot_tile": 2 * entries, "slot_entry": 8 * entries, "slot_splat": 4 * entries,
-        "tile_begin": 4 * (tiles + 1), "bucket_tile": 4 * buckets, "bucket_transmittance": 1024 * buckets,
+        "tile_begin": 4 * (tiles + 1), "tile_reached": 4 * tiles, "bucket_tile": 4 * buckets,
+        "bucket_transmittance": 1024 * buckets,
         "bucket_sum": 3 * 1024 * buckets, "out": 12 * pixels, "out_alpha": 4 * pixels, "v_out": 12 * pixels,
-        "v_pixel": 3 * 1024 * tiles, "behind": 1024 * tiles, "partial": 4 * (8 + 3) * entries, "camera_partial": 48,
+        "v_pixel": 3 * 1024 * tiles, "behind": 1024 * tiles, "partial": 4 * (8 + 3) * entries,
         "v_means": 12 * 80, "v_quats": 16 * 80, "v_log_scales": 12 * 80, "v_opacity_logits": 4 * 80,
         "v_sh_coeffs": 192 * 80, "v_means2d": 8 * 80,
     }  # fmt: skip
     assert work.arrays == expected
     project = 64 + 44 * 80 + 192 * 60 + 64 * 60 + (8 + 8 + 4 + 4) * 80 + 12 * 60
     assert work.bytes_of("project_splats") == project
-    project_backward = 64 + (8 + 236 + 8) * 80 + (44 + 192 + 4 + 8 + 12) * 60 + 44 * entries + 48
+    project_backward = 64 + (8 + 236 + 8) * 80 + (44 + 192 + 4 + 8 + 12) * 60 + 44 * entries
     assert work.bytes_of("project_splats_backward") == project_backward
     assert work.bytes_of("pixel_gradients") == (12 + 4 + 12) * pixels + 4 * 1024 * tiles
     assert work.reached == entries and work.pairs_of("project_splats") == 0
-    raster = 4 * 7 + 4 * entries + 76 * work.drawn + 4 * buckets + 4096 * work.started + 16 * pixels
+    raster = 4 * 7 + 4 * 6 + 4 * entries + 76 * work.drawn + 4 * buckets + 4096 * work.started + 16 * pixels
     assert work.bytes_of("raster") == pytest.approx(raster)
     by_bytes, by_pairs = bounds.Rates(bandwidth=1e9, instructions=1e10).lower_bounds(work, "raster")
-    assert by_bytes == pytest.approx(1e-9 * raster) and by_pairs == pytest.approx(1e-9 * work.forward_pairs)
+    assert by_bytes == pytest.approx(1e-9 * raster) and by_pairs == pytest.approx(8e-10 * work.forward_pairs)
 
 
 def test_the_arrays_of_the_kernels_are_those_of_their_sources():
@@ -272,7 +291,12 @@ def test_the_arrays_of_the_kernels_are_those_of_their_sources():
         text = "".join((CUDA / "gpu" / file).read_text("utf-8") for file in files)
         used = set(re.findall(r"\bargs\.(\w+)", text)) & ARRAYS
         kernels = re.findall(r"NFC_KERNEL\((\w+)", (CUDA / "gpu" / source).read_text("utf-8"))
-        listed = {name for kernel in kernels for names in bounds.KERNEL_ARRAYS[kernel] for name in names.split()}
+        listed = {
+            name
+            for kernel in map(bounds.kernel_of, kernels)
+            for names in bounds.KERNEL_ARRAYS[kernel]
+            for name in names.split()
+        }
         assert listed == used, source
 
 
@@ -507,6 +531,7 @@ def test_the_lanes_of_a_multiprocessor_are_those_of_its_generation():
     [
         ({}, "nothing to measure; give --short, --garden"),
         ({"short": True, "budget": 0.0}, "--budget is 0"),
+        ({"short": True, "budget": float("nan")}, "--budget is nan"),
         ({"garden": Path("nowhere.npz")}, "--garden is nowhere.npz, which is not there"),
         ({"short": True, "train": Path("nowhere")}, "--train is nowhere, which is not there"),
         ({"synthetic": True, "views": 0}, "--views is 0"),

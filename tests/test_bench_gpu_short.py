@@ -118,10 +118,12 @@ def test_a_crash_costs_its_own_part_alone(tmp_path: Path, printed: io.StringIO):
         fake("crashing", CRASH),
         fake("refusing", "import sys; sys.exit('no such thing')"),
         parts.Part("nowhere", lambda seconds: [str(tmp_path / "no program")], lambda *_: parts.Reading(""), 5.0),
+        fake("unnamed", "import os; print(1, flush=True); os.kill(os.getpid(), 45)"),
         fake("last", "print('still here')"),
     )
     assert code == 1
-    assert [outcome["verdict"] for outcome in outcomes] == ["failed", "failed", "failed", "passed"]
+    assert [outcome["verdict"] for outcome in outcomes] == ["failed", "failed", "failed", "failed", "passed"]
+    assert outcomes[3]["reason"] == "It crashed by signal 45."
     assert outcomes[0]["reason"] == "It crashed by SIGSEGV." and outcomes[0]["figures"] == "before"
     assert "It ended with exit code 1: no such thing" in outcomes[1]["reason"]
     assert "It ended with exit code 127: " in outcomes[2]["reason"] and "cannot be started" in outcomes[2]["reason"]
@@ -206,14 +208,16 @@ run_parts([part("quick", "print(1)"), part("hanging", {hang!r}), part("never", "
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
-def test_a_benchmark_that_is_ended_keeps_what_it_knows_and_leaves_no_process(tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_benchmark_that_is_ended_keeps_what_it_knows_and_leaves_no_process(number: signal.Signals, tmp_path: Path):
     json_file, started = tmp_path / "gpu.json", re.compile(r"^child (\d+)$", re.M)
     code = DRIVER.format(bench=str(TOOLS / "bench"), json=str(json_file), hang=HANG)
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL) as driver:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **quiet) as driver:
         text = tmp_path / "gpu.txt"
         assert wait_until(lambda: text.exists() and started.search(text.read_text("utf-8")) is not None)
-        driver.send_signal(signal.SIGTERM)
-        assert driver.wait(60) == 128 + signal.SIGTERM
+        driver.send_signal(number)
+        assert driver.communicate(timeout=60) == (None, b"") and driver.returncode == 128 + number
     outcomes = json.loads(json_file.read_text("utf-8"))["parts"]
     assert [(outcome["part"], outcome["verdict"]) for outcome in outcomes] == [
         ("quick", "passed"),
@@ -494,3 +498,12 @@ def test_wheels_are_fetched_for_the_machine_and_counted_with_what_else_is_carrie
     assert capsys.readouterr().err == f"error: {tmp_path} is over the limit of 3.5 MiB; leave something out.\n"
     monkeypatch.setattr(wheels.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 7))
     assert wheels.main(words) == 7
+    assert wheels.main([str(tmp_path), "--there", *(name.partition("==")[0] for name in wheels.NEEDED)]) == 0
+    file = tmp_path / "some.whl"
+    for wrong, sentence in (
+        ([str(tmp_path), "--there", "cuda_core"], "--there: 'cuda_core' is none of tyro, "),
+        ([str(file)], f"{file} is a file; give a folder"),
+    ):
+        with pytest.raises(SystemExit):
+            wheels.main(wrong)
+        assert sentence in capsys.readouterr().err

@@ -21,14 +21,18 @@ from PIL import Image
 from plyfile import PlyData
 
 import nfc_gs
-from nfc_gs import api, cli
-from nfc_gs.commands import demo, info, train
+from nfc_gs import api, cli, results
+from nfc_gs.commands import demo, evaluate, info, train
+from nfc_gs.commands import runs as commands_runs
 from nfc_gs.commands.render import sized
 from nfc_gs.core.events import Event, StepDone
 from nfc_gs.export.report import write_report
 from nfc_gs.ops import nvrtc
 from nfc_gs.rendering.self_test import Verdict
+from nfc_gs.runs import verdict
 from nfc_gs.runs.checkpoint import load_checkpoint, save_checkpoint
+from nfc_gs.runs.history import read_history
+from nfc_gs.training import trainer
 from nfc_gs.training.trainer import Trainer
 
 
@@ -211,6 +215,38 @@ def test_eval_gives_the_numbers_of_the_training_again(run: Path, capsys: pytest.
     assert "0005.png" in capsys.readouterr().out
 
 
+def test_eval_measures_a_sample_of_many_views_and_says_so_and_all_if_asked(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "MEASURED_AT_THE_END", 1)
+    whole = read_metrics(run)["test"]
+    shutil.rmtree(run / "renders")
+    assert nfc("eval", run) == 0
+    (view,), out = read_metrics(run)["test"]["views"], capsys.readouterr().out
+    assert view in whole["views"] and len(list((run / "renders" / "test").glob("*_truth.png"))) == 1
+    assert "1 of 2, chosen at random; nfc-gs eval --all measures all" in " ".join(out.split())
+    assert "1 of 2 held-out views were measured, chosen at random" in (run / "report.html").read_text()
+    assert nfc("eval", "--all", run) == 0
+    assert read_metrics(run)["test"] == whole and "chosen at random" not in capsys.readouterr().out
+    assert "chosen at random" not in (run / "report.html").read_text()
+
+
+def test_of_many_held_out_views_a_training_measures_few_and_its_end_more(
+    capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (trainer, commands_runs, verdict):
+        monkeypatch.setattr(module, "MEASURED_WHILE_TRAINING", 1)
+    for module in (results, commands_runs):
+        monkeypatch.setattr(module, "MEASURED_AT_THE_END", 2)
+    words = ("--steps", 4, "--eval-every", 0.5, "--test-every", 2, "--head", "bits", *SMALL)
+    assert nfc("train", capture, "--out", tmp_path / "run", *words) == 0
+    out, test = " ".join(capsys.readouterr().out.split()), read_metrics(tmp_path / "run")["test"]
+    assert "(4 held out, of which 1 are measured while training)" in out and "2 of 4, chosen at random" in out
+    assert (test["measured"], test["held_out"], len(test["views"])) == (2, 4, 2)
+    logged = [line["test_psnr"] for line in read_history(tmp_path / "run") if "test_psnr" in line]
+    assert len(logged) == 2 and logged[-1] in [view["psnr"] for view in test["views"]], "one view, at the end, too"
+
+
 def test_eval_keeps_what_the_metrics_say_of_training(run: Path) -> None:
     before = read_metrics(run)
     assert nfc("eval", run / "checkpoint.safetensors") == 0
@@ -333,6 +369,7 @@ def test_info_tells_the_verdict_of_the_self_test_of_each_gpu_and_repeats_it(
         return Verdict(False, "its self-test failed: the image differs", "Tesla", "580.65.06, CUDA 13.0", "0")
 
     found = SimpleNamespace(name="Tesla", major=9, minor=0, total_memory=2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
     monkeypatch.setattr(info, "self_test", self_test)

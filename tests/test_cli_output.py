@@ -173,6 +173,7 @@ def test_info_prints_one_object_of_json_for_everything_it_knows(
     assert devices["kind"] == "devices" and devices["gpus"] == [] and isinstance(devices["compiled_kernels"], dict)
     photos = info(capture)
     assert (photos["kind"], photos["views"], photos["train_views"], photos["test_views"]) == ("capture", 6, 5, 1)
+    assert photos["image_bytes"] == 6 * 48 * 36 * 3
     assert photos["image_sizes"] == [{"width": 48, "height": 36, "views": 6}] and photos["time_axis"] is None
     trained = info(run)
     assert (trained["kind"], trained["path"], trained["capture"]) == ("run", str(run), str(capture))

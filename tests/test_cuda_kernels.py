@@ -6,7 +6,6 @@ That they draw what the specification says is tested with the other backends (th
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import re
 import shutil
@@ -41,6 +40,7 @@ from splat_scenes import (
     make_splats,
     open_engine,
 )
+from tool_modules import load
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import nvrtc
@@ -48,8 +48,6 @@ from nfc_gs.rendering import cuda_backend, registry
 from nfc_gs.rendering.backend import RasterSettings
 from nfc_gs.rendering.cuda_backend import CudaBackend
 from nfc_gs.rendering.registry import get_backend
-
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -283,8 +281,10 @@ def test_a_splat_over_many_tiles_has_the_gradients_of_the_specification(
         torch.testing.assert_close(actual[name], value, rtol=0, atol=limit, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def test_a_tile_of_hundreds_of_splats_is_that_of_the_specification():
-    # More than a batch of 256, and many buckets of 32, in one tile and over a tile's edge.
+@pytest.mark.parametrize("bucket", [32, 64, 256])
+def test_a_tile_of_hundreds_of_splats_is_that_of_the_specification(bucket: int, monkeypatch: pytest.MonkeyPatch):
+    # More than a batch of 256, and several buckets, in one tile and over a tile's edge.
+    monkeypatch.setattr(cuda_backend, "BUCKET_SIZES", (bucket,))
     engine, splats, camera = open_engine("emulated-float32"), make_splats(300), make_camera(18, 16, cx=9.0, cy=8.0)
     splats = replace(splats, opacities=0.1 * splats.opacities)
     expected = gradients("torch", torch.float64, splats, camera, RasterSettings(3, depth=True))
@@ -292,6 +292,27 @@ def test_a_tile_of_hundreds_of_splats_is_that_of_the_specification():
     for name, value in expected.items():
         limit = 1e-3 * float(value.abs().max())
         torch.testing.assert_close(actual[name], value, rtol=0, atol=limit, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("bucket", [32, 256])
+def test_pixels_that_become_opaque_among_hundreds_of_splats_have_the_gradients_of_the_specification(
+    bucket: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cuda_backend, "BUCKET_SIZES", (bucket,))
+    engine, splats, camera = open_engine("emulated-float32"), make_splats(400), make_camera(18, 16, cx=9.0, cy=8.0)
+    splats = replace(splats, opacities=0.6 * splats.opacities)
+    settings = RasterSettings(3, absgrad=True)
+    expected = gradients("torch", torch.float64, splats, camera, settings)
+    actual = gradients(engine.name, engine.dtype, splats, camera, settings)
+    for name, value in expected.items():
+        limit = 1e-3 * float(value.abs().max())
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=limit, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_large_scenes_have_large_buckets():
+    sizes = [cuda_backend.bucket_size(entries) for entries in (0, 10**6, 2 * 10**6, 10**7)]
+    assert sizes == [32, 64, 128, 256]
+    assert cuda_backend.bytes_of_an_entry(3, 256) == 60 and cuda_backend.bytes_of_an_entry(3, 32) == 172
 
 
 def test_the_last_batch_of_as_many_entries_as_there_may_be_does_not_overflow():
@@ -327,16 +348,13 @@ def test_kernels_compile_for_a_gpu_and_none_spills(monkeypatch: pytest.MonkeyPat
         nvrtc.compiler_name()
     except UserError as error:
         pytest.skip(str(error))
-    spec = importlib.util.spec_from_file_location("cubins", TOOLS / "cubins.py")
-    assert spec is not None and spec.loader is not None
-    cubins = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "cubins", cubins)
-    spec.loader.exec_module(cubins)
+    cubins = load("cubins")
     monkeypatch.setattr(cubins, "WIDTHS", (1,))  # all of them and all architectures: tools/cubins.py
     usages = cubins.compile_all(("sm_90",))
     assert {usage.kernel for usage in usages} == {
-        "project_splats", "project_splats_backward", "write_entries", "find_tiles",
-        "raster", "pixel_gradients", "raster_backward",
+        "project_splats", "project_splats_backward", "project_splats_backward_antialiased",
+        "project_splats_backward_bits", "project_splats_backward_bits_antialiased", "write_entries", "find_tiles",
+        "raster", "pixel_gradients", "raster_backward", "raster_backward_absgrad",
         "loss", "loss_values", "loss_gradient", "bit_loss", "bit_loss_gradient",
         "adam", "mcmc_noise", "share_among_copies",
         "hexplane", "hexplane_points_backward", "hexplane_cells_backward", "hexplane_planes_backward",

@@ -47,6 +47,22 @@ def kept(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., bytes]:
     return lambda *args, **options: nvrtc.load_or_compile(*args, **options)[0]
 
 
+def test_a_user_without_a_home_is_told_to_name_a_folder(monkeypatch: pytest.MonkeyPatch):
+    def missing() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in (nvrtc.CACHE_VARIABLE, "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", missing)
+    with pytest.raises(UserError) as error:
+        nvrtc.cache_folder()
+    assert str(error.value) == (
+        "The user has no home folder, in which compiled kernels are kept; let NFC_GS_CACHE name a folder."
+    )
+    monkeypatch.setenv("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "caches")
+    assert nvrtc.cache_folder() == Path("caches", "nfc-gs", "kernels")
+
+
 def test_a_compiled_source_is_kept_until_source_options_or_compiler_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -55,6 +71,7 @@ def test_a_compiled_source_is_kept_until_source_options_or_compiler_change(
     assert get("raster", "sm_90", 4, "NVRTC 13.0") == b"cubin 2"
     assert get("raster", "sm_80", 3, "NVRTC 13.0") == b"cubin 3"
     assert get("raster", "sm_90", 3, "NVRTC 13.1") == b"cubin 4"
+    (tmp_path / "cache" / ".raster-sm_80-0.1234-abcd.partial.cubin").touch()  # of a process that was killed
     assert nvrtc.cached_kernels() == {"sm_80": 1, "sm_90": 3}
     monkeypatch.setattr(nvrtc, "UNFUSED", ("raster",))
     assert get("raster", "sm_90", 3, "NVRTC 13.0") == b"cubin 5"

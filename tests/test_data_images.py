@@ -13,24 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photos import noise, save, source_of
+from photos import noise, save, source_of, view_of
 from PIL import Image
 
-from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
-from nfc_gs.data.image_cache import ImageCache
+from nfc_gs.data import image_cache
+from nfc_gs.data.image_cache import ImageCache, Throttle
+from nfc_gs.data.image_copies import ImageCopies
 from nfc_gs.data.image_files import read_header
-from nfc_gs.data.image_source import MaskFile
+from nfc_gs.data.image_source import ImageSource, MaskFile
 from nfc_gs.data.images import area_average, decode, shrink
-from nfc_gs.data.scene import View, ViewImage
-
-
-def view_of(path: Path, **changes) -> View:
-    source = source_of(path, **changes)
-    return View(path.name, Camera(torch.eye(4), 1.0, 1.0, 0.0, 0.0, source.width, source.height), source)
+from nfc_gs.data.scene import ViewImage
 
 
 def naive_area_average(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -260,6 +255,88 @@ def test_an_error_in_the_background_shows_when_the_picture_is_asked_for(tmp_path
     for _ in range(2):
         with pytest.raises(UserError, match=r"a\.jpg"):
             cache.image(view)
+
+
+def decoded_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that a cache decodes from now on."""
+    names: list[str] = []
+
+    def counting(source: ImageSource) -> ViewImage:
+        names.append(source.path.name)
+        return decode(source)
+
+    monkeypatch.setattr(image_cache, "decode", counting)
+    return names
+
+
+def test_pictures_that_are_decoded_ahead_are_still_there_when_they_are_needed(tmp_path, monkeypatch):
+    views = [view_of(save(tmp_path / f"{i}.png", noise(10, 10, seed=i))) for i in range(8)]
+    names = decoded_names(monkeypatch)
+    cache = ImageCache(cache_gb=4 * 300e-9, threads=3)
+    for step in range(8):
+        cache.prefetch(views[step : step + 8])
+        cache.image(views[step])
+    assert sorted(names) == [f"{i}.png" for i in range(8)], "each once"
+
+
+def test_what_was_decoded_before_is_not_pushed_out_by_what_is_decoded_ahead(tmp_path, monkeypatch):
+    views = [view_of(save(tmp_path / f"{i}.png", noise(10, 10, seed=i))) for i in range(5)]
+    cache = ImageCache(cache_gb=4 * 300e-9, threads=1)
+    for view in views[:4]:
+        cache.image(view)
+    names = decoded_names(monkeypatch)
+    cache.prefetch([views[0], views[4]])  # of the four, 0 was used the longest ago
+    cache.image(views[4])
+    cache.image(views[0])
+    assert names == ["4.png"]
+
+
+def test_a_cache_with_copies_decodes_each_photo_once_however_small_it_is(tmp_path, monkeypatch):
+    views = [view_of(save(tmp_path / f"{i}.png", noise(21, 17, seed=i))) for i in range(4)]
+    expected = [shrink(decode(view.source), round(17 / 2), round(21 / 2)) for view in views if view.source]
+    names = decoded_names(monkeypatch)
+    for _ in range(2):
+        cache = ImageCache(0.0, threads=2, copies=ImageCopies(tmp_path / "copies", 10**6))
+        for _ in range(2):
+            for view, picture in zip(views, expected, strict=True):
+                assert np.array_equal(cache.image(view, 2).rgb, picture.rgb)
+    assert sorted(names) == [f"{i}.png" for i in range(4)]
+
+
+def test_a_photo_that_vanished_is_named_though_there_is_a_copy_of_it(tmp_path):
+    view = view_of(save(tmp_path / "a.png", noise(10, 10)))
+    cache = ImageCache(0.0, copies=ImageCopies(tmp_path / "copies", 10**6))
+    cache.image(view)
+    other = view_of(save(tmp_path / "b.png", noise(10, 10)))
+    cache.image(other)  # pushes it out of memory
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"a\.png is not there"):
+        cache.image(view)
+
+
+def test_a_throttle_lets_in_what_fits_together_and_anything_alone():
+    throttle, held, most, lock = Throttle(10), [0], [0], threading.Lock()
+    reached = threading.Barrier(2, timeout=60)
+
+    def work(size: int, together: bool) -> None:
+        for _ in range(30):
+            with throttle.holding(size):
+                with lock:
+                    held[0] += size
+                    most[0] = max(most[0], held[0])
+                if together:
+                    reached.wait()  # two of five are in it at once
+                with lock:
+                    held[0] -= size
+
+    for sizes, together in (((5, 5), True), ((7, 4, 25, 2), False)):
+        threads = [threading.Thread(target=work, args=(size, together)) for size in sizes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert not any(thread.is_alive() for thread in threads)
+        assert most[0] == (10 if together else 25)
 
 
 # --- headers -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,11 +113,19 @@ def test_a_gpu_on_which_the_smallest_computation_fails_is_found_out(
     monkeypatch.setattr(torch, "arange", fail)
     assert gpu_problem("cuda:0") == (
         "torch sees the GPU 0 but cannot compute on it (CUDA error: no kernel image is available for execution on the "
-        "device Compile with ...)"
+        "device)"
     )
     monkeypatch.setattr(torch, "arange", lambda end, device: torch.zeros(4))
     devices._trial_problem.cache_clear()
     assert gpu_problem("cuda:0") == "torch sees the GPU 0 but it computes 2 * (1 + 2 + 3) = 0"
+
+
+def test_cuda_that_breaks_while_it_starts_is_a_reason_too(claimed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise torch.cuda.DeferredCudaCallError("CUDA call failed lazily\n\nCUDA call was originally invoked at: ...")
+
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    assert gpu_problem("cuda:1") == ("torch sees a GPU but cannot use it (CUDA call failed lazily)")
 
 
 # ---- from the command line ----------------------------------------------------------------------------------------
@@ -154,6 +163,25 @@ def test_by_default_such_a_training_runs_on_the_cpu_and_says_why(
     captured = capsys.readouterr()
     assert captured.err.count(f"warning: Computing on the CPU, because {gpu_problem('cuda')}.\n") == 1
     assert "on cpu (" in captured.out
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("words", [(), ("--devices",), ("--devices", "--retest")], ids=" ".join)
+def test_info_describes_a_machine_whose_gpus_cannot_be_used(
+    words: tuple[str, ...], claimed: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["info", *words]) == 0
+    assert "torch cannot say which one" in capsys.readouterr().out
+    assert main(["info", *words, "--json"]) == 0
+    gpus = json.loads(capsys.readouterr().out)["gpus"]
+    if words:
+        outcome = {"passed": False, "reason": gpu_problem("cuda"), "driver": ""}
+        assert gpus == [{"name": None, "architecture": None, "bytes": None, "self_test": outcome}] * 2
+    else:
+        assert gpus == [None, None]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # CUDA does not start, but the driver counts two
+    assert main(["info", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gpus"] == []
 
 
 IMPORTED = """

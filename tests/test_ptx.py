@@ -198,6 +198,8 @@ CASES = [
     on_integers("bfind.u32 %d, %a;", "u32 u32", lambda a: a.bit_length() - 1, WORDS),
     on_integers("bfind.s32 %d, %a;", "u32 u32", lambda a: (signed(a) ^ signed(a) >> 31).bit_length() - 1, WORDS),
     on_integers("bfind.shiftamt.u32 %d, %a;", "u32 u32", lambda a: 32 - a.bit_length() if a else -1, WORDS),
+    on_integers("bfind.shiftamt.s32 %d, %a;", "u32 s32", lambda a: 31 - ((a ^ a >> 31).bit_length() - 1) if a + 1 and a
+                else -1, [0, -1, 1, -2, 2**31 - 1, -(2**31)]),
     on_integers("clz.b32 %d, %a;", "u32 b32", lambda a: 32 - a.bit_length(), WORDS),
     on_integers("clz.b64 %d, %a;", "u32 b64", lambda a: 64 - a.bit_length(), WORDS),
     on_integers("popc.b32 %d, %a;", "u32 b32", lambda a: f"{a:b}".count("1"), WORDS),
@@ -315,6 +317,10 @@ BODIES = {  # each leaves a result in %d
         add.u32 %d, %d, %r3;""",
     "bytes": """.shared .align 1 .b8 a[64]; mov.u32 %r1, a; add.u32 %r2, %r1, %i; st.shared.u8 [%r2], %i; bar.sync 0;
         xor.b32 %r3, %i, 1; add.u32 %r3, %r1, %r3; ld.shared.u8 %d, [%r3];""",
+    "odd layout": """mov.u32 %r1,-0x5;// mov.u32 %r1, 7;
+        add.s32\t%r2 , %r1,0b11; $LOOP:add.s32 %r2,%r2,1;setp.lt.s32 %p1,%r2,10;@%p1 bra $LOOP; @!%p1 add.s32 %r2,
+        %r2, 12U; { .reg .b32 %r1; .reg .b32 %r0; mov.b64 {%r1, _}, %pointer; mov.u32 %r0, 3; { .reg .b32 %r0;
+        mov.u32 %r0, 4; } add.s32 %r2, %r2, %r0; } add.s32 %d, %r2, %r1;""",
     "half used": """.shared .align 8 .b8 a[8]; setp.eq.u32 %p1, %i, 0; @%p1 st.shared.u32 [a], 3; bar.sync 0;
         .pragma "used_bytes_mask 15"; ld.shared.v2.u32 {%d, %r1}, [a];""",
 }
@@ -405,6 +411,10 @@ def test_registers_of_an_inner_scope_are_its_own(bodies: ctypes.CDLL):
     assert result_of(bodies, "scopes") == [6] * THREADS
 
 
+def test_layout_comments_and_forms_of_numbers_make_no_difference(bodies: ctypes.CDLL):
+    assert result_of(bodies, "odd layout") == [10 + 12 + 3 - 5] * THREADS
+
+
 def test_constants_and_local_memory_hold_their_values(bodies: ctypes.CDLL):
     assert result_of(bodies, "memories") == [i + 65535 + 4 for i in range(THREADS)]
 
@@ -447,6 +457,17 @@ def test_a_wrong_access_is_caught(bodies: ctypes.CDLL, name: str):
         ("cvt.s64.s32 %r1, %r1;", "%r1 is too small for a result of type s64"),
         ("ld.global.u32 %r1, [%rd1 - 4];", r"the address '\[%rd1 - 4\]' is not known"),
         (".maxstack 5;", "'.maxstack 5' is not known"),
+        (".loc 1 23 5\nmov.u32 %r1, 1;", "'.loc 1 23 5 mov.u32 %r1, 1' is not known"),
+        ("/* mov.u32 %r1, 1; */", r"'/\* mov.u32 %r1, 1' is not an instruction"),
+        ("add.f32 %f1, %f1, 1;", "the operand '1' is not of type f32"),
+        ("add.f32 %f1, %f1, 1.0;", "the operand '1.0' is not known"),
+        ("add.f32 %f1, %f1, 0f3F8;", "the operand '0f3F8' is not known"),
+        ("mul.f32 %f1, %f1, 0d3FF0000000000000;", "the operand '0d3FF0000000000000' is not of type f32"),
+        ("fma.rn.f64 %rd1, %rd1, %rd1, 0f3F800000;", "the operand '0f3F800000' is not of type f64"),
+        ("mov.u32 %r1, 017;", "the operand '017' is not known"),
+        ("ld.global.u32 %r1, [%rd1+0x10];", r"the address '\[%rd1\+0x10\]' is not known"),
+        (".shared .b8 a[4];{.shared .b8 a[4];}", "there are two variables a"),
+        (".reg .b32 %x$y;{.reg .b32 %x_y;}.reg .b32 %x_y;", "the name of %x_y is too much like another's"),
     ],
 )
 def test_what_is_not_known_is_an_error_that_names_it_with_its_kernel_and_line(statement: str, sentence: str):
@@ -460,6 +481,10 @@ def test_what_is_not_known_is_an_error_that_names_it_with_its_kernel_and_line(st
     [
         (".func helper() { ret; }", "line 1: '.func helper"),
         (".visible .entry bare(.param .u64 a) { ret; }", "kernel bare, line 1: it needs launch bounds"),
+        (
+            ".visible .entry flat(.param .u64 a) .maxntid 8, 8, 1 { ret; }",
+            "kernel flat, line 1: it needs launch bounds",
+        ),
         (".global .u64 pointer = other;", "line 1: a value of pointer is not a number"),
         (kernel("open", "ret")[:-3], "the text ends within a kernel"),
         (kernel("loose", "ret"), "kernel loose, line 4: it does not end with a semicolon"),

@@ -120,6 +120,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
         cache.cache_clear()
 
 
+AGAIN = "nfc-gs info --devices --retest tests ours again"
+
+
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
@@ -137,7 +140,7 @@ def test_auto_takes_gsplat_where_our_kernels_fail_which_then_nothing_uses(gpu: G
     gpu.failed = "its self-test failed: the image differs"
     assert choose_device_and_backend("cuda:1") == ("cuda:1", "gsplat")
     assert gpu.refused == {"cuda:1": gpu.failed} and gpu.tested == ["cuda:1"]
-    assert said(caplog) == [f"Backend 'gsplat' on cuda:1, because of the others: 'cuda' ({gpu.failed})."]
+    assert said(caplog) == [f"Backend 'gsplat' on cuda:1, because of the others: 'cuda' ({gpu.failed}); {AGAIN}."]
 
 
 def test_auto_takes_the_reference_where_neither_works(gpu: Gpu, caplog: pytest.LogCaptureFixture):
@@ -145,7 +148,7 @@ def test_auto_takes_the_reference_where_neither_works(gpu: Gpu, caplog: pytest.L
     assert choose_device_and_backend() == ("cuda", "torch")
     assert said(caplog) == [
         "Backend 'torch' on cuda:0, because of the others: 'cuda' (its self-test crashed (SIGSEGV)); "
-        "'gsplat' (The backend 'gsplat' found no nvcc; install it)."
+        f"'gsplat' (The backend 'gsplat' found no nvcc; install it); {AGAIN}."
     ]
 
 
@@ -159,6 +162,18 @@ def test_where_nothing_works_one_sentence_names_every_backend(gpu: Gpu, caplog: 
     assert choose_device_and_backend("auto") == ("cpu", "cpu")
     assert said(caplog) == [f"Computing on the CPU, because {gpu.problem}."]
     assert get_backend("auto").name == "cpu" and not gpu.tested
+
+
+@pytest.mark.parametrize("backend", ["cuda", "gsplat"])
+def test_a_backend_that_needs_a_gpu_says_why_there_is_none(backend: str, gpu: Gpu, caplog: pytest.LogCaptureFixture):
+    gpu.problem = "torch sees no GPU here"
+    with pytest.raises(UserError) as error:
+        choose_device_and_backend("auto", backend)
+    assert str(error.value) == (
+        f"The backend '{backend}' needs a GPU, and torch sees no GPU here; choose another backend, or install a torch "
+        "build for a GPU."
+    )
+    assert not said(caplog)
 
 
 def test_with_gsplat_by_name_our_kernels_are_tested_too_since_losses_use_them(gpu: Gpu):

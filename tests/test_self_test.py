@@ -84,33 +84,50 @@ def test_each_kernel_fails_if_half_of_its_blocks_do_nothing(monkeypatch: pytest.
             print(f"{kernel} was not missed")  # shown if nothing was raised
 
 
+BREAKS = {
+    "opacities capped": (
+        "raster", "include/nfc_gs/constants.h", "NFC_ALPHA_MAX 0.99f", "NFC_ALPHA_MAX 0.6f",
+        "the image of colored splats differs from the reference by ",
+    ),
+    "decoded bits": (
+        "project", "gpu/color.h", "+= place_value(index % kBits) * p;", "+= place_value(index % kBits) * 0.9f * p;",
+        "the image of decoded bits differs from the reference by ",
+    ),
+    "last value of Adam": (
+        "optimize", "gpu/optimize.cu", "if (k >= size) continue;", "if (k + 1 >= size) continue;",
+        "the step of Adam for quats differs from the reference by ",
+    ),
+}  # fmt: skip
+"""Source whose kernels are broken, file, what is replaced by what, and how the reason begins."""
+
+
 @needs_core
+@pytest.mark.parametrize("name", BREAKS)
 def test_a_kernel_that_computes_something_else_fails_and_the_reason_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Opacities capped at 0.6 instead of 0.99, in the rasterizer alone."""
     emulated()
+    broken_source, file, before, after, reason_begins = BREAKS[name]
     broken = tmp_path / "cuda"
     for folder in ("gpu", "include"):
         shutil.copytree(CUDA / folder, broken / folder)
-    header = broken / "include" / "nfc_gs" / "constants.h"
-    changed = header.read_text().replace("NFC_ALPHA_MAX 0.99f", "NFC_ALPHA_MAX 0.6f")
-    assert changed != header.read_text()
-    header.write_text(changed)
+    changed = (broken / file).read_text().replace(before, after)
+    assert changed != (broken / file).read_text()
+    (broken / file).write_text(changed)
 
     class Broken(Emulator):
         def launch(
             self, source: str, kernel: str, args: ctypes.Structure, blocks: int, threads: int, channels: int = 0
         ) -> None:
-            if source != "raster":
+            if source != broken_source:
                 return super().launch(source, kernel, args, blocks, threads, channels)
-            path = broken / "gpu" / "raster.cu"
+            path = broken / "gpu" / f"{source}.cu"
             return emulator.run(emulator.compiled(path, channels), kernel, args, blocks, threads)
 
+    monkeypatch.setattr(module, "gpu_problem", lambda device: "")
     monkeypatch.setattr(nvrtc, "runtime_for", lambda device: Broken())
     reason, lasting = compared(torch.device("cuda", 0))
-    words = "its self-test failed: the image of colored splats differs from the reference by "
-    assert lasting and reason.startswith(words) and reason.endswith(" of its norm")
+    assert lasting and reason.startswith(f"its self-test failed: {reason_begins}") and reason.endswith(" of its norm")
 
 
 @pytest.mark.parametrize(
@@ -127,8 +144,15 @@ def test_what_goes_wrong_beside_the_comparison_is_a_reason(
     def fail(device: torch.device) -> None:
         raise error
 
+    monkeypatch.setattr(module, "gpu_problem", lambda device: "")
     monkeypatch.setattr(nvrtc, "runtime_for", fail)
     assert compared(torch.device("cuda", 0)) == expected
+
+
+def test_a_gpu_that_the_process_cannot_use_now_says_nothing_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where another process has it for itself."""
+    monkeypatch.setattr(module, "gpu_problem", lambda device: "all devices are busy")
+    assert compared(torch.device("cuda", 0)) == ("all devices are busy", False)
 
 
 def test_the_program_prints_its_verdict_and_its_exit_code_is_the_same() -> None:
@@ -244,10 +268,14 @@ def test_a_verdict_that_contradicts_itself_is_found_anew(answers: Answers, tmp_p
         ("os.kill(os.getpid(), signal.SIGSEGV)", "its self-test crashed (SIGSEGV)", True),
         ("os.kill(os.getpid(), signal.SIGKILL)", "its self-test crashed (SIGKILL)", False),
         ("sys.exit('no torch')", "its self-test crashed (exit code 1: no torch)", True),
+        ("os.kill(os.getpid(), 45)", "its self-test crashed (signal 45)", True),
+        ("sys.stderr.buffer.write(b'caf\\xe9'); sys.exit(3)", "its self-test crashed (exit code 3: caf\ufffd)", True),
         ("print('{}')", "its self-test crashed (exit code 0)", True),
+        (saying(False, ""), "its self-test crashed (exit code 0)", True),
+        (saying(True, "it failed"), "its self-test crashed (exit code 0)", True),
         ("time.sleep(60)", "its self-test did not end within 3 seconds", False),
     ],
-    ids=["failed", "memory", "crashed", "killed", "broken", "mute", "slow"],
+    ids=["failed", "memory", "crashed", "killed", "broken", "unnamed", "no text", "mute", "no reason", "both", "slow"],
 )
 def test_a_failure_is_kept_unless_it_may_pass_by_itself(
     body: str,
@@ -280,6 +308,8 @@ def test_a_cache_that_cannot_be_written_is_named_and_the_verdict_stands(
 ) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert self_test("cuda").passed and str(tmp_path / "cache") in caplog.text
+    answers(saying(False, "too little memory", lasting=False))
+    assert self_test("cuda").reason == "too little memory"
 
 
 def test_a_gpu_or_a_compiler_that_does_not_work_is_a_verdict_without_a_process(

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pycolmap
 import pytest
 import torch
 from capture_files import SHARED
+from PIL import Image
 
+import nfc_gs
+from nfc_gs.core.errors import UserError
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
@@ -58,6 +63,93 @@ def test_a_cache_too_small_for_the_capture_changes_no_bit(small_capture: Path, t
     assert held[0] >= 10 * image_bytes and held[1] <= 2.5 * image_bytes
     for name, tensor in results[0].items():
         assert torch.equal(tensor, results[1][name]), name
+
+
+@pytest.fixture
+def distorted(tmp_path: Path) -> Path:
+    """A capture whose photos are undistorted, and one of which has a mask."""
+    folder = write_capture(tmp_path / "phone", views=8, width=96, height=72)
+    model = pycolmap.Reconstruction(folder / "sparse" / "0")
+    for camera in model.cameras.values():
+        fx, fy, cx, cy = camera.focal_length_x, camera.focal_length_y, *camera.params[-2:]
+        camera.model = pycolmap.CameraModelId.OPENCV
+        camera.params = [fx, fy, cx, cy, -0.08, 0.01, 0.001, -0.001]
+    model.write(folder / "sparse" / "0")
+    photo = sorted((folder / "images").iterdir())[2]
+    (folder / "masks").mkdir()
+    mask = np.full((72, 96), 255, np.uint8)
+    mask[:20] = 0
+    Image.fromarray(mask).save(folder / "masks" / f"{photo.name}.png")
+    return folder
+
+
+def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {**trainer.model.tensors(), **trainer.training.optimizer.state()}
+
+
+@needs_core
+@pytest.mark.usefixtures("same_core_afterwards")
+def test_a_training_from_copies_on_disk_is_that_from_memory_bit_for_bit(distorted: Path, tmp_path: Path) -> None:
+    config = TrainConfig(steps=30, max_gaussians=6500, device="cpu", eval_every=0.5)
+    copies, small = tmp_path / "image-cache", DataConfig(cache_gb=2.5e-9 * 96 * 72 * 4)
+    states, metrics = [], []
+    for name, data, threads in (("memory", DataConfig(), 1), ("made", small, 2), ("read", small, 3)):
+        native.set_threads(threads)
+        trainer = nfc_gs.train(distorted, config, out=tmp_path / name, data=data).trainer
+        states.append(state_of(trainer))
+        metrics.append(trainer.measure())
+        assert copies.exists() == (name != "memory")
+    assert len(list(copies.glob("*.picture"))) == 8
+    assert metrics[0] == metrics[1] == metrics[2]
+    for other in states[1:]:
+        for key, tensor in states[0].items():
+            assert torch.equal(tensor, other[key]), key
+
+
+@needs_core
+def test_a_run_goes_on_exactly_whatever_became_of_its_copies(distorted: Path, tmp_path: Path) -> None:
+    config = TrainConfig(steps=24, max_gaussians=6500, device="cpu", eval_every=0.0)
+    small, copies = DataConfig(cache_gb=2.5e-9 * 96 * 72 * 4), tmp_path / "image-cache"
+
+    def begun(name: str) -> Trainer:
+        scene = load_scene(distorted, small, copies=copies)
+        trainer = Trainer(scene, config, tmp_path / name, capture=distorted, data=small)
+        for _ in range(10):
+            trainer.step()
+        trainer.save()
+        return trainer
+
+    unbroken = begun("unbroken")
+    unbroken.train()
+    begun("broken")
+    first, second, *others = sorted(copies.glob("*.picture"))
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-1000] + bytes(1000))
+    assert len(others) >= 5
+    resumed = Trainer.resume(tmp_path / "broken")
+    resumed.train()
+    assert first.exists(), "copies are made when a run goes on, too"
+    for key, tensor in state_of(unbroken).items():
+        assert torch.equal(tensor, state_of(resumed)[key]), key
+
+
+@needs_core
+def test_a_photo_that_vanishes_in_the_middle_is_named_and_nothing_learnt_is_lost(
+    distorted: Path, tmp_path: Path
+) -> None:
+    config, small = TrainConfig(steps=60, device="cpu", eval_every=0.0), DataConfig(cache_gb=0.0)
+    scene = load_scene(distorted, small, copies=tmp_path / "image-cache")
+    trainer = Trainer(scene, config, tmp_path / "run", capture=distorted, data=small)
+    for _ in range(9):
+        trainer.step()
+    photo = distorted / "images" / scene.views[scene.train[0]].name
+    content = photo.read_bytes()
+    photo.unlink()
+    with pytest.raises(UserError, match=rf"The image .*{photo.name} is not there \(any more\); put it back"):
+        trainer.train()
+    done = trainer.steps_done
+    photo.write_bytes(content)
+    assert 9 <= done < 60 and Trainer.resume(tmp_path / "run").steps_done == done
 
 
 @needs_core

@@ -87,6 +87,36 @@ def test_a_constant_error_gives_its_psnr_for_each_view_and_their_mean() -> None:
     assert metrics.lpips is None
 
 
+def test_of_many_views_a_sample_is_measured_that_is_the_same_every_time_and_says_so(tmp_path: Path) -> None:
+    scene = scene_of({f"{i:02}.png": ViewImage(grey(5 * i), None) for i in range(40)})
+    everything = evaluate(empty_model(), scene, GREY)
+    twelve, again = (evaluate(empty_model(), scene, GREY, most=12, save_to=tmp_path) for _ in range(2))
+    five = evaluate(empty_model(), scene, GREY, most=5)
+    assert twelve == again and len(twelve.views) == 12 and len(five.views) == 5
+    assert set(five.views) < set(twelve.views) < set(everything.views)
+    assert [view.name for view in twelve.views] == sorted(view.name for view in twelve.views)
+    assert twelve.views != everything.views[:12] and twelve.views[0] != everything.views[3], "spread at random"
+    assert (everything.count_in_words, twelve.count_in_words) == ("40", "12 of 40, chosen at random")
+    assert sorted(path.name for path in tmp_path.glob("*_truth.png")) == [
+        f"{view.name[:-4]}_truth.png" for view in twelve.views
+    ]
+    assert everything.among(5) == twelve.among(5) == five and twelve.among(100) == twelve
+
+
+def test_a_sample_as_large_as_all_is_all_of_them() -> None:
+    scene = scene_of({f"{i}.png": ViewImage(grey(50 * i), None) for i in range(4)})
+    metrics = evaluate(empty_model(), scene, GREY, most=4)
+    assert len(metrics.views) == 4 and not metrics.is_sample and metrics == evaluate(empty_model(), scene, GREY)
+
+
+def test_metrics_json_says_how_many_views_were_measured(tmp_path: Path) -> None:
+    scene = scene_of({f"{i}.png": ViewImage(grey(50 * i), None) for i in range(4)})
+    record = TrainingRecord({"gaussians": 1}, 1, 1.0, "cpu", "torch", "fast", "nfr")
+    write_metrics(tmp_path, evaluate(empty_model(), scene, GREY, most=3), record)
+    test = read_metrics(tmp_path)["test"]
+    assert (test["measured"], test["held_out"], len(test["views"])) == (3, 4, 3)
+
+
 def test_what_a_mask_leaves_out_does_not_count() -> None:
     rgb, mask = grey(51), np.full((24, 32), 255, np.uint8)
     rgb[:12], mask[:12] = 200, 0

@@ -66,7 +66,7 @@ def test_a_field_is_shown_as_its_family_renders_it_without_what_only_gaussians_c
                 assert picture.rgb.std() > 5
             found = {handle.label for handle in controls(session)}
             assert {"Show", "View", "Reset", "Add keyframe here", "Download screenshot"} <= found
-            assert not found & {"SH degree", "Points", "Draw in the browser", "Crop", "Export what is left as PLY"}
+            assert not found & {"SH degree", "Points", "Browser draws", "Crop", "Export what is left as PLY"}
             splats_only = {NAMES[show] for show in ("count", "normals", "bit", "bits", "entropy")}
             assert not splats_only & set(panel_of(viewer, session, DisplayPanel).show.options)
             assert np.isfinite(session.psnr(source, 0))

@@ -40,8 +40,9 @@ def viewer(scene: SceneData) -> Iterator[Viewer]:
 class Page:
     """The page in a browser, and the session behind it."""
 
-    def __init__(self, browser: Any, viewer: Viewer, size: tuple[int, int]) -> None:
-        self.page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+    def __init__(self, browser: Any, viewer: Viewer, size: tuple[int, int], **options: Any) -> None:
+        """Open it; `options` as Playwright's `new_page` has them."""
+        self.page = browser.new_page(viewport={"width": size[0], "height": size[1]}, **options)
         self.page.goto(viewer.url)
         until(lambda: len(viewer.sessions) == 1, self.page)
         self.session: Session = next(iter(viewer.sessions.values()))
@@ -114,6 +115,25 @@ def test_on_a_phone_the_panel_starts_small_and_opens_with_a_tap(phone: Page) -> 
     phone.tab("Help").wait_for()
     until(lambda: title.bounding_box()["y"] < 0.75 * PHONE[1], phone.page)
     until(lambda: are_in_one_line(phone), phone.page)  # once it has unfolded
+
+
+def test_a_phone_with_a_fine_screen_is_a_phone_too(browser: Any, viewer: Viewer) -> None:
+    page = Page(browser, viewer, PHONE, device_scale_factor=2, is_mobile=True, has_touch=True)
+    assert page.session.window[0] == 2 * PHONE[0]
+    controls = page.page.get_by_text("Controls", exact=True)
+    controls.wait_for()
+    assert not page.tab("Help").is_visible()
+    controls.tap()
+    page.tab("Help").wait_for()
+    page.close(viewer)
+
+
+def test_the_slider_of_sizes_has_no_number_as_that_would_be_a_logarithm(desktop: Page) -> None:
+    page = desktop.page
+    desktop.tab("Edit").click()
+    page.get_by_text("Max size", exact=True).wait_for()
+    sliders, numbers = (page.locator(f".mantine-{kind}-root:visible") for kind in ("Slider", "NumberInput"))
+    until(lambda: (sliders.count(), numbers.count()) == (3, 1), page)  # a slider is the timeline's
 
 
 def test_an_arrow_of_the_crop_is_dragged_with_the_mouse_and_a_number_is_read_with_a_click(

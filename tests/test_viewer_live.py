@@ -168,10 +168,10 @@ def test_a_pause_waits_saves_on_request_and_is_no_training_time(scene: SceneData
     time.sleep(0.5)
     assert trainer.steps_done == 1
     live.save()
-    until(lambda: checkpoint.stat().st_mtime_ns != before)
+    until(lambda: checkpoint.stat().st_mtime_ns != before and live.saved_step == 1)
     live.resume()
     thread.join()
-    assert trainer.steps_done == 30 and live.finished
+    assert trainer.steps_done == 30 and live.finished and not live.ended_early
     assert trainer.timings["events"] >= 0.5
     assert trainer.seconds == pytest.approx(sum(trainer.timings[stage] for stage in STAGES), rel=1e-6)
 
@@ -215,7 +215,7 @@ def test_stopping_from_the_viewer_ends_a_paused_training_and_saves_it(scene: Sce
     until(lambda: trainer.steps_done == 1)
     live.stop()
     thread.join()
-    assert reasons == ["interrupted"] and trainer.steps_done == 1 and live.stop_pressed
+    assert reasons == ["interrupted"] and trainer.steps_done == 1 and live.stop_pressed and live.ended_early
     assert Trainer.resume(tmp_path / "run", scene=scene).steps_done == 1
 
 

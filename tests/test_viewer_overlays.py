@@ -306,6 +306,22 @@ def test_the_legend_names_the_ends_of_the_colors_and_the_number_that_was_clicked
     until(lambda: not legend.bar.visible)
 
 
+def test_the_legend_of_the_error_says_where_to_go_while_the_camera_is_elsewhere(page: Page) -> None:
+    legend, session = panel_of(page.viewer, page.session, LegendPanel), page.session
+    session.move_camera_to_view(2)
+    page.set("Show", "error")
+    until(lambda: "Error" in legend.bar.content)
+    assert "was taken" not in legend.bar.content
+    pose, scene = session.pose, session.content.scene
+    assert scene is not None
+    session.move_camera_to(replace(pose, position=(pose.position[0] + 0.5, *pose.position[1:])))
+    until(lambda: f"where {scene.views[2].name} was taken" in legend.bar.content)
+    session.move_camera_to_view(3)
+    until(lambda: "was taken" not in legend.bar.content)
+    page.set("Show", "color")
+    until(lambda: not legend.bar.visible)
+
+
 def test_the_number_of_a_place_is_that_of_the_source_on_its_side_of_a_border(viewer: Viewer) -> None:
     two = [Source("near", one()), Source("far", one(z=2.0, log_scale=1.0))]
     with Viewer(two, port=8660, backend="cpu") as shown:
@@ -404,7 +420,8 @@ def test_a_very_narrow_window_shows_it_from_farther_back_but_not_from_far_outsid
 
 
 def test_a_page_begins_at_the_camera_for_its_window_and_on_a_phone_without_controls(viewer: Viewer) -> None:
-    for width, height, is_phone in ((200, 844, True), (390, 844, True), (1280, 800, False)):
+    sizes = ((200, 844, True), (390, 844, True), (780, 1688, True), (1170, 1992, True), (1280, 800, False))
+    for width, height, is_phone in (*sizes, (2560, 1600, False), (1536, 2048, False)):
         there = viewer.content.home_in(width / height)
         page = Page(viewer, image_width=width, image_height=height)
         if is_phone:  # on others viser's own start is that of the server

@@ -199,7 +199,7 @@ def test_the_page_asks_nobody_else_and_no_other_page_can_show_it_in_a_frame(
     session = next(iter(viewer.sessions.values()))
     for tab in ("Cameras", "Compare", "Path", "Edit", "Help", "Show"):
         opened.get_by_role("button", name=tab, exact=True).click()
-    opened.get_by_label("Draw in the browser", exact=True).click()
+    opened.get_by_label("Browser draws", exact=True).click()
     until(lambda: "/splats" in session.client.scene._handle_from_node_name, opened)
     opened.wait_for_timeout(2000)  # the splats are sorted
     assert {url for url in asked if not url.startswith("blob:")} == {f"{viewer.url}/"}
@@ -265,7 +265,7 @@ def test_each_control_of_showing_does_what_it_says(page: Page) -> None:
 def test_the_browser_draws_splats_itself(page: Page) -> None:
     page.number("Splat size (×)", 0.3)  # small ones are quickly drawn without a GPU
     before = page.settle()
-    page.check("Draw in the browser")
+    page.check("Browser draws")
     until(lambda: page.session.state.browser_draws, page)
     pictures = page.session.pictures_sent
 
@@ -275,7 +275,7 @@ def test_the_browser_draws_splats_itself(page: Page) -> None:
 
     until(is_drawn, page, 90.0)
     assert page.session.pictures_sent == pictures
-    page.check("Draw in the browser")
+    page.check("Browser draws")
     until(lambda: not page.session.state.browser_draws, page)
     assert all(np.isfinite(values).all() for values in browser_splats(page.session))
     assert np.abs(page.settle() - before).mean() < 1.5

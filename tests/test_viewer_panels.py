@@ -108,15 +108,15 @@ def test_what_fails_when_the_browser_is_to_draw_is_shown_and_undone(
 
     with monkeypatch.context() as patch:
         patch.setattr(browser, "browser_splats", fails)
-        page.set("Draw in the browser", True)
+        page.set("Browser draws", True)
         until(lambda: page.said == ["These splats cannot be sent."])
-    assert not page.session.state.browser_draws and page.control("Draw in the browser").value is False
+    assert not page.session.state.browser_draws and page.control("Browser draws").value is False
     pictures = page.session.pictures_sent
     page.client.move(0.3)
     until(lambda: page.session.pictures_sent > pictures)
-    page.set("Draw in the browser", True)
+    page.set("Browser draws", True)
     until(lambda: "/splats" in scene_nodes(page.session))
-    page.set("Draw in the browser", False)
+    page.set("Browser draws", False)
     until(lambda: "/splats" not in scene_nodes(page.session) and not page.session.state.browser_draws)
 
 
@@ -308,8 +308,8 @@ def test_a_preview_goes_along_the_path_and_stops_time_and_itself(page: Page) -> 
     page.press("Preview")
     until(lambda: not page.session.state.playing and 0.1 < page.session.pose.position[0] < 3.0)
     assert not page.session.state.in_scene and not page.node("/path").visible and not page.node("/keyframes").visible
-    page.press("Preview")
-    until(lambda: stands_still(page))
+    page.press("Stop the preview")
+    until(lambda: stands_still(page) and page.controls("Preview"))
     until(lambda: page.session.state.in_scene == {"path"} and page.node("/keyframes").visible)
     place = page.session.pose
     assert place.position[0] < 4.0

@@ -190,6 +190,10 @@ def test_depth_is_sent_while_things_are_in_the_scene_and_is_that_of_what_is_seen
         session.set_in_scene(kind, shown)
         assert scheduler.run_due()
     assert [depth is None for depth in depths] == [False, False, False, True]
+    while scheduler.run_due():
+        clock.now += REST + 0.01
+    session.set_in_scene("path", False)
+    assert not scheduler.run_due(), "it is not there already"
     session.set_in_scene("crop", True)
     while scheduler.run_due():
         clock.now += REST + 0.01

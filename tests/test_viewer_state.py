@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from random_models import random_model
 from viewer_client import bits_model, panel_of, sources, texts, until
 from viewer_pages import Page, opened
 
-from nfc_gs.core.events import Evaluated, StepDone, TrainFinished
+from nfc_gs.core.events import CheckpointSaved, Evaluated, StepDone, TrainFinished
 from nfc_gs.data.builtin.captures import write_capture
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import SceneData
@@ -120,15 +121,37 @@ def test_the_page_says_where_the_results_are_and_sends_them(live: LiveTraining, 
             panel = panel_of(viewer, page.session, TrainingPanel)
             page.session.send_file = lambda name, content: sent.append((name, content))  # type: ignore[method-assign]
             live(finished(3))
+            until(lambda panel=panel: panel.results.visible and "written" in panel.results.content)
+            assert "report.html" not in panel.results.content and not panel.downloads[0].visible
             (tmp_path / "splat.ply").write_bytes(b"splat")
             (tmp_path / "report.html").write_bytes(b"report")
-            until(lambda panel=panel: panel.results.visible)
+            until(lambda panel=panel: panel.downloads[0].visible)
             assert str(tmp_path / "report.html") in panel.results.content
             assert str(tmp_path / "splat.ply") in panel.results.content
             page.press("Download the report")
             until(lambda: sent == [("run-report.html", b"report")])
             page.press("Download the splat")
             until(lambda: sent[1:] == [("run-splat.ply", b"splat")])
+
+
+def test_the_page_says_that_a_checkpoint_is_saved_and_how_the_training_ended(
+    live: LiveTraining, tmp_path: Path
+) -> None:
+    def step(number: int) -> StepDone:
+        return StepDone(number, 0.1, 0.5, 20.0, {"gaussians": 80}, 48, 36, 1.0, 1.0)
+
+    with Viewer([live.source], port=8860, backend="cpu", live=live) as viewer:
+        for page in opened(viewer):
+            status = panel_of(viewer, page.session, TrainingPanel).status
+            live(step(1))
+            until(lambda status=status: "Step 1 " in status.content)
+            assert "saved" not in status.content
+            live(CheckpointSaved(1, tmp_path))
+            until(lambda status=status: "The checkpoint of step 1 is saved." in status.content)
+            live(replace(finished(2), reason="interrupted"))
+            until(lambda status=status: "stopped early" in status.content and "is saved" not in status.content)
+            live(replace(finished(2), reason="done"))
+            until(lambda status=status: "finished" in status.content)
 
 
 def test_the_curve_is_that_of_held_out_views_before_the_smoothed_one_of_training_views() -> None:

@@ -3,7 +3,9 @@
     python tools/cubins.py                 all architectures and all numbers of channels; about a minute and a half
     python tools/cubins.py sm_90 sm_120    these only
 
-Needs NVIDIA's compiler (pip install ".[dev]"). The exit code is 1 if a kernel does not compile, or spills registers.
+For two of the architectures the instructions of the rasterizer's loops are counted, too (`instructions.py`). Needs
+NVIDIA's compiler and disassembler (pip install ".[dev]"). The exit code is 1 if a kernel does not compile, spills
+registers, or costs more than its budget.
 """
 
 from __future__ import annotations
@@ -12,6 +14,10 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+
+import instructions
+import sass
+from instructions import Figure
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops.nvrtc import SOURCES, compile_source, compiler_name
@@ -94,20 +100,40 @@ def lines(usages: list[Usage], architectures: tuple[str, ...]) -> list[str]:
         text = f"{usage.registers} + {usage.shared}" + (f" SPILLS {usage.spills}" if usage.spills else "")
         rows.setdefault((usage.kernel, usage.channels), {})[usage.architecture] = text
     table = ["registers of a thread + bytes of shared memory of a block", ""]
-    table.append(f"{'kernel':<24} {'channels':>8}" + "".join(f" {name:>12}" for name in architectures))
+    table.append(f"{'kernel':<40} {'channels':>8}" + "".join(f" {name:>12}" for name in architectures))
     for (kernel, channels), cells in sorted(rows.items()):
-        table.append(f"{kernel:<24} {channels or 'any':>8}" + "".join(f" {cells[name]:>12}" for name in architectures))
+        table.append(f"{kernel:<40} {channels or 'any':>8}" + "".join(f" {cells[name]:>12}" for name in architectures))
     return table
+
+
+def figures(usages: list[Usage], architectures: tuple[str, ...]) -> list[Figure]:
+    """What has a budget, for those of the architectures whose instructions are counted.
+
+    Raises:
+        UserError: there is no disassembler, or the code has not the loops that are expected.
+    """
+    found = []
+    for architecture in [name for name in architectures if name in instructions.ARCHITECTURES]:
+        cubin = compile_source("raster", architecture, instructions.CHANNELS).code
+        registers = {
+            usage.kernel: usage.registers
+            for usage in usages
+            if usage.architecture == architecture and usage.channels in (0, instructions.CHANNELS)
+        }
+        found += instructions.instruction_figures(sass.disassemble(cubin), architecture)
+        found += instructions.register_figures(registers, architecture)
+    return [*found, instructions.memory_figure()]
 
 
 def main() -> int:
     architectures = tuple(sys.argv[1:]) or ARCHITECTURES
     try:
         usages = compile_all(architectures)
+        counted = figures(usages, architectures)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    print("\n".join(lines(usages, architectures)))
+    print("\n".join([*lines(usages, architectures), "", *instructions.lines(counted)]))
     spilling = [usage for usage in usages if usage.spills or usage.stack]
     for usage in spilling:
         print(
@@ -115,7 +141,13 @@ def main() -> int:
             f"a stack of {usage.stack} bytes.",
             file=sys.stderr,
         )
-    return 1 if spilling else 0
+    over = [figure for figure in counted if figure.value > figure.budget]
+    for figure in over:
+        print(
+            f"{figure.name} ({figure.architecture}): {figure.value} is over the budget of {figure.budget}.",
+            file=sys.stderr,
+        )
+    return 1 if spilling or over else 0
 
 
 if __name__ == "__main__":

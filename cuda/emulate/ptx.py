@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ptx_parser import BITS, Instruction, Kernel, Label, Module, PtxError, Variable, number_of, parse
+from ptx_parser import BITS, FLOAT_LITERALS, Instruction, Kernel, Label, Module, PtxError, Variable, number_of, parse
 from ptx_rules import ATOMICS, COMBINATIONS, COMPARISONS, HINTS, ROUNDING, RULES, SPACES, SPECIAL, TO_WHOLE
 
 
@@ -134,6 +134,9 @@ class Writer:
             number = number_of(operand)
         except ValueError:
             raise self.error(instruction, f"the operand '{operand}' is not known") from None
+        own = FLOAT_LITERALS.get(operand[:2].lower())
+        if own != BITS[kind] and (own or kind[0] == "f"):
+            raise self.error(instruction, f"the operand '{operand}' is not of type {kind}")
         if kind == "pred":
             return "true" if number else "false"
         digits = f"0x{number & (1 << BITS[kind]) - 1:X}{'u' if BITS[kind] <= 32 else 'ull'}"

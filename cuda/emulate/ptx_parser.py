@@ -11,6 +11,10 @@ BITS = {"pred": 1} | {f"{kind}{bits}": bits for kind in "bus" for bits in (8, 16
 """How many bits a type has. Its first letter says what they are: b bits, u unsigned, s signed, f floating-point."""
 
 
+FLOAT_LITERALS = {"0f": 32, "0d": 64}
+"""How the literal of a floating-point number begins, and its bits."""
+
+
 class PtxError(Exception):
     """PTX that cannot be translated, with the kernel and the line."""
 
@@ -127,11 +131,11 @@ def parse(text: str) -> Module:
         outside.append((end, text[end : entry.start()]))
         end = _end_of_block(text, entry.end())
         name, parameters, directives = entry.groups()
-        threads = re.search(r"\.maxntid\s+(\d+)", directives)
+        threads = re.search(r"\.maxntid\s+(\d+)\s*(?:,\s*1\s*)*(?![\s\d,])", directives + ".")
         names = re.findall(r"\.param\s[^,]*?([\w$]+)\s*(?:\[\d+\])?\s*(?:,|$)", parameters.strip())
         if threads is None or len(names) != 1:
             raise PtxError(
-                f"kernel {name}, line {line_of(entry.start())}: it needs launch bounds and one argument, a struct"
+                f"kernel {name}, line {line_of(entry.start())}: it needs launch bounds (along x) and one struct"
             )
         kernels.append(Kernel(name, names[0], int(threads[1])))
         _Body(kernels[-1], line_of).read(text, entry.end(), end)
@@ -193,16 +197,19 @@ class _Body:
         if directive is None:
             self._instruction(text, position)
         elif directive[0] == ".reg":
-            self._registers(text)
+            self._registers(text, position)
         elif directive[0] == ".pragma":
             mask = re.search(r'"used_bytes_mask (\w+)"', text)
             self.used_bytes = int(mask[1], 0) if mask else self.used_bytes
         elif directive[0] == ".branchtargets":
             self.kernel.branch_tables[self.label] = tuple(re.findall(r"[\w$]+", text)[1:])
         else:
-            self.kernel.variables.append(_variable(text, self._where(position)))
+            variable = _variable(text, self._where(position))
+            if any(variable.name == other.name for other in self.kernel.variables):
+                raise PtxError(f"{self._where(position)}: there are two variables {variable.name}")
+            self.kernel.variables.append(variable)
 
-    def _registers(self, text: str) -> None:
+    def _registers(self, text: str, position: int) -> None:
         """`.reg .b32 %r<45>;` declares %r0 to %r44, `.reg .b32 %a, %b;` these two."""
         _, kind, names = text.split(None, 2)
         for name in names.split(","):
@@ -213,6 +220,8 @@ class _Body:
                 unique = each.lstrip("%").replace("$", "_")
                 if count is None or len(self.scopes) > 1:
                     unique += f"_{self.scope_count}"
+                if unique in self.kernel.registers:
+                    raise PtxError(f"{self._where(position)}: the name of {each} is too much like another's")
                 self.scopes[-1][each] = f"%{unique}"
                 self.kernel.registers[unique] = kind.lstrip(".")
 
@@ -266,6 +275,9 @@ def number_of(text: str) -> int:
     Raises:
         ValueError: it is none.
     """
-    if text[:2] in ("0f", "0d", "0F", "0D"):
+    size = FLOAT_LITERALS.get(text[:2].lower())
+    if size:
+        if len(text) != 2 + size // 4:
+            raise ValueError(f"{text} has not the digits of {size} bits")
         return int(text[2:], 16)
     return int(text.rstrip("U"), 0)

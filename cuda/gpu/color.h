@@ -35,15 +35,69 @@ NFC_HD float harmonics(const float* Y, const float* coefficients, int stride, in
   return sum;
 }
 
-// Writes the gradient of the coefficients, zero for the bases that are stored but not in use, and adds to that of Y.
-template <int First>
-NFC_HD void harmonics_backward(const float* Y, const float* coefficients, int stride, int bases, int stored, float v_sum,
-                               float* v_coefficients, float* v_Y) {
+// Writes the gradient of the coefficients of a shift, zero for those that are stored but not in use, and adds to that of
+// Y.
+NFC_HD void shift_backward(const RenderArgs& args, const float* Y, const float* coefficients, float v_shift,
+                           float* v_coefficients, float* v_Y) {
 #pragma unroll
-  for (int k = First; k < kMaxBases; ++k) {
-    if (k < bases) v_Y[k] += v_sum * coefficients[(k - First) * stride];
-    if (k < stored) v_coefficients[(k - First) * stride] = k < bases ? v_sum * Y[k] : 0.0f;
+  for (int k = 1; k < kMaxBases; ++k) {
+    const int at = (k - 1) * args.shift_columns;
+    if (k < bases_in_use(args)) v_Y[k] += v_shift * coefficients[at];
+    if (k < args.sh_bases) v_coefficients[at] = k < bases_in_use(args) ? v_shift * Y[k] : 0.0f;
   }
+}
+
+// The gradient of the direction from those of the bases.
+NFC_HD Vec3<float> direction_backward(const RenderArgs& args, const Vec3<float>& d, const float* v_Y) {
+  Vec3<float> gradient[kMaxBases], v = {0.0f, 0.0f, 0.0f};
+  sh_basis_gradient(args.sh_degree, d.x, d.y, d.z, gradient);
+#pragma unroll
+  for (int k = 0; k < kMaxBases; ++k) {
+    if (k >= bases_in_use(args)) continue;
+    v.x += v_Y[k] * gradient[k].x, v.y += v_Y[k] * gradient[k].y, v.z += v_Y[k] * gradient[k].z;
+  }
+  return v;
+}
+
+// The way back through the harmonics of one degree of an SH color: writes the gradients of their coefficients, and adds
+// to that of the direction d.
+template <int Degree>
+NFC_HD void degree_backward(const RenderArgs& args, const Vec3<float>& d, const float* sh, const float* v_color,
+                            float* v_sh, Vec3<float>& v_d) {
+  constexpr int kBegin = Degree * Degree, kEnd = (Degree + 1) * (Degree + 1);
+  if (Degree > args.sh_degree) {  // not in use, if stored at all
+    for (int j = 3 * kBegin; j < 3 * min(kEnd, args.sh_bases); ++j) v_sh[j] = 0.0f;
+    return;
+  }
+  float Y[kMaxBases];
+  Vec3<float> gradient[kMaxBases];
+  sh_basis(Degree, d.x, d.y, d.z, Y);
+  sh_basis_gradient(Degree, d.x, d.y, d.z, gradient);
+#pragma unroll
+  for (int k = kBegin; k < kEnd; ++k) {
+    const float v_Y = sh[3 * k] * v_color[0] + sh[3 * k + 1] * v_color[1] + sh[3 * k + 2] * v_color[2];
+    v_d.x += v_Y * gradient[k].x, v_d.y += v_Y * gradient[k].y, v_d.z += v_Y * gradient[k].z;
+#pragma unroll
+    for (int c = 0; c < 3; ++c) v_sh[3 * k + c] = v_color[c] * Y[k];
+  }
+}
+
+// The same for all degrees: one after the other takes fewer registers than all of Y and its gradient.
+NFC_HD void sh_color_backward(const RenderArgs& args, size_t i, const Vec3<float>& d, const float* terms,
+                              int term_stride, int term_count, Vec3<float>& v_d) {
+  const size_t first = 3 * i * size_t(args.sh_bases);
+  const float *sh = args.sh_coeffs + first, *color = args.colors + i * size_t(args.channels);
+  float* v_sh = args.v_sh_coeffs + first;
+  float v_color[3] = {};
+  for (int j = 0; j < term_count; ++j)
+#pragma unroll
+    for (int c = 0; c < 3; ++c) v_color[c] += terms[size_t(j) * term_stride + c];
+#pragma unroll
+  for (int c = 0; c < 3; ++c) v_color[c] = one_sided_clamp_vjp(color[c], v_color[c]);
+  degree_backward<0>(args, d, sh, v_color, v_sh, v_d);
+  degree_backward<1>(args, d, sh, v_color, v_sh, v_d);
+  degree_backward<2>(args, d, sh, v_color, v_sh, v_d);
+  degree_backward<3>(args, d, sh, v_color, v_sh, v_d);
 }
 
 // The coefficients of the shift of one group of bits: the eight of a channel (shift_columns 3), or a single one (24).
@@ -94,8 +148,10 @@ NFC_HD float sum_terms(const float* v_channel, int stride, int terms) {
   return sum;
 }
 
-NFC_HD void bit_color_backward(const RenderArgs& args, size_t i, const float* Y, const float* terms, int term_stride,
-                                int term_count, float* v_Y) {
+NFC_HD void bit_color_backward(const RenderArgs& args, size_t i, const Vec3<float>& d, const float* terms,
+                               int term_stride, int term_count, Vec3<float>& v_d) {
+  float Y[kMaxBases], v_Y[kMaxBases] = {};
+  sh_basis(args.sh_degree, d.x, d.y, d.z, Y);
   const int bits = kColorBits / args.shift_columns;
   const bool decoded = args.color_channels != kColorBits;
   float v_color = 0.0f;
@@ -114,36 +170,23 @@ NFC_HD void bit_color_backward(const RenderArgs& args, size_t i, const float* Y,
       args.v_bit_logits[i * kColorBits + index] = v_logit;
       v_shift += v_logit;
     }
-    harmonics_backward<1>(Y, shifts, args.shift_columns, bases_in_use(args), args.sh_bases, v_shift,
-                          args.v_bit_shifts + (shifts - args.bit_shifts), v_Y);
+    shift_backward(args, Y, shifts, v_shift, args.v_bit_shifts + (shifts - args.bit_shifts), v_Y);
   }
+  v_d = direction_backward(args, d, v_Y);
 }
 
 // From the gradient of the color of Gaussian i, given as terms to be added up: writes that of the coefficients and
 // returns that of the mean, through the direction.
+template <bool kBitColors>
 NFC_HD Vec3<float> view_color_backward(const RenderArgs& args, const PinholeCamera& cam, const Vec3<float>& mean,
-                                        size_t i, const float* terms, int term_stride, int term_count) {
+                                       size_t i, const float* terms, int term_stride, int term_count) {
   const ViewDirection view = view_direction(cam, mean);
   const Vec3<float> d = view.unit;
-  float Y[kMaxBases], v_Y[kMaxBases] = {};
-  sh_basis(args.sh_degree, d.x, d.y, d.z, Y);
-  if (args.sh_coeffs) {
-    const size_t first = 3 * i * size_t(args.sh_bases);
-    for (int c = 0; c < 3; ++c) {
-      const float v_color = sum_terms(terms + c, term_stride, term_count);
-      harmonics_backward<0>(Y, args.sh_coeffs + first + c, 3, bases_in_use(args), args.sh_bases,
-                            one_sided_clamp_vjp(args.colors[i * size_t(args.channels) + c], v_color),
-                            args.v_sh_coeffs + first + c, v_Y);
-    }
+  Vec3<float> v = {0.0f, 0.0f, 0.0f};
+  if (kBitColors) {
+    bit_color_backward(args, i, d, terms, term_stride, term_count, v);
   } else {
-    bit_color_backward(args, i, Y, terms, term_stride, term_count, v_Y);
-  }
-  Vec3<float> gradient[kMaxBases], v = {0.0f, 0.0f, 0.0f};
-  sh_basis_gradient(args.sh_degree, d.x, d.y, d.z, gradient);
-#pragma unroll
-  for (int k = 0; k < kMaxBases; ++k) {
-    if (k >= bases_in_use(args)) continue;
-    v.x += v_Y[k] * gradient[k].x, v.y += v_Y[k] * gradient[k].y, v.z += v_Y[k] * gradient[k].z;
+    sh_color_backward(args, i, d, terms, term_stride, term_count, v);
   }
   const float radial = dot(v, d);
   return {(v.x - radial * d.x) * view.inv_length, (v.y - radial * d.y) * view.inv_length,

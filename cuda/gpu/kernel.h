@@ -8,7 +8,7 @@
 #define NFC_KERNEL(name, Args, threads) \
   extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args)
 
-// An array that the threads of a block share.
+// An array that the threads of a block share. A function that has one, other than a kernel, must be `static`.
 #define NFC_SHARED(type, name, size) __shared__ type name[size]
 
 #endif

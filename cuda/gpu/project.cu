@@ -45,16 +45,29 @@ NFC_HD float* v_opacity_of(const RenderArgs& args, size_t i) {
   return (args.log_scales ? args.v_opacity_logits : args.v_opacities) + i;
 }
 
-NFC_HD void zero_gradients(const RenderArgs& args, size_t i) {
-  zero(args.v_means + 3 * i, 3), zero(v_scale_of(args, i), 3), zero(args.v_quats + 4 * i, 4);
-  zero(v_opacity_of(args, i), 1), zero(args.v_means2d + 2 * i, 2);
-  if (args.absgrad) zero(args.v_means2d_abs + 2 * i, 2);
-  if (args.sh_coeffs) zero(args.v_sh_coeffs + 3 * i * size_t(args.sh_bases), 3 * args.sh_bases);
-  if (args.bit_logits) {
-    const int columns = args.shift_columns * (args.sh_bases - 1);
-    zero(args.v_bit_logits + kColorBits * i, kColorBits), zero(args.v_bit_shifts + size_t(columns) * i, columns);
+// A warp writes zeros into some rows of an array, each row as a whole: bit j of `rows` stands for row first + j.
+NFC_HD void zero_rows(float* values, int columns, int first, unsigned rows) {
+  for (; rows; rows &= rows - 1) {
+    float* row = values + size_t(first + __ffs(int(rows)) - 1) * columns;
+    for (int j = threadIdx.x % kWarp; j < columns; j += kWarp) row[j] = 0.0f;
   }
-  if (args.features) zero(args.v_features + i * size_t(args.feature_channels), args.feature_channels);
+}
+
+// The gradients of Gaussians that are not visible; of those of this warp from `first` on, `rows` are not.
+NFC_HD void zero_gradients(const RenderArgs& args, int first, unsigned rows) {
+  const int lane = threadIdx.x % kWarp;
+  if (rows >> lane & 1) {
+    const size_t i = size_t(first) + lane;
+    zero(args.v_means + 3 * i, 3), zero(v_scale_of(args, i), 3), zero(args.v_quats + 4 * i, 4);
+    zero(v_opacity_of(args, i), 1), zero(args.v_means2d + 2 * i, 2);
+    if (args.absgrad) zero(args.v_means2d_abs + 2 * i, 2);
+  }
+  if (args.sh_coeffs) zero_rows(args.v_sh_coeffs, 3 * args.sh_bases, first, rows);
+  if (args.bit_logits) {
+    zero_rows(args.v_bit_logits, kColorBits, first, rows);
+    zero_rows(args.v_bit_shifts, args.shift_columns * (args.sh_bases - 1), first, rows);
+  }
+  if (args.features) zero_rows(args.v_features, args.feature_channels, first, rows);
 }
 
 // A warp adds up the entries of Gaussian i, in a fixed order, into the first of them: a splat over the whole image has
@@ -79,28 +92,32 @@ NFC_HD void sum_entries(const RenderArgs& args, int i) {
 
 // Adds up the `terms` entries of Gaussian i in their fixed order, and writes the gradients of its parameters; v_camera
 // gets its part of the camera's gradient: R (9), t (3) and the centre (3).
+template <bool kBitColors, bool kAntialiased>
 NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, size_t i, int terms, float* v_camera) {
   const int stride = kMoments + args.channels;
   const float* partial = args.partial + size_t(args.entry_begin[i]) * stride;
+  Vec3<float> v_center = {0.0f, 0.0f, 0.0f};  // minus the gradient of the camera's centre
+  if (args.color_channels) {
+    const float* m = args.means + 3 * i;
+    v_center = view_color_backward<kBitColors>(args, cam, {m[0], m[1], m[2]}, i, partial + kMoments, stride, terms);
+  }
+  v_camera[12] = -v_center.x, v_camera[13] = -v_center.y, v_camera[14] = -v_center.z;
+
   float sums[kMoments] = {};
   for (int e = 0; e < terms; ++e)
 #pragma unroll
     for (int j = 0; j < kMoments; ++j) sums[j] += partial[size_t(e) * stride + j];
 
   const Gaussian g = load_gaussian(args, i);
-  const Projection<float> o = project(cam, g.mean, g.quat, g.scale, args.antialiased != 0);
+  const Projection<float> o = project(cam, g.mean, g.quat, g.scale, kAntialiased);
   // The moments of raster.cu: alpha v_alpha summed over pixels, with 1, dx, dy, dx^2, dx dy, dy^2.
   float v_opacity = sums[0] / (g.opacity * o.compensation);
   const float v_mean_x = o.conic_a * sums[1] + o.conic_b * sums[2];
   const float v_mean_y = o.conic_b * sums[1] + o.conic_c * sums[2];
   const float v_depth = args.depth ? sum_terms(partial + stride - 1, stride, terms) : 0.0f;
-  ProjectionGrad<float> grad = project_vjp(cam, o, g.mean, g.scale, g.opacity, args.antialiased != 0, v_mean_x,
+  ProjectionGrad<float> grad = project_vjp(cam, o, g.mean, g.scale, g.opacity, kAntialiased, v_mean_x,
                                            v_mean_y, -0.5f * sums[3], -sums[4], -0.5f * sums[5], v_depth, &v_opacity);
-  if (args.color_channels) {
-    const Vec3<float> v = view_color_backward(args, cam, g.mean, i, partial + kMoments, stride, terms);
-    grad.mean = {grad.mean.x + v.x, grad.mean.y + v.y, grad.mean.z + v.z};
-    v_camera[12] = -v.x, v_camera[13] = -v.y, v_camera[14] = -v.z;
-  }
+  grad.mean = {grad.mean.x + v_center.x, grad.mean.y + v_center.y, grad.mean.z + v_center.z};
 #pragma unroll
   for (int j = 0; j < 9; ++j) v_camera[j] = grad.R[j];
   v_camera[9] = grad.t.x, v_camera[10] = grad.t.y, v_camera[11] = grad.t.z;
@@ -155,38 +172,26 @@ NFC_KERNEL(project_splats, nfc::RenderArgs, nfc::kThreads) {
   if (args.depth) *channels = f.depth;
 }
 
-// The gradient of the camera is summed within each block, in a fixed order, and over the blocks by torch.
-NFC_KERNEL(project_splats_backward, nfc::RenderArgs, nfc::kThreads) {
-  using namespace nfc;
-  constexpr int kTerms = 15, kWarps = kThreads / kWarp;
-  NFC_SHARED(float, warp_sums, kWarps * kTerms);
-  const size_t i = size_t(blockIdx.x) * kThreads + threadIdx.x;
-  const PinholeCamera cam = camera_of(args);
-  float v_camera[kTerms] = {};
-  const bool exists = i < size_t(args.count), visible = exists && args.radii[2 * i] > 0;
-  int terms = visible ? args.touched[i] : 0;
-  const int first = int(i) - int(threadIdx.x % kWarp);
-  for (unsigned many = __ballot_sync(kAllLanes, terms > kThreadEntries); many; many &= many - 1)
-    sum_entries(args, first + __ffs(int(many)) - 1);
-  __syncwarp();
-  if (terms > kThreadEntries) terms = 1;
-  if (visible) {
-    gaussian_backward(args, cam, i, terms, v_camera);
-  } else if (exists) {
-    zero_gradients(args, i);
-  }
+namespace nfc {
+
+constexpr int kCameraSums = 15;  // of R, t and the centre
+
+// A block sums up the gradient of the camera, in a fixed order; torch does so over the blocks.
+static NFC_HD void camera_backward(const RenderArgs& args, float* v_camera) {
+  constexpr int kWarps = kThreads / kWarp;
+  NFC_SHARED(float, warp_sums, kWarps * kCameraSums);
 #pragma unroll
-  for (int j = 0; j < kTerms; ++j) {
+  for (int j = 0; j < kCameraSums; ++j) {
     for (int step = kWarp / 2; step > 0; step /= 2) v_camera[j] += __shfl_xor_sync(kAllLanes, v_camera[j], step);
-    if (threadIdx.x % kWarp == 0) warp_sums[threadIdx.x / kWarp * kTerms + j] = v_camera[j];
+    if (threadIdx.x % kWarp == 0) warp_sums[threadIdx.x / kWarp * kCameraSums + j] = v_camera[j];
   }
   __syncthreads();
   if (threadIdx.x >= 3) return;
-  float v[kTerms];
+  float v[kCameraSums];
 #pragma unroll
-  for (int j = 0; j < kTerms; ++j) {
+  for (int j = 0; j < kCameraSums; ++j) {
     v[j] = 0.0f;
-    for (int warp = 0; warp < kWarps; ++warp) v[j] += warp_sums[warp * kTerms + j];
+    for (int warp = 0; warp < kWarps; ++warp) v[j] += warp_sums[warp * kCameraSums + j];
   }
   const int row = threadIdx.x;  // center = -R^T t
   float* out = args.camera_partial + size_t(blockIdx.x) * kCameraTerms + 4 * row;
@@ -199,4 +204,36 @@ NFC_KERNEL(project_splats_backward, nfc::RenderArgs, nfc::kThreads) {
     v_t -= args.viewmat[4 * row + j] * v[12 + j];
   }
   out[3] = v_t;
+}
+
+// A thread per Gaussian.
+template <bool kBitColors, bool kAntialiased>
+NFC_HD void block_backward(const RenderArgs& args) {
+  const size_t i = size_t(blockIdx.x) * kThreads + threadIdx.x;
+  const PinholeCamera cam = camera_of(args);
+  float v_camera[kCameraSums] = {};
+  const bool exists = i < size_t(args.count), visible = exists && args.radii[2 * i] > 0;
+  int terms = visible ? args.touched[i] : 0;
+  const int first = int(i) - int(threadIdx.x % kWarp);
+  for (unsigned many = __ballot_sync(kAllLanes, terms > kThreadEntries); many; many &= many - 1)
+    sum_entries(args, first + __ffs(int(many)) - 1);
+  __syncwarp();
+  if (terms > kThreadEntries) terms = 1;
+  zero_gradients(args, first, __ballot_sync(kAllLanes, exists && !visible));
+  if (visible) gaussian_backward<kBitColors, kAntialiased>(args, cam, i, terms, v_camera);
+  if (args.camera_partial) camera_backward(args, v_camera);
+}
+
+}  // namespace nfc
+
+NFC_KERNEL(project_splats_backward, nfc::RenderArgs, nfc::kThreads) { nfc::block_backward<false, false>(args); }
+
+NFC_KERNEL(project_splats_backward_antialiased, nfc::RenderArgs, nfc::kThreads) {
+  nfc::block_backward<false, true>(args);
+}
+
+NFC_KERNEL(project_splats_backward_bits, nfc::RenderArgs, nfc::kThreads) { nfc::block_backward<true, false>(args); }
+
+NFC_KERNEL(project_splats_backward_bits_antialiased, nfc::RenderArgs, nfc::kThreads) {
+  nfc::block_backward<true, true>(args);
 }

@@ -10,7 +10,6 @@ namespace nfc {
 constexpr int kTilePixels = kTile * kTile;
 constexpr int kMoments = 8;  // geometric sums of a splat over the pixels of a tile (see raster.cu)
 constexpr int kMaxBases = 16;
-constexpr int kBucket = kWarp;  // splats of a tile that one warp of the backward pass takes
 constexpr int kCameraTerms = 12;
 
 // `RenderArgs` of nfc_gs/ops/kernel_args.py is the same struct; a test compares the two. Arrays are row-major; null if
@@ -36,7 +35,8 @@ struct RenderArgs {
   const long long* slot_entry;   // [M] entries tile by tile, nearest first
   int* slot_splat;               // [M]
   int* tile_begin;               // [tiles + 1] ranges of slots
-  int* bucket_tile;              // [buckets] the tile of a bucket that the forward pass reached; -1 elsewhere
+  int* tile_reached;             // [tiles] how many of its splats the forward pass has come to
+  int* bucket_tile;              // [buckets] the tile of a bucket; -1 where there is none
   float* bucket_transmittance;   // [buckets, 256] before its first splat; negative where the pixel is finished
   float* bucket_sum;             // [buckets, channels, 256] what has been blended before it
 
@@ -47,12 +47,13 @@ struct RenderArgs {
   const float *v_out, *v_alpha, *v_depth;
   float* v_pixel;   // [tiles, NFC_CHANNELS, 256] gradient of what is composited
   float* behind;    // [tiles, 256] sum over channels of gradient times composited value
-  float* partial;   // [M, kMoments + channels] sums over the pixels of a tile for one Gaussian, zero at the start
+  float* partial;   // [M, kMoments + channels] sums over the pixels of a tile for one Gaussian
   float* camera_partial;  // [blocks, 12] gradient of the first three rows of viewmat
   float *v_means, *v_quats, *v_scales, *v_opacities, *v_log_scales, *v_opacity_logits, *v_sh_coeffs, *v_bit_logits,
       *v_bit_shifts, *v_features, *v_means2d, *v_means2d_abs;
 
   int count, entries, buckets;
+  int bucket_splats;  // splats of a tile that one warp of the backward pass takes: 32, 64, 128 or 256
   int sh_bases, sh_degree, shift_columns;
   int color_channels, feature_channels, channels;  // channels: both and depth (1 or 0)
   int first_channel;                                // of the NFC_CHANNELS that a launch of raster.cu takes
@@ -72,7 +73,9 @@ NFC_HD PinholeCamera camera_of(const RenderArgs& args) {
 
 // The index of a tile's first bucket. There is room for up to one bucket more per tile than its splats need, so that
 // the index needs no sum over the tiles before it.
-NFC_HD int first_bucket(int tile, int tile_begin) { return tile_begin / kBucket + tile; }
+NFC_HD int first_bucket(const RenderArgs& args, int tile, int tile_begin) {
+  return tile_begin / args.bucket_splats + tile;
+}
 
 struct Pixel {
   int x, y;  // in the whole picture
@@ -83,10 +86,9 @@ NFC_HD Pixel corner_of(const RenderArgs& args, int tile) {
   return {(args.tile_left + tile % args.tiles_x) * kTile, (args.tile_top + tile / args.tiles_x) * kTile};
 }
 
-// Each warp of a tile has 8 x 4 pixels, so that small splats concern few warps.
-NFC_HD Pixel pixel_of(const RenderArgs& args, int tile, int thread) {
+// A pixel of the tile with this corner. Each warp has 8 x 4 pixels, so that small splats concern few warps.
+NFC_HD Pixel pixel_of(const Pixel& corner, int thread) {
   const int warp = thread / kWarp, lane = thread % kWarp;
-  const Pixel corner = corner_of(args, tile);
   return {corner.x + warp % 2 * 8 + lane % 8, corner.y + warp / 2 * 4 + lane / 8};
 }
 

@@ -17,6 +17,7 @@ from nfc_gs.commands.shared_options import Device, MovedCapture, RunBackend
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.threads import one_torch_thread
+from nfc_gs.data.sampler import MEASURED_AT_THE_END
 from nfc_gs.export.report import write_report
 from nfc_gs.results import add_loop_video
 from nfc_gs.runs.lock import FolderInUseError, RunLock
@@ -33,7 +34,8 @@ class Eval(Command):
     """Measure how well a run renders its held-out views: PSNR, SSIM and, with --lpips, LPIPS.
 
     Renders them from the run's checkpoint and writes metrics.json, renders/ and report.html anew. Of a run that is
-    still being trained nothing is written.
+    still being trained nothing is written. Of more than 500 held-out views a random sample of 500 is measured, always
+    the same one; --all measures all.
 
     Examples:
       nfc-gs eval runs/garden
@@ -45,6 +47,9 @@ class Eval(Command):
 
     lpips: bool = False
     """Also measure LPIPS; needs pip install 'nfc-gs[metrics]' and the weights of its network."""
+
+    all: bool = False
+    """Measure all held-out views, however many they are."""
 
     capture: MovedCapture = None
 
@@ -93,7 +98,15 @@ class Eval(Command):
         """Measure; with `save` write what comes of it into the folder of the run."""
         with one_torch_thread(), Progress(output).measuring() as progress:
             images = run.folder / TEST_RENDERS if save else None
-            metrics = evaluate(run.model, run.scene, run.options, lpips=self.lpips, save_to=images, progress=progress)
+            metrics = evaluate(
+                run.model,
+                run.scene,
+                run.options,
+                lpips=self.lpips,
+                save_to=images,
+                progress=progress,
+                most=None if self.all else MEASURED_AT_THE_END,
+            )
         if save:
             run.save_metrics(metrics)
             add_loop_video(run.folder, run.model, run.scene, run.options)
@@ -108,5 +121,6 @@ def metrics_table(metrics: Metrics):
     columns += [("Moving PSNR", "moving_psnr", decibels)] if metrics.moving_psnr is not None else []
     rows = [[view.name, *(say(getattr(view, key)) for _, key, say in columns)] for view in metrics.views]
     name = "mean" if metrics.moving_psnr is None else "mean (moving: all pixels)"
+    title = f"Held-out views ({metrics.count_in_words})" if metrics.is_sample else "Held-out views"
     rows.append([name, *(say(getattr(metrics, key)) for _, key, say in columns)])
-    return table("Held-out views", rows, ["View", *(head for head, _, _ in columns)])
+    return table(title, rows, ["View", *(head for head, _, _ in columns)])

@@ -16,6 +16,7 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.sh import MAX_DEGREE
 from nfc_gs.core.threads import one_torch_thread
+from nfc_gs.data.sampler import MEASURED_AT_THE_END
 from nfc_gs.formats.registry import FORMATS, splat_suffixes, write_splats
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.results import START_TIME
@@ -146,6 +147,7 @@ class Export(Command):
         assert isinstance(run.model, GaussianModel)
         degree = run.model.sh_degree if self.sh_degree is None else self.sh_degree
         with one_torch_thread():
-            own = evaluate(run.model, run.scene, run.options)
-            baked = evaluate(run.model, run.scene, run.options, model_at=baked_at(run.model, degree))
+            most = MEASURED_AT_THE_END
+            own = evaluate(run.model, run.scene, run.options, most=most)
+            baked = evaluate(run.model, run.scene, run.options, model_at=baked_at(run.model, degree), most=most)
         return cost_of_baking(own, baked, degree)

@@ -19,8 +19,11 @@ from nfc_gs.commands.console import Output, bytes_on_disk, decibels, ratio, size
 from nfc_gs.commands.options import Command
 from nfc_gs.commands.runs import device_in_words
 from nfc_gs.core.errors import UserError
-from nfc_gs.core.text import duration
+from nfc_gs.core.memory import available_memory
+from nfc_gs.core.text import duration, gigabytes
 from nfc_gs.data.config import DataConfig, FrameOptions
+from nfc_gs.data.image_cache import picture_bytes
+from nfc_gs.data.image_plan import image_memory
 from nfc_gs.data.images import describe_processing
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.readers.registry import READERS
@@ -30,6 +33,7 @@ from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.objective.terms import terms_in_words
 from nfc_gs.ops import native, nvrtc
+from nfc_gs.ops.device import gpu_count, gpu_properties
 from nfc_gs.rendering.registry import choose_device_and_backend
 from nfc_gs.rendering.self_test import Verdict, self_test
 from nfc_gs.runs.checkpoint import Checkpoint
@@ -41,6 +45,7 @@ from nfc_gs.training.config_check import check
 from nfc_gs.training.deformation import sizes_in_words
 
 NO_GPU = "none that torch sees"
+NO_NAME = "torch cannot say which one"
 
 TITLES = {"Installation": "nfc-gs"}
 """Titles of tables that are not the kind of what is described."""
@@ -80,7 +85,7 @@ class Info(Command):
       everything    kind (capture, run, checkpoint, splat, installation,
                     devices), path, bytes, device_here, backend_here
       a capture     views, train_views, test_views, cameras, image_sizes,
-                    points, time_axis
+                    image_bytes, points, time_axis
       a run         those of its capture; capture, steps, total_steps,
                     train_seconds, budget_seconds, device, backend, preset,
                     seed, method, objective, psnr, ssim, moving_psnr
@@ -168,8 +173,8 @@ def _installation() -> list[Fact]:
         facts.append(Fact("CPU core", f"{values['instruction_set']}, threads: {values['threads']}", values))
     except UserError as error:
         facts.append(Fact("CPU core", str(error), {"instruction_set": None, "threads": None}))
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    facts.append(Fact("GPU", ", ".join(gpus) or NO_GPU, {"gpus": gpus}))
+    gpus = [found.name if found else None for found in map(gpu_properties, range(gpu_count()))]
+    facts.append(Fact("GPU", ", ".join(name or NO_NAME for name in gpus) or NO_GPU, {"gpus": gpus}))
     try:
         facts.append(_device_here("Device auto"))
     except UserError as error:
@@ -179,14 +184,18 @@ def _installation() -> list[Fact]:
 
 def _devices(retest: bool) -> list[Fact]:
     facts, gpus = [], []
-    for i in range(torch.cuda.device_count()):
-        found = torch.cuda.get_device_properties(i)
-        name, architecture = found.name, f"sm_{found.major}{found.minor}"
+    for i in range(gpu_count()):
+        text = NO_NAME
+        values: dict[str, Any] = dict.fromkeys(("name", "architecture", "bytes"))
+        found = gpu_properties(i)
+        if found is not None:
+            architecture, size = f"sm_{found.major}{found.minor}", found.total_memory
+            text = f"{found.name}, {architecture}, {size / 2**30:.1f} GiB"
+            values = {"name": found.name, "architecture": architecture, "bytes": size}
         verdict = self_test(torch.device("cuda", i), retest=retest)
         outcome = {"passed": verdict.passed, "reason": verdict.reason, "driver": verdict.driver}
-        gpus.append({"name": name, "architecture": architecture, "bytes": found.total_memory, "self_test": outcome})
-        facts.append(Fact(f"GPU {i}", f"{name}, {architecture}, {found.total_memory / 2**30:.1f} GiB"))
-        facts.append(Fact(f"Self-test {i}", verdict_in_words(verdict)))
+        gpus.append({**values, "self_test": outcome})
+        facts += [Fact(f"GPU {i}", text), Fact(f"Self-test {i}", verdict_in_words(verdict))]
     facts = [*facts, Fact("GPUs", str(len(gpus)) if gpus else NO_GPU, {"gpus": gpus}), _compiler(bool(gpus))]
     kernels, folder = nvrtc.cached_kernels(), nvrtc.cache_folder()
     counts = ", ".join(f"{count} for {name}" for name, count in kernels.items())
@@ -219,6 +228,7 @@ def _capture(path: Path, config: DataConfig) -> list[Fact]:
         _views(len(scene.train), len(scene.test)),
         *_cameras(scene.views),
         _photos(scene),
+        _memory(scene.views, config),
         Fact("Points", f"{len(scene.points):,}", {"points": len(scene.points)}),
         *_times(scene.time_axis, f", {count} of them"),
     ]
@@ -252,6 +262,13 @@ def _cameras(views: Sequence[View]) -> list[Fact]:
 
 def _photos(scene: SceneData) -> Fact:
     return Fact("Images are", ", ".join(describe_processing(scene.views)) or "taken as they are")
+
+
+def _memory(views: Sequence[View], config: DataConfig) -> Fact:
+    """What decoded images take, and how much memory is used for them."""
+    size, limit = sum(picture_bytes(view) for view in views), image_memory(config, available_memory())
+    text = f"{gigabytes(size)}; {gigabytes(limit)} of memory are used for them (--cache-gb)"
+    return Fact("Decoded images", text, {"image_bytes": size})
 
 
 def _run(path: Path) -> list[Fact]:

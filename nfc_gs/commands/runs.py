@@ -13,6 +13,7 @@ from nfc_gs.commands.progress import Progress
 from nfc_gs.core.files import make_folder
 from nfc_gs.core.signals import exit_code
 from nfc_gs.core.text import duration
+from nfc_gs.data.sampler import MEASURED_AT_THE_END, MEASURED_WHILE_TRAINING
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.ops import native
@@ -58,6 +59,8 @@ def train_and_finish(
     """
     scene, config, run = trainer.scene, trainer.config, trainer.run.folder
     held_out = f"{len(scene.test)} held out" if scene.test else "none held out"
+    if len(scene.test) > MEASURED_WHILE_TRAINING:
+        held_out += f", of which {MEASURED_WHILE_TRAINING} are measured while training"
     output.line(f"Run folder: {run}")
     output.line(
         f"{'Training' if trainer.steps_done == 0 else f'Going on after step {trainer.steps_done:,}'} on "
@@ -77,7 +80,7 @@ def train_and_finish(
     output.print(results_table(trainer, metrics))
     model = trainer.model
     if isinstance(model, GaussianModel) and model.color_head.has_bits and metrics is not None and metrics.views:
-        baked = trainer.measure(model_at=baked_at(model, model.sh_degree))
+        baked = trainer.measure(model_at=baked_at(model, model.sh_degree), most=MEASURED_AT_THE_END)
         output.line(cost_of_baking(metrics, baked, model.sh_degree))
     if metrics is not None:
         outlook = not interrupted and not model.changes_with_time
@@ -108,7 +111,8 @@ def meaning(metrics: Metrics, steps: int, *, outlook: bool) -> str:
     if metrics.psnr is None:
         return "The masks ignore the held-out views whole, so the quality is not measured."
     words = verdict(metrics.psnr, steps=steps, better_than_flat=metrics.better_than_flat)
-    return f"{metrics.psnr:.1f} dB on the held-out views, {words if outlook else f'{words.quality}.'}"
+    sample = f" ({metrics.count_in_words}; nfc-gs eval --all measures all)" if metrics.is_sample else ""
+    return f"{metrics.psnr:.1f} dB on the held-out views{sample}, {words if outlook else f'{words.quality}.'}"
 
 
 def run_values(run: Path) -> dict[str, Any]:
@@ -135,7 +139,7 @@ def results_table(trainer: Trainer, metrics: Metrics | None) -> Any:
         rows += [("Test PSNR", decibels(metrics.psnr)), ("Test SSIM", ratio(metrics.ssim))]
         if metrics.moving_psnr is not None:
             rows += [("Moving PSNR", decibels(metrics.moving_psnr))]
-        rows += [("Test views", str(len(metrics.views)))]
+        rows += [("Test views", metrics.count_in_words)]
     else:
         rows += [("Test views", "not measured" if metrics is None else "none held out")]
     rate = trainer.steps_done / trainer.seconds if trainer.seconds > 0 else 0.0

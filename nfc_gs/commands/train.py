@@ -23,7 +23,14 @@ from nfc_gs.data.loading import load_scene
 from nfc_gs.runs.checkpoint import load_checkpoint
 from nfc_gs.runs.names import TENSORBOARD
 from nfc_gs.runs.opening import check_results, scene_again
-from nfc_gs.runs.run_folder import RunFolder, check_is_capture, claim_free_folder, claim_run_folder, lock_run_folder
+from nfc_gs.runs.run_folder import (
+    RunFolder,
+    check_is_capture,
+    claim_free_folder,
+    claim_run_folder,
+    image_cache_of,
+    lock_run_folder,
+)
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.config import TrainConfig
 from nfc_gs.training.resolve import resolve
@@ -139,7 +146,7 @@ class Train(Command):
         capture = Path(self.capture or "")
         clock = StageClock()
         with clock.counting("capture"):
-            scene = load_scene(capture, self.data, seed=self.training.seed)
+            scene = load_scene(capture, self.data, seed=self.training.seed, copies=image_cache_of(folder.path))
         if self.tensorboard:
             listeners.append(tensorboard_listener(folder.path / TENSORBOARD))
         return Trainer(scene, self.training, folder, listeners, capture=capture, data=self.data, clock=clock)
@@ -147,7 +154,8 @@ class Train(Command):
     def _resumed(self, folder: RunFolder, listeners: list[Listener]) -> Trainer:
         clock = StageClock()
         with clock.counting("capture"):
-            scene = scene_again(load_checkpoint(folder.path), self.capture)
+            checkpoint = load_checkpoint(folder.path)
+            scene = scene_again(checkpoint, self.capture, copies=image_cache_of(folder.path))
         if self.tensorboard:
             listeners.append(tensorboard_listener(folder.path / TENSORBOARD))
         return Trainer.resume(folder, listeners, scene=scene, clock=clock)

@@ -74,8 +74,13 @@ class DataConfig(FrameOptions):
     random_points: int = 20_000
     """How many points to start from where the capture has none."""
 
-    cache_gb: float = 2.0
-    """Memory for decoded images in gigabytes; larger captures are decoded again as training goes on."""
+    cache_gb: float | None = None
+    """Memory for decoded images in gigabytes; by default a quarter of what is available. What does not fit is read
+    from decoded copies on disk, or decoded again."""
+
+    copies_gb: float = 20.0
+    """Disk for decoded copies of the images in gigabytes, in a folder image-cache beside the run folder, which runs
+    share; 0 for none. Copies are made of captures that do not fit into --cache-gb or are slow to decode."""
 
     def __post_init__(self) -> None:
         if isinstance(self.downscale, Real) and not isinstance(self.downscale, bool):  # 2 for "2"
@@ -109,8 +114,10 @@ def check_config(config: DataConfig) -> None:
         raise UserError("--test-every 1 leaves no image to train on; give 0 for no test images, or 2 or more.")
     if config.random_points < FEW_POINTS:
         raise UserError(f"--random-points {config.random_points} is too few to start from; give at least {FEW_POINTS}.")
-    if not (math.isfinite(config.cache_gb) and config.cache_gb >= 0):
+    if config.cache_gb is not None and not (math.isfinite(config.cache_gb) and config.cache_gb >= 0):
         raise UserError(f"--cache-gb {config.cache_gb} is no amount of memory; give a number of gigabytes.")
+    if not (math.isfinite(config.copies_gb) and config.copies_gb >= 0):
+        raise UserError(f"--copies-gb {config.copies_gb} is no amount of disk; give a number of gigabytes.")
     if config.frame_start < 0:
         raise UserError(f"--frame-start {config.frame_start} is negative; frames are counted from 0.")
     if config.frame_end is not None and config.frame_end <= config.frame_start:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import numpy as np
 
+from nfc_gs.data.image_copies import ImageCopies
 from nfc_gs.data.image_source import ImageSource
 from nfc_gs.data.images import decode, decode_moving, shrink
 from nfc_gs.data.scene import View, ViewImage
+
+DECODING_BYTES, RESAMPLING_BYTES = 10, 60
+"""For each pixel of a file, and of a picture that is undistorted, measured."""
+
+
+LEAST_DECODING = 300_000_000
+"""Bytes for decoding, however small the bound: those of an image of 24 megapixels, and of small ones beside it."""
 
 
 class ImageCache:
@@ -22,12 +31,15 @@ class ImageCache:
     is in the cache, on timing, or on the number of threads.
 
     Args:
-        cache_gb: bound in 10^9 bytes. The newest picture is kept even if it alone is larger.
+        cache_gb: bound in 10^9 bytes. The newest picture is kept even if it alone is larger. What decoding itself
+            needs comes on top: a quarter of the bound, or `LEAST_DECODING`, or what one image needs.
         threads: decoding threads; by default one per processor, at most 4.
+        copies: where decoded pictures are on disk; None to decode what was dropped again.
     """
 
-    def __init__(self, cache_gb: float = 2.0, threads: int | None = None) -> None:
-        self._limit = int(cache_gb * 1e9)
+    def __init__(self, cache_gb: float = 2.0, threads: int | None = None, *, copies: ImageCopies | None = None) -> None:
+        self._limit, self._copies = int(cache_gb * 1e9), copies
+        self._decoding = Throttle(max(self._limit // 4, LEAST_DECODING))
         self._threads = threads or max(1, min(4, os.cpu_count() or 1))
         self._lock = threading.Lock()
         self._images: OrderedDict[tuple[str, int], ViewImage] = OrderedDict()
@@ -68,11 +80,21 @@ class ImageCache:
                 continue
 
     def prefetch(self, views: Sequence[View], divisor: int = 1) -> None:
-        """Start decoding pictures in the background; errors are raised when a picture is requested."""
+        """Start decoding pictures in the background; errors are raised when a picture is requested.
+
+        Of many, those are left out that would push the first ones out of the cache before they are used.
+        """
+        room = self._limit // 2
         with self._lock:
             for view in views:
                 key = (view.name, divisor)
-                if key in self._images or key in self._running:
+                room -= picture_bytes(view) // divisor**2
+                if room < 0:
+                    break
+                if key in self._images:
+                    self._images.move_to_end(key)
+                    continue
+                if key in self._running:
                     continue
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="images")
@@ -105,15 +127,24 @@ class ImageCache:
 
     def _make(self, view: View, divisor: int) -> ViewImage:
         if divisor == 1:
-            return decode(_source(view))
+            return self._full(view)
         with self._lock:
             full = self._images.get((view.name, 1))
         if full is None:
-            full = decode(_source(view))
+            full = self._full(view)
             with self._lock:  # the next, larger stage will need it; other pictures are not dropped for it
                 self._store((view.name, 1), full, evict=False)
         height, width = full.rgb.shape[:2]
         return shrink(full, max(1, round(width / divisor)), max(1, round(height / divisor)))
+
+    def _full(self, view: View) -> ViewImage:
+        """The picture at full working size, from its copy if there is one."""
+        source = _source(view)
+        return self._decode(source) if self._copies is None else self._copies.image(source, self._decode)
+
+    def _decode(self, source: ImageSource) -> ViewImage:
+        with self._decoding.holding(decoding_bytes(source)):
+            return decode(source)
 
     def _store(self, key: tuple[str, int], image: ViewImage, evict: bool) -> None:
         """Keep a picture (without `evict` only where there is room); the lock is held."""
@@ -125,6 +156,42 @@ class ImageCache:
         while self._bytes > self._limit and len(self._images) > 1:
             _, gone = self._images.popitem(last=False)
             self._bytes -= _size(gone)
+
+
+class Throttle:
+    """Lets threads in as long as the sizes of what they do stay within a limit together; one alone always."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._held = limit, 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Wait until there is room, and take it for the time of a context."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held == 0 or self._held + size <= self._limit)
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= size
+                self._changed.notify_all()
+
+
+def picture_bytes(view: View) -> int:
+    """About the bytes that the picture of a view takes, at most: those of its colors, and of its mask if it may have
+    one."""
+    source = _source(view)
+    masked = source.mask is not None or source.header.has_alpha or source.lens is not None
+    return view.camera.width * view.camera.height * (4 if masked else 3)
+
+
+def decoding_bytes(source: ImageSource) -> int:
+    """About the bytes that decoding an image takes for a moment."""
+    pixels = source.header.width * source.header.height
+    resampled = 0 if source.pinhole is None else source.pinhole.width * source.pinhole.height
+    return DECODING_BYTES * pixels + RESAMPLING_BYTES * resampled
 
 
 def _size(image: ViewImage) -> int:

@@ -263,4 +263,4 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
         return np.repeat(grey[..., None], 3, axis=2), None
     if image.mode == "F":
         raise ValueError("it holds floating-point numbers, not colors")
-    return np.array(image.convert("RGB")), None
+    return np.array(image if image.mode == "RGB" else image.convert("RGB")), None

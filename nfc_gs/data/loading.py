@@ -21,7 +21,7 @@ from nfc_gs.data.cloud import (
 )
 from nfc_gs.data.config import FEW_POINTS, DataConfig, Downscale, check_config, parse_downscale
 from nfc_gs.data.ignored import check_ignored
-from nfc_gs.data.image_cache import ImageCache
+from nfc_gs.data.image_plan import plan_images
 from nfc_gs.data.masks import with_moving_masks
 from nfc_gs.data.normalize import (
     Layout,
@@ -56,12 +56,16 @@ CHECK_NOW_PIXELS = 32_000_000
 """Captures up to this size are decoded while they are opened, so that a damaged file is reported at once."""
 
 
-def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int = 0) -> SceneData:
+def load_scene(
+    path: Path | str, config: DataConfig | None = None, *, seed: int = 0, copies: Path | str | None = None
+) -> SceneData:
     """Read a capture: a COLMAP project, a nerfstudio or Blender folder, the `transforms.json` itself, a Nerfies
     capture, or multi-view video.
 
     Args:
         seed: for the random points of captures without points.
+        copies: folder for decoded copies of the images, which are made where they pay (`data.image_plan`) and which
+            several runs may share; None to write nothing.
 
     Raises:
         UserError: one sentence on what is wrong with the path, the configuration or the capture.
@@ -90,10 +94,12 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
     check_ignored([planned[i].source for i in train], capture.messages)
     trained = {planned[i].image.name for i in train}
     axis = normalise_times(capture.images, trained, capture.time_unit, capture.root, capture.messages)
+    views = tuple(view.in_scene(viewmat, axis) for view, viewmat in zip(planned, placed.viewmats, strict=True))
+    images = plan_images(views, config, None if copies is None else Path(copies), capture.messages)
     scene = SceneData(
         root=capture.root,
         format=capture.format,
-        views=tuple(view.in_scene(viewmat, axis) for view, viewmat in zip(planned, placed.viewmats, strict=True)),
+        views=views,
         train=train,
         test=test,
         points=placed.points,
@@ -102,7 +108,7 @@ def load_scene(path: Path | str, config: DataConfig | None = None, *, seed: int 
         background=masking.background,
         messages=tuple(capture.messages),
         time_axis=axis.in_seconds(frame_rate) if axis is not None and frame_rate is not None else axis,
-        images=ImageCache(config.cache_gb),
+        images=images,
     )
     _check_images_now(scene)
     return _with_checked_colors(scene, capture, placed)

@@ -1,4 +1,4 @@
-"""The order in which training visits the views."""
+"""The order in which training visits the views, and which held-out views are measured."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ import numpy as np
 
 Window = tuple[float, float]
 """The first and the last time of the views that are sampled, 0..1."""
+
+
+MEASURED_WHILE_TRAINING, MEASURED_AT_THE_END = 100, 500
+"""Most held-out views that are measured; the usual benchmarks have at most 300. Of more a random sample is measured,
+which is the same in every run."""
+
+
+def measured_views(count: int, most: int | None) -> list[int]:
+    """Which of `count` held-out views are measured, in their order: all, or `most` at random.
+
+    The choice depends on the two numbers alone. A smaller sample is a part of a larger one.
+    """
+    if most is None or count <= most:
+        return list(range(count))
+    return sorted(np.random.default_rng(0).permutation(count)[:most].tolist())
 
 
 class ViewSampler:

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import re
+from typing import Any
 
 import torch
 
@@ -13,6 +14,9 @@ from nfc_gs.core.errors import UserError
 from nfc_gs.core.text import in_one_line
 
 _log = logging.getLogger("nfc_gs")
+
+_CUDA_ERRORS = (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError)
+"""What torch raises where CUDA does not start or a GPU does not compute; the last one is none of its RuntimeErrors."""
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -64,6 +68,19 @@ def _visible() -> str:
     return "" if value is None else f" (CUDA_VISIBLE_DEVICES is '{in_one_line(value, 80)}')"
 
 
+def gpu_count() -> int:
+    """How many GPUs torch sees: none where CUDA does not start, even if the driver counts some."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def gpu_properties(index: int) -> Any | None:
+    """What torch knows of a GPU (`name`, `major`, `minor`, `total_memory` in bytes); None where it cannot say."""
+    try:
+        return torch.cuda.get_device_properties(index)
+    except _CUDA_ERRORS:
+        return None
+
+
 def gpu_problem(device: torch.device | str) -> str:
     """Why torch cannot compute on a GPU, a clause without a full stop; "" if it can."""
     if not torch.cuda.is_available():
@@ -77,8 +94,8 @@ def _start_problem() -> str:
     """Why torch's CUDA does not start, "" if it does."""
     try:
         torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:
-        return f"torch sees a GPU but cannot use it ({in_one_line(error)})"
+    except _CUDA_ERRORS as error:
+        return f"torch sees a GPU but cannot use it ({_reason(error)})"
     return ""
 
 
@@ -95,9 +112,14 @@ def _trial_problem(index: int) -> str:
             )
         values = torch.arange(4.0, device=torch.device("cuda", index))
         total = float((2 * values).sum())
-    except (RuntimeError, AssertionError) as error:  # no kernel for this GPU, no memory, a driver too old
-        return f"torch sees the GPU {index} but cannot compute on it ({in_one_line(error)})"
+    except _CUDA_ERRORS as error:  # no kernel for this GPU, no memory, a driver too old
+        return f"torch sees the GPU {index} but cannot compute on it ({_reason(error)})"
     return "" if total == 12.0 else f"torch sees the GPU {index} but it computes 2 * (1 + 2 + 3) = {total:g}"
+
+
+def _reason(error: BaseException) -> str:
+    """What an error of torch says; below its first line is where to read on, or a traceback."""
+    return in_one_line(str(error).strip().partition("\n")[0].rstrip("."))
 
 
 def _oldest_architecture() -> int:

@@ -38,6 +38,10 @@ second walks through them, and both must round alike to find the same."""
 CACHE_VARIABLE = "NFC_GS_CACHE"
 """Environment variable with the folder of compiled kernels; the user's cache folder if unset."""
 
+APPROXIMATE = ("raster",)
+"""Those in which quotients and powers of two may be off by two units in the last place, and numbers below 1e-38 are
+zero: what they blend is at least 1/255 opaque."""
+
 
 Form = Literal["cubin", "ptx"]
 """What a source is compiled to: machine code for one GPU, or PTX, which the driver compiles for newer ones."""
@@ -106,6 +110,8 @@ def options(source: str, architecture: str, channels: int = 0) -> dict[str, Any]
         "arch": architecture,
         "std": "c++17",
         "fma": source not in UNFUSED,
+        "ftz": source in APPROXIMATE,
+        "prec_div": source not in APPROXIMATE,
         "define_macro": definitions(channels) or None,
         "ptxas_options": ["-v"],
     }
@@ -170,13 +176,23 @@ def _module(name: str) -> Any:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept."""
+    """Where compiled kernels are kept.
+
+    Raises:
+        UserError: no folder is chosen, and the user has no home.
+    """
     chosen = os.environ.get(CACHE_VARIABLE, "").strip()
     if chosen:
         return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "nfc-gs" / "kernels"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nfc-gs" / "kernels"
+    windows = sys.platform == "win32"
+    parent = os.environ.get("LOCALAPPDATA" if windows else "XDG_CACHE_HOME")
+    try:
+        caches = Path(parent or Path.home() / ("AppData/Local" if windows else ".cache"))
+    except RuntimeError:
+        raise UserError(
+            f"The user has no home folder, in which compiled kernels are kept; let {CACHE_VARIABLE} name a folder."
+        ) from None
+    return caches / "nfc-gs" / "kernels"
 
 
 def cached_name(source: str, architecture: str, channels: int, compiler: str, to: Form = "cubin") -> str:
@@ -411,6 +427,6 @@ def with_index(device: torch.device) -> torch.device:
 
 def cached_kernels() -> dict[str, int]:
     """How many compiled sources the cache holds for each architecture."""
-    compiled = (path for form in get_args(Form) for path in cache_folder().glob(f"*-sm_*-*.{form}"))
+    compiled = (path for form in get_args(Form) for path in cache_folder().glob(f"[!.]*-sm_*-*.{form}"))
     architectures = (path.name.split("-")[1] for path in compiled)
     return dict(sorted(Counter(architectures).items()))

@@ -51,8 +51,15 @@ CHANNELS_AT_ONCE = WIDTHS[-1]
 
 PROJECT_THREADS, BINNING_THREADS, BACKWARD_THREADS = 128, 256, 128
 TILE_PIXELS = TILE_SIZE * TILE_SIZE
-RECORD_FLOATS, MOMENTS, BUCKET, CAMERA_TERMS = 16, 8, 32, 12
+RECORD_FLOATS, MOMENTS, WARP, CAMERA_TERMS = 16, 8, 32, 12
 """Sizes of cuda/gpu/render.h."""
+
+BUCKET_SIZES = (256, 128, 64, 32)
+"""Splats of a tile that one warp of the backward pass may take, one after the other. The state of all pixels is kept at
+the start of each bucket, 1024 bytes and as many for each channel; so large buckets need little memory ..."""
+
+BACKWARD_WARPS = 2**13
+"""... and small ones give work to more warps: so many are enough, about twice what the largest GPUs run at once."""
 
 MAX_NARROW_TILES = 2**15 - 1
 """Up to this many tiles (an image of 3840 x 2160 has 32400) their indices are sorted as 16 bits, else as 32."""
@@ -176,14 +183,14 @@ class _Render(torch.autograd.Function):
             name: None if tensor is None or name in ("background", "viewmat") else torch.empty_like(tensor)
             for name, tensor in inputs.items()
         }
-        v_camera = _draw_backward(call, job, v_inputs, v_out, v_alpha, v_depth)
+        v_camera = _draw_backward(call, job, v_inputs, v_out, v_alpha, v_depth, camera=needed["viewmat"])
         if background is not None and needed["background"]:
             alpha = ctx.saved_tensors[len(inputs) + 1]  # which follows the inputs and the features
             v_background = torch.zeros_like(background) if v_out is None else ((1 - alpha) * v_out).sum((0, 1))
             v_inputs["background"] = v_background
-        if viewmat is not None and needed["viewmat"]:
+        if viewmat is not None and v_camera is not None:
             v_viewmat = torch.zeros_like(viewmat)
-            v_viewmat[:3] = v_camera
+            v_viewmat[:3] = v_camera.sum(0).reshape(3, 4)
             v_inputs["viewmat"] = v_viewmat
         return (*v_inputs.values(), None)
 
@@ -250,6 +257,17 @@ def _passes(job: RenderArgs) -> tuple[int, range]:
     return width, range(0, job.channels, width)
 
 
+def bucket_size(entries: int) -> int:
+    """Splats of a bucket (`BUCKET_SIZES`) for a picture: as many as leave enough buckets."""
+    return next((size for size in BUCKET_SIZES if entries >= size * BACKWARD_WARPS), BUCKET_SIZES[-1])
+
+
+def bytes_of_an_entry(channels: int, bucket_splats: int) -> int:
+    """What a pair of a tile and a splat takes for the backward pass: its sums, and its part of the state of pixels."""
+    state = TILE_PIXELS * (1 + channels) // bucket_splats
+    return 4 * (MOMENTS + channels + state)
+
+
 def _draw(call: _Call, job: RenderArgs) -> tuple[Tensor | None, ...]:
     """Run the forward kernels; returns features, alpha, depth, radii and means2d as in `RasterOutput`."""
     radii = call.new(job.count, 2, dtype=torch.int32)
@@ -269,7 +287,9 @@ def _draw(call: _Call, job: RenderArgs) -> tuple[Tensor | None, ...]:
     depth = call.new(*size, 1) if job.depth else None
     job.set(out=features, out_alpha=alpha, **({} if depth is None else {"out_depth": depth}))
     if call.keep:
-        job.set(buckets=job.entries // BUCKET + job.tiles_x * job.tiles_y)
+        tiles, bucket_splats = job.tiles_x * job.tiles_y, bucket_size(job.entries)
+        job.set(bucket_splats=bucket_splats, buckets=job.entries // bucket_splats + tiles)
+        call.keep_new(job, "tile_reached", tiles, dtype=torch.int32)
         call.keep_new(job, "bucket_tile", job.buckets, dtype=torch.int32, fill=-1)
         call.keep_new(job, "bucket_transmittance", job.buckets, TILE_PIXELS)
         call.keep_new(job, "bucket_sum", job.buckets, job.channels, TILE_PIXELS)
@@ -324,23 +344,27 @@ def _draw_backward(
     v_out: Tensor | None,
     v_alpha: Tensor | None,
     v_depth: Tensor | None,
-) -> Tensor:
+    *,
+    camera: bool,
+) -> Tensor | None:
     """Run the backward kernels.
 
     Args:
         v_inputs: gradients of the splats by the names of `_Call.inputs`; filled in.
         v_out, v_alpha, v_depth: gradients of features, alpha and depth.
+        camera: whether the gradient of the view matrix is wanted.
 
     Returns:
-        [3, 4] the gradient of the first rows of the view matrix.
+        [blocks, 12] the gradient of the first three rows of the view matrix, to be summed up.
     """
     job.set(v_out=v_out, v_alpha=v_alpha, v_depth=v_depth)
     job.set(**{f"v_{name}": gradient for name, gradient in v_inputs.items() if gradient is not None})
     tiles = job.tiles_x * job.tiles_y
     width, firsts = _passes(job)
     v_pixel, behind = call.new(tiles, width, TILE_PIXELS), call.new(tiles, TILE_PIXELS)
-    partial = call.new(job.entries, MOMENTS + job.channels, fill=0)
-    camera_partial = call.new(_blocks(job.count, PROJECT_THREADS), CAMERA_TERMS)
+    partial = call.new(job.entries, MOMENTS + job.channels)
+    blocks = _blocks(job.count, PROJECT_THREADS)
+    camera_partial = call.new(blocks, CAMERA_TERMS) if camera else None
     v_means2d = call.new(job.count, 2)
     v_means2d_abs = call.new(job.count, 2) if job.absgrad else None
     job.set(v_pixel=v_pixel, behind=behind, partial=partial, camera_partial=camera_partial, v_means2d=v_means2d)
@@ -350,9 +374,11 @@ def _draw_backward(
     for first in firsts:
         job.set(first_channel=first)
         launch("raster", "pixel_gradients", job, tiles, TILE_PIXELS, width)
-        blocks = _blocks(job.buckets, BACKWARD_THREADS // BUCKET)
-        launch("raster", "raster_backward", job, blocks, BACKWARD_THREADS, width)
-    launch("project", "project_splats_backward", job, len(camera_partial), PROJECT_THREADS)
+        warps, kernel = BACKWARD_THREADS // WARP, "raster_backward" + "_absgrad" * job.absgrad
+        launch("raster", kernel, job, _blocks(job.buckets, warps), BACKWARD_THREADS, width)
+    bits = v_inputs.get("bit_logits") is not None
+    kernel = "project_splats_backward" + "_bits" * bits + "_antialiased" * job.antialiased
+    launch("project", kernel, job, blocks, PROJECT_THREADS)
     assert call.info is not None
     call.info.means2d_grad, call.info.means2d_absgrad = v_means2d, v_means2d_abs
-    return camera_partial.sum(0).reshape(3, 4)
+    return camera_partial

@@ -73,6 +73,11 @@ def choose_device_and_backend(device: str = "auto", backend: str = "auto") -> tu
     if backend == "auto" and device not in ("auto", "cpu"):
         chosen = visible_gpu(device)  # if nothing works there, that is said of every backend below
     else:
+        if device == "auto" and only and "cpu" not in only and (problem := gpu_problem("cuda")):
+            raise UserError(
+                f"The backend '{backend}' needs a GPU, and {problem}; choose another backend, or install a torch build "
+                "for a GPU."
+            )
         chosen = resolve_device("cpu" if device == "auto" and only == ("cpu",) else device)
     name = backend_for(backend, chosen)
     if name == GsplatBackend.name:
@@ -147,7 +152,8 @@ def _our_problem(device: torch.device) -> str:
 def _say(name: str, device: torch.device, problems: dict[str, str]) -> None:
     """Log what was chosen, and why."""
     if problems:
-        _log.warning("Backend '%s' on %s, because of the others: %s.", name, device, _in_words(problems))
+        text = "Backend '%s' on %s, because of the others: %s; nfc-gs info --devices --retest tests ours again."
+        _log.warning(text, name, device, _in_words(problems))
     else:
         gpu = torch.cuda.get_device_name(device)
         _log.info("Backend '%s' on %s: our own kernels, which passed their self-test on this %s.", name, device, gpu)

@@ -9,6 +9,7 @@ without a usable GPU, and keeps the verdict in the folder of compiled kernels.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -91,7 +92,8 @@ def self_test(device: torch.device | str, *, retest: bool = False) -> Verdict:
     if lasting:
         _keep(verdict)
     else:
-        _file(verdict).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing can be removed
+            _file(verdict).unlink(missing_ok=True)
     return verdict
 
 
@@ -148,7 +150,13 @@ def _run(device: torch.device) -> tuple[bool, str, bool]:
     command = [sys.executable, "-m", PROGRAM, str(device)]
     try:
         ended = subprocess.run(
-            command, cwd=package.parent, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT
+            command,
+            cwd=package.parent,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIME_LIMIT,
         )
     except subprocess.TimeoutExpired:
         return False, f"its self-test did not end within {TIME_LIMIT:g} seconds", False
@@ -157,18 +165,28 @@ def _run(device: torch.device) -> tuple[bool, str, bool]:
     try:
         values = plain_json.as_dict(plain_json.parse(ended.stdout.splitlines()[-1]), "the verdict")
         reason = plain_json.as_text(values["reason"], "reason")
-        return values["passed"] is True and not reason, reason, values["lasting"] is True
+        passed, lasting = values["passed"], values["lasting"]
+        if not isinstance(lasting, bool) or passed is not (not reason):
+            raise ValueError("it is no verdict")
+        return passed, reason, lasting
     except (IndexError, KeyError, ValueError):
         return False, f"its self-test crashed ({_last_words(ended)})", not _ended_from_outside(ended.returncode)
 
 
 def _ended_from_outside(code: int) -> bool:
-    return code < 0 and signal.Signals(-code).name in _FROM_OUTSIDE
+    return code < 0 and _signal_name(-code) in _FROM_OUTSIDE
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of those for real time
+        return f"signal {number}"
 
 
 def _last_words(ended: subprocess.CompletedProcess[str]) -> str:
     """How a process ended: its signal or exit code, and the last line of what it said."""
-    how = signal.Signals(-ended.returncode).name if ended.returncode < 0 else f"exit code {ended.returncode}"
+    how = _signal_name(-ended.returncode) if ended.returncode < 0 else f"exit code {ended.returncode}"
     lines = [line for line in ended.stderr.splitlines() if line.strip()]
     return f"{how}: {in_one_line(lines[-1])}" if lines else how
 
@@ -185,6 +203,9 @@ def main(device: str) -> int:
 
 def compared(device: torch.device) -> tuple[str, bool]:
     """Why the kernels fail on a GPU, "" if they do not, and whether that will be so the next time, too."""
+    problem = gpu_problem(device)  # as where another process holds the GPU
+    if problem:
+        return problem, False
     try:
         compare(nvrtc.runtime_for(device))
     except DifferenceError as difference:

@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from nfc_gs.core import plain_json
 from nfc_gs.core.errors import UserError
 from nfc_gs.core.files import write_text
 from nfc_gs.core.text import in_one_line
+from nfc_gs.data.sampler import measured_views
 from nfc_gs.data.scene import TimeAxis
 from nfc_gs.runs.names import METRICS_NAME
 
@@ -57,7 +58,9 @@ class Metrics:
     """The held-out views' metrics and their means, None where there are no views.
 
     Attributes:
+        views: those that were measured.
         time_axis: what the times of the views mean; None in a static scene.
+        held_out: how many views are held out, which may be more than were measured; None where that is not known.
 
     >>> metrics = nfc_gs.evaluate(nfc_gs.load_model("runs/garden"))
     >>> metrics
@@ -68,12 +71,31 @@ class Metrics:
 
     views: tuple[ViewMetrics, ...]
     time_axis: TimeAxis | None = None
+    held_out: int | None = None
 
     def __repr__(self) -> str:
         views = f"{len(self.views)} view" if len(self.views) == 1 else f"{len(self.views)} views"
         if self.psnr is None or self.ssim is None:
             return f"Metrics({views})"
         return f"Metrics(PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.3f}, {views})"
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether more views are held out than were measured."""
+        return self.held_out is not None and self.held_out > len(self.views)
+
+    @property
+    def count_in_words(self) -> str:
+        """How many views were measured: '8', or '500 of 625, chosen at random'."""
+        return f"{len(self.views)} of {self.held_out}, chosen at random" if self.is_sample else str(len(self.views))
+
+    def among(self, most: int) -> Metrics:
+        """The metrics that would have been measured with at most so many views (`data.sampler.measured_views`)."""
+        count = len(self.views) if self.held_out is None else self.held_out
+        fewer = set(measured_views(count, most))
+        measured = measured_views(count, len(self.views))
+        views = [view for i, view in zip(measured, self.views, strict=True) if i in fewer]
+        return replace(self, views=tuple(views))
 
     @property
     def psnr(self) -> float | None:
@@ -171,6 +193,8 @@ def write_metrics(run: Path, metrics: Metrics, record: TrainingRecord) -> Path:
 def test_values(metrics: Metrics) -> dict[str, Any]:
     """What `metrics.json` says of the held-out views; numbers may not be finite."""
     test: dict[str, Any] = {"psnr": metrics.psnr, "ssim": metrics.ssim}
+    if metrics.held_out:
+        test |= {"measured": len(metrics.views), "held_out": metrics.held_out}
     if metrics.lpips is not None:
         test["lpips"] = metrics.lpips
     if metrics.moving_psnr is not None:
@@ -222,6 +246,8 @@ def _parsed(path: Path) -> dict[str, Any]:
     plain_json.as_int(content.get("steps", 0), "steps")
     test = plain_json.as_dict(content.get("test", {}), "test")
     views = plain_json.as_list(test.get("views", []), "test.views")
+    for name in ("measured", "held_out"):
+        plain_json.as_int(test.get(name, 0), f"test.{name}")
     parts = {"": (content, _OF_TRAINING), "test.": (test, _OF_VIEWS)}
     for index, view in enumerate(views):
         parts[f"test.views[{index}]."] = (plain_json.as_dict(view, f"test.views[{index}]"), _OF_VIEWS)

@@ -54,6 +54,9 @@ PHOTO_ENDING = "_truth"
 LONGEST_STEM = 120
 """Characters; longer names of views are cut, since file systems take 255 bytes."""
 
+IMAGE_CACHE = "image-cache"
+"""Folder of decoded copies of photos, beside the run folders that share it (`data.image_copies`)."""
+
 
 def image_stems(names: Sequence[str]) -> list[str]:
     """File names without suffix for views, one each: folders become underscores, clashes keep suffix or number.

@@ -28,6 +28,7 @@ from nfc_gs.runs.checkpoint import RUN_PART, Checkpoint, load_checkpoint
 from nfc_gs.runs.history import check_history
 from nfc_gs.runs.metrics import Metrics, TrainingRecord, check_metrics, read_metrics, write_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME
+from nfc_gs.runs.run_folder import image_cache_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -204,7 +205,9 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str, ima
     if backend == "auto" and _kind(own.get("device")) == _kind(resolve_device(device)):
         backend = str(own.get("backend", backend))
     device, backend = choose_device_and_backend(device, backend)
-    scene = scene_again(checkpoint, capture, images=images)
+    folder = _folder_of(path)
+    copies = image_cache_of(folder) if images and folder.is_dir() else None
+    scene = scene_again(checkpoint, capture, images=images, copies=copies)
     check_same_times(scene, checkpoint)
     if checkpoint.correction_parts and _names(scene) != _names(checkpoint.scene):
         raise UserError(
@@ -212,7 +215,7 @@ def open_run(path: Path, *, capture: Path | None, device: str, backend: str, ima
             "restore it."
         )
     return OpenRun(
-        folder=_folder_of(path),
+        folder=folder,
         checkpoint=checkpoint,
         model=checkpoint.make_model(device),
         device=device,
@@ -238,12 +241,15 @@ def capture_is_there(checkpoint: Checkpoint) -> bool:
     return os.path.exists(checkpoint.capture)
 
 
-def scene_again(checkpoint: Checkpoint, capture: Path | None, *, images: bool = True) -> SceneData:
+def scene_again(
+    checkpoint: Checkpoint, capture: Path | None, *, images: bool = True, copies: Path | None = None
+) -> SceneData:
     """Read the capture of a run again.
 
     Args:
         capture: where it lies now; None where it lay.
         images: they are needed; else what the checkpoint holds of a capture that is gone will do.
+        copies: as `load_scene` has it.
 
     Raises:
         UserError: it is gone, or cannot be read.
@@ -254,14 +260,15 @@ def scene_again(checkpoint: Checkpoint, capture: Path | None, *, images: bool = 
         raise UserError(
             f"The capture of this run, {checkpoint.capture}, is not there any more; say where it is with --capture."
         )
-    return scene_of(checkpoint, capture)
+    return scene_of(checkpoint, capture, copies=copies)
 
 
-def scene_of(checkpoint: Checkpoint, capture: Path | str | None = None) -> SceneData:
+def scene_of(checkpoint: Checkpoint, capture: Path | str | None = None, *, copies: Path | None = None) -> SceneData:
     """Read the capture of a run again, in the way it was read for training.
 
     Args:
         capture: where it lies now, if it was moved.
+        copies: as `load_scene` has it.
 
     Raises:
         UserError: it cannot be read, or the checkpoint does not say how.
@@ -275,7 +282,7 @@ def scene_of(checkpoint: Checkpoint, capture: Path | str | None = None) -> Scene
         raise UserError(
             f"The saved configuration of the capture does not fit this version of nfc-gs ({error}); start a new run."
         ) from None
-    return load_scene(capture if capture is not None else checkpoint.capture, config)
+    return load_scene(capture if capture is not None else checkpoint.capture, config, copies=copies)
 
 
 def _names(scene: SceneData) -> list[str]:

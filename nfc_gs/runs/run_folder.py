@@ -21,6 +21,7 @@ from nfc_gs.runs.names import (
     CONFIG_NAME,
     FRAMES_NAME,
     HISTORY_NAME,
+    IMAGE_CACHE,
     LOCK_NAME,
     RENDERS,
     TENSORBOARD,
@@ -176,6 +177,11 @@ def check_is_capture(path: Path | str) -> None:
             f"{path} is a run, not a capture; give the folder of the photos, or go on with the run: --resume {path}, "
             f"in Python nfc_gs.Trainer.resume({str(path)!r})."
         )
+
+
+def image_cache_of(run: Path) -> Path:
+    """The folder for decoded copies of photos that a run shares with those beside it; it need not be there."""
+    return (run if run.name not in ("", "..") else run.resolve()).parent / IMAGE_CACHE
 
 
 def remove_leftovers_of(run: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from nfc_gs.data.sampler import MEASURED_WHILE_TRAINING
 from nfc_gs.runs.metrics import Metrics
 
 QUALITY = (
@@ -108,7 +109,8 @@ def shortfall(metrics: Metrics, history: Sequence[Mapping[str, Any]], *, steps: 
             "wrong or belong to other photos, no camera sees the points, or the training was too short."
         )
     first = next((line for line in history if isinstance(line.get("test_psnr"), float)), None)
-    if first is not None and psnr < first["test_psnr"] - FALL:
+    psnr = metrics.among(MEASURED_WHILE_TRAINING).psnr  # of the same views as in the history
+    if first is not None and psnr is not None and psnr < first["test_psnr"] - FALL:
         return (
             f"The held-out views have become worse in training (PSNR {first['test_psnr']:.1f} dB after step "
             f"{first['step']:,}, {psnr:.1f} dB {after}): likely some poses are wrong, or the photos are too few."

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.files import atomic_write, make_folder
+from nfc_gs.data.sampler import measured_views
 from nfc_gs.data.scene import SceneData, ViewImage
 from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.model.radiance import RadianceModel, RenderOptions
@@ -33,8 +34,9 @@ def evaluate(
     save_to: Path | None = None,
     model_at: Callable[[float | None], RadianceModel] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    most: int | None = None,
 ) -> Metrics:
-    """Render every held-out view at full size and compare it with its image.
+    """Render the held-out views at full size and compare them with their images.
 
     Args:
         lpips: also LPIPS; where it cannot be had, a sentence says so and the other metrics stand. It knows no
@@ -43,18 +45,20 @@ def evaluate(
         model_at: what is rendered in place of the model at the time of a view, such as the Gaussians that a splat file
             would hold. Views of the same time follow each other.
         progress: called with how many views are done, and how many there are, after each.
+        most: measure so many views at most (`data.sampler.measured_views`); None for all.
 
     Raises:
         UserError: an image cannot be read, or not be written.
     """
-    stems = image_stems([scene.views[i].name for i in scene.test])
-    if save_to is not None and scene.test:
+    chosen = [scene.test[i] for i in measured_views(len(scene.test), most)]
+    stems = image_stems([scene.views[i].name for i in chosen])
+    if save_to is not None and chosen:
         make_folder(save_to)
-    order = sorted(range(len(scene.test)), key=lambda position: scene.views[scene.test[position]].time or 0.0)
+    order = sorted(range(len(chosen)), key=lambda position: scene.views[chosen[position]].time or 0.0)
     measured: dict[int, ViewMetrics] = {}
     for done, position in enumerate(order):
-        scene.prefetch([scene.test[later] for later in order[done + 1 : done + 3]])
-        index = scene.test[position]
+        scene.prefetch([chosen[later] for later in order[done + 1 : done + 3]])
+        index = chosen[position]
         view, truth = scene.views[index], scene.image(index)
         shown = model if model_at is None else model_at(view.time)
         out = render(shown, scene.camera(index), view.time, options, view=index)
@@ -77,7 +81,7 @@ def evaluate(
             _save(save_to / f"{stems[position]}{PHOTO_ENDING}.png", truth.rgb)
         if progress is not None:
             progress(done + 1, len(order))
-    return Metrics(tuple(measured[position] for position in range(len(order))), scene.time_axis)
+    return Metrics(tuple(measured[position] for position in range(len(order))), scene.time_axis, len(scene.test))
 
 
 def baked_at(model: GaussianModel, degree: int) -> Callable[[float | None], GaussianModel]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from nfc_gs.core.events import Listener, TrainFinished, TrainStarted
 from nfc_gs.core.text import in_one_line
 from nfc_gs.core.threads import one_torch_thread
 from nfc_gs.data.config import DataConfig
+from nfc_gs.data.sampler import MEASURED_WHILE_TRAINING
 from nfc_gs.data.scene import SceneData
 from nfc_gs.data.stored import without_photos
 from nfc_gs.model.corrections import NO_CORRECTION
@@ -26,7 +28,7 @@ from nfc_gs.runs.checkpoint import GIVEN_PART, RESERVED_PARTS, RUN_PART, Checkpo
 from nfc_gs.runs.metrics import Metrics, TrainingRecord, peak_memory_mb, write_metrics
 from nfc_gs.runs.names import CHECKPOINT_NAME, CONFIG_NAME
 from nfc_gs.runs.opening import check_same_scene, scene_of, timings_so_far
-from nfc_gs.runs.run_folder import RunFolder, claim_run_folder, lock_run_folder, write_config
+from nfc_gs.runs.run_folder import RunFolder, claim_run_folder, image_cache_of, lock_run_folder, write_config
 from nfc_gs.runs.timelapse import timelapse_picture
 from nfc_gs.training.clock import StageClock
 from nfc_gs.training.companion import Companion
@@ -159,7 +161,7 @@ class Trainer:
                 choose_device_and_backend(config.device, config.backend)
                 if scene is None:
                     with clock.counting("capture"):
-                        scene = scene_of(checkpoint)
+                        scene = scene_of(checkpoint, copies=image_cache_of(folder.path))
                 check_same_scene(scene, checkpoint)
                 _check_has_views(scene, Path(checkpoint.capture))
                 trainer = cls.__new__(cls)
@@ -318,7 +320,8 @@ class Trainer:
             test_views=len(self.scene.test),
         )
         with one_torch_thread(), self.clock.counting("other"):
-            reason = self.run.loop(started, self._one_step, self.evaluate if self.scene.test else None)
+            measure = functools.partial(self.evaluate, most=MEASURED_WHILE_TRAINING)
+            reason = self.run.loop(started, self._one_step, measure if self.scene.test else None)
             return self.run.finished(reason, self.timings)
 
     def step(self) -> None:
@@ -329,21 +332,25 @@ class Trainer:
     def evaluate(self, save_to: Path | None = None, **options: Any) -> Metrics:
         """Measure the held-out views now, at full size, and log the result in the run's history.
 
+        The history and its listeners get the figures of the views that are measured while training
+        (`data.sampler.measured_views`), of however many they are here.
+
         Args:
             save_to: folder for the rendered views and their images.
             options: as of `measure`.
         """
         with self.clock.counting("evaluation"):
             metrics = self.measure(save_to, **options)
-            if metrics.psnr is not None and metrics.ssim is not None:
-                self.run.evaluated(metrics.psnr, metrics.ssim)
+            logged = metrics.among(MEASURED_WHILE_TRAINING)
+            if logged.psnr is not None and logged.ssim is not None:
+                self.run.evaluated(logged.psnr, logged.ssim)
         return metrics
 
     def measure(self, save_to: Path | None = None, **options: Any) -> Metrics:
         """The held-out views' metrics; nothing is logged.
 
         Args:
-            options: `lpips`, `model_at` and `progress` as `evaluation.evaluate` has them.
+            options: `lpips`, `model_at`, `progress` and `most` as `evaluation.evaluate` has them.
         """
         with one_torch_thread():
             return evaluate(self.model, self.scene, self.render_options, save_to=save_to, **options)

@@ -15,7 +15,7 @@ from time import perf_counter, time
 from typing import Protocol
 
 from nfc_gs.core.errors import UserError
-from nfc_gs.core.events import Evaluated, Event, StepDone, TrainFinished
+from nfc_gs.core.events import CheckpointSaved, Evaluated, Event, StepDone, TrainFinished
 from nfc_gs.model.radiance import RadianceModel
 from nfc_gs.runs.names import REPORT_NAME, SPLAT_NAME
 from nfc_gs.viewer.scheduler import Budget
@@ -72,8 +72,10 @@ class LiveTraining:
         paused: the trainer's thread waits after its step.
         stop_pressed: the training was ended from the viewer.
         save_error: why the last checkpoint that was requested was not written; empty if it was.
+        saved_step: of the last checkpoint; None before the first.
         last: the last step's event; None before the first.
         finished: the training is over.
+        ended_early: it is over before all of its steps or its time were used.
         rate: steps per second, lately.
         loss, psnr, test_psnr: curves.
         on_snapshot: called after each new snapshot, in the thread of the training.
@@ -82,8 +84,9 @@ class LiveTraining:
     def __init__(self, training: Training, source: Source, clock: Callable[[], float] = perf_counter) -> None:
         """Keep `source` up to date with `training`, whose listener this must become (`training.listen`)."""
         self.source, self.budget = source, Budget(SHARE, clock)
-        self.paused = self.stop_pressed = self.finished = False
+        self.paused = self.stop_pressed = self.finished = self.ended_early = False
         self.save_error = ""
+        self.saved_step: int | None = None
         self.last: StepDone | None = None
         self.rate = 0.0
         self.loss, self.psnr, self.test_psnr = Curve(), Curve(), Curve()
@@ -151,7 +154,10 @@ class LiveTraining:
             self._wait_while_paused(event.step)
         elif isinstance(event, Evaluated):
             self.test_psnr.add(event.step, event.psnr)
+        elif isinstance(event, CheckpointSaved):
+            self.saved_step = event.step
         elif isinstance(event, TrainFinished):
+            self.ended_early = event.reason != "done"
             self.finished = self.budget.unlimited = True
             self._take_snapshot(event.step)
 

@@ -149,10 +149,11 @@ class Session:
         self.request()
 
     def set_in_scene(self, kind: str, present: bool) -> None:
-        """Note whether objects of a kind are in the browser's scene, and draw."""
+        """Note whether objects of a kind are in the browser's scene, and draw if that is new."""
         with self._state_lock:
             kinds = self.state.in_scene | {kind} if present else self.state.in_scene - {kind}
-            self.update(in_scene=kinds)
+            if kinds != self.state.in_scene:
+                self.update(in_scene=kinds)
 
     def _replace(self, **changes: Any) -> None:
         with self._state_lock:

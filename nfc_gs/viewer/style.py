@@ -45,6 +45,9 @@ div:has(> .nfc-tabs) + div button:hover { color: var(--mantine-color-text); }
 @media (max-width: 36em) {
   div:has(> .nfc-tabs) + div button { padding: 0 0.1rem; font-size: 0.7rem; letter-spacing: -0.02em; }
 }
+/* A slider after the mark has no number: that of a logarithm means little. */
+div:has(> .nfc-no-number) { display: none; }
+div:has(> .nfc-no-number) + div .mantine-NumberInput-root { visibility: hidden; }
 /* The window of what lies over the picture has no frame, header or size, and lets the mouse through. */
 [data-floating-window]:has(.nfc-over) {
   height: 0 !important; border: 0; box-shadow: none; background: none; pointer-events: none;
@@ -90,6 +93,10 @@ It relies on the class names of viser 1.1. Where they differ, the page looks as 
 
 OVERLAY_MARK = '<i class="nfc-over"></i>'
 """HTML that makes the window that it is in invisible, but for what has a place of its own over the picture."""
+
+
+HIDES_NUMBER = '<i class="nfc-no-number"></i>'
+"""HTML before a slider that hides the slider's number."""
 
 
 def timeline_bar(text: str) -> str:

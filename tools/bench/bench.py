@@ -9,6 +9,7 @@ python tools/bench/bench.py motion                    what motion costs, in trai
 python tools/bench/bench.py motion --run RUN          ... playing a trained splat, on its capture
 python tools/bench/bench.py gpu --short               what is to be known of a GPU at first contact, in 8 minutes
 python tools/bench/bench.py gpu --garden NPZ          our GPU kernels beside gsplat's, and beside what bounds them
+python tools/bench/bench.py pairs --run RUN           what a GPU has to do for a scene, counted on a CPU
 python tools/bench/bench.py viewer                    the viewer: pictures per second, their delay, its cost
 python tools/bench/bench.py quality CAPTURE [MORE]    PSNR after 250, 500, ... 8,000 training steps
 """
@@ -24,7 +25,7 @@ import tyro
 
 from nfc_gs.core.errors import UserError
 
-BENCHMARKS = ("cpu", "scale", "nfc", "motion", "gpu", "viewer", "quality")
+BENCHMARKS = ("cpu", "scale", "nfc", "motion", "gpu", "pairs", "viewer", "quality")
 """Each is a module beside this one, with its options (`Options`) and the function that takes them (`run`),
 which returns the exit code or nothing."""
 

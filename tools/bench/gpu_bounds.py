@@ -5,9 +5,9 @@ A module of `bench.py gpu`, not a command. A kernel's time is shown with two low
 - bytes: every array that it reads or writes, once, over the bandwidth that a large copy reaches on this GPU. Sizes are
   those of the arrays themselves, of which only the part counts that was needed (visible Gaussians, entries before
   their tile is opaque). Estimated: that nothing is read twice, and that no array is still in the cache.
-- pairs: pixel-splat pairs whose alpha it computes, counted exactly forward and as if no pixel became opaque within 32
-  splats backward, times `INSTRUCTIONS`, over the rate of float32 instructions. Estimated: the number of instructions,
-  which is what alpha alone takes (what follows where a splat counts comes on top), and a clock at its highest.
+- pairs: pixel-splat pairs whose exponent it computes, counted exactly forward and as if no pixel became opaque within a
+  bucket backward, times `INSTRUCTIONS`, over the rate of float32 instructions. Estimated: the number of instructions,
+  which is what the exponent alone takes (what follows where a splat counts comes on top), and a clock at its highest.
 
 Neither bounds other algorithms.
 """
@@ -29,7 +29,7 @@ from torch import Tensor
 from nfc_gs.core.constants import TILE_SIZE
 from nfc_gs.ops.kernel_args import RenderArgs
 from nfc_gs.ops.nvrtc import Runtime
-from nfc_gs.rendering.cuda_backend import BUCKET, TILE_PIXELS
+from nfc_gs.rendering.cuda_backend import TILE_PIXELS
 
 WARP = 32
 
@@ -42,12 +42,12 @@ KERNEL_ARRAYS: dict[str, tuple[str, str]] = {
     "find_tiles": ("slot_tile slot_entry entry_splat", "slot_splat tile_begin"),
     "raster": (
         "tile_begin slot_splat records colors background",
-        "bucket_tile bucket_transmittance bucket_sum out out_alpha out_depth",
+        "tile_reached bucket_tile bucket_transmittance bucket_sum out out_alpha out_depth",
     ),
     "pixel_gradients": ("out out_alpha out_depth v_out v_alpha v_depth", "v_pixel behind"),
     "raster_backward": (
-        "tile_begin bucket_tile bucket_transmittance bucket_sum slot_splat slot_entry records colors v_pixel behind "
-        "partial",
+        "tile_begin tile_reached bucket_tile bucket_transmittance bucket_sum slot_splat slot_entry records colors "
+        "v_pixel behind",
         "partial",
     ),
     "project_splats_backward": (
@@ -57,7 +57,8 @@ KERNEL_ARRAYS: dict[str, tuple[str, str]] = {
         "v_features v_means2d v_means2d_abs camera_partial",
     ),
 }
-"""The arrays, by their names in `RenderArgs`, that a kernel reads and those that it writes."""
+"""The arrays, by their names in `RenderArgs`, that a kernel reads and those that it writes. A variant of a kernel, with
+its name and a suffix, is listed under the kernel's name."""
 
 VISIBLE_ROWS = {"sh_coeffs", "bit_logits", "bit_shifts", "features", "records", "colors", "entry_begin"}
 """Arrays of which only the rows of visible Gaussians are read or written ..."""
@@ -68,14 +69,18 @@ VISIBLE_ROWS_BACKWARD = {"means", "quats", "scales", "opacities", "log_scales", 
 STARTED_BUCKET_ROWS = {"bucket_transmittance", "bucket_sum"}
 """Arrays of which only the rows of buckets that were started are read or written."""
 
-REACHED_ENTRY_ROWS = {"slot_splat", "slot_entry", "partial"}
-"""Arrays of which the rasterizer reads and writes only the entries in such buckets."""
+REACHED_ENTRY_ROWS = {"slot_splat"}
+"""Arrays of which the rasterizer reads only the entries in such buckets."""
 
 RASTERIZERS = ("raster", "raster_backward")
 
-INSTRUCTIONS = 10
-"""Float32 instructions from a pixel and a splat to alpha: two offsets, the exponent (five), a comparison, a minimum, a
-selection; the power of two is computed by other units, in less time."""
+INSTRUCTIONS = 8
+"""Float32 instructions from a pixel and a splat to whether it counts: offsets (two), exponent (five), comparison."""
+
+
+def kernel_of(variant: str) -> str:
+    """The name in `KERNEL_ARRAYS` of a kernel or of a variant of it; its own name if it has none there."""
+    return max((name for name in KERNEL_ARRAYS if variant.startswith(name)), key=len, default=variant)
 
 
 class DeviceTimer(Protocol):
@@ -162,8 +167,8 @@ class Workload:
     Attributes:
         gaussians, visible, drawn: all, those in view, and those with an entry that was reached.
         entries, reached: pairs of a tile and a splat, and those that were read before the tile was opaque.
-        buckets, started: of 32 entries of a tile: all that were allocated, and those that were read.
-        forward_pairs: pixel-splat pairs whose alpha was computed: whole warps of 32 pixels.
+        buckets, started: of consecutive entries of a tile: all that were allocated, and those that were read.
+        forward_pairs: pixel-splat pairs whose exponent was computed: whole warps of 32 pixels.
         backward_pairs: the same backward, at the most.
         arrays: bytes by the name in `RenderArgs`.
     """
@@ -180,16 +185,16 @@ class Workload:
     arrays: Mapping[str, int]
 
     def bytes_of(self, kernel: str) -> float:
-        """Bytes that a kernel of `KERNEL_ARRAYS` must read and write."""
+        """Bytes that a kernel of `KERNEL_ARRAYS`, or a variant of one, must read and write."""
         return sum(
-            self.arrays.get(name, 0) * self._share(kernel, name)
-            for names in KERNEL_ARRAYS[kernel]
+            self.arrays.get(name, 0) * self._share(kernel_of(kernel), name)
+            for names in KERNEL_ARRAYS[kernel_of(kernel)]
             for name in names.split()
         )
 
     def pairs_of(self, kernel: str) -> int:
         """Pixel-splat pairs of a kernel; 0 for kernels that compute no alpha."""
-        return {"raster": self.forward_pairs, "raster_backward": self.backward_pairs}.get(kernel, 0)
+        return {"raster": self.forward_pairs, "raster_backward": self.backward_pairs}.get(kernel_of(kernel), 0)
 
     def _share(self, kernel: str, array: str) -> float:
         part, whole = 1, 1
@@ -213,9 +218,9 @@ def count_workload(picture: Tensor, arrays: Mapping[str, int]) -> Workload:
     node: Any = picture.grad_fn
     job, buffers = node.job, node.call.buffers
     tile_begin = buffers["tile_begin"].long()
-    started = buffers["bucket_tile"] >= 0  # [B]
+    tile, bucket = _tiles_and_buckets(tile_begin, job.bucket_splats)
+    started = _started(buffers, tile_begin, job.bucket_splats)  # [B]
     open_pixels = (buffers["bucket_transmittance"] > 0) & started[:, None]  # [B, 256]
-    tile, bucket = _tiles_and_buckets(tile_begin)
     reached = started[bucket]  # [M]
     splats = torch.bincount(bucket, minlength=len(started))  # [B]
     visible = buffers["radii"][:, 0] > 0
@@ -228,18 +233,36 @@ def count_workload(picture: Tensor, arrays: Mapping[str, int]) -> Workload:
         buckets=job.buckets,
         started=int(started.sum()),
         forward_pairs=_forward_pairs(job, buffers, tile, bucket, open_pixels),
-        backward_pairs=int((splats * open_pixels.sum(1)).sum()),
+        backward_pairs=_backward_pairs(splats, open_pixels.sum(1)),
         arrays=arrays,
     )
 
 
-def _tiles_and_buckets(tile_begin: Tensor) -> tuple[Tensor, Tensor]:
+def _tiles_and_buckets(tile_begin: Tensor, bucket_splats: int) -> tuple[Tensor, Tensor]:
     """The tile and the bucket of each slot, [M] each (`first_bucket` of cuda/gpu/render.h)."""
     tiles = torch.arange(len(tile_begin) - 1, device=tile_begin.device)
     tile = torch.repeat_interleave(tiles, tile_begin.diff())
     first = tile_begin[tile]
     slot = torch.arange(len(tile), device=tile.device)
-    return tile, first // BUCKET + tile + (slot - first) // BUCKET
+    return tile, first // bucket_splats + tile + (slot - first) // bucket_splats
+
+
+def _started(buffers: Mapping[str, Tensor], tile_begin: Tensor, bucket_splats: int) -> Tensor:
+    """[B] Whether the rasterizer came to a bucket."""
+    tile = buffers["bucket_tile"].long()
+    first_bucket = tile_begin[tile] // bucket_splats + tile
+    index = torch.arange(len(tile), device=tile.device)
+    return (tile >= 0) & ((index - first_bucket) * bucket_splats < buffers["tile_reached"][tile])
+
+
+def _backward_pairs(splats: Tensor, open_: Tensor) -> int:
+    """For each 32 splats of a bucket: the lanes of a warp, for each of `open_` pixels and until all are out of them.
+
+    Args:
+        splats, open_: [B] of each bucket.
+    """
+    rounds = -(-splats // WARP)
+    return int((rounds * WARP * (open_ + WARP - 1) * (open_ > 0)).sum())
 
 
 def _forward_pairs(job: RenderArgs, buffers: Mapping[str, Tensor], tile: Tensor, bucket: Tensor, open_: Tensor) -> int:

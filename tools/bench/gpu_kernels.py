@@ -9,7 +9,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from gpu_bounds import KERNEL_ARRAYS, DeviceTimer, Rates, TimingRuntime, Workload, array_sizes, count_workload
+from gpu_bounds import (
+    KERNEL_ARRAYS,
+    DeviceTimer,
+    Rates,
+    TimingRuntime,
+    Workload,
+    array_sizes,
+    count_workload,
+    kernel_of,
+)
 from gpu_variants import BenchView, our_variant
 from measuring import Samples, make_table
 from rich.table import Table
@@ -89,7 +98,7 @@ def kernel_table(title: str, found: Profile, rates: Rates) -> Table:
     for name in found.samples.values:
         seconds = found.samples.median(name)
         row = [name, f"{1e3 * seconds:.3f}", f"{seconds / total:.0%}"]
-        if name in KERNEL_ARRAYS:
+        if kernel_of(name) in KERNEL_ARRAYS:
             by_bytes, by_pairs = rates.lower_bounds(work, name)
             pairs = work.pairs_of(name)
             row += [f"{work.bytes_of(name) / 1e6:.1f}", f"{1e3 * by_bytes:.3f}"]

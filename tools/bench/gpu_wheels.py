@@ -55,7 +55,14 @@ def main(words: Sequence[str]) -> int:
     )
     args = parser.parse_args(words)
     named = {name.partition("==")[0]: name for name in NEEDED} | {"cuda-bindings": f"cuda-bindings=={args.cuda}.*"}
-    code = download(args.folder, [name for key, name in named.items() if key not in args.there], args.python)
+    unknown = [name for name in args.there if name not in named]
+    if unknown:
+        parser.error(f"--there: '{unknown[0]}' is none of {', '.join(named)}")
+    if args.folder.exists() and not args.folder.is_dir():
+        parser.error(f"{args.folder} is a file; give a folder")
+    wanted = [name for key, name in named.items() if key not in args.there]
+    args.folder.mkdir(parents=True, exist_ok=True)
+    code = download(args.folder, wanted, args.python) if wanted else 0
     if code:
         return code
     found = sizes(args.folder)

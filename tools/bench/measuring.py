@@ -101,7 +101,7 @@ def make_table(title: str, heads: Iterable[str], caption: str | None = None, lef
 def check_counts(counts: Iterable[tuple[str, float]], least: int = 1) -> None:
     """Raise UserError if an option (name, value) is less than it may be."""
     for name, value in counts:
-        if value < least:
+        if not value >= least:  # nor is nan
             raise UserError(f"--{name} is {value}, but must be at least {least}.")
 
 

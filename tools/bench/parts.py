@@ -229,12 +229,18 @@ def _verdict(code: int | None, limit: float, reading: Reading, output: str) -> t
     if code is None:
         return "timed out", f"It was killed after {limit:.0f} s. {reading.wrong}".strip()
     if code < 0:
-        name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-        return "failed", f"It crashed by {name}. {reading.wrong}".strip()
+        return "failed", f"It crashed by {_signal_name(-code)}. {reading.wrong}".strip()
     if code > 0:
         last = [line for line in output.splitlines() if line.strip()][-1:]
         return "failed", " ".join([reading.wrong, f"It ended with exit code {code}:", *last]).strip()
     return ("failed", reading.wrong) if reading.wrong else ("passed", "")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of those for real time
+        return f"signal {number}"
 
 
 def run_limited(
@@ -293,12 +299,12 @@ def _measured(part: Part) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _signal_as_exception() -> Iterator[None]:
-    """While the block lasts, SIGTERM and SIGHUP end it as Ctrl-C does: by an exception."""
+    """While the block lasts, Ctrl-C, SIGTERM and SIGHUP end it by an exception that prints nothing."""
 
     def end(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

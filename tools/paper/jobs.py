@@ -121,7 +121,9 @@ def make_job(capture: Capture, condition: Condition, variant: Variant, common: T
     """The job that trains a variant under a condition. Raises UserError if its settings do not make sense."""
     config = configure(variant, common)
     settings = effective(resolve(config))
-    data = {name: value for name, value in dataclasses.asdict(capture.data).items() if name != "cache_gb"}
+    data = {
+        name: value for name, value in dataclasses.asdict(capture.data).items() if name not in ("cache_gb", "copies_gb")
+    }
     determines = {
         "capture": capture.path.name,
         "scene": capture.fingerprint,

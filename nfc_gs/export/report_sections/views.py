@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from html import escape
 from typing import Any
 
 from nfc_gs.core import colormap
-from nfc_gs.export.report_files import RunFiles, ViewResult
+from nfc_gs.export.report_files import RunFiles, ViewResult, as_number
 from nfc_gs.export.report_sections.section import Section, empty, fixed, section_of
 from nfc_gs.export.report_sections.slider import slider
 
@@ -40,8 +41,20 @@ def section(run: RunFiles) -> Section:
     if len(run.shown) < len(run.views):
         which = "the worst and the best among them" if run.shown else "their files are missing"
         note = f'<p class="note">Pictures of {len(run.shown)} of {len(run.views)} views are shown, {which}.</p>'
-    body = (_stage() if run.shown else "") + _table(run) + note
+    body = _sample(run) + (_stage() if run.shown else "") + _table(run) + note
     return Section(section_of("views", "Held-out views", body), [_data(view) for view in run.shown])
+
+
+def _sample(run: RunFiles) -> str:
+    """That not all held-out views were measured, where that is so."""
+    held_out = as_number(run.test.get("held_out"))
+    if held_out is None or held_out <= len(run.views):
+        return ""
+    command = f"nfc-gs eval --all {shlex.quote(str(run.folder))}"
+    return (
+        f'<p class="note">{len(run.views)} of {held_out:,.0f} held-out views were measured, chosen at random, the same '
+        f"ones in every run; <code>{escape(command)}</code> measures all.</p>"
+    )
 
 
 def view_in_words(view: ViewResult) -> str:

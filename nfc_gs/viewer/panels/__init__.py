@@ -66,6 +66,9 @@ PANELS = (
 NARROW = 577
 """A window that is narrower, in pixels, is a phone's: viser puts the panel over the lower part of the picture."""
 
+PHONE_WIDTH, PHONE_ASPECT = 1440, 0.7
+"""Most pixels across, and most width / height, of a phone's window: phones have two to four pixels for each of CSS."""
+
 
 def add_panels(session: Session) -> list[Panel]:
     """Add the panels that suit what is shown to the page, and their keys; returns them in their order.
@@ -78,8 +81,8 @@ def add_panels(session: Session) -> list[Panel]:
     panels += _over_the_picture(session, [entry for entry in shown if entry.tab == OVER])
     tabs = Tabs(session, list(dict.fromkeys(entry.tab for entry in shown if entry.tab not in ("", OVER))))
     panels.append(tabs)
-    is_phone = 0 < session.window[0] < NARROW
-    with gui.add_folder("Controls", expand_by_default=False) if is_phone else contextlib.nullcontext():
+    folded = is_phone(*session.window)
+    with gui.add_folder("Controls", expand_by_default=False) if folded else contextlib.nullcontext():
         tabs.build(gui)
         for tab in tabs.names:
             with tabs.add(tab):
@@ -89,6 +92,11 @@ def add_panels(session: Session) -> list[Panel]:
     tabs.open(tabs.names[0])
     gui.add_html(button_hints(_hints_of_buttons(gui)))
     return list(filter(None, panels))
+
+
+def is_phone(width: int, height: int) -> bool:
+    """Whether a window of so many pixels of the screen is a phone's; (0, 0), a window without a size, is none."""
+    return 0 < width < NARROW or 0 < width <= min(PHONE_WIDTH, PHONE_ASPECT * height)
 
 
 def _over_the_picture(session: Session, entries: Sequence[Entry]) -> list[Panel | None]:

@@ -38,7 +38,7 @@ class BrowserPanel(Panel):
     def build(self, gui: viser.GuiApi) -> None:
         """Add the checkbox."""
         self.checkbox = gui.add_checkbox(
-            "Draw in the browser", False,
+            "Browser draws", False,
             hint="Send the splats once and draw them with WebGL: smooth motion without load on the server, but colors "
             "without view dependence, at this time, and without what this panel shows otherwise.",
         )  # fmt: skip

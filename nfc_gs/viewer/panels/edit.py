@@ -22,6 +22,7 @@ from nfc_gs.viewer.crop import CropOutline
 from nfc_gs.viewer.edit import EVERYTHING, Edit, Point, dense_box
 from nfc_gs.viewer.panels.panel import Panel
 from nfc_gs.viewer.session import Session
+from nfc_gs.viewer.style import HIDES_NUMBER
 
 ALL_SIZES = 3.0
 """Where the slider of sizes, which shows logarithms, stands for no limit."""
@@ -58,10 +59,11 @@ class EditPanel(Panel):
             "Fit to the scene", color="gray", visible=False, hint="Box and sphere around the dense middle."
         )
         self.min_opacity = gui.add_slider("Min opacity", 0.0, 1.0, 0.01, 0.0, hint="Removes fainter Gaussians.")
+        gui.add_html(HIDES_NUMBER)
         # The slider is logarithmic: large Gaussians are few and spread over many orders of magnitude.
         self.max_size = gui.add_slider(
             "Max size", -3.0, ALL_SIZES, 0.05, ALL_SIZES, marks=SIZE_MARKS,
-            hint="Removes Gaussians with a longer axis: x stands for 10^x scene units. At the right end all are kept.",
+            hint="Removes Gaussians with a longer axis, in scene units. At the right end all are kept.",
         )  # fmt: skip
         self.count = gui.add_markdown("")
         export = gui.add_button(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from html import escape
 
 import viser
 
@@ -11,6 +13,9 @@ from nfc_gs.viewer.draw import COUNT_FULL
 from nfc_gs.viewer.panels.panel import Panel
 from nfc_gs.viewer.session import Session
 from nfc_gs.viewer.state import Show
+
+NEAR = 0.01
+"""How far from a view's camera the camera still is at it, as a share of the start camera's distance from the scene."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class LegendPanel(Panel):
         scale = self._scale()
         if self._clicked is not None and self._clicked[0] != self.session.state.show:
             self._clicked = None
-        text = "" if scale is None else legend_html(scale, *([] if self._clicked is None else self._clicked[1:]))
+        read = [] if self._clicked is None else self._clicked[1:]
+        text = "" if scale is None else legend_html(scale, *read, note=self._note())
         if self.bar.content != text:
             self.bar.content = text
         if self.bar.visible != bool(text):
@@ -66,6 +72,17 @@ class LegendPanel(Panel):
             return Scale("Entropy of the bits (bits)", state.colormap, 0.0, 1.0)
         return None
 
+    def _note(self) -> str:
+        """Where the camera must be for an error that means something, if it is elsewhere."""
+        scene, state = self.session.content.scene, self.session.state
+        if state.show != "error" or scene is None:
+            return ""
+        view, home = scene.views[state.view], self.session.content.home
+        away = math.dist(view.camera.center.tolist(), self.session.pose.position)
+        if away < NEAR * math.dist(home.position, home.look_at):
+            return ""
+        return f"Only right where {view.name} was taken: Cameras, Go to view, this."
+
     def _on_click(self, event: viser.SceneClickEvent) -> None:
         show = self.session.state.show
         if self._scale() is not None:
@@ -74,8 +91,12 @@ class LegendPanel(Panel):
             self.tick()
 
 
-def legend_html(scale: Scale, *values: float | None) -> str:
-    """The bar as HTML, with a mark at the last of the values that were read; None is where the picture has none."""
+def legend_html(scale: Scale, *values: float | None, note: str = "") -> str:
+    """The bar as HTML, with a mark at the last of the values that were read; None is where the picture has none.
+
+    Args:
+        note: a sentence below the bar.
+    """
     colors, mark, text = ", ".join(gradient(scale.colormap)), "", "click the picture to read it"
     for value in values:
         text = "nothing there" if value is None else f"here: <b>{value:.3g}</b>"
@@ -88,4 +109,4 @@ def legend_html(scale: Scale, *values: float | None) -> str:
 <div style="display: flex; justify-content: space-between"><span>{scale.title}</span><span>{text}</span></div>
 <div style="position: relative; height: 0.8em; background: linear-gradient(to right, {colors})">{mark}</div>
 <div style="display: flex; justify-content: space-between"><span>{scale.first:.3g}</span><span>{last}</span></div>
-</div>"""
+{f"<b>{escape(note)}</b>" if note else ""}</div>"""

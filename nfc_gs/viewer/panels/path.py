@@ -30,6 +30,9 @@ LINE_POINTS = 120
 MAX_MARKS = 100
 """Keyframes that are shown in the scene; of longer paths the first ones."""
 
+PREVIEW, STOP = "Preview", "Stop the preview"
+"""What the button that previews the path is called, while it stands still and while it is previewed."""
+
 CLEAR, UNDO = "Clear all", "Undo: bring the keyframes back"
 """What the button that clears the path is called, before and after."""
 
@@ -76,7 +79,7 @@ class PathPanel(Panel):
         self.fps = gui.add_number("Frames / s", 30.0, min=FPS[0], max=FPS[1], step=1.0, hint="Of the video.")
         self.loop = gui.add_checkbox("Closed loop", False, hint="Come back to the first keyframe.")
         self.shown = gui.add_checkbox("Show the path", True, hint="A line and its keyframes, while this tab is open.")
-        preview = gui.add_button("Preview", hint="Go along the path once; again to stop.")
+        self.preview = gui.add_button(PREVIEW, hint="Go along the path once; again to stop.")
         self._build_video(gui)
         with gui.add_folder("Save and load", expand_by_default=False):
             save = gui.add_button("Download path as JSON", hint="To load it again, here or elsewhere.")
@@ -88,7 +91,9 @@ class PathPanel(Panel):
         self.clear.on_click(guarded(lambda _: self._clear()))
         self.watch(self.seconds, self.fps, self.loop, self.shown)
         start = session.in_background(lambda _: self._preview(), busy="The path is being previewed already.")
-        preview.on_click(guarded(lambda event: self._previewing.clear() if self._previewing.is_set() else start(event)))
+        self.preview.on_click(
+            guarded(lambda event: self._previewing.clear() if self._previewing.is_set() else start(event))
+        )
         save.on_click(guarded(lambda _: self._save()))
         load.on_upload(guarded(lambda _: self._load(load.value.name, load.value.content)))
 
@@ -238,6 +243,7 @@ class PathPanel(Panel):
         frames = self.path.camera_frames(max(width, 16), max(height, 16))
         self.session.update(playing=False)  # the path has times of its own
         self._previewing.set()
+        self.preview.label = STOP
         self._show()
         start = perf_counter()
         try:
@@ -251,6 +257,7 @@ class PathPanel(Panel):
                 sleep(1.0 / 30.0)
         finally:
             self._previewing.clear()
+            self.preview.label = PREVIEW
             self._show()
 
     def render(self) -> None:

@@ -28,6 +28,8 @@ PSNR_SERIES = (
 
 LOSS_SERIES = (uplot.Series(label="Step"), uplot.Series(label="Loss", stroke="#fa5252", width=2))
 
+WRITING = "The results are being measured and written."
+
 STEPS = {"x": uplot.Scale(time=False)}
 """Curves over steps: not over dates, which uPlot takes for granted."""
 
@@ -88,7 +90,7 @@ class TrainingPanel(Panel):
         for button in (self.pause, self.save, self.stop):
             if button.disabled != live.finished:
                 button.disabled = live.finished
-        if live.finished and self._ticks % PLOT_EVERY == 1 and not self.results.visible:
+        if live.finished and live.source.folder is not None and not self.downloads[0].visible:
             self._show_results()
         if live.last is None:
             return
@@ -122,14 +124,15 @@ class TrainingPanel(Panel):
                 self.live.stop()
 
     def _show_results(self) -> None:
-        """Say where the results are, and offer them to download."""
-        files = self.live.results()
+        """Say where the results are, and offer them to download, once they are written."""
+        files, text = self.live.results(), WRITING
         if files:
             lines = [f"- {name}: `{path.resolve()}`" for name, path in zip(("Report", "Splat"), files, strict=False)]
-            self.results.content = "\n".join(["**The results are written.**", "", *lines])
-            self.results.visible = True
-            for button in self.downloads[: len(files)]:
-                button.visible = True
+            text = "\n".join(["**The results are written.**", "", *lines])
+        if text != self.results.content:
+            self.results.content, self.results.visible = text, True
+        for button in self.downloads[: len(files)]:
+            button.visible = True
 
     def _download(self, index: int) -> None:
         path = self.live.results()[index]
@@ -138,7 +141,8 @@ class TrainingPanel(Panel):
 
 def _progress_text(live: LiveTraining, last: StepDone) -> str:
     """How the training goes, in lines; `last` is its last step."""
-    state = "**finished**" if live.finished else "**paused**" if live.paused else f"{live.rate:.1f} steps/s"
+    over = "**stopped early**" if live.ended_early else "**finished**"
+    state = over if live.finished else "**paused**" if live.paused else f"{live.rate:.1f} steps/s"
     left = "" if live.finished else f", {duration(last.remaining_seconds)} left"
     lines = [
         f"Step {last.step:,} ({100 * last.progress:.0f} %), {state}",
@@ -149,6 +153,8 @@ def _progress_text(live: LiveTraining, last: StepDone) -> str:
         lines.append(f"Held-out views: {live.test_psnr.values[-1]:.2f} dB")
     if live.save_error:
         lines.append(f"**Not saved**: {live.save_error}")
+    elif live.saved_step is not None and not live.finished:
+        lines.append(f"The checkpoint of step {live.saved_step:,} is saved.")
     return "  \n".join(lines)
 
 
