@@ -24,6 +24,7 @@ namespace nfc {
 
 constexpr int kChannels = NFC_CHANNELS;
 constexpr int kBackwardThreads = 128;
+constexpr int kBackwardBlocks = kChannels == 3 ? 0 : 6;  // 0: the choice of NVRTC, whose 13.0 spills at other widths
 constexpr float kLog2AlphaMin = -7.9943534f;  // log2(1 / 255)
 constexpr float kNowhere = 3e38f;             // the x of a finished pixel: so far off that every exponent is -infinity
 
@@ -366,6 +367,10 @@ static NFC_HD void bucket_backward(const RenderArgs& args) {
 
 }  // namespace nfc
 
-NFC_KERNEL(raster_backward, nfc::RenderArgs, nfc::kBackwardThreads) { nfc::bucket_backward<false>(args); }
+NFC_KERNEL(raster_backward, nfc::RenderArgs, nfc::kBackwardThreads, nfc::kBackwardBlocks) {
+  nfc::bucket_backward<false>(args);
+}
 
-NFC_KERNEL(raster_backward_absgrad, nfc::RenderArgs, nfc::kBackwardThreads) { nfc::bucket_backward<true>(args); }
+NFC_KERNEL(raster_backward_absgrad, nfc::RenderArgs, nfc::kBackwardThreads, nfc::kBackwardBlocks) {
+  nfc::bucket_backward<true>(args);
+}
