@@ -5,10 +5,10 @@
 // infinity, where no splat reaches it.
 //
 // Backward: a warp per bucket of consecutive splats of a tile, 32 of them at a time, a lane per splat. The pixels that
-// are not finished go through the lanes as through a pipeline, from the nearest splat on, so every lane sums over pixels
-// in its own registers: no atomics and no reductions. What leaves the last lane is what enters with the next 32 splats;
-// the forward pass has stored the state of the pixels at the start of each bucket. Every entry has sums of its own,
-// which are added up per Gaussian in a fixed order: gradients are the same in every run.
+// are not finished go through the lanes as through a pipeline, from the nearest splat on, so every lane sums over
+// pixels in its own registers: no atomics and no reductions. What leaves the last lane is what enters with the next 32
+// splats; the forward pass has stored the state of the pixels at the start of each bucket. Every entry has sums of its
+// own, which are added up per Gaussian in a fixed order: gradients are the same in every run.
 //
 // Both passes compute transmittance by the same instructions (explicit fused multiply-adds) and so agree on which
 // splats a pixel sees.
