@@ -62,7 +62,7 @@ def change(viewer: Viewer, session: Session) -> None:
 
 def check(viewer: Viewer, session: Session) -> None:
     until(lambda: session.state.show == "depth" and session.state.splat_scale == 0.5)
-    assert session.pose.position == pytest.approx((1.0, 2.0, 3.0))
+    until(lambda: session.pose.position == pytest.approx((1.0, 2.0, 3.0)))
     turning_point = np.add(session.pose.position, 0.75 * session.pose.forward)
     np.testing.assert_allclose(session.client.camera.look_at, turning_point, atol=1e-5)
     (key,) = panel_of(viewer, session, PathPanel).path.keys
