@@ -173,7 +173,8 @@ def test_a_page_that_lost_its_connection_connects_again_and_is_as_it_was(scene: 
         tab.goto(viewer.url)
         until(lambda: len(viewer.sessions) == 1, tab)
         (first,) = viewer.sessions.values()
-        until(lambda: first.pictures_sent > 0, tab)
+        home = pytest.approx(viewer.content.home.position, abs=1e-3)
+        until(lambda: first.pictures_sent > 0 and first.pose.position == home, tab)  # viser's own camera came first
         change(viewer, first)
         panel_of(viewer, first, Tabs).open("Edit")
         until(lambda: viewer.memory is not None and len(viewer.memory.state) == 5, tab)
