@@ -21,9 +21,6 @@ FLY_DISTANCE = 0.01
 MAX_DISTANCE = 1e4
 """viser's own limit for that distance."""
 
-RETURN_TICKS = 20
-"""Of a page, 0.25 s each, in which a camera that was restored stays so whatever order messages arrive in."""
-
 UPS: dict[str, tuple[float, float, float] | None] = {
     "as captured": None,
     "+x": (1.0, 0.0, 0.0),
@@ -44,8 +41,6 @@ class CameraPanel(Panel):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._last_degrees = 0
-        self._returning: Any = None
-        self._ticks = 0
         if self.home != session.content.home:
             self._go_home()
 
@@ -98,10 +93,12 @@ class CameraPanel(Panel):
 
     def kept(self) -> Any:
         """Where the camera is, unless it is where it was at first."""
-        if self._is_home():
-            return self._returning
-        pose = self.session.pose
-        distance = float(np.linalg.norm(np.subtract(self.home.look_at, self.home.position)))
+        pose, home = self.session.pose, self.home
+        ahead = np.asarray(home.look_at) - home.position
+        distance = float(np.linalg.norm(ahead))
+        is_there = math.dist(pose.position, home.position) < 1e-3 * distance
+        if is_there and pose.forward @ ahead > 0.9999 * distance:
+            return None
         if self.mode.value == "orbit":
             camera = self.session.client.camera
             distance = float(np.linalg.norm(camera.look_at - camera.position))
@@ -111,27 +108,10 @@ class CameraPanel(Panel):
         """Move the camera to where it was, and let drags turn it around the same point."""
         pose, _ = pose_from(kept, "The last camera")
         (distance,) = numbers(kept, "orbit_distance", 1, "The last camera")
-        self._returning = kept
         self.session.move_camera_to(pose, orbit_distance=min(max(distance, 1e-6), MAX_DISTANCE))
-
-    def _is_home(self) -> bool:
-        pose, home = self.session.pose, self.home
-        ahead = np.asarray(home.look_at) - home.position
-        distance = float(np.linalg.norm(ahead))
-        is_there = math.dist(pose.position, home.position) < 1e-3 * distance
-        return is_there and bool(pose.forward @ ahead > 0.9999 * distance)
-
-    def _return(self) -> None:
-        """Restore the camera again if the page has gone to its start camera since, which may reach it later."""
-        self._ticks += 1
-        if self._ticks > RETURN_TICKS:
-            self._returning = None
-        elif self._returning is not None and self._is_home():
-            self.restore(self._returning)
 
     def tick(self) -> None:
         """Let the slider follow the field of view of a camera at rest: not the echo of a slider that is dragged."""
-        self._return()
         degrees = min(max(round(math.degrees(self.session.pose.fov)), 5), 150)
         if degrees == self._last_degrees != self.fov.value:
             self.fov.value = degrees
@@ -144,7 +124,6 @@ class CameraPanel(Panel):
     def reset(self) -> None:
         """Bring the camera and its controls back to where they were at first."""
         self.mode.value, self.up.value = "orbit", "as captured"
-        self._returning = None
         self._go_home()
         self.session.request()
 
