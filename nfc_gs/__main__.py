@@ -13,7 +13,8 @@ from nfc_gs.core.signals import exit_code, signals_call
 def main() -> int:
     """Run the command line of the process; returns the exit code."""
     sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
-    with signals_call(_end):  # what is imported may hide an exception
+    stderr = sys.stderr  # tyro redirects it while it parses
+    with signals_call(lambda number: _end(number, stderr)):  # what is imported may hide an exception
         from nfc_gs.cli import main as run
 
         return run()
@@ -24,10 +25,10 @@ def _nowhere() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")
 
 
-def _end(number: int) -> NoReturn:
+def _end(number: int, stderr: TextIO) -> NoReturn:
     """End the process at once; nothing has been written yet, or everything has."""
     with contextlib.suppress(OSError, ValueError, RuntimeError):
-        print("Interrupted.", file=sys.stderr, flush=True)
+        print("Interrupted.", file=stderr, flush=True)
     os._exit(exit_code(number))
 
 

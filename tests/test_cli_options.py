@@ -206,7 +206,10 @@ def test_every_option_reads_its_default_back(name: str) -> None:
             "train x --preset fst",
             "--preset: 'fst' is none of auto, fast, quality, paper; see nfc-gs train --help.",
         ),
-        ("train x --device gpu", "--device: 'gpu' is none of auto, cpu, cuda; see nfc-gs train --help."),
+        (
+            "train x --device gpu",
+            "There is no device 'gpu'; choose auto, cpu, cuda or cuda:N with the number of a GPU.",
+        ),
         (
             "render x --outputs rgb alpha",
             "--outputs: 'alpha' is none of rgb, depth, normals, bits, bit_entropy; see nfc-gs render --help.",

@@ -23,7 +23,7 @@ from nfc_gs.core.signals import (
     first_signal_calls,
     signal_of,
     signals_call,
-    signals_kept,
+    signals_held,
 )
 
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows has no such signals")
@@ -68,7 +68,7 @@ def test_other_threads_leave_signals_alone() -> None:
     seen = []
 
     def work() -> None:
-        with signals_call(lambda received: None), signals_kept():
+        with signals_call(lambda received: None), signals_held():
             seen.append(signal.getsignal(signal.SIGINT))
 
     worker = threading.Thread(target=work)
@@ -178,6 +178,41 @@ def test_a_signal_while_modules_are_imported_is_quiet() -> None:
         command = [sys.executable, "-c", script, str(int(number))]
         done = subprocess.run(command, capture_output=True, text=True, cwd=HERE)
         assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "Interrupted.\n")
+
+
+@posix
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_while_options_are_parsed_is_said(number: signal.Signals) -> None:
+    """The parser redirects stdout and stderr meanwhile."""
+    script = (
+        "import contextlib, io, os, signal, sys, tyro\n"
+        "from nfc_gs.__main__ import main\n"
+        "number = int(sys.argv[1])\n"
+        "signal.signal(number, signal.default_int_handler)\n"
+        "def interrupted(*words, **options):\n"
+        "    with contextlib.redirect_stderr(io.StringIO()):\n"
+        "        os.kill(os.getpid(), number)\n"
+        "tyro.cli = interrupted\n"
+        "sys.argv[1:] = ['info']\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", script, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "Interrupted.\n")
+
+
+@posix
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_while_a_library_is_imported_acts_afterwards(number: signal.Signals) -> None:
+    seen: list[object] = []
+    with signals_call(seen.append):
+        with signals_held():
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+            signal.signal(number, signal.SIG_DFL)  # as a library may
+            seen.append("imported")
+        signal.raise_signal(number)
+    assert seen == ["imported", number, number]
 
 
 @posix

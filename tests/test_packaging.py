@@ -86,7 +86,7 @@ def test_the_sources_of_the_gpu_kernels_are_found_in_the_package_or_else_beside_
 def test_nothing_but_the_package_is_installed(installed: importlib.metadata.Distribution) -> None:
     tops = {name.split("/")[0] for name in installed_files(installed)} - {".."}  # ..: the script nfc-gs
     assert tops == {"nfc_gs", f"nfc_gs-{installed.version}.dist-info"}
-    assert not [name for name in installed_files(installed) if "test" in name]
+    assert not [name for name in installed_files(installed) if re.search(r"(^|/)(tests?/|test_|conftest)", name)]
 
 
 def test_the_version_of_the_package_is_that_of_its_metadata(installed: importlib.metadata.Distribution) -> None:

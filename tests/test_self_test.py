@@ -69,7 +69,7 @@ def test_kernels_that_work_pass_and_all_of_a_training_step_are_launched() -> Non
 def test_each_kernel_fails_if_half_of_its_blocks_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that nobody writes to holds NaN or 0 here, so that it cannot be right by chance."""
     emulated()
-    empty, new_empty = torch.empty, torch.Tensor.new_empty
+    empty, empty_like, new_empty = torch.empty, torch.empty_like, torch.Tensor.new_empty
 
     def filled(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.fill_(float("nan") if tensor.is_floating_point() else 0)
@@ -77,6 +77,7 @@ def test_each_kernel_fails_if_half_of_its_blocks_do_nothing(monkeypatch: pytest.
     whole = Watched()
     compare(whole)
     monkeypatch.setattr(torch, "empty", lambda *args, **options: filled(empty(*args, **options)))
+    monkeypatch.setattr(torch, "empty_like", lambda *args, **options: filled(empty_like(*args, **options)))
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **options: filled(new_empty(*args, **options)))
     for kernel in sorted(whole.launched):
         with pytest.raises((DifferenceError, emulator.KernelError)):

@@ -208,7 +208,7 @@ def test_the_timeline_is_at_the_bottom_left_of_the_panel_and_the_names_are_besid
     desktop.tab("Help").click()
     panel = desktop.tab("Training").bounding_box()
     slider = page.locator(".mantine-Slider-root:visible").first
-    until(lambda: slider.bounding_box()["y"] > height - 60, page)
+    until(lambda: (slider.bounding_box() or {"y": 0})["y"] > height - 60, page)  # None while it is drawn anew
     play_button(page).wait_for()
     for part in (play_button(page), slider, page.locator(".nfc-timeline")):
         box = part.bounding_box()
@@ -223,7 +223,7 @@ def test_the_timeline_is_at_the_bottom_left_of_the_panel_and_the_names_are_besid
 def test_the_timeline_of_a_phone_is_at_the_top_and_nothing_covers_it_or_the_names(phone: Page) -> None:
     page = phone.page
     slider = page.locator(".mantine-Slider-root:visible").first
-    until(lambda: 40 < slider.bounding_box()["y"] < 100, page)
+    until(lambda: 40 < (slider.bounding_box() or {"y": 0})["y"] < 100, page)
     assert slider.bounding_box()["width"] > 100
     phone.session.notify("A note", "of the viewer")
     page.get_by_text("of the viewer").wait_for()

@@ -62,7 +62,7 @@ def change(viewer: Viewer, session: Session) -> None:
 
 def check(viewer: Viewer, session: Session) -> None:
     until(lambda: session.state.show == "depth" and session.state.splat_scale == 0.5)
-    assert session.pose.position == pytest.approx((1.0, 2.0, 3.0))
+    until(lambda: session.pose.position == pytest.approx((1.0, 2.0, 3.0)))
     turning_point = np.add(session.pose.position, 0.75 * session.pose.forward)
     np.testing.assert_allclose(session.client.camera.look_at, turning_point, atol=1e-5)
     (key,) = panel_of(viewer, session, PathPanel).path.keys
@@ -173,7 +173,8 @@ def test_a_page_that_lost_its_connection_connects_again_and_is_as_it_was(scene: 
         tab.goto(viewer.url)
         until(lambda: len(viewer.sessions) == 1, tab)
         (first,) = viewer.sessions.values()
-        until(lambda: first.pictures_sent > 0, tab)
+        home = pytest.approx(viewer.content.home.position, abs=1e-3)
+        until(lambda: first.pictures_sent > 0 and first.pose.position == home, tab)  # viser's own camera came first
         change(viewer, first)
         panel_of(viewer, first, Tabs).open("Edit")
         until(lambda: viewer.memory is not None and len(viewer.memory.state) == 5, tab)

@@ -226,6 +226,7 @@ def test_a_path_is_saved_and_loaded_and_what_is_none_is_refused(page: Page) -> N
     page.client.upload(page.control("Load path"), other.to_json().encode())
     until(lambda: page.path_panel.path == other)
     until(lambda: (page.control("Duration (s)").value, page.control("Closed loop").value) == (7.0, True))
+    until(lambda: "The path is loaded" in page.titles)
     for nonsense in (b"\xff\xfe", b"__import__('os')", json.dumps({"keys": []}).encode()):
         page.said.clear()
         page.titles.clear()

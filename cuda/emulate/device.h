@@ -305,10 +305,12 @@ inline void run_block() {
 #define blockDim emulate::block_size
 #define gridDim emulate::grid_size
 
-#define NFC_KERNEL(name, Args, threads)                                                     \
+#define NFC_THREADS(threads, ...) threads
+
+#define NFC_KERNEL(name, Args, ...)                                                         \
   static void name##_body(const Args& args);                                                \
   extern "C" void name(const void* args) { name##_body(*static_cast<const Args*>(args)); }  \
-  extern "C" const unsigned name##_threads = threads;                                       \
+  extern "C" const unsigned name##_threads = NFC_THREADS(__VA_ARGS__, 0);                   \
   static void name##_body(const Args& args)
 
 #define NFC_SHARED(type, name, size) static emulate::Shared<type, size> name(#name)

@@ -4,9 +4,10 @@
 
 #ifndef NFC_KERNEL
 
-// A kernel of one argument, a struct that stays in constant memory, for blocks of `threads`.
-#define NFC_KERNEL(name, Args, threads) \
-  extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args)
+// NFC_KERNEL(name, Args, threads) or (name, Args, threads, blocks): a kernel of one argument, a struct that stays in
+// constant memory, for blocks of `threads`, with registers for so many `blocks` on a multiprocessor at once.
+#define NFC_KERNEL(name, Args, ...) \
+  extern "C" __global__ void __launch_bounds__(__VA_ARGS__) name(const __grid_constant__ Args args)
 
 // An array that the threads of a block share. A function that has one, other than a kernel, must be `static`.
 #define NFC_SHARED(type, name, size) __shared__ type name[size]

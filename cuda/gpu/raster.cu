@@ -5,10 +5,10 @@
 // infinity, where no splat reaches it.
 //
 // Backward: a warp per bucket of consecutive splats of a tile, 32 of them at a time, a lane per splat. The pixels that
-// are not finished go through the lanes as through a pipeline, from the nearest splat on, so every lane sums over pixels
-// in its own registers: no atomics and no reductions. What leaves the last lane is what enters with the next 32 splats;
-// the forward pass has stored the state of the pixels at the start of each bucket. Every entry has sums of its own,
-// which are added up per Gaussian in a fixed order: gradients are the same in every run.
+// are not finished go through the lanes as through a pipeline, from the nearest splat on, so every lane sums over
+// pixels in its own registers: no atomics and no reductions. What leaves the last lane is what enters with the next 32
+// splats; the forward pass has stored the state of the pixels at the start of each bucket. Every entry has sums of its
+// own, which are added up per Gaussian in a fixed order: gradients are the same in every run.
 //
 // Both passes compute transmittance by the same instructions (explicit fused multiply-adds) and so agree on which
 // splats a pixel sees.
@@ -24,6 +24,7 @@ namespace nfc {
 
 constexpr int kChannels = NFC_CHANNELS;
 constexpr int kBackwardThreads = 128;
+constexpr int kBackwardBlocks = kChannels == 3 ? 0 : 6;  // 0: the choice of NVRTC, whose 13.0 spills at other widths
 constexpr float kLog2AlphaMin = -7.9943534f;  // log2(1 / 255)
 constexpr float kNowhere = 3e38f;             // the x of a finished pixel: so far off that every exponent is -infinity
 
@@ -366,6 +367,10 @@ static NFC_HD void bucket_backward(const RenderArgs& args) {
 
 }  // namespace nfc
 
-NFC_KERNEL(raster_backward, nfc::RenderArgs, nfc::kBackwardThreads) { nfc::bucket_backward<false>(args); }
+NFC_KERNEL(raster_backward, nfc::RenderArgs, nfc::kBackwardThreads, nfc::kBackwardBlocks) {
+  nfc::bucket_backward<false>(args);
+}
 
-NFC_KERNEL(raster_backward_absgrad, nfc::RenderArgs, nfc::kBackwardThreads) { nfc::bucket_backward<true>(args); }
+NFC_KERNEL(raster_backward_absgrad, nfc::RenderArgs, nfc::kBackwardThreads, nfc::kBackwardBlocks) {
+  nfc::bucket_backward<true>(args);
+}

@@ -69,13 +69,20 @@ def first_signal_calls(handler: Callable[[int], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def signals_kept() -> Iterator[None]:
-    """Put the handlers back that a library replaces in C while it is imported, of which Python knows nothing."""
+def signals_held() -> Iterator[None]:
+    """Hold the ending signals back while a library is imported; the first that came acts afterwards.
+
+    Libraries with a C++ part turn an exception in their import into one of their own, and some replace handlers in C,
+    of which Python knows nothing: those before are put back.
+    """
+    received: list[int] = []
+    before = _install(received.append)
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            _restore({number: signal.getsignal(number) for number in ENDING})
+        _restore(before)
+    if received:
+        signal.raise_signal(received[0])
 
 
 def _install(handler: Callable[[int], None]) -> dict[int, Any]:

@@ -1,8 +1,8 @@
 """pycolmap, imported so that the program keeps its signals: glog in it sets a handler of its own for SIGTERM."""
 
-from nfc_gs.core.signals import signals_kept
+from nfc_gs.core.signals import signals_held
 
-with signals_kept():
+with signals_held():
     import pycolmap
 
 __all__ = ["pycolmap"]

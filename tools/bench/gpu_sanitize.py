@@ -51,6 +51,7 @@ RENDERINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "antialiased": ("sh", {"antialiased": True}),
     "shared bits, decoded": ("shared", {"outputs": ("rgb", "depth")}),
     "full bits, decoded": ("full", {}),
+    "full bits, antialiased": ("full", {"antialiased": True}),
     "full bits, composited": ("full", {"outputs": ("rgb", "bits", "depth"), "background": (0.2, 0.5, 0.9)}),
 }
 """Head and options of `render`."""

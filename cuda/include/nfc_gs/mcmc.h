@@ -21,8 +21,13 @@ NFC_HD float uniform(unsigned bits) { return (float(bits >> 8) + 0.5f) * (1.0f /
 // Two normal values from 64 random bits (Box and Muller 1958).
 NFC_HD void normal_pair(unsigned long long random, float* a, float* b) {
   const float radius = sqrtf(-2.0f * logf(uniform(unsigned(random))));
-  const float angle = 6.2831853f * uniform(unsigned(random >> 32));
+  const float turns = uniform(unsigned(random >> 32));
+#if defined(__CUDACC_RTC__)  // without the code for large angles, which has a table in local memory
+  *a = radius * cospif(2.0f * turns), *b = radius * sinpif(2.0f * turns);
+#else
+  const float angle = 6.2831853f * turns;
   *a = radius * cosf(angle), *b = radius * sinf(angle);
+#endif
 }
 
 struct NoiseConstants {
