@@ -67,6 +67,8 @@ def train_and_finish(
         f"{len(scene.train)} views ({held_out}) with {size_in_words(trainer.model)}, "
         f"on {device_in_words(config.device, config.backend)}, method {config.method}, preset {config.preset}."
     )
+    if trainer.forecast is not None and trainer.progress < 1.0:
+        output.line(str(trainer.forecast))
     if trainer.progress >= 1.0:
         output.line(
             "The run is complete and is not trained any further (for that, begin a new one without --resume); its "

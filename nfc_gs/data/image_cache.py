@@ -48,6 +48,11 @@ class ImageCache:
         self._pool: ThreadPoolExecutor | None = None
 
     @property
+    def limit(self) -> int:
+        """The bound, bytes."""
+        return self._limit
+
+    @property
     def nbytes(self) -> int:
         """Bytes of pixels held now."""
         return self._bytes

@@ -81,6 +81,15 @@ def gpu_properties(index: int) -> Any | None:
         return None
 
 
+def free_gpu_memory(device: torch.device | str) -> int | None:
+    """Bytes that torch can still use on a GPU: the free ones and those that it keeps; None where not known."""
+    try:
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    except _CUDA_ERRORS:
+        return None
+
+
 def gpu_problem(device: torch.device | str) -> str:
     """Why torch cannot compute on a GPU, a clause without a full stop; "" if it can."""
     if not torch.cuda.is_available():

@@ -164,7 +164,8 @@ class TrainConfig(CheckedFields):
     time_budget: str | None = None
     """Train as well as possible in this time instead of for a number of steps: 90s, 3m, 1h."""
     max_gaussians: int | None = None
-    """Most Gaussians there may be. By default the preset's number, or what the time budget affords."""
+    """Most Gaussians there may be. By default the preset's number, or what the time budget affords; fewer where the
+    memory does not suffice."""
     seed: int = 0
     """The same seed and number of steps give the same result."""
     device: str = "auto"

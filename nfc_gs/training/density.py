@@ -16,6 +16,7 @@ from nfc_gs.ops.operations import Operations
 from nfc_gs.rendering.backend import SplatInfo
 from nfc_gs.training import density_ops
 from nfc_gs.training.config import RefineConfig, ResolvedConfig
+from nfc_gs.training.forecast import growth_fits
 from nfc_gs.training.optimizers import VisibleAdam
 from nfc_gs.training.schedules import gaussian_cap, generator_for
 
@@ -49,7 +50,11 @@ class RefineClock:
 
 
 class DensityControl:
-    """No density control at all; and what the two kinds share."""
+    """No density control at all; and what the two kinds share.
+
+    Attributes:
+        memory_limit: the number of Gaussians at which growth has ended since memory was short; None while it was not.
+    """
 
     absgrad = False
     """Whether `observe` needs absolute gradients."""
@@ -70,6 +75,7 @@ class DensityControl:
         self.operations = operations
         self.initial = len(model)
         self.clock = RefineClock(config.refine, config.refine.stop)
+        self.memory_limit: int | None = None
 
     def refines(self, progress: float) -> bool:
         """Whether Gaussians are added, moved or removed in this part of the run."""
@@ -107,6 +113,7 @@ class DensityControl:
             "initial": self.initial,
             "last_step": self.clock.last_step,
             "last_progress": self.clock.last_progress,
+            "memory_limit": self.memory_limit,
         }
 
     def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -120,6 +127,18 @@ class DensityControl:
         self.initial = int(state["initial"])
         self.clock.last_step = int(state["last_step"])
         self.clock.last_progress = float(state["last_progress"])
+        limit = state["memory_limit"]
+        self.memory_limit = None if limit is None else int(limit)
+
+    def _room(self, new: int) -> int:
+        """How many of `new` Gaussians may be added: none once memory was too short for them."""
+        count = len(self.model)
+        if self.memory_limit is None and new > 0 and not growth_fits(self.optimizer.params, new):
+            self.memory_limit = count
+            logger.warning(
+                "The memory is nearly used up: the training goes on with at most %s Gaussians.", f"{count:,}"
+            )
+        return new if self.memory_limit is None else max(0, min(new, self.memory_limit - count))
 
     def _generator(self, purpose: str, step: int) -> torch.Generator:
         return generator_for(self.config.seed, purpose, step)
@@ -170,7 +189,7 @@ class McmcControl(DensityControl):
         """Add copies up to what the growth curve allows."""
         count = len(self.model)
         cap = gaussian_cap(self.config, progress, self.initial)
-        new = min(cap, math.ceil(count * (1.0 + self.config.grow_factor))) - count
+        new = self._room(min(cap, math.ceil(count * (1.0 + self.config.grow_factor))) - count)
         if new <= 0:
             return
         tensors = self.optimizer.params
@@ -244,7 +263,7 @@ class AdcControl(DensityControl):
         adc, tensors = self.config.adc, self.optimizer.params
         mean_grad = self._grad2d / self._count.clamp_min(1.0)
         rows = (mean_grad > adc.grow_grad2d).nonzero().squeeze(1)
-        room = max(0, self.config.max_gaussians - len(self.model))
+        room = self._room(min(len(rows), max(0, self.config.max_gaussians - len(self.model))))
         if len(rows) > room:
             order = torch.argsort(mean_grad[rows], descending=True, stable=True)
             rows = rows[order[:room]].sort().values

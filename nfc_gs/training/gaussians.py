@@ -135,12 +135,15 @@ class GaussianTraining:
         self.density.act(step + 1, progress, means_rate)
 
     def phases(self, progress: float) -> dict[str, Any]:
-        """By how much images are made smaller, the SH degree, and whether Gaussians are added and moved."""
-        return {
+        """By how much images are made smaller, the SH degree, whether Gaussians are added and moved, and the number at
+        which memory has ended their growth, if it has."""
+        phases = {
             "image_divisor": self._views.divisor(progress),
             "sh_degree": sh_degree_at(self._config, progress),
             "density_control": self.density.refines(progress),
         }
+        limit = self.density.memory_limit
+        return phases if limit is None else {**phases, "memory_limit": limit}
 
     def parts(self) -> dict[str, Part]:
         """Adam's moments, and the statistics and counters of density control."""

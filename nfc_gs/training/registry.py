@@ -17,6 +17,7 @@ from nfc_gs.training.companion import Companion
 from nfc_gs.training.config import ResolvedConfig
 from nfc_gs.training.deformation import deformation_companion
 from nfc_gs.training.family import ModelTraining
+from nfc_gs.training.forecast import Forecast, forecast
 from nfc_gs.training.gaussians import GaussianTraining, new_gaussians
 
 
@@ -27,14 +28,17 @@ class TrainableFamily:
     Attributes:
         new_model: (scene, config) -> the model that a run begins with.
         training: (model, scene, config, operations) -> what a step needs of it.
+        forecast: (scene, config, initial, held) -> the memory that it will need (`training.forecast.forecast`); None
+            where that is not known.
     """
 
     new_model: Callable[[SceneData, ResolvedConfig], Any]
     training: Callable[[Any, SceneData, ResolvedConfig, Operations], ModelTraining]
+    forecast: Callable[[SceneData, ResolvedConfig, int | None, int], Forecast] | None = None
 
 
 TRAINABLE_FAMILIES: dict[str, TrainableFamily] = {
-    "gaussians": TrainableFamily(new_gaussians, GaussianTraining),
+    "gaussians": TrainableFamily(new_gaussians, GaussianTraining, forecast),
 }
 """By `RadianceModel.family`."""
 

@@ -35,6 +35,7 @@ from nfc_gs.training.companion import Companion
 from nfc_gs.training.config import ResolvedConfig, TrainConfig
 from nfc_gs.training.config_check import check, check_terms
 from nfc_gs.training.evaluation import evaluate
+from nfc_gs.training.forecast import Forecast, check_fits, fit_to_memory
 from nfc_gs.training.registry import TRAINABLE_FAMILIES, companions_of
 from nfc_gs.training.resolve import evaluation_background, resolve
 from nfc_gs.training.run import Run
@@ -64,6 +65,7 @@ class Trainer:
         run: how far it is, and its folder.
         background: color in [0, 1] behind the model when views are measured.
         clock: where the time goes.
+        forecast: the memory that it will need; None where that is not known of the model's family.
 
     >>> scene = nfc_gs.load_scene("captures/garden")
     >>> trainer = nfc_gs.Trainer(scene, nfc_gs.TrainConfig(steps=8), "runs/steps", capture="captures/garden")
@@ -117,6 +119,11 @@ class Trainer:
                 resolved = resolve(config, moves=scene.time_axis is not None)
                 place = Path(capture).resolve()
                 _check_has_views(scene, place)
+                forecast = TRAINABLE_FAMILIES[family].forecast
+                self.forecast: Forecast | None = None
+                if forecast is not None:
+                    found = forecast(scene, resolved, None, 0)
+                    self.forecast, resolved = fit_to_memory(found, resolved, given=config.max_gaussians is not None)
                 model = TRAINABLE_FAMILIES[family].new_model(scene, resolved)
                 self._assemble(scene, resolved, folder, listeners, model, terms or {}, companions)
                 self._capture, self._data = place, asdict(data or DataConfig())
@@ -167,6 +174,7 @@ class Trainer:
                 trainer = cls.__new__(cls)
                 trainer.clock = clock
                 model = checkpoint.make_model(config.device)
+                trainer.forecast = _forecast_again(checkpoint, scene, config, model)
                 trainer._assemble(scene, config, folder, listeners, model, terms or {}, companions)
                 trainer._capture, trainer._data = Path(checkpoint.capture), dict(checkpoint.data)
                 trainer._load(checkpoint)
@@ -431,6 +439,19 @@ class Trainer:
             f"The loss became {error.value} {where}; the last good state is in {self.run.folder / CHECKPOINT_NAME}: "
             "check the images and cameras, or lower the learning rates."
         )
+
+
+def _forecast_again(
+    checkpoint: Checkpoint, scene: SceneData, config: ResolvedConfig, model: RadianceModel
+) -> Forecast | None:
+    """The memory that a run needs to go on. Raises UserError where that does not suffice."""
+    forecast = TRAINABLE_FAMILIES[checkpoint.family].forecast
+    if forecast is None:
+        return None
+    held = sum(tensor.nbytes for part in checkpoint.parts.values() for tensor in part.tensors.values())
+    found = forecast(scene, config, next(iter(model.sizes().values())), held)
+    check_fits(found, resumed=True)
+    return found
 
 
 def _listed(what: str, values: Collection[str]) -> str:
