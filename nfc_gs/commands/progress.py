@@ -28,6 +28,9 @@ LINE_SECONDS = (2.0, 30.0)
 MEASURE_SECONDS = 10.0
 """Without a terminal a line is printed each so many seconds while held-out views are measured."""
 
+ESTIMATE_SECONDS = 5.0
+"""Seconds of training after which it is said how long all of a number of steps will take."""
+
 SMOOTHING = 0.95
 """Loss and PSNR differ from view to view; what is shown is an exponential mean with this memory."""
 
@@ -47,6 +50,7 @@ class Progress:
         self._recent: deque[tuple[int, float]] = deque(maxlen=50)
         self._next_line = LINE_EVERY
         self._last_line = perf_counter()
+        self._estimate_at = math.inf
         self._over = False
 
     @contextlib.contextmanager
@@ -113,11 +117,20 @@ class Progress:
         self._last = event
         self._recent.append((event.step, event.seconds))
         if old is None:
+            if self._total is not None:
+                self._estimate_at = event.seconds + ESTIMATE_SECONDS
             self._loss, self._psnr = event.loss, event.psnr
             self._next_line = event.progress + LINE_EVERY
         else:
             self._loss = SMOOTHING * self._loss + (1 - SMOOTHING) * event.loss
             self._psnr = SMOOTHING * self._psnr + (1 - SMOOTHING) * event.psnr
+        if self._total is not None and event.seconds >= self._estimate_at and event.progress < 1.0:
+            self._estimate_at = math.inf
+            left = (self._total - event.step) / self._rate()
+            self._output.line(
+                f"Time: about {clock(left)} more at the speed of these steps, beside evaluation and saving; larger "
+                "images and more Gaussians take longer."
+            )
         if self._live is not None or event.progress >= 1.0:  # the end prints the last line
             return
         since, (least, most) = perf_counter() - self._last_line, LINE_SECONDS

@@ -69,6 +69,9 @@ def train_and_finish(
     )
     if trainer.forecast is not None and trainer.progress < 1.0:
         output.line(str(trainer.forecast))
+    if config.budget_seconds is not None and trainer.progress < 1.0:
+        left = duration(config.budget_seconds - trainer.seconds)
+        output.line(f"Time: {left} of training (the time budget), beside evaluation and saving.")
     if trainer.progress >= 1.0:
         output.line(
             "The run is complete and is not trained any further (for that, begin a new one without --resume); its "

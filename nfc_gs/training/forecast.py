@@ -43,14 +43,14 @@ SCRATCH = 380
 MOVING_SCRATCH = 4_000
 """Bytes for each Gaussian that a deformation and its backward pass take."""
 
-PIXEL, BIT_PIXEL = 100, 1_150
+PIXEL, BIT_PIXEL = 100, 250
 """Bytes for each pixel of the largest picture that is rendered, compared and measured; and where bits are. Measured."""
 
 DEFORMATION_COPIES = 5
 """Of a deformation's parameters: themselves, gradients, two moments, what a regulariser takes."""
 
-BASE = 20_000_000
-"""Bytes that the first steps take whatever they train."""
+BASE, BIT_BASE = 20_000_000, 150_000_000
+"""Bytes that the first steps take whatever they train; and where a loss of bits is among the terms. Measured."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def forecast(scene: SceneData, config: ResolvedConfig, initial: int | None = Non
     fused = deformation is None and get_backend(config.backend).feeds_consumers
     each = int(row * (ROWS_FUSED if fused else ROWS_STORED)) + SCRATCH + (MOVING_SCRATCH if moving else 0)
     pixels = max(view.camera.width * view.camera.height for view in scene.views)
-    fixed = BASE + pixels * (BIT_PIXEL if config.objective.bit_ce else PIXEL) + DEFORMATION_COPIES * moving
+    base, pixel = (BIT_BASE, BIT_PIXEL) if config.objective.bit_ce else (BASE, PIXEL)
+    fixed = base + pixel * pixels + DEFORMATION_COPIES * moving
     on_cpu = config.device == "cpu"
     if on_cpu:
         fixed += _image_bytes(scene)
