@@ -197,7 +197,10 @@ def _image_bytes(scene: SceneData) -> int:
     cache = scene.images
     if not isinstance(cache, ImageCache):
         return 0
-    whole = sum(picture_bytes(view) for view in scene.views) * 4 // 3  # smaller ones beside the full ones
+    full = sum(picture_bytes(view) for view in scene.views)
+    if cache.nbytes >= full:  # a small capture, which was decoded when it was read
+        return full // 3
+    whole = full * 4 // 3  # smaller pictures beside the full ones
     sources = [view.source for view in scene.views if view.source is not None]
     decoding = min(4 * max(map(decoding_bytes, sources), default=0), max(cache.limit // 4, LEAST_DECODING))
     return max(0, min(whole, cache.limit) - cache.nbytes) + decoding
