@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nfc_gs.data.sampler import Window
 from nfc_gs.data.scene import SceneData
-from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.gaussians import GEOMETRY, GaussianModel
 from nfc_gs.model.radiance import Output, Part, RenderOutput
 from nfc_gs.ops.operations import Operations
 from nfc_gs.rendering.pipeline import render
@@ -66,6 +66,7 @@ class GaussianTraining:
         self.density = make_density_control(config, model, self.optimizer, scene.extent, operations)
         self._views = TrainingViews(scene, config)
         self._backend = get_backend(config.backend)
+        self._drawn_as_stored = _drawn_as_stored(model)
         self._consumer: AdamConsumer | None = None
         self._background = torch.tensor(evaluation_background(config, scene), device=config.device)
 
@@ -79,7 +80,13 @@ class GaussianTraining:
         """The view, with the SH degree of this part of the run."""
         assert isinstance(sample, ViewSample)
         still = self.model.deformation is None or sample.time is None
-        fused = may_consume and still and "normals" not in outputs and self._backend.feeds_consumers
+        fused = (
+            may_consume
+            and still
+            and self._drawn_as_stored
+            and self._backend.feeds_consumers
+            and "normals" not in outputs
+        )
         rates = learning_rates(self._config, progress, self._scene.extent)
         self._consumer = self.optimizer.consumer(rates, *self.density.regularisers()) if fused else None
         return render(
@@ -154,3 +161,15 @@ class GaussianTraining:
         optimizer, density = parts["optimizer"], parts["density"]
         self.optimizer.load_state(optimizer.tensors, int(optimizer.values["steps"]))
         self.density.load(density.tensors, density.values)
+
+
+def _drawn_as_stored(model: GaussianModel) -> bool:
+    """Whether the rasterizers draw the tensors of the model themselves: a color head may compute others from its own.
+
+    No backend moves features.
+    """
+    stored = model.tensors()
+    colors = model.color_head.splat_colors(stored)
+    if "features" in colors or {*GEOMETRY, *colors} != stored.keys():
+        return False
+    return all(tensor is stored[name] for name, tensor in colors.items())
