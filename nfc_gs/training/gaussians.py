@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nfc_gs.data.sampler import Window
 from nfc_gs.data.scene import SceneData
-from nfc_gs.model.gaussians import GaussianModel
+from nfc_gs.model.gaussians import GEOMETRY, GaussianModel
 from nfc_gs.model.radiance import Output, Part, RenderOutput
 from nfc_gs.ops.operations import Operations
 from nfc_gs.rendering.pipeline import render
@@ -21,7 +21,7 @@ from nfc_gs.training.density import make_density_control
 from nfc_gs.training.optimizers import AdamConsumer, VisibleAdam
 from nfc_gs.training.resolve import evaluation_background
 from nfc_gs.training.samples import Sample, ViewSample
-from nfc_gs.training.schedules import generator_for, learning_rates, sh_degree_at
+from nfc_gs.training.schedules import early_progress, generator_for, learning_rates, sh_degree_at
 from nfc_gs.training.views import TrainingViews, on_device
 
 
@@ -58,7 +58,8 @@ class GaussianTraining:
     def __init__(self, model: GaussianModel, scene: SceneData, config: ResolvedConfig, operations: Operations) -> None:
         """`operations` compute the steps; raises ValueError if a parameter of the model has no learning rate."""
         self.model, self._scene, self._config = model, scene, config
-        without_rate = set(model.parameter_names) - learning_rates(config, 0.0, scene.extent).keys()
+        self._rates = learning_rates(config, 0.0, 0.0, scene.extent)
+        without_rate = set(model.parameter_names) - self._rates.keys()
         if without_rate:
             names = ", ".join(sorted(without_rate))
             raise ValueError(f"there is no learning rate for {names} in training.schedules.learning_rates")
@@ -66,6 +67,7 @@ class GaussianTraining:
         self.density = make_density_control(config, model, self.optimizer, scene.extent, operations)
         self._views = TrainingViews(scene, config)
         self._backend = get_backend(config.backend)
+        self._drawn_as_stored = _drawn_as_stored(model)
         self._consumer: AdamConsumer | None = None
         self._background = torch.tensor(evaluation_background(config, scene), device=config.device)
 
@@ -79,9 +81,16 @@ class GaussianTraining:
         """The view, with the SH degree of this part of the run."""
         assert isinstance(sample, ViewSample)
         still = self.model.deformation is None or sample.time is None
-        fused = may_consume and still and "normals" not in outputs and self._backend.feeds_consumers
-        rates = learning_rates(self._config, progress, self._scene.extent)
-        self._consumer = self.optimizer.consumer(rates, *self.density.regularisers()) if fused else None
+        fused = (
+            may_consume
+            and still
+            and self._drawn_as_stored
+            and self._backend.feeds_consumers
+            and "normals" not in outputs
+        )
+        early = early_progress(self._config, step, progress)
+        self._rates = learning_rates(self._config, progress, early, self._scene.extent)
+        self._consumer = self.optimizer.consumer(self._rates, *self.density.regularisers()) if fused else None
         return render(
             self.model,
             sample.camera,
@@ -89,7 +98,7 @@ class GaussianTraining:
             background=self.background(step),
             outputs=outputs,
             backend=self._backend,
-            sh_degree=sh_degree_at(self._config, progress),
+            sh_degree=sh_degree_at(self._config, early),
             antialiased=self._config.antialiased,
             absgrad=self.density.absgrad,
             consumer=self._consumer,
@@ -120,7 +129,7 @@ class GaussianTraining:
         visible = outputs[0].info.visible
         for output in outputs[1:]:
             visible = visible | output.info.visible
-        self.optimizer.step(gradients, visible, learning_rates(self._config, progress, self._scene.extent))
+        self.optimizer.step(gradients, visible, self._rates)
 
     def after_step(
         self, outputs: Sequence[RenderOutput], samples: Sequence[Sample], step: int, progress: float
@@ -130,16 +139,17 @@ class GaussianTraining:
             if output.info.means2d_grad is not None or output.info.means2d_absgrad is not None:
                 height, width = sample.target.shape[:2]
                 self.density.observe(output.info, width, height, len(samples))
-        means_rate = learning_rates(self._config, progress, self._scene.extent)["means"]
+        means_rate = self._rates["means"]
         assert isinstance(means_rate, float)
         self.density.act(step + 1, progress, means_rate)
 
-    def phases(self, progress: float) -> dict[str, Any]:
+    def phases(self, step: int, progress: float) -> dict[str, Any]:
         """By how much images are made smaller, the SH degree, whether Gaussians are added and moved, and the number at
         which memory has ended their growth, if it has."""
+        early = early_progress(self._config, step, progress)
         phases = {
-            "image_divisor": self._views.divisor(progress),
-            "sh_degree": sh_degree_at(self._config, progress),
+            "image_divisor": self._views.divisor(early),
+            "sh_degree": sh_degree_at(self._config, early),
             "density_control": self.density.refines(progress),
         }
         limit = self.density.memory_limit
@@ -157,3 +167,15 @@ class GaussianTraining:
         optimizer, density = parts["optimizer"], parts["density"]
         self.optimizer.load_state(optimizer.tensors, int(optimizer.values["steps"]))
         self.density.load(density.tensors, density.values)
+
+
+def _drawn_as_stored(model: GaussianModel) -> bool:
+    """Whether the rasterizers draw the tensors of the model themselves: a color head may compute others from its own.
+
+    No backend moves features.
+    """
+    stored = model.tensors()
+    colors = model.color_head.splat_colors(stored)
+    if "features" in colors or {*GEOMETRY, *colors} != stored.keys():
+        return False
+    return all(tensor is stored[name] for name, tensor in colors.items())

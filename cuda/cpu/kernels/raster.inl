@@ -264,17 +264,19 @@ void raster_channels_backward(const RenderJob& job, int tile, int first) {
     Vf total[kSums] = {};
     Vf* const absolute = total + kPlainMoments;
     Vf* const v_color = total + kMoments;
-    Vf dx[kBlocksAcross], pdx[kBlocksAcross], dy[kBlocksDown], base[kBlocksDown];
-    for (int i = to.left; i < to.right; ++i) dx[i] = centres.x[i] - s.mean_x, pdx[i] = s.p * dx[i];
+    Vf dy[kBlocksDown], base[kBlocksDown];
     for (int j = to.top; j < to.bottom; ++j) {
       dy[j] = centres.y[j] - s.mean_y;
       const Vf v = s.r * dy[j];
       base[j] = s.log2_opacity - v * v;
     }
-    for (int j = to.top; j < to.bottom; ++j) {
-      for (int i = to.left; i < to.right; ++i) {
+    for (int i = to.left; i < to.right; ++i) {
+      const Vf dx = centres.x[i] - s.mean_x, pdx = s.p * dx;
+      Vf g0 = {}, g1 = {}, g2 = {};  // sums of g, g dy, g dy^2 over blocks below each other, which share dx
+      for (int j = to.top; j < to.bottom; ++j) {
         Mask counts;
-        const Vf exponent = splat_exponent(multiply_add(broadcast(s.q), dy[j], pdx[i]), base[j], &counts);
+        const Vf exponent = splat_exponent(multiply_add(broadcast(s.q), dy[j], pdx), base[j], &counts);
+        if (!any(counts)) continue;
         const Vf uncapped = exp_2(exponent);
         const Vf alpha = select(counts, minimum(uncapped, broadcast(NFC_ALPHA_MAX)), Vf{});
         const int pixel = (j * kBlocksAcross + i) * kLanes;
@@ -294,16 +296,20 @@ void raster_channels_backward(const RenderJob& job, int tile, int first) {
         // alpha v_alpha = alpha (T color v - behind / (1 - alpha)); zero where alpha is capped or the pixel finished
         Vf ga = blended - alpha * behind * reciprocal(1.0f - alpha);
         ga = select(both(live, uncapped < broadcast(NFC_ALPHA_MAX)), ga, Vf{});
-        const Vf gx = ga * dx[i], gy = ga * dy[j];
-        total[0] = total[0] + ga, total[1] = total[1] + gx, total[2] = total[2] + gy;
-        total[3] = total[3] + gx * dx[i], total[4] = total[4] + gx * dy[j], total[5] = total[5] + gy * dy[j];
+        g0 = g0 + ga;
+        const Vf gy = ga * dy[j];
+        g1 = g1 + gy;
+        g2 = g2 + gy * dy[j];
         if (Abs) {
-          const Vf to_x = ga * (s.conic_a * dx[i] + s.conic_b * dy[j]);
-          const Vf to_y = ga * (s.conic_b * dx[i] + s.conic_c * dy[j]);
+          const Vf to_x = ga * (s.conic_a * dx + s.conic_b * dy[j]);
+          const Vf to_y = ga * (s.conic_b * dx + s.conic_c * dy[j]);
           absolute[0] = absolute[0] + maximum(to_x, -to_x);
           absolute[1] = absolute[1] + maximum(to_y, -to_y);
         }
       }
+      const Vf gx = g0 * dx;
+      total[0] = total[0] + g0, total[1] = total[1] + gx, total[2] = total[2] + g1;
+      total[3] = total[3] + gx * dx, total[4] = total[4] + g1 * dx, total[5] = total[5] + g2;
     }
     alignas(64) float sums[kSums + kLanes];
     sum_lanes<kSums>(total, sums);

@@ -36,6 +36,7 @@ NFC_HD Vi bits(Vf a) { return (Vi)a; }
 NFC_HD Vf from_bits(Vi a) { return (Vf)a; }
 NFC_HD Vf to_float(Vi a) { return __builtin_convertvector(a, Vf); }
 NFC_HD Mask both(Mask a, Mask b) { return a & b; }
+NFC_HD int32_t lane(Mask a, int i) { return a[i]; }
 // Of the bits of floats, which wrap around: signed numbers must not overflow.
 NFC_HD Vi add_bits(Vi a, Vi b) { return (Vi)((Vu)a + (Vu)b); }
 NFC_HD Vi subtract_bits(Vi a, Vi b) { return (Vi)((Vu)a - (Vu)b); }
@@ -128,6 +129,7 @@ NFC_HD Vf from_bits(Vi a) {
   memcpy(&r, &a, sizeof r);
   return r;
 }
+NFC_HD int32_t lane(Mask a, int i) { return a.v[i]; }
 NFC_HD Mask both(Mask a, Mask b) {
   NFC_EACH a.v[i] &= b.v[i];
   return a;
@@ -284,6 +286,19 @@ NFC_HD void transpose(Vf* rows) {
     for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
   }
 }
+
+// Whether a mask has any lane.
+#if defined(__AVX512F__) && defined(__GNUC__)
+NFC_HD bool any(Mask mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
+#elif defined(__AVX2__) && defined(__GNUC__)
+NFC_HD bool any(Mask mask) { return !_mm256_testz_si256((__m256i)mask, (__m256i)mask); }
+#else
+NFC_HD bool any(Mask mask) {
+  int32_t found = 0;
+  for (int i = 0; i < kLanes; ++i) found |= lane(mask, i);
+  return found != 0;
+}
+#endif
 
 // The sum of the lanes, always in the same order.
 #if defined(__AVX512F__) && defined(__GNUC__)
