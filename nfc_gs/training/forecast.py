@@ -14,8 +14,11 @@ from nfc_gs.core.memory import available_memory
 from nfc_gs.core.text import gigabytes
 from nfc_gs.data.image_cache import LEAST_DECODING, ImageCache, decoding_bytes, picture_bytes
 from nfc_gs.data.scene import SceneData
+from nfc_gs.model.deformation import Deformation
 from nfc_gs.model.heads.color_head import HeadOptions
 from nfc_gs.model.heads.registry import get_head
+from nfc_gs.model.hexplane import HexPlane
+from nfc_gs.model.mlp import MlpDeformation
 from nfc_gs.ops.device import free_gpu_memory
 from nfc_gs.rendering.registry import get_backend
 from nfc_gs.training.config import ResolvedConfig
@@ -40,8 +43,9 @@ SCRATCH = 380
 """Further bytes for each Gaussian: projection, lists of tiles, noise. Measured on the CPU, models of 50,000 to
 1,000,000."""
 
-MOVING_SCRATCH = 4_000
-"""Bytes for each Gaussian that a deformation and its backward pass take."""
+HEXPLANE_BYTES, MLP_BYTES = 10, 6
+"""Bytes for each Gaussian and each value of a layer that a deformation and its backward pass take. Measured on the CPU
+with the default sizes."""
 
 PIXEL, BIT_PIXEL = 100, 250
 """Bytes for each pixel of the largest picture that is rendered, compared and measured; and where bits are. Measured."""
@@ -106,7 +110,7 @@ def forecast(scene: SceneData, config: ResolvedConfig, initial: int | None = Non
     deformation = None if scene.time_axis is None else new_deformation(config, scene)
     moving = 0 if deformation is None else sum(4 * each.numel() for each in deformation.parameters())
     fused = deformation is None and get_backend(config.backend).feeds_consumers
-    each = int(row * (ROWS_FUSED if fused else ROWS_STORED)) + SCRATCH + (MOVING_SCRATCH if moving else 0)
+    each = int(row * (ROWS_FUSED if fused else ROWS_STORED)) + SCRATCH + _moving_scratch(deformation)
     pixels = max(view.camera.width * view.camera.height for view in scene.views)
     base, pixel = (BIT_BASE, BIT_PIXEL) if config.objective.bit_ce else (BASE, PIXEL)
     fixed = base + pixel * pixels + DEFORMATION_COPIES * moving
@@ -190,6 +194,16 @@ def growth_fits(tensors: dict[str, Tensor], new: int) -> bool:
     row = sum(tensor.element_size() * tensor[0].numel() for tensor in tensors.values())
     need = row * len(first) + int(row * ROWS_STORED + SCRATCH) * new
     return available is None or need <= available
+
+
+def _moving_scratch(deformation: Deformation | None) -> int:
+    """Bytes for each Gaussian that moving them takes."""
+    if isinstance(deformation, HexPlane):
+        sizes = deformation.config
+        return HEXPLANE_BYTES * (len(sizes.levels) * sizes.features + sizes.width)
+    if isinstance(deformation, MlpDeformation):
+        return MLP_BYTES * deformation.config.depth * deformation.config.width
+    return 0
 
 
 def _image_bytes(scene: SceneData) -> int:
