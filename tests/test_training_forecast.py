@@ -157,7 +157,7 @@ def test_a_training_never_has_more_gaussians_than_was_said(tmp_path: Path, steps
     trainer = Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny")
     assert trainer.forecast is not None
     trainer.train()
-    assert len(trainer.model) <= trainer.forecast.most
+    assert trainer.model.sizes()["gaussians"] <= trainer.forecast.most
 
 
 @pytest.mark.parametrize("kind", ["mcmc", "adc"])
@@ -168,7 +168,7 @@ def test_growth_ends_when_memory_is_short_and_the_run_says_so(
     trainer = Trainer(tiny_scene(), config, tmp_path / "run", capture="tiny")
     monkeypatch.setattr(density, "growth_fits", lambda tensors, new: False)
     trainer.train()
-    assert len(trainer.model) <= 30
+    assert trainer.model.sizes()["gaussians"] <= 30
     assert caplog.text.count("The memory is nearly used up: the training goes on with at most 30 Gaussians.") == 1
     phases = [line["phases"] for line in read_history(tmp_path / "run") if "phases" in line]
     assert phases[-1]["memory_limit"] == 30
