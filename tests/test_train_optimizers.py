@@ -245,9 +245,7 @@ def test_the_step_taken_in_the_backward_pass_gives_the_bits_of_a_step_after_it(h
 
 @pytest.mark.parametrize("settings", [{}, {"antialiased": True, "absgrad": True}], ids=["", "antialiased"])
 @pytest.mark.parametrize("head", ["sh", "sh0", "shared", "full", "bits0"])
-def test_gpu_kernels_take_the_same_step_in_the_backward_pass_and_after_it(
-    head: str, settings: dict[str, bool]
-) -> None:
+def test_gpu_kernels_take_the_same_step_in_the_backward_pass_and_after_it(head: str, settings: dict[str, bool]) -> None:
     open_engine("emulated-float32")
     emulator = Emulator()
     given = {"backend": "emulated", "operations": gpu_operations(emulator), **settings}

@@ -11,6 +11,7 @@
 namespace nfc {
 
 constexpr int kThreads = 128;
+constexpr int kBitBlocks = 3;  // on a multiprocessor, of those that move bits: NVRTC's own choice spills for sm_100
 constexpr int kThreadEntries = 256;  // entries that one thread adds up; where there are more, its warp does
 
 struct Gaussian {
@@ -268,8 +269,10 @@ NFC_KERNEL(project_splats_backward_adam, nfc::RenderArgs, nfc::kThreads) { nfc::
 
 NFC_KERNEL(project_splats_backward_antialiased_adam, nfc::RenderArgs, nfc::kThreads) { nfc::step_sh<true>(args); }
 
-NFC_KERNEL(project_splats_backward_bits_adam, nfc::RenderArgs, nfc::kThreads) { nfc::step_bits<false>(args); }
+NFC_KERNEL(project_splats_backward_bits_adam, nfc::RenderArgs, nfc::kThreads, nfc::kBitBlocks) {
+  nfc::step_bits<false>(args);
+}
 
-NFC_KERNEL(project_splats_backward_bits_antialiased_adam, nfc::RenderArgs, nfc::kThreads) {
+NFC_KERNEL(project_splats_backward_bits_antialiased_adam, nfc::RenderArgs, nfc::kThreads, nfc::kBitBlocks) {
   nfc::step_bits<true>(args);
 }
