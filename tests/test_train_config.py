@@ -25,6 +25,7 @@ from nfc_gs.training.config import AdcConfig, LearningRates, McmcConfig, RefineC
 from nfc_gs.training.resolve import affordable_gaussians, evaluation_background, parse_duration, resolve
 from nfc_gs.training.schedules import (
     MIN_SIDE,
+    early_progress,
     gaussian_cap,
     generator_for,
     learning_rates,
@@ -339,6 +340,29 @@ def test_images_grow_to_full_size_in_equal_parts_of_the_time() -> None:
     assert divisors == [4, 4, 2, 2, 1, 1]
 
 
+def test_a_long_run_ends_the_early_phases_as_a_short_one() -> None:
+    config = resolve(replace(CPU, preset="fast", steps=30_000, full_resolution_at=0.4, sh_ramp=0.2))
+    earlies = [early_progress(config, step, step / 30_000) for step in (0, 600, 1200, 3000, 9000)]
+    assert earlies == [0.0, 0.2, 0.4, 1.0, 1.0]
+    assert [resolution_divisor(config, early, 640, 480) for early in earlies] == [4, 2, 1, 1, 1]
+    assert [sh_degree_at(config, early) for early in earlies] == [0, 3, 3, 3, 3]
+    short = resolve(replace(CPU, preset="fast", steps=300))
+    assert early_progress(short, 30, 0.1) == 0.1
+
+
+def test_the_factor_of_the_centres_rate_fades_within_the_early_steps() -> None:
+    config = resolve(replace(CPU, preset="fast", steps=30_000, means_factor=16.0, rate_factor=2.0))
+    without = replace(config, means_factor=1.0)
+    for step, factor in ((0, 16.0), (1500, 4.0), (3000, 1.0), (15_000, 1.0), (30_000, 1.0)):
+        progress = step / 30_000
+        early = early_progress(config, step, progress)
+        means = [learning_rates(each, progress, early, 1.0)["means"] for each in (config, without)]
+        assert means[0] == pytest.approx(factor * means[1], rel=1e-9)
+    short = replace(config, steps=3000)
+    middle = learning_rates(short, 0.5, early_progress(short, 1500, 0.5), 1.0)["means"]
+    assert middle == pytest.approx(math.sqrt(16.0 * 1.6e-4 * 2.0 * 1.6e-6))
+
+
 def test_small_images_are_made_less_coarse() -> None:
     config = resolve(replace(CPU, coarse_factor=8, full_resolution_at=0.4))
     assert resolution_divisor(config, 0.0, 1000, 8 * MIN_SIDE) == 8
@@ -367,15 +391,15 @@ def test_the_number_of_gaussians_follows_its_curve() -> None:
 
 def test_the_rate_of_the_centres_falls_a_hundredfold_and_scales_with_the_scene() -> None:
     rates = resolve(replace(CPU, preset="paper"))
-    assert learning_rates(rates, 0.0, 2.0)["means"] == pytest.approx(3.2e-4, rel=1e-12)
-    assert learning_rates(rates, 0.5, 1.0)["means"] == pytest.approx(1.6e-5, rel=1e-9)
-    assert learning_rates(rates, 1.0, 1.0)["means"] == pytest.approx(1.6e-6, rel=1e-9)
-    assert learning_rates(rates, 0.7, 3.0)["sh_coeffs"] == (2.5e-3, 1.25e-4, 3)
+    assert learning_rates(rates, 0.0, 0.0, 2.0)["means"] == pytest.approx(3.2e-4, rel=1e-12)
+    assert learning_rates(rates, 0.5, 0.5, 1.0)["means"] == pytest.approx(1.6e-5, rel=1e-9)
+    assert learning_rates(rates, 1.0, 1.0, 1.0)["means"] == pytest.approx(1.6e-6, rel=1e-9)
+    assert learning_rates(rates, 0.7, 0.7, 3.0)["sh_coeffs"] == (2.5e-3, 1.25e-4, 3)
 
 
 def test_a_short_run_may_have_higher_rates() -> None:
     config = resolve(replace(CPU, means_factor=10.0, rate_factor=3.0))
-    first, last = learning_rates(config, 0.0, 1.0), learning_rates(config, 1.0, 1.0)
+    first, last = learning_rates(config, 0.0, 0.0, 1.0), learning_rates(config, 1.0, 1.0, 1.0)
     assert first["means"] == pytest.approx(1.6e-3) and last["means"] == pytest.approx(4.8e-6)
     assert first["sh_coeffs"] == pytest.approx((7.5e-3, 3.75e-4, 3))
     assert (first["opacity_logits"], first["quats"]) == pytest.approx((5e-2, 3e-3))
@@ -383,13 +407,13 @@ def test_a_short_run_may_have_higher_rates() -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_parameter_of_a_head_has_a_rate(head: str) -> None:
-    rates = learning_rates(resolve(replace(CPU, rate_factor=3.0)), 0.5, 1.0)
+    rates = learning_rates(resolve(replace(CPU, rate_factor=3.0)), 0.5, 0.5, 1.0)
     assert {*GEOMETRY, *HEADS[head].parameters} <= set(rates)
 
 
 def test_the_rates_of_bits_are_set_by_name_and_follow_the_factor() -> None:
     config = resolve(replace(CPU, rate_factor=3.0, rates=LearningRates(bits=0.01, bit_shifts=0.002)))
-    rates = learning_rates(config, 0.5, 2.0)
+    rates = learning_rates(config, 0.5, 0.5, 2.0)
     assert (rates["bit_logits"], rates["bit_shifts"]) == pytest.approx((0.03, 0.006))
 
 

@@ -154,7 +154,7 @@ class ToyTraining:
     ) -> None:
         self.steps_seen += 1
 
-    def phases(self, progress: float) -> dict[str, Any]:
+    def phases(self, step: int, progress: float) -> dict[str, Any]:
         return {}
 
     def parts(self) -> dict[str, Part]:

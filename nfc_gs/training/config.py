@@ -208,6 +208,9 @@ class TrainConfig(CheckedFields):
     rate_factor: float | None = None
     """The same for all other rates but the opacities', and for the final rate of the centres. By default the
     preset's."""
+    early_steps: int | None = None
+    """After so many steps small images, low SH degrees and `means_factor` have ended, also in a run that is longer. By
+    default the preset's."""
     sh_ramp: float = 0.1
     """Fraction of the run after which the full SH degree is used (3DGS: one degree per 1000 of 30000 steps)."""
     eval_every: float = 0.25
@@ -254,6 +257,7 @@ class ResolvedConfig(TrainConfig):
     grow_factor: float = 0.0
     means_factor: float = 0.0
     rate_factor: float = 0.0
+    early_steps: int = 1
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def to_dict(self) -> dict[str, Any]:

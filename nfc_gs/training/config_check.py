@@ -13,7 +13,13 @@ from nfc_gs.training.config import ResolvedConfig
 
 def check(config: ResolvedConfig) -> None:
     """Raise UserError for the first number out of its range."""
-    whole = {"steps": (1, None), "max_gaussians": (1, None), "sh_degree": (0, 3), "seed": (0, 2**63 - 1)}
+    whole = {
+        "steps": (1, None),
+        "max_gaussians": (1, None),
+        "early_steps": (1, None),
+        "sh_degree": (0, 3),
+        "seed": (0, 2**63 - 1),
+    }
     for name, (low, high) in whole.items():
         value = getattr(config, name)
         if value is not None and (value < low or (high is not None and value > high)):

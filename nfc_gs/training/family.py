@@ -72,7 +72,7 @@ class ModelTraining(Protocol):
         """What else happens to the model after the step: density control of Gaussians, for example."""
         ...
 
-    def phases(self, progress: float) -> Mapping[str, Any]:
+    def phases(self, step: int, progress: float) -> Mapping[str, Any]:
         """What this part of the run differs in from others, by name, as JSON holds it; constant but for a few steps."""
         ...
 

@@ -21,7 +21,7 @@ from nfc_gs.training.density import make_density_control
 from nfc_gs.training.optimizers import AdamConsumer, VisibleAdam
 from nfc_gs.training.resolve import evaluation_background
 from nfc_gs.training.samples import Sample, ViewSample
-from nfc_gs.training.schedules import generator_for, learning_rates, sh_degree_at
+from nfc_gs.training.schedules import early_progress, generator_for, learning_rates, sh_degree_at
 from nfc_gs.training.views import TrainingViews, on_device
 
 
@@ -58,7 +58,8 @@ class GaussianTraining:
     def __init__(self, model: GaussianModel, scene: SceneData, config: ResolvedConfig, operations: Operations) -> None:
         """`operations` compute the steps; raises ValueError if a parameter of the model has no learning rate."""
         self.model, self._scene, self._config = model, scene, config
-        without_rate = set(model.parameter_names) - learning_rates(config, 0.0, scene.extent).keys()
+        self._rates = learning_rates(config, 0.0, 0.0, scene.extent)
+        without_rate = set(model.parameter_names) - self._rates.keys()
         if without_rate:
             names = ", ".join(sorted(without_rate))
             raise ValueError(f"there is no learning rate for {names} in training.schedules.learning_rates")
@@ -87,8 +88,9 @@ class GaussianTraining:
             and self._backend.feeds_consumers
             and "normals" not in outputs
         )
-        rates = learning_rates(self._config, progress, self._scene.extent)
-        self._consumer = self.optimizer.consumer(rates, *self.density.regularisers()) if fused else None
+        early = early_progress(self._config, step, progress)
+        self._rates = learning_rates(self._config, progress, early, self._scene.extent)
+        self._consumer = self.optimizer.consumer(self._rates, *self.density.regularisers()) if fused else None
         return render(
             self.model,
             sample.camera,
@@ -96,7 +98,7 @@ class GaussianTraining:
             background=self.background(step),
             outputs=outputs,
             backend=self._backend,
-            sh_degree=sh_degree_at(self._config, progress),
+            sh_degree=sh_degree_at(self._config, early),
             antialiased=self._config.antialiased,
             absgrad=self.density.absgrad,
             consumer=self._consumer,
@@ -127,7 +129,7 @@ class GaussianTraining:
         visible = outputs[0].info.visible
         for output in outputs[1:]:
             visible = visible | output.info.visible
-        self.optimizer.step(gradients, visible, learning_rates(self._config, progress, self._scene.extent))
+        self.optimizer.step(gradients, visible, self._rates)
 
     def after_step(
         self, outputs: Sequence[RenderOutput], samples: Sequence[Sample], step: int, progress: float
@@ -137,15 +139,16 @@ class GaussianTraining:
             if output.info.means2d_grad is not None or output.info.means2d_absgrad is not None:
                 height, width = sample.target.shape[:2]
                 self.density.observe(output.info, width, height, len(samples))
-        means_rate = learning_rates(self._config, progress, self._scene.extent)["means"]
+        means_rate = self._rates["means"]
         assert isinstance(means_rate, float)
         self.density.act(step + 1, progress, means_rate)
 
-    def phases(self, progress: float) -> dict[str, Any]:
+    def phases(self, step: int, progress: float) -> dict[str, Any]:
         """By how much images are made smaller, the SH degree, and whether Gaussians are added and moved."""
+        early = early_progress(self._config, step, progress)
         return {
-            "image_divisor": self._views.divisor(progress),
-            "sh_degree": sh_degree_at(self._config, progress),
+            "image_divisor": self._views.divisor(early),
+            "sh_degree": sh_degree_at(self._config, early),
             "density_control": self.density.refines(progress),
         }
 

@@ -28,6 +28,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "grow_factor": 0.1,
         "means_factor": 16.0,
         "rate_factor": 4.0,
+        "early_steps": 3000,
     },
     "quality": {
         "steps": 15_000,
@@ -41,6 +42,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "grow_factor": 0.05,
         "means_factor": 4.0,
         "rate_factor": 2.0,
+        "early_steps": 5000,
     },
     "paper": {
         "steps": 30_000,
@@ -54,6 +56,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "grow_factor": 0.05,
         "means_factor": 1.0,
         "rate_factor": 1.0,
+        "early_steps": 30_000,
     },
 }
 

@@ -25,16 +25,28 @@ def progress_of(config: ResolvedConfig, step: int, seconds: float) -> float:
     return min(1.0, step / config.steps)
 
 
-def resolution_divisor(config: ResolvedConfig, progress: float, width: int, height: int) -> int:
+def early_progress(config: ResolvedConfig, step: int, progress: float) -> float:
+    """How far the early phases have come: small images, low SH degrees, high rates of the centres.
+
+    It is the progress of the run, and in one of more than `early_steps` what a run of so many steps would have reached:
+    more time in these phases gains nothing.
+    """
+    return min(1.0, max(progress, step / config.early_steps))
+
+
+def resolution_divisor(config: ResolvedConfig, early: float, width: int, height: int) -> int:
     """By how much the image of a step is made smaller: a power of two.
 
     The levels from `coarse_factor` down to 2 share the time before `full_resolution_at` evenly. No level makes
     the shorter side less than `MIN_SIDE` pixels.
+
+    Args:
+        early: `early_progress`.
     """
     divisor = config.coarse_factor
     levels = divisor.bit_length() - 1
     if levels and config.full_resolution_at > 0.0:
-        divisor >>= min(levels, int(progress / config.full_resolution_at * levels))
+        divisor >>= min(levels, int(early / config.full_resolution_at * levels))
     else:
         divisor = 1
     while divisor > 1 and min(width, height) < MIN_SIDE * divisor:
@@ -42,11 +54,11 @@ def resolution_divisor(config: ResolvedConfig, progress: float, width: int, heig
     return divisor
 
 
-def sh_degree_at(config: ResolvedConfig, progress: float) -> int:
-    """The SH degree in use: one more after each equal part of `sh_ramp`."""
-    if progress >= config.sh_ramp:
+def sh_degree_at(config: ResolvedConfig, early: float) -> int:
+    """The SH degree in use at an `early_progress`: one more after each equal part of `sh_ramp`."""
+    if early >= config.sh_ramp:
         return config.sh_degree
-    return int(progress / config.sh_ramp * config.sh_degree)
+    return int(early / config.sh_ramp * config.sh_degree)
 
 
 def gaussian_cap(config: ResolvedConfig, progress: float, initial: int) -> int:
@@ -57,12 +69,18 @@ def gaussian_cap(config: ResolvedConfig, progress: float, initial: int) -> int:
 
 
 def learning_rates(
-    config: ResolvedConfig, progress: float, extent: float
+    config: ResolvedConfig, progress: float, early: float, extent: float
 ) -> dict[str, float | tuple[float, float, int]]:
-    """Adam's rates by parameter, as `VisibleAdam.step` takes them; `extent` is that of the scene."""
+    """Adam's rates by parameter, as `VisibleAdam.step` takes them.
+
+    Args:
+        early: `early_progress`, with which the `means_factor` fades.
+        extent: of the scene.
+    """
     rates, factor = config.rates, config.rate_factor
+    means = exponential(rates.means * config.means_factor, rates.means_final * factor, progress)
     return {
-        "means": exponential(rates.means * config.means_factor, rates.means_final * factor, progress) * extent,
+        "means": means * config.means_factor ** (progress - early) * extent,
         "log_scales": rates.scales * factor,
         "quats": rates.quats * factor,
         "opacity_logits": rates.opacities,

@@ -161,7 +161,7 @@ class Step:
     def _phases(self, config: ObjectiveConfig, step: int, progress: float) -> dict[str, Any]:
         """What is in force in this step, with these weights of the objective."""
         terms = [name for name, weight in self.objective.weights(config).items() if weight]
-        phases: dict[str, Any] = {"terms": terms, **self.training.phases(progress)}
+        phases: dict[str, Any] = {"terms": terms, **self.training.phases(step, progress)}
         for companion in self.companions:
             phases |= companion.phases(step, progress)
         return phases

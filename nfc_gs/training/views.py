@@ -10,7 +10,7 @@ from nfc_gs.data.sampler import ViewSampler, Window
 from nfc_gs.data.scene import SceneData
 from nfc_gs.training.config import ResolvedConfig
 from nfc_gs.training.samples import ViewSample
-from nfc_gs.training.schedules import resolution_divisor
+from nfc_gs.training.schedules import early_progress, resolution_divisor
 
 _PREFETCH = 16
 """Images whose decoding starts ahead of their step."""
@@ -29,9 +29,9 @@ class TrainingViews:
         self._sizes = {(scene.views[i].camera.width, scene.views[i].camera.height) for i in scene.train}
         self._cameras: dict[tuple[int, int], Camera] = {}
 
-    def divisor(self, progress: float) -> int:
-        """The most by which an image is made smaller now."""
-        return max(resolution_divisor(self._config, progress, *size) for size in self._sizes)
+    def divisor(self, early: float) -> int:
+        """The most by which an image is made smaller at an `early_progress`."""
+        return max(resolution_divisor(self._config, early, *size) for size in self._sizes)
 
     def sample(self, step: int, progress: float, window: Window | None) -> ViewSample:
         """The view of a step, at the resolution of its time.
@@ -45,7 +45,8 @@ class TrainingViews:
         scene, device = self._scene, self._config.device
         index = self._sampler.index(step, window)
         view = scene.views[index]
-        divisor = resolution_divisor(self._config, progress, view.camera.width, view.camera.height)
+        early = early_progress(self._config, step, progress)
+        divisor = resolution_divisor(self._config, early, view.camera.width, view.camera.height)
         if step % (_PREFETCH // 2) == 0:
             scene.prefetch(self._sampler.upcoming(step + 1, _PREFETCH, window), divisor)
         camera = self._cameras.get((index, divisor))
