@@ -283,7 +283,7 @@ def test_bytes_are_those_of_the_arrays(emulator: Emulator):
 
 def test_the_arrays_of_the_kernels_are_those_of_their_sources():
     sources = {
-        "project.cu": ("project.cu", "color.h", "render.h"),
+        "project.cu": ("project.cu", "color.h", "gradients.h", "render.h"),
         "binning.cu": ("binning.cu",),
         "raster.cu": ("raster.cu",),
     }

@@ -353,7 +353,10 @@ def test_kernels_compile_for_a_gpu_and_none_spills(monkeypatch: pytest.MonkeyPat
     usages = cubins.compile_all(("sm_90",))
     assert {usage.kernel for usage in usages} == {
         "project_splats", "project_splats_backward", "project_splats_backward_antialiased",
-        "project_splats_backward_bits", "project_splats_backward_bits_antialiased", "write_entries", "find_tiles",
+        "project_splats_backward_bits", "project_splats_backward_bits_antialiased",
+        "project_splats_backward_adam", "project_splats_backward_antialiased_adam",
+        "project_splats_backward_bits_adam", "project_splats_backward_bits_antialiased_adam",
+        "write_entries", "find_tiles",
         "raster", "pixel_gradients", "raster_backward", "raster_backward_absgrad",
         "loss", "loss_values", "loss_gradient", "bit_loss", "bit_loss_gradient",
         "adam", "mcmc_noise", "share_among_copies",

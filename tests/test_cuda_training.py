@@ -65,7 +65,8 @@ def assert_close(actual: Tensor, expected: Tensor, limit: float = 1e-5) -> None:
     torch.testing.assert_close(actual.cpu().double(), expected.cpu().double(), rtol=0, atol=limit * scale)
 
 
-STRUCTS = [  # header and struct; `AdamArgs` is below
+STRUCTS = [  # header and struct; `SplatAdam` and `AdamArgs` are below
+    ("render.h", cuda_args.SplatParameter),
     ("render.h", cuda_args.RenderArgs),
     ("train.h", cuda_args.LossArgs),
     ("train.h", cuda_args.BitLossArgs),
@@ -87,6 +88,12 @@ def test_the_arguments_of_the_kernels_are_the_same_in_cpp_and_python(tmp_path: P
         offsets = ", ".join(f"offsetof(nfc::{struct.__name__}, {name})" for name in names)
         lines.append(f'extern "C" const size_t {struct.__name__}[] = {{{offsets}, sizeof(nfc::{struct.__name__})}};')
         expected[struct.__name__] = [getattr(struct, name).offset for name in names] + [ctypes.sizeof(struct)]
+    adam = cuda_args.SplatAdam
+    offsets = [getattr(adam, name).offset for name in (*cuda_args.SPLAT_PARAMETERS, "beta1", "opacity_weight")]
+    expected["SplatAdam"] = [*offsets, adam.scale_weight.offset, ctypes.sizeof(adam)]
+    names = (*cuda_args.SPLAT_PARAMETERS, "constants", "opacity_weight", "scale_weight")
+    offsets = ", ".join(f"offsetof(nfc::SplatAdam, {name})" for name in names)
+    lines.append(f'extern "C" const size_t SplatAdam[] = {{{offsets}, sizeof(nfc::SplatAdam)}};')
     lines.append(  # its constants are a struct of their own there
         'extern "C" const size_t AdamArgs[] = {offsetof(nfc::AdamArgs, visible), offsetof(nfc::AdamArgs, count), '
         "offsetof(nfc::AdamArgs, constants), sizeof(nfc::AdamArgs), sizeof(nfc::AdamConstants)};"

@@ -27,6 +27,7 @@ KERNELS = {
     "raster": "raster",
     "raster backward": "raster_backward",
     "projection backward": "project_splats_backward",
+    "projection backward with Adam": "project_splats_backward_adam",
 }
 """The kernels of most trainings whose registers have a budget."""
 
@@ -62,6 +63,7 @@ BUDGETS = {
     QUEUEING: 60,
     "raster backward: registers": 66,
     "projection backward: registers": 80,
+    "projection backward with Adam: registers": 80,
     "bytes of an entry for the backward pass": 60,
 }
 """What the figures may be at the most; those of Faster-GS and gsplat 1.5.3 are in cuda/README.md."""

@@ -8,6 +8,7 @@
 #include "../include/nfc_gs/bits.h"
 #include "../include/nfc_gs/projection.h"
 #include "../include/nfc_gs/sh.h"
+#include "gradients.h"
 #include "render.h"
 
 namespace nfc {
@@ -37,13 +38,16 @@ NFC_HD float harmonics(const float* Y, const float* coefficients, int stride, in
 
 // Writes the gradient of the coefficients of a shift, zero for those that are stored but not in use, and adds to that of
 // Y.
+//
+// `v_coefficients` is that of the Gaussian's first shift.
+template <class Row>
 NFC_HD void shift_backward(const RenderArgs& args, const float* Y, const float* coefficients, float v_shift,
-                           float* v_coefficients, float* v_Y) {
+                           const Row& v_coefficients, int group, float* v_Y) {
 #pragma unroll
   for (int k = 1; k < kMaxBases; ++k) {
     const int at = (k - 1) * args.shift_columns;
     if (k < bases_in_use(args)) v_Y[k] += v_shift * coefficients[at];
-    if (k < args.sh_bases) v_coefficients[at] = k < bases_in_use(args) ? v_shift * Y[k] : 0.0f;
+    if (k < args.sh_bases) v_coefficients[group + at] = k < bases_in_use(args) ? v_shift * Y[k] : 0.0f;
   }
 }
 
@@ -59,14 +63,17 @@ NFC_HD Vec3<float> direction_backward(const RenderArgs& args, const Vec3<float>&
   return v;
 }
 
-// The way back through the harmonics of one degree of an SH color: writes the gradients of their coefficients, and adds
-// to that of the direction d.
-template <int Degree>
-NFC_HD void degree_backward(const RenderArgs& args, const Vec3<float>& d, const float* sh, const float* v_color,
-                            float* v_sh, Vec3<float>& v_d) {
+// The way back through the harmonics of one degree of an SH color: passes on the gradients of their coefficients, and
+// adds to that of the direction d.
+template <int Degree, class To>
+NFC_HD void degree_backward(const RenderArgs& args, size_t i, const Vec3<float>& d, const float* sh,
+                            const float* v_color, const To& to, Vec3<float>& v_d) {
   constexpr int kBegin = Degree * Degree, kEnd = (Degree + 1) * (Degree + 1);
   if (Degree > args.sh_degree) {  // not in use, if stored at all
-    for (int j = 3 * kBegin; j < 3 * min(kEnd, args.sh_bases); ++j) v_sh[j] = 0.0f;
+    const float nothing[3] = {0.0f, 0.0f, 0.0f};
+#pragma unroll
+    for (int k = kBegin; k < kEnd; ++k)
+      if (k < args.sh_bases) to.sh_coeffs(i, k, 0.0f, nothing);
     return;
   }
   float Y[kMaxBases];
@@ -77,27 +84,26 @@ NFC_HD void degree_backward(const RenderArgs& args, const Vec3<float>& d, const 
   for (int k = kBegin; k < kEnd; ++k) {
     const float v_Y = sh[3 * k] * v_color[0] + sh[3 * k + 1] * v_color[1] + sh[3 * k + 2] * v_color[2];
     v_d.x += v_Y * gradient[k].x, v_d.y += v_Y * gradient[k].y, v_d.z += v_Y * gradient[k].z;
-#pragma unroll
-    for (int c = 0; c < 3; ++c) v_sh[3 * k + c] = v_color[c] * Y[k];
+    to.sh_coeffs(i, k, Y[k], v_color);
   }
 }
 
 // The same for all degrees: one after the other takes fewer registers than all of Y and its gradient.
+template <class To>
 NFC_HD void sh_color_backward(const RenderArgs& args, size_t i, const Vec3<float>& d, const float* terms,
-                              int term_stride, int term_count, Vec3<float>& v_d) {
-  const size_t first = 3 * i * size_t(args.sh_bases);
-  const float *sh = args.sh_coeffs + first, *color = args.colors + i * size_t(args.channels);
-  float* v_sh = args.v_sh_coeffs + first;
+                              int term_stride, int term_count, const To& to, Vec3<float>& v_d) {
+  const float* sh = args.sh_coeffs + 3 * i * size_t(args.sh_bases);
+  const float* color = args.colors + i * size_t(args.channels);
   float v_color[3] = {};
   for (int j = 0; j < term_count; ++j)
 #pragma unroll
     for (int c = 0; c < 3; ++c) v_color[c] += terms[size_t(j) * term_stride + c];
 #pragma unroll
   for (int c = 0; c < 3; ++c) v_color[c] = one_sided_clamp_vjp(color[c], v_color[c]);
-  degree_backward<0>(args, d, sh, v_color, v_sh, v_d);
-  degree_backward<1>(args, d, sh, v_color, v_sh, v_d);
-  degree_backward<2>(args, d, sh, v_color, v_sh, v_d);
-  degree_backward<3>(args, d, sh, v_color, v_sh, v_d);
+  degree_backward<0>(args, i, d, sh, v_color, to, v_d);
+  degree_backward<1>(args, i, d, sh, v_color, to, v_d);
+  degree_backward<2>(args, i, d, sh, v_color, to, v_d);
+  degree_backward<3>(args, i, d, sh, v_color, to, v_d);
 }
 
 // The coefficients of the shift of one group of bits: the eight of a channel (shift_columns 3), or a single one (24).
@@ -148,8 +154,9 @@ NFC_HD float sum_terms(const float* v_channel, int stride, int terms) {
   return sum;
 }
 
+template <class To>
 NFC_HD void bit_color_backward(const RenderArgs& args, size_t i, const Vec3<float>& d, const float* terms,
-                               int term_stride, int term_count, Vec3<float>& v_d) {
+                               int term_stride, int term_count, const To& to, Vec3<float>& v_d) {
   float Y[kMaxBases], v_Y[kMaxBases] = {};
   sh_basis(args.sh_degree, d.x, d.y, d.z, Y);
   const int bits = kColorBits / args.shift_columns;
@@ -167,26 +174,26 @@ NFC_HD void bit_color_backward(const RenderArgs& args, size_t i, const Vec3<floa
       if (!decoded || index % kBits == 0) v_color = sum_terms(terms + channel, term_stride, term_count);
       const float v_p = decoded ? place_value(index % kBits) * v_color : v_color;
       const float v_logit = v_p * p * (1.0f - p);
-      args.v_bit_logits[i * kColorBits + index] = v_logit;
+      to.bit_logits(i)[index] = v_logit;
       v_shift += v_logit;
     }
-    shift_backward(args, Y, shifts, v_shift, args.v_bit_shifts + (shifts - args.bit_shifts), v_Y);
+    shift_backward(args, Y, shifts, v_shift, to.bit_shifts(i), group, v_Y);
   }
   v_d = direction_backward(args, d, v_Y);
 }
 
-// From the gradient of the color of Gaussian i, given as terms to be added up: writes that of the coefficients and
+// From the gradient of the color of Gaussian i, given as terms to be added up: passes on that of the coefficients and
 // returns that of the mean, through the direction.
-template <bool kBitColors>
+template <bool kBitColors, class To>
 NFC_HD Vec3<float> view_color_backward(const RenderArgs& args, const PinholeCamera& cam, const Vec3<float>& mean,
-                                       size_t i, const float* terms, int term_stride, int term_count) {
+                                       size_t i, const float* terms, int term_stride, int term_count, const To& to) {
   const ViewDirection view = view_direction(cam, mean);
   const Vec3<float> d = view.unit;
   Vec3<float> v = {0.0f, 0.0f, 0.0f};
-  if (kBitColors) {
-    bit_color_backward(args, i, d, terms, term_stride, term_count, v);
+  if constexpr (kBitColors) {
+    bit_color_backward(args, i, d, terms, term_stride, term_count, to, v);
   } else {
-    sh_color_backward(args, i, d, terms, term_stride, term_count, v);
+    sh_color_backward(args, i, d, terms, term_stride, term_count, to, v);
   }
   const float radial = dot(v, d);
   return {(v.x - radial * d.x) * view.inv_length, (v.y - radial * d.y) * view.inv_length,

@@ -11,6 +11,7 @@
 namespace nfc {
 
 constexpr int kThreads = 128;
+constexpr int kBitBlocks = 3;  // on a multiprocessor, of those that move bits: NVRTC's own choice spills for sm_100
 constexpr int kThreadEntries = 256;  // entries that one thread adds up; where there are more, its warp does
 
 struct Gaussian {
@@ -36,15 +37,6 @@ NFC_HD void zero(float* values, int count) {
   for (int j = 0; j < count; ++j) values[j] = 0.0f;
 }
 
-// Where the gradients of scale and opacity of Gaussian i go: those of their raw values, if these are given.
-NFC_HD float* v_scale_of(const RenderArgs& args, size_t i) {
-  return (args.log_scales ? args.v_log_scales : args.v_scales) + 3 * i;
-}
-
-NFC_HD float* v_opacity_of(const RenderArgs& args, size_t i) {
-  return (args.log_scales ? args.v_opacity_logits : args.v_opacities) + i;
-}
-
 // A warp writes zeros into some rows of an array, each row as a whole: bit j of `rows` stands for row first + j.
 NFC_HD void zero_rows(float* values, int columns, int first, unsigned rows) {
   for (; rows; rows &= rows - 1) {
@@ -54,12 +46,13 @@ NFC_HD void zero_rows(float* values, int columns, int first, unsigned rows) {
 }
 
 // The gradients of Gaussians that are not visible; of those of this warp from `first` on, `rows` are not.
-NFC_HD void zero_gradients(const RenderArgs& args, int first, unsigned rows) {
+NFC_HD void zero_gradients(const StoredGradients& to, int first, unsigned rows) {
+  const RenderArgs& args = to.args;
   const int lane = threadIdx.x % kWarp;
   if (rows >> lane & 1) {
     const size_t i = size_t(first) + lane;
-    zero(args.v_means + 3 * i, 3), zero(v_scale_of(args, i), 3), zero(args.v_quats + 4 * i, 4);
-    zero(v_opacity_of(args, i), 1), zero(args.v_means2d + 2 * i, 2);
+    zero(to.means(i), 3), zero(to.scales(i), 3), zero(to.quats(i), 4), zero(to.opacities(i), 1);
+    zero(args.v_means2d + 2 * i, 2);
     if (args.absgrad) zero(args.v_means2d_abs + 2 * i, 2);
   }
   if (args.sh_coeffs) zero_rows(args.v_sh_coeffs, 3 * args.sh_bases, first, rows);
@@ -68,6 +61,13 @@ NFC_HD void zero_gradients(const RenderArgs& args, int first, unsigned rows) {
     zero_rows(args.v_bit_shifts, args.shift_columns * (args.sh_bases - 1), first, rows);
   }
   if (args.features) zero_rows(args.v_features, args.feature_channels, first, rows);
+}
+
+// Adam leaves these Gaussians as they are.
+template <class Kept>
+NFC_HD void zero_gradients(const AdamGradients<Kept>& to, int first, unsigned rows) {
+  const int lane = threadIdx.x % kWarp;
+  if (to.args.absgrad && (rows >> lane & 1)) zero(to.args.v_means2d_abs + 2 * (size_t(first) + lane), 2);
 }
 
 // A warp adds up the entries of Gaussian i, in a fixed order, into the first of them: a splat over the whole image has
@@ -90,16 +90,18 @@ NFC_HD void sum_entries(const RenderArgs& args, int i) {
   }
 }
 
-// Adds up the `terms` entries of Gaussian i in their fixed order, and writes the gradients of its parameters; v_camera
-// gets its part of the camera's gradient: R (9), t (3) and the centre (3).
-template <bool kBitColors, bool kAntialiased>
-NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, size_t i, int terms, float* v_camera) {
+// Adds up the `terms` entries of Gaussian i in their fixed order, and passes on the gradients of its parameters;
+// v_camera gets its part of the camera's gradient: R (9), t (3) and the centre (3).
+template <bool kBitColors, bool kAntialiased, class To>
+NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, size_t i, int terms, const To& to,
+                              float* v_camera) {
   const int stride = kMoments + args.channels;
   const float* partial = args.partial + size_t(args.entry_begin[i]) * stride;
   Vec3<float> v_center = {0.0f, 0.0f, 0.0f};  // minus the gradient of the camera's centre
   if (args.color_channels) {
     const float* m = args.means + 3 * i;
-    v_center = view_color_backward<kBitColors>(args, cam, {m[0], m[1], m[2]}, i, partial + kMoments, stride, terms);
+    v_center =
+        view_color_backward<kBitColors>(args, cam, {m[0], m[1], m[2]}, i, partial + kMoments, stride, terms, to);
   }
   v_camera[12] = -v_center.x, v_camera[13] = -v_center.y, v_camera[14] = -v_center.z;
 
@@ -122,18 +124,22 @@ NFC_HD void gaussian_backward(const RenderArgs& args, const PinholeCamera& cam, 
   for (int j = 0; j < 9; ++j) v_camera[j] = grad.R[j];
   v_camera[9] = grad.t.x, v_camera[10] = grad.t.y, v_camera[11] = grad.t.z;
 
-  float *v_mean = args.v_means + 3 * i, *v_quat = args.v_quats + 4 * i;
-  v_mean[0] = grad.mean.x, v_mean[1] = grad.mean.y, v_mean[2] = grad.mean.z;
   if (args.log_scales) {  // through exp and sigmoid
     grad.scale = {grad.scale.x * g.scale.x, grad.scale.y * g.scale.y, grad.scale.z * g.scale.z};
     v_opacity *= g.opacity * (1.0f - g.opacity);
   }
-  float* v_scale = v_scale_of(args, i);
+  if (To::kAdam) {
+    v_opacity += args.adam.opacity_weight * (g.opacity * (1.0f - g.opacity));
+    const float weight = args.adam.scale_weight;
+    grad.scale.x += weight * g.scale.x, grad.scale.y += weight * g.scale.y, grad.scale.z += weight * g.scale.z;
+  }
+  const auto v_mean = to.means(i), v_scale = to.scales(i), v_quat = to.quats(i);
+  v_mean[0] = grad.mean.x, v_mean[1] = grad.mean.y, v_mean[2] = grad.mean.z;
   v_scale[0] = grad.scale.x, v_scale[1] = grad.scale.y, v_scale[2] = grad.scale.z;
 #pragma unroll
   for (int j = 0; j < 4; ++j) v_quat[j] = grad.quat[j];
-  *v_opacity_of(args, i) = v_opacity;
-  args.v_means2d[2 * i] = v_mean_x, args.v_means2d[2 * i + 1] = v_mean_y;
+  to.opacities(i)[0] = v_opacity;
+  if (!To::kAdam) args.v_means2d[2 * i] = v_mean_x, args.v_means2d[2 * i + 1] = v_mean_y;
   if (args.absgrad) args.v_means2d_abs[2 * i] = sums[6], args.v_means2d_abs[2 * i + 1] = sums[7];
   for (int c = 0; c < args.feature_channels; ++c)
     args.v_features[i * size_t(args.feature_channels) + c] =
@@ -206,9 +212,9 @@ static NFC_HD void camera_backward(const RenderArgs& args, float* v_camera) {
   out[3] = v_t;
 }
 
-// A thread per Gaussian.
-template <bool kBitColors, bool kAntialiased>
-NFC_HD void block_backward(const RenderArgs& args) {
+// A thread per Gaussian; returns the visible ones of the warp.
+template <bool kBitColors, bool kAntialiased, class To>
+NFC_HD unsigned block_backward(const RenderArgs& args, const To& to) {
   const size_t i = size_t(blockIdx.x) * kThreads + threadIdx.x;
   const PinholeCamera cam = camera_of(args);
   float v_camera[kCameraSums] = {};
@@ -219,21 +225,54 @@ NFC_HD void block_backward(const RenderArgs& args) {
     sum_entries(args, first + __ffs(int(many)) - 1);
   __syncwarp();
   if (terms > kThreadEntries) terms = 1;
-  zero_gradients(args, first, __ballot_sync(kAllLanes, exists && !visible));
-  if (visible) gaussian_backward<kBitColors, kAntialiased>(args, cam, i, terms, v_camera);
+  zero_gradients(to, first, __ballot_sync(kAllLanes, exists && !visible));
+  if (visible) gaussian_backward<kBitColors, kAntialiased>(args, cam, i, terms, to, v_camera);
   if (args.camera_partial) camera_backward(args, v_camera);
+  return __ballot_sync(kAllLanes, visible);
+}
+
+template <bool kBitColors, bool kAntialiased>
+NFC_HD void store_gradients(const RenderArgs& args) {
+  block_backward<kBitColors, kAntialiased>(args, StoredGradients{args});
+}
+
+// The same with a step of Adam on the visible Gaussians, which are raw and have no features.
+template <bool kAntialiased>
+static NFC_HD void step_sh(const RenderArgs& args) {
+  NFC_SHARED(float, kept, kThreads * kKeptHarmonics);
+  const unsigned visible = block_backward<false, kAntialiased>(args, AdamGradients<decltype(kept)>{args, kept});
+  __syncwarp();
+  step_harmonics(args, int(blockIdx.x) * kThreads + int(threadIdx.x) / kWarp * kWarp, visible, kept);
+}
+
+template <bool kAntialiased>
+NFC_HD void step_bits(const RenderArgs& args) {
+  const int nothing = 0;
+  block_backward<true, kAntialiased>(args, AdamGradients<const int>{args, nothing});
 }
 
 }  // namespace nfc
 
-NFC_KERNEL(project_splats_backward, nfc::RenderArgs, nfc::kThreads) { nfc::block_backward<false, false>(args); }
+NFC_KERNEL(project_splats_backward, nfc::RenderArgs, nfc::kThreads) { nfc::store_gradients<false, false>(args); }
 
 NFC_KERNEL(project_splats_backward_antialiased, nfc::RenderArgs, nfc::kThreads) {
-  nfc::block_backward<false, true>(args);
+  nfc::store_gradients<false, true>(args);
 }
 
-NFC_KERNEL(project_splats_backward_bits, nfc::RenderArgs, nfc::kThreads) { nfc::block_backward<true, false>(args); }
+NFC_KERNEL(project_splats_backward_bits, nfc::RenderArgs, nfc::kThreads) { nfc::store_gradients<true, false>(args); }
 
 NFC_KERNEL(project_splats_backward_bits_antialiased, nfc::RenderArgs, nfc::kThreads) {
-  nfc::block_backward<true, true>(args);
+  nfc::store_gradients<true, true>(args);
+}
+
+NFC_KERNEL(project_splats_backward_adam, nfc::RenderArgs, nfc::kThreads) { nfc::step_sh<false>(args); }
+
+NFC_KERNEL(project_splats_backward_antialiased_adam, nfc::RenderArgs, nfc::kThreads) { nfc::step_sh<true>(args); }
+
+NFC_KERNEL(project_splats_backward_bits_adam, nfc::RenderArgs, nfc::kThreads, nfc::kBitBlocks) {
+  nfc::step_bits<false>(args);
+}
+
+NFC_KERNEL(project_splats_backward_bits_antialiased_adam, nfc::RenderArgs, nfc::kThreads, nfc::kBitBlocks) {
+  nfc::step_bits<true>(args);
 }

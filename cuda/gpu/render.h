@@ -1,6 +1,7 @@
 // The argument of the kernels of a rendering, and which thread has which pixel of a tile.
 #pragma once
 
+#include "../include/nfc_gs/adam.h"
 #include "../include/nfc_gs/projection.h"
 #include "../include/nfc_gs/splat.h"
 #include "kernel.h"
@@ -11,6 +12,20 @@ constexpr int kTilePixels = kTile * kTile;
 constexpr int kMoments = 8;  // geometric sums of a splat over the pixels of a tile (see raster.cu)
 constexpr int kMaxBases = 16;
 constexpr int kCameraTerms = 12;
+
+// A tensor of raw Gaussians and its moments; the first columns have a learning rate of their own.
+struct SplatParameter {
+  float *value, *first, *second;
+  int first_columns;
+  float first_rate, rate;
+};
+
+// A step of Adam on visible Gaussians, in place of storing their gradients (`SplatStep` of nfc_gs/ops/arguments.py).
+struct SplatAdam {
+  SplatParameter means, quats, log_scales, opacity_logits, sh_coeffs, bit_logits, bit_shifts;
+  AdamConstants constants;
+  float opacity_weight, scale_weight;  // of the sums of all opacities and scales, which are minimised beside the loss
+};
 
 // `RenderArgs` of nfc_gs/ops/kernel_args.py is the same struct; a test compares the two. Arrays are row-major; null if
 // not requested. N Gaussians, M entries: pairs of a tile and a Gaussian that may reach it.
@@ -63,6 +78,7 @@ struct RenderArgs {
   int left, top, width, height;
   int whole_width, whole_height;
   float fx, fy, cx, cy;  // in pixels of the whole picture
+  SplatAdam adam;        // of project_splats_backward_adam and its variants, which write no v_means to v_bit_shifts
 };
 
 NFC_HD PinholeCamera camera_of(const RenderArgs& args) {

@@ -25,6 +25,7 @@ from nfc_gs.ops.kernel_args import (
     NoiseArgs,
     PlaneArgs,
     RelocateArgs,
+    adam_constants,
 )
 from nfc_gs.ops.nvrtc import Runtime
 
@@ -218,9 +219,7 @@ def adam_step(
     for begin in range(0, len(names), MAX_PARAMETERS):
         part = names[begin : begin + MAX_PARAMETERS]
         args = AdamArgs()
-        args.set(count=len(part), visible=visible, beta1=constants.beta1, beta2=constants.beta2, epsilon=constants.eps)
-        args.set(gain1=1.0 - constants.beta1, gain2=1.0 - constants.beta2)
-        args.set(correction1=1.0 / constants.correction1, correction2=1.0 / constants.correction2)
+        args.set(count=len(part), visible=visible, **adam_constants(constants))
         blocks = 0
         for slot, name in zip(args.parameters, part, strict=False):
             value, rate = params[name], rates[name]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from nfc_gs.core.constants import SSIM_WINDOW
+from nfc_gs.ops.arguments import AdamConstants
 
 _RENDER_POINTERS = [
     "means",
@@ -127,10 +128,50 @@ def _floats(*names: str) -> list[tuple[str, Any]]:
     return [(name, ctypes.c_float) for name in names]
 
 
+class SplatParameter(KernelArgs):
+    """`nfc::SplatParameter` of cuda/gpu/render.h."""
+
+    _fields_ = [*_pointers("value", "first", "second"), *_integers("first_columns"), *_floats("first_rate", "rate")]
+
+
+SPLAT_PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "sh_coeffs", "bit_logits", "bit_shifts")
+"""Tensors of raw Gaussians that the backward pass can move."""
+
+_ADAM_CONSTANTS = ("beta1", "beta2", "gain1", "gain2", "epsilon", "correction1", "correction2")
+
+
+def adam_constants(constants: AdamConstants) -> dict[str, float]:
+    """The fields of `nfc::AdamConstants` of cuda/include/nfc_gs/adam.h."""
+    return {
+        "beta1": constants.beta1,
+        "beta2": constants.beta2,
+        "gain1": 1.0 - constants.beta1,
+        "gain2": 1.0 - constants.beta2,
+        "epsilon": constants.eps,
+        "correction1": 1.0 / constants.correction1,
+        "correction2": 1.0 / constants.correction2,
+    }
+
+
+class SplatAdam(KernelArgs):
+    """`nfc::SplatAdam` of cuda/gpu/render.h, with its constants in place."""
+
+    _fields_ = [
+        *[(name, SplatParameter) for name in SPLAT_PARAMETERS],
+        *_floats(*_ADAM_CONSTANTS),
+        *_floats("opacity_weight", "scale_weight"),
+    ]
+
+
 class RenderArgs(KernelArgs):
     """`nfc::RenderArgs` of cuda/gpu/render.h, where each field is explained."""
 
-    _fields_ = _pointers(*_RENDER_POINTERS) + _integers(*_RENDER_INTEGERS) + _floats("fx", "fy", "cx", "cy")
+    _fields_ = [
+        *_pointers(*_RENDER_POINTERS),
+        *_integers(*_RENDER_INTEGERS),
+        *_floats("fx", "fy", "cx", "cy"),
+        ("adam", SplatAdam),
+    ]
 
 
 class LossArgs(KernelArgs):
@@ -175,7 +216,7 @@ class AdamArgs(KernelArgs):
         ("parameters", AdamParameter * MAX_PARAMETERS),
         *_pointers("visible"),
         *_integers("count"),
-        *_floats("beta1", "beta2", "gain1", "gain2", "epsilon", "correction1", "correction2"),
+        *_floats(*_ADAM_CONSTANTS),
     ]
 
 

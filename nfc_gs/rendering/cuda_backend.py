@@ -28,10 +28,12 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.constants import TILE_SIZE
 from nfc_gs.core.errors import UserError
+from nfc_gs.ops.arguments import SplatStep
 from nfc_gs.ops.device import gpu_problem
-from nfc_gs.ops.kernel_args import RenderArgs
+from nfc_gs.ops.kernel_args import SPLAT_PARAMETERS, RenderArgs, adam_constants
 from nfc_gs.ops.nvrtc import Runtime, compiler_name, runtime_for
 from nfc_gs.rendering.backend import (
+    GradientConsumer,
     RasterBackend,
     RasterOutput,
     RasterSettings,
@@ -79,6 +81,7 @@ class CudaBackend(RasterBackend):
     name = "cuda"
     summary = "our own CUDA kernels"
     devices = ("cuda",)
+    feeds_consumers = True
 
     def __init__(self, runtime: Runtime | None = None) -> None:
         """Args:
@@ -96,6 +99,31 @@ class CudaBackend(RasterBackend):
     def _render(
         self, splats: Splats | RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
     ) -> RasterOutput:
+        return self._draw(splats, camera, settings, background, None)
+
+    def _render_raw(
+        self, splats: RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
+    ) -> RasterOutput:
+        return self._draw(splats, camera, settings, background, None)
+
+    def _render_feeding(
+        self,
+        consumer: GradientConsumer,
+        splats: RawSplats,
+        camera: Camera,
+        settings: RasterSettings,
+        background: Tensor | None,
+    ) -> RasterOutput:
+        return self._draw(splats, camera, settings, background, consumer)
+
+    def _draw(
+        self,
+        splats: Splats | RawSplats,
+        camera: Camera,
+        settings: RasterSettings,
+        background: Tensor | None,
+        consumer: GradientConsumer | None,
+    ) -> RasterOutput:
         device = splats.means.device
         expected = torch.device("cuda") if self._runtime is None else self._runtime.device
         if splats.means.dtype != torch.float32 or device.type != expected.type:
@@ -106,15 +134,10 @@ class CudaBackend(RasterBackend):
         runtime = runtime_for(device) if self._runtime is None else self._runtime
         inputs = inputs_of(splats, background, camera)
         channels = color_channels(splats, settings)
-        call = _Call(runtime, camera, settings, channels, tuple(inputs), keep=torch.is_grad_enabled())
+        call = _Call(runtime, camera, settings, channels, tuple(inputs), torch.is_grad_enabled(), consumer)
         features, alpha, depth, radii, means2d = _Render.apply(*inputs.values(), call)
         call.info = SplatInfo(radii, means2d)
         return RasterOutput(features, alpha, depth, call.info)
-
-    def _render_raw(
-        self, splats: RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
-    ) -> RasterOutput:
-        return self._render(splats, camera, settings, background)
 
 
 @dataclass
@@ -124,6 +147,7 @@ class _Call:
     Attributes:
         inputs: the names of these tensors, in order; `RenderArgs` has them too.
         keep: a backward pass may follow.
+        consumer: takes the gradients of the splats.
         buffers: what is kept from forward to backward, by the names of `RenderArgs`.
     """
 
@@ -133,6 +157,7 @@ class _Call:
     color_channels: int
     inputs: tuple[str, ...]
     keep: bool
+    consumer: GradientConsumer | None = None
     info: SplatInfo | None = None
     buffers: dict[str, Tensor] = field(default_factory=dict)
 
@@ -179,8 +204,9 @@ class _Render(torch.autograd.Function):
         needed = dict(zip(call.inputs, ctx.needs_input_grad, strict=False))
         background, viewmat = inputs["background"], inputs["viewmat"]
         v_out, v_alpha, v_depth = (None if grad is None else grad.contiguous() for grad in grads[:3])
+        left_out = ("background", "viewmat") if call.consumer is None else call.inputs
         v_inputs = {
-            name: None if tensor is None or name in ("background", "viewmat") else torch.empty_like(tensor)
+            name: None if tensor is None or name in left_out else torch.empty_like(tensor)
             for name, tensor in inputs.items()
         }
         v_camera = _draw_backward(call, job, v_inputs, v_out, v_alpha, v_depth, camera=needed["viewmat"])
@@ -350,7 +376,8 @@ def _draw_backward(
     """Run the backward kernels.
 
     Args:
-        v_inputs: gradients of the splats by the names of `_Call.inputs`; filled in.
+        v_inputs: gradients of the splats by the names of `_Call.inputs`; filled in. None of them where a consumer takes
+            them.
         v_out, v_alpha, v_depth: gradients of features, alpha and depth.
         camera: whether the gradient of the view matrix is wanted.
 
@@ -365,7 +392,7 @@ def _draw_backward(
     partial = call.new(job.entries, MOMENTS + job.channels)
     blocks = _blocks(job.count, PROJECT_THREADS)
     camera_partial = call.new(blocks, CAMERA_TERMS) if camera else None
-    v_means2d = call.new(job.count, 2)
+    v_means2d = call.new(job.count, 2) if call.consumer is None else None
     v_means2d_abs = call.new(job.count, 2) if job.absgrad else None
     job.set(v_pixel=v_pixel, behind=behind, partial=partial, camera_partial=camera_partial, v_means2d=v_means2d)
     job.set(v_means2d_abs=v_means2d_abs)
@@ -376,9 +403,23 @@ def _draw_backward(
         launch("raster", "pixel_gradients", job, tiles, TILE_PIXELS, width)
         warps, kernel = BACKWARD_THREADS // WARP, "raster_backward" + "_absgrad" * job.absgrad
         launch("raster", kernel, job, _blocks(job.buckets, warps), BACKWARD_THREADS, width)
-    bits = v_inputs.get("bit_logits") is not None
-    kernel = "project_splats_backward" + "_bits" * bits + "_antialiased" * job.antialiased
+    kernel = "project_splats_backward" + "_bits" * bool(job.bit_logits) + "_antialiased" * job.antialiased
+    if call.consumer is not None:
+        _set_step(job, call.consumer.take())
+        kernel += "_adam"
     launch("project", kernel, job, blocks, PROJECT_THREADS)
     assert call.info is not None
     call.info.means2d_grad, call.info.means2d_absgrad = v_means2d, v_means2d_abs
     return camera_partial
+
+
+def _set_step(job: RenderArgs, step: SplatStep) -> None:
+    """Give the kernels a step of Adam, on the memory of its parameters and moments."""
+    for name in SPLAT_PARAMETERS:
+        if name in step.params:
+            rate = step.rates[name]
+            first_rate, other_rate, first_columns = rate if isinstance(rate, tuple) else (rate, rate, 0)
+            parameter = getattr(job.adam, name)
+            parameter.set(value=step.params[name], first=step.m[name], second=step.v[name])
+            parameter.set(first_rate=first_rate, rate=other_rate, first_columns=first_columns)
+    job.adam.set(opacity_weight=step.opacity_weight, scale_weight=step.scale_weight, **adam_constants(step.constants))

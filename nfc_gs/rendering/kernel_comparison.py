@@ -1,7 +1,7 @@
 """Compares our GPU kernels with the reference on a small scene: what a training step computes, once.
 
-Renderings and their gradients are compared with those of `TorchBackend` in float64, losses and Adam with the compiled
-core's, whose tests hold it to the references; those are in layers above this one.
+Renderings and their gradients are compared with those of `TorchBackend` in float64, losses and Adam, after the backward
+pass and in it, with the compiled core's, whose tests hold it to the references; those are in layers above this one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from nfc_gs.core.camera import Camera, look_at_viewmat
 from nfc_gs.core.sh import sh_bases
 from nfc_gs.model.target_encoding import COLOR_BITS
 from nfc_gs.ops import native
-from nfc_gs.ops.arguments import AdamConstants, LossWeights
+from nfc_gs.ops.arguments import AdamConstants, LossWeights, SplatStep
 from nfc_gs.ops.nvrtc import Runtime
 from nfc_gs.ops.operations import CPU, Operations, gpu_operations
 from nfc_gs.rendering.backend import RasterBackend, RasterOutput, RasterSettings, RawSplats
+from nfc_gs.rendering.cpu_backend import CpuBackend
 from nfc_gs.rendering.cuda_backend import CudaBackend
 from nfc_gs.rendering.torch_backend import TorchBackend
 
@@ -55,6 +56,8 @@ def compare(runtime: Runtime) -> None:
     _compare_renderings("decoded bits", _splats(generator, bits=True), RasterSettings(depth=True), runtime, generator)
     _compare_losses(operations, runtime, generator)
     _compare_adam(_splats(generator, bits=False), gradients, operations, runtime, generator)
+    for bits in (False, True):
+        _compare_step(_splats(generator, bits=bits), runtime, generator)
 
 
 # ---- rendering ----------------------------------------------------------------------------------------------------
@@ -202,6 +205,43 @@ def _compare_adam(
         for name in names:
             change = found[name].detach().cpu().double() - before[name]
             _check(f"{kind} for {name}", change, expected[name].double() - before[name])
+
+
+class _Step:
+    """A step of Adam for a backward pass to take, of copies of parameters and of moments that are not zero."""
+
+    def __init__(self, params: Tensors, moments: Tensors, device: torch.device) -> None:
+        def copies(tensors: Tensors) -> Tensors:
+            return {name: tensor.to(device, torch.float32, copy=True) for name, tensor in tensors.items()}
+
+        self.params, self.m, self.v = copies(params), copies(moments), copies(moments)
+
+    def take(self) -> SplatStep:
+        rates = {**dict.fromkeys(self.params, 0.01), "sh_coeffs": (0.02, 0.001, 3)}
+        constants = AdamConstants(0.9, 0.999, 1e-15, 0.2, 0.01)
+        return SplatStep(self.params, self.m, self.v, rates, constants, opacity_weight=0.1, scale_weight=0.2)
+
+
+def _compare_step(splats: RawSplats, runtime: Runtime, generator: torch.Generator) -> None:
+    """A step of Adam in the backward pass, by our kernels and by the compiled core."""
+    params = {f.name: getattr(splats, f.name) for f in fields(splats) if getattr(splats, f.name) is not None}
+    moments = {name: torch.rand(tensor.shape, generator=generator) for name, tensor in params.items()}
+    weight = torch.rand(HEIGHT, WIDTH, 3, generator=generator)
+    steps = []
+    for backend, device in ((CpuBackend(), torch.device("cpu")), (CudaBackend(runtime), runtime.device)):
+        step = _Step(params, moments, device)
+        leaves = {name: tensor.requires_grad_() for name, tensor in step.params.items()}
+        camera = _camera().to(device, torch.float32)
+        out = backend.render(RawSplats(**leaves), camera, RasterSettings(), consumer=step)
+        (out.features * weight.to(device)).sum().backward()
+        steps.append(step)
+    expected, found = steps
+    for name, before in params.items():
+        what = f"of the step in the backward pass for {name}"
+        change = found.params[name].detach().cpu().double() - before
+        _check(f"the change {what}", change, expected.params[name].double() - before)
+        _check(f"the first moment {what}", found.m[name], expected.m[name])
+        _check(f"the second moment {what}", found.v[name], expected.v[name])
 
 
 def _check(name: str, found: Tensor, expected: Tensor) -> None:

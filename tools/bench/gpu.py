@@ -24,6 +24,13 @@ On a machine with a GPU, in this order:
     python tools/bench/bench.py gpu --garden test_garden.npz --train fox --json gpu.json    # minutes; less: --rounds 5
     python -m pytest -m "gpu and slow" -rs tests/test_gpu.py    # compute-sanitizer; does it train as well as the CPU?
 
+Open questions for a GPU:
+
+- The step of Adam in the backward pass (`project_splats_backward_adam`; `--train` uses it) against the separate kernel:
+  time of both at a million Gaussians, and whether splats and gradients agree within rounding (`gpu_sanitize.py`,
+  `nfc-gs info --devices`). With bits a thread moves a row of its own, and its memory is read in parts of lines.
+- What the wait for the number of entries costs (`_entries` in `cuda_backend.py`), in a trace of a training.
+
 `tools/bench/README.md` says what to carry to a machine without a network, and how.
 """
 

@@ -130,6 +130,16 @@ def trained(model: GaussianModel, camera: Camera, backend: RasterBackend) -> dic
     return model.tensors() | gradients(model)
 
 
+def stepped(model: GaussianModel, camera: Camera, backend: RasterBackend, options: dict[str, Any]) -> dict[str, Tensor]:
+    """A step of Adam that the backward pass takes."""
+    optimizer = VisibleAdam(model.tensors(), operations_for(model.device))
+    rates = {name: (0.01, 0.001, 3) if name == "sh_coeffs" else 0.01 for name in model.parameter_names}
+    render(
+        model, camera, backend=backend, consumer=optimizer.consumer(rates, 0.01, 0.01), **options
+    ).rgb.sum().backward()
+    return model.tensors() | optimizer.state()
+
+
 def deformed(model: GaussianModel, camera: Camera, backend: RasterBackend) -> dict[str, Tensor]:
     """A rendering of Gaussians that a HexPlane deforms, and an optimizer step of the HexPlane."""
     settings = {
@@ -172,6 +182,10 @@ def checks(backend: RasterBackend, device: torch.device, count: int, width: int,
     yield "no Gaussians", lambda: rendered(GaussianModel(empty).to(device), camera, backend, {})
     for head in ("sh", "shared", "full"):
         yield f"a training step, {head}", lambda head=head: trained(model(head), camera, backend)
+    for head in ("sh", "shared"):
+        for options in ({}, {"antialiased": True, "absgrad": True}):
+            name = f"a step in the backward pass, {head}{', antialiased' if options else ''}"
+            yield name, lambda head=head, options=options: stepped(model(head), camera, backend, options)
     yield "a moving scene", lambda: deformed(model("sh"), camera, backend)
 
 
