@@ -171,7 +171,7 @@ class RasterBackend(ABC):
         devices: the types of torch devices whose tensors it takes, "cpu" or "cuda".
         reference: it is the specification: whatever is computed beside it is the reference's, too.
         trains: its renderings are differentiable, so that a model can be trained with it.
-        feeds_consumers: its backward pass can move the splats (`GradientConsumer`); it implements `_render_feeding`.
+        feeds_consumers: its backward pass can move the splats (`GradientConsumer`); `_render_raw` gets them.
     """
 
     name: ClassVar[str]
@@ -204,12 +204,11 @@ class RasterBackend(ABC):
             UserError: the backend does not take tensors of this dtype or device.
         """
         check_inputs(splats, camera, settings, background)
-        if consumer is not None:
-            if not self.feeds_consumers or not isinstance(splats, RawSplats) or splats.features is not None:
-                raise ValueError(f"backend '{self.name}' cannot feed a consumer the gradients of these splats")
-            return self._render_feeding(consumer, splats, camera, settings, background)
+        can_feed = self.feeds_consumers and isinstance(splats, RawSplats) and splats.features is None
+        if consumer is not None and not can_feed:
+            raise ValueError(f"backend '{self.name}' cannot feed a consumer the gradients of these splats")
         if isinstance(splats, RawSplats):
-            return self._render_raw(splats, camera, settings, background)
+            return self._render_raw(splats, camera, settings, background, consumer)
         return self._render(splats, camera, settings, background)
 
     @abstractmethod
@@ -219,21 +218,15 @@ class RasterBackend(ABC):
         """`render`, of inputs that have been checked."""
 
     def _render_raw(
-        self, splats: RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
-    ) -> RasterOutput:
-        """The same of splats that are not activated yet."""
-        return self._render(splats.activated(), camera, settings, background)
-
-    def _render_feeding(
         self,
-        consumer: GradientConsumer,
         splats: RawSplats,
         camera: Camera,
         settings: RasterSettings,
         background: Tensor | None,
+        consumer: GradientConsumer | None,
     ) -> RasterOutput:
-        """The same with a backward pass that feeds a consumer."""
-        raise NotImplementedError
+        """The same of splats that are not activated yet; `consumer` is None for a backend that feeds none."""
+        return self._render(splats.activated(), camera, settings, background)
 
 
 def color_channels(splats: Splats | RawSplats, settings: RasterSettings) -> int:

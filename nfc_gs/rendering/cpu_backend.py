@@ -51,33 +51,23 @@ class CpuBackend(RasterBackend):
         self._core = native.core()
         self._unused: list[Any] = []
 
-    def _render(
-        self, splats: Splats | RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
-    ) -> RasterOutput:
-        return self._draw(splats, camera, settings, background, None)
-
     def _render_raw(
-        self, splats: RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
-    ) -> RasterOutput:
-        return self._draw(splats, camera, settings, background, None)
-
-    def _render_feeding(
         self,
-        consumer: GradientConsumer,
         splats: RawSplats,
         camera: Camera,
         settings: RasterSettings,
         background: Tensor | None,
+        consumer: GradientConsumer | None,
     ) -> RasterOutput:
-        return self._draw(splats, camera, settings, background, consumer)
+        return self._render(splats, camera, settings, background, consumer)
 
-    def _draw(
+    def _render(
         self,
         splats: Splats | RawSplats,
         camera: Camera,
         settings: RasterSettings,
         background: Tensor | None,
-        consumer: GradientConsumer | None,
+        consumer: GradientConsumer | None = None,
     ) -> RasterOutput:
         if splats.means.dtype != torch.float32 or splats.means.device.type != "cpu":
             raise UserError(

@@ -96,33 +96,23 @@ class CudaBackend(RasterBackend):
                 )
             compiler_name()
 
-    def _render(
-        self, splats: Splats | RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
-    ) -> RasterOutput:
-        return self._draw(splats, camera, settings, background, None)
-
     def _render_raw(
-        self, splats: RawSplats, camera: Camera, settings: RasterSettings, background: Tensor | None
-    ) -> RasterOutput:
-        return self._draw(splats, camera, settings, background, None)
-
-    def _render_feeding(
         self,
-        consumer: GradientConsumer,
         splats: RawSplats,
         camera: Camera,
         settings: RasterSettings,
         background: Tensor | None,
+        consumer: GradientConsumer | None,
     ) -> RasterOutput:
-        return self._draw(splats, camera, settings, background, consumer)
+        return self._render(splats, camera, settings, background, consumer)
 
-    def _draw(
+    def _render(
         self,
         splats: Splats | RawSplats,
         camera: Camera,
         settings: RasterSettings,
         background: Tensor | None,
-        consumer: GradientConsumer | None,
+        consumer: GradientConsumer | None = None,
     ) -> RasterOutput:
         device = splats.means.device
         expected = torch.device("cuda") if self._runtime is None else self._runtime.device
