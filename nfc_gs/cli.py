@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import io
 import itertools
 import re
@@ -113,7 +114,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
         silence(sys.stdout)
         return 1
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, OSError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         return _fail(
@@ -224,9 +225,14 @@ def _say(sentence: str) -> None:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, torch on the CPU (a plain RuntimeError) or torch on a GPU ran out of memory."""
+    """Whether Python, the system, torch on the CPU (a plain RuntimeError) or torch on a GPU ran out of memory."""
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = str(error)
+    if "DefaultCPUAllocator" in words or "can't start new thread" in words:
+        return True
     import torch
 
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return "DefaultCPUAllocator" in str(error)
+    return isinstance(error, torch.OutOfMemoryError)

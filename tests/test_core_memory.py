@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command_line import HERE
 
 from nfc_gs.core import memory
 
@@ -35,7 +37,7 @@ def test_the_limits_of_all_control_groups_around_the_process_count(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "memory.max").write_text(most + "\n")
         (folder / "memory.current").write_text(used + "\n")
-        (folder / "memory.stat").write_text("anon 7\ninactive_file 100\n")
+        (folder / "memory.stat").write_text("anon 7\ninactive_file 60\nactive_file 40\n")
     inside = max(limits, key=len) or "gone"  # a container may not see the folder of its own group
     read_text = Path.read_text
 
@@ -48,3 +50,16 @@ def test_the_limits_of_all_control_groups_around_the_process_count(
     found = memory.available_memory()
     assert unlimited is not None and found is not None
     assert found == left if left is not None else abs(found - unlimited) < unlimited / 2
+
+
+@linux
+def test_a_limit_of_the_address_space_counts() -> None:
+    program = """
+import resource
+from nfc_gs.core.memory import available_memory
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000, resource.RLIM_INFINITY))
+print(available_memory())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=HERE)
+    assert 40_000_000 < int(done.stdout) <= 50_000_000

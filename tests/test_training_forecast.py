@@ -123,6 +123,24 @@ def test_a_run_that_does_not_fit_here_is_not_resumed(tmp_path: Path, monkeypatch
         Trainer.resume(tmp_path / "run", scene=tiny_scene())
 
 
+def test_a_run_whose_growth_is_over_is_resumed_where_only_what_it_has_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended_by_memory = replace(GROWING, max_gaussians=60_000, grow_factor=10.0, growth_end=0.0)
+    refined = replace(GROWING, max_gaussians=60_000, grow_factor=10.0, refine=replace(GROWING.refine, stop=0.3))
+    for name, config in (("memory", ended_by_memory), ("refined", refined)):
+        has(monkeypatch, 10**12)
+        trainer = Trainer(tiny_scene(), config, tmp_path / name, capture="tiny")
+        monkeypatch.setattr(density, "growth_fits", lambda tensors, new: False)
+        for _ in range(12):
+            trainer.step()
+        trainer.save()
+        trainer.run.release()
+        has(monkeypatch, need_of(1_000))
+        again = Trainer.resume(tmp_path / name, scene=tiny_scene())
+        assert again.forecast is not None and again.forecast.most == len(again.model)
+
+
 def test_a_given_limit_near_what_is_available_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     config = resolve(TrainConfig(device="cpu", max_gaussians=1_000))
     found = Forecast(fixed=0, each=1_000, most=1_000, available=1_100_000)
@@ -139,6 +157,13 @@ def test_no_limit_is_chosen_where_hardly_a_gaussian_fits() -> None:
     found = Forecast(fixed=10**6, each=1_000, most=30_000, available=1_500_000)
     with pytest.raises(UserError, match=r"available; take smaller images"):
         fit_to_memory(found, resolve(TrainConfig(device="cpu")), given=False)
+
+
+def test_what_fits_closely_is_not_refused_where_no_limit_is_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    config = resolve(TrainConfig(device="cpu"))
+    found = Forecast(fixed=119_500_000, each=1_000, most=20_000, available=140_000_000)
+    assert fit_to_memory(found, config, given=False) == (found, config)
+    assert "may just fit" in caplog.text
 
 
 def test_a_run_too_short_to_reach_its_limit_needs_no_memory_for_it() -> None:

@@ -138,6 +138,9 @@ class ToyTraining:
         rgb, alpha, depth = (image[None] for image in images)
         return RenderOutput(rgb, alpha, depth)
 
+    def largest_size(self, progress: float) -> int:
+        return CELLS**3
+
     def consumed(self) -> bool:
         return False
 

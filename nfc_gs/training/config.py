@@ -198,22 +198,24 @@ class TrainConfig(CheckedFields):
     coarse_factor: int | None = None
     """Training images begin this many times smaller (1, 2, 4, 8). By default the preset's."""
     full_resolution_at: float | None = None
-    """Fraction of the run after which images have their full size. By default the preset's."""
+    """Fraction of the run, or of `early_steps` in a longer one, after which images have their full size. By default
+    the preset's."""
     growth_end: float | None = None
     """Fraction of the run after which the number of Gaussians may reach its maximum. By default the preset's."""
     grow_factor: float | None = None
     """Each refinement adds at most this fraction of the Gaussians (MCMC: 0.05). By default the preset's."""
     means_factor: float | None = None
-    """The learning rate of the centres begins this many times higher than `rates.means`, made for 30000 steps. By
-    default the preset's."""
+    """The learning rate of the centres begins this many times higher than `rates.means`, made for 30000 steps; this
+    fades until the end of the run, or for `early_steps`. By default the preset's."""
     rate_factor: float | None = None
     """The same for all other rates but the opacities', and for the final rate of the centres. By default the
     preset's."""
     early_steps: int | None = None
-    """After so many steps small images, low SH degrees and `means_factor` have ended, also in a run that is longer. By
-    default the preset's."""
+    """In a run of more steps than this, `full_resolution_at` and `sh_ramp` are fractions of so many steps, after which
+    `means_factor` has ended, too. By default the preset's."""
     sh_ramp: float = 0.1
-    """Fraction of the run after which the full SH degree is used (3DGS: one degree per 1000 of 30000 steps)."""
+    """Fraction of the run, or of `early_steps` in a longer one, after which the full SH degree is used (3DGS: one
+    degree per 1000 of 30000 steps)."""
     eval_every: float = 0.25
     """Held-out views are measured after each such fraction of the run; 0 for never."""
     checkpoint_every: float = 30.0

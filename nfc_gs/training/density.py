@@ -16,7 +16,7 @@ from nfc_gs.ops.operations import Operations
 from nfc_gs.rendering.backend import SplatInfo
 from nfc_gs.training import density_ops
 from nfc_gs.training.config import RefineConfig, ResolvedConfig
-from nfc_gs.training.forecast import growth_fits
+from nfc_gs.training.forecast import growth_fits, largest_count
 from nfc_gs.training.optimizers import VisibleAdam
 from nfc_gs.training.schedules import gaussian_cap, generator_for
 
@@ -34,7 +34,11 @@ class RefineClock:
 
     def open(self, progress: float) -> bool:
         """Whether this part of the run has refinements."""
-        return self._config.start <= progress <= self._stop
+        return self._config.start <= progress and not self.over(progress)
+
+    def over(self, progress: float) -> bool:
+        """Whether the last refinement has been."""
+        return progress > self._stop
 
     def due(self, step: int, progress: float) -> bool:
         """Whether to refine after `step` steps; if so, the clock starts anew."""
@@ -80,6 +84,14 @@ class DensityControl:
     def refines(self, progress: float) -> bool:
         """Whether Gaussians are added, moved or removed in this part of the run."""
         return self.config.density != "none" and self.clock.open(progress)
+
+    def largest_count(self, progress: float) -> int:
+        """How many Gaussians there may be at the most, from this part of the run on."""
+        count = len(self.model)
+        if self.clock.over(progress):
+            return count
+        most = largest_count(self.config, count)
+        return most if self.memory_limit is None else max(count, min(most, self.memory_limit))
 
     def regularisers(self) -> tuple[float, float]:
         """The weights of the sums of all opacities and of all scales in the loss, beside the objective."""

@@ -72,6 +72,10 @@ class ModelTraining(Protocol):
         """What else happens to the model after the step: density control of Gaussians, for example."""
         ...
 
+    def largest_size(self, progress: float) -> int:
+        """How many there may be at the most, from here on, of what `RadianceModel.sizes` counts first."""
+        ...
+
     def phases(self, step: int, progress: float) -> Mapping[str, Any]:
         """What this part of the run differs in from others, by name, as JSON holds it; constant but for a few steps."""
         ...

@@ -30,7 +30,7 @@ COMFORTABLE = 0.85
 """Share of the available memory above which a training is warned of, and up to which a limit is lowered."""
 
 FEWEST = 1_000
-"""Where so few Gaussians do not fit, no limit is chosen: the training is refused."""
+"""Where so few Gaussians do not fit comfortably, no limit is chosen: it would make the training useless."""
 
 GEOMETRY_FLOATS = 11
 """Of a Gaussian's centre, scales, rotation and opacity."""
@@ -96,11 +96,11 @@ class Forecast:
         return f"Memory: about {gigabytes(self.need)}{of}; at most {self.most:,} Gaussians."
 
 
-def forecast(scene: SceneData, config: ResolvedConfig, initial: int | None = None, held: int = 0) -> Forecast:
+def forecast(scene: SceneData, config: ResolvedConfig, most: int | None = None, held: int = 0) -> Forecast:
     """What a training of Gaussians will need.
 
     Args:
-        initial: Gaussians that it begins with, or goes on with; None for one for each point of the scene.
+        most: Gaussians that there will be at the most; None for a run that begins with one for each point of the scene.
         held: bytes that it needs and the process holds already.
     """
     colors = get_head(config.head).start(
@@ -118,8 +118,9 @@ def forecast(scene: SceneData, config: ResolvedConfig, initial: int | None = Non
     if on_cpu:
         fixed += _image_bytes(scene)
     available = available_memory() if on_cpu else free_gpu_memory(config.device)
-    count = largest_count(config, min(config.max_gaussians, len(scene.points)) if initial is None else initial)
-    return Forecast(fixed, each, count, None if available is None else available + held)
+    if most is None:
+        most = largest_count(config, min(config.max_gaussians, len(scene.points)))
+    return Forecast(fixed, each, most, None if available is None else available + held)
 
 
 def fit_to_memory(found: Forecast, config: ResolvedConfig, *, given: bool) -> tuple[Forecast, ResolvedConfig]:
@@ -139,7 +140,8 @@ def fit_to_memory(found: Forecast, config: ResolvedConfig, *, given: bool) -> tu
         return found, config
     most = found.fitting()
     if most < FEWEST:
-        check_fits(found, certain=True)
+        check_fits(found)
+        return found, config
     logger.warning(
         "--max-gaussians is lowered from %s to %s, which fit into the %s of memory that are available.",
         f"{config.max_gaussians:,}",
@@ -149,12 +151,11 @@ def fit_to_memory(found: Forecast, config: ResolvedConfig, *, given: bool) -> tu
     return replace(found, most=most), replace(config, max_gaussians=most)
 
 
-def check_fits(found: Forecast, *, resumed: bool = False, certain: bool = False) -> None:
+def check_fits(found: Forecast, *, resumed: bool = False) -> None:
     """Warn of a training that comes near to what is available.
 
     Args:
         resumed: the run is there already, and its limit cannot be changed.
-        certain: refuse it however close it comes.
 
     Raises:
         UserError: it needs more.
@@ -165,7 +166,7 @@ def check_fits(found: Forecast, *, resumed: bool = False, certain: bool = False)
     there = f"{gigabytes(found.available)} are available"
     most = found.fitting()
     fewer = f"take --max-gaussians {most} or fewer, " if most >= FEWEST else ""
-    if found.need <= found.available and not certain:
+    if found.need <= found.available:
         logger.warning("%s, and %s: that may just fit.", needs, there)
     elif resumed:
         raise UserError(f"{needs}, and {there}; close other programs, or go on where there is more memory.")

@@ -143,6 +143,10 @@ class GaussianTraining:
         assert isinstance(means_rate, float)
         self.density.act(step + 1, progress, means_rate)
 
+    def largest_size(self, progress: float) -> int:
+        """How many Gaussians there may be at the most, from this part of the run on."""
+        return self.density.largest_count(progress)
+
     def phases(self, step: int, progress: float) -> dict[str, Any]:
         """By how much images are made smaller, the SH degree, whether Gaussians are added and moved, and the number at
         which memory has ended their growth, if it has."""

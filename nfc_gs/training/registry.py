@@ -28,7 +28,7 @@ class TrainableFamily:
     Attributes:
         new_model: (scene, config) -> the model that a run begins with.
         training: (model, scene, config, operations) -> what a step needs of it.
-        forecast: (scene, config, initial, held) -> the memory that it will need (`training.forecast.forecast`); None
+        forecast: (scene, config, most, held) -> the memory that it will need (`training.forecast.forecast`); None
             where that is not known.
     """
 

@@ -174,10 +174,10 @@ class Trainer:
                 trainer = cls.__new__(cls)
                 trainer.clock = clock
                 model = checkpoint.make_model(config.device)
-                trainer.forecast = _forecast_again(checkpoint, scene, config, model)
                 trainer._assemble(scene, config, folder, listeners, model, terms or {}, companions)
                 trainer._capture, trainer._data = Path(checkpoint.capture), dict(checkpoint.data)
                 trainer._load(checkpoint)
+                trainer.forecast = _forecast_again(trainer, checkpoint)
                 if not (folder.path / CONFIG_NAME).exists():  # the run was killed when it had just begun
                     trainer._write_config()
         except BaseException:
@@ -441,15 +441,13 @@ class Trainer:
         )
 
 
-def _forecast_again(
-    checkpoint: Checkpoint, scene: SceneData, config: ResolvedConfig, model: RadianceModel
-) -> Forecast | None:
+def _forecast_again(trainer: Trainer, checkpoint: Checkpoint) -> Forecast | None:
     """The memory that a run needs to go on. Raises UserError where that does not suffice."""
     forecast = TRAINABLE_FAMILIES[checkpoint.family].forecast
     if forecast is None:
         return None
     held = sum(tensor.nbytes for part in checkpoint.parts.values() for tensor in part.tensors.values())
-    found = forecast(scene, config, next(iter(model.sizes().values())), held)
+    found = forecast(trainer.scene, trainer.config, trainer.training.largest_size(trainer.progress), held)
     check_fits(found, resumed=True)
     return found
 
