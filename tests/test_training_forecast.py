@@ -215,5 +215,5 @@ def test_the_memory_of_a_gpu_is_what_is_free_and_what_torch_keeps(monkeypatch: p
 
 def test_everything_is_said_in_one_line() -> None:
     found = Forecast(fixed=10**8, each=2_000, most=1_000_000, available=7_800_000_000)
-    assert str(found) == "Memory: about 2.1 GB of 7.8 GB available; at most 1,000,000 Gaussians."
-    assert str(replace(found, available=None)) == "Memory: about 2.1 GB; at most 1,000,000 Gaussians."
+    assert str(found) == "Memory: about 2.1 GB more, of 7.8 GB available; at most 1,000,000 Gaussians."
+    assert str(replace(found, available=None)) == "Memory: about 2.1 GB more; at most 1,000,000 Gaussians."

@@ -62,7 +62,7 @@ class Forecast:
     """The peak of memory of a training, beyond what its process holds before.
 
     Attributes:
-        fixed: bytes whatever the number of Gaussians.
+        fixed: bytes whatever the number of Gaussians, less those of them that are held already.
         each: bytes for each Gaussian.
         most: Gaussians that there will be at the most.
         available: bytes that can be used; None where that is not known.
@@ -92,8 +92,8 @@ class Forecast:
 
     def __str__(self) -> str:
         """In a sentence."""
-        of = "" if self.available is None else f" of {gigabytes(self.available)} available"
-        return f"Memory: about {gigabytes(self.need)}{of}; at most {self.most:,} Gaussians."
+        of = "" if self.available is None else f", of {gigabytes(self.available)} available"
+        return f"Memory: about {gigabytes(self.need)} more{of}; at most {self.most:,} Gaussians."
 
 
 def forecast(scene: SceneData, config: ResolvedConfig, most: int | None = None, held: int = 0) -> Forecast:
@@ -120,7 +120,7 @@ def forecast(scene: SceneData, config: ResolvedConfig, most: int | None = None, 
     available = available_memory() if on_cpu else free_gpu_memory(config.device)
     if most is None:
         most = largest_count(config, min(config.max_gaussians, len(scene.points)))
-    return Forecast(fixed, each, most, None if available is None else available + held)
+    return Forecast(fixed - held, each, most, available)
 
 
 def fit_to_memory(found: Forecast, config: ResolvedConfig, *, given: bool) -> tuple[Forecast, ResolvedConfig]:

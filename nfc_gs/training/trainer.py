@@ -39,6 +39,7 @@ from nfc_gs.training.forecast import Forecast, check_fits, fit_to_memory
 from nfc_gs.training.registry import TRAINABLE_FAMILIES, companions_of
 from nfc_gs.training.resolve import evaluation_background, resolve
 from nfc_gs.training.run import Run
+from nfc_gs.training.schedules import progress_of
 from nfc_gs.training.step import NonFiniteLossError, Step
 
 Terms = Mapping[str, tuple[float, Term | Callable[[Comparison], Tensor]]]
@@ -177,7 +178,6 @@ class Trainer:
                 trainer._assemble(scene, config, folder, listeners, model, terms or {}, companions)
                 trainer._capture, trainer._data = Path(checkpoint.capture), dict(checkpoint.data)
                 trainer._load(checkpoint)
-                trainer.forecast = _forecast_again(trainer, checkpoint)
                 if not (folder.path / CONFIG_NAME).exists():  # the run was killed when it had just begun
                     trainer._write_config()
         except BaseException:
@@ -223,7 +223,11 @@ class Trainer:
         self._stored_scene = without_photos(scene)
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        """Put the training where a checkpoint left it. Raises UserError where the checkpoint lacks something."""
+        """Put the training where a checkpoint left it.
+
+        Raises:
+            UserError: the checkpoint lacks something, or the memory does not suffice to go on.
+        """
         parts = checkpoint.parts
         if RUN_PART not in parts:
             raise UserError(
@@ -236,6 +240,7 @@ class Trainer:
             self.training.load(parts)
             for companion in self.companions:
                 companion.load(parts)
+            self.forecast = self._forecast_again(checkpoint)  # before anything in the folder is changed
             self.clock.go_on(timings_so_far(self.run.folder, checkpoint))
             self.run.go_on(checkpoint.step, checkpoint.seconds, parts[RUN_PART].values)
         except KeyError as error:
@@ -245,6 +250,17 @@ class Trainer:
                 f"The checkpoint of {self.run.folder} is not that of its configuration ({in_one_line(error)}); "
                 "it cannot be resumed."
             ) from None
+
+    def _forecast_again(self, checkpoint: Checkpoint) -> Forecast | None:
+        """The memory that a run needs to go on. Raises UserError where that does not suffice."""
+        forecast = TRAINABLE_FAMILIES[checkpoint.family].forecast
+        if forecast is None:
+            return None
+        held = sum(tensor.nbytes for part in checkpoint.parts.values() for tensor in part.tensors.values())
+        most = self.training.largest_size(progress_of(self.config, checkpoint.step, checkpoint.seconds))
+        found = forecast(self.scene, self.config, most, held)
+        check_fits(found, resumed=True)
+        return found
 
     def _check_given(self, what: str, then: Collection[str], now: Collection[str]) -> None:
         """Raise UserError unless a run goes on with the terms or companions that it was given at its beginning."""
@@ -439,17 +455,6 @@ class Trainer:
             f"The loss became {error.value} {where}; the last good state is in {self.run.folder / CHECKPOINT_NAME}: "
             "check the images and cameras, or lower the learning rates."
         )
-
-
-def _forecast_again(trainer: Trainer, checkpoint: Checkpoint) -> Forecast | None:
-    """The memory that a run needs to go on. Raises UserError where that does not suffice."""
-    forecast = TRAINABLE_FAMILIES[checkpoint.family].forecast
-    if forecast is None:
-        return None
-    held = sum(tensor.nbytes for part in checkpoint.parts.values() for tensor in part.tensors.values())
-    found = forecast(trainer.scene, trainer.config, trainer.training.largest_size(trainer.progress), held)
-    check_fits(found, resumed=True)
-    return found
 
 
 def _listed(what: str, values: Collection[str]) -> str:
