@@ -30,6 +30,7 @@ PEAK = """
 import json, sys
 from pathlib import Path
 from tiny_scenes import tiny_scene
+from nfc_gs.results import finish
 from nfc_gs.training.config import RefineConfig, TrainConfig
 from nfc_gs.training.trainer import Trainer
 
@@ -45,6 +46,7 @@ config = TrainConfig(
 before = peak()
 trainer = Trainer(scene, config, folder, capture="tiny")
 trainer.train()
+finish(trainer)
 print(json.dumps({"need": trainer.forecast.need, "took": peak() - before, "gaussians": len(trainer.model)}))
 """
 
@@ -61,7 +63,7 @@ def need_of(count: int, **changes) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 @pytest.mark.parametrize("method", ["nfr", "nfc-bitwise"])
-def test_the_peak_of_a_training_is_near_what_was_said_of_it(tmp_path: Path, method: str) -> None:
+def test_the_peak_of_a_training_and_its_results_is_near_what_was_said_of_it(tmp_path: Path, method: str) -> None:
     command = [sys.executable, "-c", PEAK, method, str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE)
     found = json.loads(done.stdout.splitlines()[-1])

@@ -58,19 +58,18 @@ def write_ply(
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Notes) -> None:
     """Write Gaussians in the standard 3DGS form; see `splat_format.WriteSplats`. Comments hold the notes."""
-    quats = torch.nn.functional.normalize(tensors["quats"], dim=1)
-    sh = tensors["sh_coeffs"]  # [N, K, 3]
-    rest = sh[:, 1:].transpose(1, 2).flatten(1)  # [N, 3 (K - 1)]
-    columns = [
-        *(tensors["means"], torch.zeros_like(tensors["means"]), sh[:, 0], rest),
-        *(tensors["opacity_logits"][:, None], tensors["log_scales"], quats),
-    ]
-    table = torch.cat(columns, dim=1).numpy().astype("<f4")
+    sh = tensors["sh_coeffs"].numpy()  # [N, K, 3]
+    count, rest = len(sh), 3 * (sh.shape[1] - 1)
     names = [
         *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"),
-        *(f"f_rest_{i}" for i in range(rest.shape[1])),
+        *(f"f_rest_{i}" for i in range(rest)),
         *_REQUIRED[6:],
     ]
+    table = np.zeros((count, len(names)), "<f4")
+    table[:, 0:3], table[:, 6:9] = tensors["means"], sh[:, 0]
+    table[:, 9 : 9 + rest].reshape(count, 3, rest // 3)[:] = sh[:, 1:].transpose(0, 2, 1)
+    table[:, 9 + rest] = tensors["opacity_logits"]
+    table[:, 10 + rest : 13 + rest], table[:, 13 + rest :] = tensors["log_scales"], tensors["quats"]
     vertices = table.view([(name, "<f4") for name in names])[:, 0]
     with atomic_write(path) as temporary:
         write_vertices(temporary, vertices, notes.comments())

@@ -25,8 +25,8 @@ class ReadSplats(Protocol):
 class WriteSplats(Protocol):
     """Writes Gaussians, whole or not at all (`core.files.atomic_write`); raises UserError where that cannot be done.
 
-    `tensors` are those of `GaussianModel.tensors()` in the frame of the file, in float64 on the CPU: means,
-    log_scales, quats (not normalised), opacity_logits, and sh_coeffs of the degree of the file. That frame is the
+    `tensors` are those of `GaussianModel.tensors()` in the frame of the file, in float32 on the CPU: means,
+    log_scales, quats (normalised), opacity_logits, and sh_coeffs of the degree of the file. That frame is the
     capture's, or the capture's minus the offset of the `notes`. A format writes down those that it can; the offset is
     written beside the file in any case (`formats.offset`).
     """

@@ -53,8 +53,9 @@ PIXEL, BIT_PIXEL = 100, 250
 DEFORMATION_COPIES = 5
 """Of a deformation's parameters: themselves, gradients, two moments, what a regulariser takes."""
 
-BASE, BIT_BASE = 20_000_000, 150_000_000
-"""Bytes that the first steps take whatever they train; and where a loss of bits is among the terms. Measured."""
+BASE, BIT_BASE = 50_000_000, 150_000_000
+"""Bytes that the first steps, and the results at the end, take whatever is trained; and where a loss of bits is among
+the terms. Measured."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Forecast:
     """The peak of memory of a training, beyond what its process holds before.
 
     Attributes:
-        fixed: bytes whatever the number of Gaussians, less those of them that are held already.
+        fixed: bytes whatever the number of Gaussians, less what the process holds of the training already.
         each: bytes for each Gaussian.
         most: Gaussians that there will be at the most.
         available: bytes that can be used; None where that is not known.
