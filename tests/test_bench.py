@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from tool_modules import TOOLS, load
 
@@ -37,6 +38,16 @@ def test_the_benchmark_of_a_gpu_runs_without_what_only_others_need():
     expected = "--views is 0" if torch.cuda.is_available() else "bench.py gpu needs an NVIDIA GPU"
     assert ended.returncode == 2 and ended.stdout == "", ended.stderr
     assert ended.stderr.startswith(f"error: {expected}") and ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("gaussians", "0"), ("against", "nowhere"), ("sizes", "abc"), ("rounds", "0")]
+)
+def test_wrong_options_of_the_benchmark_of_large_models_are_one_sentence(option: str, value: str):
+    command = [sys.executable, str(BENCH / "bench.py"), "scale", f"--{option}", value]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stdout == "", ended.stderr
+    assert ended.stderr.startswith(f"error: --{option} ") and ended.stderr.count("\n") == 1
 
 
 def test_every_benchmark_is_offered():

@@ -140,7 +140,7 @@ def test_a_run_whose_growth_is_over_is_resumed_where_only_what_it_has_fits(
         trainer.run.release()
         has(monkeypatch, need_of(1_000))
         again = Trainer.resume(tmp_path / name, scene=tiny_scene())
-        assert again.forecast is not None and again.forecast.most == len(again.model)
+        assert again.forecast is not None and again.forecast.most == again.model.sizes()["gaussians"]
 
 
 def test_a_given_limit_near_what_is_available_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -285,7 +285,7 @@ def run(options: Options) -> None:
         found = count(tiling(splats, camera), camera)
         for name in (f.name for f in fields(Events)):
             setattr(total, name, getattr(total, name) + getattr(found, name))
-    print(f"{scene.name}, {width} x {height}, {len(cameras)} views; a mean view:")
+    print(f"{scene.name}, {width} x {height}, the mean of {len(cameras)} view{'s' if len(cameras) != 1 else ''}:")
     for name in (f.name for f in fields(Events)):
         print(f"{name.replace('_', ' '):<24} {getattr(total, name) / len(cameras):>16,.0f}")
     size = bytes_of_an_entry(3, bucket_size(total.entries // len(cameras)))

@@ -170,7 +170,11 @@ def print_table(title: str, samples: dict[str, Samples]) -> None:
 
 def run(args: Options) -> None:
     """Measure and print."""
-    check_counts([("threads", args.threads), ("rounds", args.rounds)])
+    check_counts(
+        [("threads", args.threads), ("rounds", args.rounds), *(("gaussians", count) for count in args.gaussians)]
+    )
+    if args.against is not None and not (args.against / "nfc_gs").is_dir():
+        raise UserError(f"--against {args.against} is no checkout of this project: it has no folder nfc_gs.")
     with tempfile.TemporaryDirectory() as folder:
         for size in args.sizes:
             width, _, height = size.partition("x")
