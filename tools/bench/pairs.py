@@ -285,7 +285,8 @@ def run(options: Options) -> None:
         found = count(tiling(splats, camera), camera)
         for name in (f.name for f in fields(Events)):
             setattr(total, name, getattr(total, name) + getattr(found, name))
-    print(f"{scene.name}, {width} x {height}, the mean of {len(cameras)} view{'s' if len(cameras) != 1 else ''}:")
+    views = "1 view" if len(cameras) == 1 else f"{len(cameras)} views"
+    print(f"{scene.name}, {width} x {height}, the mean of {views}:")
     for name in (f.name for f in fields(Events)):
         print(f"{name.replace('_', ' '):<24} {getattr(total, name) / len(cameras):>16,.0f}")
     size = bytes_of_an_entry(3, bucket_size(total.entries // len(cameras)))
