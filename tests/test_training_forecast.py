@@ -14,6 +14,7 @@ from command_line import HERE
 from tiny_scenes import tiny_scene
 
 from nfc_gs.core.errors import UserError
+from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops.device import free_gpu_memory
 from nfc_gs.runs.history import read_history
 from nfc_gs.training import density, forecast
@@ -84,6 +85,7 @@ def test_where_everything_fits_nothing_changes(tmp_path: Path, monkeypatch: pyte
         trainer = Trainer(tiny_scene(), replace(GROWING, max_gaussians=None), tmp_path / name, capture="tiny")
         trainer.train()
         assert trainer.config.max_gaussians == 30_000
+        assert isinstance(trainer.model, GaussianModel)
         models.append({key: tensor.numpy().tobytes() for key, tensor in trainer.model.tensors().items()})
     assert models[0] == models[1]
 
