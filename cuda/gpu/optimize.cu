@@ -26,9 +26,7 @@ NFC_KERNEL(adam, nfc::AdamArgs, nfc::kThreads) {
     const unsigned row = unsigned(k / unsigned(p.columns)), column = unsigned(k % unsigned(p.columns));
     if (args.visible && !args.visible[row]) continue;
     const float rate = int(column) < p.first_columns ? p.first_rate : p.rate;
-    const AdamState<float> old = {p.value[k], p.first[k], p.second[k]};
-    const AdamState<float> now = adam_update(args.constants, old, p.gradient[k], rate);
-    p.value[k] = now.value, p.first[k] = now.first, p.second[k] = now.second;
+    adam_move(args.constants, args.bfloat16_moments, p.value, p.first, p.second, k, p.gradient[k], rate);
   }
 }
 
