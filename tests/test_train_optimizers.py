@@ -148,7 +148,7 @@ def test_a_state_taken_up_again_goes_on_with_the_same_bits(halves: bool) -> None
 
 def test_moments_of_another_type_are_refused() -> None:
     state = VisibleAdam(make_params()).state()
-    with pytest.raises(ValueError, match="m.means is of torch.float32, expected torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"m\.means is of torch\.float32, expected torch\.bfloat16"):
         VisibleAdam(make_params(), bfloat16_moments=True).load_state(state, 1)
 
 
@@ -176,10 +176,10 @@ def test_rounding_at_random_takes_either_neighbour_and_the_mean_is_the_value() -
         random = random_bits(step, torch.arange(40_000).repeat(6, 1))
         for part in (random & 0xFFFF, random >> 16):
             found = stochastic_bfloat16(values, part)
-            assert all(len(row.unique()) <= 2 for row in found)
             assert torch.equal(found[[0, 4, 5]].float(), values[[0, 4, 5]])  # what a bfloat16 holds stays
             for row in (1, 2, 3):
-                torch.testing.assert_close(found[row].double().mean(), values[row, 0].double(), rtol=2e-4, atol=0)
+                low, high = found[row].double().unique()
+                assert abs(found[row].double().mean() - values[row, 0]) < 0.01 * (high - low)
 
 
 def test_a_negative_zero_and_what_is_not_finite_stay_what_they_are() -> None:
