@@ -8,11 +8,12 @@ namespace nfc {
 
 constexpr int kThreads = 256;
 constexpr int kAdamValues = 4;  // values of a thread, kThreads apart, whose loads are in flight together
+constexpr int kAdamBlocks = 2048 / kThreads;  // of a multiprocessor that is full
 
 }  // namespace nfc
 
 // All tensors in one launch; a block has values of one of them.
-NFC_KERNEL(adam, nfc::AdamArgs, nfc::kThreads) {
+NFC_KERNEL(adam, nfc::AdamArgs, nfc::kThreads, nfc::kAdamBlocks) {
   using namespace nfc;
   int which = 0;
   while (which + 1 < args.count && int(blockIdx.x) >= args.parameters[which + 1].first_block) ++which;

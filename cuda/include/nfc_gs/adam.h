@@ -57,13 +57,19 @@ NFC_HD void adam_move(const AdamConstants& k, float* value, Moment* first, Momen
   value[at] = now.value, narrow(now.first, first + at), narrow(now.second, second + at);
 }
 
-// The same with moments that are BFloat16 or float.
+// The same with moments that are BFloat16 or float. The arithmetic is there once: twice takes more registers.
 NFC_HD void adam_move(const AdamConstants& k, bool bfloat16, float* value, void* first, void* second, size_t at,
                       float gradient, float rate) {
+  float *m = static_cast<float*>(first) + at, *v = static_cast<float*>(second) + at;
+  BFloat16 *m16 = static_cast<BFloat16*>(first) + at, *v16 = static_cast<BFloat16*>(second) + at;
+  const AdamState<float> old = {value[at], bfloat16 ? widened(*m16) : *m, bfloat16 ? widened(*v16) : *v};
+  AdamState<float> now = adam_update(k, old, gradient, rate);
+  value[at] = now.value;
   if (bfloat16) {
-    adam_move(k, value, static_cast<BFloat16*>(first), static_cast<BFloat16*>(second), at, gradient, rate);
+    now = as_stored(k, now, unsigned(at), m16);
+    narrow(now.first, m16), narrow(now.second, v16);
   } else {
-    adam_move(k, value, static_cast<float*>(first), static_cast<float*>(second), at, gradient, rate);
+    *m = now.first, *v = now.second;
   }
 }
 
