@@ -114,7 +114,7 @@ def step_of(inputs: dict[str, Any]) -> Callable[..., None]:
         }
         adam = core.SplatAdam(
             means=parameter("means", first, second), **others, bit_logits=None, bit_shifts=None,
-            constants=core.AdamConstants(0.9, 0.999, 1e-15, 10.0, 1000.0), opacity_weight=0.1, scale_weight=0.1,
+            constants=core.AdamConstants(0.9, 0.999, 1e-15, 10.0, 1000.0, 1), opacity_weight=0.1, scale_weight=0.1,
         )  # fmt: skip
         results = {"v_out": inputs["out"], "v_alpha": inputs["out_alpha"], "v_depth": inputs["out_depth"]}
         missing = [f"v_{name}" for name in ("means", "quats", "scales", "opacities")] + ["v_means2d"]
@@ -142,7 +142,7 @@ WINDOW = [1 / 11] * 11
 LOSS = {"weights": core.LossWeights(1.0, 1.0, 1.0, 1.0, 0.1)}
 REGULARISERS = {"tv_columns": 1.0, "tv_rows": 1.0, "smoothness": 1.0, "sparsity": 1.0}
 NOISE = {"strength": 1.0, "sharpness": 1.0, "threshold": 1.0, "seed": 1, "step": 1}
-ADAM = {"rates": [0.1] * 3, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8, "correction1": 1.0, "correction2": 1.0}
+ADAM = {"rates": [0.1] * 3, "constants": core.AdamConstants(0.9, 0.99, 1e-8, 1.0, 1.0, 1)}
 
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
     "forward": (forward, render_arrays(), {}),

@@ -89,18 +89,19 @@ def test_the_arguments_of_the_kernels_are_the_same_in_cpp_and_python(tmp_path: P
         lines.append(f'extern "C" const size_t {struct.__name__}[] = {{{offsets}, sizeof(nfc::{struct.__name__})}};')
         expected[struct.__name__] = [getattr(struct, name).offset for name in names] + [ctypes.sizeof(struct)]
     adam = cuda_args.SplatAdam
-    offsets = [getattr(adam, name).offset for name in (*cuda_args.SPLAT_PARAMETERS, "beta1", "opacity_weight")]
+    fields = (*cuda_args.SPLAT_PARAMETERS, "beta1", "bfloat16_moments", "opacity_weight")
+    offsets = [getattr(adam, name).offset for name in fields]
     expected["SplatAdam"] = [*offsets, adam.scale_weight.offset, ctypes.sizeof(adam)]
-    names = (*cuda_args.SPLAT_PARAMETERS, "constants", "opacity_weight", "scale_weight")
+    names = (*cuda_args.SPLAT_PARAMETERS, "constants", "bfloat16_moments", "opacity_weight", "scale_weight")
     offsets = ", ".join(f"offsetof(nfc::SplatAdam, {name})" for name in names)
     lines.append(f'extern "C" const size_t SplatAdam[] = {{{offsets}, sizeof(nfc::SplatAdam)}};')
     lines.append(  # its constants are a struct of their own there
         'extern "C" const size_t AdamArgs[] = {offsetof(nfc::AdamArgs, visible), offsetof(nfc::AdamArgs, count), '
-        "offsetof(nfc::AdamArgs, constants), sizeof(nfc::AdamArgs), sizeof(nfc::AdamConstants)};"
+        "offsetof(nfc::AdamArgs, constants), offsetof(nfc::AdamArgs, bfloat16_moments), sizeof(nfc::AdamArgs)};"
     )
     adam = cuda_args.AdamArgs
-    offsets = [getattr(adam, name).offset for name in ("visible", "count", "beta1")]
-    expected["AdamArgs"] = [*offsets, ctypes.sizeof(adam), 7 * ctypes.sizeof(ctypes.c_float)]
+    offsets = [getattr(adam, name).offset for name in ("visible", "count", "beta1", "bfloat16_moments")]
+    expected["AdamArgs"] = [*offsets, ctypes.sizeof(adam)]
     structs = {struct.__name__ for struct in cuda_args.KernelArgs.__subclasses__()}
     assert structs == set(expected), "a struct of kernel_args.py is not in STRUCTS; add it with its header"
     source.write_text("\n".join(lines) + "\n")
@@ -110,8 +111,8 @@ def test_the_arguments_of_the_kernels_are_the_same_in_cpp_and_python(tmp_path: P
 
 
 def test_constants_in_the_order_of_the_kernels():
-    names = [name for name, *_ in cuda_args.AdamArgs._fields_][-7:]
-    text = (CUDA / "include" / "nfc_gs" / "adam.h").read_text()
+    names = [name for name, *_ in cuda_args.AdamArgs._fields_][-9:-1]
+    text = (CUDA / "include" / "nfc_gs" / "adam.h").read_text().split("struct AdamConstants {")[1].split("};")[0]
     declared = [name for name in text.replace(",", " ").replace(";", " ").split() if name in names]
     assert list(dict.fromkeys(declared)) == names
 

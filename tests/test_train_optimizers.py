@@ -12,7 +12,7 @@ from nfc_gs.ops import native
 from nfc_gs.ops.operations import CPU, REFERENCE, Operations, gpu_operations
 from nfc_gs.rendering.pipeline import render
 from nfc_gs.training.density_ops import add_regulariser_gradients_
-from nfc_gs.training.optimizers import DenseAdam, VisibleAdam
+from nfc_gs.training.optimizers import DenseAdam, VisibleAdam, random_bits, stochastic_bfloat16
 
 needs_core = pytest.mark.skipif(not native.available(), reason="the compiled core is not built")
 either = pytest.mark.parametrize("operations", [REFERENCE, pytest.param(CPU, marks=needs_core)], ids=["torch", "cpu"])
@@ -113,14 +113,15 @@ def test_a_parameter_of_no_size_is_no_trouble(operations: Operations) -> None:
     assert not torch.equal(params["means"], before)
 
 
-def test_moments_follow_selected_appended_and_reset_rows() -> None:
+@pytest.mark.parametrize("halves", [False, True], ids=["float32", "bfloat16"])
+def test_moments_follow_selected_appended_and_reset_rows(halves: bool) -> None:
     params = make_params(4)
-    adam = VisibleAdam(params)
+    adam = VisibleAdam(params, bfloat16_moments=halves)
     adam.step(make_grads(params, 0), torch.ones(4, dtype=torch.bool), RATES)
     before = adam.m["sh_coeffs"].clone()
     adam.select(torch.tensor([3, 1]))
     adam.append(2)
-    assert torch.equal(adam.m["sh_coeffs"], torch.cat([before[[3, 1]], torch.zeros(2, 4, 3)]))
+    assert torch.equal(adam.m["sh_coeffs"], torch.cat([before[[3, 1]], torch.zeros(2, 4, 3, dtype=before.dtype)]))
     adam.bind({name: torch.cat([tensor[[3, 1]], tensor[:2]]) for name, tensor in params.items()})
     adam.reset_rows(torch.tensor([0]), ("sh_coeffs",))
     assert not adam.m["sh_coeffs"][0].any() and not adam.v["sh_coeffs"][0].any()
@@ -129,17 +130,62 @@ def test_moments_follow_selected_appended_and_reset_rows() -> None:
     assert not any(tensor.any() for tensor in adam.state().values())
 
 
-def test_a_state_taken_up_again_goes_on_with_the_same_bits() -> None:
+@pytest.mark.parametrize("halves", [False, True], ids=["float32", "bfloat16"])
+def test_a_state_taken_up_again_goes_on_with_the_same_bits(halves: bool) -> None:
     params = make_params()
-    adam = VisibleAdam(params)
+    adam = VisibleAdam(params, bfloat16_moments=halves)
     visible = torch.ones(7, dtype=torch.bool)
     adam.step(make_grads(params, 0), visible, RATES)
     copy = {name: tensor.clone() for name, tensor in params.items()}
-    other = VisibleAdam(copy)
+    other = VisibleAdam(copy, bfloat16_moments=halves)
     other.load_state({name: tensor.clone() for name, tensor in adam.state().items()}, adam.steps)
     for optimizer, tensors in ((adam, params), (other, copy)):
-        optimizer.step(make_grads(tensors, 1), visible, RATES)
+        for step in range(1, 4):
+            optimizer.step(make_grads(tensors, step), visible, RATES)
     assert all(torch.equal(params[name], copy[name]) for name in params)
+    assert all(torch.equal(tensor, other.state()[name]) for name, tensor in adam.state().items())
+
+
+def test_moments_of_another_type_are_refused() -> None:
+    state = VisibleAdam(make_params()).state()
+    with pytest.raises(ValueError, match=r"m\.means is of torch\.float32, expected torch\.bfloat16"):
+        VisibleAdam(make_params(), bfloat16_moments=True).load_state(state, 1)
+
+
+@either
+def test_moments_of_two_bytes_follow_those_of_four_and_never_stand_still(operations: Operations) -> None:
+    n = 2000
+    averages = {}
+    for halves in (False, True):
+        params = {"means": torch.zeros(n, 3)}
+        adam = VisibleAdam(params, operations, bfloat16_moments=halves)
+        adam.v["means"].fill_(1.0)
+        for step in range(400):  # each takes 0.1 % of the second moment, less than a bfloat16 shows
+            grads = {"means": torch.full((n, 3), 0.01 if step % 2 else -0.005)}
+            adam.step(grads, torch.ones(n, dtype=torch.bool), {"means": 1e-3})
+        averages[halves] = [tensor.float().mean() for tensor in (params["means"], adam.m["means"], adam.v["means"])]
+        assert adam.v["means"].dtype == (torch.bfloat16 if halves else torch.float32)
+    assert 0.66 < float(averages[False][2]) < 0.68
+    for expected, found in zip(averages[False], averages[True], strict=True):
+        torch.testing.assert_close(found, expected, rtol=2e-3, atol=0)
+
+
+def test_rounding_at_random_takes_either_neighbour_and_the_mean_is_the_value() -> None:
+    values = torch.tensor([1.0, -1.0 - 3 / 1024, 3e-20, 1e-40, 0.0, torch.inf])[:, None].repeat(1, 40_000)
+    for step in (1, 2, 12345):
+        random = random_bits(step, torch.arange(40_000).repeat(6, 1))
+        for part in (random & 0xFFFF, random >> 16):
+            found = stochastic_bfloat16(values, part)
+            assert torch.equal(found[[0, 4, 5]].float(), values[[0, 4, 5]])  # what a bfloat16 holds stays
+            for row in (1, 2, 3):
+                low, high = found[row].double().unique()
+                assert abs(found[row].double().mean() - values[row, 0]) < 0.01 * (high - low)
+
+
+def test_a_negative_zero_and_what_is_not_finite_stay_what_they_are() -> None:
+    values = torch.tensor([-0.0, -torch.inf, torch.nan])
+    found = stochastic_bfloat16(values, torch.tensor([0xFFFF, 0xFFFF, 0xFFFF])).float()
+    assert torch.signbit(found[0]) and found[0] == 0.0 and found[1] == -torch.inf and found[2].isnan()
 
 
 @needs_core
@@ -156,6 +202,32 @@ def test_the_compiled_step_computes_what_the_reference_computes(n: int) -> None:
     for name in params:
         torch.testing.assert_close(params[name], copy[name], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(ours.v[name], reference.v[name], rtol=1e-5, atol=1e-12)
+
+
+def moments_after_a_step(operations: Operations) -> dict[str, torch.Tensor]:
+    """Moments in bfloat16 of the gradients alone, whatever the order of the arithmetic; columns of many numbers."""
+    g = torch.Generator().manual_seed(1)
+    params = {str(columns): torch.randn(301, columns, generator=g) for columns in (1, 3, 4, 7, 16, 24, 45, 48)}
+    adam = VisibleAdam(params, operations, betas=(0.0, 0.0), bfloat16_moments=True)
+    for _ in range(2):
+        grads = {name: torch.randn(tensor.shape, generator=g) for name, tensor in params.items()}
+        adam.step(grads, torch.rand(301, generator=g) < 0.7, dict.fromkeys(params, 0.1))
+    return adam.state()
+
+
+@needs_core
+@pytest.mark.usefixtures("same_core_afterwards")
+def test_the_compiled_step_rounds_to_the_bits_of_the_reference() -> None:
+    expected = moments_after_a_step(REFERENCE)
+    for name in ("baseline", "avx2", "avx512"):
+        if native.core().use_instruction_set(name):
+            found = moments_after_a_step(CPU)
+            assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items()), name
+
+
+def test_gpu_kernels_round_to_the_bits_of_the_reference() -> None:
+    expected, found = moments_after_a_step(REFERENCE), moments_after_a_step(gpu_operations(Emulator()))
+    assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items())
 
 
 @either
@@ -211,11 +283,12 @@ def train_splats(
     steps: int = 4,
     backend: str = "cpu",
     operations: Operations | None = None,
+    halves: bool = False,
     **settings: bool,
 ) -> dict[str, torch.Tensor]:
     """Parameters and moments after some steps on pictures of noise; all that depends on how they were moved."""
     model, camera = splats_to_train(head), make_camera(60, 50).to(dtype=torch.float32)
-    adam = VisibleAdam(model.tensors(), operations)
+    adam = VisibleAdam(model.tensors(), operations, bfloat16_moments=halves)
     g = torch.Generator().manual_seed(5)
     for step in range(steps):
         for parameter in model.parameters():
@@ -235,15 +308,18 @@ def train_splats(
 
 
 @needs_core
+@pytest.mark.parametrize("halves", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("head", ["sh", "sh0", "shared", "full", "bits0"])
-def test_the_step_taken_in_the_backward_pass_gives_the_bits_of_a_step_after_it(head: str) -> None:
-    apart = train_splats(head, fused=False)
-    together = train_splats(head, fused=True)
+def test_the_step_taken_in_the_backward_pass_gives_the_bits_of_a_step_after_it(head: str, halves: bool) -> None:
+    apart = train_splats(head, fused=False, halves=halves)
+    together = train_splats(head, fused=True, halves=halves)
     for name, tensor in apart.items():
         assert torch.equal(tensor, together[name]), name
 
 
-@pytest.mark.parametrize("settings", [{}, {"antialiased": True, "absgrad": True}], ids=["", "antialiased"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"antialiased": True, "absgrad": True}, {"halves": True}], ids=["", "antialiased", "bfloat16"]
+)
 @pytest.mark.parametrize("head", ["sh", "sh0", "shared", "full", "bits0"])
 def test_gpu_kernels_take_the_same_step_in_the_backward_pass_and_after_it(head: str, settings: dict[str, bool]) -> None:
     open_engine("emulated-float32")
@@ -278,7 +354,9 @@ def test_the_step_in_the_backward_pass_minimises_the_regularisers_too() -> None:
 @needs_core
 @pytest.mark.usefixtures("same_core_afterwards")
 @pytest.mark.parametrize(
-    "settings", [{}, {"antialiased": True}, {"absgrad": True}], ids=["plain", "antialiased", "abs"]
+    "settings",
+    [{}, {"antialiased": True}, {"absgrad": True}, {"halves": True}],
+    ids=["plain", "antialiased", "abs", "bfloat16"],
 )
 def test_the_step_in_the_backward_pass_is_the_same_bits_for_any_number_of_threads(settings: dict[str, bool]) -> None:
     results = []
@@ -333,9 +411,10 @@ def test_a_backend_without_the_step_refuses_a_consumer() -> None:
         render(model, camera, backend="torch", consumer=consumer)
 
 
-def test_reordered_rows_take_their_moments_with_them_and_stay_in_their_memory() -> None:
+@pytest.mark.parametrize("halves", [False, True], ids=["float32", "bfloat16"])
+def test_reordered_rows_take_their_moments_with_them_and_stay_in_their_memory(halves: bool) -> None:
     params = make_params(5)
-    adam = VisibleAdam(params)
+    adam = VisibleAdam(params, bfloat16_moments=halves)
     adam.step(make_grads(params, 0), torch.ones(5, dtype=torch.bool), RATES)
     before = {name: tensor.clone() for name, tensor in {**params, **adam.state()}.items()}
     order = torch.tensor([3, 0, 4, 1, 2])

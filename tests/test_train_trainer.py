@@ -64,10 +64,14 @@ def test_training_brings_the_rendering_nearer_to_the_pictures(tmp_path: Path, ba
     assert len(trainer.model) > 30
 
 
-@pytest.mark.parametrize("density", ["mcmc", "adc", "none"])
-def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(tmp_path: Path, backend: str, density: str) -> None:
+@pytest.mark.parametrize(
+    ("density", "moments"), [("mcmc", "float32"), ("mcmc", "bfloat16"), ("adc", "float32"), ("none", "float32")]
+)
+def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(
+    tmp_path: Path, backend: str, density: str, moments: str
+) -> None:
     adc = AdcConfig(grow_grad2d=1e-6, reset_every=0.2, reset_at_least=4, stop=0.9)
-    config = tiny_config(density=density, backend=backend, adc=adc, background="random")
+    config = tiny_config(density=density, backend=backend, adc=adc, background="random", adam_moments=moments)
     whole = Trainer(tiny_scene(), config, tmp_path / "whole", capture="tiny")
     whole.train()
 

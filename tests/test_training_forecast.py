@@ -38,11 +38,12 @@ from nfc_gs.training.trainer import Trainer
 def peak():
     return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
-method, folder = sys.argv[1:]
+method, moments, folder = sys.argv[1:]
 scene = tiny_scene(points=110_000)
 refine = RefineConfig(every=2, every_at_least=1, start=0.0)
 config = TrainConfig(
-    method=method, preset="paper", steps=10, max_gaussians=120_000, device="cpu", refine=refine, eval_every=0.0
+    method=method, preset="paper", steps=10, max_gaussians=120_000, device="cpu", refine=refine, eval_every=0.0,
+    adam_moments=moments,
 )
 before = peak()
 trainer = Trainer(scene, config, folder, capture="tiny")
@@ -63,9 +64,11 @@ def need_of(count: int, **changes) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
-@pytest.mark.parametrize("method", ["nfr", "nfc-bitwise"])
-def test_the_peak_of_a_training_and_its_results_is_near_what_was_said_of_it(tmp_path: Path, method: str) -> None:
-    command = [sys.executable, "-c", PEAK, method, str(tmp_path / "run")]
+@pytest.mark.parametrize(("method", "moments"), [("nfr", "float32"), ("nfr", "bfloat16"), ("nfc-bitwise", "float32")])
+def test_the_peak_of_a_training_and_its_results_is_near_what_was_said_of_it(
+    tmp_path: Path, method: str, moments: str
+) -> None:
+    command = [sys.executable, "-c", PEAK, method, moments, str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["gaussians"] == 120_000
@@ -76,6 +79,7 @@ def test_richer_gaussians_and_stored_gradients_need_more() -> None:
     assert need_of(10**6, sh_degree=0) < need_of(10**6, sh_degree=3) < need_of(10**6, method="nfc-te")
     assert need_of(10**6, method="nfc-te") < need_of(10**6, method="nfc-te", bit_view="full")
     assert need_of(10**6) < need_of(10**6, backend="torch"), "whose backward pass stores gradients"
+    assert need_of(10**6) - need_of(10**6, adam_moments="bfloat16") == 4 * 59 * 10**6, "two moments of 59 numbers"
 
 
 def test_where_everything_fits_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

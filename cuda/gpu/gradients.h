@@ -9,27 +9,26 @@ namespace nfc {
 
 // A place that takes a gradient in the way of a float, but moves the value that the gradient is of.
 struct AdamValue {
-  const AdamConstants& constants;
+  const SplatAdam& adam;
   const SplatParameter& parameter;
   size_t at;
   float rate;
 
   NFC_HD void operator=(float gradient) const {
-    float *value = parameter.value + at, *first = parameter.first + at, *second = parameter.second + at;
-    const AdamState<float> now = adam_update(constants, AdamState<float>{*value, *first, *second}, gradient, rate);
-    *value = now.value, *first = now.first, *second = now.second;
+    adam_move(adam.constants, adam.bfloat16_moments, parameter.value, parameter.first, parameter.second, at, gradient,
+              rate);
   }
 };
 
 // A row of such places.
 struct AdamRow {
-  const AdamConstants& constants;
+  const SplatAdam& adam;
   const SplatParameter& parameter;
   size_t first;
 
   NFC_HD AdamValue operator[](int column) const {
     const float rate = column < parameter.first_columns ? parameter.first_rate : parameter.rate;
-    return {constants, parameter, first + column, rate};
+    return {adam, parameter, first + column, rate};
   }
 };
 
@@ -86,7 +85,7 @@ struct AdamGradients {
 
  private:
   NFC_HD AdamRow row(const SplatParameter& parameter, size_t first) const {
-    return {args.adam.constants, parameter, first};
+    return {args.adam, parameter, first};
   }
 };
 
@@ -104,7 +103,7 @@ NFC_HD void step_harmonics(const RenderArgs& args, int first, unsigned rows, Kep
     const int row = lane < kHalf ? one : other;
     if (row < 0) continue;
     const int mine = (warp + row) * kKeptHarmonics;
-    const AdamRow to = {args.adam.constants, args.adam.sh_coeffs, size_t(first + row) * size_t(columns)};
+    const AdamRow to = {args.adam, args.adam.sh_coeffs, size_t(first + row) * size_t(columns)};
 #pragma unroll
     for (int begin = 0; begin < kColumns; begin += kHalf) {
       const int column = begin + lane % kHalf;

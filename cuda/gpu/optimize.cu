@@ -8,11 +8,12 @@ namespace nfc {
 
 constexpr int kThreads = 256;
 constexpr int kAdamValues = 4;  // values of a thread, kThreads apart, whose loads are in flight together
+constexpr int kAdamBlocks = 2048 / kThreads;  // of a multiprocessor that is full
 
 }  // namespace nfc
 
 // All tensors in one launch; a block has values of one of them.
-NFC_KERNEL(adam, nfc::AdamArgs, nfc::kThreads) {
+NFC_KERNEL(adam, nfc::AdamArgs, nfc::kThreads, nfc::kAdamBlocks) {
   using namespace nfc;
   int which = 0;
   while (which + 1 < args.count && int(blockIdx.x) >= args.parameters[which + 1].first_block) ++which;
@@ -26,9 +27,7 @@ NFC_KERNEL(adam, nfc::AdamArgs, nfc::kThreads) {
     const unsigned row = unsigned(k / unsigned(p.columns)), column = unsigned(k % unsigned(p.columns));
     if (args.visible && !args.visible[row]) continue;
     const float rate = int(column) < p.first_columns ? p.first_rate : p.rate;
-    const AdamState<float> old = {p.value[k], p.first[k], p.second[k]};
-    const AdamState<float> now = adam_update(args.constants, old, p.gradient[k], rate);
-    p.value[k] = now.value, p.first[k] = now.first, p.second[k] = now.second;
+    adam_move(args.constants, args.bfloat16_moments, p.value, p.first, p.second, k, p.gradient[k], rate);
   }
 }
 

@@ -15,7 +15,8 @@ constexpr int kCameraTerms = 12;
 
 // A tensor of raw Gaussians and its moments; the first columns have a learning rate of their own.
 struct SplatParameter {
-  float *value, *first, *second;
+  float* value;
+  void *first, *second;
   int first_columns;
   float first_rate, rate;
 };
@@ -24,6 +25,7 @@ struct SplatParameter {
 struct SplatAdam {
   SplatParameter means, quats, log_scales, opacity_logits, sh_coeffs, bit_logits, bit_shifts;
   AdamConstants constants;
+  int bfloat16_moments;                // moments are BFloat16, not float
   float opacity_weight, scale_weight;  // of the sums of all opacities and scales, which are minimised beside the loss
 };
 

@@ -47,7 +47,7 @@ constexpr int kMaxParameters = 24;
 struct AdamParameter {
   float* value;
   const float* gradient;
-  float *first, *second;
+  void *first, *second;
   int rows, columns, first_columns, first_block;
   float first_rate, rate;
 };
@@ -57,6 +57,7 @@ struct AdamArgs {
   const unsigned char* visible;  // [rows] of every parameter, or null: all
   int count;                     // of parameters
   AdamConstants constants;
+  int bfloat16_moments;          // moments are BFloat16, not float
 };
 
 struct NoiseArgs {

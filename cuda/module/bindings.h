@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include <climits>
@@ -12,7 +13,10 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <variant>
 #include <vector>
+
+#include "../cpu/kernels/jobs.h"
 
 namespace nb = nanobind;
 
@@ -78,6 +82,22 @@ void check_size(const Array<T>& array, size_t size, const char* name) {
   if (array.size() != size)
     throw std::invalid_argument(std::string(name) + " holds " + std::to_string(array.size()) + " values, expected " +
                                 std::to_string(size));
+}
+
+// Moments of Adam: float, or bfloat16, which NumPy does not know and has as int16.
+using Moments = std::variant<Floats, Array<int16_t>>;
+
+// Gives a job its moments, of `size` values each and of one type.
+inline void set_moments(nfc::AdamJob& job, const Moments& first, const Moments& second, size_t size) {
+  if (first.index() != second.index()) throw std::invalid_argument("first and second differ in type");
+  std::visit([&](const auto& array) { check_size(array, size, "first"); }, first);
+  std::visit([&](const auto& array) { check_size(array, size, "second"); }, second);
+  if (const Floats* floats = std::get_if<Floats>(&first)) {
+    job.first = floats->data(), job.second = std::get<Floats>(second).data();
+  } else {
+    job.first16 = reinterpret_cast<nfc::BFloat16*>(std::get<Array<int16_t>>(first).data());
+    job.second16 = reinterpret_cast<nfc::BFloat16*>(std::get<Array<int16_t>>(second).data());
+  }
 }
 
 // An argument that is an array, or a list of arrays.

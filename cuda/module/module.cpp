@@ -10,10 +10,10 @@
 
 NB_MODULE(_core, m) {
   nb::set_leak_warnings(false);  // autograd graphs may keep objects of ours until the process ends
-  bind_render(m);
   bind_loss(m);
   bind_metrics(m);
   bind_optimize(m);
+  bind_render(m);
   bind_deformation(m);
   m.def("place_values", [] {
     std::vector<float> values;

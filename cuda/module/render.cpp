@@ -95,16 +95,10 @@ struct RenderGradients {
   MaybeFloats v_means2d, v_means2d_abs;
 };
 
-// beta1 and beta2 in double precision, so that 1 - beta is rounded once; the corrections are 1 / (1 - beta^t).
-void make_constants(nfc::AdamConstants* self, double beta1, double beta2, float epsilon, float correction1,
-                    float correction2) {
-  new (self) nfc::AdamConstants{float(beta1), float(beta2), float(1.0 - beta1), float(1.0 - beta2),
-                                epsilon,      correction1,  correction2};
-}
-
 // A parameter that the backward pass moves, its moments, and the learning rate of each column.
 struct AdamParameter {
-  Floats value, first, second;
+  Floats value;
+  Moments first, second;
   std::vector<float> rates;
 
   // `values` is what was rendered.
@@ -113,10 +107,10 @@ struct AdamParameter {
       throw std::invalid_argument(std::string(name) + " is not what was rendered");
     if (values.size() != rates.size() * values.shape(0))
       throw std::invalid_argument(std::string("the rates do not fit ") + name);
-    check_size(first, values.size(), name), check_size(second, values.size(), name);
     nfc::AdamJob j{};
+    set_moments(j, first, second, values.size());
     j.rows = int(values.shape(0)), j.columns = int(rates.size()), j.constants = constants, j.rates = rates.data();
-    j.value = value.data(), j.first = first.data(), j.second = second.data();
+    j.value = value.data();
     return j;
   }
 };
@@ -254,11 +248,8 @@ void bind_render(nb::module_& m) {
            array("v_features").none(), array("v_viewmat").none(),
            array("v_background").none(), array("v_means2d").none(),
            array("v_means2d_abs").none());
-  nb::class_<nfc::AdamConstants>(m, "AdamConstants").def("__init__", &make_constants, nb::arg("beta1"),
-                                                         nb::arg("beta2"), nb::arg("epsilon"), nb::arg("correction1"),
-                                                         nb::arg("correction2"));
   nb::class_<AdamParameter>(m, "AdamParameter")
-      .def(nb::init<Floats, Floats, Floats, std::vector<float>>(), array("value"), array("first"), array("second"),
+      .def(nb::init<Floats, Moments, Moments, std::vector<float>>(), array("value"), array("first"), array("second"),
            nb::arg("rates"));
   nb::class_<SplatAdam>(m, "SplatAdam")
       .def(nb::init<AdamParameter, AdamParameter, AdamParameter, AdamParameter, std::optional<AdamParameter>,

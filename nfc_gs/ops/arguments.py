@@ -33,6 +33,7 @@ class AdamConstants:
         beta1, beta2: decay of the moments.
         eps: added to the root of the second moment.
         correction1, correction2: 1 - beta1^t and 1 - beta2^t at step t.
+        step: t, by which moments in bfloat16 are rounded.
     """
 
     beta1: float
@@ -40,6 +41,7 @@ class AdamConstants:
     eps: float
     correction1: float
     correction2: float
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class SplatStep:
     The gradient is that of the loss + opacity_weight * sum(opacities) + scale_weight * sum(scales).
 
     Attributes:
-        params, m, v: the parameters and their moments by name, which are changed in place.
+        params, m, v: the parameters and their moments by name, which are changed in place; the moments are all of the
+            dtype of the parameters, or all bfloat16.
         rates: learning rate by name.
         constants: of this step.
         opacity_weight, scale_weight: of the regularisers.

@@ -120,6 +120,23 @@ def _picture(picture: Tensor) -> Any:
 # ---- Adam and noise -----------------------------------------------------------------------------------------------
 
 
+def moments_array(moments: Tensor) -> Any:
+    """The memory of moments of Adam as the core takes them: float32, or bfloat16, which NumPy has as int16."""
+    return (moments.view(torch.int16) if moments.dtype == torch.bfloat16 else moments).numpy()
+
+
+def core_constants(constants: AdamConstants) -> Any:
+    """The core's view of the numbers of a step."""
+    return native.core().AdamConstants(
+        constants.beta1,
+        constants.beta2,
+        constants.eps,
+        1.0 / constants.correction1,
+        1.0 / constants.correction2,
+        constants.step,
+    )
+
+
 @torch.no_grad()
 def adam_step(
     params: Mapping[str, Tensor],
@@ -141,15 +158,11 @@ def adam_step(
         core.adam(
             param.numpy(),
             grad.contiguous().numpy(),
-            m[name].numpy(),
-            v[name].numpy(),
+            moments_array(m[name]),
+            moments_array(v[name]),
             rows,
             column_rates(rates[name], columns),
-            constants.beta1,
-            constants.beta2,
-            constants.eps,
-            1.0 / constants.correction1,
-            1.0 / constants.correction2,
+            core_constants(constants),
         )
 
 

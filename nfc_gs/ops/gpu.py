@@ -219,11 +219,12 @@ def adam_step(
     for begin in range(0, len(names), MAX_PARAMETERS):
         part = names[begin : begin + MAX_PARAMETERS]
         args = AdamArgs()
-        args.set(count=len(part), visible=visible, **adam_constants(constants))
+        halves = m[part[0]].dtype == torch.bfloat16
+        args.set(count=len(part), visible=visible, bfloat16_moments=halves, **adam_constants(constants))
         blocks = 0
         for slot, name in zip(args.parameters, part, strict=False):
             value, rate = params[name], rates[name]
-            _check_adam(runtime, name, value, gradients[name], m[name], v[name], visible)
+            _check_adam(runtime, name, value, gradients[name], m[name], v[name], halves, visible)
             first_rate, other_rate, first_columns = rate if isinstance(rate, tuple) else (rate, rate, 0)
             rows = len(value)
             slot.set(value=value, gradient=gradients[name], first=m[name], second=v[name])
@@ -233,16 +234,25 @@ def adam_step(
         runtime.launch("optimize", "adam", args, blocks, OPTIMIZE_THREADS)
 
 
-def _check_adam(runtime: Runtime, name: str, value: Tensor, *others: Tensor | None) -> None:
+def _check_adam(
+    runtime: Runtime,
+    name: str,
+    value: Tensor,
+    gradient: Tensor,
+    m: Tensor,
+    v: Tensor,
+    halves: bool,
+    visible: Tensor | None,
+) -> None:
     """Check a parameter [N, ...], its gradient and moments, and which rows are visible ([N] bool or None)."""
-    dimensions = " ".join(map(str, value.shape))
-    *alike, visible = others
-    tensors = {name: value, **{f"{kind} of {name}": t for kind, t in zip(("gradient", "m", "v"), alike, strict=True)}}
-    check_operands(
-        runtime.device,
-        **{each: (tensor, dimensions, torch.float32) for each, tensor in tensors.items()},
-        visible=(visible, str(len(value)), torch.bool),
-    )
+    dimensions, moments = " ".join(map(str, value.shape)), torch.bfloat16 if halves else torch.float32
+    tensors = {
+        name: (value, dimensions, torch.float32),
+        f"gradient of {name}": (gradient, dimensions, torch.float32),
+        f"m of {name}": (m, dimensions, moments),
+        f"v of {name}": (v, dimensions, moments),
+    }
+    check_operands(runtime.device, **tensors, visible=(visible, str(len(value)), torch.bool))
 
 
 def mcmc_noise(

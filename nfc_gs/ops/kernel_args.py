@@ -140,7 +140,7 @@ SPLAT_PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "sh_coeffs
 _ADAM_CONSTANTS = ("beta1", "beta2", "gain1", "gain2", "epsilon", "correction1", "correction2")
 
 
-def adam_constants(constants: AdamConstants) -> dict[str, float]:
+def adam_constants(constants: AdamConstants) -> dict[str, float | int]:
     """The fields of `nfc::AdamConstants` of cuda/include/nfc_gs/adam.h."""
     return {
         "beta1": constants.beta1,
@@ -150,6 +150,7 @@ def adam_constants(constants: AdamConstants) -> dict[str, float]:
         "epsilon": constants.eps,
         "correction1": 1.0 / constants.correction1,
         "correction2": 1.0 / constants.correction2,
+        "step": constants.step,
     }
 
 
@@ -159,6 +160,7 @@ class SplatAdam(KernelArgs):
     _fields_ = [
         *[(name, SplatParameter) for name in SPLAT_PARAMETERS],
         *_floats(*_ADAM_CONSTANTS),
+        *_integers("step", "bfloat16_moments"),
         *_floats("opacity_weight", "scale_weight"),
     ]
 
@@ -217,6 +219,7 @@ class AdamArgs(KernelArgs):
         *_pointers("visible"),
         *_integers("count"),
         *_floats(*_ADAM_CONSTANTS),
+        *_integers("step", "bfloat16_moments"),
     ]
 
 

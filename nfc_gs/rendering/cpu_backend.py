@@ -13,6 +13,7 @@ from nfc_gs.core.camera import Camera
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import native
 from nfc_gs.ops.arguments import SplatStep, column_rates
+from nfc_gs.ops.cpu import core_constants, moments_array
 from nfc_gs.rendering.backend import (
     GradientConsumer,
     RasterBackend,
@@ -191,25 +192,20 @@ _CORE_NAMES = {"log_scales": "scales", "opacity_logits": "opacities"}
 
 def _splat_adam(step: SplatStep) -> Any:
     """The core's view of a step of Adam; it shares the memory of parameters and moments."""
-    core, constants = native.core(), step.constants
+    core = native.core()
 
     def parameter(name: str) -> Any:
         if name not in step.params:
             return None
-        arrays = (_array(tensors[name]) for tensors in (step.params, step.m, step.v))
-        row = step.params[name].shape[1:].numel()
-        return core.AdamParameter(*arrays, rates=column_rates(step.rates[name], row))
+        value, moments = step.params[name], (moments_array(step.m[name]), moments_array(step.v[name]))
+        return core.AdamParameter(
+            _array(value), *moments, rates=column_rates(step.rates[name], value.shape[1:].numel())
+        )
 
     names = ("means", "quats", "log_scales", "opacity_logits", "sh_coeffs", "bit_logits", "bit_shifts")
     return core.SplatAdam(
         **{name: parameter(name) for name in names},
-        constants=core.AdamConstants(
-            constants.beta1,
-            constants.beta2,
-            constants.eps,
-            1.0 / constants.correction1,
-            1.0 / constants.correction2,
-        ),
+        constants=core_constants(step.constants),
         opacity_weight=step.opacity_weight,
         scale_weight=step.scale_weight,
     )

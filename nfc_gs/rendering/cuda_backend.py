@@ -413,3 +413,4 @@ def _set_step(job: RenderArgs, step: SplatStep) -> None:
             parameter.set(value=step.params[name], first=step.m[name], second=step.v[name])
             parameter.set(first_rate=first_rate, rate=other_rate, first_columns=first_columns)
     job.adam.set(opacity_weight=step.opacity_weight, scale_weight=step.scale_weight, **adam_constants(step.constants))
+    job.adam.set(bfloat16_moments=step.m["means"].dtype == torch.bfloat16)

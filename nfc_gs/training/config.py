@@ -25,6 +25,7 @@ Preset = Literal["auto", "fast", "quality", "paper"]
 MotionChoice = Literal["auto", "none", "hexplane", "mlp"]
 DensityName = Literal["mcmc", "adc", "none"]
 BackgroundName = Literal["auto", "black", "white", "random"]
+MomentsName = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,8 @@ class TrainConfig(CheckedFields):
     """What is minimised."""
     rates: LearningRates = field(default_factory=LearningRates)
     """Learning rates."""
+    adam_moments: MomentsName = "float32"
+    """How Adam's two moments of each parameter of the Gaussians are stored; bfloat16 takes half the memory."""
     refine: RefineConfig = field(default_factory=RefineConfig)
     """When density control acts."""
     mcmc: McmcConfig = field(default_factory=McmcConfig)

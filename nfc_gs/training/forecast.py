@@ -39,6 +39,9 @@ ROWS_FUSED, ROWS_STORED = 4.2, 5.2
 """Copies of a Gaussian's parameters at the peak, in a refinement: parameters, two moments of Adam and the longer
 tensors; and gradients, where the backward pass does not move the parameters itself. Measured."""
 
+BFLOAT16_SAVES = 1.0
+"""How many of these copies fewer there are where each of the two moments takes half of one."""
+
 SCRATCH = 380
 """Further bytes for each Gaussian: projection, lists of tiles, noise. Measured on the CPU, models of 50,000 to
 1,000,000."""
@@ -111,7 +114,10 @@ def forecast(scene: SceneData, config: ResolvedConfig, most: int | None = None, 
     deformation = None if scene.time_axis is None else new_deformation(config, scene)
     moving = 0 if deformation is None else sum(4 * each.numel() for each in deformation.parameters())
     fused = deformation is None and get_backend(config.backend).feeds_consumers
-    each = int(row * (ROWS_FUSED if fused else ROWS_STORED)) + SCRATCH + _moving_scratch(deformation)
+    copies = ROWS_FUSED if fused else ROWS_STORED
+    if config.adam_moments == "bfloat16":
+        copies -= BFLOAT16_SAVES
+    each = int(row * copies) + SCRATCH + _moving_scratch(deformation)
     pixels = max(view.camera.width * view.camera.height for view in scene.views)
     base, pixel = (BIT_BASE, BIT_PIXEL) if config.objective.bit_ce else (BASE, PIXEL)
     fixed = base + pixel * pixels + DEFORMATION_COPIES * moving

@@ -63,7 +63,7 @@ class GaussianTraining:
         if without_rate:
             names = ", ".join(sorted(without_rate))
             raise ValueError(f"there is no learning rate for {names} in training.schedules.learning_rates")
-        self.optimizer = VisibleAdam(model.tensors(), operations)
+        self.optimizer = VisibleAdam(model.tensors(), operations, bfloat16_moments=config.adam_moments == "bfloat16")
         self.density = make_density_control(config, model, self.optimizer, scene.extent, operations)
         self._views = TrainingViews(scene, config)
         self._backend = get_backend(config.backend)

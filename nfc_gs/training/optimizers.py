@@ -14,6 +14,9 @@ from nfc_gs.ops.operations import Operations, operations_for
 
 Tensors = Mapping[str, Tensor]
 
+_ALL = 0xFFFFFFFF
+"""The bits of a 32-bit number."""
+
 
 @torch.no_grad()
 def adam_step_reference(
@@ -31,7 +34,8 @@ def adam_step_reference(
 
     m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
     p -= rate / correction1 * m / (sqrt(v) / sqrt(correction2) + eps).
-    Rows that are not visible keep their value and their moments.
+    Rows that are not visible keep their value and their moments. Moments in bfloat16 (with float32 for the rest) are
+    rounded when they are stored, see `stochastic_bfloat16`.
     """
     visible_rows = None if visible is None else visible.nonzero().squeeze(1)
     root_correction2 = math.sqrt(constants.correction2)
@@ -41,8 +45,9 @@ def adam_step_reference(
             continue
         rows = torch.arange(len(param), device=param.device) if visible_rows is None else visible_rows  # [V]
         g = grad.index_select(0, rows).flatten(1) if grad.dim() > 1 else grad.index_select(0, rows)[:, None]  # [V, C]
-        first = m[name].index_select(0, rows).view_as(g) * constants.beta1 + g * (1.0 - constants.beta1)
-        second = v[name].index_select(0, rows).view_as(g) * constants.beta2 + g * g * (1.0 - constants.beta2)
+        old_first, old_second = (moments[name].index_select(0, rows).view_as(g).to(g) for moments in (m, v))
+        first = old_first * constants.beta1 + g * (1.0 - constants.beta1)
+        second = old_second * constants.beta2 + g * g * (1.0 - constants.beta2)
         direction = first / (second.sqrt() / root_correction2 + constants.eps)
         rate = rates[name]
         if isinstance(rate, tuple):
@@ -52,8 +57,33 @@ def adam_step_reference(
             direction *= rate / constants.correction1
         shape = (len(rows), *param.shape[1:])
         param.index_copy_(0, rows, param.index_select(0, rows) - direction.view(shape))
+        if m[name].dtype == torch.bfloat16:
+            columns = torch.arange(g.shape[1], device=g.device)
+            random = random_bits(constants.step, rows[:, None] * g.shape[1] + columns)
+            first, second = stochastic_bfloat16(first, random & 0xFFFF), stochastic_bfloat16(second, random >> 16)
         m[name].index_copy_(0, rows, first.view(shape))
         v[name].index_copy_(0, rows, second.view(shape))
+
+
+def random_bits(step: int, indices: Tensor) -> Tensor:
+    """32 random bits, as int64, for each index (int64) of a value of a parameter: Wellons' hash "lowbias32"."""
+    x = (indices & _ALL) ^ (step * 0x9E3779B9 & _ALL)
+    x = (x ^ (x >> 16)) * 0x7FEB352D & _ALL
+    x = (x ^ (x >> 15)) * 0x846CA68B & _ALL  # of the product's 64 bits the upper ones may overflow
+    return x ^ (x >> 16)
+
+
+def stochastic_bfloat16(values: Tensor, random: Tensor) -> Tensor:
+    """float32 rounded up or down at random, such that the expectation is the value (Gupta et al. 2015).
+
+    A step changes the second moment by 0.1 % of itself: rounding to the nearest number of a bfloat16, 0.4 % away, would
+    drop that each time.
+
+    Args:
+        random: from 0 to 65535, shaped like `values`.
+    """
+    patterns = (values.contiguous().view(torch.int32) + random.to(torch.int32)) & -0x10000
+    return patterns.view(torch.float32).to(torch.bfloat16)
 
 
 class _Adam:
@@ -61,7 +91,7 @@ class _Adam:
 
     Attributes:
         params: the tensors it updates in place, detached.
-        m, v: first and second moments by parameter name, shaped like `params`.
+        m, v: first and second moments by parameter name, shaped like `params`, of their dtype or in bfloat16.
         steps: number of steps taken.
     """
 
@@ -72,11 +102,18 @@ class _Adam:
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-15,
+        bfloat16_moments: bool = False,
     ) -> None:
-        """`operations` compute the steps; None for those of the parameters' device and dtype."""
+        """Begin with moments of zero.
+
+        Args:
+            operations: compute the steps; None for those of the parameters' device and dtype.
+            bfloat16_moments: store the moments in half the memory, stochastically rounded; for parameters in float32.
+        """
         self.params = dict(params)
-        self.m = {name: torch.zeros_like(tensor) for name, tensor in self.params.items()}
-        self.v = {name: torch.zeros_like(tensor) for name, tensor in self.params.items()}
+        dtype = torch.bfloat16 if bfloat16_moments else None
+        self.m = {name: torch.zeros_like(tensor, dtype=dtype) for name, tensor in self.params.items()}
+        self.v = {name: torch.zeros_like(tensor, dtype=dtype) for name, tensor in self.params.items()}
         self.betas = betas
         self.eps = eps
         self.steps = 0
@@ -89,7 +126,7 @@ class _Adam:
         """Count one more step and return its numbers."""
         self.steps += 1
         beta1, beta2 = self.betas
-        return AdamConstants(beta1, beta2, self.eps, 1.0 - beta1**self.steps, 1.0 - beta2**self.steps)
+        return AdamConstants(beta1, beta2, self.eps, 1.0 - beta1**self.steps, 1.0 - beta2**self.steps, self.steps)
 
     def state(self) -> dict[str, Tensor]:
         """The moments as "m.<name>" and "v.<name>", sharing memory."""
@@ -100,8 +137,11 @@ class _Adam:
         }
 
     def load_state(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """The inverse of `state`; raises ValueError if a moment is missing, unexpected or of another shape."""
+        """The inverse of `state`; raises ValueError if a moment is missing, unexpected or of another shape or dtype."""
         check_same_shapes(state, self.state())
+        for name, tensor in self.state().items():
+            if state[name].dtype != tensor.dtype:
+                raise ValueError(f"{name} is of {state[name].dtype}, expected {tensor.dtype}")
         for kind, moments in (("m", self.m), ("v", self.v)):
             for name in moments:
                 moments[name] = state[f"{kind}.{name}"].to(moments[name], copy=True)

@@ -36,6 +36,7 @@ struct AdamJob {
   float* value;
   const float* gradient;
   float *first, *second;
+  BFloat16 *first16, *second16;             // instead of these two, where they are null
   const uint8_t* visible;                   // [rows] or null: all
   const float* rates;                       // [columns]
   AdamConstants constants;

@@ -23,23 +23,23 @@ inline Rows rows_of(const int* list, int left) {
   return rows;
 }
 
-// Arrays whose rows are few floats wide.
-template <int Width>
-inline void load_rows(const float* base, const Rows& rows, Vf* out) {
+// Arrays whose rows are few numbers wide, float or BFloat16.
+template <int Width, class Number>
+inline void load_rows(const Number* base, const Rows& rows, Vf* out) {
   alignas(64) float columns[Width][kLanes];
   for (int lane = 0; lane < kLanes; ++lane) {
-    const float* row = base + Width * rows[lane];
-    for (int j = 0; j < Width; ++j) columns[j][lane] = row[j];
+    const Number* row = base + Width * rows[lane];
+    for (int j = 0; j < Width; ++j) columns[j][lane] = widened(row[j]);
   }
   for (int j = 0; j < Width; ++j) out[j] = load(columns[j]);
 }
 
-template <int Width>
-inline void store_rows(float* base, const Rows& rows, const Vf* values) {
+template <int Width, class Number>
+inline void store_rows(Number* base, const Rows& rows, const Vf* values) {
   alignas(64) float columns[Width][kLanes];
   for (int j = 0; j < Width; ++j) store(columns[j], values[j]);
   for (int lane = 0; lane < rows.count; ++lane)
-    for (int j = 0; j < Width; ++j) base[Width * rows[lane] + j] = columns[j][lane];
+    for (int j = 0; j < Width; ++j) narrow(columns[j][lane], base + Width * rows[lane] + j);
 }
 
 // The first `columns` floats of rows that are `stride` floats apart: blocks of kLanes x kLanes are transposed, and the

@@ -42,6 +42,19 @@ NFC_HD Vi add_bits(Vi a, Vi b) { return (Vi)((Vu)a + (Vu)b); }
 NFC_HD Vi subtract_bits(Vi a, Vi b) { return (Vi)((Vu)a - (Vu)b); }
 NFC_HD Vi shift_left(Vi a, int s) { return (Vi)((Vu)a << s); }
 NFC_HD Vi all_lanes(int32_t a) { return Vi{} + a; }
+NFC_HD Vu bit_pattern(Vf a) { return (Vu)a; }
+NFC_HD Vf from_pattern(Vu a) { return (Vf)a; }
+
+typedef uint16_t Vh __attribute__((vector_size(2 * NFC_LANES)));
+NFC_HD Vf load(const BFloat16* p) {
+  Vh half;
+  memcpy(&half, p, sizeof half);
+  return (Vf)(__builtin_convertvector(half, Vu) << 16);
+}
+NFC_HD void store(BFloat16* p, Vf a) {
+  const Vh half = __builtin_convertvector((Vu)a >> 16, Vh);
+  memcpy(p, &half, sizeof half);
+}
 
 #else
 
@@ -49,6 +62,9 @@ struct Vi {
   int32_t v[kLanes];
 };
 typedef Vi Mask;
+struct Vu {
+  uint32_t v[kLanes];
+};
 struct Vf {
   float v[kLanes];
   float operator[](int i) const { return v[i]; }
@@ -134,6 +150,37 @@ NFC_HD Mask both(Mask a, Mask b) {
   NFC_EACH a.v[i] &= b.v[i];
   return a;
 }
+#define NFC_UNSIGNED(op)                   \
+  NFC_HD Vu operator op(Vu a, Vu b) {      \
+    NFC_EACH a.v[i] = a.v[i] op b.v[i];    \
+    return a;                              \
+  }                                        \
+  NFC_HD Vu operator op(Vu a, uint32_t b) { \
+    NFC_EACH a.v[i] = a.v[i] op b;         \
+    return a;                              \
+  }
+NFC_UNSIGNED(+)
+NFC_UNSIGNED(*)
+NFC_UNSIGNED(^)
+NFC_UNSIGNED(&)
+NFC_UNSIGNED(>>)
+#undef NFC_UNSIGNED
+NFC_HD Vu bit_pattern(Vf a) {
+  Vu r;
+  memcpy(&r, &a, sizeof r);
+  return r;
+}
+NFC_HD Vf from_pattern(Vu a) {
+  Vf r;
+  memcpy(&r, &a, sizeof r);
+  return r;
+}
+NFC_HD Vf load(const BFloat16* p) {
+  Vf r;
+  NFC_EACH r.v[i] = widened(p[i]);
+  return r;
+}
+NFC_HD void store(BFloat16* p, Vf a) { NFC_EACH narrow(a.v[i], p + i); }
 #undef NFC_EACH
 
 #endif
@@ -144,6 +191,11 @@ NFC_HD Vf load(const float* p) {
   return r;
 }
 NFC_HD void store(float* p, Vf a) { memcpy(p, &a, sizeof a); }
+NFC_HD Vu load(const uint32_t* p) {
+  Vu r;
+  memcpy(&r, p, sizeof r);
+  return r;
+}
 NFC_HD Vf broadcast(float a) { return Vf{} + a; }
 
 #if defined(__AVX512F__) && defined(__GNUC__)

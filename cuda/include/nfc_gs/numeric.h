@@ -30,6 +30,12 @@
 #endif
 
 namespace nfc {
+
+// The upper half of a float.
+struct BFloat16 {
+  unsigned short pattern;
+};
+
 inline namespace NFC_ISA {
 
 NFC_HD float select(bool mask, float yes, float no) { return mask ? yes : no; }
@@ -39,6 +45,28 @@ NFC_HD float square_root(float a) { return sqrtf(a); }
 NFC_HD float reciprocal(float a) { return 1.0f / a; }
 NFC_HD float log_2(float a) { return log2f(a); }
 NFC_HD bool both(bool a, bool b) { return a && b; }
+NFC_HD unsigned bit_pattern(float a) {
+#if defined(__CUDACC_RTC__)
+  return __float_as_uint(a);
+#else
+  unsigned pattern;
+  memcpy(&pattern, &a, sizeof pattern);
+  return pattern;
+#endif
+}
+NFC_HD float from_pattern(unsigned pattern) {
+#if defined(__CUDACC_RTC__)
+  return __uint_as_float(pattern);
+#else
+  float a;
+  memcpy(&a, &pattern, sizeof a);
+  return a;
+#endif
+}
+NFC_HD float widened(float value) { return value; }
+NFC_HD float widened(BFloat16 value) { return from_pattern(unsigned(value.pattern) << 16); }
+NFC_HD void narrow(float value, float* to) { *to = value; }
+NFC_HD void narrow(float value, BFloat16* to) { to->pattern = (unsigned short)(bit_pattern(value) >> 16); }
 NFC_HD float sigmoid(float a) { return 1.0f / (1.0f + expf(-a)); }
 
 template <class F>
