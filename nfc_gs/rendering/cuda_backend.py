@@ -1,17 +1,26 @@
 """The `cuda` backend: the kernels of `cuda/gpu`, behind one autograd function.
 
-A rendering launches its kernels and torch's sorts on the current stream and waits for the GPU once, for the number of
-entries (pairs of a tile and a splat), which determines the size of its memory. To avoid that wait, memory would be
-sized by the number of the previous step and a margin, the new number would stay on the device, where kernels would read
-it, and kernels would set a flag if it exceeded the memory; the flag would be read one step later, and that step
-repeated.
+A rendering launches its kernels and torch's sorts on the current stream. The size of its memory depends on the number
+of entries (pairs of a tile and a splat), which the GPU finds in the middle of it. A rendering that may be incomplete,
+as those of a training, does not wait for that number: its memory is sized by earlier renderings (`entry_memory`),
+kernels take the number from where the GPU has it, and it is copied to the CPU, which looks at it when the loss has been
+launched. Nothing that is computed depends on how much memory there was. All other renderings wait once, for this
+number.
 
-Two things are left out on purpose:
+Three things are left out on purpose:
 
-- CUDA graphs. A graph replays launches of fixed sizes on fixed memory, and everything after the count of entries
-  (writing and sorting them, compositing, its backward pass) has sizes that are known only at run time and differ from
-  view to view. Before it are one kernel, a sort and a sum; losses, Adam and noise are five launches: too few for a
-  graph to pay off. With the number left on the device as above, a whole step would have fixed sizes.
+- CUDA graphs. Sizes stay the same from step to step until images or the number of Gaussians change, so a training step
+  could be captured; but none of that could be run or tested without a GPU. It would take: cameras, the rates and
+  corrections of Adam and seeds in memory in place of arguments by value, memory of torch's pool for graphs, and another
+  capture for each size of image and after each change of the number of Gaussians or of the room for entries.
+- A sort of our own with indices of 4 bytes, in place of torch's (CUB's, with indices of 8). Estimated from the bytes
+  that are read and written; M entries have keys of 16 bits, N depths of 32, and a pass takes 8 bits. torch writes the
+  indices, reads all keys once, and then reads and writes both in each pass: 8 + 2 + 2 * 2 * (2 + 8) = 50 bytes for an
+  entry, 8 + 4 + 4 * 2 * (4 + 8) = 108 for a depth. Passes of three kernels (count, sum, scatter) read the keys once
+  more in each: 2 * (2 + 2 * (2 + 4)) = 28 and 4 * (4 + 2 * (4 + 4)) = 80. But CUB's passes come near to the speed of a
+  copy (taken as 85 %), and a simple scatter, which writes pieces of 8 to 16 values, to about half of it (taken as 45
+  %): 59 against 62 for an entry and 127 against 178 for a depth, with 18 launches in place of two calls. CUB itself
+  with indices of 4 bytes (through cuda.cccl, one more package) would take 30 and 72; that is for a day with a GPU.
 - Coefficients of higher SH as float16. Adam updates them as float32, so the float16 values would be a copy that every
   step writes (2 bytes) and forward and backward read (2 + 2 instead of 4 + 4 bytes): a quarter less in training, half
   in rendering, against a loss of quality that has to be measured first, on a GPU.
@@ -336,8 +345,7 @@ def _bin(call: _Call, job: RenderArgs, depths: Tensor, touched: Tensor) -> None:
     """List the splats of each tile, nearest first.
 
     The sorts are torch's: on a GPU its stable sort of a vector is CUB's radix sort, whose time is proportional to the
-    bits of the keys, which are 32 for N depths but only 16 for M tiles. Called directly (through cuda.cccl, one more
-    package), CUB would need as many passes, of 8 bits each, but move indices of 4 instead of 8 bytes; not measured yet.
+    bits of the keys, which are 32 for N depths but only 16 for M tiles.
     """
     order = torch.sort(depths, stable=True).indices
     entry_end = torch.cumsum(touched[order], 0, dtype=torch.int64)
