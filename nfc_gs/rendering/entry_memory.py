@@ -22,8 +22,8 @@ MAX_ENTRIES = 2**31 - TILE_SIZE * TILE_SIZE
 the last step, which ends beyond them, must not overflow."""
 
 MARGIN = 1.2
-"""Memory is made for so many times the entries that are expected: views differ, and Gaussians become larger. A repeated
-rendering costs about a third of a step, more memory about 1 % of each step, for sorting what is not used."""
+"""Memory is made for so many times the entries that are expected: views differ, and Gaussians become larger. An estimate,
+not measured: a repeated rendering costs a third of a step, this margin 1 % of each, for sorting what is not used."""
 
 DECAY = 0.999
 """The most entries seen count for less with every rendering: a view is forgotten after some hundred others."""
