@@ -13,8 +13,8 @@ import pytest
 import torch
 from emulator import Emulator
 from moving_scenes import moving_config, moving_scene
+from random_models import SPLAT_RATES, splats_to_train
 from splat_scenes import make_camera
-from test_train_optimizers import SPLAT_RATES, splats_to_train
 from tiny_scenes import all_tensors, assert_same_bits, tiny_config, tiny_scene
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -22,7 +22,7 @@ MAX_ENTRIES = 2**31 - TILE_SIZE * TILE_SIZE
 the last step, which ends beyond them, must not overflow."""
 
 MARGIN = 1.2
-"""Memory is made for so many times the entries that are expected: views differ, and Gaussians become larger. An estimate,
+"""Memory is made for so many times the entries that are expected: views differ, and Gaussians become larger. Estimated,
 not measured: a repeated rendering costs a third of a step, this margin 1 % of each, for sorting what is not used."""
 
 DECAY = 0.999
