@@ -261,7 +261,7 @@ def test_bytes_are_those_of_the_arrays(emulator: Emulator):
         "means2d": 8 * 80,
         "order": 8 * 80, "entry_end": 8 * 80, "entry_begin": 8 * 80, "entry_splat": 4 * entries,
         "entry_tile": 2 * entries, "slot_tile": 2 * entries, "slot_entry": 8 * entries, "slot_splat": 4 * entries,
-        "tile_begin": 4 * (tiles + 1), "tile_reached": 4 * tiles, "bucket_tile": 4 * buckets,
+        "tile_begin": 4 * (tiles + 1), "bucket_splats": 4, "tile_reached": 4 * tiles, "bucket_tile": 4 * buckets,
         "bucket_transmittance": 1024 * buckets,
         "bucket_sum": 3 * 1024 * buckets, "out": 12 * pixels, "out_alpha": 4 * pixels, "v_out": 12 * pixels,
         "v_pixel": 3 * 1024 * tiles, "behind": 1024 * tiles, "partial": 4 * (8 + 3) * entries,
@@ -273,9 +273,12 @@ def test_bytes_are_those_of_the_arrays(emulator: Emulator):
     assert work.bytes_of("project_splats") == project
     project_backward = 64 + (8 + 236 + 8) * 80 + (44 + 192 + 4 + 8 + 12) * 60 + 44 * entries
     assert work.bytes_of("project_splats_backward") == project_backward
+    stored = 8 * 80 + 236 * 80  # of means2d and of all parameters, of which Adam moves those of visible Gaussians
+    fused = project_backward - stored + 5 * 236 * 60
+    assert work.bytes_of("project_splats_backward_adam") == fused
     assert work.bytes_of("pixel_gradients") == (12 + 4 + 12) * pixels + 4 * 1024 * tiles
     assert work.reached == entries and work.pairs_of("project_splats") == 0
-    raster = 4 * 7 + 4 * 6 + 4 * entries + 76 * work.drawn + 4 * buckets + 4096 * work.started + 16 * pixels
+    raster = 4 * 7 + 4 + 4 * 6 + 4 * entries + 76 * work.drawn + 4 * buckets + 4096 * work.started + 16 * pixels
     assert work.bytes_of("raster") == pytest.approx(raster)
     by_bytes, by_pairs = bounds.Rates(bandwidth=1e9, instructions=1e10).lower_bounds(work, "raster")
     assert by_bytes == pytest.approx(1e-9 * raster) and by_pairs == pytest.approx(8e-10 * work.forward_pairs)

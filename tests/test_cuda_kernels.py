@@ -44,7 +44,7 @@ from tool_modules import load
 
 from nfc_gs.core.errors import UserError
 from nfc_gs.ops import nvrtc
-from nfc_gs.rendering import cuda_backend, registry
+from nfc_gs.rendering import cuda_backend, entry_memory, registry
 from nfc_gs.rendering.backend import RasterSettings
 from nfc_gs.rendering.cuda_backend import CudaBackend
 from nfc_gs.rendering.registry import get_backend
@@ -317,7 +317,7 @@ def test_large_scenes_have_large_buckets():
 
 def test_the_last_batch_of_as_many_entries_as_there_may_be_does_not_overflow():
     # Where raster.cu looks after a batch of one entry, the last.
-    assert cuda_backend.MAX_ENTRIES - 1 + cuda_backend.TILE_PIXELS < 2**31
+    assert entry_memory.MAX_ENTRIES - 1 + cuda_backend.TILE_PIXELS < 2**31
 
 
 def test_more_entries_than_there_may_be_are_refused(monkeypatch: pytest.MonkeyPatch):
@@ -333,9 +333,9 @@ def test_more_entries_than_there_may_be_are_refused(monkeypatch: pytest.MonkeyPa
     backend = CudaBackend(runtime)
     backend.render(*scene)
     most = runtime.entries
-    monkeypatch.setattr(cuda_backend, "MAX_ENTRIES", most)
+    monkeypatch.setattr(entry_memory, "MAX_ENTRIES", most)
     backend.render(*scene)
-    monkeypatch.setattr(cuda_backend, "MAX_ENTRIES", most - 1)
+    monkeypatch.setattr(entry_memory, "MAX_ENTRIES", most - 1)
     with pytest.raises(UserError, match=rf"cover {most} tiles .* can draw {most - 1}; draw a smaller image"):
         backend.render(*scene)
 

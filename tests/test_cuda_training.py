@@ -117,6 +117,13 @@ def test_constants_in_the_order_of_the_kernels():
     assert list(dict.fromkeys(declared)) == names
 
 
+def test_what_is_read_later_is_what_was_there_when_it_was_asked_for(runtime: Runtime):
+    number = torch.tensor([7, 2**40], device=runtime.device)
+    read = runtime.read_later(number)
+    number += 1
+    assert read().tolist() == read().tolist() == [7, 2**40] and read().device.type == "cpu"
+
+
 # ---- the losses ---------------------------------------------------------------------------------------------------
 
 

@@ -25,19 +25,21 @@ def test_the_script_for_the_sanitizer_runs_every_kernel(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     open_engine("emulated-float32")  # skips where it does not work
-    launched = set()
+    launched, rooms = set(), set()
 
     class RecordingEmulator(Emulator):
-        def launch(self, source: str, kernel: str, *rest: Any) -> None:
+        def launch(self, source: str, kernel: str, args: Any, *rest: Any) -> None:
             launched.add(kernel)
-            super().launch(source, kernel, *rest)
+            if kernel == "write_entries":
+                rooms.add(args.entries)
+            super().launch(source, kernel, args, *rest)
 
     monkeypatch.setattr(operations, "_fastest", lambda device: operations.gpu_operations(RecordingEmulator()))
     assert sanitize.run(CudaBackend(RecordingEmulator()), torch.device("cpu"), count=12, width=18, height=10) == 0
     kernels = {
         name for path in (CUDA / "gpu").glob("*.cu") for name in re.findall(r"NFC_KERNEL\((\w+)", path.read_text())
     }
-    assert launched == kernels
+    assert launched == kernels and min(rooms - {0}) == sanitize.TOO_FEW
     printed = capsys.readouterr().out.splitlines()
     assert "a moving scene, many tiles: " in printed[-1] and not [line for line in printed if "NOT FINITE" in line]
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from emulator import Emulator
+from random_models import SPLAT_RATES, splats_to_train
 from splat_scenes import make_camera, open_engine
 
-from nfc_gs.model.gaussians import GaussianModel
 from nfc_gs.ops import native
 from nfc_gs.ops.operations import CPU, REFERENCE, Operations, gpu_operations
 from nfc_gs.rendering.pipeline import render
@@ -247,33 +247,6 @@ def test_dense_adam_is_torchs_adam_for_tensors_of_any_shape(operations: Operatio
         reference.step()
     for name in shapes:
         assert torch.allclose(ours[name], theirs[name], atol=1e-6), name
-
-
-def splats_to_train(head: str, n: int = 700) -> GaussianModel:
-    """Gaussians of all sorts: seen, beside the picture and behind the camera."""
-    g = torch.Generator().manual_seed(3)
-    colors = {
-        "sh": {"sh_coeffs": (16, 3)},
-        "sh0": {"sh_coeffs": (1, 3)},
-        "shared": {"bit_logits": (24,), "bit_shifts": (15, 3)},
-        "full": {"bit_logits": (24,), "bit_shifts": (8, 24)},
-        "bits0": {"bit_logits": (24,), "bit_shifts": (0, 3)},
-    }[head]
-    shapes = {"means": (3,), "log_scales": (3,), "quats": (4,), "opacity_logits": (), **colors}
-    tensors = {name: torch.randn(n, *shape, generator=g) for name, shape in shapes.items()}
-    tensors["log_scales"] = 0.5 * tensors["log_scales"] - 2.0
-    return GaussianModel(tensors)
-
-
-SPLAT_RATES = {
-    "means": 1e-2,
-    "log_scales": 5e-3,
-    "quats": 1e-3,
-    "opacity_logits": 5e-2,
-    "sh_coeffs": (2e-2, 1e-3, 3),
-    "bit_logits": 3e-3,
-    "bit_shifts": 5e-4,
-}
 
 
 def train_splats(

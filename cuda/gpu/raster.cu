@@ -100,9 +100,10 @@ NFC_KERNEL(raster, nfc::RenderArgs, nfc::kTilePixels) {
   const float y = float(pixel.y) + 0.5f;
   const unsigned my_warp = 1u << (thread / kWarp);
   const int begin = args.tile_begin[tile], end = args.tile_begin[tile + 1];
-  size_t bucket = size_t(args.keep ? first_bucket(args, tile, begin) : 0);
+  const int bucket_splats = args.keep ? *args.bucket_splats : 0;
+  size_t bucket = size_t(args.keep ? first_bucket(bucket_splats, tile, begin) : 0);
   if (args.keep)
-    for (int k = thread; k * args.bucket_splats < end - begin; k += kTilePixels) args.bucket_tile[bucket + k] = tile;
+    for (int k = thread; k * bucket_splats < end - begin; k += kTilePixels) args.bucket_tile[bucket + k] = tile;
 
   float x = inside ? float(pixel.x) + 0.5f : kNowhere, T = 1.0f, sum[kChannels] = {};
   int batch = begin;
@@ -120,7 +121,7 @@ NFC_KERNEL(raster, nfc::RenderArgs, nfc::kTilePixels) {
     __syncthreads();
     for (int group = 0; group < count; group += kWarp) {
       const bool open = x < kNowhere;
-      if (args.keep && (group & (args.bucket_splats - 1)) == 0) {  // which is a power of two and divides a batch
+      if (args.keep && (group & (bucket_splats - 1)) == 0) {  // which is a power of two and divides a batch
         args.bucket_transmittance[bucket * kTilePixels + thread] = open ? T : -T;
         float* to = args.bucket_sum + (bucket * args.channels + args.first_channel) * kTilePixels + thread;
 #pragma unroll
@@ -303,8 +304,9 @@ static NFC_HD void bucket_backward(const RenderArgs& args) {
   const int bucket = int(blockIdx.x) * kWarps + warp, tile = bucket < args.buckets ? args.bucket_tile[bucket] : -1;
   if (tile < 0) return;
   const int tile_end = args.tile_begin[tile + 1], begin = args.tile_begin[tile];
-  const int first = begin + (bucket - first_bucket(args, tile, begin)) * args.bucket_splats;
-  const int end = min(first + args.bucket_splats, tile_end);
+  const int bucket_splats = *args.bucket_splats;
+  const int first = begin + (bucket - first_bucket(bucket_splats, tile, begin)) * bucket_splats;
+  const int end = min(first + bucket_splats, tile_end);
   const Pixel corner = corner_of(args, tile);
   const int state0 = warp * kPlaces, pixel0 = warp * kTilePixels, queue0 = warp * kQueue;
 

@@ -30,7 +30,9 @@ struct SplatAdam {
 };
 
 // `RenderArgs` of nfc_gs/ops/kernel_args.py is the same struct; a test compares the two. Arrays are row-major; null if
-// not requested. N Gaussians, M entries: pairs of a tile and a Gaussian that may reach it.
+// not requested. N Gaussians, room for M entries: pairs of a tile and a Gaussian that may reach it. `entry_end` knows how
+// many entries there are, which the CPU may not know yet. Where there are fewer, the rest belongs to a tile beyond the
+// last. Where there are more, the farthest are left out, and the CPU takes care that nothing comes of the rendering.
 struct RenderArgs {
   // inputs, as in nfc_gs/rendering/backend.py; either scales and opacities are given, or log_scales and opacity_logits
   const float *means, *quats, *scales, *opacities, *log_scales, *opacity_logits, *sh_coeffs, *bit_logits, *bit_shifts,
@@ -52,6 +54,7 @@ struct RenderArgs {
   const long long* slot_entry;   // [M] entries tile by tile, nearest first
   int* slot_splat;               // [M]
   int* tile_begin;               // [tiles + 1] ranges of slots
+  int* bucket_splats;            // [1] splats of a tile that one warp of the backward pass takes, as below
   int* tile_reached;             // [tiles] how many of its splats the forward pass has come to
   int* bucket_tile;              // [buckets] the tile of a bucket; -1 where there is none
   float* bucket_transmittance;   // [buckets, 256] before its first splat; negative where the pixel is finished
@@ -69,8 +72,9 @@ struct RenderArgs {
   float *v_means, *v_quats, *v_scales, *v_opacities, *v_log_scales, *v_opacity_logits, *v_sh_coeffs, *v_bit_logits,
       *v_bit_shifts, *v_features, *v_means2d, *v_means2d_abs;
 
-  int count, entries, buckets;
-  int bucket_splats;  // splats of a tile that one warp of the backward pass takes: 32, 64, 128 or 256
+  int count, entries, buckets;  // entries and buckets: for how many there is room
+  // bucket_splats is a power of two between these, at most 256, and as large as leaves that many buckets.
+  int smallest_bucket, largest_bucket, backward_warps;
   int sh_bases, sh_degree, shift_columns;
   int color_channels, feature_channels, channels;  // channels: both and depth (1 or 0)
   int first_channel;                                // of the NFC_CHANNELS that a launch of raster.cu takes
@@ -91,9 +95,7 @@ NFC_HD PinholeCamera camera_of(const RenderArgs& args) {
 
 // The index of a tile's first bucket. There is room for up to one bucket more per tile than its splats need, so that
 // the index needs no sum over the tiles before it.
-NFC_HD int first_bucket(const RenderArgs& args, int tile, int tile_begin) {
-  return tile_begin / args.bucket_splats + tile;
-}
+NFC_HD int first_bucket(int bucket_splats, int tile, int tile_begin) { return tile_begin / bucket_splats + tile; }
 
 struct Pixel {
   int x, y;  // in the whole picture

@@ -6,7 +6,7 @@ all: it makes a model from saved state and renders it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -32,6 +32,11 @@ class Part:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
+def always_complete() -> bool:
+    """Of renderings for which there is always enough memory."""
+    return True
+
+
 @dataclass
 class RenderOutput:
     """A rendered view. A notebook shows its color.
@@ -48,6 +53,8 @@ class RenderOutput:
         normals: [H, W, 3] unit normals in the frame of the model (the world of `Camera.viewmat`), towards the camera;
             zero where nothing is seen; if asked for, else None. Of Gaussians they are composited from the shortest
             axes.
+        complete: whether the rendering counts; else it is to be repeated. Always true but where a training lets a GPU
+            render with memory of a guessed size (`rendering.backend.RasterOutput`).
 
     >>> trained = nfc_gs.load_model("runs/garden")
     >>> output = nfc_gs.render(trained, trained.scene.camera(0), outputs=("rgb", "depth"))
@@ -64,6 +71,7 @@ class RenderOutput:
     bits: Tensor | None = None
     bit_entropy: Tensor | None = None
     normals: Tensor | None = None
+    complete: Callable[[], bool] = field(default=always_complete, repr=False)
 
     def __repr__(self) -> str:
         names = ("rgb", "alpha", "depth", "bits", "bit_entropy", "normals")

@@ -17,6 +17,7 @@ import re
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -69,6 +70,14 @@ class Runtime(Protocol):
             args: its argument; copied before this returns.
             blocks, threads: how many of them; without blocks nothing happens.
             channels: `NFC_CHANNELS`, for a source that is compiled for a number of channels; else 0.
+        """
+        ...
+
+    def read_later(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begin to copy a tensor to the CPU.
+
+        Returns:
+            What gives the copy; it waits for that and for nothing that is launched after this call.
         """
         ...
 
@@ -380,6 +389,20 @@ class CudaRuntime:
             )
         if status != self._driver.CUresult.CUDA_SUCCESS:
             raise RuntimeError(f"launching {kernel} on {self.device} failed: {status.name}")
+
+    def read_later(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """See `Runtime.read_later`."""
+        copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)  # else the copy would wait for the GPU
+        copied = torch.cuda.Event()
+        with torch.cuda.device(self.device):
+            copy.copy_(tensor, non_blocking=True)
+            copied.record(torch.cuda.current_stream(self.device))
+
+        def read() -> torch.Tensor:
+            copied.synchronize()
+            return copy
+
+        return read
 
     def _function(self, source: str, kernel: str, channels: int) -> Any:
         key = (source, kernel, channels)

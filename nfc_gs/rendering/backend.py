@@ -7,6 +7,7 @@ A backend knows no models: it takes named tensors and a camera, and returns name
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from nfc_gs.core.camera import Camera
 from nfc_gs.core.checks import check_alike, check_shapes
 from nfc_gs.core.sh import MAX_DEGREE, sh_bases
+from nfc_gs.model.radiance import always_complete
 from nfc_gs.model.target_encoding import COLOR_BITS
 from nfc_gs.ops.arguments import SplatStep
 
@@ -97,6 +99,8 @@ class RasterSettings:
         bits: composite the probabilities of the 24 bits instead of the color decoded from them.
         antialiased: multiply opacities by sqrt(det(cov2d) / det(cov2d + blur)) (Mip-Splatting, eq. 9, as in gsplat).
         absgrad: also compute the sum over pixels of |gradient of means2d| (AbsGS), for ADC.
+        may_be_incomplete: the backend may guess how much memory it needs instead of waiting for a GPU to know. Whoever
+            sets this asks `RasterOutput.complete` before anything comes of the rendering, and renders again if not.
     """
 
     sh_degree: int = 3
@@ -104,6 +108,7 @@ class RasterSettings:
     bits: bool = False
     antialiased: bool = False
     absgrad: bool = False
+    may_be_incomplete: bool = False
 
 
 @dataclass
@@ -140,12 +145,16 @@ class RasterOutput:
         alpha: [H, W, 1] 1 - final transmittance.
         depth: [H, W, 1] expected depth sum(w z) / max(alpha, 1e-10) along the camera's z axis, or None.
         info: per-Gaussian facts.
+        complete: whether the memory sufficed, which may wait for a GPU. If it did not, splats are missing, a backward
+            pass raises RuntimeError before it changes anything, and the backend knows better from now on. Always true
+            without `RasterSettings.may_be_incomplete`.
     """
 
     features: Tensor
     alpha: Tensor
     depth: Tensor | None
     info: SplatInfo = field(repr=False)
+    complete: Callable[[], bool] = field(default=always_complete, repr=False)
 
 
 class GradientConsumer(Protocol):

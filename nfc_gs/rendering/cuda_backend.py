@@ -1,17 +1,26 @@
 """The `cuda` backend: the kernels of `cuda/gpu`, behind one autograd function.
 
-A rendering launches its kernels and torch's sorts on the current stream and waits for the GPU once, for the number of
-entries (pairs of a tile and a splat), which determines the size of its memory. To avoid that wait, memory would be
-sized by the number of the previous step and a margin, the new number would stay on the device, where kernels would read
-it, and kernels would set a flag if it exceeded the memory; the flag would be read one step later, and that step
-repeated.
+A rendering launches its kernels and torch's sorts on the current stream. The size of its memory depends on the number
+of entries (pairs of a tile and a splat), which the GPU finds in the middle of it. A rendering that may be incomplete,
+as those of a training, does not wait for that number: its memory is sized by earlier renderings (`entry_memory`),
+kernels take the number from where the GPU has it, and it is copied to the CPU, which looks at it when the loss has been
+launched. Nothing that is computed depends on how much memory there was. All other renderings wait once, for this
+number.
 
-Two things are left out on purpose:
+Three things are left out on purpose:
 
-- CUDA graphs. A graph replays launches of fixed sizes on fixed memory, and everything after the count of entries
-  (writing and sorting them, compositing, its backward pass) has sizes that are known only at run time and differ from
-  view to view. Before it are one kernel, a sort and a sum; losses, Adam and noise are five launches: too few for a
-  graph to pay off. With the number left on the device as above, a whole step would have fixed sizes.
+- CUDA graphs. Sizes stay the same from step to step until images or the number of Gaussians change, so a training step
+  could be captured; but none of that could be run or tested without a GPU. It would take: cameras, the rates and
+  corrections of Adam and seeds in memory in place of arguments by value, memory of torch's pool for graphs, and another
+  capture for each size of image and after each change of the number of Gaussians or of the room for entries.
+- A sort of our own with indices of 4 bytes, in place of torch's (CUB's, with indices of 8). Estimated from the bytes
+  that are read and written; M entries have keys of 16 bits, N depths of 32, and a pass takes 8 bits. torch writes the
+  indices, reads all keys once, and then reads and writes both in each pass: 8 + 2 + 2 * 2 * (2 + 8) = 50 bytes for an
+  entry, 8 + 4 + 4 * 2 * (4 + 8) = 108 for a depth. Passes of three kernels (count, sum, scatter) read the keys once
+  more in each: 2 * (2 + 2 * (2 + 4)) = 28 and 4 * (4 + 2 * (4 + 4)) = 80. But CUB's passes come near to the speed of a
+  copy (taken as 85 %), and a simple scatter, which writes pieces of 8 to 16 values, to about half of it (taken as 45
+  %): 59 against 62 for an entry and 127 against 178 for a depth, with 18 launches in place of two calls. CUB itself
+  with indices of 4 bytes (through cuda.cccl, one more package) would take 30 and 72; that is for a day with a GPU.
 - Coefficients of higher SH as float16. Adam updates them as float32, so the float16 values would be a copy that every
   step writes (2 bytes) and forward and backward read (2 + 2 instead of 4 + 4 bytes): a quarter less in training, half
   in rendering, against a loss of quality that has to be measured first, on a GPU.
@@ -43,6 +52,7 @@ from nfc_gs.rendering.backend import (
     color_channels,
     inputs_of,
 )
+from nfc_gs.rendering.entry_memory import EntryMemory, EntryRoom
 
 WIDTHS = (1, 2, 3, 4, 6, 8)
 """Numbers of channels that the rasterizer is compiled for: more would take more registers and so allow fewer threads;
@@ -64,11 +74,8 @@ BACKWARD_WARPS = 2**13
 """... and small ones give work to more warps: so many are enough, about twice what the largest GPUs run at once."""
 
 MAX_NARROW_TILES = 2**15 - 1
-"""Up to this many tiles (an image of 3840 x 2160 has 32400) their indices are sorted as 16 bits, else as 32."""
-
-MAX_ENTRIES = 2**31 - TILE_PIXELS
-"""Entries are counted in 32 bits, and raster.cu goes through those of a tile in steps of `TILE_PIXELS`: the last step,
-which ends beyond them, must not overflow."""
+"""Up to this many tiles (an image of 3840 x 2160 has 32400) their indices are sorted as 16 bits, else as 32. One index
+more than these is in use, for memory that no entry takes."""
 
 
 class CudaBackend(RasterBackend):
@@ -88,6 +95,7 @@ class CudaBackend(RasterBackend):
         runtime: what runs the kernels; that of the tensors' GPU if None.
         """
         self._runtime = runtime
+        self._entry_memory = EntryMemory()
         if runtime is None:  # kernels are loaded by the first rendering, since only that knows the GPU
             if not torch.cuda.is_available():
                 raise UserError(
@@ -124,10 +132,12 @@ class CudaBackend(RasterBackend):
         runtime = runtime_for(device) if self._runtime is None else self._runtime
         inputs = inputs_of(splats, background, camera)
         channels = color_channels(splats, settings)
-        call = _Call(runtime, camera, settings, channels, tuple(inputs), torch.is_grad_enabled(), consumer)
+        keep = torch.is_grad_enabled()
+        call = _Call(runtime, self._entry_memory, camera, settings, channels, tuple(inputs), keep, consumer)
         features, alpha, depth, radii, means2d = _Render.apply(*inputs.values(), call)
         call.info = SplatInfo(radii, means2d)
-        return RasterOutput(features, alpha, depth, call.info)
+        assert call.room is not None
+        return RasterOutput(features, alpha, depth, call.info, call.room.suffices)
 
 
 @dataclass
@@ -135,13 +145,16 @@ class _Call:
     """What one rendering needs beside its tensors.
 
     Attributes:
+        entry_memory: what is known of the entries of earlier renderings.
         inputs: the names of these tensors, in order; `RenderArgs` has them too.
         keep: a backward pass may follow.
         consumer: takes the gradients of the splats.
+        room: the memory for the entries.
         buffers: what is kept from forward to backward, by the names of `RenderArgs`.
     """
 
     runtime: Runtime
+    entry_memory: EntryMemory
     camera: Camera
     settings: RasterSettings
     color_channels: int
@@ -149,6 +162,7 @@ class _Call:
     keep: bool
     consumer: GradientConsumer | None = None
     info: SplatInfo | None = None
+    room: EntryRoom | None = None
     buffers: dict[str, Tensor] = field(default_factory=dict)
 
     def new(self, *shape: int, dtype: torch.dtype = torch.float32, fill: int | None = None) -> Tensor:
@@ -190,6 +204,8 @@ class _Render(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore
         call, job = ctx.call, ctx.job
+        if not call.room.suffices():
+            raise RuntimeError("the rendering is incomplete: ask RasterOutput.complete, and render again if it is not")
         inputs: dict[str, Tensor | None] = dict(zip(call.inputs, ctx.saved_tensors, strict=False))
         needed = dict(zip(call.inputs, ctx.needs_input_grad, strict=False))
         background, viewmat = inputs["background"], inputs["viewmat"]
@@ -236,6 +252,9 @@ def _describe(call: _Call, inputs: dict[str, Tensor | None]) -> RenderArgs:
         depth=settings.depth,
         absgrad=settings.absgrad,
         keep=call.keep,
+        smallest_bucket=BUCKET_SIZES[-1],
+        largest_bucket=BUCKET_SIZES[0],
+        backward_warps=BACKWARD_WARPS,
         wide_tiles=tiles_x * tiles_y > MAX_NARROW_TILES,
         tile_left=tile_left,
         tile_top=tile_top,
@@ -274,8 +293,14 @@ def _passes(job: RenderArgs) -> tuple[int, range]:
 
 
 def bucket_size(entries: int) -> int:
-    """Splats of a bucket (`BUCKET_SIZES`) for a picture: as many as leave enough buckets."""
+    """Splats of a bucket (`BUCKET_SIZES`) for a picture: as many as leave enough buckets. The GPU computes the same."""
     return next((size for size in BUCKET_SIZES if entries >= size * BACKWARD_WARPS), BUCKET_SIZES[-1])
+
+
+def most_buckets(entries: int) -> int:
+    """How many whole buckets pictures with at most so many entries have: fewer entries may be in smaller buckets."""
+    of_smaller = min(entries // BUCKET_SIZES[-1], 2 * BACKWARD_WARPS - 1)
+    return max(entries // bucket_size(entries), of_smaller)
 
 
 def bytes_of_an_entry(channels: int, bucket_splats: int) -> int:
@@ -303,8 +328,8 @@ def _draw(call: _Call, job: RenderArgs) -> tuple[Tensor | None, ...]:
     depth = call.new(*size, 1) if job.depth else None
     job.set(out=features, out_alpha=alpha, **({} if depth is None else {"out_depth": depth}))
     if call.keep:
-        tiles, bucket_splats = job.tiles_x * job.tiles_y, bucket_size(job.entries)
-        job.set(bucket_splats=bucket_splats, buckets=job.entries // bucket_splats + tiles)
+        tiles = job.tiles_x * job.tiles_y
+        job.set(buckets=most_buckets(job.entries) + tiles)
         call.keep_new(job, "tile_reached", tiles, dtype=torch.int32)
         call.keep_new(job, "bucket_tile", job.buckets, dtype=torch.int32, fill=-1)
         call.keep_new(job, "bucket_transmittance", job.buckets, TILE_PIXELS)
@@ -320,12 +345,14 @@ def _bin(call: _Call, job: RenderArgs, depths: Tensor, touched: Tensor) -> None:
     """List the splats of each tile, nearest first.
 
     The sorts are torch's: on a GPU its stable sort of a vector is CUB's radix sort, whose time is proportional to the
-    bits of the keys, which are 32 for N depths but only 16 for M tiles. Called directly (through cuda.cccl, one more
-    package), CUB would need as many passes, of 8 bits each, but move indices of 4 instead of 8 bytes; not measured yet.
+    bits of the keys, which are 32 for N depths but only 16 for M tiles.
     """
     order = torch.sort(depths, stable=True).indices
     entry_end = torch.cumsum(touched[order], 0, dtype=torch.int64)
-    job.entries = _entries(entry_end)
+    tiles = (job.tiles_x, job.tiles_y)
+    guess = call.keep and call.settings.may_be_incomplete
+    call.room = call.entry_memory.room(call.runtime, entry_end, tiles, guess=guess)
+    job.set(entries=call.room.capacity)
     tile_type = torch.int32 if job.wide_tiles else torch.int16
     entry_tile = call.new(job.entries, dtype=tile_type)
     entry_splat = call.new(job.entries, dtype=torch.int32)
@@ -339,18 +366,9 @@ def _bin(call: _Call, job: RenderArgs, depths: Tensor, touched: Tensor) -> None:
     job.set(slot_tile=slot_tile, slot_entry=slot_entry)
     call.keep_new(job, "slot_splat", job.entries, dtype=torch.int32)
     call.keep_new(job, "tile_begin", job.tiles_x * job.tiles_y + 1, dtype=torch.int32)
+    if call.keep:
+        call.keep_new(job, "bucket_splats", 1, dtype=torch.int32)
     call.runtime.launch("binning", "find_tiles", job, _blocks(job.entries + 1, BINNING_THREADS), BINNING_THREADS)
-
-
-def _entries(entry_end: Tensor) -> int:
-    """How many entries there are: the only number that the CPU waits for."""
-    entries = int(entry_end[-1]) if len(entry_end) else 0
-    if entries > MAX_ENTRIES:
-        raise UserError(
-            f"The splats cover {entries} tiles of the image in all, and the backend 'cuda' can draw {MAX_ENTRIES}; "
-            "draw a smaller image or fewer splats."
-        )
-    return entries
 
 
 def _draw_backward(

@@ -232,7 +232,11 @@ def _compare_step(splats: RawSplats, runtime: Runtime, generator: torch.Generato
         step = _Step(params, moments, device)
         leaves = {name: tensor.requires_grad_() for name, tensor in step.params.items()}
         camera = _camera().to(device, torch.float32)
-        out = backend.render(RawSplats(**leaves), camera, RasterSettings(), consumer=step)
+        settings = RasterSettings(may_be_incomplete=True)
+        backend.render(RawSplats(**leaves), camera, settings)  # by which the memory of the next one is sized
+        out = backend.render(RawSplats(**leaves), camera, settings, consumer=step)
+        if not out.complete():
+            raise DifferenceError("a rendering lacks memory for as much as the one before")
         (out.features * weight.to(device)).sum().backward()
         steps.append(step)
     expected, found = steps

@@ -29,6 +29,7 @@ def render(
     sh_degree: int | None = None,
     antialiased: bool = False,
     absgrad: bool = False,
+    may_be_incomplete: bool = False,
     consumer: GradientConsumer | None = None,
 ) -> RenderOutput:
     """Render a model as a camera sees it, differentiably.
@@ -43,6 +44,7 @@ def render(
         sh_degree: use SH up to this degree; None for all that the model has.
         antialiased: Mip-Splatting's opacity compensation.
         absgrad: also compute absolute gradients of the projected means (ADC).
+        may_be_incomplete: the caller asks `RenderOutput.complete` before it uses anything, and renders again if not.
         consumer: takes the gradients of the model's tensors in place of their `grad`; for a static model, a backend
             that `feeds_consumers`, and no normals.
 
@@ -69,10 +71,11 @@ def render(
     if background is not None and bits:
         background = even_bits(background)  # decodes to the background; any other bits that do are not continuous in it
     camera = camera.to(model.device, model.means.dtype)
-    settings = RasterSettings(degree, "depth" in outputs, bits, antialiased=antialiased, absgrad=absgrad)
+    settings = RasterSettings(degree, "depth" in outputs, bits, antialiased, absgrad, may_be_incomplete)
     out = engine.render(splats, camera, settings, background, consumer)
     # All channels are colors: a slice of them would copy the image's gradient once more.
-    rendered = RenderOutput(decode_colors(out.features) if bits else out.features, out.alpha, out.depth, info=out.info)
+    rgb = decode_colors(out.features) if bits else out.features
+    rendered = RenderOutput(rgb, out.alpha, out.depth, info=out.info, complete=out.complete)
     if "normals" in outputs:
         rendered.normals = composited_normals(splats, camera, engine, antialiased)
     if "bits" in outputs:

@@ -76,7 +76,10 @@ class Companion:
         return config
 
     def output(self, output: RenderOutput, sample: Sample) -> RenderOutput:
-        """The rendered sample as it is compared."""
+        """The rendered sample as it is compared.
+
+        Called again in the same step where a GPU's rendering lacked memory and is repeated (`RenderOutput.complete`).
+        """
         return self.correction.output(output, sample.view)
 
     def loss(self, step: int, progress: float) -> Tensor | None:

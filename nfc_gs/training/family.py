@@ -40,6 +40,8 @@ class ModelTraining(Protocol):
     ) -> RenderOutput:
         """The model at the pixels of a sample, differentiable in `parameters`.
 
+        Called again in the same step where its output is not `RenderOutput.complete`.
+
         Args:
             may_consume: nothing but `update` asks for the gradients of the parameters, and they come from this
                 rendering alone: its backward pass may move the parameters at once.

@@ -101,6 +101,7 @@ class GaussianTraining:
             sh_degree=sh_degree_at(self._config, early),
             antialiased=self._config.antialiased,
             absgrad=self.density.absgrad,
+            may_be_incomplete=True,
             consumer=self._consumer,
         )
 

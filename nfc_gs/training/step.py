@@ -100,9 +100,12 @@ class Step:
         values: list[float] = []
         may_consume = len(samples) == 1 and self._gradients_are_free(config)
         for sample in samples:
-            output = self._render(sample, step, progress, outputs_wanted, may_consume)
-            clock.lap("render")
-            loss = self._loss(output, sample, config, step, progress)
+            while True:
+                output = self._render(sample, step, progress, outputs_wanted, may_consume)
+                clock.lap("render")
+                loss = self._loss(output, sample, config, step, progress)
+                if output.complete():  # asked only now: a GPU is busy with the loss while it is waited for
+                    break
             if read_loss:
                 values.append(self._read(loss.total, sample))
             clock.lap("loss")

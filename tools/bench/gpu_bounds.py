@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from nfc_gs.core.constants import TILE_SIZE
-from nfc_gs.ops.kernel_args import RenderArgs
+from nfc_gs.ops.kernel_args import SPLAT_PARAMETERS, RenderArgs
 from nfc_gs.ops.nvrtc import Runtime
 from nfc_gs.rendering.cuda_backend import TILE_PIXELS
 
@@ -39,15 +39,15 @@ KERNEL_ARRAYS: dict[str, tuple[str, str]] = {
         "records radii means2d depths touched colors",
     ),
     "write_entries": ("order entry_end touched records", "entry_begin entry_splat entry_tile"),
-    "find_tiles": ("slot_tile slot_entry entry_splat", "slot_splat tile_begin"),
+    "find_tiles": ("slot_tile slot_entry entry_splat", "slot_splat tile_begin bucket_splats"),
     "raster": (
-        "tile_begin slot_splat records colors background",
+        "tile_begin bucket_splats slot_splat records colors background",
         "tile_reached bucket_tile bucket_transmittance bucket_sum out out_alpha out_depth",
     ),
     "pixel_gradients": ("out out_alpha out_depth v_out v_alpha v_depth", "v_pixel behind"),
     "raster_backward": (
-        "tile_begin tile_reached bucket_tile bucket_transmittance bucket_sum slot_splat slot_entry records colors "
-        "v_pixel behind",
+        "tile_begin tile_reached bucket_splats bucket_tile bucket_transmittance bucket_sum slot_splat slot_entry "
+        "records colors v_pixel behind",
         "partial",
     ),
     "project_splats_backward": (
@@ -59,6 +59,14 @@ KERNEL_ARRAYS: dict[str, tuple[str, str]] = {
 }
 """The arrays, by their names in `RenderArgs`, that a kernel reads and those that it writes. A variant of a kernel, with
 its name and a suffix, is listed under the kernel's name."""
+
+ADAM = "_adam"
+"""The end of the names of those variants that move raw Gaussians: they store none of their gradients ..."""
+
+STORED_GRADIENTS = {f"v_{name}" for name in SPLAT_PARAMETERS} | {"v_means2d"}
+
+MOVES = 5
+"""... but write the values, and read and write two moments of the same size."""
 
 VISIBLE_ROWS = {"sh_coeffs", "bit_logits", "bit_shifts", "features", "records", "colors", "entry_begin"}
 """Arrays of which only the rows of visible Gaussians are read or written ..."""
@@ -113,6 +121,10 @@ class TimingRuntime:
         """See `Runtime.launch`."""
         with self.timed(kernel):
             self._runtime.launch(source, kernel, args, blocks, threads, channels)
+
+    def read_later(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """See `Runtime.read_later`."""
+        return self._runtime.read_later(tensor)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -186,11 +198,12 @@ class Workload:
 
     def bytes_of(self, kernel: str) -> float:
         """Bytes that a kernel of `KERNEL_ARRAYS`, or a variant of one, must read and write."""
-        return sum(
-            self.arrays.get(name, 0) * self._share(kernel_of(kernel), name)
-            for names in KERNEL_ARRAYS[kernel_of(kernel)]
-            for name in names.split()
-        )
+        listed = kernel_of(kernel)
+        names = [name for names in KERNEL_ARRAYS[listed] for name in names.split()]
+        if kernel.endswith(ADAM):
+            moved = [name for name in SPLAT_PARAMETERS for _ in range(MOVES)]
+            names = [name for name in names if name not in STORED_GRADIENTS] + moved
+        return sum(self.arrays.get(name, 0) * self._share(listed, name) for name in names)
 
     def pairs_of(self, kernel: str) -> int:
         """Pixel-splat pairs of a kernel; 0 for kernels that compute no alpha."""
@@ -218,8 +231,9 @@ def count_workload(picture: Tensor, arrays: Mapping[str, int]) -> Workload:
     node: Any = picture.grad_fn
     job, buffers = node.job, node.call.buffers
     tile_begin = buffers["tile_begin"].long()
-    tile, bucket = _tiles_and_buckets(tile_begin, job.bucket_splats)
-    started = _started(buffers, tile_begin, job.bucket_splats)  # [B]
+    bucket_splats = int(buffers["bucket_splats"])
+    tile, bucket = _tiles_and_buckets(tile_begin, bucket_splats)
+    started = _started(buffers, tile_begin, bucket_splats)  # [B]
     open_pixels = (buffers["bucket_transmittance"] > 0) & started[:, None]  # [B, 256]
     reached = started[bucket]  # [M]
     splats = torch.bincount(bucket, minlength=len(started))  # [B]

@@ -34,7 +34,7 @@ from nfc_gs.model.hexplane import HexPlane, HexPlaneConfig
 from nfc_gs.objective.objective import Objective, ObjectiveConfig
 from nfc_gs.objective.terms import Comparison
 from nfc_gs.ops.operations import operations_for
-from nfc_gs.rendering import cuda_backend
+from nfc_gs.rendering import cuda_backend, entry_memory
 from nfc_gs.rendering.backend import RasterBackend, RasterSettings, Splats
 from nfc_gs.rendering.cuda_backend import WIDTHS, CudaBackend
 from nfc_gs.rendering.pipeline import render
@@ -55,6 +55,9 @@ RENDERINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "full bits, composited": ("full", {"outputs": ("rgb", "bits", "depth"), "background": (0.2, 0.5, 0.9)}),
 }
 """Head and options of `render`."""
+
+TOO_FEW = 10
+"""Entries, of which every scene here has more."""
 
 SMALLEST = {"count": 40, "width": 40, "height": 24}
 """Arguments of `run` for the smallest scenes."""
@@ -131,13 +134,25 @@ def trained(model: GaussianModel, camera: Camera, backend: RasterBackend) -> dic
 
 
 def stepped(model: GaussianModel, camera: Camera, backend: RasterBackend, options: dict[str, Any]) -> dict[str, Tensor]:
-    """A step of Adam that the backward pass takes."""
+    """A step of Adam that the backward pass takes, in memory that is sized by a rendering before it."""
     optimizer = VisibleAdam(model.tensors(), operations_for(model.device))
     rates = {name: (0.01, 0.001, 3) if name == "sh_coeffs" else 0.01 for name in model.parameter_names}
-    render(
-        model, camera, backend=backend, consumer=optimizer.consumer(rates, 0.01, 0.01), **options
-    ).rgb.sum().backward()
+    options = {"backend": backend, "may_be_incomplete": True, **options}
+    render(model, camera, **options)
+    out = render(model, camera, consumer=optimizer.consumer(rates, 0.01, 0.01), **options)
+    out.rgb.sum().backward()
     return model.tensors() | optimizer.state()
+
+
+def incomplete(model: GaussianModel, camera: Camera, backend: RasterBackend) -> dict[str, Tensor]:
+    """A rendering in too little memory, between two in enough."""
+    options = {"backend": backend, "may_be_incomplete": True}
+    outs = [render(model, camera, **options)]
+    outs[0].complete()  # by which the size of the next one is known
+    with patch.object(entry_memory, "rounded_up", lambda size: TOO_FEW):
+        outs.append(render(model, camera, **options))
+    outs.append(render(model, camera, **options))
+    return {f"{what} rgb": out.rgb for what, out in zip(("first", "incomplete", "complete"), outs, strict=True)}
 
 
 def deformed(model: GaussianModel, camera: Camera, backend: RasterBackend) -> dict[str, Tensor]:
@@ -186,6 +201,7 @@ def checks(backend: RasterBackend, device: torch.device, count: int, width: int,
         for options in ({}, {"antialiased": True, "absgrad": True}):
             name = f"a step in the backward pass, {head}{', antialiased' if options else ''}"
             yield name, lambda head=head, options=options: stepped(model(head), camera, backend, options)
+    yield "too little memory", lambda: incomplete(model("sh"), camera, backend)
     yield "a moving scene", lambda: deformed(model("sh"), camera, backend)
 
 
