@@ -6,6 +6,8 @@ import io
 import math
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -33,6 +35,8 @@ from videos import (
 from nfc_gs.core.errors import UserError
 from nfc_gs.data import video
 from nfc_gs.data.config import DataConfig
+from nfc_gs.data.image_cache import ImageCache
+from nfc_gs.data.image_copies import ImageCopies
 from nfc_gs.data.loading import load_scene
 from nfc_gs.data.scene import TimeAxis
 
@@ -348,6 +352,40 @@ def test_videos_are_read_like_frames_in_folders_and_nothing_is_written(tmp_path)
     assert colors_are_right(scene) and sorted(tmp_path.rglob("*")) == before
     scene = load_scene(tmp_path, DataConfig(downscale="2", random_points=20))
     assert scene.image(3).rgb.shape == (12, 16, 3) and colors_are_right(scene)
+
+
+def held(ready: Callable[[], bool]) -> bool:
+    """Whether threads in the background get that far."""
+    for _ in range(3000):
+        if ready():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_frames_that_were_decoded_with_another_are_kept_and_not_decoded_again(tmp_path):
+    scene = load_scene(write_bounds(write_videos(tmp_path)), PLAIN)
+    expected = [scene.image(index).rgb for index in range(FRAMES)]
+    cache = ImageCache(views=scene.views)
+    cache.prefetch(scene.views[2:3])
+    cache.image(scene.views[2])
+    assert held(lambda: cache.nbytes == FRAMES * WIDTH * HEIGHT * 3)
+    (tmp_path / "cam00.mp4").unlink()
+    for view, rgb in zip(scene.views, expected, strict=False):
+        assert (cache.image(view).rgb == rgb).all()
+    with pytest.raises(UserError, match=r"cam00\.mp4"):
+        ImageCache(views=scene.views).image(scene.views[3])
+
+
+def test_frames_for_which_there_is_no_room_in_memory_are_kept_as_copies(tmp_path):
+    scene = load_scene(write_bounds(write_videos(tmp_path / "videos")), PLAIN)
+    folder = tmp_path / "copies"
+    frame = WIDTH * HEIGHT * 3
+    cache = ImageCache(2.5 * frame / 1e9, copies=ImageCopies(folder, 10**9), views=scene.views)
+    cache.prefetch(scene.views[2:3])
+    cache.image(scene.views[2])
+    assert held(lambda: len(list(folder.glob("[!.]*.picture"))) == FRAMES)
+    assert cache.nbytes == 2 * frame
 
 
 def test_of_videos_of_different_length_the_common_one_is_used(tmp_path):

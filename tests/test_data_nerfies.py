@@ -16,6 +16,7 @@ from PIL import Image
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.config import DataConfig
 from nfc_gs.data.loading import load_scene
+from nfc_gs.data.readers.nerfies import read_nerfies
 from nfc_gs.data.scene import TimeAxis
 
 WIDTH, HEIGHT, COUNT = 48, 36, 6
@@ -213,11 +214,86 @@ def test_the_largest_images_are_used_unless_another_size_is_asked_for(tmp_path):
 def test_old_files_call_the_tangential_distortion_tangential(tmp_path):
     capture(tmp_path, **LENS)
     expected = load_scene(tmp_path, PLAIN).views[0].source.lens
-    for file in (tmp_path / "camera").iterdir():
-        fields = json.loads(file.read_text())
-        fields["tangential"] = fields.pop("tangential_distortion")
-        write(file, fields)
-    assert load_scene(tmp_path, PLAIN).views[0].source.lens == expected
+    for other in ({}, {"tangential_distortion": [0.5, 0.5]}):  # of two, that of older files counts in the method, too
+        for index in range(COUNT):
+            fields = {**camera(index, **LENS), "tangential": LENS["tangential_distortion"]}
+            del fields["tangential_distortion"]
+            write(tmp_path / "camera" / f"{index:06d}.json", {**fields, **other})
+        assert load_scene(tmp_path, PLAIN).views[0].source.lens == expected
+
+
+# testdata/camera.json of HyperNeRF, and what its camera.py (`Camera.pixels_to_points`, float64) gives for some pixels
+PUBLISHED = {
+    "orientation": [
+        [0.9839451340309302, -0.09685694918727988, 0.14990231689666453],
+        [-0.03503400050627939, -0.9284052253532321, -0.3699139850632039],
+        [0.1749988343543504, 0.35872338776687934, -0.9168930903020656],
+    ],
+    "position": [-0.3236620944132945, -3.2642885887491806, 5.416047612682676],
+    "focal_length": 2691.1703975975283,
+    "principal_point": [1220.9973265580372, 1652.4811427847815],
+    "skew": 0.0,
+    "pixel_aspect_ratio": 1.0010612377729717,
+    "radial_distortion": [0.10042443556128597, -0.20908508396511707, 0.0],
+    "tangential": [0.001109850269091041, -2.5733278797779516e-05],
+    "image_size": [2448, 3264],
+}
+POINTS = [
+    [-0.47849268732326256, -0.5771545950827317, 2.0752465417194728],
+    [0.7241806620974631, -1.1107378301618778, -0.08524788703283726],
+    [1.878666157667403, -3.7315803273705748, 0.20036456841466954],
+    [-1.5527536267594586, -3.7406913779055935, -2.6394025868252182],
+    [1.4247415030293875, -1.01725130172133, 3.356956288029875],
+]
+PIXELS = [[600.5, 800.5], [1220.0, 1652.0], [2000.5, 2900.5], [300.25, 3000.75], [2300.0, 400.0]]
+
+
+def test_the_published_camera_sees_points_where_the_method_does(tmp_path):
+    capture(tmp_path, sizes=())
+    (tmp_path / "rgb" / "8x").mkdir(parents=True)
+    for index in range(COUNT):
+        write(tmp_path / "camera" / f"{index:06d}.json", PUBLISHED)
+        Image.new("RGB", (306, 408)).save(tmp_path / "rgb" / "8x" / f"{index:06d}.png")
+    image = read_nerfies(tmp_path).images[0]
+    local = np.array(POINTS) @ image.viewmat[:3, :3].T + image.viewmat[:3, 3]
+    assert image.lens.project(local) == pytest.approx(np.array(PIXELS), abs=1e-3)
+    assert (image.reduced, image.lens.width) == (8, 2448)
+
+
+def test_two_cameras_of_a_validation_rig_share_their_times(tmp_path):
+    """HyperNeRF's vrig captures: of each pair of images one is trained on, left and right in turn."""
+    capture(tmp_path, sizes=())
+    times = range(12)
+    ids = [f"{side}1_{time:06d}" for side in ("left", "right") for time in times]
+    train = [f"{'left' if time % 2 == 0 else 'right'}1_{time:06d}" for time in times]
+    for index, image in enumerate(ids):
+        write(tmp_path / "camera" / f"{image}.json", camera(index % 12 + (index >= 12)))
+    paint(tmp_path / "rgb" / "2x", ids, 2)
+    dataset = {"count": 24, "num_exemplars": 12, "ids": ids, "train_ids": train}
+    write(tmp_path / "dataset.json", {**dataset, "val_ids": sorted(set(ids) - set(train))})
+    numbers = {image: int(image[-6:]) for image in ids}
+    metadata = {
+        image: {"warp_id": number, "appearance_id": number, "camera_id": int(image[0] == "r")}
+        for image, number in numbers.items()
+    }
+    write(tmp_path / "metadata.json", metadata)
+    scene = load_scene(tmp_path, PLAIN)
+    assert [scene.views[i].name for i in scene.train] == [f"{image}.png" for image in sorted(train)]
+    assert len(scene.test) == 12 and scene.time_axis == TimeAxis(0.0, 11.0, "frames")
+    for view in scene.views:
+        assert view.time == pytest.approx(numbers[view.name.removesuffix(".png")] / 11)
+
+
+def test_copies_of_odd_sizes_are_those_of_their_cameras(tmp_path):
+    """`Camera.scale` of the method rounds the size of an image to whole pixels."""
+    capture(tmp_path, sizes=(), image_size=[539, 959], principal_point=[270.0, 480.0], focal_length=500.0)
+    for size, sides in ((2, (270, 480)), (4, (135, 240)), (8, (67, 120))):
+        (tmp_path / "rgb" / f"{size}x").mkdir(parents=True)
+        for index in range(COUNT):
+            Image.new("RGB", sides).save(tmp_path / "rgb" / f"{size}x" / f"{index:06d}.png")
+        scene = load_scene(tmp_path, DataConfig(downscale=str(size)))
+        assert (scene.views[0].camera.width, scene.views[0].camera.height) == sides
+        assert scene.views[0].camera.fx == pytest.approx(500.0 * sides[0] / 539)
 
 
 def test_frames_can_be_chosen_by_their_numbers(tmp_path):

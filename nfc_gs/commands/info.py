@@ -252,10 +252,13 @@ def _views(train: int, test: int) -> Fact:
 def _cameras(views: Sequence[View]) -> list[Fact]:
     sizes = Counter((view.camera.width, view.camera.height) for view in views)
     common = ", ".join(f"{w} x {h}" + (f" ({n})" if len(sizes) > 1 else "") for (w, h), n in sizes.most_common(4))
-    cameras = {tuple(round(value, 3) for value in (c.fx, c.fy, c.cx, c.cy)) for c in (view.camera for view in views)}
+    lenses = [tuple(round(value, 3) for value in (c.fx, c.fy, c.cx, c.cy)) for c in (view.camera for view in views)]
+    places = {(lens, view.camera.viewmat.numpy().tobytes()) for lens, view in zip(lenses, views, strict=True)}
+    still = 2 * len(places) <= len(views)  # cameras that do not move and take a video each
+    count = len(places) if still else len(set(lenses))
     images = [{"width": w, "height": h, "views": n} for (w, h), n in sizes.most_common()]
     return [
-        Fact("Cameras", str(len(cameras)), {"cameras": len(cameras)}),
+        Fact("Cameras", f"{count}, each at one place" if still else str(count), {"cameras": count}),
         Fact("Image size", common + (", ..." if len(sizes) > 4 else ""), {"image_sizes": images}),
     ]
 

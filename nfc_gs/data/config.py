@@ -26,7 +26,7 @@ class FrameOptions(CheckedFields):
 
     frame_start: int = 0
     """The number of the first frame to use, where the capture numbers its frames (multi-view video, Nerfies,
-    --time-from-name)."""
+    PanopticSports, --time-from-name)."""
 
     frame_end: int | None = None
     """The number of the first frame not to use; by default all are used."""

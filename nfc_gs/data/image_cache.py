@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from nfc_gs.data.image_copies import ImageCopies
 from nfc_gs.data.image_source import ImageSource
 from nfc_gs.data.images import decode, decode_moving, shrink
 from nfc_gs.data.scene import View, ViewImage
+from nfc_gs.data.video import frames_beside
 
 DECODING_BYTES, RESAMPLING_BYTES = 10, 60
 """For each pixel of a file, and of a picture that is undistorted, measured."""
@@ -28,16 +30,25 @@ class ImageCache:
     """Decoded pictures of the views of one scene, within a bound of memory.
 
     Pictures are decoded by threads; the least recently used are dropped first. A picture does not depend on what
-    is in the cache, on timing, or on the number of threads.
+    is in the cache, on timing, or on the number of threads. The frames of a video are decoded many at a time: where
+    one is needed, those beside it are kept, too, as far as there is room.
 
     Args:
         cache_gb: bound in 10^9 bytes. The newest picture is kept even if it alone is larger. What decoding itself
             needs comes on top: a quarter of the bound, or `LEAST_DECODING`, or what one image needs.
         threads: decoding threads; by default one per processor, at most 4.
         copies: where decoded pictures are on disk; None to decode what was dropped again.
+        views: those of the scene, among which are the frames beside a frame of a video.
     """
 
-    def __init__(self, cache_gb: float = 2.0, threads: int | None = None, *, copies: ImageCopies | None = None) -> None:
+    def __init__(
+        self,
+        cache_gb: float = 2.0,
+        threads: int | None = None,
+        *,
+        copies: ImageCopies | None = None,
+        views: Sequence[View] = (),
+    ) -> None:
         self._limit, self._copies = int(cache_gb * 1e9), copies
         self._decoding = Throttle(max(self._limit // 4, LEAST_DECODING))
         self._threads = threads or max(1, min(4, os.cpu_count() or 1))
@@ -46,6 +57,9 @@ class ImageCache:
         self._bytes = 0
         self._running: dict[tuple[str, int], Future[ViewImage]] = {}
         self._pool: ThreadPoolExecutor | None = None
+        sources = [(view, view.source) for view in views]
+        self._frames = {(s.path, s.frame): view for view, s in sources if s is not None and s.frame is not None}
+        self._kept_beside: set[tuple[Path, int]] = set()  # video and first of the frames that are decoded together
 
     @property
     def limit(self) -> int:
@@ -149,7 +163,32 @@ class ImageCache:
 
     def _decode(self, source: ImageSource) -> ViewImage:
         with self._decoding.holding(decoding_bytes(source)):
-            return decode(source)
+            image = decode(source)
+        if source.frame is not None:
+            self._start_keeping_beside(source.path, frames_beside(source.path, source.frame))
+        return image
+
+    def _start_keeping_beside(self, video: Path, frames: range) -> None:
+        """Once for these frames, which are in memory for now; without threads nothing happens."""
+        with self._lock:
+            if self._pool is None or (video, frames.start) in self._kept_beside:
+                return
+            self._kept_beside.add((video, frames.start))
+            self._pool.submit(self._keep, [self._frames[video, k] for k in frames if (video, k) in self._frames])
+
+    def _keep(self, views: Sequence[View]) -> None:
+        """Make pictures that nobody waits for, and keep them where there is room: in memory, or as copies on disk."""
+        for view in views:
+            key = (view.name, 1)
+            with self._lock:
+                if key in self._images or key in self._running:
+                    continue
+                room = self._bytes + picture_bytes(view) <= self._limit
+            if not room and self._copies is None:
+                return
+            image = self._full(view)
+            with self._lock:
+                self._store(key, image, evict=False)
 
     def _store(self, key: tuple[str, int], image: ViewImage, evict: bool) -> None:
         """Keep a picture (without `evict` only where there is room); the lock is held."""

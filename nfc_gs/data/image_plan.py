@@ -54,7 +54,7 @@ def plan_images(views: Sequence[View], config: DataConfig, copies: Path | None, 
     kept = _open_copies(views, config, copies, messages) if pays and copies is not None else None
     if small and kept is None:
         messages.info("Images that do not fit into it are decoded again as they are needed.")
-    return ImageCache(limit / 1e9, copies=kept)
+    return ImageCache(limit / 1e9, copies=kept, views=views)
 
 
 def image_memory(config: DataConfig, available: int | None, messages: ReaderMessages | None = None) -> int:

@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nfc_gs.core.errors import UserError, system_cause
 
 
@@ -47,6 +49,23 @@ def number_of(fields: dict[str, Any], key: str, where: str) -> float:
     if not math.isfinite(number):
         raise UserError(f"{where}: '{key}' is {str(value)[:40]!r}, not a finite number; mend it.")
     return number
+
+
+def array_of(value: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """The finite numbers of a field of that shape, float64; `()` is one number.
+
+    Raises:
+        UserError: they are something else; begins with `where`.
+    """
+    try:
+        values = np.array(value)
+        values = values.astype(np.float64) if values.dtype.kind in "iuf" else np.zeros(0)
+    except (TypeError, ValueError, OverflowError):
+        values = np.zeros(0)
+    if values.shape != shape or not np.isfinite(values).all():
+        wanted = " x ".join(str(side) for side in shape) + " finite numbers" if shape else "a finite number"
+        raise UserError(f"{where} is not {wanted}; mend it.")
+    return values
 
 
 def is_text(name: str) -> bool:

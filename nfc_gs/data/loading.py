@@ -59,8 +59,8 @@ CHECK_NOW_PIXELS = 32_000_000
 def load_scene(
     path: Path | str, config: DataConfig | None = None, *, seed: int = 0, copies: Path | str | None = None
 ) -> SceneData:
-    """Read a capture: a COLMAP project, a nerfstudio or Blender folder, the `transforms.json` itself, a Nerfies
-    capture, or multi-view video.
+    """Read a capture: a COLMAP project, a nerfstudio or Blender folder, the `transforms.json` itself, a Nerfies or
+    PanopticSports capture, or multi-view video.
 
     Args:
         seed: for the random points of captures without points.

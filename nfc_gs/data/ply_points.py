@@ -36,9 +36,14 @@ def read_ply_points(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not colored:
         return xyz, np.full((len(xyz), 3), 128, dtype=np.uint8)
     rgb = np.stack([columns[name] for name in _COLORS], axis=1)
+    return xyz, colors_in_bytes(rgb)
+
+
+def colors_in_bytes(rgb: np.ndarray) -> np.ndarray:
+    """Colors [P, 3] as uint8: floating-point ones are in 0..1 where none is above 1, all others in 0..255."""
     if np.issubdtype(rgb.dtype, np.floating):
         rgb = np.nan_to_num(rgb) * (255.0 if np.nanmax(rgb, initial=0.0) <= 1.0 else 1.0)
-    return xyz, np.clip(rgb, 0, 255).astype(np.uint8)
+    return np.clip(rgb, 0, 255).astype(np.uint8)
 
 
 def write_ply_points(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> None:

@@ -20,8 +20,9 @@ VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"))
 BLOCK_BYTES = 32_000_000
 """How much of a video is decoded at a time: starting ffmpeg and seeking take longer than decoding a few frames."""
 
-KEPT_BLOCKS = 4
-"""How many such blocks are kept, so that reading a video in order does not start ffmpeg for every frame."""
+KEPT_BLOCKS = 5
+"""How many such blocks are kept, so that reading a video in order does not start ffmpeg for every frame: one for each
+thread that decodes (`data.image_cache`)."""
 
 UNSTEADY = 0.01
 """Videos whose average rate is lower by more than this share are refused: their frames could not be found by number."""
@@ -58,14 +59,29 @@ def read_video_frame(path: Path, number: int) -> np.ndarray:
         UserError: it cannot be read.
     """
     stamp = _stamp(path)
-    header = _header(path, stamp)
-    length = max(1, BLOCK_BYTES // (header.width * header.height * 3))
-    first = number // length * length
+    beside = _frames_beside(_header(path, stamp), number)
+    first, length = beside.start, len(beside)
     with _locks[hash(path) % len(_locks)]:  # two threads do not decode the same block
         block = _block(path, stamp, first, length)
     if number - first >= len(block):
         raise UserError(f"The video {path} has no frame {number} that can be decoded; replace or remove it.")
     return block[number - first].copy()  # a view would keep the whole block in memory
+
+
+def frames_beside(path: Path, number: int) -> range:
+    """The numbers of the frames that are decoded together with a frame, itself among them; the last ones need not be
+    there.
+
+    Raises:
+        UserError: as `read_video_header`.
+    """
+    return _frames_beside(read_video_header(path), number)
+
+
+def _frames_beside(header: VideoHeader, number: int) -> range:
+    length = max(1, BLOCK_BYTES // (header.width * header.height * 3))
+    first = number // length * length
+    return range(first, first + length)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -172,10 +188,13 @@ def _block(path: Path, stamp: tuple[int, int], first: int, length: int) -> np.nd
         size = next(reader)["size"]
         if size != (header.width, header.height):
             raise ValueError(f"frames of {size[0]} x {size[1]} pixels")
-        frames = [np.frombuffer(data, dtype=np.uint8).reshape(header.height, header.width, 3) for data in reader]
+        frames = np.empty((max(length, 1), header.height, header.width, 3), dtype=np.uint8)
+        count = 0
+        for count, data in enumerate(reader, start=1):
+            frames[count - 1] = np.frombuffer(data, dtype=np.uint8).reshape(frames.shape[1:])
     except Exception as error:
         raise _unreadable(path, error) from None
-    return np.stack(frames) if frames else np.zeros((0, header.height, header.width, 3), dtype=np.uint8)
+    return frames[:count]
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

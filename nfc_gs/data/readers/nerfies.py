@@ -23,7 +23,7 @@ from nfc_gs.data.capture import (
     is_file,
     unique_images,
 )
-from nfc_gs.data.json_file import is_text, load_json, number_of
+from nfc_gs.data.json_file import array_of, is_text, load_json, number_of
 from nfc_gs.data.lens import RADIAL4, Lens, check_lens
 from nfc_gs.data.masks import with_masks
 from nfc_gs.data.npy_file import load_numbers
@@ -145,7 +145,7 @@ def _camera(file: Path) -> tuple[Lens, np.ndarray]:
     cx, cy = (float(value) for value in numbers("principal_point", 2))
     skew, aspect = float(numbers("skew", default=0.0)), float(numbers("pixel_aspect_ratio", default=1.0))
     k1, k2, k3 = (float(value) for value in numbers("radial_distortion", 3, default=0.0))
-    key = "tangential_distortion" if "tangential_distortion" in fields else "tangential"  # its name in older files
+    key = "tangential" if "tangential" in fields else "tangential_distortion"  # the name in older files goes first
     p1, p2 = (float(value) for value in numbers(key, 2, default=0.0))
     pinhole = (focal, focal * aspect, cx, cy)
     if any((skew, k1, k2, k3, p1, p2)):
@@ -168,15 +168,7 @@ def _numbers(fields: Fields, key: str, shape: tuple[int, ...], where: str, defau
         if default is None:
             raise UserError(f"{where}: '{key}' is missing; export the capture again.")
         return np.full(shape, default)
-    try:
-        values = np.array(fields[key])
-        values = values.astype(np.float64) if values.dtype.kind in "iuf" else np.zeros(0)
-    except (TypeError, ValueError, OverflowError):
-        values = np.zeros(0)
-    if values.shape != shape or not np.isfinite(values).all():
-        wanted = " x ".join(str(side) for side in shape) + " finite numbers" if shape else "a finite number"
-        raise UserError(f"{where}: '{key}' is not {wanted}; mend it.")
-    return values
+    return array_of(fields[key], shape, f"{where}: '{key}'")
 
 
 def _points(root: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from nfc_gs.core.errors import UserError
 from nfc_gs.data.capture import Capture, check_readable, folder_entries, image_files, is_file, some_names
 from nfc_gs.data.npy_file import load_numbers
-from nfc_gs.data.readers import colmap, llff, multiview, nerfies, transforms
+from nfc_gs.data.readers import colmap, llff, multiview, nerfies, panoptic, transforms
 from nfc_gs.data.readers.camera_folders import find_cameras
 from nfc_gs.data.readers.colmap_files import lacking_files
 from nfc_gs.data.readers.reader import Reader
@@ -24,6 +24,7 @@ log = logging.getLogger("nfc_gs")
 
 READERS: tuple[Reader, ...] = (
     nerfies.READER,
+    panoptic.READER,
     transforms.BLENDER_READER,
     transforms.READER,
     multiview.READER,
@@ -94,6 +95,8 @@ def _not_recognised(path: Path) -> UserError:
             if len(inside) > 1
             else f"{path} is no capture, but {path / some} is; give that."
         )
+    if is_file(path / panoptic.TRAIN):
+        return UserError(f"{path} has {panoptic.TRAIN}, but no folder {panoptic.IMAGES} with its images; add it.")
     cameras = find_cameras(path)
     if len(cameras) > 1:
         return UserError(
