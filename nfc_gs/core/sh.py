@@ -124,9 +124,9 @@ def sh0_to_rgb(sh0: Tensor) -> Tensor:
 def rotate_sh(coeffs: Tensor, rotation: Tensor) -> Tensor:
     """Rotate the functions with these coefficients: f'(R d) = f(d).
 
-    A band of SH is closed under rotation, so its matrix D follows from 2 l + 1 or more directions d_j:
-    Y(R d_j) D c = Y(d_j) c for every c. We solve that by least squares in float64 on directions spread over the
-    sphere (a Fibonacci spiral), for which Y is well conditioned.
+    A band of SH is closed under rotation, so there is a matrix D with Y(R d) D c = Y(d) c for every d and c. Y is
+    orthonormal, so D is the integral of Y(R d)^T Y(d) over the sphere, which a quadrature gives exactly. (A solver of
+    least squares rounds differently from call to call.)
 
     Args:
         coeffs: [..., K, 3], K = 1, 4, 9 or 16.
@@ -136,15 +136,30 @@ def rotate_sh(coeffs: Tensor, rotation: Tensor) -> Tensor:
         [..., K, 3] in the dtype of `coeffs`.
     """
     degree = math.isqrt(coeffs.shape[-2]) - 1
-    directions = spread_directions(32).to(rotation.device)
+    directions, weights = (each.to(rotation.device) for each in sphere_quadrature())
     here = sh_basis(directions, degree)
-    there = sh_basis(directions @ rotation.double().T, degree)
+    there = sh_basis(directions @ rotation.double().T, degree) * weights[:, None]
     bands = []
     for band in range(degree + 1):
         part = slice(band**2, (band + 1) ** 2)
-        matrix = torch.linalg.lstsq(there[:, part], here[:, part]).solution  # [2 l + 1, 2 l + 1]
+        matrix = (there[:, part, None] * here[:, None, part]).sum(0)  # [2 l + 1, 2 l + 1]
         bands.append(torch.einsum("kj,...jc->...kc", matrix.to(coeffs), coeffs[..., part, :]))
     return torch.cat(bands, dim=-2)
+
+
+def sphere_quadrature() -> tuple[Tensor, Tensor]:
+    """Directions [32, 3] and weights [32], float64, that integrate the product of two SH up to degree 3 exactly.
+
+    Four Gauss-Legendre nodes in z (Abramowitz and Stegun 1964, table 25.4), eight directions around z at each.
+    """
+    root = 2 / 7 * math.sqrt(6 / 5)
+    inner, outer = math.sqrt(3 / 7 - root), math.sqrt(3 / 7 + root)
+    z = torch.tensor([-outer, -inner, inner, outer], dtype=torch.float64).repeat_interleave(8)
+    turn = (torch.arange(8, dtype=torch.float64) * (math.pi / 4)).repeat(4)
+    radius = (1 - z * z).sqrt()
+    shares = 18 + math.sqrt(30) * torch.tensor([-1, 1, 1, -1], dtype=torch.float64)  # of 72
+    weights = (4 * math.pi / 8 / 72 * shares).repeat_interleave(8)
+    return torch.stack([radius * turn.cos(), radius * turn.sin(), z], dim=-1), weights
 
 
 def spread_directions(count: int) -> Tensor:
