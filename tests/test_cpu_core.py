@@ -451,4 +451,4 @@ def test_every_file_of_kernels_compiles_alone(path: Path) -> None:
 def test_the_sources_of_the_kernels_are_found_where_they_are_beside_the_tests() -> None:
     if not KERNELS.parents[1].is_dir():
         pytest.skip("the sources of the compiled backends (cuda/) are not beside the tests")
-    assert len(list(KERNELS.glob("*.inl"))) == 12
+    assert len(list(KERNELS.glob("*.inl"))) == 13

@@ -19,8 +19,8 @@ class RenderScratch {
   // v_viewmat: [16] or null. v_background: [channels] or null.
   void backward(RenderJob& job, float* v_viewmat, float* v_background);
 
-  // Of the last forward: the number of (Gaussian, tile) pairs, and of pixel-Gaussian pairs that the rasterizer looked
-  // at (blocks of 4 x 4 pixels that a splat can reach, until the tile was opaque).
+  // Of the last forward: the number of (Gaussian, tile) pairs, and of pixel-Gaussian pairs in reach: blocks of 4 x 4
+  // pixels that the box of a splat meets, until the tile was opaque.
   size_t entries() const { return entries_; }
   size_t evaluated_pairs() const;
 

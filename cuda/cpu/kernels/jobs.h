@@ -71,7 +71,7 @@ struct RenderJob {
   const uint32_t* tile_begin;     // [tiles + 1] ranges of tile_entries
   const TileEntry* tile_entries;  // [M] nearest first within a tile
   const uint32_t* entry_begin;    // [N + 1] the entries of a Gaussian
-  uint32_t* tile_used;            // [tiles] entries blended before the tile was opaque
+  uint32_t* tile_used;            // [tiles] entries until the tile was opaque, in whole chunks (chunk.inl)
 
   // results
   int32_t* radii;                      // [N, 2]

@@ -1,90 +1,32 @@
-// Rasterization of one 16 x 16 tile, forward and backward. A vector holds a block of pixels, four columns wide: small
-// splats reach few of them. What is kept of a tile's pixels lies in memory block after block.
+// Rasterization of one 16 x 16 tile, forward and backward, in blocks of 4 x 4 pixels, of which small splats reach few:
+// one vector or, where vectors are shorter, some. What is kept of a tile's pixels lies in memory block after block.
 //
-// The sign of the transmittance T says whether a pixel is finished: a finished pixel holds -T. The backward pass goes
-// front to back like the forward pass and so computes the same T, bit for bit; what lies behind a splat is the finished
-// image minus what has been blended so far.
+// The splats of a tile are taken in chunks. Each block has a list of those of the chunk that reach it, and goes through
+// it with the state of its pixels in registers.
+//
+// A pixel is finished by the first splat that would leave less than NFC_TRANSMITTANCE_MIN of its transmittance T, and
+// keeps the T before that splat. Along a list T goes on shrinking all the same: that it has fallen below the minimum says
+// that the pixel is finished. In memory a finished pixel holds -T.
+//
+// The backward pass goes front to back like the forward pass and so computes the same T, bit for bit; what lies behind a
+// splat is the finished image minus what has been blended so far.
 #pragma once
 
 #include "simd.h"
+#include "chunk.inl"
 #include "jobs.h"
 
 namespace nfc {
 inline namespace NFC_ISA {
 namespace {
 
-constexpr int kBlockColumns = 4, kBlockRows = kLanes / kBlockColumns;
-constexpr int kBlocksAcross = kTile / kBlockColumns, kBlocksDown = kTile / kBlockRows;
-
-// Where a pixel of a tile lies in memory; the pixels of a block follow each other.
-inline int pixel_at(int row, int column) {
-  const int block = row / kBlockRows * kBlocksAcross + column / kBlockColumns;
-  return block * kLanes + row % kBlockRows * kBlockColumns + column % kBlockColumns;
-}
-
-// A tile of the whole picture: its first pixel, and which of its columns and rows lie inside the window.
-struct TileView {
-  int x, y, column_begin, columns, row_begin, row_end;
-};
-
-inline int clamp_int(int x, int low, int high) { return x < low ? low : x < high ? x : high; }
-
-inline TileView tile_view(const RenderJob& job, int tile) {
-  const CameraArgs& c = job.camera;
-  TileView v;
-  v.x = (job.tile_left + tile % job.tiles_x) * kTile, v.y = (job.tile_top + tile / job.tiles_x) * kTile;
-  v.column_begin = clamp_int(c.left - v.x, 0, kTile);
-  v.columns = clamp_int(c.left + c.width - v.x, 0, kTile) - v.column_begin;
-  v.row_begin = clamp_int(c.top - v.y, 0, kTile), v.row_end = clamp_int(c.top + c.height - v.y, 0, kTile);
-  return v;
-}
-
-// The index, in what is drawn, of the first pixel of a row of the tile that lies inside the window.
-inline size_t row_index(const RenderJob& job, const TileView& v, int row) {
-  const CameraArgs& c = job.camera;
-  return size_t(v.y + row - c.top) * c.width + size_t(v.x + v.column_begin - c.left);
-}
-
-// The blocks of a tile that a splat can reach, [top, bottom) of those below each other and [left, right) of those side
-// by side; pixels outside would fail the alpha test.
-struct Reach {
-  int left, top, right, bottom;
-};
-
-inline Reach reach(const SplatRecord& s, const TileView& v) {
-  Reach r;
-  r.left = clamp_int(s.column_begin - v.x, 0, kTile) / kBlockColumns;
-  r.right = (clamp_int(s.column_end - v.x, 0, kTile) + kBlockColumns - 1) / kBlockColumns;
-  r.top = clamp_int(s.row_begin - v.y, 0, v.row_end) / kBlockRows;
-  r.bottom = (clamp_int(s.row_end - v.y, 0, v.row_end) + kBlockRows - 1) / kBlockRows;
-  return r;
-}
-
-// Records are read in the order of depth, scattered over memory: fetch them some entries ahead.
-inline void prefetch_splat(const RenderJob& job, uint32_t slot, uint32_t end) {
-  constexpr uint32_t kAhead = 8;
-  if (slot + kAhead >= end) return;
-  const uint32_t i = job.tile_entries[slot + kAhead].splat;
-  NFC_PREFETCH(job.records + i);
-  NFC_PREFETCH(job.colors + size_t(i) * job.channels);
-}
-
-// The same of the memory that the sums over an entry are written to.
-inline void prefetch_sums(const RenderJob& job, uint32_t slot, uint32_t end) {
-  constexpr uint32_t kAhead = 8;
-  if (slot + kAhead >= end) return;
-  const int stride = job.moments() + job.channels;
-  const float* sums = job.partial + size_t(job.tile_entries[slot + kAhead].entry) * stride;
-  NFC_PREFETCH(sums);
-  NFC_PREFETCH(sums + stride - 1);
-}
-
-// log2 of the uncapped alpha of a block of pixels, given u = p dx + q dy and base = log2(opacity) - (r dy)^2, and
-// whether it counts.
-inline Vf splat_exponent(Vf u, Vf base, Mask* counts) {
-  const float log2_alpha_min = -7.9943534f;  // log2(1 / 255)
-  const Vf exponent = base - u * u;
-  *counts = exponent >= broadcast(log2_alpha_min);
+// log2 of the uncapped alpha of a vector of pixels, and whether it counts.
+template <int D>
+inline Vf splat_exponent(const TileSplat<D>& s, Vf x, Vf y, Vf* u, Vf* v, Mask* counts) {
+  *u = multiply_add(broadcast(s.q), y, multiply_add(broadcast(s.p), x, broadcast(s.u0)));
+  *v = multiply_add(broadcast(s.r), y, broadcast(s.v0));
+  const Vf exponent = (s.log2_opacity - *v * *v) - *u * *u;
+  *counts = exponent >= broadcast(kLog2AlphaMin);
   return exponent;
 }
 
@@ -94,35 +36,52 @@ inline void start_transmittance(const TileView& v, float* T) {
     for (int column = 0; column < v.columns; ++column) T[pixel_at(row, v.column_begin + column)] = 1.0f;
 }
 
-inline bool all_finished(const float* T) {
-  Vf top = load(T);
-  for (int i = kLanes; i < kTilePixels; i += kLanes) top = maximum(top, load(T + i));
-  float lanes[kLanes];
-  store(lanes, top);
-  bool finished = true;
-  for (int i = 0; i < kLanes; ++i) finished &= lanes[i] <= 0.0f;
-  return finished;
+inline Mask is_live(Vf T) { return T >= broadcast(NFC_TRANSMITTANCE_MIN); }
+
+// Whether a block has a pixel that is not finished.
+inline bool any_live(const Vf* T) {
+  Vf top = T[0];
+  for (int m = 1; m < kBlockVectors; ++m) top = maximum(top, T[m]);
+  return any(is_live(top));
 }
-
-// The centres of the pixels of a tile's blocks.
-struct Centres {
-  Vf x[kBlocksAcross], y[kBlocksDown];
-
-  explicit Centres(const TileView& v) {
-    float lanes[kLanes];
-    for (int block = 0; block < kBlocksAcross; ++block) {
-      for (int i = 0; i < kLanes; ++i) lanes[i] = float(v.x + block * kBlockColumns + i % kBlockColumns) + 0.5f;
-      x[block] = load(lanes);
-    }
-    for (int block = 0; block < kBlocksDown; ++block) {
-      for (int i = 0; i < kLanes; ++i) lanes[i] = float(v.y + block * kBlockRows + i / kBlockColumns) + 0.5f;
-      y[block] = load(lanes);
-    }
-  }
-};
 
 // What the expected depth is divided by.
 inline float covered(float alpha) { return alpha > 1e-10f ? alpha : 1e-10f; }
+
+// Blends the splats of a chunk into a block of pixels: their transmittance and channels, which are kTilePixels apart.
+// Returns whether pixels are left that are not finished.
+template <int D>
+inline bool blend_block(const Chunk<D>& chunk, int block, float* T, float* sums) {
+  const BlockPixels at(block);
+  const int *list = chunk.lists[block], length = chunk.lengths[block];
+  Vf t[kBlockVectors], left[kBlockVectors], sum[D][kBlockVectors];
+  for (int m = 0; m < kBlockVectors; ++m) {
+    t[m] = load(T + m * kLanes), left[m] = maximum(t[m], -t[m]);
+    for (int c = 0; c < D; ++c) sum[c][m] = load(sums + c * kTilePixels + m * kLanes);
+  }
+  for (int next = 0; next < length && any_live(t); next += kLanes) {
+    for (int m = 0; m < kBlockVectors; ++m) t[m] = select(is_live(t[m]), t[m], Vf{});
+    const int end = next + kLanes < length ? next + kLanes : length;
+    for (int k = next; k < end; ++k) {
+      const TileSplat<D>& s = chunk.splats[list[k]];
+      for (int m = 0; m < kBlockVectors; ++m) {
+        Vf u, v;
+        Mask counts;
+        const Vf exponent = splat_exponent(s, at.x, at.y[m], &u, &v, &counts);
+        const Vf alpha = select(counts, minimum(exp_2(exponent), broadcast(NFC_ALPHA_MAX)), Vf{});
+        const Vf after = t[m] - t[m] * alpha;
+        const Vf weight = select(is_live(after), alpha * t[m], Vf{});
+        t[m] = after, left[m] = select(is_live(after), after, left[m]);
+        for (int c = 0; c < D; ++c) sum[c][m] = sum[c][m] + weight * s.color[c];
+      }
+    }
+  }
+  for (int m = 0; m < kBlockVectors; ++m) {
+    store(T + m * kLanes, select(is_live(t[m]), t[m], -left[m]));
+    for (int c = 0; c < D; ++c) store(sums + c * kTilePixels + m * kLanes, sum[c][m]);
+  }
+  return any_live(t);
+}
 
 // Blends channels [first, first + D) of the tile.
 template <int D>
@@ -131,33 +90,17 @@ void raster_channels(const RenderJob& job, int tile, int first) {
   alignas(64) float T[kTilePixels], sum[D][kTilePixels];
   start_transmittance(view, T);
   memset(sum, 0, sizeof sum);
-  const Centres centres(view);
 
   const uint32_t begin = job.tile_begin[tile], end = job.tile_begin[tile + 1];
   uint32_t slot = begin;
-  for (; slot < end; ++slot) {
-    if ((slot - begin) % 16 == 15 && all_finished(T)) break;
-    prefetch_splat(job, slot, end);
-    const uint32_t i = job.tile_entries[slot].splat;
-    const SplatRecord& s = job.records[i];
-    const float* color = job.colors + size_t(i) * job.channels + first;
-    const Reach to = reach(s, view);
-    Vf pdx[kBlocksAcross];
-    for (int i = to.left; i < to.right; ++i) pdx[i] = s.p * (centres.x[i] - s.mean_x);
-    for (int j = to.top; j < to.bottom; ++j) {
-      const Vf dy = centres.y[j] - s.mean_y, v = s.r * dy, base = s.log2_opacity - v * v;
-      for (int i = to.left; i < to.right; ++i) {
-        Mask counts;
-        const Vf exponent = splat_exponent(multiply_add(broadcast(s.q), dy, pdx[i]), base, &counts);
-        const Vf alpha = select(counts, minimum(exp_2(exponent), broadcast(NFC_ALPHA_MAX)), Vf{});
-        const int pixel = (j * kBlocksAcross + i) * kLanes;
-        const Vf t = load(T + pixel), next = t - t * alpha;
-        const Mask live = next >= broadcast(NFC_TRANSMITTANCE_MIN);
-        const Vf weight = select(live, alpha * t, Vf{});
-        store(T + pixel, select(live, next, negative(t)));
-        for (int c = 0; c < D; ++c) store(sum[c] + pixel, load(sum[c] + pixel) + weight * color[c]);
-      }
+  for (bool live = true; live && slot < end;) {
+    const Chunk<D> chunk(job, view, slot, end, first);
+    live = false;
+    for (int block = 0; block < kBlocks; ++block) {
+      const int pixel = block * kBlockPixels;
+      live |= blend_block(chunk, block, T + pixel, sum[0] + pixel);
     }
+    slot += uint32_t(chunk.count);
   }
   job.tile_used[tile] = slot - begin;
 
@@ -241,90 +184,163 @@ inline void load_gradients(const RenderJob& job, int tile, const TileView& view,
     if (first + c < out_channels) job.tile_background[size_t(tile) * job.channels + first + c] = v_background[c];
 }
 
-// Writes, for every splat of the tile, the sums over its pixels of g = alpha v_alpha times 1, dx, dy, dx^2, dx dy,
-// dy^2 (all that the gradients of opacity, mean and conic need), of |gradient of the mean| with Abs, and the
-// gradients of its channels.
+// Sums over the pixels of a tile, for each splat of a chunk: of g = alpha v_alpha times 1, dx, dy, dx^2, dx dy, dy^2
+// (all that the gradients of opacity, mean and conic need), of |gradient of the mean| with Abs, and the gradients of its
+// channels.
+template <int D, bool Abs>
+struct SplatSums {
+  static constexpr int kMoments = Abs ? kAllMoments : kPlainMoments, kSums = kMoments + D;
+  static constexpr int kStride = (kSums + kLanes - 1) / kLanes * kLanes;
+
+  alignas(64) float sums[Chunk<D>::kSize][kStride];
+};
+
+// What a block of pixels gives a vector of splats: vector m of splat k at [m * kLanes + k].
+template <bool Abs>
+struct BlockGradients {
+  Vf g[kBlockPixels], weight[kBlockPixels];
+  Vf absolute[Abs ? 2 : 1][kLanes];                  // of the gradient of the mean, summed over the vectors
+  alignas(64) float mean_x[kLanes], mean_y[kLanes];  // of the splats
+};
+
+// Makes of the pixels of each splat the splats of each pixel.
+inline void transpose_block(Vf* values) {
+  for (int m = 0; m < kBlockVectors; ++m) transpose(values + m * kLanes);
+}
+
+// Adds the sums over a block of pixels for up to kLanes splats of the list.
+template <int D, bool Abs>
+inline void add_block_sums(const int* list, int count, int block, const PixelGradients<D>& pixels,
+                           BlockGradients<Abs>& of, SplatSums<D, Abs>* to) {
+  using Sums = SplatSums<D, Abs>;
+  Vf total[Sums::kStride] = {};
+  transpose_block(of.g);
+  // The moments about the centre of the block ...
+  for (int row = 0; row < kBlock; ++row) {
+    const Vf* g = of.g + row * kBlock;  // at x = -1.5, -0.5, 0.5, 1.5
+    const Vf outer = g[0] + g[3], inner = g[1] + g[2], g0 = outer + inner, g2 = 2.25f * outer + 0.25f * inner;
+    const Vf g1 = 1.5f * (g[3] - g[0]) + 0.5f * (g[2] - g[1]);
+    const float y = pixel_offset(row);
+    total[0] = total[0] + g0, total[1] = total[1] + g1, total[2] = total[2] + g0 * y;
+    total[3] = total[3] + g2, total[4] = total[4] + g1 * y, total[5] = total[5] + g0 * (y * y);
+  }
+  // ... and from there about the means of the splats.
+  const Vf dx = block_centre(block % kBlocksAcross) - load(of.mean_x);
+  const Vf dy = block_centre(block / kBlocksAcross) - load(of.mean_y);
+  const Vf gx = total[1] + dx * total[0], gy = total[2] + dy * total[0];
+  total[3] = total[3] + dx * (total[1] + gx);
+  total[4] = total[4] + dx * total[2] + dy * gx;
+  total[5] = total[5] + dy * (total[2] + gy);
+  total[1] = gx, total[2] = gy;
+  if (Abs) {
+    for (int j = 0; j < 2; ++j) {
+      alignas(64) float sums[kLanes];
+      sum_lanes<kLanes>(of.absolute[Abs ? j : 0], sums);
+      total[kPlainMoments + j] = load(sums);
+    }
+  }
+  transpose_block(of.weight);
+  for (int i = 0; i < kBlockPixels; ++i)
+    for (int c = 0; c < D; ++c)
+      total[Sums::kMoments + c] = total[Sums::kMoments + c] + of.weight[i] * pixels.v[c][block * kBlockPixels + i];
+  for (int j = 0; j < Sums::kStride; j += kLanes) {
+    transpose(total + j);
+    for (int k = 0; k < count; ++k) {
+      float* sums = to->sums[list[k]] + j;
+      store(sums, load(sums) + total[j + k]);
+    }
+  }
+}
+
+// The backward pass of a block of pixels through the splats of a chunk.
+template <int D, bool Abs>
+inline void block_backward(const Chunk<D>& chunk, int block, PixelGradients<D>* g, SplatSums<D, Abs>* to) {
+  const BlockPixels at(block);
+  const int *list = chunk.lists[block], length = chunk.lengths[block], pixel = block * kBlockPixels;
+  Vf t[kBlockVectors], behind[kBlockVectors], v_out[D][kBlockVectors];
+  for (int m = 0; m < kBlockVectors; ++m) {
+    t[m] = load(g->T + pixel + m * kLanes), behind[m] = load(g->behind + pixel + m * kLanes);
+    for (int c = 0; c < D; ++c) v_out[c][m] = load(g->v[c] + pixel + m * kLanes);
+  }
+  for (int next = 0; next < length && any_live(t); next += kLanes) {
+    for (int m = 0; m < kBlockVectors; ++m) t[m] = select(is_live(t[m]), t[m], Vf{});
+    const int count = length - next < kLanes ? length - next : kLanes;
+    BlockGradients<Abs> of;
+    for (int k = 0; k < count; ++k) {
+      const TileSplat<D>& s = chunk.splats[list[next + k]];
+      Vf absolute[2] = {};
+      for (int m = 0; m < kBlockVectors; ++m) {
+        Vf u, v;
+        Mask counts;
+        const Vf uncapped = exp_2(splat_exponent(s, at.x, at.y[m], &u, &v, &counts));
+        const Vf alpha = select(counts, minimum(uncapped, broadcast(NFC_ALPHA_MAX)), Vf{});
+        const Vf after = t[m] - t[m] * alpha;
+        const Mask live = is_live(after);
+        const Vf weight = select(live, alpha * t[m], Vf{});
+        t[m] = after;
+        Vf blended = Vf{};  // sum over channels of gradient times the splat's part
+        for (int c = 0; c < D; ++c) blended = blended + s.color[c] * v_out[c][m];
+        blended = blended * weight;
+        behind[m] = behind[m] - blended;
+        // alpha v_alpha = alpha (T color v - behind / (1 - alpha)); zero where alpha is capped or the pixel finished
+        Vf ga = blended - alpha * behind[m] * reciprocal(1.0f - alpha);
+        ga = select(both(live, uncapped < broadcast(NFC_ALPHA_MAX)), ga, Vf{});
+        of.g[m * kLanes + k] = ga, of.weight[m * kLanes + k] = weight;
+        if (Abs) {  // the conic of the splat times (dx, dy) is (p u, q u + r v), up to the scale of exponents
+          const Vf to_x = ga * (s.p * u), to_y = ga * (s.q * u + s.r * v);
+          absolute[0] = absolute[0] + maximum(to_x, -to_x), absolute[1] = absolute[1] + maximum(to_y, -to_y);
+        }
+      }
+      of.mean_x[k] = s.mean_x, of.mean_y[k] = s.mean_y;
+      for (int j = 0; Abs && j < 2; ++j)
+        of.absolute[Abs ? j : 0][k] = absolute[j] * (1.0f / (kExponentScale * kExponentScale));
+    }
+    for (int k = count; k < kLanes; ++k) {
+      for (int m = 0; m < kBlockVectors; ++m) of.g[m * kLanes + k] = of.weight[m * kLanes + k] = Vf{};
+      for (int j = 0; Abs && j < 2; ++j) of.absolute[Abs ? j : 0][k] = Vf{};
+      of.mean_x[k] = of.mean_y[k] = 0.0f;
+    }
+    add_block_sums(list + next, count, block, *g, of, to);
+  }
+  for (int m = 0; m < kBlockVectors; ++m)
+    store(g->T + pixel + m * kLanes, t[m]), store(g->behind + pixel + m * kLanes, behind[m]);
+}
+
 template <int D, bool Abs>
 void raster_channels_backward(const RenderJob& job, int tile, int first) {
-  constexpr int kMoments = Abs ? kAllMoments : kPlainMoments, kSums = kMoments + D;
+  using Sums = SplatSums<D, Abs>;
   const TileView view = tile_view(job, tile);
   PixelGradients<D> g;
   load_gradients<D>(job, tile, view, first, &g);
-  const Centres centres(view);
+  Sums of;
 
-  const int stride = kMoments + job.channels;
+  const int stride = Sums::kMoments + job.channels;
   const uint32_t begin = job.tile_begin[tile], end = job.tile_begin[tile + 1], used = begin + job.tile_used[tile];
-  for (uint32_t slot = begin; slot < used; ++slot) {
-    prefetch_splat(job, slot, end);
-    prefetch_sums(job, slot, end);
-    const uint32_t i = job.tile_entries[slot].splat;
-    const SplatRecord& s = job.records[i];
-    const float* color = job.colors + size_t(i) * job.channels + first;
-    const Reach to = reach(s, view);
-    Vf total[kSums] = {};
-    Vf* const absolute = total + kPlainMoments;
-    Vf* const v_color = total + kMoments;
-    Vf dy[kBlocksDown], base[kBlocksDown];
-    for (int j = to.top; j < to.bottom; ++j) {
-      dy[j] = centres.y[j] - s.mean_y;
-      const Vf v = s.r * dy[j];
-      base[j] = s.log2_opacity - v * v;
+  for (uint32_t slot = begin; slot < used;) {
+    const Chunk<D> chunk(job, view, slot, used, first);
+    memset(of.sums, 0, size_t(chunk.count) * sizeof of.sums[0]);
+    for (int k = 0; k < chunk.count; ++k) {
+      const float* out = job.partial + size_t(job.tile_entries[slot + uint32_t(k)].entry) * stride;
+      NFC_PREFETCH(out);
+      NFC_PREFETCH(out + stride - 1);
     }
-    for (int i = to.left; i < to.right; ++i) {
-      const Vf dx = centres.x[i] - s.mean_x, pdx = s.p * dx;
-      Vf g0 = {}, g1 = {}, g2 = {};  // sums of g, g dy, g dy^2 over blocks below each other, which share dx
-      for (int j = to.top; j < to.bottom; ++j) {
-        Mask counts;
-        const Vf exponent = splat_exponent(multiply_add(broadcast(s.q), dy[j], pdx), base[j], &counts);
-        if (!any(counts)) continue;
-        const Vf uncapped = exp_2(exponent);
-        const Vf alpha = select(counts, minimum(uncapped, broadcast(NFC_ALPHA_MAX)), Vf{});
-        const int pixel = (j * kBlocksAcross + i) * kLanes;
-        const Vf t = load(g.T + pixel), next = t - t * alpha;
-        const Mask live = next >= broadcast(NFC_TRANSMITTANCE_MIN);
-        const Vf weight = select(live, alpha * t, Vf{});
-        store(g.T + pixel, select(live, next, negative(t)));
-        Vf blended = Vf{};  // sum over channels of gradient times the splat's part
-        for (int c = 0; c < D; ++c) {
-          const Vf v_c = load(g.v[c] + pixel);
-          v_color[c] = v_color[c] + weight * v_c;
-          blended = blended + color[c] * v_c;
-        }
-        blended = blended * weight;
-        const Vf behind = load(g.behind + pixel) - blended;
-        store(g.behind + pixel, behind);
-        // alpha v_alpha = alpha (T color v - behind / (1 - alpha)); zero where alpha is capped or the pixel finished
-        Vf ga = blended - alpha * behind * reciprocal(1.0f - alpha);
-        ga = select(both(live, uncapped < broadcast(NFC_ALPHA_MAX)), ga, Vf{});
-        g0 = g0 + ga;
-        const Vf gy = ga * dy[j];
-        g1 = g1 + gy;
-        g2 = g2 + gy * dy[j];
-        if (Abs) {
-          const Vf to_x = ga * (s.conic_a * dx + s.conic_b * dy[j]);
-          const Vf to_y = ga * (s.conic_b * dx + s.conic_c * dy[j]);
-          absolute[0] = absolute[0] + maximum(to_x, -to_x);
-          absolute[1] = absolute[1] + maximum(to_y, -to_y);
-        }
+    for (int block = 0; block < kBlocks; ++block) block_backward(chunk, block, &g, &of);
+    for (int k = 0; k < chunk.count; ++k) {
+      float* out = job.partial + size_t(job.tile_entries[slot + uint32_t(k)].entry) * stride;
+      const float* sums = of.sums[k];
+      if (first == 0) {
+        memcpy(out, sums, Sums::kSums * sizeof(float));
+      } else {
+        for (int j = 0; j < kPlainMoments; ++j) out[j] += sums[j];
+        memcpy(out + Sums::kMoments + first, sums + Sums::kMoments, D * sizeof(float));
       }
-      const Vf gx = g0 * dx;
-      total[0] = total[0] + g0, total[1] = total[1] + gx, total[2] = total[2] + g1;
-      total[3] = total[3] + gx * dx, total[4] = total[4] + g1 * dx, total[5] = total[5] + g2;
     }
-    alignas(64) float sums[kSums + kLanes];
-    sum_lanes<kSums>(total, sums);
-    float* out = job.partial + size_t(job.tile_entries[slot].entry) * stride;
-    if (first == 0) {
-      memcpy(out, sums, kSums * sizeof(float));
-    } else {
-      for (int j = 0; j < kPlainMoments; ++j) out[j] += sums[j];
-      memcpy(out + kMoments + first, sums + kMoments, D * sizeof(float));
-    }
+    slot += uint32_t(chunk.count);
   }
   for (uint32_t slot = used; slot < end; ++slot) {
     float* out = job.partial + size_t(job.tile_entries[slot].entry) * stride;
-    if (first == 0) memset(out, 0, kMoments * sizeof(float));
-    memset(out + kMoments + first, 0, D * sizeof(float));
+    if (first == 0) memset(out, 0, Sums::kMoments * sizeof(float));
+    memset(out + Sums::kMoments + first, 0, D * sizeof(float));
   }
 }
 

@@ -196,7 +196,7 @@ NFC_HD Vu load(const uint32_t* p) {
   memcpy(&r, p, sizeof r);
   return r;
 }
-NFC_HD Vf broadcast(float a) { return Vf{} + a; }
+NFC_HD Vf broadcast(float a) { return a - Vf{}; }  // an addition would be more than a copy: it makes -0 to 0
 
 #if defined(__AVX512F__) && defined(__GNUC__)
 NFC_HD Vf minimum(Vf a, Vf b) { return (Vf)_mm512_min_ps((__m512)a, (__m512)b); }
@@ -238,13 +238,6 @@ NFC_HD Vf multiply_add(Vf a, Vf b, Vf c) { return (Vf)_mm512_fmadd_ps((__m512)a,
 NFC_HD Vf multiply_add(Vf a, Vf b, Vf c) { return (Vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 #else
 NFC_HD Vf multiply_add(Vf a, Vf b, Vf c) { return a * b + c; }
-#endif
-
-// -|a|
-#if defined(__GNUC__)
-NFC_HD Vf negative(Vf a) { return from_bits(bits(a) | INT32_MIN); }
-#else
-NFC_HD Vf negative(Vf a) { return minimum(a, -a); }
 #endif
 
 // log2 of positive normal numbers, error below 1e-7 beside the rounding of the sum: a = 2^n m with m in [sqrt(1/2),
@@ -327,7 +320,42 @@ NFC_HD Vf zip_high(Vf a, Vf b) {
 }
 #endif
 
-// Transposes a block of kLanes x kLanes floats in place: each round interleaves the two halves of the rows.
+// Transposes a block of kLanes x kLanes floats in place.
+#if defined(__AVX512F__) && defined(__GNUC__)
+// Blocks of 4 x 4 floats within 128 bits of four rows, then blocks of 128 bits: shuffles that are cheaper than
+// interleaving whole vectors.
+NFC_HD void transpose(Vf* rows) {
+  for (int i = 0; i < 16; i += 4) {
+    const __m512 a = (__m512)rows[i], b = (__m512)rows[i + 1], c = (__m512)rows[i + 2], d = (__m512)rows[i + 3];
+    const __m512d ab0 = (__m512d)_mm512_unpacklo_ps(a, b), ab1 = (__m512d)_mm512_unpackhi_ps(a, b);
+    const __m512d cd0 = (__m512d)_mm512_unpacklo_ps(c, d), cd1 = (__m512d)_mm512_unpackhi_ps(c, d);
+    rows[i] = (Vf)_mm512_unpacklo_pd(ab0, cd0), rows[i + 1] = (Vf)_mm512_unpackhi_pd(ab0, cd0);
+    rows[i + 2] = (Vf)_mm512_unpacklo_pd(ab1, cd1), rows[i + 3] = (Vf)_mm512_unpackhi_pd(ab1, cd1);
+  }
+  for (int i = 0; i < 4; ++i) {
+    const __m512 a = (__m512)rows[i], b = (__m512)rows[i + 4], c = (__m512)rows[i + 8], d = (__m512)rows[i + 12];
+    const __m512 ab0 = _mm512_shuffle_f32x4(a, b, 0x44), ab1 = _mm512_shuffle_f32x4(a, b, 0xee);
+    const __m512 cd0 = _mm512_shuffle_f32x4(c, d, 0x44), cd1 = _mm512_shuffle_f32x4(c, d, 0xee);
+    rows[i] = (Vf)_mm512_shuffle_f32x4(ab0, cd0, 0x88), rows[i + 4] = (Vf)_mm512_shuffle_f32x4(ab0, cd0, 0xdd);
+    rows[i + 8] = (Vf)_mm512_shuffle_f32x4(ab1, cd1, 0x88), rows[i + 12] = (Vf)_mm512_shuffle_f32x4(ab1, cd1, 0xdd);
+  }
+}
+#elif defined(__AVX2__) && defined(__GNUC__)
+NFC_HD void transpose(Vf* rows) {
+  for (int i = 0; i < 8; i += 4) {
+    const __m256 a = (__m256)rows[i], b = (__m256)rows[i + 1], c = (__m256)rows[i + 2], d = (__m256)rows[i + 3];
+    const __m256d ab0 = (__m256d)_mm256_unpacklo_ps(a, b), ab1 = (__m256d)_mm256_unpackhi_ps(a, b);
+    const __m256d cd0 = (__m256d)_mm256_unpacklo_ps(c, d), cd1 = (__m256d)_mm256_unpackhi_ps(c, d);
+    rows[i] = (Vf)_mm256_unpacklo_pd(ab0, cd0), rows[i + 1] = (Vf)_mm256_unpackhi_pd(ab0, cd0);
+    rows[i + 2] = (Vf)_mm256_unpacklo_pd(ab1, cd1), rows[i + 3] = (Vf)_mm256_unpackhi_pd(ab1, cd1);
+  }
+  for (int i = 0; i < 4; ++i) {
+    const __m256 a = (__m256)rows[i], b = (__m256)rows[i + 4];
+    rows[i] = (Vf)_mm256_permute2f128_ps(a, b, 0x20), rows[i + 4] = (Vf)_mm256_permute2f128_ps(a, b, 0x31);
+  }
+}
+#else
+// Each round interleaves the two halves of the rows.
 NFC_HD void transpose(Vf* rows) {
   for (int round = 1; round < kLanes; round *= 2) {
     Vf next[kLanes];
@@ -338,6 +366,7 @@ NFC_HD void transpose(Vf* rows) {
     for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
   }
 }
+#endif
 
 // Whether a mask has any lane.
 #if defined(__AVX512F__) && defined(__GNUC__)
@@ -349,6 +378,29 @@ NFC_HD bool any(Mask mask) {
   int32_t found = 0;
   for (int i = 0; i < kLanes; ++i) found |= lane(mask, i);
   return found != 0;
+}
+#endif
+
+// A mask of the first `count` lanes.
+NFC_HD Mask first_lanes(int count) {
+  Vf index = {};
+  for (int i = 0; i < kLanes; ++i) index[i] = float(i);
+  return index < broadcast(float(count));
+}
+
+// Writes first + i for each lane i of a mask, in their order, and returns how many there are. May write kLanes numbers.
+#if defined(__AVX512F__) && defined(__GNUC__)
+NFC_HD int list_lanes(Mask mask, int first, int* list) {
+  const __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __mmask16 lanes = _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask);
+  _mm512_storeu_si512(list, _mm512_maskz_compress_epi32(lanes, _mm512_add_epi32(index, _mm512_set1_epi32(first))));
+  return __builtin_popcount(lanes);
+}
+#else
+NFC_HD int list_lanes(Mask mask, int first, int* list) {
+  int count = 0;
+  for (int i = 0; i < kLanes; ++i) list[count] = first + i, count -= lane(mask, i);
+  return count;
 }
 #endif
 
