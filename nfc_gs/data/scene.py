@@ -85,6 +85,8 @@ class ViewImages(Protocol):
 
     def moving(self, view: View) -> np.ndarray | None: ...
 
+    def foreground(self, view: View) -> np.ndarray | None: ...
+
     def prefetch(self, views: Sequence[View], divisor: int = 1) -> None: ...
 
 
@@ -212,6 +214,17 @@ class SceneData:
             UserError: the mask cannot be read any more, or there are no photos.
         """
         return self._images.moving(self.views[index])
+
+    def foreground(self, index: int) -> np.ndarray | None:
+        """Which pixels of `image(index)` are foreground, [H, W] bool: their alpha is above one half. None where no
+        alpha channel and no mask is laid on a color.
+
+        It is used by metrics alone, not by training.
+
+        Raises:
+            UserError: the image cannot be read any more, or there are no photos.
+        """
+        return self._images.foreground(self.views[index])
 
     def prefetch(self, indices: Sequence[int], divisor: int = 1) -> None:
         """Start decoding these pictures in the background; returns at once."""
