@@ -223,10 +223,11 @@ def read_views(run: Path, test: Mapping[str, Any]) -> list[ViewResult]:
     axis = read_time_axis(test)
     views = []
     for row, stem in zip(rows, stems, strict=True):
-        kinds = ("psnr", "ssim", "lpips", "moving_psnr", "foreground_psnr")
-        figures = {kind: as_number(row.get(kind)) for kind in kinds}
-        time = as_number(row.get("time"))
-        views.append(ViewResult(str(row["name"]), stem, **figures, time=None if time is None else axis.own(time)))
+        psnr, ssim, lpips, moving, foreground, time = (
+            as_number(row.get(key)) for key in ("psnr", "ssim", "lpips", "moving_psnr", "foreground_psnr", "time")
+        )
+        own = None if time is None else axis.own(time)
+        views.append(ViewResult(str(row["name"]), stem, psnr, ssim, lpips, moving, foreground, own))
     views.sort(key=lambda view: view.name)
     room = MAX_BYTES
     for index in _worth_showing([view.psnr for view in views]):
