@@ -125,6 +125,7 @@ class SceneData:
         views: all views, sorted by name.
         train, test: indices into `views`; disjoint.
         points: SfM points or seeded random ones, in the normalised frame.
+        points_are_random: they are the latter, which say no more than where to look.
         transform: [4, 4] float64 similarity from the capture's world frame to the normalised frame in which
             cameras and points are given; `export` undoes it.
         extent: radius of the cameras around their centre in the normalised frame, scene units (3DGS's
@@ -167,6 +168,7 @@ class SceneData:
     messages: tuple[str, ...] = ()
     time_axis: TimeAxis | None = None
     format: str = ""
+    points_are_random: bool = False
     images: ViewImages | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
