@@ -125,10 +125,8 @@ def test_a_moving_scene_without_points_starts_inside_its_silhouettes() -> None:
     scene = balls([ORIGIN] * 20)
     config = resolve(TrainConfig(device="cpu", backend="torch", max_gaussians=300), moves=True)
     model = new_gaussians(scene, config)
-    assert len(model) == 300 and model.means.norm(dim=1).max() < 0.4
+    assert len(model) == 300 and model.deformation is not None and model.means.norm(dim=1).max() < 0.4
     assert torch.allclose(model.deformation.bounds[1], torch.full((3,), 1.2), atol=0.1), "the whole box to look in"
-    again = starting_points(scene, config.seed)
-    assert np.array_equal(again.xyz, starting_points(scene, config.seed).xyz)
 
 
 def test_points_of_the_capture_and_still_scenes_are_left_as_they_are() -> None:
