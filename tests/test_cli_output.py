@@ -9,8 +9,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from capture_files import write_transforms
 from command_line import nfc
+from PIL import Image
 
 from nfc_gs.commands import demo, train
 from nfc_gs.commands.console import Output
@@ -135,7 +138,7 @@ def test_train_prints_one_object_of_json(capture: Path, tmp_path: Path, capsys: 
     assert {name: values[name] for name in metrics if name != "test"} == {
         name: value for name, value in metrics.items() if name != "test"
     }
-    assert values["test"] == {"lpips": None, "moving_psnr": None, **metrics["test"]}
+    assert values["test"] == {"lpips": None, "foreground_psnr": None, "moving_psnr": None, **metrics["test"]}
     assert isinstance(values["test"]["psnr"], float) and values["steps"] == 4 and values["gaussians"] == 60
     assert (values["run"], values["report"]) == (str(run), str(run / "report.html"))
     assert values["splat"] == str(run / "splat.ply") and values["interrupted"] is False
@@ -262,3 +265,33 @@ def test_a_quiet_command_still_warns_and_names_the_viewer(capsys: pytest.Capture
 def test_resuming_names_the_options_that_are_to_be_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nfc("train", "--resume", run, "--image-background", 1, 1, 1, "--objective.l1", 0.5) == 2
     assert "leave out --objective.l1, --image-background." in capsys.readouterr().err
+
+
+# ---- the foreground ----
+
+
+def test_the_foreground_is_measured_where_transparency_is_laid_on_a_color(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_transforms(tmp_path / "cut out", 8)
+    for path in sorted((tmp_path / "cut out" / "images").iterdir()):
+        pixels = np.array(Image.open(path).convert("RGBA"))
+        pixels[:, : pixels.shape[1] // 2, 3] = 0
+        Image.fromarray(pixels).save(path)
+    run = tmp_path / "run"
+    assert nfc("train", file, "--out", run, "--image-background", 1, 1, 1, *SMALL) == 0
+    test = json.loads((run / "metrics.json").read_text())["test"]
+    words = f"{test['foreground_psnr']:.2f} dB"
+    assert test["foreground_psnr"] < test["psnr"] and test["views"][0]["foreground_pixels"] == 24 * 16
+    assert f"Foreground PSNR {words}" in in_one_row(capsys)
+    assert nfc("eval", run) == 0
+    shown = capsys.readouterr().out
+    assert "Foreground PSNR" in shown and "mean (foreground: all pixels)" in shown and shown.count(words) == 2
+    assert nfc("info", run) == 0
+    assert f"Foreground PSNR {words}" in in_one_row(capsys)
+    assert "Foreground PSNR" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def in_one_row(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed, without the borders of tables and in one line."""
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())

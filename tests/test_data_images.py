@@ -24,7 +24,7 @@ from nfc_gs.data.image_cache import ImageCache, Throttle
 from nfc_gs.data.image_copies import ImageCopies
 from nfc_gs.data.image_files import read_header
 from nfc_gs.data.image_source import ImageSource, MaskFile
-from nfc_gs.data.images import area_average, decode, shrink
+from nfc_gs.data.images import area_average, decode, decode_foreground, shrink
 from nfc_gs.data.scene import ViewImage
 
 
@@ -113,6 +113,32 @@ def test_an_alpha_channel_is_a_mask_without_a_background(tmp_path):
     mask = decode(source_of(path)).mask
     assert mask is not None and mask.tolist() == [[0, 0, 255, 255]]
     assert decode(source_of(path, alpha_is_mask=False)).mask is None
+
+
+def test_foreground_is_what_is_mostly_opaque_where_transparency_is_laid_on_a_color(tmp_path):
+    rgba = np.dstack([noise(2, 4), np.array([[0, 127, 128, 255], [255, 255, 0, 254]], np.uint8)])
+    path, white = save(tmp_path / "a.png", rgba), (1.0, 1.0, 1.0)
+    foreground = decode_foreground(source_of(path, background=white))
+    assert foreground is not None and foreground.tolist() == [[False, False, True, True], [True, True, False, True]]
+    half_size = decode_foreground(source_of(path, background=white, width=2, height=1))
+    assert half_size is not None and half_size.tolist() == [[True, True]]  # means of 159 and 159
+    assert decode_foreground(source_of(path)) is None, "what is transparent is masked out"
+    opaque = save(tmp_path / "b.png", noise(2, 4))
+    assert decode_foreground(source_of(opaque, background=white)) is None
+
+
+def test_foreground_is_what_masks_keep_where_they_are_laid_on_a_color(tmp_path):
+    path = save(tmp_path / "a.png", noise(1, 4))
+    mask = MaskFile(save(tmp_path / "m.png", np.array([[0, 255, 255, 0]], np.uint8)))
+    foreground = decode_foreground(source_of(path, mask=mask, mask_background=(0.0, 0.0, 0.0)))
+    assert foreground is not None and foreground.tolist() == [[False, True, True, False]]
+    assert decode_foreground(source_of(path, mask=mask)) is None
+    both = np.dstack([noise(1, 4), np.array([[255, 255, 0, 255]], np.uint8)])
+    source = source_of(
+        save(tmp_path / "b.png", both), mask=mask, mask_background=(0.0, 0.0, 0.0), background=(0.0, 0.0, 0.0)
+    )
+    foreground = decode_foreground(source)
+    assert foreground is not None and foreground.tolist() == [[False, True, False, False]]
 
 
 def test_transparent_pixels_are_laid_on_the_background(tmp_path):

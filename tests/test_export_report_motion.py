@@ -74,6 +74,20 @@ def test_times_and_moving_parts_are_among_the_numbers(text: str) -> None:
     assert "moving parts 12.00 dB" in text
 
 
+def test_the_foreground_is_among_the_numbers(tmp_path: Path) -> None:
+    folder = moving_run(tmp_path / "run")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["test"]["foreground_psnr"] = 23.5
+    for view in metrics["test"]["views"]:
+        view["foreground_psnr"] = view["psnr"] - 6.0
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    shown = write_report(folder).read_text(encoding="utf-8")
+    assert "<dt>Foreground PSNR</dt><dd>23.50 <small>dB" in shown
+    row = shown.split(f'<td data-value="{name_of(2)}">')[1].split("</tr>")[0]
+    assert re.findall(r">([\d.–]+)</td>", row) == ["104", "22.00", "16.00", "12.00", "0.9000"]
+    assert "foreground 16.00 dB" in shown
+
+
 def test_the_film_strip_goes_evenly_through_time_with_the_truth_above_the_render(text: str) -> None:
     frames = strip_of(text)
     chosen = [0, 3, 5, 8, 11, 14, 16, 19]  # the nearest to eight even steps

@@ -34,15 +34,20 @@ GREY = RenderOptions((0.4, 0.4, 0.4), "torch")
 BLACK = RenderOptions(backend="torch")
 
 
-class ImagesWithMovers(ImagesInMemory):
-    """Images at full size, and which of their pixels move."""
+class ImagesWithParts(ImagesInMemory):
+    """Images at full size, and which of their pixels move or are foreground."""
 
-    def __init__(self, images: dict[str, ViewImage], moving: dict[str, np.ndarray]) -> None:
+    def __init__(
+        self, images: dict[str, ViewImage], moving: dict[str, np.ndarray], foreground: dict[str, np.ndarray]
+    ) -> None:
         super().__init__(images)
-        self._moving = moving
+        self._moving, self._foreground = moving, foreground
 
     def moving(self, view: View) -> np.ndarray | None:
         return self._moving.get(view.name)
+
+    def foreground(self, view: View) -> np.ndarray | None:
+        return self._foreground.get(view.name)
 
 
 def empty_model() -> GaussianModel:
@@ -58,7 +63,11 @@ def empty_model() -> GaussianModel:
     )
 
 
-def scene_of(images: dict[str, ViewImage], moving: dict[str, np.ndarray] | None = None) -> SceneData:
+def scene_of(
+    images: dict[str, ViewImage],
+    moving: dict[str, np.ndarray] | None = None,
+    foreground: dict[str, np.ndarray] | None = None,
+) -> SceneData:
     camera = Camera(torch.eye(4), 20.0, 20.0, 16.0, 12.0, 32, 24)
     views = tuple(View(name, camera, None) for name in images)
     return SceneData(
@@ -69,7 +78,7 @@ def scene_of(images: dict[str, ViewImage], moving: dict[str, np.ndarray] | None 
         points=PointCloud(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.uint8)),
         transform=np.eye(4),
         extent=1.0,
-        images=ImagesWithMovers(images, moving or {}),
+        images=ImagesWithParts(images, moving or {}, foreground or {}),
     )
 
 
@@ -161,6 +170,41 @@ def test_moving_parts_that_a_mask_leaves_out_do_not_count() -> None:
     first, second = evaluate(empty_model(), scene, GREY).views
     assert first.moving_psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5) and first.moving_pixels == 2 * 32
     assert second.moving_psnr is None
+
+
+def test_the_foreground_has_a_psnr_in_which_the_background_does_not_count() -> None:
+    rgb = {name: grey(102) for name in ("a.png", "b.png", "empty.png", "opaque.png")}  # 0.4, as the background
+    rgb["a.png"][:12] = 153  # wrong by 0.2 in 12 rows, of which 6 are foreground
+    rgb["b.png"][:8] = 204  # wrong by 0.4 in 8 rows, and all of them are foreground, and 8 more
+    images = {name: ViewImage(pixels, None) for name, pixels in rgb.items()}
+    parts = {"a.png": rows(0, 6), "b.png": rows(0, 16), "empty.png": rows(0, 0)}
+    metrics = evaluate(empty_model(), scene_of(images, foreground=parts), GREY)
+    first, second, empty, opaque = metrics.views
+    assert first.foreground_psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5)
+    assert second.foreground_psnr == pytest.approx(-10 * math.log10(0.16 / 2), rel=1e-5)
+    assert (first.foreground_pixels, second.foreground_pixels) == (6 * 32, 16 * 32)
+    for view in (empty, opaque):
+        assert view.foreground_psnr is None and view.foreground_pixels is None
+    assert metrics.foreground_psnr == pytest.approx(-10 * math.log10((6 * 0.04 + 8 * 0.16) / 22), rel=1e-5)
+    assert metrics.moving_psnr is None
+    whole = evaluate(empty_model(), scene_of(images), GREY)
+    assert (whole.psnr, whole.ssim) == (metrics.psnr, metrics.ssim) and whole.foreground_psnr is None
+
+
+def test_foreground_that_a_mask_leaves_out_does_not_count() -> None:
+    rgb, mask = grey(51), np.full((24, 32), 255, np.uint8)
+    rgb[:12], mask[:12] = 200, 0
+    scene = scene_of({"a.png": ViewImage(rgb, mask)}, foreground={"a.png": rows(10, 14)})
+    (view,) = evaluate(empty_model(), scene, GREY).views
+    assert view.foreground_psnr == pytest.approx(-20 * math.log10(0.2), rel=1e-5) and view.foreground_pixels == 2 * 32
+
+
+def test_metrics_json_holds_the_foreground(tmp_path: Path) -> None:
+    views = (ViewMetrics("a.png", 30.0, 0.9, foreground_psnr=20.0, foreground_pixels=100),)
+    write_metrics(tmp_path, Metrics(views), RECORD)
+    test = read_metrics(tmp_path)["test"]
+    assert test["foreground_psnr"] == pytest.approx(20.0)
+    assert test["views"][0]["foreground_psnr"] == 20.0 and test["views"][0]["foreground_pixels"] == 100
 
 
 def test_perfect_moving_parts_differ_from_none_at_all() -> None:

@@ -39,6 +39,9 @@ class ImagesInMemory:
     def moving(self, view: View) -> None:
         return None
 
+    def foreground(self, view: View) -> None:
+        return None
+
     def prefetch(self, views: list[View], divisor: int = 1) -> None:
         pass
 

@@ -115,12 +115,15 @@ class Eval(Command):
 
 
 def metrics_table(metrics: Metrics):
-    """Every view, and all of them: means, but for the moving pixels, which are taken together."""
+    """Every view, and all of them: means, but for moving and foreground pixels, which are taken together."""
     columns = [("PSNR", "psnr", decibels), ("SSIM", "ssim", ratio)]
     columns += [("LPIPS", "lpips", ratio)] if metrics.lpips is not None else []
-    columns += [("Moving PSNR", "moving_psnr", decibels)] if metrics.moving_psnr is not None else []
+    parts = [("Foreground PSNR", "foreground_psnr", decibels), ("Moving PSNR", "moving_psnr", decibels)]
+    parts = [column for column in parts if getattr(metrics, column[1]) is not None]
+    columns += parts
     rows = [[view.name, *(say(getattr(view, key)) for _, key, say in columns)] for view in metrics.views]
-    name = "mean" if metrics.moving_psnr is None else "mean (moving: all pixels)"
+    together = " and ".join(head.split()[0].lower() for head, _, _ in parts)
+    name = f"mean ({together}: all pixels)" if parts else "mean"
     title = f"Held-out views ({metrics.count_in_words})" if metrics.is_sample else "Held-out views"
     rows.append([name, *(say(getattr(metrics, key)) for _, key, say in columns)])
     return table(title, rows, ["View", *(head for head, _, _ in columns)])

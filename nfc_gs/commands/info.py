@@ -50,7 +50,7 @@ NO_NAME = "torch cannot say which one"
 TITLES = {"Installation": "nfc-gs"}
 """Titles of tables that are not the kind of what is described."""
 
-MEASURED = ("psnr", "ssim", "moving_psnr")
+MEASURED = ("psnr", "ssim", "foreground_psnr", "moving_psnr")
 """Fields of a run that are null until it is measured."""
 
 PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "gsplat", "lpips", "tensorboard")
@@ -88,7 +88,8 @@ class Info(Command):
                     image_bytes, points, time_axis
       a run         those of its capture; capture, steps, total_steps,
                     train_seconds, budget_seconds, device, backend, preset,
-                    seed, method, objective, psnr, ssim, moving_psnr
+                    seed, method, objective, psnr, ssim,
+                    foreground_psnr, moving_psnr
       run or splat  gaussians, sh_degree, head, deformation
       splat         offset, where its frame is the capture's minus one
     """
@@ -312,7 +313,8 @@ def _measured(run: Path) -> list[Fact]:
     check_results(run)
     test = read_metrics(run).get("test") if run.is_dir() else None
     values = test if isinstance(test, dict) else {}
-    rows = [("Test PSNR", "psnr", decibels), ("Test SSIM", "ssim", ratio), ("Moving PSNR", "moving_psnr", decibels)]
+    rows = [("Test PSNR", "psnr", decibels), ("Test SSIM", "ssim", ratio)]
+    rows += [("Foreground PSNR", "foreground_psnr", decibels), ("Moving PSNR", "moving_psnr", decibels)]
     return [
         Fact(label, words(values[name]), {name: values[name]})
         for label, name, words in rows

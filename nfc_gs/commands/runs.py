@@ -131,7 +131,8 @@ def measured_values(run: Path, metrics: Metrics) -> dict[str, Any]:
 
 
 def _values(run: Path, metrics: dict[str, Any]) -> dict[str, Any]:
-    test = {"psnr": None, "ssim": None, "lpips": None, "moving_psnr": None, **metrics.pop("test", {})}
+    unknown = dict.fromkeys(("psnr", "ssim", "lpips", "foreground_psnr", "moving_psnr"))
+    test = {**unknown, **metrics.pop("test", {})}
     splat = run / SPLAT_NAME
     files = {"run": run, "report": run / REPORT_NAME, "splat": splat if splat.exists() else None}
     return {**{name: None if file is None else str(file) for name, file in files.items()}, "test": test, **metrics}
@@ -142,6 +143,8 @@ def results_table(trainer: Trainer, metrics: Metrics | None) -> Any:
     rows = []
     if metrics is not None and metrics.views:
         rows += [("Test PSNR", decibels(metrics.psnr)), ("Test SSIM", ratio(metrics.ssim))]
+        if metrics.foreground_psnr is not None:
+            rows += [("Foreground PSNR", decibels(metrics.foreground_psnr))]
         if metrics.moving_psnr is not None:
             rows += [("Moving PSNR", decibels(metrics.moving_psnr))]
         rows += [("Test views", metrics.count_in_words)]

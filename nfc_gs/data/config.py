@@ -72,7 +72,8 @@ class DataConfig(FrameOptions):
     are in the capture's own frame either way. Without it, coordinates too large for float32 are moved all the same."""
 
     random_points: int = 20_000
-    """How many points to start from where the capture has none."""
+    """How many points to start from where the capture has none: random ones, in a moving scene whose images have an
+    alpha channel inside their silhouettes."""
 
     cache_gb: float | None = None
     """Memory for decoded images in gigabytes; by default a quarter of what is available. What does not fit is read

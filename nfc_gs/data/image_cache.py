@@ -14,7 +14,7 @@ import numpy as np
 
 from nfc_gs.data.image_copies import ImageCopies
 from nfc_gs.data.image_source import ImageSource
-from nfc_gs.data.images import decode, decode_moving, shrink
+from nfc_gs.data.images import decode, decode_foreground, decode_moving, shrink
 from nfc_gs.data.scene import View, ViewImage
 from nfc_gs.data.video import frames_beside
 
@@ -122,6 +122,10 @@ class ImageCache:
     def moving(self, view: View) -> np.ndarray | None:
         """Which pixels of a view show something that moves, see `SceneData.moving`; nothing of it is kept."""
         return decode_moving(_source(view))
+
+    def foreground(self, view: View) -> np.ndarray | None:
+        """Which pixels of a view are foreground, see `SceneData.foreground`; nothing of it is kept."""
+        return decode_foreground(_source(view))
 
     def _make_and_store(self, key: tuple[str, int], view: View, divisor: int) -> ViewImage:
         try:

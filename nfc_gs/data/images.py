@@ -90,6 +90,31 @@ def decode_moving(source: ImageSource) -> np.ndarray | None:
     return share >= 128
 
 
+def decode_foreground(source: ImageSource) -> np.ndarray | None:
+    """Which pixels of the picture are foreground where transparency, or what a mask leaves out, is laid on a color:
+    those whose alpha is above one half.
+
+    Returns:
+        [H, W] bool, of the size of `decode`'s picture; None where nothing is laid on a color.
+
+    Raises:
+        UserError: as `decode`.
+    """
+    size, alpha = (source.width, source.height), None
+    if source.background is not None and source.header.has_alpha:
+        stored = read_alpha(source)
+        alpha = None if stored is None else area_average(stored, size)
+    if source.mask is not None and source.mask_background is not None:
+        kept = area_average(read_matte(source.mask), size)
+        alpha = kept if alpha is None else np.minimum(alpha, kept)
+    if alpha is None:
+        return None
+    if source.lens is not None and source.pinhole is not None:
+        nothing_ignored = np.zeros(alpha.shape, dtype=bool)
+        alpha = _undistort(alpha[..., None], nothing_ignored, source.lens, source.pinhole)[0][..., 0]
+    return alpha >= 128
+
+
 def read_alpha(source: ImageSource) -> np.ndarray | None:
     """The alpha channel of an image as it is in the file, upright, [H, W] uint8; None where all is opaque.
 

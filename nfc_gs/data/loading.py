@@ -103,6 +103,7 @@ def load_scene(
         train=train,
         test=test,
         points=placed.points,
+        points_are_random=not placed.own,
         transform=placed.transform,
         extent=1.1 * placed.size,
         background=masking.background,

@@ -85,6 +85,8 @@ class ViewImages(Protocol):
 
     def moving(self, view: View) -> np.ndarray | None: ...
 
+    def foreground(self, view: View) -> np.ndarray | None: ...
+
     def prefetch(self, views: Sequence[View], divisor: int = 1) -> None: ...
 
 
@@ -123,6 +125,7 @@ class SceneData:
         views: all views, sorted by name.
         train, test: indices into `views`; disjoint.
         points: SfM points or seeded random ones, in the normalised frame.
+        points_are_random: they are the latter, which say no more than where to look.
         transform: [4, 4] float64 similarity from the capture's world frame to the normalised frame in which
             cameras and points are given; `export` undoes it.
         extent: radius of the cameras around their centre in the normalised frame, scene units (3DGS's
@@ -165,6 +168,7 @@ class SceneData:
     messages: tuple[str, ...] = ()
     time_axis: TimeAxis | None = None
     format: str = ""
+    points_are_random: bool = False
     images: ViewImages | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -212,6 +216,17 @@ class SceneData:
             UserError: the mask cannot be read any more, or there are no photos.
         """
         return self._images.moving(self.views[index])
+
+    def foreground(self, index: int) -> np.ndarray | None:
+        """Which pixels of `image(index)` are foreground, [H, W] bool: their alpha is above one half. None where no
+        alpha channel and no mask is laid on a color.
+
+        It is used by metrics alone, not by training.
+
+        Raises:
+            UserError: the image cannot be read any more, or there are no photos.
+        """
+        return self._images.foreground(self.views[index])
 
     def prefetch(self, indices: Sequence[int], divisor: int = 1) -> None:
         """Start decoding these pictures in the background; returns at once."""

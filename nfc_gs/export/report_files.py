@@ -50,6 +50,7 @@ class ViewResult:
     ssim: float | None
     lpips: float | None
     moving_psnr: float | None
+    foreground_psnr: float | None
     time: float | None
     pictures: dict[str, Picture] = field(default_factory=dict)
     """"truth", "render" and "error"; empty where they are not embedded."""
@@ -222,11 +223,11 @@ def read_views(run: Path, test: Mapping[str, Any]) -> list[ViewResult]:
     axis = read_time_axis(test)
     views = []
     for row, stem in zip(rows, stems, strict=True):
-        psnr, ssim, lpips, moving, time = (
-            as_number(row.get(key)) for key in ("psnr", "ssim", "lpips", "moving_psnr", "time")
+        psnr, ssim, lpips, moving, foreground, time = (
+            as_number(row.get(key)) for key in ("psnr", "ssim", "lpips", "moving_psnr", "foreground_psnr", "time")
         )
         own = None if time is None else axis.own(time)
-        views.append(ViewResult(str(row["name"]), stem, psnr, ssim, lpips, moving, own))
+        views.append(ViewResult(str(row["name"]), stem, psnr, ssim, lpips, moving, foreground, own))
     views.sort(key=lambda view: view.name)
     room = MAX_BYTES
     for index in _worth_showing([view.psnr for view in views]):

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,10 @@ logger = logging.getLogger("nfc_gs")
 
 
 _OF_TRAINING = ("train_seconds", "peak_memory_mb")
-_OF_VIEWS = ("psnr", "ssim", "lpips", "time", "moving_psnr", "moving_pixels", "flat_psnr", "alpha")
+_OF_VIEWS = (
+    *("psnr", "ssim", "lpips", "time", "moving_psnr", "moving_pixels", "foreground_psnr", "foreground_pixels"),
+    *("flat_psnr", "alpha"),
+)
 """Figures in `metrics.json`: of the training, and of one view or the mean of all."""
 
 
@@ -37,6 +40,9 @@ class ViewMetrics:
         moving_psnr: PSNR in dB of the pixels that show something that moves; None where the capture does not say
             which they are, or none moves.
         moving_pixels: how many pixels that is; None with it.
+        foreground_psnr: PSNR in dB of the pixels whose alpha in the image is above one half; None where no alpha
+            channel and no mask is laid on a color, or no pixel is foreground.
+        foreground_pixels: how many pixels that is; None with it.
         flat_psnr: what a picture of one color, the mean of the photo, would have instead of `psnr`; infinity if the
             photo is of one color; None where it was not measured.
         alpha: mean alpha of the rendering, 0..1; None where it was not measured.
@@ -49,6 +55,8 @@ class ViewMetrics:
     time: float | None = None
     moving_psnr: float | None = None
     moving_pixels: int | None = None
+    foreground_psnr: float | None = None
+    foreground_pixels: int | None = None
     flat_psnr: float | None = None
     alpha: float | None = None
 
@@ -119,12 +127,16 @@ class Metrics:
         It comes from the squared error summed over these pixels, not from the views' own numbers: in some views few
         pixels move, and a mean over views would count their noise as much as whole images.
         """
-        parts = [(view.moving_pixels, view.moving_psnr) for view in self.views]
-        errors = [(pixels, pixels * 10 ** (-0.1 * psnr)) for pixels, psnr in parts if pixels and psnr is not None]
-        if not errors:
-            return None
-        mean = sum(error for _, error in errors) / sum(pixels for pixels, _ in errors)
-        return -10 * math.log10(mean) if mean > 0 else math.inf
+        return _together((view.moving_pixels, view.moving_psnr) for view in self.views)
+
+    @property
+    def foreground_psnr(self) -> float | None:
+        """Of the foreground pixels of all views taken together (as `moving_psnr`), dB; None where none is known.
+
+        A large empty background raises `psnr` by itself: of two captures with equal errors on the object that with the
+        smaller object has the higher `psnr`, but the same `foreground_psnr`.
+        """
+        return _together((view.foreground_pixels, view.foreground_psnr) for view in self.views)
 
     @property
     def flat_psnr(self) -> float | None:
@@ -151,6 +163,15 @@ class Metrics:
             return None
         values = [value for value in values if not math.isnan(value)]  # a view that its mask ignores whole
         return sum(values) / len(values) if values else None
+
+
+def _together(parts: Iterable[tuple[int | None, float | None]]) -> float | None:
+    """The PSNR, dB, of parts with so many pixels and such a PSNR each; None if there is none."""
+    errors = [(pixels, pixels * 10 ** (-0.1 * psnr)) for pixels, psnr in parts if pixels and psnr is not None]
+    if not errors:
+        return None
+    mean = sum(error for _, error in errors) / sum(pixels for pixels, _ in errors)
+    return -10 * math.log10(mean) if mean > 0 else math.inf
 
 
 @dataclass(frozen=True)
@@ -199,6 +220,8 @@ def test_values(metrics: Metrics) -> dict[str, Any]:
         test["lpips"] = metrics.lpips
     if metrics.moving_psnr is not None:
         test["moving_psnr"] = metrics.moving_psnr
+    if metrics.foreground_psnr is not None:
+        test["foreground_psnr"] = metrics.foreground_psnr
     if metrics.better_than_flat is not None:
         test["better_than_flat"] = metrics.better_than_flat
     if metrics.time_axis is not None:

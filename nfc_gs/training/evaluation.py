@@ -64,7 +64,8 @@ def evaluate(
         out = render(shown, scene.camera(index), view.time, options, view=index)
         image = out.rgb.clamp(0.0, 1.0)  # [H, W, 3]
         operations = _operations(options, image.device)
-        moving = _moving(scene.moving(index), truth)
+        moving = _counting(scene.moving(index), truth)
+        foreground = _counting(scene.foreground(index), truth)
         measured[position] = ViewMetrics(
             name=view.name,
             psnr=measure.psnr(image, truth.rgb, truth.mask, operations=operations),
@@ -73,6 +74,10 @@ def evaluate(
             time=view.time,
             moving_psnr=None if moving is None else measure.psnr(image, truth.rgb, moving, operations=operations),
             moving_pixels=None if moving is None else int(moving.sum()),
+            foreground_psnr=(
+                None if foreground is None else measure.psnr(image, truth.rgb, foreground, operations=operations)
+            ),
+            foreground_pixels=None if foreground is None else int(foreground.sum()),
             flat_psnr=_flat_psnr(truth),
             alpha=float(out.alpha.mean()),
         )
@@ -115,11 +120,11 @@ def _flat_psnr(truth: ViewImage) -> float:
     return math.inf if variance == 0 else -10 * math.log10(variance)
 
 
-def _moving(moving: np.ndarray | None, truth: ViewImage) -> np.ndarray | None:
-    """Which of the moving pixels count, [H, W] bool; None if no pixel does."""
-    if moving is not None and truth.mask is not None:
-        moving = moving & (truth.mask >= 128)
-    return moving if moving is not None and moving.any() else None
+def _counting(pixels: np.ndarray | None, truth: ViewImage) -> np.ndarray | None:
+    """Which of these pixels ([H, W] bool) count, [H, W] bool; None if no pixel does."""
+    if pixels is not None and truth.mask is not None:
+        pixels = pixels & (truth.mask >= 128)
+    return pixels if pixels is not None and pixels.any() else None
 
 
 def _lpips(image: Tensor, truth: ViewImage) -> float | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nfc_gs.data.carving import carved_points
 from nfc_gs.data.sampler import Window
-from nfc_gs.data.scene import SceneData
+from nfc_gs.data.scene import PointCloud, SceneData
 from nfc_gs.model.gaussians import GEOMETRY, GaussianModel
 from nfc_gs.model.radiance import Output, Part, RenderOutput
 from nfc_gs.ops.operations import Operations
@@ -24,15 +26,17 @@ from nfc_gs.training.samples import Sample, ViewSample
 from nfc_gs.training.schedules import early_progress, generator_for, learning_rates, sh_degree_at
 from nfc_gs.training.views import TrainingViews, on_device
 
+logger = logging.getLogger("nfc_gs")
+
 
 def new_gaussians(scene: SceneData, config: ResolvedConfig) -> GaussianModel:
-    """The Gaussians that a run begins with: one for each point of the scene, and what moves them.
+    """The Gaussians that a run begins with: one for each of its `starting_points`, and what moves them.
 
     Raises:
-        UserError: the scene has no usable point.
+        UserError: the scene has no usable point, or an image cannot be read.
     """
     model = GaussianModel.from_points(
-        scene.points,
+        starting_points(scene, config.seed),
         config.sh_degree,
         head=config.head,
         bit_view=config.bit_view,
@@ -45,6 +49,22 @@ def new_gaussians(scene: SceneData, config: ResolvedConfig) -> GaussianModel:
     )
     model.deformation = new_deformation(config, scene)
     return model
+
+
+def starting_points(scene: SceneData, seed: int) -> PointCloud:
+    """The points of the scene; of a moving one that has none of its own, points inside the silhouettes of its images
+    where these have an alpha channel, since most random points are where nothing is.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    if not scene.points_are_random or scene.time_axis is None:
+        return scene.points
+    carved = carved_points(scene, len(scene.points), seed)
+    if carved is None:
+        return scene.points
+    logger.info(f"Training starts from {len(carved)} points inside the silhouettes that the alpha channels show.")
+    return carved
 
 
 class GaussianTraining:

@@ -227,6 +227,10 @@ class NoisyImages:
         """Which pixels of a view show something that moves; see `SceneData.moving`."""
         return self._images.moving(view)
 
+    def foreground(self, view: View) -> np.ndarray | None:
+        """Which pixels of a view are foreground; see `SceneData.foreground`."""
+        return self._images.foreground(view)
+
     def prefetch(self, views: Sequence[View], divisor: int = 1) -> None:
         """Start decoding in the background what is not there yet."""
         self._images.prefetch([view for view in views if view.name not in self._names], divisor)

@@ -15,6 +15,7 @@ def section(run: RunFiles) -> Section:
     rate = steps / seconds if steps and seconds else None
     kinds = [
         ("Test PSNR", as_number(test.get("psnr")), lambda v: f"{v:.2f} <small>dB</small>"),
+        ("Foreground PSNR", as_number(test.get("foreground_psnr")), lambda v: f"{v:.2f} <small>dB</small>"),
         ("Moving PSNR", as_number(test.get("moving_psnr")), lambda v: f"{v:.2f} <small>dB</small>"),
         ("Test SSIM", as_number(test.get("ssim")), lambda v: f"{v:.4f}"),
         ("Test LPIPS", as_number(test.get("lpips")), lambda v: f"{v:.4f}"),

@@ -60,7 +60,7 @@ def _sample(run: RunFiles) -> str:
 def view_in_words(view: ViewResult) -> str:
     """The numbers of a view in one line."""
     numbers = [(view.psnr, "PSNR {:.2f} dB"), (view.ssim, "SSIM {:.4f}"), (view.lpips, "LPIPS {:.4f}")]
-    numbers.append((view.moving_psnr, "moving parts {:.2f} dB"))
+    numbers += [(view.foreground_psnr, "foreground {:.2f} dB"), (view.moving_psnr, "moving parts {:.2f} dB")]
     return " · ".join(form.format(value) for value, form in numbers if value is not None)
 
 
@@ -85,8 +85,8 @@ def _data(view: ViewResult) -> dict[str, Any]:
 
 def _table(run: RunFiles) -> str:
     when, digits = {"frames": ("Frame", 0), "seconds": ("Time (s)", 3)}.get(run.axis.unit, ("Time", 3))
-    kinds = [(when, "time", digits), ("PSNR (dB)", "psnr", 2), ("Moving (dB)", "moving_psnr", 2)]
-    kinds += [("SSIM", "ssim", 4), ("LPIPS", "lpips", 4)]
+    kinds = [(when, "time", digits), ("PSNR (dB)", "psnr", 2), ("Foreground (dB)", "foreground_psnr", 2)]
+    kinds += [("Moving (dB)", "moving_psnr", 2), ("SSIM", "ssim", 4), ("LPIPS", "lpips", 4)]
     kinds = [kind for kind in kinds if any(getattr(view, kind[1]) is not None for view in run.views)]
     heads = "".join(f'<th scope="col"><button type="button">{label}</button></th>' for label, _, _ in kinds)
     places = {id(view): place for place, view in enumerate(run.shown)}
