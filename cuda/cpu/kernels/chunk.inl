@@ -21,6 +21,14 @@ inline int pixel_at(int row, int column) {
   return block * kBlockPixels + row % kBlock * kBlock + column % kBlock;
 }
 
+// A row of a tile's pixels, from memory and to it.
+inline void load_row(const float* pixels, int row, float* to) {
+  for (int i = 0; i < kTile; i += kBlock) memcpy(to + i, pixels + pixel_at(row, i), kBlock * sizeof(float));
+}
+inline void store_row(const float* from, int row, float* pixels) {
+  for (int i = 0; i < kTile; i += kBlock) memcpy(pixels + pixel_at(row, i), from + i, kBlock * sizeof(float));
+}
+
 // A tile of the whole picture: its first pixel, and which of its columns and rows lie inside the window.
 struct TileView {
   int x, y, column_begin, columns, row_begin, row_end;
@@ -50,20 +58,18 @@ inline float block_centre(int block) { return float(block * kBlock) + 0.5f * flo
 // From the centre of a block to one of its columns or rows.
 inline float pixel_offset(int pixel) { return float(pixel) - 0.5f * float(kBlock - 1); }
 
-// Where the pixels of a block lie, relative to the centre of the tile.
+// Where the pixels of a vector of a block, its `part`, lie, relative to the centre of the tile.
 struct BlockPixels {
-  float centre_x, centre_y;
-  Vf x, y[kBlockVectors];  // the columns of all vectors are the same
+  Vf x, y;
 
-  explicit BlockPixels(int block)
-      : centre_x(block_centre(block % kBlocksAcross)), centre_y(block_centre(block / kBlocksAcross)) {
-    float lanes_x[kBlockPixels], lanes_y[kBlockPixels];
-    for (int i = 0; i < kBlockPixels; ++i) {
-      lanes_x[i] = centre_x + pixel_offset(i % kBlock);
-      lanes_y[i] = centre_y + pixel_offset(i / kBlock);
+  BlockPixels(int block, int part) {
+    float lanes_x[kLanes], lanes_y[kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+      lanes_x[i] = pixel_offset(i % kBlock);
+      lanes_y[i] = pixel_offset(i / kBlock);
     }
-    x = load(lanes_x);
-    for (int m = 0; m < kBlockVectors; ++m) y[m] = load(lanes_y + m * kLanes);
+    x = load(lanes_x) + block_centre(block % kBlocksAcross);
+    y = load(lanes_y) + (block_centre(block / kBlocksAcross) + float(part * kLanes / kBlock));
   }
 };
 
@@ -76,14 +82,18 @@ struct TileSplat {
 
 constexpr float kLog2AlphaMin = -7.9943534f;  // log2(1 / 255)
 
+// Splats are taken from a list so many at a time: what one waits for is done meanwhile for the other.
+constexpr int kSplatsAtOnce = 4;
+
 // Some consecutive splats of a tile, and which of them each block of pixels has to look at, in their order.
 template <int D>
 struct Chunk {
   static constexpr int kSize = 128;
 
   int count;
-  TileSplat<D> splats[kSize];
-  int lengths[kBlocks], lists[kBlocks][kSize + kLanes];
+  TileSplat<D> splats[kSize + 1];  // the last one reaches nothing
+  int lengths[kBlocks];
+  uint8_t lists[kBlocks][kSize + kListRoom];
 
   // The tile's splats from `slot` on, with channels [first, first + D).
   Chunk(const RenderJob& job, const TileView& view, uint32_t slot, uint32_t end, int first)
@@ -94,6 +104,10 @@ struct Chunk {
       for (int k = next; k < next + kLanes && slot + uint32_t(k) + kSize < end; ++k) prefetch(job, entries[k + kSize]);
       add(job, view, entries, next, first);
     }
+    splats[kSize] = TileSplat<D>{};
+    splats[kSize].log2_opacity = 2.0f * kLog2AlphaMin;
+    for (int block = 0; block < kBlocks; ++block)  // a list may be read up to the next multiple of kSplatsAtOnce
+      for (int i = 0; i < kSplatsAtOnce - 1; ++i) lists[block][lengths[block] + i] = kSize;
   }
 
  private:

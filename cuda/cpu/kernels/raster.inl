@@ -20,68 +20,103 @@ namespace nfc {
 inline namespace NFC_ISA {
 namespace {
 
-// log2 of the uncapped alpha of a vector of pixels, and whether it counts.
-template <int D>
-inline Vf splat_exponent(const TileSplat<D>& s, Vf x, Vf y, Vf* u, Vf* v, Mask* counts) {
-  *u = multiply_add(broadcast(s.q), y, multiply_add(broadcast(s.p), x, broadcast(s.u0)));
-  *v = multiply_add(broadcast(s.r), y, broadcast(s.v0));
-  const Vf exponent = (s.log2_opacity - *v * *v) - *u * *u;
-  *counts = exponent >= broadcast(kLog2AlphaMin);
-  return exponent;
-}
+// What some splats are to a vector of pixels: their alpha before it is capped and after, and u and v.
+struct SplatAlphas {
+  Vf uncapped[kSplatsAtOnce], alpha[kSplatsAtOnce], u[kSplatsAtOnce], v[kSplatsAtOnce];
+
+  template <int D>
+  SplatAlphas(const Chunk<D>& chunk, const uint8_t* list, const BlockPixels& at) {
+    for (int i = 0; i < kSplatsAtOnce; ++i) {
+      const TileSplat<D>& s = chunk.splats[list[i]];
+      u[i] = multiply_add(broadcast(s.q), at.y, multiply_add(broadcast(s.p), at.x, broadcast(s.u0)));
+      v[i] = multiply_add(broadcast(s.r), at.y, broadcast(s.v0));
+      uncapped[i] = (s.log2_opacity - v[i] * v[i]) - u[i] * u[i];
+    }
+    Mask counts[kSplatsAtOnce];
+    for (int i = 0; i < kSplatsAtOnce; ++i) counts[i] = uncapped[i] >= broadcast(kLog2AlphaMin);
+    exp_2<kSplatsAtOnce>(uncapped);
+    for (int i = 0; i < kSplatsAtOnce; ++i)
+      alpha[i] = select(counts[i], minimum(uncapped[i], broadcast(NFC_ALPHA_MAX)), Vf{});
+  }
+};
 
 inline void start_transmittance(const TileView& v, float* T) {
+  float inside[kTile];
+  for (int i = 0; i < kTile; ++i) inside[i] = i >= v.column_begin && i < v.column_begin + v.columns ? 1.0f : -1.0f;
   for (int i = 0; i < kTilePixels; ++i) T[i] = -1.0f;
-  for (int row = v.row_begin; row < v.row_end; ++row)
-    for (int column = 0; column < v.columns; ++column) T[pixel_at(row, v.column_begin + column)] = 1.0f;
+  for (int row = v.row_begin; row < v.row_end; ++row) store_row(inside, row, T);
 }
 
 inline Mask is_live(Vf T) { return T >= broadcast(NFC_TRANSMITTANCE_MIN); }
 
 // Whether a block has a pixel that is not finished.
-inline bool any_live(const Vf* T) {
-  Vf top = T[0];
-  for (int m = 1; m < kBlockVectors; ++m) top = maximum(top, T[m]);
+inline bool any_live(const float* T) {
+  Vf top = load(T);
+  for (int m = 1; m < kBlockVectors; ++m) top = maximum(top, load(T + m * kLanes));
   return any(is_live(top));
 }
+
+inline int min_int(int a, int b) { return a < b ? a : b; }
 
 // What the expected depth is divided by.
 inline float covered(float alpha) { return alpha > 1e-10f ? alpha : 1e-10f; }
 
-// Blends the splats of a chunk into a block of pixels: their transmittance and channels, which are kTilePixels apart.
+// Blends the splats of a list into a vector of pixels: their transmittance and channels, which are kTilePixels apart.
 // Returns whether pixels are left that are not finished.
 template <int D>
-inline bool blend_block(const Chunk<D>& chunk, int block, float* T, float* sums) {
-  const BlockPixels at(block);
-  const int *list = chunk.lists[block], length = chunk.lengths[block];
-  Vf t[kBlockVectors], left[kBlockVectors], sum[D][kBlockVectors];
-  for (int m = 0; m < kBlockVectors; ++m) {
-    t[m] = load(T + m * kLanes), left[m] = maximum(t[m], -t[m]);
-    for (int c = 0; c < D; ++c) sum[c][m] = load(sums + c * kTilePixels + m * kLanes);
-  }
-  for (int next = 0; next < length && any_live(t); next += kLanes) {
-    for (int m = 0; m < kBlockVectors; ++m) t[m] = select(is_live(t[m]), t[m], Vf{});
+inline bool blend_vector(const Chunk<D>& chunk, int block, int part, float* T, float* sums) {
+  const BlockPixels at(block, part);
+  const uint8_t* list = chunk.lists[block];
+  const int length = chunk.lengths[block];
+  Vf t = load(T), left = maximum(t, -t), sum[D];
+  for (int c = 0; c < D; ++c) sum[c] = load(sums + c * kTilePixels);
+  for (int next = 0; next < length && any(is_live(t)); next += kLanes) {
+    t = select(is_live(t), t, Vf{});
     const int end = next + kLanes < length ? next + kLanes : length;
-    for (int k = next; k < end; ++k) {
-      const TileSplat<D>& s = chunk.splats[list[k]];
-      for (int m = 0; m < kBlockVectors; ++m) {
-        Vf u, v;
-        Mask counts;
-        const Vf exponent = splat_exponent(s, at.x, at.y[m], &u, &v, &counts);
-        const Vf alpha = select(counts, minimum(exp_2(exponent), broadcast(NFC_ALPHA_MAX)), Vf{});
-        const Vf after = t[m] - t[m] * alpha;
-        const Vf weight = select(is_live(after), alpha * t[m], Vf{});
-        t[m] = after, left[m] = select(is_live(after), after, left[m]);
-        for (int c = 0; c < D; ++c) sum[c][m] = sum[c][m] + weight * s.color[c];
+    for (int k = next; k < end; k += kSplatsAtOnce) {
+      const SplatAlphas of(chunk, list + k, at);
+      for (int i = 0; i < kSplatsAtOnce; ++i) {
+        const Vf blended = of.alpha[i] * t, after = t - blended;
+        const Vf weight = select(is_live(after), blended, Vf{});
+        t = after, left = select(is_live(after), after, left);
+        const float* color = chunk.splats[list[k + i]].color;
+        for (int c = 0; c < D; ++c) sum[c] = sum[c] + weight * color[c];
       }
     }
   }
-  for (int m = 0; m < kBlockVectors; ++m) {
-    store(T + m * kLanes, select(is_live(t[m]), t[m], -left[m]));
-    for (int c = 0; c < D; ++c) store(sums + c * kTilePixels + m * kLanes, sum[c][m]);
-  }
-  return any_live(t);
+  store(T, select(is_live(t), t, -left));
+  for (int c = 0; c < D; ++c) store(sums + c * kTilePixels, sum[c]);
+  return any(is_live(t));
 }
+
+// A row of a tile's pixels with channels [first, first + D) of an image of `channels`, each pixel's next to each other:
+// where they lie in the image if there are just these, or else in a copy.
+template <int D, typename Float>
+struct PixelRow {
+  float copy[kTile * D];
+  Float* const image;
+  const int channels, used, begin, columns;
+  const bool whole;
+  Float* const pixels;
+
+  PixelRow(Float* image, int channels, int first, const TileView& view)
+      : image(image + first), channels(channels), used(min_int(D, channels - first)), begin(view.column_begin),
+        columns(view.columns), whole(columns == kTile && channels == D),
+        pixels(whole ? this->image : copy) {}
+
+  void read() {
+    if (whole) return;
+    memset(copy, 0, sizeof copy);
+    for (int i = 0; i < columns; ++i)
+      for (int c = 0; c < used; ++c) copy[(begin + i) * D + c] = image[i * channels + c];
+  }
+
+  void write() const {
+    if (whole) return;
+    for (int i = 0; i < columns; ++i)
+      for (int c = 0; c < used; ++c) image[i * channels + c] = copy[(begin + i) * D + c];
+  }
+};
 
 // Blends channels [first, first + D) of the tile.
 template <int D>
@@ -97,33 +132,33 @@ void raster_channels(const RenderJob& job, int tile, int first) {
     const Chunk<D> chunk(job, view, slot, end, first);
     live = false;
     for (int block = 0; block < kBlocks; ++block) {
-      const int pixel = block * kBlockPixels;
-      live |= blend_block(chunk, block, T + pixel, sum[0] + pixel);
+      for (int m = 0; m < kBlockVectors; ++m) {
+        const int pixel = block * kBlockPixels + m * kLanes;
+        live |= blend_vector(chunk, block, m, T + pixel, sum[0] + pixel);
+      }
     }
     slot += uint32_t(chunk.count);
   }
   job.tile_used[tile] = slot - begin;
 
-  const int out_channels = job.channels - (job.depth ? 1 : 0);
+  const int out_channels = job.channels - (job.depth ? 1 : 0), colors = min_int(D, out_channels - first);
+  float background[D] = {};
+  for (int c = 0; c < colors; ++c) background[c] = job.background ? job.background[first + c] : 0.0f;
   for (int row = view.row_begin; row < view.row_end; ++row) {
     const size_t at = row_index(job, view, row);
-    int pixel[kTile];
-    float left[kTile];
-    for (int column = 0; column < view.columns; ++column) {
-      pixel[column] = pixel_at(row, view.column_begin + column);
-      left[column] = fabsf(T[pixel[column]]);
-      job.out_alpha[at + column] = 1.0f - left[column];
+    float left[kTile], blended[D][kTile];
+    PixelRow<D, float> out(job.out + at * out_channels, out_channels, first, view);
+    load_row(T, row, left);
+    for (int c = 0; c < D; ++c) load_row(sum[c], row, blended[c]);
+    for (int i = 0; i < kTile; ++i) {
+      left[i] = fabsf(left[i]);
+      for (int c = 0; c < D; ++c) out.pixels[i * D + c] = blended[c][i] + left[i] * background[c];
     }
-    for (int c = 0; c < D; ++c) {
-      if (first + c == out_channels) {
-        for (int column = 0; column < view.columns; ++column)
-          job.out_depth[at + column] = sum[c][pixel[column]] / covered(1.0f - left[column]);
-      } else {
-        const float behind = job.background ? job.background[first + c] : 0.0f;
-        float* out = job.out + at * out_channels + first + c;
-        for (int column = 0; column < view.columns; ++column)
-          out[column * out_channels] = sum[c][pixel[column]] + left[column] * behind;
-      }
+    out.write();
+    for (int column = 0; column < view.columns; ++column) {
+      const int i = view.column_begin + column;
+      job.out_alpha[at + column] = 1.0f - left[i];
+      if (colors < D) job.out_depth[at + column] = blended[D - 1][i] / covered(1.0f - left[i]);
     }
   }
 }
@@ -139,7 +174,7 @@ struct PixelGradients {
 template <int D>
 inline void load_gradients(const RenderJob& job, int tile, const TileView& view, int first,
                                   PixelGradients<D>* g) {
-  const int out_channels = job.channels - (job.depth ? 1 : 0);
+  const int out_channels = job.channels - (job.depth ? 1 : 0), colors = min_int(D, out_channels - first);
   start_transmittance(view, g->T);
   memset(g->behind, 0, sizeof g->behind);
   memset(g->v, 0, sizeof g->v);
@@ -147,27 +182,27 @@ inline void load_gradients(const RenderJob& job, int tile, const TileView& view,
   for (int row = view.row_begin; row < view.row_end; ++row) {
     const size_t at = row_index(job, view, row);
     const float* alpha = job.out_alpha + at;
-    int pixel[kTile];
-    for (int column = 0; column < view.columns; ++column) pixel[column] = pixel_at(row, view.column_begin + column);
-    for (int c = 0; c < D; ++c) {
-      float* v = g->v[c];
-      if (first + c == out_channels) {
-        if (!job.v_depth) continue;
-        for (int column = 0; column < view.columns; ++column) {  // depth = sum / covered(alpha)
-          v[pixel[column]] = job.v_depth[at + column] / covered(alpha[column]);
-          g->behind[pixel[column]] += job.out_depth[at + column] * job.v_depth[at + column];
+    float row_behind[kTile] = {}, row_v[D][kTile] = {};
+    float *const behind = row_behind + view.column_begin, *const v_last = row_v[D - 1] + view.column_begin;
+    if (job.v_out) {
+      PixelRow<D, float> out(job.out + at * out_channels, out_channels, first, view);
+      PixelRow<D, const float> v_out(job.v_out + at * out_channels, out_channels, first, view);
+      out.read(), v_out.read();
+      for (int i = 0; i < kTile; ++i) {
+        for (int c = 0; c < D; ++c) {
+          const float v = v_out.pixels[i * D + c];
+          row_v[c][i] = v, row_behind[i] += out.pixels[i * D + c] * v;
         }
-      } else if (job.v_out) {
-        const float* out = job.out + at * out_channels + first + c;
-        const float* v_out = job.v_out + at * out_channels + first + c;
-        for (int column = 0; column < view.columns; ++column) {
-          v[pixel[column]] = v_out[column * out_channels];
-          g->behind[pixel[column]] += out[column * out_channels] * v_out[column * out_channels];
-        }
-        if (job.tile_background) {
-          for (int column = 0; column < view.columns; ++column)
-            v_background[c] += (1.0f - alpha[column]) * v_out[column * out_channels];
-        }
+      }
+      for (int c = 0; job.tile_background && c < colors; ++c) {
+        for (int column = 0; column < view.columns; ++column)
+          v_background[c] += (1.0f - alpha[column]) * v_out.pixels[(view.column_begin + column) * D + c];
+      }
+    }
+    if (colors < D && job.v_depth) {
+      for (int column = 0; column < view.columns; ++column) {  // depth = sum / covered(alpha)
+        v_last[column] = job.v_depth[at + column] / covered(alpha[column]);
+        behind[column] += job.out_depth[at + column] * job.v_depth[at + column];
       }
     }
     if (first == 0 && (job.v_alpha || job.v_depth)) {  // alpha = 1 - T; its gradient is part of the first pass
@@ -175,9 +210,11 @@ inline void load_gradients(const RenderJob& job, int tile, const TileView& view,
         float v_alpha = job.v_alpha ? job.v_alpha[at + column] : 0.0f;
         if (job.v_depth && alpha[column] > 1e-10f)
           v_alpha -= job.v_depth[at + column] * job.out_depth[at + column] / alpha[column];
-        g->behind[pixel[column]] -= (1.0f - alpha[column]) * v_alpha;
+        behind[column] -= (1.0f - alpha[column]) * v_alpha;
       }
     }
+    store_row(row_behind, row, g->behind);
+    for (int c = 0; c < D; ++c) store_row(row_v[c], row, g->v[c]);
   }
   if (!job.tile_background) return;
   for (int c = 0; c < D; ++c)
@@ -199,7 +236,7 @@ struct SplatSums {
 template <bool Abs>
 struct BlockGradients {
   Vf g[kBlockPixels], weight[kBlockPixels];
-  Vf absolute[Abs ? 2 : 1][kLanes];                  // of the gradient of the mean, summed over the vectors
+  Vf absolute[1 + Abs][kLanes];                      // of the gradient of the mean, summed over the vectors
   alignas(64) float mean_x[kLanes], mean_y[kLanes];  // of the splats
 };
 
@@ -210,7 +247,7 @@ inline void transpose_block(Vf* values) {
 
 // Adds the sums over a block of pixels for up to kLanes splats of the list.
 template <int D, bool Abs>
-inline void add_block_sums(const int* list, int count, int block, const PixelGradients<D>& pixels,
+inline void add_block_sums(const uint8_t* list, int count, int block, const PixelGradients<D>& pixels,
                            BlockGradients<Abs>& of, SplatSums<D, Abs>* to) {
   using Sums = SplatSums<D, Abs>;
   Vf total[Sums::kStride] = {};
@@ -236,7 +273,7 @@ inline void add_block_sums(const int* list, int count, int block, const PixelGra
     for (int j = 0; j < 2; ++j) {
       alignas(64) float sums[kLanes];
       sum_lanes<kLanes>(of.absolute[Abs ? j : 0], sums);
-      total[kPlainMoments + j] = load(sums);
+      total[kPlainMoments + j] = load(sums) * (1.0f / (kExponentScale * kExponentScale));
     }
   }
   transpose_block(of.weight);
@@ -252,58 +289,60 @@ inline void add_block_sums(const int* list, int count, int block, const PixelGra
   }
 }
 
+// The backward pass of a vector of the pixels of a block, `part`, through up to kLanes splats.
+template <int D, bool Abs>
+inline void vector_backward(const Chunk<D>& chunk, const uint8_t* list, int count, int block, int part,
+                            PixelGradients<D>* g, BlockGradients<Abs>* of) {
+  const BlockPixels at(block, part);
+  const int pixel = block * kBlockPixels + part * kLanes;
+  Vf t = load(g->T + pixel), behind = load(g->behind + pixel), v_out[D];
+  for (int c = 0; c < D; ++c) v_out[c] = load(g->v[c] + pixel);
+  t = select(is_live(t), t, Vf{});
+  for (int first = 0; first < count; first += kSplatsAtOnce) {
+    const SplatAlphas alphas(chunk, list + first, at);
+    for (int i = 0; i < kSplatsAtOnce; ++i) {
+      const int k = first + i;
+      const TileSplat<D>& s = chunk.splats[list[k]];
+      const Vf alpha = alphas.alpha[i], after = t - t * alpha;
+      const Mask live = is_live(after);
+      const Vf weight = select(live, alpha * t, Vf{});
+      t = after;
+      Vf blended = Vf{};  // sum over channels of gradient times the splat's part
+      for (int c = 0; c < D; ++c) blended = blended + s.color[c] * v_out[c];
+      blended = blended * weight;
+      behind = behind - blended;
+      // alpha v_alpha = alpha (T color v - behind / (1 - alpha)); zero where alpha is capped or the pixel finished
+      Vf ga = blended - alpha * behind * reciprocal(1.0f - alpha);
+      ga = select(both(live, alphas.uncapped[i] < broadcast(NFC_ALPHA_MAX)), ga, Vf{});
+      of->g[part * kLanes + k] = ga, of->weight[part * kLanes + k] = weight;
+      if (Abs) {  // the conic of the splat times (dx, dy) is (p u, q u + r v), up to the scale of exponents
+        const Vf u = alphas.u[i], to_x = ga * (s.p * u), to_y = ga * (s.q * u + s.r * alphas.v[i]);
+        of->absolute[0][k] = of->absolute[0][k] + maximum(to_x, -to_x);
+        of->absolute[Abs][k] = of->absolute[Abs][k] + maximum(to_y, -to_y);
+      }
+    }
+  }
+  for (int k = (count + kSplatsAtOnce - 1) / kSplatsAtOnce * kSplatsAtOnce; k < kLanes; ++k)
+    of->g[part * kLanes + k] = of->weight[part * kLanes + k] = Vf{};
+  store(g->T + pixel, t), store(g->behind + pixel, behind);
+}
+
 // The backward pass of a block of pixels through the splats of a chunk.
 template <int D, bool Abs>
 inline void block_backward(const Chunk<D>& chunk, int block, PixelGradients<D>* g, SplatSums<D, Abs>* to) {
-  const BlockPixels at(block);
-  const int *list = chunk.lists[block], length = chunk.lengths[block], pixel = block * kBlockPixels;
-  Vf t[kBlockVectors], behind[kBlockVectors], v_out[D][kBlockVectors];
-  for (int m = 0; m < kBlockVectors; ++m) {
-    t[m] = load(g->T + pixel + m * kLanes), behind[m] = load(g->behind + pixel + m * kLanes);
-    for (int c = 0; c < D; ++c) v_out[c][m] = load(g->v[c] + pixel + m * kLanes);
-  }
-  for (int next = 0; next < length && any_live(t); next += kLanes) {
-    for (int m = 0; m < kBlockVectors; ++m) t[m] = select(is_live(t[m]), t[m], Vf{});
+  const uint8_t* list = chunk.lists[block];
+  const int length = chunk.lengths[block];
+  for (int next = 0; next < length && any_live(g->T + block * kBlockPixels); next += kLanes) {
     const int count = length - next < kLanes ? length - next : kLanes;
     BlockGradients<Abs> of;
-    for (int k = 0; k < count; ++k) {
-      const TileSplat<D>& s = chunk.splats[list[next + k]];
-      Vf absolute[2] = {};
-      for (int m = 0; m < kBlockVectors; ++m) {
-        Vf u, v;
-        Mask counts;
-        const Vf uncapped = exp_2(splat_exponent(s, at.x, at.y[m], &u, &v, &counts));
-        const Vf alpha = select(counts, minimum(uncapped, broadcast(NFC_ALPHA_MAX)), Vf{});
-        const Vf after = t[m] - t[m] * alpha;
-        const Mask live = is_live(after);
-        const Vf weight = select(live, alpha * t[m], Vf{});
-        t[m] = after;
-        Vf blended = Vf{};  // sum over channels of gradient times the splat's part
-        for (int c = 0; c < D; ++c) blended = blended + s.color[c] * v_out[c][m];
-        blended = blended * weight;
-        behind[m] = behind[m] - blended;
-        // alpha v_alpha = alpha (T color v - behind / (1 - alpha)); zero where alpha is capped or the pixel finished
-        Vf ga = blended - alpha * behind[m] * reciprocal(1.0f - alpha);
-        ga = select(both(live, uncapped < broadcast(NFC_ALPHA_MAX)), ga, Vf{});
-        of.g[m * kLanes + k] = ga, of.weight[m * kLanes + k] = weight;
-        if (Abs) {  // the conic of the splat times (dx, dy) is (p u, q u + r v), up to the scale of exponents
-          const Vf to_x = ga * (s.p * u), to_y = ga * (s.q * u + s.r * v);
-          absolute[0] = absolute[0] + maximum(to_x, -to_x), absolute[1] = absolute[1] + maximum(to_y, -to_y);
-        }
-      }
+    if (Abs) memset(of.absolute, 0, sizeof of.absolute);
+    for (int k = 0; k < kLanes; ++k) {
+      const TileSplat<D>& s = chunk.splats[list[next + (k < count ? k : 0)]];
       of.mean_x[k] = s.mean_x, of.mean_y[k] = s.mean_y;
-      for (int j = 0; Abs && j < 2; ++j)
-        of.absolute[Abs ? j : 0][k] = absolute[j] * (1.0f / (kExponentScale * kExponentScale));
     }
-    for (int k = count; k < kLanes; ++k) {
-      for (int m = 0; m < kBlockVectors; ++m) of.g[m * kLanes + k] = of.weight[m * kLanes + k] = Vf{};
-      for (int j = 0; Abs && j < 2; ++j) of.absolute[Abs ? j : 0][k] = Vf{};
-      of.mean_x[k] = of.mean_y[k] = 0.0f;
-    }
+    for (int part = 0; part < kBlockVectors; ++part) vector_backward(chunk, list + next, count, block, part, g, &of);
     add_block_sums(list + next, count, block, *g, of, to);
   }
-  for (int m = 0; m < kBlockVectors; ++m)
-    store(g->T + pixel + m * kLanes, t[m]), store(g->behind + pixel + m * kLanes, behind[m]);
 }
 
 template <int D, bool Abs>

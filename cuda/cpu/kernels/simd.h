@@ -258,18 +258,23 @@ NFC_HD Vf log_2(Vf a) {
 }
 
 // 2^t for -126 <= t <= 126, relative error below 3e-7: t = n + f with |f| <= 1/2, a minimax polynomial for 2^f, and n
-// added to the exponent. Beyond that, nonsense.
-NFC_HD Vf exp_2(Vf t) {
+// added to the exponent. Beyond that, nonsense. Of N vectors at a time, step by step: each waits for its last step.
+template <int N>
+NFC_HD void exp_2(Vf* t) {
   const float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  const Vf shifted = t + round;
-  const Vf f = t - (shifted - round);
-  Vf p = broadcast(1.327646061e-3f);
-  p = p * f + 9.675541244e-3f;
-  p = p * f + 5.550713309e-2f;
-  p = p * f + 2.402211973e-1f;
-  p = p * f + 6.931469670e-1f;
-  p = p * f + 1.000000072f;
-  return from_bits(add_bits(bits(p), shift_left(bits(shifted), 23)));
+  const float coefficients[] = {9.675541244e-3f, 5.550713309e-2f, 2.402211973e-1f, 6.931469670e-1f, 1.000000072f};
+  Vf shifted[N], f[N], p[N];
+  for (int i = 0; i < N; ++i) shifted[i] = t[i] + round;
+  for (int i = 0; i < N; ++i) f[i] = t[i] - (shifted[i] - round);
+  for (int i = 0; i < N; ++i) p[i] = broadcast(1.327646061e-3f);
+  for (float c : coefficients)
+    for (int i = 0; i < N; ++i) p[i] = p[i] * f[i] + c;
+  for (int i = 0; i < N; ++i) t[i] = from_bits(add_bits(bits(p[i]), shift_left(bits(shifted[i]), 23)));
+}
+
+NFC_HD Vf exp_2(Vf t) {
+  exp_2<1>(&t);
+  return t;
 }
 
 // exp(a), relative error below 4e-7, for a held between -86 and 87; NaN, as arithmetic makes it, stays NaN.
@@ -388,19 +393,46 @@ NFC_HD Mask first_lanes(int count) {
   return index < broadcast(float(count));
 }
 
-// Writes first + i for each lane i of a mask, in their order, and returns how many there are. May write kLanes numbers.
+// Writes first + i, which is below 256, for each lane i of a mask, in their order, and returns how many there are. May
+// write kListRoom numbers.
+constexpr int kListRoom = 16;
 #if defined(__AVX512F__) && defined(__GNUC__)
-NFC_HD int list_lanes(Mask mask, int first, int* list) {
+NFC_HD int list_lanes(Mask mask, int first, uint8_t* list) {
   const __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   const __mmask16 lanes = _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask);
-  _mm512_storeu_si512(list, _mm512_maskz_compress_epi32(lanes, _mm512_add_epi32(index, _mm512_set1_epi32(first))));
+  const __m512i listed = _mm512_maskz_compress_epi32(lanes, _mm512_add_epi32(index, _mm512_set1_epi32(first)));
+  _mm_storeu_si128((__m128i*)list, _mm512_cvtepi32_epi8(listed));
   return __builtin_popcount(lanes);
 }
 #else
-NFC_HD int list_lanes(Mask mask, int first, int* list) {
-  int count = 0;
-  for (int i = 0; i < kLanes; ++i) list[count] = first + i, count -= lane(mask, i);
-  return count;
+// The lanes of each mask, and how many they are.
+struct LaneLists {
+  uint8_t lanes[1 << kLanes][kLanes], counts[1 << kLanes];
+
+  constexpr LaneLists() : lanes(), counts() {
+    for (int mask = 0; mask < 1 << kLanes; ++mask)
+      for (int i = 0; i < kLanes; ++i)
+        if (mask >> i & 1) lanes[mask][counts[mask]++] = uint8_t(i);
+  }
+};
+constexpr LaneLists kLaneLists;
+
+#if defined(__AVX2__) && defined(__GNUC__)
+NFC_HD int mask_bits(Mask mask) { return _mm256_movemask_ps((__m256)mask); }
+#elif defined(__SSE2__) && defined(__GNUC__)
+NFC_HD int mask_bits(Mask mask) { return _mm_movemask_ps((__m128)mask); }
+#else
+NFC_HD int mask_bits(Mask mask) {
+  int set = 0;
+  for (int i = 0; i < kLanes; ++i) set |= (lane(mask, i) & 1) << i;
+  return set;
+}
+#endif
+
+NFC_HD int list_lanes(Mask mask, int first, uint8_t* list) {
+  const int set = mask_bits(mask);
+  for (int i = 0; i < kLanes; ++i) list[i] = uint8_t(first + kLaneLists.lanes[set][i]);
+  return kLaneLists.counts[set];
 }
 #endif
 
