@@ -82,7 +82,8 @@ struct TileSplat {
 
 constexpr float kLog2AlphaMin = -7.9943534f;  // log2(1 / 255)
 
-// Splats are taken from a list so many at a time: what one waits for is done meanwhile for the other.
+// Splats are taken from a list so many at a time. Their alphas do not depend on each other, and each is a long chain of
+// operations: while one waits, the others go on.
 constexpr int kSplatsAtOnce = 4;
 
 // Some consecutive splats of a tile, and which of them each block of pixels has to look at, in their order.

@@ -2,7 +2,7 @@
 // one vector or, where vectors are shorter, some. What is kept of a tile's pixels lies in memory block after block.
 //
 // The splats of a tile are taken in chunks. Each block has a list of those of the chunk that reach it, and goes through
-// it with the state of its pixels in registers.
+// it with the state of its pixels in registers, one vector of pixels after the other.
 //
 // A pixel is finished by the first splat that would leave less than NFC_TRANSMITTANCE_MIN of its transmittance T, and
 // keeps the T before that splat. Along a list T goes on shrinking all the same: that it has fallen below the minimum says
