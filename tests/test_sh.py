@@ -79,6 +79,14 @@ def test_two_rotations_after_each_other_are_one():
     )
 
 
+def test_a_rotation_is_rounded_the_same_in_every_call():
+    coeffs, rotation = random(5, 16, 3), quat_to_matrix(random(4))
+    turned, kept = rotate_sh(coeffs, rotation), []
+    for size in range(1, 100):  # memory that moves what a call allocates next
+        kept.append(torch.empty(37 * size))
+        assert torch.equal(rotate_sh(coeffs, rotation), turned)
+
+
 def test_rotation_keeps_the_dtype_and_leaves_degree_0_alone():
     coeffs = random(5, 16, 3).float()
     turned = rotate_sh(coeffs, quat_to_matrix(random(4)).float())
