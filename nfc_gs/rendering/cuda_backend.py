@@ -367,7 +367,8 @@ def _bin(call: _Call, job: RenderArgs, depths: Tensor, touched: Tensor) -> None:
     call.keep_new(job, "slot_splat", job.entries, dtype=torch.int32)
     call.keep_new(job, "tile_begin", job.tiles_x * job.tiles_y + 1, dtype=torch.int32)
     if call.keep:
-        call.keep_new(job, "bucket_splats", 1, dtype=torch.int32)
+        # `find_tiles` writes it; if that failed, this still lets the kernels after it end, within their memory.
+        call.keep_new(job, "bucket_splats", 1, dtype=torch.int32, fill=BUCKET_SIZES[0])
     call.runtime.launch("binning", "find_tiles", job, _blocks(job.entries + 1, BINNING_THREADS), BINNING_THREADS)
 
 
