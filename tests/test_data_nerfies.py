@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from junk import JUNK
 from PIL import Image
 
 from nfc_gs.core.errors import UserError
@@ -389,13 +390,6 @@ def test_broken_json_is_named(tmp_path):
     (capture(tmp_path) / "camera" / "000004.json").write_text('{"position": [')
     with pytest.raises(UserError, match=r"camera/000004\.json is not valid JSON"):
         load_scene(tmp_path, PLAIN)
-
-
-JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
 
 
 @pytest.fixture(scope="module")

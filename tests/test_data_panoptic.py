@@ -13,6 +13,7 @@ import pytest
 from capture_files import HEIGHT, WIDTH, project, ring
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from junk import JUNK
 from PIL import Image
 
 from nfc_gs.core.errors import UserError
@@ -330,13 +331,6 @@ def test_a_folder_of_captures_names_them(tmp_path):
     capture(tmp_path / "data" / "boxes")
     with pytest.raises(UserError, match=r"is no capture, but .*boxes is; give that"):
         load_scene(tmp_path / "data", PLAIN)
-
-
-JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
 
 
 @pytest.fixture(scope="module")

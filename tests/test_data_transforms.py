@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from junk import JUNK
 from PIL import Image
 from transforms_files import COUNT, HEIGHT, PLAIN, WIDTH, capture, write
 
@@ -190,13 +191,6 @@ def test_half_a_surrogate_pair_is_no_file_name(tmp_path):
     with pytest.raises(UserError, match=r"frame 1: 'file_path' .* is no file name") as caught:
         load_scene(tmp_path)
     str(caught.value).encode("utf-8")
-
-
-JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
